@@ -1,0 +1,1 @@
+"""What we conclude: tables, figures, a report and a recommendation, from files alone."""

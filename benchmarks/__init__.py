@@ -1,0 +1,1 @@
+"""What the client and the emulator cost, and how true they are."""

@@ -1,0 +1,20 @@
+"""Shared fixtures. Nothing here patches anything: servers are real and on loopback."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Reference data that is never committed (THINKLOAD_SHARED, default ../shared); its absence skips, and fails CI."""
+    folder = Path(os.environ.get("THINKLOAD_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        reason = f"no reference data at {folder} (set THINKLOAD_SHARED)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
