@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUNBUFFERED = 1
 
-.PHONY: env demo test check bench lock clean
+.PHONY: help env demo live test test-vllm check bench lock clean
 
-env: .venv/.installed
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+env: .venv/.installed ## .venv with everything the other verbs need
 
 .venv/.installed: requirements.lock
 	@if command -v uv >/dev/null; then \
@@ -15,10 +18,14 @@ env: .venv/.installed
 	fi
 	@touch $@
 
-test: env
+demo: env ## emulated servers, a sweep over the sample problems, a report: no GPU needed
+	@out=results/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
+	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --out $$out && $(BIN)/python -m analysis report $$out
+
+test: env ## every test this machine can run
 	$(BIN)/python -m pytest -q
 
-check: env
+check: env ## lint, strict types, tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -28,5 +35,5 @@ lock: ## requirements.lock from pyproject.toml, hashes included
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-annotate \
 	  --extra dev -o requirements.lock pyproject.toml
 
-clean:
+clean: ## what the tools left, not the results
 	rm -rf build report .pytest_cache .mypy_cache .ruff_cache
