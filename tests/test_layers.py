@@ -31,4 +31,6 @@ def test_rooms_import_downhill(path: Path) -> None:
     allowed = ALLOWED.get(name, ALLOWED[name.split("/")[0]])
     for module in imported(path):
         if module.split(".")[0] in ROOMS:
-            assert any(f"{module}.".startswith(f"{prefix}.") for prefix in allowed), f"{name} imports {module}"
+            assert any(f"{module}.".startswith(f"{prefix}.") for prefix in allowed), (
+                f"{name} imports {module}"
+            )
