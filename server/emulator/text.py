@@ -1,0 +1,228 @@
+"""The text that an emulated model writes: TextModel turns a prompt into a Reply whose ids grow as they are needed.
+
+Rules: same problem, model and seed, same ids, whatever the configuration; greedy decoding has no seed; ids already
+handed out never change. Modes: `trace` (reasoning on the dataset's problems), `loop` (one short period for ever: every
+draft of prompt lookup is accepted), `random` (no pair of tokens twice: none is), or a file of recorded outputs.
+Knows nothing of time, batches or HTTP.
+"""
+
+import collections
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from server.emulator.text_plan import GREEDY, Figures, Plan, draw, plan
+from server.emulator.text_prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem, stranger
+from server.emulator.text_trace import Rates, Writer, answer_paragraphs, boxed
+from server.emulator.text_wrong import wrong_answers
+from server.emulator.tokenizer import R1_END, Tokenizer
+
+KEPT_REPLIES = 2048  # a whole MATH500 run, some seeds of it: about 100 MB at most
+Chunks = Iterator[list[int]]
+
+
+class Reply:
+    """One output. `ids` holds what is written so far; call `grow` before reading further."""
+
+    def __init__(self, chunks: Chunks, end_thinking: int | None = None) -> None:
+        self.ids: list[int] = []
+        self.ended = False  # nothing follows `ids`: the last one is the end token
+        self.thinking_end: int | None = None  # how many ids belong to the thinking, its end mark included
+        self._chunks = chunks
+        self._end_thinking = end_thinking
+
+    def grow(self, length: int) -> int:
+        """Make `ids` at least `length` long, or whole where the output ends before; returns how long it is."""
+        while len(self.ids) < length and not self.ended:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self.ended = True
+                break
+            if self.thinking_end is None and self._end_thinking in chunk:
+                self.thinking_end = len(self.ids) + chunk.index(self._end_thinking) + 1
+            self.ids += chunk
+        return len(self.ids)
+
+
+class TextModel:
+    """One served model's words."""
+
+    def __init__(
+        self,
+        preset: Mapping[str, Any],
+        problems: Sequence[Problem | Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        mode: str = "trace",
+    ) -> None:
+        self.style = str(preset.get("prompt", "chat"))
+        self.name = str(preset.get("id", "model"))
+        self.figures = Figures.of(preset)
+        self.rates = Rates()
+        self.tokenizer = tokenizer
+        self.mode = mode
+        self.finder = Finder(
+            [p if isinstance(p, Problem) else as_problem(p, n) for n, p in enumerate(problems)]
+        )
+        end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
+        self.eos_id = 0 if end is None else end
+        self._end_thinking = tokenizer.id("<|im_start|>" if self.style == "s1" else "</think>")
+        self._replies: collections.OrderedDict[tuple[object, ...], Reply] = collections.OrderedDict()
+        self._unseeded: collections.Counter[str] = collections.Counter()
+
+    def reply(
+        self,
+        prompt_text: str,
+        prompt_ids: Sequence[int],
+        *,
+        seed: int | None = None,
+        temperature: float = 0.0,
+        reasoning_parser: bool = False,
+        thinking_token_budget: int | None = None,
+        ignore_eos: bool = False,
+    ) -> Reply:
+        """The output to this prompt. `thinking_token_budget` holds only with a reasoning parser, as in vLLM."""
+        if self.mode == "loop":
+            return Reply(self._loop(prompt_ids))
+        if self.mode == "random":
+            return Reply(self._random(prompt_ids, seed if temperature > 0 else 0))
+        sample = self._sample(prompt_text, seed, temperature)
+        budget = thinking_token_budget if reasoning_parser else None
+        key = (prompt_text, sample, budget, ignore_eos)
+        reply = self._replies.get(key)
+        if reply is None:
+            asked = self.finder.understand(prompt_text)
+            chunks = self._chunks(asked, sample, budget)
+            if ignore_eos:
+                chunks = itertools.chain(chunks, self._beyond(asked.problem, sample))
+            reply = self._replies[key] = Reply(chunks, self._end_thinking)
+            if len(self._replies) > KEPT_REPLIES:
+                self._replies.popitem(last=False)
+        else:
+            self._replies.move_to_end(key)
+        return reply
+
+    def plan(self, problem: Problem, sample: str) -> Plan:
+        """What is to become of one sample of one problem."""
+        return plan(self.name, self.figures, problem, sample)
+
+    def _sample(self, prompt: str, seed: int | None, temperature: float) -> str:
+        """Greedy decoding ignores the seed; requests without one draw anew each time."""
+        if temperature <= 0:
+            return GREEDY
+        if seed is not None:
+            return str(seed)
+        self._unseeded[prompt] += 1
+        return f"unseeded/{self._unseeded[prompt]}"
+
+    def _chunks(self, asked: Asked, sample: str, budget: int | None) -> Chunks:
+        """The output, paragraph by paragraph, from where the prompt leaves off."""
+        fate = self.plan(asked.problem, sample)
+        encode = self.tokenizer.encode
+        answer = asked.answer
+        if answer is None:
+            if self.style == "s1" and not asked.opened:
+                yield encode(f"{S1_THINK}\n")
+            done = len(encode(asked.thinking)) if asked.thinking else 0
+            thought = 0
+            for chunk in self._thinking(asked.problem, sample, fate):
+                part = chunk[max(0, done - thought) :]
+                thought += len(chunk)
+                if budget is not None and thought > budget:
+                    yield part[: max(0, len(part) - (thought - budget))]
+                    thought = budget
+                    break
+                if part:
+                    yield part
+            right = fate.right_after(max(thought, done))
+            yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else "</think>\n\n")
+            answer = ""
+        else:
+            right = fate.right_after(len(encode(asked.thinking)))
+        yield from self._answer(asked.problem, sample, answer, fate, right)
+
+    def _thinking(self, problem: Problem, sample: str, fate: Plan) -> Chunks:
+        """The thinking, its end mark left out; for ever where the plan loops."""
+        given = problem.answer if fate.right else self._wrong(problem, sample)
+        writer = Writer(
+            problem, given, random.Random(f"{self.name}/{problem.unique_id}/{sample}"), self.rates
+        )
+        written = 0
+        stop = fate.thinking_tokens if fate.loop_from is None else fate.loop_from
+        for paragraph in writer.paragraphs():
+            chunk = self.tokenizer.encode(paragraph)
+            written += len(chunk)
+            yield chunk
+            if written >= stop - 40:
+                break
+        if fate.loop_from is None:
+            yield self.tokenizer.encode(writer.closing())
+            return
+        period: list[int] = []
+        for paragraph in writer.paragraphs():
+            period += self.tokenizer.encode(paragraph)
+            if len(period) >= fate.loop_period:
+                break
+        while True:
+            yield period
+
+    def _answer(self, problem: Problem, sample: str, begun: str, fate: Plan, right: bool) -> Chunks:
+        """What follows the thinking, or what the prompt has begun of it."""
+        answer = problem.answer if right else self._wrong(problem, sample)
+        encode = self.tokenizer.encode
+        if begun.rfind("\\boxed{") > begun.rfind("}"):
+            yield encode(f"{answer}}}" + ("\n\\]" if begun.rfind("\\[") > begun.rfind("\\]") else ""))
+        elif begun.strip():
+            yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
+        else:
+            writer = Writer(
+                problem, answer, random.Random(f"{self.name}/{problem.unique_id}/{sample}/a"), self.rates
+            )
+            written = 0
+            for paragraph in answer_paragraphs(writer):
+                if written >= fate.answer_tokens - 60:
+                    break
+                chunk = encode(paragraph)
+                written += len(chunk)
+                yield chunk
+            yield encode(boxed(answer))
+        yield [self.eos_id]
+
+    def _wrong(self, problem: Problem, sample: str) -> str:
+        """The wrong answer of this sample: the likelier ones more often, so that wrong samples disagree."""
+        candidates = wrong_answers(problem.answer or "7")
+        at = int(len(candidates) * draw("wrong", self.name, problem.unique_id, sample) ** 1.8)
+        return candidates[at]
+
+    def _beyond(self, problem: Problem, sample: str) -> Chunks:
+        """After the end token, where the request ignores it: more thinking."""
+        rng = random.Random(f"{self.name}/{problem.unique_id}/{sample}/beyond")
+        for paragraph in Writer(problem, problem.answer, rng, self.rates).paragraphs():
+            yield self.tokenizer.encode(paragraph)
+
+    def _loop(self, prompt_ids: Sequence[int]) -> Chunks:
+        """Eight ids that the prompt lacks, again and again."""
+        seen = set(prompt_ids)
+        period = list(itertools.islice((i for i in self.tokenizer.plain_ids if i not in seen), 8))
+        while True:
+            yield period
+
+    def _random(self, prompt_ids: Sequence[int], seed: int | None) -> Chunks:
+        """Ids no pair of which was there before: what followed a token once never follows it again."""
+        rng = random.Random(f"{prompt_ids[-64:]}/{seed}")
+        plain = self.tokenizer.plain_ids
+        last = prompt_ids[-1] if prompt_ids else -1
+        seen = set(itertools.pairwise(prompt_ids))
+        while True:
+            chunk = []
+            for _ in range(64):
+                token = plain[int(rng.random() * len(plain))]
+                while (last, token) in seen:
+                    token = plain[int(rng.random() * len(plain))]
+                seen.add((last, token))
+                chunk.append(token)
+                last = token
+            yield chunk
+
+
+__all__ = ["Problem", "Reply", "TextModel", "stranger"]

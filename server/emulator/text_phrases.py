@@ -1,0 +1,93 @@
+"""The phrase book: sentences of reasoning with choices and slots, read from phrases.txt and filled in.
+
+Rules: a phrase is compiled once, written many times; all chance comes from the `random.Random` handed in, so the
+same one writes the same sentence. Knows nothing of problems, models or tokens.
+"""
+
+import dataclasses
+import functools
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+PHRASES = Path(__file__).with_name("phrases.txt")
+MARK = re.compile(r"[\[\]|]|@[a-z]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """A place that the writer fills: `@e`, `@q` …; the file's head lists them."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several wordings."""
+
+    options: tuple["Phrase", ...]
+
+
+Phrase = tuple[str | Slot | Choice, ...]
+
+
+def compile_phrase(line: str) -> Phrase:
+    """`[a|b] of @e` as parts. A bracket that does not close is an error of the phrase book."""
+    stack: list[list[list[str | Slot | Choice]]] = [[[]]]
+    at = 0
+    for mark in MARK.finditer(line):
+        here = stack[-1][-1]
+        if literal := line[at : mark.start()]:
+            here.append(literal)
+        at = mark.end()
+        match mark.group():
+            case "[":
+                stack.append([[]])
+            case "|":
+                if len(stack) == 1:
+                    raise ValueError(f"'|' outside brackets: {line}")
+                stack[-1].append([])
+            case "]":
+                options = stack.pop()
+                if not stack:
+                    raise ValueError(f"']' without '[': {line}")
+                stack[-1][-1].append(Choice(tuple(tuple(option) for option in options)))
+            case slot:
+                here.append(Slot(slot[1:]))
+    if len(stack) != 1:
+        raise ValueError(f"'[' without ']': {line}")
+    return (*stack[0][0], line[at:])
+
+
+@functools.cache
+def phrase_book(path: Path = PHRASES) -> Mapping[str, tuple[Phrase, ...]]:
+    """Every kind of sentence with its phrases."""
+    book: dict[str, list[Phrase]] = {}
+    kind = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("=="):
+            kind = line.strip("= ")
+            book[kind] = []
+        elif line and not line.startswith("#"):
+            book[kind].append(compile_phrase(line))
+    return {kind: tuple(phrases) for kind, phrases in book.items()}
+
+
+class Filler(Protocol):
+    """Gives each slot its words."""
+
+    def __getitem__(self, slot: str, /) -> str: ...
+
+
+def write(phrase: Phrase, rng: random.Random, fill: Filler, out: list[str]) -> None:
+    """Append the phrase's words to `out`."""
+    for part in phrase:
+        if isinstance(part, str):
+            out.append(part)
+        elif isinstance(part, Slot):
+            out.append(fill[part.name])
+        else:
+            options = part.options
+            write(options[int(rng.random() * len(options))], rng, fill, out)

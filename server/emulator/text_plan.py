@@ -1,0 +1,137 @@
+"""How a model fares on a problem: right or wrong, how long, when it has found the answer, whether it loops.
+
+Rules: everything follows from the model's name, the problem's id and the sample (a seed, or greedy decoding) by
+hashes, so it is the same under every configuration; figures come from the preset's `text:` key, whose source each
+value names there. Knows no words and no tokens, only numbers of them.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any
+
+from server.emulator.text_prompt import Problem
+
+NORMAL = NormalDist()
+GREEDY = "greedy"
+LONGEST_THINKING = 32_000  # tokens; A7w of the measured sets: 99.8 % end within 32k
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """A model's `text:` figures. The defaults are assumed ones (a 7B reasoning model's) for a preset without."""
+
+    accuracy: tuple[float, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)  # by level 1..5, finished outputs
+    # ln of the tokens of a whole output by level 1..5
+    length_mu: tuple[float, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
+    length_sigma: tuple[float, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
+    wrong_longer: float = 1.9  # a wrong output's length over a right one's
+    answer_tokens: float = 330  # median of the part after the thinking
+    answer_sigma: float = 0.33
+    forced: Mapping[int, float] = dataclasses.field(
+        default_factory=lambda: {
+            0: 0.2,
+            256: 0.4,
+            717: 0.624,
+            1010: 0.72,
+            1339: 0.76,
+            2000: 0.84,
+            4000: 0.905,
+            8000: 0.93,
+        }
+    )  # thinking tokens -> share right if the answer is forced there
+    loops_right: float = 0.01  # share of greedy outputs that loop, among those that would be right
+    loops_wrong: float = 0.3  # and wrong
+    loop_onset: float = 2900  # median tokens before the loop
+    loop_period: float = 322  # median tokens
+    spread: float = 2.5  # of the problems' difficulty, in logits: how often samples of one problem agree
+    salt: int = 0  # which of the equally likely draws
+
+    @classmethod
+    def of(cls, preset: Mapping[str, Any]) -> "Figures":
+        """The figures of a preset; keys this version does not know are an error of the file."""
+        text = dict(preset.get("text") or {})
+        for key in ("accuracy", "length_mu", "length_sigma"):
+            if isinstance(text.get(key), Mapping):
+                text[key] = tuple(text[key][level] for level in sorted(text[key]))
+        unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown key in text: {', '.join(sorted(unknown))}")
+        return cls(**text)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One output's fate."""
+
+    right: bool
+    thinking_tokens: int
+    answer_tokens: int
+    found_at: float  # thinking tokens after which a forced answer is the right one; inf: never
+    loop_from: int | None  # thinking tokens after which it repeats itself for ever
+    loop_period: int
+
+    def right_after(self, thinking_tokens: int) -> bool:
+        """Is an answer forced here right? Past its own thinking it is what it would be anyway."""
+        return thinking_tokens >= self.found_at or (self.right and thinking_tokens >= self.thinking_tokens)
+
+
+def draw(*key: object) -> float:
+    """A number in (0, 1) that depends on the key alone."""
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) + 0.5) / 2**64
+
+
+def normal(*key: object) -> float:
+    """A standard normal number that depends on the key alone."""
+    return NORMAL.inv_cdf(min(max(draw(*key), 1e-12), 1 - 1e-12))
+
+
+def plan(model: str, figures: Figures, problem: Problem, sample: str) -> Plan:
+    """The fate of one sample of one problem."""
+    who = (model, figures.salt, problem.unique_id)
+    one = (*who, sample)
+    at = problem.level - 1
+    right = draw("right", *one) < _chance(figures, problem, normal("difficulty", *who))
+    # Lengths of samples of one problem are alike: about 70 % of the variance lies between problems.
+    z = math.sqrt(0.7) * normal("length", *who) + math.sqrt(0.3) * normal("length", *one)
+    extra = math.log(figures.wrong_longer)
+    mu = figures.length_mu[at] + extra * (figures.accuracy[at] - 1 if right else figures.accuracy[at])
+    answer = figures.answer_tokens * math.exp(figures.answer_sigma * normal("answer", *one))
+    total = math.exp(mu + figures.length_sigma[at] * z)
+    thinking = int(min(max(total - answer, 0.4 * total, 60), LONGEST_THINKING))
+    loops = sample == GREEDY and draw("loop", *one) < (figures.loops_right if right else figures.loops_wrong)
+    onset = figures.loop_onset * math.exp(0.48 * normal("onset", *one))
+    return Plan(
+        right=right,
+        thinking_tokens=thinking,
+        answer_tokens=int(answer),
+        found_at=_found_at(figures, thinking, normal("found", *one)) if right else math.inf,
+        loop_from=int(onset) if loops else None,
+        loop_period=int(min(max(figures.loop_period * math.exp(0.8 * normal("period", *one)), 30), 800)),
+    )
+
+
+def _chance(figures: Figures, problem: Problem, difficulty: float) -> float:
+    """The chance that a sample of this problem is right: logistic-normal around the level's accuracy."""
+    accuracy = figures.accuracy[problem.level - 1]
+    # E[sigmoid(mu + s z)] is close to sigmoid(mu / sqrt(1 + pi s^2 / 8)): so the mean comes out as asked.
+    mu = math.log(accuracy / (1 - accuracy)) * math.sqrt(1 + math.pi * figures.spread**2 / 8)
+    return 1 / (1 + math.exp(-(mu + figures.spread * difficulty)))
+
+
+def _found_at(figures: Figures, thinking: int, z: float) -> float:
+    """When a right output has found its answer: drawn from the budget curve, longer outputs later."""
+    mean_mu, mean_sigma = sum(figures.length_mu) / 5, 0.8
+    together = 0.6 * (math.log(max(thinking, 1)) - mean_mu) / mean_sigma + 0.8 * z
+    share = NORMAL.cdf(together) * max(figures.forced.values())
+    budgets = sorted(figures.forced.items())
+    low_b, low = 0.0, 0.0
+    for budget, reached in budgets:
+        if share <= reached:
+            part = (share - low) / (reached - low) if reached > low else 0.0
+            return min(low_b + part * (budget - low_b), 0.95 * thinking)
+        low_b, low = float(budget), reached
+    return 0.95 * thinking
