@@ -1,0 +1,38 @@
+"""`python -m analysis COMMAND`: which command, and nothing else.
+
+Rules: a command is a module with `add_arguments(parser)` and `main(args) -> exit status`, imported only when asked for.
+The operator's mistakes end here: one line, exit 2.
+"""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "report": "one HTML page, its figures and its tables, from run folders",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description="From run folders to conclusions."
+    )
+    names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = names.add_parser(name, help=text, description=text, add_help=True)
+        if argv[:1] == [name]:
+            importlib.import_module(f"analysis.{name}").add_arguments(sub)
+    args = parser.parse_args(argv)
+    from analysis.errors import InputError  # noqa: PLC0415  # keeps --help light
+
+    try:
+        status: int = importlib.import_module(f"analysis.{args.command}").main(args)
+    except InputError as error:
+        print(f"analysis: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""What each number means, in the words of docs/metrics.md, and which columns the page shows.
+
+Rules: a definition names its formula. A column here exists in tables.py.
+"""
+
+from analysis.page import Column
+
+SUMMARY = [
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("load", "load", help="c16: 16 requests in flight; 2/s: arrivals"),
+    Column("budget", "budget", ",d", "tokens the answer may take"),
+    Column("budget_mode", "mode", help="how the budget is enforced"),
+    Column("n", "requests", ",d"),
+    Column("accuracy", "accuracy", ".1%", "right answers / all requests; 95 % interval"),
+    Column("truncated_share", "cut", ".0%", "share that ran into the budget"),
+    Column("tokens_mean", "tokens", ",d", "mean completion tokens"),
+    Column("e2e_p50_s", "e2e p50, s", ".3g", "sent to last token, successes; order-statistic interval"),
+    Column("e2e_p95_s", "e2e p95, s", ".3g", "a ? where the sample cannot bound it from above"),
+    Column("ttft_p50_s", "TTFT p50, s", ".2g", "sent to first token"),
+    Column("tokens_per_s_user", "tok/s/user", ".3g", "tokens / e2e, ratio of sums"),
+    Column("tokens_per_s_gpu", "tok/s/GPU", ".3g", "tokens / (GPUs × wall)"),
+    Column("gpu_s_per_token", "GPU-s/token", ".3g", "GPUs × wall / tokens"),
+    Column("gpu_s_per_token_paper", "paper's", ".3g", "GPUs × e2e / tokens: right only with one in flight"),
+    Column("cost_of_pass_gpu_s", "GPU-s/right answer", ".3g", "cost of pass"),
+    Column("cost_of_pass_usd", "$/right answer", ".3g", "cost of pass at the price given"),
+    Column("joules_per_token", "J/token", ".3g"),
+    Column("failed", "failed", ",d"),
+    Column("run_verdict", "verdict", flag=True),
+    Column("source", "source", flag=True),
+]
+
+DEFINITIONS = [
+    (
+        "measured, emulated, simulated, derived",
+        "measured: a real server. emulated: this suite's emulated server. simulated: its engine stepped without HTTP. derived: cut from a longer run's token timestamps, not sent.",
+    ),
+    (
+        "accuracy",
+        "right answers / all requests, failures and truncated answers included; Wilson's 95 % interval, or resampled by problem where a problem was asked more than once.",
+    ),
+    (
+        "e2e",
+        "last token − sent, in model seconds. p50 and p95 are order statistics over successes, with the order statistics that hold the true value 95 times in 100; a p95 needs 20 requests to be shown and 72 to be bounded from above.",
+    ),
+    ("TTFT", "first token − sent."),
+    ("tokens/s/user", "Σ completion tokens / Σ e2e."),
+    ("tokens/s/GPU", "completion tokens / (GPUs × wall)."),
+    (
+        "GPU-seconds per token",
+        "GPUs × wall / tokens. Within a run the wall is shared: at each instant equally among the requests in flight, idle time in proportion. The paper's GPUs × e2e / tokens stands beside it; the two agree with one request in flight.",
+    ),
+    ("cost of pass", "GPU-seconds (dollars, joules) of all requests / right answers."),
+    (
+        "verdict",
+        "VALID, SUSPECT or INVALID, as the run judged itself; the reasons are in its manifest. INVALID runs are in the table and in no conclusion.",
+    ),
+]

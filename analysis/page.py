@@ -1,0 +1,286 @@
+"""One self-contained HTML page: figures, tables, manifests and the program that filters them, no network.
+
+Rules: Vega is inlined once for all charts; a chart's rows are inlined once for all of its panels. Everything a person
+reads is escaped by the template. A number is shown with the digits its interval supports and keeps its full value in
+`data-v` for sorting and for CSV.
+
+Does not know: how a table or a figure was computed.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import msgspec
+import pandas as pd
+import vl_convert
+
+from analysis.figures import Figure, anchor
+from analysis.frame import Study
+from analysis.style import colours, natural
+from analysis.tables import records
+
+TEMPLATES = Path(__file__).parent / "templates"
+MANIFEST_CHARACTERS = 20_000  # a manifest longer than this is shown cut; the file is whole
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table as shown."""
+
+    name: str
+    title: str
+    number: str | None = None
+    """Format of a number; None for words."""
+    help: str = ""
+    flag: bool = False
+    """Shown as a coloured word."""
+
+    @property
+    def align(self) -> str:
+        """Words left, numbers right."""
+        return "" if self.number else "l"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A table of the page."""
+
+    name: str
+    title: str
+    lede: str
+    columns: list[Column]
+    table: pd.DataFrame
+    hits: pd.Series | None = None
+    """Rows to stress."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """The top of the page: what to deploy, in a sentence."""
+
+    headline: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to know before reading on."""
+
+    text: str
+    lines: list[str] = field(default_factory=list)
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Figures under one heading."""
+
+    name: str
+    title: str
+    lede: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What stands on the page, from top to bottom."""
+
+    answer: Answer
+    notices: list[Notice]
+    sections: list[Section]
+    figures: list[Figure]
+    tables: list[Shown]
+    definitions: list[tuple[str, str]]
+
+
+def render(study: Study, page: Page) -> str:
+    """The page of one study, whole."""
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True
+    )
+    data = {"figures": [_figure_data(figure) for figure in page.figures]}
+    return environment.get_template("report.html").render(
+        name=study.root.resolve().name,
+        requests=len(study.frame),
+        sources=list(dict.fromkeys(study.frame["source"].astype(str))) if len(study.frame) else [],
+        answer=page.answer,
+        notices=page.notices,
+        filters=_filters(study.frame),
+        sections=[
+            _section(section, page.figures)
+            for section in page.sections
+            if any(f.section == section.name for f in page.figures)
+        ],
+        tables=[_table(shown) for shown in page.tables],
+        runs=[_run(cell, run) for cell, run in study.runs.items()],
+        definitions=page.definitions,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=_version(),
+        css=_asset("report.css"),
+        program=_asset("report.js"),
+        vega=markupsafe.Markup(vl_convert.javascript_bundle(VEGA)),  # noqa: S704  # vega's own code, not input
+        data=markupsafe.Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),  # noqa: S704  # "<" escaped
+    )
+
+
+VEGA = "window.vegaEmbed = vegaEmbed;"
+"""What the bundle is to hand to the page."""
+
+
+def _asset(name: str) -> markupsafe.Markup:
+    return markupsafe.Markup((TEMPLATES / name).read_text())  # noqa: S704  # our own file
+
+
+def _version() -> str:
+    try:
+        return version("thinkload")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for Vega: plain values, null for what is not there, six digits."""
+    return [{name: plain(value) for name, value in row.items()} for row in records(table)]
+
+
+def plain(value: Any) -> Any:
+    """A JSON value, floats to six digits."""
+    if value is None or value is pd.NaT:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _figure_data(figure: Figure) -> dict[str, Any]:
+    spec = figure.chart.to_dict(validate=False)
+    for key in ("config", "$schema", "datasets"):
+        spec.pop(key, None)
+    wanted = {"name": figure.name, "spec": spec, "panel": figure.panel, "filters": figure.filters}
+    return wanted | {"rows": rows_of(figure.rows)}
+
+
+def _section(section: Section, figures: list[Figure]) -> dict[str, Any]:
+    mine = [figure for figure in figures if figure.section == section.name]
+    return {
+        "name": section.name,
+        "title": section.title,
+        "lede": section.lede,
+        "figures": [
+            {
+                "name": f.name,
+                "claim": f.claim,
+                "note": f.note,
+                "words": [w for w in f.source.split(" and ") if w],
+                "wide": f.wide or (f.panel is not None and len(f.rows[f.panel].unique()) > 1),
+            }
+            for f in mine
+        ],
+    }
+
+
+def _filters(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Chips for whatever has more than one value."""
+    filters = []
+    scheme = colours([str(c) for c in frame["config"].unique()]) if len(frame) else {}
+    titles = {"model": "model", "config": "configuration", "budget": "budget", "load": "load"}
+    for name, title in titles.items():
+        values = sorted(frame[name].unique().tolist(), key=lambda v: natural(str(v)))
+        if len(values) > 1 or name == "config":
+            options = [_option(name, value, scheme) for value in values]
+            filters.append({"name": name, "title": title, "options": options})
+    return [f for f in filters if f["options"]]
+
+
+def _option(name: str, value: Any, scheme: dict[str, str]) -> dict[str, Any]:
+    label = f"{int(value):,}" if name == "budget" else str(value)
+    key = str(int(value)) if name == "budget" else str(value)
+    mark = "on" if "-" in str(value) else ""
+    return {
+        "value": key,
+        "label": label,
+        "colour": scheme.get(str(value), "") if name == "config" else "",
+        "mark": mark,
+    }
+
+
+def _table(shown: Shown) -> dict[str, Any]:
+    rows = []
+    hits = [False] * len(shown.table) if shown.hits is None else shown.hits.tolist()
+    for row, hit in zip(records(shown.table), hits, strict=True):
+        filters = {
+            k: str(int(row[k])) if k == "budget" else str(row[k])
+            for k in FILTERED
+            if k in row and pd.notna(row[k])
+        }
+        cells = [_cell(column, row) for column in shown.columns if column.name in shown.table]
+        rows.append({"cells": cells, "filters": json.dumps(filters) if filters else "", "hit": bool(hit)})
+    columns = [column for column in shown.columns if column.name in shown.table]
+    return {"name": shown.name, "title": shown.title, "lede": shown.lede, "columns": columns, "rows": rows}
+
+
+FILTERED = ("model", "config", "budget", "load")
+
+
+def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
+    value = row[column.name]
+    cell: dict[str, Any] = {"align": column.align, "value": None, "flag": "", "link": "", "small": ""}
+    if column.number is None:
+        cell["text"] = str(value) if pd.notna(value) else "–"
+        if column.flag:
+            cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0]
+            cells = row.get("cells", row.get("cell"))
+            cell["link"] = (
+                "#run-" + anchor(str(cells).split(", ", maxsplit=1)[0]) if cells is not None else ""
+            )
+        return cell
+    cell["text"] = number(value, column.number)
+    cell["value"] = "" if pd.isna(value) else plain(float(value))
+    low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
+    if low is not None and high is not None and (pd.notna(low) or pd.notna(high)):
+        cell["small"] = (
+            f"{number(low, column.number)}–{number(high, column.number) if pd.notna(high) else '?'}"
+        )
+    return cell
+
+
+def number(value: Any, form: str) -> str:
+    """A number as read: `.1%`, `.3g`, `,d`; a dash where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if form == ",d":
+        return f"{round(value):,}"
+    if form.endswith("g") and value:
+        digits = int(form[1:-1])
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{decimals}f}" if decimals <= 5 else f"{value:.{digits - 1}e}"
+    return format(value, form)
+
+
+def _run(cell: str, run: Any) -> dict[str, Any]:
+    manifest = msgspec.json.format(msgspec.json.encode(run), indent=1).decode()
+    if len(manifest) > MANIFEST_CHARACTERS:
+        manifest = manifest[:MANIFEST_CHARACTERS] + "\n… (cut here; run.json is whole)"
+    source = "simulated" if run.simulated else "emulated" if run.emulated else "measured"
+    speed = f", {run.time_scale:g}× real time" if run.time_scale != 1 else ""
+    line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}{speed}"
+    return {
+        "anchor": "run-" + anchor(cell),
+        "cell": cell,
+        "verdict": run.verdict or "not judged",
+        "source": source,
+        "line": line,
+        "reasons": run.reasons,
+        "manifest": manifest,
+    }
