@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.exchange import Exchange
 from loadgen.record import Outcome
-from loadgen.stream import Stream, said_error
+from loadgen.stream import BAD_JSON, Stream, said_error
 
 BATCH = 32
 """Reads between two parses: at 80 tokens/s the live counts are 0.4 s old; 32 events parse in about 0.1 ms."""
@@ -64,6 +64,9 @@ class Call:
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.exchange.status = 101
+            self.fail("http_error", "the server switches to another protocol")
         except httptools.HttpParserError as error:
             self.fail("malformed", f"no HTTP: {str(error) or type(error).__name__}")
             return
@@ -230,7 +233,7 @@ def _said(body: bytes) -> str | None:
     """The error message in a JSON body, in the shapes servers use."""
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except BAD_JSON:
         return None
     if not isinstance(answer, dict):
         return None

@@ -120,7 +120,7 @@ def find_route(
     """The route to a base URL such as `http://host:8000/v1`. Raises ValueError naming what is wrong."""
     url = urlsplit(target)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(f"{target}: no http(s) URL")
+        raise ValueError(f"{target.rpartition('@')[2]}: no http(s) URL")
     port = url.port or (443 if url.scheme == "https" else 80)
     proxy = find_proxy(url)
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname

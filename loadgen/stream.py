@@ -16,6 +16,8 @@ from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 from loadgen.sse import SSEDecoder
 
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no UTF-8, or nested without end."""
 LINE_LIMIT_BYTES = 64 * 2**20
 """A longer line is no event of any server: without a limit an endless one would fill the memory."""
 
@@ -128,7 +130,7 @@ class Stream:
             return
         try:
             chunk = _decode(event)
-        except msgspec.DecodeError as error:
+        except BAD_JSON as error:
             self._fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
             return
         if chunk.error is not None:
@@ -217,6 +219,6 @@ def _whole(event: bytes) -> bool:
         return True
     try:
         msgspec.json.decode(event)
-    except msgspec.DecodeError:
+    except BAD_JSON:
         return False
     return True
