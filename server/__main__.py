@@ -1,0 +1,155 @@
+"""`python -m server`: list configurations, or serve one of them without a GPU.
+
+Rules: operator errors are one line on stderr and exit 2; the last line on stdout is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from server.config import (
+    CONFIGS,
+    MODELS,
+    ConfigError,
+    check_parallel,
+    load_model,
+    load_serving,
+    names,
+    overrides_from,
+)
+
+EXAMPLES = """examples:
+  python -m server configs
+  python -m server emulate tp1 --model r1-distill-qwen-1.5b
+  python -m server emulate tp2-ngram --model r1-distill-qwen-14b --gpu h100 --port 8001 --speed 20
+  python -m server emulate tp1 --model s1.1-7b --dataset math500.jsonl --api-key secret --enable-per-request-metrics
+"""
+SAMPLE = Path(__file__).parent.parent / "loadgen" / "data" / "sample.jsonl"
+
+
+def _configs() -> int:
+    configs, models = {}, {}
+    for name in names(CONFIGS):
+        serving = load_serving(name)
+        ngram = serving.speculation
+        configs[name] = {
+            "tensor_parallel_size": serving.tensor_parallel_size,
+            "speculation": "ngram" if ngram else None,
+        }
+        detail = (
+            f", n-gram k={ngram.num_speculative_tokens} lookup {ngram.prompt_lookup_min}..{ngram.prompt_lookup_max}"
+            if ngram
+            else ""
+        )
+        print(f"{name:<12} {serving.tensor_parallel_size} GPU{detail}", file=sys.stderr)
+    for name in names(MODELS):
+        model = load_model(name)
+        models[name] = {"id": model.id}
+        print(f"{name:<22} {model.id}", file=sys.stderr)
+    print(json.dumps({"configs": configs, "models": models}))
+    return 0
+
+
+def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
+    from server.emulator import profiles  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.app import Setting, read_problems  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
+
+    serving = load_serving(args.config, overrides_from(extra))
+    model = load_model(args.model)
+    check_parallel(serving, model)
+    gpus, versions = profiles.gpus(), profiles.engine_versions()
+    version = args.era or args.engine_version
+    for value, known, flag in ((args.gpu, gpus, "--gpu"), (version, versions, "--engine-version")):
+        if value not in known:
+            raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
+    if args.speed <= 0:
+        raise ConfigError(f"--speed {args.speed}: must be above 0")
+    path = Path(args.dataset) if args.dataset else SAMPLE
+    if not path.is_file():
+        raise ConfigError(f"--dataset {path}: no such file")
+    try:
+        problems = read_problems(path.read_bytes().splitlines(), str(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    setting = Setting(
+        serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
+    )  # fmt: skip
+    faults = Faults(read_faults(args.fault), args.seed)
+    code = serve(setting, problems, faults, args.host, args.port)
+    print(json.dumps({"stopped": serving.name, "status": code}))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description=__doc__.splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("configs", help="list configurations and models")
+    emulate = commands.add_parser(
+        "emulate",
+        help="serve a configuration without a GPU",
+        description="Serve a configuration without a GPU. Options of `vllm serve` that follow override the file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    emulate.add_argument(
+        "config", metavar="CONFIG", help="name in server/configs, or a .yaml file in vLLM's --config format"
+    )
+    emulate.add_argument(
+        "--model", required=True, metavar="PRESET", help="name in server/models, a model id, or a .yaml file"
+    )
+    emulate.add_argument("--gpu", default="h200", help="h200 (default), h100, gh200, a100")
+    emulate.add_argument("--engine-version", default="0.32", help="0.26, 0.32 (default), 0.33")
+    emulate.add_argument("--era", metavar="0.7.3", help="the paper's engine instead")
+    emulate.add_argument("--host", default="127.0.0.1")
+    emulate.add_argument("--port", type=int, default=8000)
+    emulate.add_argument(
+        "--dataset",
+        metavar="FILE",
+        help="problems the model knows, JSONL in MATH-500's schema (default: the sample set)",
+    )
+    emulate.add_argument(
+        "--text",
+        choices=("trace", "loop", "random"),
+        default="trace",
+        help="what the model writes (default: trace)",
+    )
+    emulate.add_argument("--seed", type=int, default=0)
+    emulate.add_argument(
+        "--speed", type=float, default=1.0, metavar="X", help="divide all waiting by X (default: 1)"
+    )
+    emulate.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KEY=NUMBER",
+        help="error, stall, stall-rate, cut, crash-after, slow-start; repeatable",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    parser = _parser()
+    args, extra = parser.parse_known_args(argv)
+    try:
+        if args.command == "configs":
+            if extra:
+                parser.error(f"unrecognized arguments: {' '.join(extra)}")
+            return _configs()
+        return _emulate(args, extra)
+    except ConfigError as error:
+        print(f"server: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

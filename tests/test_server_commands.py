@@ -1,0 +1,43 @@
+"""`python -m server`: what an operator sees."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_configs_lists_every_configuration_and_model() -> None:
+    """The last line on stdout is JSON, whatever people read above it."""
+    done = run("configs")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0
+    assert found["configs"]["tp2-ngram"] == {"tensor_parallel_size": 2, "speculation": "ngram"}
+    assert found["models"]["s1.1-7b"]["id"] == "simplescaling/s1.1-7B"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("emulate", "tp3", "--model", "s1.1-7b"), "unknown configuration 'tp3'"),
+        (("emulate", "tp1", "--model", "gpt"), "unknown model 'gpt'"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--gpu", "tpu"), "--gpu tpu: choose from"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--engine-version", "9"), "--engine-version 9: choose from"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--dataset", "none.jsonl"), "none.jsonl: no such file"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--max-num-sequences", "3"), "max-num-sequences: not an option"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--tensor-parallel-size", "8"), "does not divide the 28 attention heads"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--fault", "flood=1"), "--fault flood=1: give KEY=NUMBER"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--speed", "0"), "--speed 0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_2(arguments: tuple[str, ...], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
