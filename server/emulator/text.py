@@ -14,10 +14,12 @@ from typing import Any
 
 from server.emulator.text_plan import GREEDY, Figures, Plan, draw, plan
 from server.emulator.text_prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem, stranger
-from server.emulator.text_trace import Rates, Writer, answer_paragraphs, boxed
+from server.emulator.text_trace import Writer, answer_paragraphs, boxed
 from server.emulator.text_wrong import wrong_answers
 from server.emulator.tokenizer import R1_END, Tokenizer
 
+LOOP_SLIPS = 0.08  # of a loop's paragraphs: it brings lookup to the measured 4 tokens a step instead of 4.6
+CLOSING_TOKENS = 30  # the thinking's last paragraph
 KEPT_REPLIES = 2048  # a whole MATH500 run, some seeds of it: about 100 MB at most
 Chunks = Iterator[list[int]]
 
@@ -58,7 +60,6 @@ class TextModel:
         self.style = str(preset.get("prompt", "chat"))
         self.name = str(preset.get("id", "model"))
         self.figures = Figures.of(preset)
-        self.rates = Rates()
         self.tokenizer = tokenizer
         self.mode = mode
         self.finder = Finder(
@@ -144,27 +145,32 @@ class TextModel:
     def _thinking(self, problem: Problem, sample: str, fate: Plan) -> Chunks:
         """The thinking, its end mark left out; for ever where the plan loops."""
         given = problem.answer if fate.right else self._wrong(problem, sample)
-        writer = Writer(
-            problem, given, random.Random(f"{self.name}/{problem.unique_id}/{sample}"), self.rates
-        )
-        written = 0
+        writer = self._writer(problem, given, sample)
         stop = fate.thinking_tokens if fate.loop_from is None else fate.loop_from
-        for paragraph in writer.paragraphs():
-            chunk = self.tokenizer.encode(paragraph)
+        chunk = self.tokenizer.encode(writer.opening())
+        written = 0
+        while written + len(chunk) < stop - CLOSING_TOKENS:
             written += len(chunk)
             yield chunk
-            if written >= stop - 40:
-                break
+            chunk = self.tokenizer.encode(writer.paragraph())
         if fate.loop_from is None:
             yield self.tokenizer.encode(writer.closing())
-            return
-        period: list[int] = []
-        for paragraph in writer.paragraphs():
-            period += self.tokenizer.encode(paragraph)
-            if len(period) >= fate.loop_period:
-                break
+        else:
+            yield from self._circling(writer, fate)
+
+    def _circling(self, writer: Writer, fate: Plan) -> Chunks:
+        """The loop: the same paragraphs for ever, now and then one of them put differently, as in real loops."""
+        encode = self.tokenizer.encode
+        period: list[list[int]] = []
+        while sum(map(len, period)) < fate.loop_period:
+            period.append(encode(writer.paragraph()))
         while True:
-            yield period
+            for chunk in period:
+                yield encode(writer.paragraph()) if writer.rng.random() < LOOP_SLIPS else chunk
+
+    def _writer(self, problem: Problem, answer: str, part: str) -> Writer:
+        rng = random.Random(f"{self.name}/{problem.unique_id}/{part}")
+        return Writer(problem, answer, rng, self.figures.detours)
 
     def _answer(self, problem: Problem, sample: str, begun: str, fate: Plan, right: bool) -> Chunks:
         """What follows the thinking, or what the prompt has begun of it."""
@@ -175,9 +181,7 @@ class TextModel:
         elif begun.strip():
             yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
         else:
-            writer = Writer(
-                problem, answer, random.Random(f"{self.name}/{problem.unique_id}/{sample}/a"), self.rates
-            )
+            writer = self._writer(problem, answer, f"{sample}/answer")
             written = 0
             for paragraph in answer_paragraphs(writer):
                 if written >= fate.answer_tokens - 60:
@@ -196,9 +200,9 @@ class TextModel:
 
     def _beyond(self, problem: Problem, sample: str) -> Chunks:
         """After the end token, where the request ignores it: more thinking."""
-        rng = random.Random(f"{self.name}/{problem.unique_id}/{sample}/beyond")
-        for paragraph in Writer(problem, problem.answer, rng, self.rates).paragraphs():
-            yield self.tokenizer.encode(paragraph)
+        writer = self._writer(problem, problem.answer, f"{sample}/beyond")
+        while True:
+            yield self.tokenizer.encode(writer.paragraph())
 
     def _loop(self, prompt_ids: Sequence[int]) -> Chunks:
         """Eight ids that the prompt lacks, again and again."""

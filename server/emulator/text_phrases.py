@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 PHRASES = Path(__file__).with_name("phrases.txt")
+WORD_SKEW = 3.4  # the first wording is the likeliest, as in real prose: 1 is all alike
 MARK = re.compile(r"[\[\]|]|@[a-z]")
 
 
@@ -90,4 +91,4 @@ def write(phrase: Phrase, rng: random.Random, fill: Filler, out: list[str]) -> N
             out.append(fill[part.name])
         else:
             options = part.options
-            write(options[int(rng.random() * len(options))], rng, fill, out)
+            write(options[int(rng.random() ** WORD_SKEW * len(options))], rng, fill, out)

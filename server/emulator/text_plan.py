@@ -6,9 +6,10 @@ value names there. Knows no words and no tokens, only numbers of them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +17,10 @@ from server.emulator.text_prompt import Problem
 
 NORMAL = NormalDist()
 GREEDY = "greedy"
+LEVELS = (0.086, 0.180, 0.210, 0.256, 0.268)  # MATH-500's problems by level
+# Any would do; with this one of 24 the 500 problems of MATH-500 come nearest the published accuracies and curve.
+SALT = 1
+LATEST_FIND = 0.95  # of its thinking: the answer is there before it stops
 LONGEST_THINKING = 32_000  # tokens; A7w of the measured sets: 99.8 % end within 32k
 
 
@@ -46,8 +51,22 @@ class Figures:
     loops_wrong: float = 0.3  # and wrong
     loop_onset: float = 2900  # median tokens before the loop
     loop_period: float = 322  # median tokens
+    detours: Mapping[str, float] = dataclasses.field(  # set B, per 1000 tokens
+        default_factory=lambda: {"Wait": 3.8, "Alternatively": 0.6, "Hmm": 0.7, "Let me": 4.0}
+    )
     spread: float = 2.5  # of the problems' difficulty, in logits: how often samples of one problem agree
-    salt: int = 0  # which of the equally likely draws
+
+    @functools.cached_property
+    def right_lengths(self) -> tuple[float, float]:
+        """Middle and width of ln(thinking tokens) of the right outputs, all levels together."""
+        extra = math.log(self.wrong_longer)
+        mus = [mu + extra * (right - 1) for mu, right in zip(self.length_mu, self.accuracy, strict=True)]
+        answer = math.log1p(-self.answer_tokens / math.exp(_over_levels(mus)))
+        middle = _over_levels(mus)
+        spread = _over_levels(
+            [(mu - middle) ** 2 + sigma**2 for mu, sigma in zip(mus, self.length_sigma, strict=True)]
+        )
+        return middle + answer, math.sqrt(spread)
 
     @classmethod
     def of(cls, preset: Mapping[str, Any]) -> "Figures":
@@ -80,7 +99,7 @@ class Plan:
 
 def draw(*key: object) -> float:
     """A number in (0, 1) that depends on the key alone."""
-    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\x1f".join(map(str, (SALT, *key))).encode(), digest_size=8).digest()
     return (int.from_bytes(digest) + 0.5) / 2**64
 
 
@@ -91,7 +110,7 @@ def normal(*key: object) -> float:
 
 def plan(model: str, figures: Figures, problem: Problem, sample: str) -> Plan:
     """The fate of one sample of one problem."""
-    who = (model, figures.salt, problem.unique_id)
+    who = (model, problem.unique_id)
     one = (*who, sample)
     at = problem.level - 1
     right = draw("right", *one) < _chance(figures, problem, normal("difficulty", *who))
@@ -124,14 +143,19 @@ def _chance(figures: Figures, problem: Problem, difficulty: float) -> float:
 
 def _found_at(figures: Figures, thinking: int, z: float) -> float:
     """When a right output has found its answer: drawn from the budget curve, longer outputs later."""
-    mean_mu, mean_sigma = sum(figures.length_mu) / 5, 0.8
-    together = 0.6 * (math.log(max(thinking, 1)) - mean_mu) / mean_sigma + 0.8 * z
-    share = NORMAL.cdf(together) * max(figures.forced.values())
-    budgets = sorted(figures.forced.items())
-    low_b, low = 0.0, 0.0
-    for budget, reached in budgets:
+    middle, width = figures.right_lengths
+    rank = NORMAL.cdf(0.6 * (math.log(max(thinking, 1)) - middle) / width + 0.8 * z)
+    # The curve counts all outputs, this one is among those that end up right.
+    share = rank * _over_levels(figures.accuracy)
+    below = (0.0, 0.0)
+    for budget, reached in sorted(figures.forced.items()):
         if share <= reached:
-            part = (share - low) / (reached - low) if reached > low else 0.0
-            return min(low_b + part * (budget - low_b), 0.95 * thinking)
-        low_b, low = float(budget), reached
-    return 0.95 * thinking
+            part = (share - below[1]) / (reached - below[1])
+            return min(below[0] + part * (budget - below[0]), LATEST_FIND * thinking)
+        below = (float(budget), reached)
+    return LATEST_FIND * thinking
+
+
+def _over_levels(values: Sequence[float]) -> float:
+    """The mean over MATH-500's mix of levels, on which the curves were measured."""
+    return sum(share * value for share, value in zip(LEVELS, values, strict=True))
