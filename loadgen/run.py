@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from time import perf_counter_ns
 from typing import TypeVar
 
+from loadgen.alarm import sleep_until
 from loadgen.exchange import Request
 from loadgen.schedule import Open, Schedule
 
@@ -137,12 +138,6 @@ async def drive(
     finally:
         await brake.all_ended()
     brake.raise_error()
-
-
-async def sleep_until(due_ns: int) -> None:
-    """Wait for a stamp, never less. uvloop's timers count whole ms, so the last half ms goes in turns of the loop."""
-    while (left_ns := due_ns - perf_counter_ns()) > 0:  # noqa: ASYNC110 it is time that is waited for
-        await asyncio.sleep(left_ns / 1e9)
 
 
 def _until(requests: Iterator[Request], until_ns: int | None) -> Iterator[Request]:

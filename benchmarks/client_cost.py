@@ -1,0 +1,261 @@
+"""What a client costs: CPU µs per SSE event, ours beside others on the same server in the same run.
+
+`python -m benchmarks.client_cost [--quick]`. Two servers of `loadgen.ground_truth`: one paces 16 streams (34 events each,
+5 ms apart), one sends the 34 at once, each a segment of its own. Every client is a process of its own; its CPU seconds
+(user + system) at two run lengths give a slope, so start-up drops out. The last line is JSON.
+
+`bare` is the floor for Python: a uvloop Protocol that reads, stamps, and asks again. `ours` is the whole path of a
+request: send, stamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen` itself.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+from loadgen.ground_truth import serving
+
+EVENTS = 34
+STREAMS = 16
+SERVERS = {"paced": f"paced-{EVENTS - 1}-5", "burst": f"burst-{EVENTS - 1}"}
+"""The role chunk is an event too; the final usage and [DONE] come in one segment and count for none."""
+BODY = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "How many positive whole-number divisors does 196 have? " * 4}],
+    "max_tokens": 64,
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
+PUBLISHED = {
+    "paced": {"vllm bench serve": 61, "vLLM's Rust client": 23, "evalscope": 93, "guidellm": 430, "AIPerf": 534},
+    "burst": {"vllm bench serve": 12, "vLLM's Rust client": 19, "evalscope": 32, "guidellm": 138, "AIPerf": 173},
+}
+"""µs per event on a 2-core machine, November 2026; same shape of server, another machine."""
+
+
+async def ours(url: str, requests: int) -> None:
+    """The path of a request in this suite."""
+    from loadgen.chunks import ChunkLog
+    from loadgen.client import Client
+    from loadgen.exchange import Exchange, Request
+    from loadgen.journal import Journal
+    from loadgen.measure import Clock, to_record
+    from loadgen.run import drive
+    from loadgen.schedule import Closed
+
+    clock = Clock(time.perf_counter_ns())
+    seen = 0
+    with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
+        journal = Journal(Path(folder) / "records.jsonl")
+
+        def count_tokens(_request: Request, tokens: int) -> None:
+            nonlocal seen
+            seen += tokens
+
+        async with Client(url, timeout_s=60, on_tokens=count_tokens) as client:
+
+            async def send(request: Request, due_ns: int) -> tuple[Request, int, Exchange]:
+                return request, due_ns, await client.send(request)
+
+            def keep(ended: tuple[Request, int, Exchange]) -> None:
+                request, due_ns, exchange = ended
+                assert exchange.outcome == "ok", exchange.error
+                chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
+                journal.append(to_record(request, exchange, due_ns, clock, run_id="bench"))
+
+            plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
+            await drive(plan, Closed(STREAMS), send, keep, start_ns=clock.start_ns)
+        journal.close()
+    assert seen == requests * (EVENTS - 1), seen
+
+
+class _Bare(asyncio.Protocol):
+    """Reads and stamps, nothing else."""
+
+    def __init__(self, request: bytes, left: list[int], done: asyncio.Future[None]) -> None:
+        self._request = request
+        self._left = left
+        self._done = done
+        self._stamps: list[int] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        self._stamps.append(time.perf_counter_ns())
+        if data.endswith(b"0\r\n\r\n"):
+            self._stamps.clear()
+            self._next()
+
+    def _next(self) -> None:
+        if self._left[0] > 0:
+            self._left[0] -= 1
+            self._transport.write(self._request)
+            return
+        self._transport.close()
+        self._left[1] -= 1
+        if not self._left[1]:
+            self._done.set_result(None)
+
+
+async def bare(url: str, requests: int) -> None:
+    """A uvloop Protocol that reads and stamps."""
+    at = urlsplit(url)
+    body = json.dumps(BODY).encode()
+    head = f"POST {at.path}/chat/completions HTTP/1.1\r\nhost: {at.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    left = [requests, STREAMS]
+    for _ in range(STREAMS):
+        await loop.create_connection(lambda: _Bare(head.encode() + body, left, done), at.hostname, at.port)
+    await done
+
+
+async def in_slots(requests: int, one: Callable[[], Awaitable[int]]) -> None:
+    """A closed loop around one call that gives its number of events."""
+    numbers = iter(range(requests))
+
+    async def slot() -> None:
+        for _ in numbers:
+            assert await one() >= EVENTS
+
+    await asyncio.gather(*(slot() for _ in range(STREAMS)))
+
+
+async def bare_aiohttp(url: str, requests: int) -> None:
+    """The loop most tools have: aiohttp `iter_any`, split at blank lines, stamp, JSON at once."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def one() -> int:
+            stamps = []
+            rest = b""
+            async with session.post(f"{url}/chat/completions", json=BODY) as response:
+                async for piece in response.content.iter_any():
+                    *events, rest = (rest + piece).split(b"\n\n")
+                    for event in events:
+                        if event != b"data: [DONE]":
+                            json.loads(event[6:])
+                            stamps.append(time.perf_counter_ns())
+            return len(stamps)
+
+        await in_slots(requests, one)
+
+
+async def openai_sdk(url: str, requests: int) -> None:
+    """The openai SDK's own stream."""
+    import openai
+
+    client: Any = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+
+    async def one() -> int:
+        stamps = []
+        async for _ in await client.chat.completions.create(**BODY):
+            stamps.append(time.perf_counter_ns())  # noqa: PERF401 the stamp is the point
+        return len(stamps)
+
+    await in_slots(requests, one)
+
+
+async def bare_httpx(url: str, requests: int) -> None:
+    """An httpx stream read by lines, JSON at once."""
+    httpx: Any = importlib.import_module(httpx_name() or "httpx")
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+
+        async def one() -> int:
+            stamps = []
+            async with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
+                async for line in response.aiter_lines():
+                    if line.startswith("data: {"):
+                        json.loads(line[6:])
+                        stamps.append(time.perf_counter_ns())
+            return len(stamps)
+
+        await in_slots(requests, one)
+
+
+def httpx_name() -> str | None:
+    """The httpx that is installed, under either of its names."""
+    return next((name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)), None)
+
+
+CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {
+    "bare": bare,
+    "ours": ours,
+    "aiohttp": bare_aiohttp,
+    "httpx": bare_httpx,
+    "openai": openai_sdk,
+}
+
+
+def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
+    """Command line of a client's process."""
+    if name != "command":
+        return [sys.executable, "-m", "benchmarks.client_cost", "--client", name, url, str(requests)]
+    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --concurrency {STREAMS}"
+    return [sys.executable, *line.split(), "--progress", "none", "--out", str(folder / f"run-{requests}-{time.monotonic_ns()}")]
+
+
+def cpu_s(line: list[str]) -> float:
+    """CPU seconds of a process and its children, user and system."""
+    pid = os.posix_spawn(line[0], line, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+    _, status, usage = os.wait4(pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(line)} failed")
+    return usage.ru_utime + usage.ru_stime
+
+
+def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> float:
+    """CPU µs per event between two run lengths."""
+    short, long = (cpu_s(command(name, url, requests, folder)) for requests in lengths)
+    return (long - short) / (lengths[1] - lengths[0]) / EVENTS * 1e6
+
+
+def main() -> int:
+    """Measure every client against both servers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="a fifth of the requests, once")
+    parser.add_argument("--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]")
+    options = parser.parse_args()
+    if options.client:
+        name, url, requests = options.client
+        uvloop.run(cast("Any", CLIENTS[name](url, int(requests))))
+        return 0
+    names = [name for name in options.only.split(",") if name != "httpx" or httpx_name()]
+    found: dict[str, dict[str, float]] = {}
+    with serving() as server, tempfile.TemporaryDirectory() as folder:
+        for kind, case in SERVERS.items():
+            found[kind] = {}
+            for name in names:
+                slow = name in ("httpx", "openai") or options.quick
+                lengths = (40, 200) if slow else (200, 1000) if kind == "paced" else (400, 4000)
+                repeats = 1 if options.quick else 3
+                costs = [slope_us(name, f"{server}/{case}/v1", lengths, Path(folder)) for _ in range(repeats)]
+                found[kind][name] = round(statistics.median(costs), 2)
+                print(f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in costs]}", flush=True)
+    for kind, peers in PUBLISHED.items():
+        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in peers.items()))
+    result: dict[str, Any] = {"us_per_event": found}
+    if "bare" in names and "ours" in names:
+        result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)
+        result["burst_ours"] = found["burst"]["ours"]
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Does the client measure what is true? A server with a fixed timetable, every metric's median beside the truth.
+
+`python -m benchmarks.truth [--requests N]`: each case of `loadgen.ground_truth` at concurrency 1 and 64; beside it what
+published tools made of the same cases (docs/truth.md: state of November 2026, one request at a time, another 2-core
+machine). Exit 1 where a median is off by more than 1 ms and more than 1 %. The last line is JSON.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns
+
+import uvloop
+
+from loadgen.client import Client
+from loadgen.exchange import Request
+from loadgen.ground_truth import CASES, serving
+from loadgen.measure import Clock, to_record
+from loadgen.record import Record
+from loadgen.run import drive
+from loadgen.schedule import Closed
+
+PEERS = {
+    "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · others right",
+    "spec": "vllm bench serve: ITL 20.0 · its Rust client: 24.2 · evalscope: 20.0 · sglang: 20 · inference-perf: median 0.0",
+    "tail": "guidellm: e2e 630 · AIPerf: effective 628 · evalscope: e2e 626, TPOT 8.14 · inference-perf: 624 · sglang: TPOT 8.13",
+    "reasoning": "vLLM's Rust client: TTFT 11, TPOT 12.3 · sglang: TPOT 6.1",
+    "reasoning_content": "vllm bench serve: TTFT 304, TPOT 4.87",
+    "no-usage": "sglang: takes the requested 200 tokens for the 65 sent: TPOT 1.61",
+    "early-role": "vLLM's Rust client: TTFT 11.7",
+}
+"""Truth of these cases: plain and tail TTFT 100, TPOT 5, e2e 420; spec ITL 5; reasoning TTFT 100, TPOT 10."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one case."""
+
+    case: str
+    concurrency: int
+    metric: str
+    true_ms: float
+    median_ms: float
+
+    @property
+    def ok(self) -> bool:
+        """Within 1 ms or 1 %."""
+        return abs(self.median_ms - self.true_ms) <= max(1.0, 0.01 * self.true_ms)
+
+
+async def load(url: str, concurrency: int, requests: int) -> list[Record]:
+    """Records of a closed loop against one case."""
+    records: list[Record] = []
+    clock = Clock(perf_counter_ns())
+    async with Client(url, timeout_s=30) as client:
+
+        async def send(request: Request, due_ns: int) -> Record:
+            return to_record(request, await client.send(request), due_ns, clock, run_id="truth")
+
+        plan = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
+        await drive(plan, Closed(concurrency), send, records.append, start_ns=clock.start_ns)
+    return records
+
+
+def rows(name: str, concurrency: int, records: list[Record]) -> list[Row]:
+    """Median of each metric that has a truth, over the requests after the first round (its connections are new)."""
+    settled = [record for record in records if record.seq >= concurrency]
+    assert {record.outcome for record in records} == {"ok"}, {record.error for record in records}
+    found = []
+    for metric, true_ms in CASES[name].truth.items():
+        if metric == "stream_end_s":
+            values = [record.end_s - record.sent_s for record in settled if record.end_s and record.sent_s]
+        else:
+            values = [getattr(record, metric) for record in settled]
+        found.append(Row(name, concurrency, metric, true_ms, 1000 * median(values)))
+    if name == "queued":
+        found.append(Row(name, concurrency, "network + client", 0.0, median(map(rest_ms, settled))))
+    return found
+
+
+def rest_ms(record: Record) -> float:
+    """What of TTFT the server does not account for."""
+    timings = record.server_timings or {}
+    return (
+        1000 * (record.ttft_s or 0)
+        - float(timings["queue_time_ms"])
+        - float(timings["time_to_first_token_ms"])
+    )
+
+
+def main() -> int:
+    """Run every case; print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--requests", type=int, default=20, help="per slot at concurrency 1; a fifth of it at 64 [20]"
+    )
+    requests = parser.parse_args().requests
+    found: list[Row] = []
+    with serving() as server:
+        for name in CASES:
+            for concurrency in (1, 64):
+                number = requests if concurrency == 1 else concurrency * max(2, requests // 5)
+                records = uvloop.run(load(f"{server}/{name}/v1", concurrency, number))
+                found += rows(name, concurrency, records)
+    for name in CASES:
+        print(f"\n{name}    peers: {PEERS.get(name, 'not published')}")
+        for row in (row for row in found if row.case == name):
+            mark = "" if row.ok else "  ← wrong"
+            print(
+                f"  {row.concurrency:3}  {row.metric:17} true {row.true_ms:7.2f}  median {row.median_ms:7.2f} ms{mark}"
+            )
+    wrong = [row for row in found if not row.ok]
+    worst = max(found, key=lambda row: abs(row.median_ms - row.true_ms))
+    print(
+        json.dumps(
+            {
+                "ok": not wrong,
+                "metrics": len(found),
+                "wrong": len(wrong),
+                "worst_ms": round(abs(worst.median_ms - worst.true_ms), 3),
+                "worst": f"{worst.case} {worst.metric} at {worst.concurrency}",
+            }
+        )
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
