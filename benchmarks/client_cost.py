@@ -22,9 +22,16 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import msgspec
 import uvloop
 
+from loadgen.chunks import ChunkLog
+from loadgen.client import Client
+from loadgen.exchange import Exchange, Request
 from loadgen.ground_truth import serving
+from loadgen.measure import Clock, to_record
+from loadgen.run import drive
+from loadgen.schedule import Closed
 
 EVENTS = 34
 STREAMS = 16
@@ -38,26 +45,30 @@ BODY = {
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
 PUBLISHED = {
-    "paced": {"vllm bench serve": 61, "vLLM's Rust client": 23, "evalscope": 93, "guidellm": 430, "AIPerf": 534},
-    "burst": {"vllm bench serve": 12, "vLLM's Rust client": 19, "evalscope": 32, "guidellm": 138, "AIPerf": 173},
+    "paced": {
+        "vllm bench serve": 61,
+        "vLLM's Rust client": 23,
+        "evalscope": 93,
+        "guidellm": 430,
+        "AIPerf": 534,
+    },
+    "burst": {
+        "vllm bench serve": 12,
+        "vLLM's Rust client": 19,
+        "evalscope": 32,
+        "guidellm": 138,
+        "AIPerf": 173,
+    },
 }
 """µs per event on a 2-core machine, November 2026; same shape of server, another machine."""
 
 
 async def ours(url: str, requests: int) -> None:
     """The path of a request in this suite."""
-    from loadgen.chunks import ChunkLog
-    from loadgen.client import Client
-    from loadgen.exchange import Exchange, Request
-    from loadgen.journal import Journal
-    from loadgen.measure import Clock, to_record
-    from loadgen.run import drive
-    from loadgen.schedule import Closed
-
     clock = Clock(time.perf_counter_ns())
     seen = 0
     with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
-        journal = Journal(Path(folder) / "records.jsonl")
+        journal = os.open(Path(folder) / "records.jsonl", os.O_WRONLY | os.O_CREAT)
 
         def count_tokens(_request: Request, tokens: int) -> None:
             nonlocal seen
@@ -72,11 +83,14 @@ async def ours(url: str, requests: int) -> None:
                 request, due_ns, exchange = ended
                 assert exchange.outcome == "ok", exchange.error
                 chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
-                journal.append(to_record(request, exchange, due_ns, clock, run_id="bench"))
+                os.write(
+                    journal,
+                    msgspec.json.encode(to_record(request, exchange, due_ns, clock, run_id="bench")) + b"\n",
+                )
 
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
             await drive(plan, Closed(STREAMS), send, keep, start_ns=clock.start_ns)
-        journal.close()
+        os.close(journal)
     assert seen == requests * (EVENTS - 1), seen
 
 
@@ -119,7 +133,9 @@ async def bare(url: str, requests: int) -> None:
     done = loop.create_future()
     left = [requests, STREAMS]
     for _ in range(STREAMS):
-        await loop.create_connection(lambda: _Bare(head.encode() + body, left, done), at.hostname, at.port)
+        await loop.create_connection(
+            lambda: _Bare(head.encode() + body, left, done), at.hostname or "", at.port or 80
+        )
     await done
 
 
@@ -136,8 +152,7 @@ async def in_slots(requests: int, one: Callable[[], Awaitable[int]]) -> None:
 
 async def bare_aiohttp(url: str, requests: int) -> None:
     """The loop most tools have: aiohttp `iter_any`, split at blank lines, stamp, JSON at once."""
-    import aiohttp
-
+    aiohttp: Any = importlib.import_module("aiohttp")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def one() -> int:
@@ -157,9 +172,8 @@ async def bare_aiohttp(url: str, requests: int) -> None:
 
 async def openai_sdk(url: str, requests: int) -> None:
     """The openai SDK's own stream."""
-    import openai
-
-    client: Any = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    openai: Any = importlib.import_module("openai")
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
 
     async def one() -> int:
         stamps = []
@@ -206,12 +220,21 @@ def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
     if name != "command":
         return [sys.executable, "-m", "benchmarks.client_cost", "--client", name, url, str(requests)]
     line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --concurrency {STREAMS}"
-    return [sys.executable, *line.split(), "--progress", "none", "--out", str(folder / f"run-{requests}-{time.monotonic_ns()}")]
+    return [
+        sys.executable,
+        *line.split(),
+        "--progress",
+        "none",
+        "--out",
+        str(folder / f"run-{requests}-{time.monotonic_ns()}"),
+    ]
 
 
 def cpu_s(line: list[str]) -> float:
     """CPU seconds of a process and its children, user and system."""
-    pid = os.posix_spawn(line[0], line, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+    pid = os.posix_spawn(
+        line[0], line, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    )
     _, status, usage = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(line)} failed")
@@ -226,10 +249,14 @@ def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> flo
 
 def main() -> int:
     """Measure every client against both servers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="a fifth of the requests, once")
-    parser.add_argument("--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]")
+    parser.add_argument(
+        "--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]"
+    )
     options = parser.parse_args()
     if options.client:
         name, url, requests = options.client
@@ -246,7 +273,10 @@ def main() -> int:
                 repeats = 1 if options.quick else 3
                 costs = [slope_us(name, f"{server}/{case}/v1", lengths, Path(folder)) for _ in range(repeats)]
                 found[kind][name] = round(statistics.median(costs), 2)
-                print(f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in costs]}", flush=True)
+                print(
+                    f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in costs]}",
+                    flush=True,
+                )
     for kind, peers in PUBLISHED.items():
         print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in peers.items()))
     result: dict[str, Any] = {"us_per_event": found}
