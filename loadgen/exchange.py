@@ -15,9 +15,11 @@ class Force:
     """The second call of budget mode `forced`: how thinking that hit its budget is made to answer."""
 
     tail: str
-    """Appended to prompt + thinking."""
+    """Appended to prompt + thinking that was cut while thinking."""
     max_tokens: int
     stop: tuple[str, ...] = ()
+    ended: str = ""
+    """Text that shows the thinking had ended by itself: what was cut is the answer, which goes on without the tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Request:
     body: dict[str, Any]
     """JSON body, complete."""
     warmup: bool = False
+    repeat: int = 0
     force: Force | None = None
 
 

@@ -93,6 +93,8 @@ class RunOptions:
     keep_text: bool = True
     labels: dict[str, str] = field(default_factory=dict)
     slo: dict[str, float] = field(default_factory=dict)
+    percentile: str = "p90"
+    """The run is SUSPECT where its sample can't carry this one."""
     strict: bool = False
     dry_run: bool = False
 
@@ -135,6 +137,8 @@ def check(options: RunOptions) -> None:
         (options.one_pass and options.samples > 1, "--one-pass runs greedily, where --samples are all alike: leave one out"),
         (options.one_pass and len(options.budgets) < 2, "--one-pass derives smaller budgets from the largest: give at least two in --budgets"),
         (options.check_budget and options.check_budget not in options.budgets, f"--check-budget {options.check_budget} is none of --budgets {budgets_given}"),
+        (options.one_pass and (options.duration_s or options.requests), "--one-pass goes through the whole plan: leave --duration and --requests out"),
+        (options.concurrency and open_loop(options), "--concurrency is a closed loop, --rate, --ramp, --times and burst are open ones: give one (a cap would hide the waiting)"),
         (options.duration_s and options.requests, "--duration and --requests exclude each other: give one"),
         (options.insecure and options.ca_file, "--insecure and --ca-file exclude each other: give one"),
         (options.resume and options.out, "--resume continues in its own folder: leave --out out"),
@@ -247,7 +251,7 @@ def _load(add: Callable[..., Any]) -> None:
         "--concurrency",
         type=count,
         metavar="N",
-        help="closed loop of N streams [16]; with a rate: at most N in flight",
+        help="closed loop of N streams [16]",
     )
     add("--rate", type=positive, metavar="R", help="open loop, R requests a second of server time")
     add("--arrival", type=arrival, metavar="A", help="with --rate: poisson, constant or gamma:B (burstiness B; 1 is "

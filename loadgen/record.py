@@ -42,12 +42,17 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     problem_id: str
     sample: int = 0
     """0 … N-1 under `--samples N`."""
+    repeat: int = 0
+    """Pass of the plan, under `--repeats`, `--requests` or `--duration`."""
     budget: int
     """Token budget this record answers for."""
     budget_mode: BudgetMode = "cut"
     warmup: bool = False
     derived: bool = False
     """Computed from a longer run's token timestamps (`--one-pass`), not sent."""
+    cut_at: Literal["token", "chunk"] | None = None
+    """Derived only, where the budget fell inside a chunk: the text ends at the token, or at the chunk's start because
+    the server gave no ids or no text for them."""
     emulated: bool = False
     simulated: bool = False
     due_s: float
@@ -115,7 +120,13 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Model seconds from the start to the last end."""
     window_s: tuple[float, float] | None = None
     """Steady-state window, model seconds from the start."""
+    segments: list[dict[str, float]] = []
+    """After `--resume`: `offset_s` (where the part begins in the run's time), `wall_s`, `perf_s` of each further part."""
     argv: list[str] = []
+    options: dict[str, Any] = {}
+    """Every option, resolved; values of extra headers are left out."""
+    labels: dict[str, str] = {}
+    price_per_gpu_hour: float | None = None
     seed: int = 0
     load: dict[str, Any] = {}
     """`kind` closed|open, `concurrency` or `rate` + `arrival`, `requests`, `warmup`."""

@@ -1,0 +1,71 @@
+"""The verbs of `python -m loadgen`: arguments in, one JSON line on stdout and an exit code out.
+
+Rules: `run` is implied when the first word is no verb; people read stderr, programs the last line of stdout; an operator's
+mistake is one line and exit code 2. What a verb needs is imported when it is called: `--help` stays fast.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
+from loadgen.values import Parser
+
+USAGE, SUSPECT, INVALID = 2, 3, 4
+"""Exit codes: an operator's mistake; with `--strict`, a run that doubts or rejects itself."""
+
+DESCRIPTION = """\
+Load a server with mathematics problems under token budgets; write one record a request.
+
+verbs: run (implied) · sweep · doctor URL · calibrate       each has its own --help
+"""
+EXAMPLES = """\
+examples:
+  python -m loadgen                                    the server on port 8000, its first model, MATH500 at 1k and 4k tokens
+  python -m loadgen --dataset sample --budgets 256,512 --concurrency 8
+  python -m loadgen --rate 4 --arrival poisson --duration 2m --slo ttft=0.5,tpot=20ms
+  python -m loadgen --budgets 1k,2k,4k,8k,16k --one-pass --concurrency 1
+  python -m loadgen --budget-mode forced --prompt r1 --budgets 512,1024,2048
+  python -m loadgen --samples 8 --sampling recommended --cache salt
+  python -m loadgen --resume results/20261122T101500Z-tp2-r1-distill-qwen-14b
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; the exit code."""
+    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
+    try:
+        return VERBS[verb](rest)
+    except UsageError as error:
+        print(f"loadgen: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _parser(verb: str, **texts: Any) -> Parser:
+    prog = "python -m loadgen" + ("" if verb == "run" else f" {verb}")
+    return Parser(
+        prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """One run."""
+    parser = _parser(
+        "run", description=DESCRIPTION, epilog=EXAMPLES, usage="python -m loadgen [run] [options]"
+    )
+    add_run_arguments(parser)
+    options = dataclasses.replace(from_args(parser.parse_args(argv)), argv=("loadgen", *argv))
+    from loadgen import session  # noqa: PLC0415  imported when needed: --help stays fast
+
+    info = session.execute(options)
+    print(session.result_line(info, options))
+    return _exit_code(options, info.verdict)
+
+
+def _exit_code(options: RunOptions, verdict: str | None) -> int:
+    return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {"run": run}

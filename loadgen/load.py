@@ -1,0 +1,176 @@
+"""The part of a run that waits: warm-up, the measured load, and who watches it.
+
+Rules: metrics, terminal and GPU telemetry hear of everything and decide nothing. The first Ctrl-C drains, the second
+stops; a full disk stops. Whatever happened, what was seen until then is returned.
+
+Does not know: what a run is worth, or how a request is sent (share).
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from loadgen import metrics
+from loadgen.exchange import Request
+from loadgen.health import Report
+from loadgen.journal import DiskFullError
+from loadgen.measure import Clock
+from loadgen.metrics import Metrics
+from loadgen.prepare import Prepared
+from loadgen.progress import Progress
+from loadgen.record import RECORDS, Record, RunInfo
+from loadgen.run import Brake
+from loadgen.schedule import Closed, Open, Schedule
+from loadgen.scrape import GpuLog, snapshot
+from loadgen.share import Share, carry
+
+CHUNKS = "chunks.bin"
+LEAD_S = 0.05
+"""Real time between a schedule's set-up and its zero, so that the first request is not late."""
+WARMUP_STREAMS = 16
+GPU_EVERY_S = 1.0
+
+
+@dataclass
+class Seen:
+    """What a load left behind besides its files."""
+
+    reports: list[Report] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    energy: list[tuple[float, float]] = field(default_factory=list)
+    clocks_mhz: list[float] = field(default_factory=list)
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str | None = None
+    """Why the run ended early, if it did."""
+
+
+def load(plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> Seen:
+    """Send everything that is missing."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Load(plan, folder, run, clock, live).carry_out())
+
+
+class Load:
+    """One load and its listeners."""
+
+    def __init__(self, plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.run = run
+        self.clock = clock
+        self.metrics = live
+        self.progress = Progress(run, plan.planned, len(plan.before.done), plan.options.progress)
+        self.brake = Brake()
+        self.interrupts = 0
+
+    async def carry_out(self) -> Seen:
+        """Serve metrics around the run."""
+        options = self.plan.options
+        exporter = metrics.serve(self.metrics, options.metrics_host, options.metrics_port)
+        self.progress.say(exporter if isinstance(exporter, str) else exporter.url)
+        self.metrics.begin(self.run, self.plan.planned, self.run.load.get("rate"))
+        self.brake.on_interrupt(self._interrupted)
+        try:
+            with self.progress:
+                return await self._phases()
+        finally:
+            if not isinstance(exporter, str):
+                exporter.close()
+
+    async def _phases(self) -> Seen:
+        seen = Seen()
+        options = self.plan.options
+        gpu = self._gpu_log()
+        try:
+            await self._phase(0, options.warmup, Closed(WARMUP_STREAMS), None)
+            seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh("server-before.prom"))
+            gpu.start()
+            seen.reports.append(
+                await self._phase(options.warmup, self._last(), self._schedule(), options.duration_s)
+            )
+        except DiskFullError as error:
+            seen.stopped = f"{error}; every record before it is kept"
+        if self.interrupts:
+            seen.stopped = "interrupted"
+        await gpu.stop()
+        seen.energy, seen.clocks_mhz, seen.gpus = gpu.energy, gpu.clocks_mhz, gpu.inventory
+        seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
+        return seen
+
+    async def _phase(
+        self, first: int, last: int | None, schedule: Schedule, duration_s: float | None
+    ) -> Report:
+        plan = self.plan
+        share = Share(
+            options=plan.options,
+            server=plan.server,
+            problems=plan.dataset.problems,
+            run_id=plan.run_id,
+            records=self.folder / RECORDS,
+            chunks=self.folder / CHUNKS,
+            clock=self.clock,
+            schedule=schedule,
+            first=first,
+            last=last,
+            start_ns=time.perf_counter_ns() + round(LEAD_S * 1e9),
+            duration_s=duration_s,
+            done=plan.before.done,
+        )
+        return await carry(share, self.brake, self, self.metrics.loop_lag.observe)
+
+    def _last(self) -> int | None:
+        return None if self.plan.planned is None else self.plan.options.warmup + self.plan.planned
+
+    def _schedule(self) -> Schedule:
+        """The schedule; of a resumed open loop what is left of it, from now on."""
+        schedule = self.plan.schedule
+        done = sum(seq >= self.plan.options.warmup for seq in self.plan.before.done)
+        if isinstance(schedule, Closed) or not done:
+            return schedule
+        rest = schedule.times_s[done:]
+        return Open([time_s - rest[0] for time_s in rest])
+
+    def _fresh(self, name: str) -> Path:
+        """The snapshot before a resumed part does not replace the first."""
+        path = self.folder / name
+        return path if self.plan.before.run is None else self.folder / f"resumed-{name}"
+
+    def _gpu_log(self) -> GpuLog:
+        scale = self.clock.scale
+        return GpuLog(
+            self.plan.ask,
+            self.plan.server.gpu_metrics,
+            self.folder / "gpu.csv",
+            lambda: (time.perf_counter_ns() - self.clock.start_ns) * scale / 1e9,
+            every_s=max(0.25, GPU_EVERY_S / scale),
+        )
+
+    def _interrupted(self) -> None:
+        self.interrupts += 1
+        if self.interrupts == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.plan.options.drain_s / self.clock.scale, self.brake.stop)
+            self.progress.say("stopping: what is in flight may end; Ctrl-C again cuts it off")
+
+    def due(self, _request: Request) -> None:
+        """Listener."""
+        self.metrics.due.inc()
+        self.metrics.in_flight.inc()
+        self.progress.due()
+
+    def tokens(self, request: Request, count: int) -> None:
+        """Listener."""
+        self.metrics.completion.labels(budget=str(request.budget)).inc(count)
+        self.progress.tokens(count)
+
+    def ended(self, record: Record, arrival_ns: list[int]) -> None:
+        """Listener."""
+        self.metrics.in_flight.dec()
+        self.metrics.observe(record, self.run.slo)
+        self.metrics.gaps.observe(arrival_ns, self.clock.scale)
+        self.progress.ended(record)

@@ -1,0 +1,231 @@
+"""loadgen_* metrics for Prometheus: the same Records that go to the file, live.
+
+Rules: every metric in one list below; base units, low-cardinality labels (`outcome`, `budget`, and the run's names on
+`loadgen_run_info` alone); times are model seconds, but `loop_lag`, which is this process's own. TTFT has vLLM's buckets so that
+client and server quantiles compare; TPOT and inter-chunk have finer ones, for a fast GPU's steps take 2 to 9 ms.
+Completion tokens count while they stream, not when a request ends.
+
+Does not know: files, percentiles, verdict rules.
+"""
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.metrics_core import HistogramMetricFamily
+
+from loadgen.record import Record, RunInfo
+from loadgen.values import UsageError
+
+PORT = 9464
+TTFT_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
+TPOT_BUCKETS = (
+    0.0005, 0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5,
+)  # fmt: skip
+E2E_BUCKETS = (
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    1.5,
+    2,
+    2.5,
+    5,
+    10,
+    15,
+    20,
+    30,
+    40,
+    50,
+    60,
+    120,
+    240,
+    480,
+    960,
+    1920,
+    7680,
+)
+LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+VERDICTS = ("RUNNING", "VALID", "SUSPECT", "INVALID")
+
+
+class Metrics:
+    """Every metric of one run, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        b = ["budget"]
+        self.info = Gauge(
+            "loadgen_run_info",
+            "The run that is on",
+            ["run", "config", "model", "tp", "speculation", "target", "emulated"],
+            registry=r,
+        )
+        self.cell = Gauge("loadgen_cell_info", "The cell of a sweep that is on", ["cell"], registry=r)
+        self.started = Gauge(
+            "loadgen_run_started_timestamp_seconds", "Unix time of the run's start", registry=r
+        )
+        self.ended = Gauge(
+            "loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, 0 before it", registry=r
+        )
+        self.verdict = Gauge("loadgen_verdict", "1 for what the run says of itself", ["verdict"], registry=r)
+        self.planned = Gauge(
+            "loadgen_requests_planned", "Requests of the plan, NaN where a duration ends the run", registry=r
+        )
+        self.rate_asked = Gauge(
+            "loadgen_rate_asked_per_second", "Rate of the schedule, NaN in a closed loop", registry=r
+        )
+        self.due = Counter("loadgen_requests_due", "Requests that have become due", registry=r)
+        self.in_flight = Gauge("loadgen_requests_in_flight", "Requests sent and not ended", registry=r)
+        self.requests = Counter(
+            "loadgen_requests", "Requests that have ended", ["outcome", "budget"], registry=r
+        )
+        self.completion = Counter(
+            "loadgen_completion_tokens", "Tokens received, counted as they stream", b, registry=r
+        )
+        self.prompt = Counter(
+            "loadgen_prompt_tokens", "Prompt tokens of requests that have ended", b, registry=r
+        )
+        self.good = Counter(
+            "loadgen_good_requests", "Requests that met every objective of --slo", b, registry=r
+        )
+        self.ttft = Histogram(
+            "loadgen_ttft_seconds", "First token - sent", b, buckets=TTFT_BUCKETS, registry=r
+        )
+        self.tpot = Histogram(
+            "loadgen_tpot_seconds",
+            "(last token - first token) / (tokens - those of the first chunk)",
+            b,
+            buckets=TPOT_BUCKETS,
+            registry=r,
+        )
+        self.e2e = Histogram("loadgen_e2e_seconds", "Last token - sent", b, buckets=E2E_BUCKETS, registry=r)
+        self.e2e_due = Histogram(
+            "loadgen_e2e_due_seconds", "Last token - due", b, buckets=E2E_BUCKETS, registry=r
+        )
+        self.gaps = GapHistogram()
+        r.register(self.gaps)
+        self.send_lag = Histogram("loadgen_send_lag_seconds", "Sent - due", buckets=LAG_BUCKETS, registry=r)
+        self.loop_lag = Histogram(
+            "loadgen_loop_lag_seconds",
+            "Lateness of the generator's own event loop, real time",
+            buckets=LAG_BUCKETS,
+            registry=r,
+        )
+        self.set_verdict("RUNNING")
+
+    def begin(self, run: RunInfo, planned: int | None, rate: float | None) -> None:
+        """Say which run this is."""
+        self.info.labels(
+            run=run.run_id,
+            config=run.config,
+            model=run.model,
+            tp=str(run.tensor_parallel_size),
+            speculation=run.speculation or "none",
+            target=run.target,
+            emulated=str(run.emulated).lower(),
+        ).set(1)
+        self.cell.labels(cell=run.run_id).set(1)
+        self.started.set(run.clock["wall_s"])
+        self.planned.set(float("nan") if planned is None else planned)
+        self.rate_asked.set(float("nan") if rate is None else rate)
+
+    def set_verdict(self, verdict: str) -> None:
+        """1 for the current verdict, 0 for the others."""
+        for name in VERDICTS:
+            self.verdict.labels(verdict=name).set(float(name == verdict))
+
+    def end(self, verdict: str) -> None:
+        """The run is over."""
+        self.ended.set(time.time())
+        self.set_verdict(verdict)
+
+    def observe(self, record: Record, slo: dict[str, float]) -> None:
+        """Count a request that has ended. Warm-ups count as requests, not as latencies."""
+        budget = str(record.budget)
+        self.requests.labels(outcome=record.outcome, budget=budget).inc()
+        self.prompt.labels(budget=budget).inc(record.prompt_tokens or 0)
+        if record.warmup:
+            return
+        for value, histogram in (
+            (record.ttft_s, self.ttft),
+            (record.tpot_s, self.tpot),
+            (record.e2e_s, self.e2e),
+            (record.e2e_due_s, self.e2e_due),
+        ):
+            if value is not None:
+                histogram.labels(budget=budget).observe(value)
+        if record.send_lag_s is not None:
+            self.send_lag.observe(record.send_lag_s)
+        if slo and meets(record, slo):
+            self.good.labels(budget=budget).inc()
+
+
+class GapHistogram:
+    """`loadgen_inter_chunk_seconds`: a histogram of its own, for every token passes here (0.2 µs, not 1.4)."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(TPOT_BUCKETS) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, arrival_ns: Sequence[int], scale: float) -> None:
+        """Count the gaps of one call."""
+        bounds_ns = [bound * 1e9 / scale for bound in TPOT_BUCKETS]
+        for before, after in pairwise(arrival_ns):
+            self._counts[bisect_left(bounds_ns, after - before)] += 1
+        if arrival_ns:
+            self._sum_s += (arrival_ns[-1] - arrival_ns[0]) * scale / 1e9
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What prometheus_client asks for at a scrape."""
+        bounds = [*(str(float(bound)) for bound in TPOT_BUCKETS), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
+        yield HistogramMetricFamily(
+            "loadgen_inter_chunk_seconds", "Gap between token events", buckets, self._sum_s
+        )
+
+
+def meets(record: Record, slo: dict[str, float]) -> bool:
+    """True where a request succeeded and met every objective; a latency it does not have (one token) is met."""
+    if record.outcome != "ok":
+        return False
+    values = {name: getattr(record, f"{name}_s") for name in slo}
+    return all(value is None or value <= slo[name] for name, value in values.items())
+
+
+class Exporter:
+    """Serves the metrics while it is open."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+        """Raises OSError where the port is taken."""
+        self._server: WSGIServer
+        self._thread: threading.Thread
+        self._server, self._thread = start_http_server(port, host, metrics.registry)
+        self.port = int(self._server.server_port)
+        self.url = f"metrics: http://{host}:{self.port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:
+    """An exporter, or why there is none. Raises UsageError where a port that was asked for is taken."""
+    if port == -1:
+        return "metrics: off"
+    try:
+        return Exporter(metrics, host, PORT if port is None else port)
+    except OSError as error:
+        reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
+        if port is not None:
+            raise UsageError(f"--metrics-port: can't listen on {reason}: choose another or off") from None
+        return f"metrics: off: can't listen on {reason}"

@@ -1,0 +1,157 @@
+"""What a person sees while a run is on: a live view on a terminal, a plain line now and then elsewhere.
+
+Rules: stderr only; one refresh a second, whatever the load; percentiles here are over the last WINDOW requests and only
+for watching (the summary's are over all, with intervals). Times are model seconds, rates per model second.
+
+Does not know: files, verdicts.
+"""
+
+import asyncio
+import math
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from loadgen.record import Record, RunInfo
+
+WINDOW = 512
+PLAIN_EVERY_S = 5.0
+LIVE_EVERY_S = 1.0
+
+
+class Progress:
+    """Counts what happens and shows it."""
+
+    def __init__(
+        self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]
+    ) -> None:
+        self.run = run
+        self.planned = planned
+        self.earlier = done
+        self.sent = 0
+        self.received = 0
+        self.outcomes: Counter[str] = Counter()
+        self.recent: deque[Record] = deque(maxlen=WINDOW)
+        self._how = how
+        self._began = time.perf_counter()
+        self._task: asyncio.Task[None] | None = None
+        self._live: Any = None
+
+    def due(self) -> None:
+        """A request is being sent."""
+        self.sent += 1
+
+    def tokens(self, count: int) -> None:
+        """Tokens have arrived."""
+        self.received += count
+
+    def ended(self, record: Record) -> None:
+        """A request has ended."""
+        self.outcomes[record.outcome] += 1
+        if record.outcome == "ok":
+            self.recent.append(record)
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif self._how != "none":
+            print(f"loadgen: {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._how != "none":
+            live = self._how == "auto" and sys.stderr.isatty()
+            self._task = asyncio.get_running_loop().create_task(
+                self._show_live() if live else self._show_plain()
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        if self._live is not None:
+            self._live.update(self.table())
+            self._live.stop()
+            self._live = None
+        elif self._how != "none":
+            self.say(self.line())
+
+    async def _show_plain(self) -> None:
+        while True:
+            await asyncio.sleep(PLAIN_EVERY_S)
+            self.say(self.line())
+
+    async def _show_live(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  50 ms that only a terminal pays
+        from rich.live import Live  # noqa: PLC0415
+
+        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        self._live.start()
+        while True:
+            self._live.update(self.table(), refresh=True)
+            await asyncio.sleep(LIVE_EVERY_S)
+
+    def line(self) -> str:
+        """One plain line."""
+        rows = dict(self.rows())
+        return " · ".join(f"{name} {value}" for name, value in rows.items() if value)
+
+    def table(self) -> Any:
+        """The live view."""
+        from rich.table import Table  # noqa: PLC0415  as above
+
+        mark = "emulated · " if self.run.emulated else ""
+        title = f"{mark}{self.run.config} · {self.run.model} · {self.run.target}"
+        table = Table(title=title, show_header=False, title_justify="left", expand=False)
+        for name, value in self.rows():
+            if value:
+                table.add_row(name, value)
+        return table
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(name, value) of everything shown."""
+        ended = sum(self.outcomes.values())
+        elapsed_s = (time.perf_counter() - self._began) * self.run.time_scale
+        rate = ended / elapsed_s if elapsed_s > 0 else 0.0
+        asked = self.run.load.get("rate")
+        failed = {name: n for name, n in self.outcomes.items() if name != "ok"}
+        total = "" if self.planned is None else f"/{self.planned + int(self.run.load.get('warmup') or 0)}"
+        return [
+            ("done", f"{self.earlier + ended}{total}"),
+            ("in flight", str(self.sent - ended)),
+            ("rate", f"{rate:.3g}/s" + (f" of {asked:.3g} asked" if asked else "")),
+            ("tokens", f"{self.received / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"),
+            ("ttft", self._percentiles("ttft_s")),
+            ("tpot", self._percentiles("tpot_s")),
+            ("e2e", self._percentiles("e2e_s")),
+            ("failed", " ".join(f"{name}={n}" for name, n in sorted(failed.items()))),
+            ("left", self._left(ended, rate)),
+        ]
+
+    def _percentiles(self, name: str) -> str:
+        values = sorted(v for r in self.recent if (v := getattr(r, name)) is not None)
+        if not values:
+            return ""
+        return f"{human(_rank(values, 0.5))}/{human(_rank(values, 0.95))}"
+
+    def _left(self, ended: int, rate: float) -> str:
+        if self.planned is None or rate <= 0:
+            return ""
+        missing = max(0, self.planned + int(self.run.load.get("warmup") or 0) - self.earlier - ended)
+        return human(missing / rate / self.run.time_scale) if missing else ""
+
+
+def _rank(ordered: Sequence[float], level: float) -> float:
+    return ordered[max(0, math.ceil(level * len(ordered)) - 1)]
+
+
+def human(seconds: float) -> str:
+    """Three digits and a unit that fits."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

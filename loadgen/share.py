@@ -1,0 +1,230 @@
+"""One process's share of a run: its requests, its schedule, its files. A run without workers has one share.
+
+Rules: the path of a request reads top to bottom here: `requests` → `send` → `keep`. A share shares nothing with its
+siblings but the clock's start; every sum over shares is taken from their files. Derived records are written before the
+record they come from: a crash between them leaves a request that is missing, never one that is half there.
+
+Does not know: preflight, verdicts, summaries, who watches.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+import msgspec
+
+from loadgen import ask, budgets, onepass
+from loadgen.budgets import Phase
+from loadgen.chunks import ChunkLog
+from loadgen.client import Client
+from loadgen.datasets import Problem
+from loadgen.exchange import Exchange, Request
+from loadgen.health import Health, Report
+from loadgen.journal import DiskFullError, Journal
+from loadgen.measure import Clock, to_record
+from loadgen.options import RunOptions
+from loadgen.preflight import Server
+from loadgen.prompts import style_of
+from loadgen.record import Record
+from loadgen.run import Brake, drive
+from loadgen.schedule import Schedule, split
+from loadgen.workload import Workload
+
+STRADDLES = "straddles.jsonl"
+"""Chunks cut by a derived budget, until their text is settled after the run."""
+
+
+class Listener(Protocol):
+    """Who watches a run: metrics, the terminal."""
+
+    def due(self, _request: Request) -> None:
+        """A request is being sent."""
+
+    def tokens(self, request: Request, count: int) -> None:
+        """Tokens have arrived."""
+
+    def ended(self, record: Record, arrival_ns: list[int]) -> None:
+        """A request that was sent has ended."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Everything a process needs to carry its part; picklable."""
+
+    options: RunOptions
+    server: Server
+    problems: list[Problem]
+    run_id: str
+    records: Path
+    chunks: Path
+    clock: Clock
+    schedule: Schedule
+    first: int
+    """`seq` of the first request: warm-ups come before the measured ones."""
+    last: int | None
+    """`seq` after the last; None where a duration ends the run."""
+    start_ns: int
+    duration_s: float | None = None
+    done: frozenset[int] = field(default_factory=frozenset)
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def workload(self) -> Workload:
+        """The plan of the whole run."""
+        _, style = style_of(self.server.model, self.options.prompt)
+        return Workload(self.problems, self.options, self.server.model, style, self.run_id)
+
+    def requests(self) -> Iterator[Request]:
+        """The requests of this share that are not done yet, in order."""
+        missing = (r for r in self.workload.requests(self.first, self.last) if r.seq not in self.done)
+        return islice(missing, self.worker, None, self.workers)
+
+
+class Ended(NamedTuple):
+    """A request that was due, and what became of it."""
+
+    request: Request
+    due_ns: int
+    exchange: Exchange
+    phases: list[Phase]
+
+
+async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable[[float], None]) -> Report:
+    """Send every request of the share; the process's own health. Raises DiskFullError."""
+    options = share.options
+    health = Health(on_lag)
+    client = Client(
+        options.target,
+        api_key=ask.api_key(options),
+        headers=dict(options.headers),
+        timeout_s=options.timeout_s / share.clock.scale,
+        ca_file=str(options.ca_file) if options.ca_file else None,
+        verify=not options.insecure,
+        on_tokens=listener.tokens,
+    )
+
+    async def send(request: Request, due_ns: int) -> Ended:
+        listener.due(request)
+        if request.force is None:
+            return Ended(request, due_ns, await client.send(request), [])
+        return Ended(request, due_ns, *await budgets.send_forced(client.send, request))
+
+    with Keeper(share, listener) as keeper, Drain(share, brake) as drain:
+        health.start()
+        try:
+            async with client:
+                await drive(
+                    drain.after(share.requests()),
+                    split(share.schedule, share.worker, share.workers),
+                    send,
+                    keeper.keep,
+                    start_ns=share.start_ns,
+                    time_scale=share.clock.scale,
+                    duration_s=share.duration_s,
+                    brake=brake,
+                )
+        finally:
+            report = health.stop()
+    return report
+
+
+class Drain:
+    """Gives what is in flight `drain_s` to end, once the last request is sent or the run's duration is over."""
+
+    def __init__(self, share: Share, brake: Brake) -> None:
+        self._share = share
+        self._brake = brake
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def __enter__(self) -> Self:
+        if self._share.duration_s is not None:
+            self._stop_in(self._share.duration_s + self._share.options.drain_s)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+    def after(self, requests: Iterator[Request]) -> Iterator[Request]:
+        """The same requests; the wait begins when there is none left."""
+        yield from requests
+        self._stop_in(self._share.options.drain_s)
+
+    def _stop_in(self, model_s: float) -> None:
+        wait_s = model_s / self._share.clock.scale
+        self._timers.append(asyncio.get_running_loop().call_later(wait_s, self._brake.stop))
+
+
+class Keeper:
+    """Turns what ended into records and files."""
+
+    def __init__(self, share: Share, listener: Listener) -> None:
+        self._share = share
+        self._listener = listener
+        self._chunks = ChunkLog(share.chunks)
+        self._journal = Journal(share.records, ask.api_key(share.options), self._chunks.sync)
+        self._straddles = share.records.with_name(STRADDLES)
+        self._largest = max(share.options.budgets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+        self._chunks.close()
+
+    def keep(self, ended: Ended) -> None:
+        """Write one request's record, its derived ones before it. Raises DiskFullError."""
+        request, due_ns, exchange, phases = ended
+        if self._share.options.one_pass and request.budget == self._largest and not request.warmup:
+            self._derive(ended)
+        record = self._record(request, exchange, due_ns)
+        if phases:
+            record.phases = [phase.row(self._share.clock) for phase in phases]
+        try:
+            self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._share.clock)
+        except OSError as error:
+            raise DiskFullError(f"{self._share.chunks}: {error.strerror}") from error
+        self._journal.append(record)
+        self._listener.ended(record, exchange.arrival_ns)
+
+    def _record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
+        share = self._share
+        record = to_record(
+            request,
+            exchange,
+            due_ns,
+            share.clock,
+            run_id=share.run_id,
+            emulated=share.server.emulated,
+            keep_text=share.options.keep_text,
+        )
+        record.repeat = request.repeat
+        record.simulated = share.server.simulated
+        return record
+
+    def _derive(self, ended: Ended) -> None:
+        stride = self._share.workload.planned_with_warmup
+        smaller = [b for b in self._share.options.budgets if b < self._largest]
+        for position, budget in enumerate(smaller, start=1):
+            seq = ended.request.seq + position * stride
+            exchange, straddle = onepass.derive(ended.exchange, budget)
+            record = self._record(onepass.derived_request(ended.request, budget, seq), exchange, ended.due_ns)
+            record.derived = True
+            if straddle is not None:
+                record.cut_at = "chunk"
+                self._note(seq, straddle)
+            self._journal.append(record)
+
+    def _note(self, seq: int, straddle: onepass.Straddle) -> None:
+        if not self._share.options.keep_text:
+            return
+        try:
+            with self._straddles.open("ab") as file:
+                file.write(msgspec.json.encode((seq, straddle)) + b"\n")
+        except OSError as error:
+            raise DiskFullError(f"{self._straddles}: {error.strerror}") from error

@@ -1,0 +1,149 @@
+"""`python -m loadgen` against the emulated server: what a user gets."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadgen.record import Record, read_chunks, read_records, read_run
+from tests.emulated import emulated, loadgen
+
+SPEED = ("--speed", "40")
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    with emulated("tp1", *SPEED) as url:
+        yield url
+
+
+def records(folder: Path) -> list[Record]:
+    return list(read_records(folder / "records.jsonl"))
+
+
+def test_every_problem_and_budget_is_recorded_exactly_once(target: str, tmp_path: Path) -> None:
+    """Two budgets over the sample problems: the folder holds all that analysis needs, stdout's last line the result."""
+    out = tmp_path / "run"
+    done = loadgen("--target", target, "--dataset", "sample", "--budgets", "64,256", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    found = records(out)
+    problems = [json.loads(row) for row in (out / "problems.jsonl").read_text().splitlines()]
+    assert sorted((r.problem_id, r.budget) for r in found) == sorted(
+        (p["unique_id"], b) for p in problems for b in (64, 256)
+    )
+    assert "problem" not in problems[0]
+    assert line["requests"] == len(found)
+    assert line["outcomes"] == {"ok": len(found)}
+    assert {r.seq for r in found} == set(range(len(found)))
+    run = read_run(out)
+    assert (run.config, run.emulated, run.time_scale, run.preset) == (
+        "tp1",
+        True,
+        40.0,
+        "r1-distill-qwen-1.5b",
+    )
+    assert run.verdict == line["verdict"]
+    assert run.energy["source"] == "emulated"
+    assert (out / "server-before.prom").stat().st_size > 0
+    assert (out / "gpu.csv").read_text().startswith("t_s,gpu,power_w")
+    counts = {c.seq: sum(c.tokens) for c in read_chunks(out / "chunks.bin")}
+    assert counts == {r.seq: r.completion_tokens for r in found}
+
+
+def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, tmp_path: Path) -> None:
+    """--duration with warm-ups: warm-ups come first and apart, later passes say which they are."""
+    out = tmp_path / "run"
+    options = (
+        "--dataset",
+        "sample",
+        "--problems",
+        "3",
+        "--budgets",
+        "8",
+        "--duration",
+        "20",
+        "--warmup",
+        "4",
+    )
+    done = loadgen("--target", target, *options, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    found = records(out)
+    assert [r.seq for r in found if r.warmup] == [0, 1, 2, 3]
+    assert max(r.repeat for r in found) > 0
+    assert json.loads(done.stdout.splitlines()[-1])["requests"] == len(found) - 4
+
+
+def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
+    """Due times are those of the schedule, in model seconds, whatever the server's speed."""
+    out = tmp_path / "run"
+    options = (
+        "--dataset",
+        "sample",
+        "--budgets",
+        "16",
+        "--rate",
+        "2",
+        "--arrival",
+        "constant",
+        "--requests",
+        "20",
+    )
+    done = loadgen("--target", target, *options, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    due = sorted(r.due_s for r in records(out))
+    assert due[-1] - due[0] == pytest.approx(19 / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--target", "http://127.0.0.1:9/v1"), "no server at http://127.0.0.1:9/v1"),
+        (("--target", "ftp://x"), "is no http(s) URL"),
+        (("--model", "gpt-9"), "--model 'gpt-9' is not served"),
+        (("--dataset", "none.jsonl"), "none.jsonl"),
+        (("--budgets", "1024,x"), "'x' is no number of tokens"),
+        (("--budgets", "0"), "'0' is no number of tokens"),
+        (("--budgets", "64k"), "max_model_len"),
+        (("--problems", "1000"), "--problems 1000"),
+        (("--budget-mode", "forced", "--prompt", "chat"), "no raw template"),
+        (("--prompt", "nice"), "'nice' is no style"),
+        (("--one-pass", "--temperature", "0.6"), "--one-pass needs greedy"),
+        (("--rate", "2", "--concurrency", "3"), "closed loop"),
+        (("--slo", "speed=3"), "--slo: 'speed'"),
+        (("--api-key-env", "NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE: that variable is not set"),
+        (("--times", "none.txt"), "none.txt"),
+        (("--resume", "none"), "--resume none"),
+        (("--wat",), "--wat"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_nothing_is_sent(
+    target: str, tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    """Exit 2, one line that names the option, no folder."""
+    out = () if "--resume" in options else ("--out", str(tmp_path / "run"))
+    done = loadgen("--target", target, "--dataset", "sample", *out, *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_lines_are_named_by_file_and_line(target: str, tmp_path: Path) -> None:
+    """What is no JSON, lacks a field or repeats an id is refused where it stands."""
+    bad = tmp_path / "bad.jsonl"
+    good = '{"problem": "1+1?", "answer": 2}'
+    for line, says in (("{", "no JSON"), ('{"answer": "2"}', "`problem`"), ('{"problem": "x"}', "`answer`")):
+        bad.write_text(f"{good}\n{line}\n")
+        done = loadgen("--target", target, "--dataset", str(bad), "--out", str(tmp_path / "run"))
+        assert (done.returncode, f"{bad}:2" in done.stderr, says in done.stderr) == (2, True, True), (
+            done.stderr
+        )
+
+
+def test_an_existing_folder_is_left_alone(target: str, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    done = loadgen("--target", target, "--dataset", "sample", "--out", str(tmp_path))
+    assert (done.returncode, "exists" in done.stderr) == (2, True)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
