@@ -56,6 +56,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     from server.emulator.app import Setting, read_problems  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.text import MODES  # noqa: PLC0415 - `configs` and --help need no numpy
 
     serving = load_serving(args.config, overrides_from(extra))
     model = load_model(args.model)
@@ -67,6 +68,10 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
             raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
     if args.speed <= 0:
         raise ConfigError(f"--speed {args.speed}: must be above 0")
+    if args.text not in MODES and not Path(args.text).is_file():
+        raise ConfigError(
+            f"--text {args.text}: choose from {', '.join(MODES)}, or a file of recorded outputs"
+        )
     path = Path(args.dataset) if args.dataset else SAMPLE
     if not path.is_file():
         raise ConfigError(f"--dataset {path}: no such file")
@@ -118,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     emulate.add_argument(
         "--text",
-        choices=("trace", "loop", "random"),
         default="trace",
-        help="what the model writes (default: trace)",
+        metavar="WHAT",
+        help="what the model writes: trace (default), loop, random, or a JSONL file of recorded outputs",
     )
     emulate.add_argument("--seed", type=int, default=0)
     emulate.add_argument(

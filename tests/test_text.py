@@ -1,6 +1,8 @@
 """What the emulated model writes."""
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +93,16 @@ def test_ignoring_the_end_goes_on_after_it(tokenizer: Tokenizer) -> None:
     reply = model.reply(text, [], seed=1, temperature=1.0, ignore_eos=True)
     assert reply.grow(len(ends) + 500) >= len(ends) + 500
     assert list(itertools.islice(reply.ids, len(ends))) == ends
+
+
+def test_recorded_outputs_are_served_as_they_were(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """By ids or by text, found by the problem inside the prompt; a prompt nobody recorded ends at once."""
+    end = tokenizer.encode("<｜end▁of▁sentence｜>")
+    by_ids = {"problem": ROWS[0]["problem"], "ids": [*tokenizer.encode("one"), *end]}
+    by_text = {"problem": ROWS[1]["problem"], "text": "Two.<｜end▁of▁sentence｜>"}
+    file = tmp_path / "outputs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (by_ids, by_text)))
+    model = TextModel(PRESET, [], tokenizer, mode=str(file))
+    assert written(model, prompt(tokenizer, ROWS[0])) == by_ids["ids"]
+    assert written(model, prompt(tokenizer, ROWS[1])) == [*tokenizer.encode("Two."), *end]
+    assert written(model, prompt(tokenizer, ROWS[2])) == end

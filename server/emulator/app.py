@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from server.emulator.profiles import EngineVersion, Gpu
 from server.emulator.telemetry import Telemetry
 from server.emulator.text import Reply, TextModel
 from server.emulator.timing import StepModel
-from server.emulator.tokenizer import Tokenizer
+from server.emulator.tokenizer import VOCABULARY, Tokenizer
 
 JSON = ("content-type", "application/json")
 VARY = ("vary", "Origin")
@@ -99,7 +100,7 @@ class App:
         serving, model = setting.serving, setting.model
         self.setting, self.faults = setting, faults
         self.names = serving.served_model_name or (model.id,)
-        self.tokenizer = Tokenizer()
+        self.tokenizer = Tokenizer(tokenizer_file(serving))
         self.text = TextModel(model.behaviour, problems, self.tokenizer, setting.text)
         self.step_model = StepModel(model, serving, setting.gpu, setting.version)
         self.engine = Engine(self.step_model, serving)
@@ -167,7 +168,7 @@ class App:
             setting.serving.name,
             setting.model.name,
             setting.version.release,
-            setting.text,
+            self.text.mode,
         )
         self.metrics.gauge("thinkload_emulated_info", 1, *info)
         self.metrics.gauge("thinkload_time_scale", setting.speed)
@@ -295,7 +296,7 @@ class App:
             "version": setting.version.release, "emulated": True, "time_scale": setting.speed, "gpu": setting.gpu_name,
             "config": setting.serving.name, "model": self.names[0], "preset": setting.model.name, "num_gpus": tp,
             "tensor_parallel_size": tp, "speculation": "ngram" if setting.serving.speculation else None, "gpu_metrics": "/dcgm/metrics",
-            "text": setting.text, "seed": setting.seed,
+            "text": self.text.mode, "seed": setting.seed,
         })  # fmt: skip
 
     def _models(self) -> dict[str, Any]:
@@ -492,7 +493,7 @@ class App:
         room = self.setting.serving.max_model_len - len(prompt)
         limit = room if ask.max_tokens is None else min(ask.max_tokens, room)
         seed = None if ask.seed is None else ask.seed + sample
-        if seed is None and self.setting.text != "trace":
+        if seed is None and self.text.mode != "trace":
             seed = self.setting.seed
 
         def reply_of(*, ignore_eos: bool) -> Reply:
@@ -684,6 +685,12 @@ def _speculation(stream: Stream, width: int, *, detailed: bool) -> dict[str, Any
     if detailed:
         found |= {"per_step_accepted": list(stream.accepted), "per_step_drafted": list(stream.drafted)}
     return found
+
+
+def tokenizer_file(serving: Serving) -> Path:
+    """The folder that `--tokenizer` names, as for vLLM, where it is here; else the emulator's own vocabulary."""
+    file = Path(str(serving.raw.get("tokenizer") or "")) / "tokenizer.json"
+    return file if file.is_file() else VOCABULARY
 
 
 def read_problems(lines: list[bytes], where: str) -> list[dict[str, Any]]:

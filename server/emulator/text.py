@@ -8,12 +8,14 @@ Knows nothing of time, batches or HTTP.
 
 import collections
 import itertools
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from server.emulator.text_plan import GREEDY, Figures, Plan, draw, plan
-from server.emulator.text_prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem, stranger
+from server.emulator.text_prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem
 from server.emulator.text_trace import Writer, answer_paragraphs, boxed
 from server.emulator.text_wrong import wrong_answers
 from server.emulator.tokenizer import R1_END, Tokenizer
@@ -21,6 +23,7 @@ from server.emulator.tokenizer import R1_END, Tokenizer
 LOOP_SLIPS = 0.08  # of a loop's paragraphs: it brings lookup to the measured 4 tokens a step instead of 4.6
 CLOSING_TOKENS = 30  # the thinking's last paragraph
 KEPT_REPLIES = 2048  # a whole MATH500 run, some seeds of it: about 100 MB at most
+MODES = ("trace", "loop", "random")
 Chunks = Iterator[list[int]]
 
 
@@ -61,10 +64,10 @@ class TextModel:
         self.name = str(preset.get("id", "model"))
         self.figures = Figures.of(preset)
         self.tokenizer = tokenizer
-        self.mode = mode
-        self.finder = Finder(
-            [p if isinstance(p, Problem) else as_problem(p, n) for n, p in enumerate(problems)]
-        )
+        self.mode = mode if mode in MODES else "replay"
+        self.recorded = read_recorded(Path(mode), tokenizer) if self.mode == "replay" else {}
+        known = [p if isinstance(p, Problem) else as_problem(p, n) for n, p in enumerate(problems)]
+        self.finder = Finder([as_problem({"problem": text}) for text in self.recorded] or known)
         end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
         self.eos_id = 0 if end is None else end
         self._end_thinking = tokenizer.id("<|im_start|>" if self.style == "s1" else "</think>")
@@ -87,6 +90,11 @@ class TextModel:
             return Reply(self._loop(prompt_ids))
         if self.mode == "random":
             return Reply(self._random(prompt_ids, seed if temperature > 0 else 0))
+        if self.mode == "replay":
+            return Reply(
+                iter([self.recorded.get(self.finder.find(prompt_text).problem, [self.eos_id])]),
+                self._end_thinking,
+            )
         sample = self._sample(prompt_text, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
         key = (prompt_text, sample, budget, ignore_eos)
@@ -229,4 +237,13 @@ class TextModel:
             yield chunk
 
 
-__all__ = ["Problem", "Reply", "TextModel", "stranger"]
+def read_recorded(path: Path, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Recorded outputs by what was asked: JSONL of `problem` and `ids` (this tokenizer's) or `text`."""
+    recorded = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        try:
+            recorded[as_problem(row).problem] = row.get("ids") or tokenizer.encode(row["text"])
+        except KeyError as missing:
+            raise ValueError(f"{path}:{number}: lacks {missing}") from missing
+    return recorded
