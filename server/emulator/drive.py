@@ -33,11 +33,10 @@ class Clock:
 class Driver:
     """Runs one engine in real time inside an asyncio loop."""
 
-    def __init__(
-        self, engine: Engine, frontend: Frontend, clock: Clock, deliver: Callable[[Stream, int], None]
-    ) -> None:
+    def __init__(self, engine: Engine, frontend: Frontend, clock: Clock) -> None:
         self.engine, self.frontend, self.clock = engine, frontend, clock
-        self._deliver = deliver
+        self.deliver: Callable[[Stream, int], None] = lambda _stream, _tokens: None
+        """Told of tokens that are due."""
         self._due: deque[tuple[float, list[tuple[Stream, int]]]] = deque()
         self._ticker = Ticker(asyncio.get_running_loop(), self._tick)
         self._pending_tick = False
@@ -52,10 +51,6 @@ class Driver:
         self.engine.submit(stream, self.frontend.ingest(now_s, stream.prompt))
         stream.arrived_s = now_s
         self._soon()
-
-    def abort(self, stream: Stream) -> None:
-        """Stop a stream; what it still had to deliver is dropped."""
-        self.engine.abort(stream)
 
     def close(self) -> None:
         """Stop ticking."""
@@ -90,7 +85,7 @@ class Driver:
                     tokens[stream] = tokens.get(stream, 0) + count
             merged = list(tokens.items())
         for stream, count in merged:
-            self._deliver(stream, count)
+            self.deliver(stream, count)
         self.behind_s = (self.clock.now_s() - first_s) / self.clock.speed
         self.behind_max_s = max(self.behind_max_s, self.behind_s)
         self.on_late(self.behind_s, len(merged))

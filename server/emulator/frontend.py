@@ -1,6 +1,7 @@
 """The API server as a queue: how long a request takes into the engine, and an output out of it.
 
-One process parses requests, renders chunks and writes them. Requests queue for it; so do outputs. Where it falls behind
+One process parses requests, renders chunks and writes them. Requests queue for it; so do outputs, behind requests being
+parsed: the first tokens of a burst come when all of it is in. Where it falls behind
 the engine it merges: all outputs waiting when it comes free become one chunk a stream, which costs less than a chunk
 for each, so small batches keep up by merging. Batches above 128 are handled in slices with a pause between them
 (vLLM's VLLM_V1_OUTPUT_PROC_CHUNK_SIZE), each slice written before the next: nothing merges, the queue just grows.
@@ -38,7 +39,7 @@ class Frontend:
         if at_s < self._group_s and streams <= SLICE:
             self._group_cost_s += streams * output_s
         else:
-            self._group_s = max(at_s, free_s)
+            self._group_s = max(at_s, free_s, self._parse_free_s)
             self._group_cost_s = streams * (output_s + chunk_s)
         return self._group_s
 

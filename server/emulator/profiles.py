@@ -17,6 +17,7 @@ class Gpu:
     memory_gib: float
     bandwidth_tb_s: float
     attention_bandwidth_tb_s: float
+    peak_bandwidth_tb_s: float
     layer_ms: float
     dense_tflops: float
     link_tb_s: float
@@ -38,6 +39,8 @@ class EngineVersion:
     ngram_async: bool
     ngram_full_graph: bool
     layer_ms: float | None
+    gap_ms: float
+    row_us: float
     async_fill_ms: float
     async_step_ms: float
     async_per_stream_us: float

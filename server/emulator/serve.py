@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
 import sys
 from typing import Any
 
@@ -46,10 +45,10 @@ async def _serve(
     def die() -> None:
         loop.call_later(DEATH_S, end, 1)
 
-    app.on_death = die
+    app.generations.on_death = die
     tp = setting.serving.tensor_parallel_size
     print(
-        f"emulated vLLM {setting.version.release}: {app.names[0]} on {tp} x {setting.gpu.name}, {setting.serving.name}, "
+        f"emulated vLLM {setting.version.release}: {app.generations.names[0]} on {tp} x {setting.gpu.name}, {setting.serving.name}, "
         f"speed {setting.speed:g}, at http://{host}:{bound}/v1",
         file=sys.stderr,
         flush=True,
@@ -59,7 +58,7 @@ async def _serve(
     code = await stop
     server.close()
     deadline = loop.time() + DRAIN_S
-    while app.busy and loop.time() < deadline:  # noqa: ASYNC110 - once, at the end; an event would cost every request
+    while len(app.generations) and loop.time() < deadline:  # noqa: ASYNC110 - once, at the end; an event would cost every request
         await asyncio.sleep(0.02)
     for connection in list(connections):
         connection.close()
@@ -77,11 +76,3 @@ def serve(setting: Setting, problems: list[dict[str, Any]], faults: Faults, host
         runner = uvloop.run
     code: int = runner(_serve(setting, problems, faults, host, port))
     return code
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -38,9 +38,9 @@ class Sample:
 class Telemetry:
     """Readings of a group of equal GPUs that work in step."""
 
-    def __init__(self, gpu: Gpu, peak_bandwidth: float, count: int, used_bytes: float, seed: int) -> None:
+    def __init__(self, gpu: Gpu, count: int, *, used_bytes: float, seed: int) -> None:
         self.gpu, self.count = gpu, count
-        self._peak_bandwidth = peak_bandwidth
+        self._peak_bandwidth = gpu.peak_bandwidth_tb_s * 1e12
         self._used_mib = used_bytes / 2**20
         self._samples: deque[Sample] = deque([Sample(0.0, Usage())])
         self.uuids = [

@@ -96,7 +96,8 @@ class StepModel:
         multiply = tokens * self.token_s + rows * self.row_s
         gemm = (self.weights_s**sharpness + multiply**sharpness) ** (1 / sharpness)
         attention = context * self.context_s + pairs * self.pair_s
-        return gemm + attention + tokens * self.activation_s + self.fixed_s + self.allreduce_s(tokens)
+        fixed_s = self.fixed_s + rows * (self.engine.row_us * 1e-6) + self.engine.gap_ms * 1e-3
+        return gemm + attention + tokens * self.activation_s + fixed_s + self.allreduce_s(tokens)
 
     def launch_s(self, tokens: Any, full_graph: Any) -> Any:
         """Host time to launch a step's kernels where no full CUDA graph does it."""
