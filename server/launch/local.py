@@ -1,0 +1,84 @@
+"""Backends `emulator` and `process`: a server as a subprocess of ours, in a session of its own, its log in a file.
+
+Does not know: when it is ready, or what its log means.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.launch import labelled
+from server.launch.spec import OWNER, Backend, LaunchFailedError, Spec
+
+
+@dataclass
+class LocalServer:
+    """A running subprocess and its note."""
+
+    note: labelled.Note
+    process: subprocess.Popen[bytes]
+    backend: Backend
+    gpus: tuple[int, ...]
+    log: Path
+
+    @property
+    def name(self) -> str:
+        """Label by which it is found again."""
+        return self.note.name
+
+    @property
+    def port(self) -> int:
+        """Port on loopback."""
+        return self.note.port
+
+    def exit_code(self) -> int | None:
+        """Exit status, or None while it runs."""
+        return self.process.poll()
+
+    def stop(self, grace_s: float = 30.0) -> None:
+        """SIGTERM, then kill; returns when no process of it is left."""
+        labelled.end(self.note, grace_s)
+        self.process.wait()
+
+    def describe(self) -> dict[str, object]:
+        """What a manifest should say."""
+        return {"pid": self.note.pid, "command": self.note.command, "started": self.note.started}
+
+
+def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command: list[str]) -> LocalServer:
+    """Start the command; raises LaunchFailedError where it is not there."""
+    log = spec.log or labelled.state_dir() / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, labelled.VARIABLE: name, "PYTHONUNBUFFERED": "1"}
+    if spec.backend == "process":
+        environment |= {"VLLM_NO_USAGE_STATS": "1"}
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+    with log.open("wb") as out:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or --backend docker"
+            raise LaunchFailedError(reason, kind="no_command") from error
+    note = labelled.Note(
+        name=name,
+        owner=OWNER,
+        backend=spec.backend,
+        config=spec.config,
+        model=spec.model,
+        port=port,
+        pid=process.pid,
+        started=labelled.start_time(process.pid) or "?",
+        log=str(log),
+        gpus=gpus,
+        command=command,
+    )
+    labelled.remember(note)
+    return LocalServer(note, process, spec.backend, gpus, log)
