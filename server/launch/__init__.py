@@ -11,4 +11,15 @@ Does not know: what is sent to the server once it is ready, or what a sweep is.
 from server.launch.launch import Launcher, announce, launched, start, stop
 from server.launch.spec import BACKENDS, Backend, LaunchFailedError, Server, Spec
 
-__all__ = ["BACKENDS", "Backend", "LaunchFailedError", "Launcher", "Server", "Spec", "announce", "launched", "start", "stop"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "LaunchFailedError",
+    "Launcher",
+    "Server",
+    "Spec",
+    "announce",
+    "launched",
+    "start",
+    "stop",
+]

@@ -7,7 +7,6 @@ exit code 2. Does not know: how a server is started.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,22 @@ def add_verbs(verbs: Any) -> None:
     up = verbs.add_parser("up", help="start a server, wait until it generates, leave it running", **plain)
     up.add_argument("config", help="serving configuration: a name in server/configs or a file")
     up.add_argument("--model", required=True, help="preset in server/models, or a model id or path")
-    up.add_argument("--backend", choices=BACKENDS, default="docker", help="docker, process (vllm serve here) or emulator [docker]")
+    up.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="docker",
+        help="docker, process (vllm serve here) or emulator [docker]",
+    )
     up.add_argument("--port", type=int, default=0, help="port on loopback [the first free one from 8000]")
     up.add_argument("--gpus", type=_indices, help="GPU indices, e.g. 0,1 [the first free ones]")
     up.add_argument("--image", help=f"docker: image [$VLLM_IMAGE, else {containers.VLLM_IMAGE}]")
-    up.add_argument("--start-timeout", type=float, default=900.0, metavar="S", help="longest wait until it is ready [900]")
+    up.add_argument(
+        "--start-timeout", type=float, default=900.0, metavar="S", help="longest wait until it is ready [900]"
+    )
     up.add_argument("--run", default="", help="label `run` of its Prometheus series")
-    up.add_argument("more", nargs="*", metavar="-- OPTION …", help="further options of vllm serve, or of the emulator")
+    up.add_argument(
+        "more", nargs="*", metavar="-- OPTION …", help="further options of vllm serve, or of the emulator"
+    )
     up.set_defaults(verb=_up)
     down = verbs.add_parser("down", help="stop servers that were started here", **plain)
     down.add_argument("name", nargs="?", help="configuration or server name")
@@ -86,13 +94,17 @@ def _up(args: argparse.Namespace) -> int:
         vllm=tuple(args.more),
     )
     server = launch.start(spec, _say)
-    print(json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)}))
+    print(
+        json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)})
+    )
     return 0
 
 
 def _down(args: argparse.Namespace) -> int:
     if not args.name and not args.all:
-        raise LaunchFailedError("say which: python -m server down NAME, or --all (python -m server status lists them)")
+        raise LaunchFailedError(
+            "say which: python -m server down NAME, or --all (python -m server status lists them)"
+        )
     ended = end_all(name=None if args.all else args.name)
     if args.name and not ended:
         raise LaunchFailedError(f"no server {args.name!r} runs: python -m server status lists them")
@@ -103,19 +115,36 @@ def _down(args: argparse.Namespace) -> int:
 def rows() -> list[dict[str, Any]]:
     """Every running server of ours, whatever its backend."""
     found = [
-        {"name": n.name, "backend": n.backend, "config": n.config, "model": n.model, "port": n.port, "log": n.log}
+        {
+            "name": n.name,
+            "backend": n.backend,
+            "config": n.config,
+            "model": n.model,
+            "port": n.port,
+            "log": n.log,
+        }
         for n in labelled.notes()
     ]
     for container in containers.running():
         label = {key: container.labels.get(f"thinkload.{key}") for key in ("config", "model", "port")}
-        found.append({"name": container.name, "backend": "docker", **label, "port": int(label["port"] or 0), "log": None})
+        found.append(
+            {
+                "name": container.name,
+                "backend": "docker",
+                **label,
+                "port": int(label["port"] or 0),
+                "log": None,
+            }
+        )
     return found
 
 
 def _status(_args: argparse.Namespace) -> int:
     servers = [{**row, "healthy": ready.healthy(row["port"])} for row in rows()]
     for row in servers:
-        _say(f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {'healthy' if row['healthy'] else 'not ready'}")
+        _say(
+            f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {'healthy' if row['healthy'] else 'not ready'}"
+        )
     print(json.dumps({"servers": servers}))
     return 0
 

@@ -32,7 +32,9 @@ def read_config(name: str) -> dict[str, Any]:
     """A configuration as written. Any method of speculation is fine here: the engine decides what it can do."""
     path = config_file(name)
     if not path.is_file():
-        raise ConfigError(f"unknown configuration {name!r}: choose from {', '.join(names(CONFIGS))}, or give a .yaml file")
+        raise ConfigError(
+            f"unknown configuration {name!r}: choose from {', '.join(names(CONFIGS))}, or give a .yaml file"
+        )
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of vllm serve's option names to values")
@@ -76,7 +78,9 @@ def vllm_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") 
     head = [str(model.get("id", spec.model)), "--config", config, "--host", host, "--port", str(port)]
     if model:
         head += ["--dtype", str(model["dtype"])]
-        head += ["--reasoning-parser", str(model["reasoning-parser"])] if model.get("reasoning-parser") else []
+        head += (
+            ["--reasoning-parser", str(model["reasoning-parser"])] if model.get("reasoning-parser") else []
+        )
     return [*head, *MEASURING, *spec.vllm]
 
 

@@ -37,7 +37,9 @@ def connect() -> Any:
         client = docker.from_env(timeout=30)
         client.ping()
     except DockerException as error:
-        reason = "no Docker daemon answers: start it (systemctl start docker), or check DOCKER_HOST and your group"
+        reason = (
+            "no Docker daemon answers: start it (systemctl start docker), or check DOCKER_HOST and your group"
+        )
         raise LaunchFailedError(reason, str(error), "no_docker") from error
     return client
 
@@ -121,7 +123,9 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
     settings["volumes"] = {**settings.get("volumes", {}), **volumes}
     published = {"8000/tcp": ("127.0.0.1", port)}
     labels = _labels(spec, name, port, gpus)
-    container = client.containers.create(image.id, command, name=name, labels=labels, ports=published, **settings)
+    container = client.containers.create(
+        image.id, command, name=name, labels=labels, ports=published, **settings
+    )
     server = ContainerServer(container, name, port, gpus, log, _identity(image))
     try:
         container.start()
@@ -191,7 +195,9 @@ def _identity(image: Any) -> dict[str, Any]:
 def _refused(error: BaseException, port: int) -> BaseException:
     text = str(error)
     if "port is already allocated" in text or "address already in use" in text:
-        return LaunchFailedError(f"port {port} is taken: free it or choose another with --port", text, "port_taken")
+        return LaunchFailedError(
+            f"port {port} is taken: free it or choose another with --port", text, "port_taken"
+        )
     if "could not select device driver" in text or "nvidia" in text.lower():
         reason = "Docker cannot hand out GPUs: install nvidia-container-toolkit and restart Docker"
         return LaunchFailedError(reason, text, "no_gpu_runtime")
@@ -199,18 +205,32 @@ def _refused(error: BaseException, port: int) -> BaseException:
 
 
 def _emulator_settings() -> dict[str, Any]:
-    return {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}  # noqa: S108 - inside the container
+    scratch = {"/tmp": ""}  # noqa: S108 - inside the container
+    return {"read_only": True, "tmpfs": scratch, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 
 
 def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
     from docker.types import DeviceRequest  # noqa: PLC0415 - only this backend needs it
 
     ids = [str(index) for index in gpus]
-    request = DeviceRequest(device_ids=ids, capabilities=[["gpu"]]) if ids else DeviceRequest(count=-1, capabilities=[["gpu"]])
-    environment = {"HF_HOME": "/cache/huggingface", "VLLM_CACHE_ROOT": "/cache/vllm", "VLLM_NO_USAGE_STATS": "1"}
+    request = (
+        DeviceRequest(device_ids=ids, capabilities=[["gpu"]])
+        if ids
+        else DeviceRequest(count=-1, capabilities=[["gpu"]])
+    )
+    environment = {
+        "HF_HOME": "/cache/huggingface",
+        "VLLM_CACHE_ROOT": "/cache/vllm",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
     # vLLM's workers share tensors through /dev/shm; HF_TOKEN comes from the environment, never from a command line.
     environment |= {key: os.environ[key] for key in ("HF_TOKEN", "HF_HUB_OFFLINE") if key in os.environ}
-    return {"device_requests": [request], "ipc_mode": "host", "environment": environment, "volumes": dict(CACHES)}
+    return {
+        "device_requests": [request],
+        "ipc_mode": "host",
+        "environment": environment,
+        "volumes": dict(CACHES),
+    }
 
 
 def running(owner: str | None = None) -> list[Any]:

@@ -91,7 +91,9 @@ def announce(server: Server, spec: Spec) -> None:
     address = targets.address(server.port)
     emulated = server.backend == "emulator" or "emulate" in str(server.describe().get("command"))
     gpu = address if emulated else targets.address(9400)
-    targets.write(server.name, address, gpu, "/dcgm/metrics" if emulated else "/metrics", commands.labels(spec))
+    targets.write(
+        server.name, address, gpu, "/dcgm/metrics" if emulated else "/metrics", commands.labels(spec)
+    )
 
 
 @contextmanager
@@ -118,7 +120,9 @@ def _port(spec: Spec) -> int:
         taken = {note.port for note in labelled.notes()}
         return ports.first_free(taken=frozenset(taken))
     if not ports.is_free(spec.port):
-        raise LaunchFailedError(f"port {spec.port} is taken: free it or choose another with --port", kind="port_taken")
+        raise LaunchFailedError(
+            f"port {spec.port} is taken: free it or choose another with --port", kind="port_taken"
+        )
     return spec.port
 
 

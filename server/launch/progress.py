@@ -32,6 +32,8 @@ class Progress:
         new, self._read = log[self._read : end], max(end, self._read)
         for line in re.split(r"[\r\n]", new):
             for pattern, text in PHASES:
-                if (match := re.search(pattern, line)) and (said := text.format(*match.groups())) not in self._said:
+                if (match := re.search(pattern, line)) and (
+                    said := text.format(*match.groups())
+                ) not in self._said:
                     self._said.add(said)
                     yield said

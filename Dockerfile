@@ -1,0 +1,28 @@
+# The emulator and the generator in one small image: no compiler, no pip, no root. vLLM has its own image.
+# syntax=docker/dockerfile:1
+ARG BASE=python:3.13-slim-trixie
+
+FROM ${BASE} AS build
+WORKDIR /src
+COPY requirements-server.lock ./
+# --target instead of a virtual environment: a venv's python is a link that only this base resolves.
+RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --target /opt/thinkload/lib -r requirements-server.lock \
+ && rm -rf /opt/thinkload/lib/bin \
+ && find /opt/thinkload/lib -name tests -type d -prune -exec rm -rf {} + \
+ && python3 -m compileall -q /opt/thinkload/lib
+COPY server /opt/thinkload/app/server
+COPY loadgen /opt/thinkload/app/loadgen
+RUN python3 -m compileall -q /opt/thinkload/app
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="thinkload" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      thinkload.emulator="true"
+ENV PYTHONPATH=/opt/thinkload/app:/opt/thinkload/lib PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+COPY --from=build /opt/thinkload /opt/thinkload
+USER 65532:65532
+WORKDIR /work
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python3", "-m", "server"]
+CMD ["emulate", "tp1", "--model", "r1-distill-qwen-1.5b", "--host", "0.0.0.0"]
