@@ -1,4 +1,4 @@
-"""`python -m server`: list configurations, or serve one of them without a GPU.
+"""`python -m server`: list configurations, serve one of them without a GPU, or start and stop servers.
 
 Rules: operator errors are one line on stderr and exit 2; the last line on stdout is one JSON object.
 """
@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from server import gpu_exporter, relay
 from server.config import (
     CONFIGS,
     MODELS,
@@ -18,9 +19,11 @@ from server.config import (
     names,
     overrides_from,
 )
+from server.launch import cli as launching
 
 EXAMPLES = """examples:
   python -m server configs
+  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
   python -m server emulate tp1 --model r1-distill-qwen-1.5b
   python -m server emulate tp2-ngram --model r1-distill-qwen-14b --gpu h100 --port 8001 --speed 20
   python -m server emulate tp1 --model s1.1-7b --dataset math500.jsonl --api-key secret --enable-per-request-metrics
@@ -97,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("configs", help="list configurations and models")
+    launching.add_verbs(commands)
+    gpu_exporter.add_verb(commands)
+    relay.add_verb(commands)
     emulate = commands.add_parser(
         "emulate",
         help="serve a configuration without a GPU",
@@ -145,12 +151,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     parser = _parser()
     args, extra = parser.parse_known_args(argv)
+    if extra and args.command != "emulate":
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         if args.command == "configs":
-            if extra:
-                parser.error(f"unrecognized arguments: {' '.join(extra)}")
             return _configs()
-        return _emulate(args, extra)
+        return _emulate(args, extra) if args.command == "emulate" else int(args.verb(args))
     except ConfigError as error:
         print(f"server: {error}", file=sys.stderr)
         return 2

@@ -8,13 +8,16 @@ itself: there the bridge's address is not ours to bind, and the relay idles.
 Rules: bytes in, bytes out. Does not know: HTTP.
 """
 
+import argparse
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 LISTEN = "0A"
 LOOPBACK = "0100007F"
@@ -23,7 +26,9 @@ LOOPBACK = "0100007F"
 def listening_on_loopback(table: str) -> set[int]:
     """Ports of 127.0.0.1 in state LISTEN, from the text of /proc/net/tcp."""
     rows = [line.split() for line in table.splitlines()[1:]]
-    return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == LISTEN and row[1].startswith(LOOPBACK)}
+    return {
+        int(row[1].partition(":")[2], 16) for row in rows if row[3] == LISTEN and row[1].startswith(LOOPBACK)
+    }
 
 
 def listening_now() -> set[int]:
@@ -66,7 +71,9 @@ async def relay(address: str, ports: list[int], poll_s: float = 0.5) -> None:
         for port in wanted - open_.keys():
             with contextlib.suppress(OSError):  # taken, or not our address: try again next time
 
-                async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
+                async def serve(
+                    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port
+                ) -> None:
                     await forward(port, reader, writer)
 
                 open_[port] = await asyncio.start_server(serve, address, port)
@@ -83,14 +90,31 @@ async def _until_told(address: str, ports: list[int]) -> None:
         await task
 
 
-def main(arguments: list[str], host: str = "host.docker.internal") -> int:
-    """Relay until SIGTERM; `host` is the name by which containers know this machine."""
+def add_verb(verbs: Any) -> None:
+    """Add `relay` to the parser of `python -m server`."""
+    verb = verbs.add_parser(
+        "relay", help="let containers reach this host's loopback (used by docker-compose.yml)"
+    )
+    verb.add_argument("ports", nargs="+", metavar="PORT", help="ports to relay, e.g. 8000-8015 9464")
+    verb.add_argument(
+        "--host",
+        default="host.docker.internal",
+        help="name by which containers know this machine [host.docker.internal]",
+    )
+    verb.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Relay until SIGTERM."""
     try:
-        address = socket.gethostbyname(host)
+        address = socket.gethostbyname(args.host)
     except OSError:
-        print(f"relay: {host} has no address: start it with extra_hosts host-gateway (docker-compose.yml)", file=sys.stderr)
+        print(
+            f"relay: {args.host} has no address: start it with extra_hosts host-gateway (docker-compose.yml)",
+            file=sys.stderr,
+        )
         return 2
-    print(f"relay: {address} → 127.0.0.1 for {' '.join(arguments)}", file=sys.stderr, flush=True)
-    asyncio.run(_until_told(address, ports_of(arguments)))
-    print("{}")
+    print(f"relay: {address} → 127.0.0.1 for {' '.join(args.ports)}", file=sys.stderr)
+    asyncio.run(_until_told(address, ports_of(args.ports)))
+    print(json.dumps({"relayed": args.ports}))
     return 0

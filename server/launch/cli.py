@@ -7,6 +7,7 @@ exit code 2. Does not know: how a server is started.
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from server.launch import containers, labelled, launch, ready
 from server.launch.down import end_all
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
 
-VERBS = ("up", "down", "logs", "status")
+Verb = Callable[[argparse.Namespace], int]
 EXAMPLES = """examples:
   python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
   python -m server up tp1 --model r1-distill-qwen-1.5b --backend emulator -- --speed 10
@@ -44,25 +45,29 @@ def add_verbs(verbs: Any) -> None:
     up.add_argument(
         "more", nargs="*", metavar="-- OPTION …", help="further options of vllm serve, or of the emulator"
     )
-    up.set_defaults(verb=_up)
+    up.set_defaults(verb=told(_up))
     down = verbs.add_parser("down", help="stop servers that were started here", **plain)
     down.add_argument("name", nargs="?", help="configuration or server name")
     down.add_argument("--all", action="store_true", help="everything, also what a killed launcher left")
-    down.set_defaults(verb=_down)
+    down.set_defaults(verb=told(_down))
     logs = verbs.add_parser("logs", help="print a server's log", **plain)
     logs.add_argument("name", help="configuration or server name")
-    logs.set_defaults(verb=_logs)
+    logs.set_defaults(verb=told(_logs))
     status = verbs.add_parser("status", help="list running servers", **plain)
-    status.set_defaults(verb=_status)
+    status.set_defaults(verb=told(_status))
 
 
-def main(args: argparse.Namespace) -> int:
-    """Run the verb that was parsed."""
-    try:
-        return int(args.verb(args))
-    except LaunchFailedError as error:
-        report(error)
-        return 2
+def told(verb: Verb) -> Verb:
+    """The verb, with what an operator can mend as one line and exit code 2."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return verb(args)
+        except LaunchFailedError as error:
+            report(error)
+            return 2
+
+    return run
 
 
 def report(error: LaunchFailedError) -> None:
