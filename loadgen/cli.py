@@ -64,8 +64,17 @@ def run(argv: Sequence[str]) -> int:
     return _exit_code(options, info.verdict)
 
 
+def sweep(argv: Sequence[str]) -> int:
+    """Many cells, each with a server of its own."""
+    from loadgen import sweep as sweeping  # noqa: PLC0415  as above
+
+    parser = _parser("sweep", description=sweeping.__doc__, epilog=sweeping.EXAMPLES)
+    sweeping.add_arguments(parser)
+    return sweeping.main(parser.parse_args(argv))
+
+
 def _exit_code(options: RunOptions, verdict: str | None) -> int:
     return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
 
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {"run": run}
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {"run": run, "sweep": sweep}

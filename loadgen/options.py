@@ -114,6 +114,8 @@ class RunOptions:
     preset: str | None = None
     server: dict[str, Any] = field(default_factory=dict)
     """What the launcher knows of the server (`args image configuration …`), merged into `RunInfo.server`."""
+    run_id: str | None = None
+    """None is `<utc>-<config>-<model>`; a sweep names its cells."""
     argv: tuple[str, ...] = ()
 
 

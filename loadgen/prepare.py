@@ -55,7 +55,7 @@ def prepare(options: RunOptions) -> Prepared:
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
-    run_id = before.run.run_id if before.run is not None else new_run_id(server)
+    run_id = before.run.run_id if before.run is not None else options.run_id or new_run_id(server)
     workload = Workload(dataset.problems, options, server.model, style, run_id)
     schedule = schedule_of(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, Open) else workload.planned

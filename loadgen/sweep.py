@@ -10,19 +10,23 @@ Does not know: how a request is sent (session), or how a server is started (serv
 import argparse
 import dataclasses
 import json
+import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from loadgen import datasets
 from loadgen import options as run_options
 from loadgen import plan as plans
 from loadgen.manifest import Entry, Manifest
 from loadgen.options import RunOptions, UsageError
 from loadgen.plan import Cell
-from server.launch import Launcher, LaunchFailedError, Server, Spec
+from server.config import ConfigError
+from server.launch import Launcher, LaunchFailedError, Server, Spec, announce
 
 EXAMPLES = """examples:
   python -m loadgen sweep --configs tp1,tp1-ngram,tp2 --models r1-distill-qwen-1.5b --backend emulator --dataset sample
@@ -63,23 +67,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the sweep; 0 when every cell is done, 1 when one failed."""
+    """Run the sweep; 0 when every cell is done, 1 when one failed, 130 when it was interrupted."""
     options = run_options.from_args(args)
     order = _order(args, options)
-    out = options.out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-sweep"
+    out = options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     if out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
-    print(f"sweep of {len(order)} cells into {out}", file=sys.stderr)
+    _say(f"sweep: {len(order)} cells into {out}")
     manifest = Manifest.new(out, args, [_entry(cell, options, args) for cell in order])
-    for cell, failure in _run_all(args, options, order, out, manifest):
-        print(f"sweep: {cell.name}: {failure or 'done'}", file=sys.stderr)
-    failed = [entry.name for entry in manifest.cells if entry.state != "done"]
-    print(
-        json.dumps(
-            {"sweep": str(out), "cells": len(order), "done": len(order) - len(failed), "failed": failed}
-        )
-    )
-    return 1 if failed else 0
+    try:
+        for cell, failure in Sweep(args, options, out, manifest).run(order):
+            _say(f"sweep: {cell.name}: {failure or 'done'}")
+    except KeyboardInterrupt:
+        _say(f"sweep: interrupted; go on with --resume {out}")
+    left = [entry.name for entry in manifest.cells if entry.state == "planned"]
+    failed = [entry.name for entry in manifest.cells if entry.state == "failed"]
+    print(json.dumps({"sweep": str(out), "cells": len(order), "failed": failed, "left": left}))
+    return 130 if left else 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _order(args: argparse.Namespace, options: RunOptions) -> list[Cell]:
@@ -101,53 +109,71 @@ def _entry(cell: Cell, options: RunOptions, args: argparse.Namespace) -> Entry:
     )
 
 
-def _run_all(
-    args: argparse.Namespace, options: RunOptions, order: list[Cell], out: Path, manifest: Manifest
-) -> Iterator[tuple[Cell, str | None]]:
-    """Each cell with why it failed, or None; one server for neighbouring cells of a configuration and model."""
-    with Launcher(say=lambda line: print(line, file=sys.stderr)) as launcher:
-        for (config, model), group in plans.by_server(order):
-            log = out / "logs" / f"{group[0].name}.log"
-            try:
-                with launcher.launched(_spec(args, options, config, model, log)) as server:
+@dataclass
+class Sweep:
+    """A sweep that is running."""
+
+    args: argparse.Namespace
+    options: RunOptions
+    out: Path
+    manifest: Manifest
+
+    def run(self, order: list[Cell]) -> Iterator[tuple[Cell, str | None]]:
+        """Each cell with why it failed, or None; one server for neighbouring cells of a configuration and model."""
+        with Launcher(_say) as launcher:
+            for (config, model), group in plans.by_server(order):
+                spec = self.spec(config, model, self.out / "logs" / f"{group[0].name}.log")
+                try:
+                    with launcher.launched(spec) as server:
+                        for cell in group:
+                            yield cell, self.cell(cell, server, spec)
+                except (LaunchFailedError, ConfigError) as error:
                     for cell in group:
-                        yield cell, _run_cell(cell, server, options, out, manifest)
-            except LaunchFailedError as error:
-                for cell in group:
-                    manifest.failed(cell.name, error.reason)
-                    yield cell, error.reason
+                        self.manifest.failed(cell.name, str(error))
+                        yield cell, str(error)
 
+    def spec(self, config: str, model: str, log: Path) -> Spec:
+        """The server that a configuration and model want."""
+        args, options = self.args, self.options
+        emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
+        emulate += ["--speed", str(args.speed)] if args.speed else []
+        emulate += ["--gpu", options.gpu] if options.gpu else []
+        return Spec(
+            config=config,
+            model=model,
+            backend=args.backend,
+            emulate=tuple(emulate),
+            log=log,
+            start_timeout_s=args.start_timeout,
+        )
 
-def _spec(args: argparse.Namespace, options: RunOptions, config: str, model: str, log: Path) -> Spec:
-    emulate = ["--seed", str(options.seed)]
-    emulate += ["--speed", str(args.speed)] if args.speed else []
-    emulate += ["--gpu", options.gpu] if options.gpu else []
-    return Spec(
-        config=config,
-        model=model,
-        backend=args.backend,
-        emulate=tuple(emulate),
-        log=log,
-        start_timeout_s=args.start_timeout,
-    )
+    def cell(self, cell: Cell, server: Server, spec: Spec) -> str | None:
+        """Load the server with one cell; why that failed, or None. KeyboardInterrupt where the run was interrupted."""
+        from loadgen.session import execute  # noqa: PLC0415 - heavy; `sweep --help` does without
 
+        began = time.monotonic()
+        run_id = f"{self.out.name}.{cell.name}"
+        announce(server, dataclasses.replace(spec, run=run_id))
+        try:
+            run = execute(self.cell_options(cell, server, run_id))
+        except Exception as error:  # noqa: BLE001 - one cell's failure, ours included, must not cost the others
+            traceback.print_exc()
+            self.manifest.failed(cell.name, f"{type(error).__name__}: {error}")
+            return f"{type(error).__name__}: {error}"
+        if any("interrupted" in reason for reason in run.reasons):
+            raise KeyboardInterrupt
+        shutil.copyfile(server.log, self.out / cell.name / "server.log")
+        self.manifest.done(cell.name, run, time.monotonic() - began)
+        return None
 
-def _run_cell(cell: Cell, server: Server, options: RunOptions, out: Path, manifest: Manifest) -> str | None:
-    from loadgen import session  # noqa: PLC0415 - heavy; `sweep --help` does without
-
-    began = time.monotonic()
-    cell_options = dataclasses.replace(
-        cell.load.applied(options),
-        target=f"http://127.0.0.1:{server.port}/v1",
-        out=out / cell.name,
-        repeats=1,
-        config_name=cell.config,
-        server={**options.server, **_known(server)},
-    )
-    run = session.execute(cell_options)
-    manifest.done(cell.name, run, time.monotonic() - began)
-    return None
-
-
-def _known(server: Server) -> dict[str, Any]:
-    return {"backend": server.backend, **server.describe()}
+    def cell_options(self, cell: Cell, server: Server, run_id: str) -> RunOptions:
+        """Options of the cell's run."""
+        return dataclasses.replace(
+            cell.load.applied(self.options),
+            target=f"http://127.0.0.1:{server.port}/v1",
+            out=self.out / cell.name,
+            run_id=run_id,
+            repeats=1,
+            config_name=Path(cell.config).stem,
+            server={**self.options.server, "backend": server.backend, **server.describe()},
+        )
