@@ -20,6 +20,7 @@ from server.config import (
     overrides_from,
 )
 from server.launch import cli as launching
+from server.launch import commands
 
 EXAMPLES = """examples:
   python -m server configs
@@ -34,18 +35,13 @@ SAMPLE = Path(__file__).parent.parent / "loadgen" / "data" / "sample.jsonl"
 def _configs() -> int:
     configs, models = {}, {}
     for name in names(CONFIGS):
-        serving = load_serving(name)
-        ngram = serving.speculation
-        configs[name] = {
-            "tensor_parallel_size": serving.tensor_parallel_size,
-            "speculation": "ngram" if ngram else None,
-        }
-        detail = (
-            f", n-gram k={ngram.num_speculative_tokens} lookup {ngram.prompt_lookup_min}..{ngram.prompt_lookup_max}"
-            if ngram
-            else ""
+        config = commands.read_config(name)
+        gpus, method = commands.tensor_parallel_size(config), commands.speculation(config)
+        configs[name] = {"tensor_parallel_size": gpus, "speculation": method}
+        print(
+            f"{name:<12} {gpus} GPU{'s' if gpus > 1 else ''}{f', {method}' if method else ''}",
+            file=sys.stderr,
         )
-        print(f"{name:<12} {serving.tensor_parallel_size} GPU{detail}", file=sys.stderr)
     for name in names(MODELS):
         model = load_model(name)
         models[name] = {"id": model.id}
@@ -98,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("configs", help="list configurations and models")
-    launching.add_verbs(commands)
-    gpu_exporter.add_verb(commands)
-    relay.add_verb(commands)
-    emulate = commands.add_parser(
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    verbs.add_parser("configs", help="list configurations and models")
+    launching.add_verbs(verbs)
+    gpu_exporter.add_verb(verbs)
+    relay.add_verb(verbs)
+    emulate = verbs.add_parser(
         "emulate",
         help="serve a configuration without a GPU",
         description="Serve a configuration without a GPU. Options of `vllm serve` that follow override the file.",
