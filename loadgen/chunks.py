@@ -22,10 +22,11 @@ from loadgen.measure import Clock
 
 
 class ChunkLog:
-    """Appends frames to a file; buffered until `sync`."""
+    """Appends frames to a file; on the disk for good after `sync`."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        # Not buffered: a process killed after a record must not take its timings along.
+        self._file = path.open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -39,11 +40,12 @@ class ChunkLog:
         """Add the token events of one call. Raises OSError, as when the disk is full."""
         scale = clock.scale / 1000
         start_ns = clock.start_ns
-        self._file.write(frame(seq, [round((ns - start_ns) * scale) for ns in arrival_ns], tokens))
+        data = frame(seq, [round((ns - start_ns) * scale) for ns in arrival_ns], tokens)
+        while data:
+            data = data[self._file.write(data) :]
 
     def sync(self) -> None:
         """Everything appended so far survives a crash of the machine."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

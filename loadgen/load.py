@@ -93,13 +93,14 @@ class Load:
             seen.reports.append(
                 await self._phase(options.warmup, self._last(), self._schedule(), options.duration_s)
             )
+            await gpu.stop()
+            seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
         except DiskFullError as error:
             seen.stopped = f"{error}; every record before it is kept"
+            await gpu.stop()
         if self.interrupts:
             seen.stopped = "interrupted"
-        await gpu.stop()
         seen.energy, seen.clocks_mhz, seen.gpus = gpu.energy, gpu.clocks_mhz, gpu.inventory
-        seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
         return seen
 
     async def _phase(

@@ -6,7 +6,7 @@ Does not know: the server, or what of it matters.
 import os
 import platform
 import subprocess
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,14 @@ def host() -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Versions of what measured."""
-    found = {d.name.lower(): d.version for d in distributions() if d.name}
-    return {name: found[name] for name in PACKAGES if name in found}
+    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def git() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loadgen.ask import Asker
+from loadgen.journal import DiskFullError
 
 GPU_COLUMNS = (
     "t_s",
@@ -77,7 +78,10 @@ def snapshot(ask: Asker, path: Path) -> dict[str, float]:
     answer = ask.get(f"{ask.root}/metrics")
     if answer.status != 200:
         return {}
-    path.write_bytes(answer.body)
+    try:
+        path.write_bytes(answer.body)
+    except OSError as error:
+        raise DiskFullError(f"{path}: {error.strerror}") from error
     return totals(answer.body.decode(errors="replace"))
 
 
@@ -165,8 +169,11 @@ class GpuLog:
             for row in rows.values()
             if "sm_clock_mhz" in row and row.get("util", 0) > BUSY_UTIL
         ]
-        with self._path.open("a") as file:
-            file.writelines(csv_lines(t_s, rows))
+        try:
+            with self._path.open("a") as file:
+                file.writelines(csv_lines(t_s, rows))
+        except OSError:
+            self._stop.set()  # the records' own writer says that the disk is full
 
 
 def csv_lines(t_s: float, rows: dict[str, dict[str, float]]) -> Iterator[str]:

@@ -46,7 +46,12 @@ def execute(options: RunOptions) -> RunInfo:
     write_run(folder, run)
     live = Metrics()
     seen = load(plan, folder, run, clock, live)
-    finish(plan, folder, run, seen)
+    try:
+        finish(plan, folder, run, seen)
+    except OSError as error:
+        run.verdict = "INVALID"
+        run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
+        say(run.reasons[0])
     return run
 
 
