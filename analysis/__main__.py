@@ -10,6 +10,7 @@ import sys
 
 COMMANDS = {
     "report": "one HTML page, its figures and its tables, from run folders",
+    "recommend": "what to deploy for an accuracy and a latency, in plain words",
 }
 
 

@@ -30,6 +30,38 @@ SUMMARY = [
     Column("source", "source", flag=True),
 ]
 
+PAIRS = [
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("base", "against"),
+    Column("load", "load"),
+    Column("budget", "budget", ",d"),
+    Column("n", "problems", ",d"),
+    Column("speedup", "speed-up", ".3g", "Σ e2e base / Σ e2e new, same problems"),
+    Column("speedup_per_token", "per token", ".3g", "the same of e2e / tokens: where texts differ in length"),
+    Column("cost_ratio", "cost", ".3g", "Σ GPU-seconds new / base"),
+    Column("identical", "same text", ".1%", "problems with the same answer, letter by letter"),
+    Column("accuracy_change", "accuracy change", ".1%", "new − base; Bonett and Price's interval"),
+    Column("gained", "gained", ",d", "right only here"),
+    Column("lost", "lost", ",d", "right only in the base"),
+    Column("p_value", "McNemar p", ".2g", "exact"),
+    Column("source", "source", flag=True),
+]
+
+RUNS = [
+    Column("cell", "run"),
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("num_gpus", "GPUs", ",d"),
+    Column("requests", "requests", ",d"),
+    Column("failed", "failed", ",d"),
+    Column("duration_s", "duration, s", ".4g"),
+    Column("time_scale", "speed", ".3g", "model seconds a wall second"),
+    Column("source", "source", flag=True),
+    Column("verdict", "verdict", flag=True),
+    Column("reasons", "reasons"),
+]
+
 DEFINITIONS = [
     (
         "measured, emulated, simulated, derived",

@@ -1,8 +1,8 @@
-"""Figures of the summary table: accuracy, latency, cost and energy against budget, and what is worth deploying.
+"""What every figure shares: a claim, the rows that carry it, and the marks they are drawn with.
 
-Rules: one function, one figure, one claim; the claim is a sentence about this data, computed from the table, and says
-less when the data says less. Every point carries its interval, its source and its run. Charts read the named data set
-`rows`, so that the page can filter it.
+Rules: one figure, one claim; the claim is a sentence about this data, computed from the table, and says less when the
+data says less. Every point carries its interval, its source and its run. Charts read the named data set `rows`, so that
+the page can filter it.
 
 Does not know: files, HTML.
 """
@@ -13,7 +13,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.style import HEIGHT, colour, dash, shape, tokens_axis
+from analysis.style import HEIGHT, MUTED, colour, dash, shape, tokens_axis
+
+Chart = Any
+"""An Altair chart: its own types refuse what its own operators return."""
 
 
 @dataclass(slots=True)
@@ -26,23 +29,26 @@ class Figure:
     note: str
     """How to read it: what is drawn, by which formula."""
     rows: pd.DataFrame
-    chart: alt.TopLevelMixin
+    chart: Chart
     """Draws one panel from the data set `rows`."""
     panel: str | None = None
     """Column that splits the figure into small multiples."""
     section: str = "budget"
     wide: bool = False
-    source: str = ""
-    """measured, emulated, …: filled from `rows` where they say."""
     filters: list[str] = field(default_factory=lambda: ["model", "config", "budget", "load"])
 
-    def __post_init__(self) -> None:
-        """Say where the numbers come from."""
-        if not self.source and "source" in self.rows:
-            self.source = " and ".join(dict.fromkeys(self.rows["source"].astype(str)))
+    @property
+    def source(self) -> str:
+        """measured, emulated, …, as the rows say."""
+        return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
 
 
 DETAIL = ["model:N", "load:N", "budget_mode:N", "source:N"]
+
+
+def rows_data() -> alt.NamedData:
+    """The data set the page fills and filters."""
+    return alt.NamedData("rows")
 
 
 def tooltip(*values: Any) -> list[Any]:
@@ -53,7 +59,7 @@ def tooltip(*values: Any) -> list[Any]:
         alt.Tooltip("load:N"),
         alt.Tooltip("budget:Q", format=",d"),
         *values,
-        alt.Tooltip("n:Q", title="requests", format=",d"),
+        alt.Tooltip("n:Q", title="n", format=",d"),
         alt.Tooltip("source:N"),
         alt.Tooltip("run_verdict:N", title="verdict"),
     ]
@@ -69,33 +75,57 @@ def with_interval(name: str, title: str, number: str) -> list[Any]:
 
 
 def against_budget(
-    rows: pd.DataFrame, name: str, title: str, number: str, *, log: bool, zero: bool
-) -> alt.LayerChart:
+    rows: pd.DataFrame, name: str, title: str, number: str, *, log: bool = False, zero: bool = False
+) -> Chart:
     """Lines over budget with 95 % bars, one line a configuration and load."""
-    configs = list(rows["config"].unique())
-    scale: dict[str, Any] = {"type": "log"} if log else {"zero": zero}
-    y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=number.replace(",", "~"), tickCount=5)).scale(
-        **scale
-    )
-    base = alt.Chart(alt.NamedData("rows")).encode(x=tokens_axis(), color=colour(configs), detail=DETAIL)
-    bars = base.mark_rule(opacity=0.35, strokeWidth=5).encode(
-        y=alt.Y(f"{name}_low:Q", title=title).scale(**scale), y2=f"{name}_high:Q"
-    )
+    scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": zero}
+    y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=number, tickCount=5)).scale(**scale)
+    base = alt.Chart(rows_data()).encode(x=tokens_axis(), color=colour(), detail=DETAIL)
     lines = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash())
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
-        y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href=alt.Href("link:N")
+        y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    chart: alt.LayerChart = (bars + lines + points).properties(width="container", height=HEIGHT)
+    layers = [lines, points]
+    if f"{name}_low" in rows:
+        low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
+        layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
+    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    return chart
+
+
+def level(value: float, *, vertical: bool = False) -> Chart:
+    """A grey line at a value that means something."""
+    place = {"x" if vertical else "y": alt.datum(value)}
+    chart: Chart = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(**place)
     return chart
 
 
 def drawable(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that may conclude: INVALID runs stay in the table only, unless there is nothing else."""
-    usable = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
-    usable = usable.assign(drafting=usable["speculation"].map(lambda s: "off" if s == "off" else "on"))
-    return usable.assign(link="#run-" + usable["cells"].str.split(", ").str[0].map(anchor))
+    if "judged" in table:
+        table = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
+    table = table.assign(
+        drafting=table["speculation"].astype(str).map(lambda s: "off" if s == "off" else "on")
+    )
+    return table.assign(link=table["cells"].map(link)) if "cells" in table else table
+
+
+def link(cells: str) -> str:
+    """The anchor of the first run of a row."""
+    return "#run-" + anchor(cells.split(", ", maxsplit=1)[0])
 
 
 def anchor(cell: str) -> str:
     """An id for HTML."""
     return "".join(c if c.isalnum() else "-" for c in cell)
+
+
+def short_model(model: str) -> str:
+    """The size, where the name tells one: `14B`."""
+    sizes = [part for part in model.replace("_", "-").split("-") if part[:1].isdigit() and part[-1:] in "bB"]
+    return sizes[-1] if sizes else model
+
+
+def short_budget(budget: float) -> str:
+    """`4K`, `512`."""
+    return f"{budget / 1024:g}K" if budget >= 1024 and budget % 512 == 0 else f"{budget:,.0f}"

@@ -1,119 +1,156 @@
-"""What a larger budget buys: accuracy, latency, cost, energy; and the fronts of what is worth deploying."""
+"""What a larger budget buys: accuracy, latency, cost, energy, and how answers end."""
 
 import altair as alt
 import pandas as pd
 
-from analysis import tables
-from analysis.figures import DETAIL, Figure, against_budget, drawable, tooltip, with_interval
+from analysis.figures import Figure, against_budget, drawable, rows_data, short_budget
 from analysis.page import number
-from analysis.style import MUTED, colour, shape
+from analysis.style import BUDGET_LABEL, HEIGHT
+from analysis.tables import records
+
+ENDINGS = {
+    "correct": "#16906a",
+    "wrong": "#d0454c",
+    "no_answer": "#a8821a",
+    "truncated": "#7a7f87",
+    "grade_timeout": "#8567d6",
+    "grade_error": "#b0489c",
+    "failed": "#3a3f47",
+    "ungraded": "#b9bec5",
+}
 
 
-def figures(table: pd.DataFrame) -> list[Figure]:
-    """Every figure the table supports."""
+def figures(table: pd.DataFrame, endings: pd.DataFrame) -> list[Figure]:
+    """Every figure the tables support."""
     rows = drawable(table)
-    made = [_front(rows), _accuracy(rows), _latency(rows), _cost(rows)]
+    made = [_accuracy(rows), _latency(rows), _cost(rows), _pass(rows), _energy(rows), _endings(endings)]
     return [figure for figure in made if figure is not None]
-
-
-def _front(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["accuracy"].notna() & rows["e2e_p50_s"].notna()]
-    if rows.empty:
-        return None
-    rows = rows.assign(front=tables.front(rows, "e2e_p50_s", "accuracy"))
-    best = rows[rows["front"]]
-    claim = f"{len(best)} of {len(rows)} settings are worth deploying: for each other one, another is faster and at least as accurate"
-    configs = list(rows["config"].unique())
-    x = alt.X("e2e_p50_s:Q", title="median latency, s").scale(type="log", nice=False, padding=20)
-    y = alt.Y("accuracy:Q", title="accuracy", axis=alt.Axis(format=".0%", tickCount=6)).scale(zero=False)
-    base = alt.Chart(alt.NamedData("rows")).encode(x=x)
-    bars = base.mark_rule(opacity=0.25, strokeWidth=1.5).encode(
-        y=alt.Y("accuracy_low:Q"), y2="accuracy_high:Q", color=colour(configs)
-    )
-    line = (
-        base.transform_filter("datum.front")
-        .mark_line(color=MUTED, strokeWidth=1.5, interpolate="step-after")
-        .encode(y=y)
-    )
-    details = tooltip(
-        *with_interval("accuracy", "accuracy", ".1%"), *with_interval("e2e_p50_s", "e2e p50, s", ".3~g")
-    )
-    points = base.mark_point(filled=True, size=80).encode(
-        y=y,
-        color=colour(configs),
-        shape=shape(),
-        tooltip=details,
-        detail=DETAIL,
-        opacity=alt.condition("datum.front", alt.value(1), alt.value(0.4)),
-    )
-    names = (
-        base.transform_filter("datum.front")
-        .mark_text(align="left", dx=8, dy=9, fontSize=11)
-        .encode(y=y, text="label:N")
-    )
-    short = rows["model"].str.extract(r"(\d+(?:\.\d+)?[bB])", expand=False).fillna(rows["model"])
-    rows = rows.assign(
-        label=short + " " + rows["budget"].map(lambda b: f"{b / 1024:g}K" if b >= 1024 else f"{b:g}")
-    )
-    chart = (bars + line + points + names).properties(width="container", height=420)
-    note = (
-        "Up and left is better. Full points and the line: the Pareto front; bars: 95 % intervals of accuracy."
-    )
-    return Figure("accuracy-latency", claim, note, rows, chart, section="front", wide=True)
 
 
 def _accuracy(rows: pd.DataFrame) -> Figure | None:
     rows = rows[rows["accuracy"].notna()]
     if rows.empty:
         return None
-    chart = against_budget(rows, "accuracy", "accuracy", ".0%", log=False, zero=True)
-    return Figure("accuracy", _flattens(rows), "Bars: 95 % intervals.", rows, chart, panel="model")
+    chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
+    note = "Right answers / all requests; bars: 95 % intervals. Configurations of one model lie on one another where serving does not change answers."
+    return Figure("accuracy", _flattens(rows), note, rows, chart, panel="model")
 
 
 def _flattens(rows: pd.DataFrame) -> str:
     means = rows.groupby("budget")["accuracy"].mean().sort_index()
-    if len(means) < 2:
-        return f"Accuracy at the one budget measured, {means.index[0]:,.0f} tokens"
-    first, last = means.iloc[1] - means.iloc[0], means.iloc[-1] - means.iloc[-2]
-    if len(means) == 2:
-        return f"From {means.index[0]:,.0f} to {means.index[1]:,.0f} tokens accuracy changes by {first * 100:+.1f} points"
-    verb = "flattens" if last < first / 2 else "keeps rising" if last > 0 else "does not rise"
-    return f"Accuracy {verb}: the first step of the budget brings {first * 100:+.1f} points, the last {last * 100:+.1f}"
+    steps = [
+        f"{short_budget(low)} to {short_budget(high)}"
+        for low, high in zip(means.index, means.index[1:], strict=False)
+    ]
+    gains = means.diff().dropna().mul(100).tolist()
+    if not gains:
+        return f"Accuracy at the one budget asked, {means.index[0]:,.0f} tokens"
+    if len(gains) == 1:
+        return f"From {steps[0]} tokens accuracy changes by {gains[0]:+.1f} points"
+    first, last = f"{steps[0]} brings {gains[0]:+.1f} points", f"{steps[-1]} {gains[-1]:+.1f}"
+    verb = "flattens" if gains[-1] < max(gains) / 2 else "keeps rising" if gains[-1] > 0 else "does not rise"
+    return f"Accuracy {verb} with the budget: {first}, {last}"
+
+
+def _extremes(rows: pd.DataFrame, name: str) -> tuple[str, str, float]:
+    """Best and worst configuration by geometric mean over what both have, and their ratio."""
+    wide = rows.pivot_table(
+        index=["model", "load", "budget"], columns="config", values=name, observed=True
+    ).dropna()
+    if wide.empty or wide.shape[1] < 2:
+        return str(rows["config"].iloc[0]), "", 1.0
+    order = wide.prod().pow(1 / len(wide)).sort_values() if len(wide) < 50 else wide.median().sort_values()
+    return str(order.index[0]), str(order.index[-1]), float(order.iloc[-1] / order.iloc[0])
 
 
 def _latency(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["e2e_p50_s"].notna()]
+    rows = rows[rows["e2e_p50_s"].gt(0)]
     if rows.empty:
         return None
-    chart = against_budget(rows, "e2e_p50_s", "median latency, s", "~g", log=True, zero=False)
-    means = rows.groupby("config", observed=True)["e2e_p50_s"].mean().sort_values()
-    claim = f"{means.index[0]} answers fastest" if len(means) > 1 else "Median latency against the budget"
-    if len(means) > 1:
-        claim += f": {means.iloc[-1] / means.iloc[0]:.1f} times as fast as {means.index[-1]}"
-    return Figure(
-        "latency",
-        claim,
-        "Sent to last token, median of successes; bars: 95 % order-statistic intervals.",
-        rows,
-        chart,
-        panel="model",
+    chart = against_budget(rows, "e2e_p50_s", "median latency, s", "~g", log=True)
+    best, worst, times = _extremes(rows, "e2e_p50_s")
+    claim = (
+        f"{best} answers {times:.1f} times as fast as {worst}"
+        if worst
+        else f"Median latency on {best}, by budget"
     )
+    note = "Sent to last token, median of successes; bars: 95 % order-statistic intervals."
+    return Figure("latency", claim, note, rows, chart, panel="model")
 
 
 def _cost(rows: pd.DataFrame) -> Figure | None:
     rows = rows[rows["gpu_s_per_token"].gt(0)]
     if rows.empty:
         return None
-    chart = against_budget(rows, "gpu_s_per_token", "GPU-seconds per token", "~g", log=True, zero=False)
-    means = rows.groupby("config", observed=True)["gpu_s_per_token"].mean().sort_values()
-    claim = f"A token costs least on {means.index[0]}: {number(means.iloc[0] * 1e3, '.3g')} GPU-ms"
-    if len(means) > 1:
-        claim += f", against {number(means.iloc[-1] * 1e3, '.3g')} on {means.index[-1]}"
-    return Figure(
-        "cost-per-token",
-        claim,
-        "GPUs × wall / tokens; the paper's formula is in the table.",
-        rows,
-        chart,
-        panel="model",
+    chart = against_budget(rows, "gpu_s_per_token", "GPU-seconds per token", "~g", log=True)
+    best, worst, times = _extremes(rows, "gpu_s_per_token")
+    claim = (
+        f"A token costs least on {best}; on {worst} it costs {times:.1f} times as much"
+        if worst
+        else f"Cost of a token on {best}, by budget"
     )
+    note = "GPUs × wall / tokens, ratio of sums; bars: 95 %, resampled by problem. The paper's GPUs × e2e / tokens is in the table."
+    return Figure("cost-per-token", claim, note, rows, chart, panel="model")
+
+
+def _pass(rows: pd.DataFrame) -> Figure | None:
+    rows = rows[rows["cost_of_pass_gpu_s"].gt(0)]
+    if rows.empty:
+        return None
+    chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per right answer", "~g", log=True)
+    low = records(rows.nsmallest(1, "cost_of_pass_gpu_s"))[0]
+    claim = f"A right answer costs least, {number(low['cost_of_pass_gpu_s'], '.3g')} GPU-seconds, from {low['model']} on {low['config']} at {short_budget(low['budget'])}"
+    note = (
+        "Cost of pass: GPUs × wall of all requests / right answers; wrong and cut answers are paid for too."
+    )
+    return Figure("cost-of-pass", claim, note, rows, chart, panel="model")
+
+
+def _energy(rows: pd.DataFrame) -> Figure | None:
+    rows = rows[rows["cost_of_pass_j"].gt(0)]
+    if rows.empty:
+        return None
+    chart = against_budget(rows, "cost_of_pass_j", "joules per right answer", "~s", log=True)
+    best, worst, times = _extremes(rows, "cost_of_pass_j")
+    claim = (
+        f"A right answer takes least energy on {best}; on {worst} {times:.1f} times as much"
+        if worst
+        else f"Energy of a right answer on {best}"
+    )
+    note = (
+        "Joules of all GPUs of the configuration over the run, shared like its GPU-seconds / right answers."
+    )
+    return Figure("energy", claim, note, rows, chart, panel="model")
+
+
+def _endings(rows: pd.DataFrame) -> Figure | None:
+    if rows.empty:
+        return None
+    cut = rows[rows["verdict"] == "truncated"].groupby("budget")["count"].sum()
+    share = (cut / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
+    claim = f"{number(share.iloc[0], '.0%')} of answers run into the budget at {short_budget(float(share.index[0]))}"
+    if len(share) > 1:
+        claim += f", {number(share.iloc[-1], '.0%')} at {short_budget(float(share.index[-1]))}"
+    kinds = [kind for kind in ENDINGS if (rows["verdict"] == kind).any()]
+    fill = alt.Color("verdict:N", title="answer").scale(domain=kinds, range=[ENDINGS[k] for k in kinds])
+    budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))
+    chart = (
+        alt.Chart(rows_data())
+        .transform_aggregate(total="sum(count)", groupby=["budget", "verdict"])
+        .transform_calculate(place=f"indexof({kinds}, datum.verdict)")
+        .mark_bar()
+        .encode(
+            x=budgets,
+            y=alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%")),
+            color=fill,
+            order="place:Q",
+            tooltip=["budget:Q", "verdict:N", alt.Tooltip("total:Q", title="requests", format=",d")],
+        )
+        .properties(width="container", height=HEIGHT)
+    )
+    note = (
+        "All configurations shown together. "
+        + " · ".join(kinds)
+        + " (from the bottom). A cut answer is not counted as wrong here."
+    )
+    return Figure("endings", claim, note, rows, chart, panel="model")

@@ -9,6 +9,7 @@ Does not know: how a table or a figure was computed.
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,7 @@ import vl_convert
 
 from analysis.figures import Figure, anchor
 from analysis.frame import Study
-from analysis.style import colours, natural
+from analysis.style import FONT, colours, natural, paint
 from analysis.tables import records
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -105,7 +106,8 @@ def render(study: Study, page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True
     )
-    data = {"figures": [_figure_data(figure) for figure in page.figures]}
+    scheme = colours([str(config) for config in study.frame["config"].unique()])
+    data = {"font": FONT, "figures": [_figure_data(figure, scheme) for figure in page.figures]}
     return environment.get_template("report.html").render(
         name=study.root.resolve().name,
         requests=len(study.frame),
@@ -161,12 +163,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _figure_data(figure: Figure) -> dict[str, Any]:
+def _figure_data(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
     spec = figure.chart.to_dict(validate=False)
     for key in ("config", "$schema", "datasets"):
         spec.pop(key, None)
+    paint(spec, scheme, list(scheme))
     wanted = {"name": figure.name, "spec": spec, "panel": figure.panel, "filters": figure.filters}
-    return wanted | {"rows": rows_of(figure.rows)}
+    return wanted | {"rows": rows_of(figure.rows[used(figure, json.dumps(spec))])}
+
+
+def used(figure: Figure, spec: str) -> list[Any]:
+    """The columns a chart reads, its panel and its filters: the page carries no others."""
+    words = set(re.findall(r"\w+", spec)) | {figure.panel, *figure.filters}
+    return [column for column in figure.rows.columns if column in words]
 
 
 def _section(section: Section, figures: list[Figure]) -> dict[str, Any]:

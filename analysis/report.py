@@ -1,7 +1,7 @@
 """`python -m analysis report RESULTS`: from run folders to a page, its figures and its tables.
 
 Rules: reads only files. An input that cannot support a figure yields a page without it and a line that says why, never a
-traceback. The last line on stdout is one JSON object.
+traceback. The page is written first, the files after it. The last line on stdout is one JSON object.
 
 Does not know: how anything is computed or drawn; it says what stands where.
 """
@@ -11,18 +11,32 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis import figures_budget, tables
-from analysis.definitions import DEFINITIONS, SUMMARY
-from analysis.figures import Figure
+from analysis import export
+from analysis.conclusions import Conclusions, conclude
+from analysis.definitions import DEFINITIONS, PAIRS, RUNS, SUMMARY
+from analysis.errors import InputError
+from analysis.figures import short_model
 from analysis.frame import Study, read_study
+from analysis.optimal import WITHIN, Optima, candidates, default_target
 from analysis.page import Answer, Notice, Page, Section, Shown, number, render
+from analysis.recommend import Recommendation, Wish, recommend
+from analysis.style import colours
+from analysis.tables import records
 
 SECTIONS = [
     Section("front", "What is worth deploying"),
     Section("budget", "What a larger budget buys"),
+    Section(
+        "serving",
+        "What the serving configuration does",
+        "Every comparison is paired: the same problems on both sides.",
+    ),
+    Section("parallel", "Longer answers or more of them"),
+    Section("time", "Where the time goes"),
 ]
 
 
@@ -33,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help="default: %(default)s, assumed"
     )
+    parser.add_argument("--page-only", action="store_true", help="no figure and table files beside the page")
+    parser.epilog = "example: python -m analysis report results/study --out report"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -40,71 +56,143 @@ def main(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     study = read_study(args.results)
     out = args.out or args.results / "report"
-    out.mkdir(parents=True, exist_ok=True)
-    table = tables.summary(study.frame, args.price_per_gpu_hour)
-    page = build(study, table)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}; name a folder that can be written") from error
+    found = conclude(study, args.price_per_gpu_hour)
+    advice = recommend(found.summary, _wish(found))
     path = out / "index.html"
-    path.write_text(page, encoding="utf-8")
-    for line in accuracy_lines(table):
-        print(line, file=sys.stderr)
-    print(f"report: {path}", file=sys.stderr)
-    result = {
-        "page": str(path),
-        "runs": len(study.runs),
-        "requests": len(study.frame),
-        "accuracy": accuracies(table),
-    }
+    path.write_text(render(study, _page(study, found, advice)), encoding="utf-8")
+    page_s = time.perf_counter() - started
+    if not args.page_only:
+        export.tables(found.tables, out / "tables")
+        scheme = colours([str(config) for config in study.frame["config"].unique()])
+        export.figures(found.figures, scheme, out / "figures")
+    (out / "summary.md").write_text(
+        export.markdown(advice.headline, advice.sentences, found.summary, found.figures)
+    )
+    print(*accuracy_lines(found.summary), advice.headline, f"report: {path}", sep="\n", file=sys.stderr)
+    result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
+    result |= {"headline": advice.headline, "accuracy": accuracies(found.summary), "page_s": round(page_s, 2)}
     print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
     return 0
 
 
-def build(study: Study, table: pd.DataFrame) -> str:
-    """The page of one study."""
-    figures: list[Figure] = figures_budget.figures(table) if len(table) else []
-    shown = [
-        Shown(
-            "summary", "The table behind it", "One row for each configuration at each budget.", SUMMARY, table
-        )
-    ]
-    runs = tables.runs_table(study.frame, study.runs)
-    page = Page(
-        answer=_answer(table),
-        notices=_notices(study, runs),
+def _wish(found: Conclusions) -> Wish:
+    """Nobody asked for anything here: near the best accuracy, at the least cost."""
+    known = candidates(found.summary)
+    return Wish(default_target(known) if len(known) else None)
+
+
+def _page(study: Study, found: Conclusions, advice: Recommendation) -> Page:
+    return Page(
+        answer=_answer(found, advice),
+        notices=_notices(study, found.tables["runs"]),
         sections=SECTIONS,
-        figures=figures,
-        tables=shown if len(table) else [],
+        figures=found.figures,
+        tables=_shown(found.tables),
         definitions=DEFINITIONS,
     )
-    return render(study, page)
 
 
-def _answer(table: pd.DataFrame) -> Answer:
-    if table.empty or table["accuracy"].isna().all():
-        return Answer(
-            "No graded answers in these results: latency and cost only."
-            if len(table)
-            else "No requests in these results."
-        )
-    best = max(tables.records(table), key=lambda row: (row["accuracy"] > 0, row["accuracy"]))
-    where = f"{best['model']} on {best['config']} at {best['budget']:,.0f} tokens"
-    return Answer(f"Highest accuracy: {number(best['accuracy'], '.1%')} with {where}.")
+def _shown(made: dict[str, pd.DataFrame]) -> list[Shown]:
+    all_tables = [
+        Shown(
+            "summary",
+            "The table behind it",
+            "One row for each configuration at each budget; small print: 95 % intervals. A click on a verdict opens the run's manifest.",
+            SUMMARY,
+            made["summary"],
+        ),
+        Shown(
+            "speculation",
+            "Speculation, paired by problem",
+            "With speculation against without, at the same number of GPUs.",
+            PAIRS,
+            made["speculation"],
+        ),
+        Shown(
+            "tensor_parallel",
+            "Tensor parallelism, paired by problem",
+            "More GPUs against the fewest, with the same speculation.",
+            PAIRS,
+            made["tensor_parallel"],
+        ),
+        Shown("runs_table", "Runs", "How each run judged itself.", RUNS, made["runs"]),
+    ]
+    return [shown for shown in all_tables if len(shown.table)]
+
+
+def _answer(found: Conclusions, advice: Recommendation) -> Answer:
+    if advice.best is None:
+        return Answer(advice.headline, [], advice.sentences)
+    best: dict[str, Any] = advice.best
+    p95 = best["e2e_p95_s"]
+    facts: list[tuple[str, str]] = [
+        (
+            number(best["accuracy"], ".1%"),
+            f"right answers ({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})",
+        ),
+        (
+            f"{number(best['e2e_p50_s'], '.3g')} s",
+            "median latency" + (f"; p95 {number(p95, '.3g')} s" if pd.notna(p95) else ""),
+        ),
+        (number(best["cost_of_pass_gpu_s"], ".3g"), "GPU-seconds per right answer"),
+        (
+            f"${number(best['cost_of_pass_usd'] * 1000, '.3g')}",
+            f"per 1,000 right answers, at ${found.price_per_gpu_hour:g} per GPU-hour",
+        ),
+    ]
+    joules = best["cost_of_pass_j"]
+    facts += [(f"{number(joules, '.3g')} J", "per right answer")] if pd.notna(joules) else []
+    why = f"It comes within {WITHIN * 100:.0f} points of the best accuracy here and costs least per right answer. These numbers are {best['source']}; the run is {best['run_verdict']}."
+    return Answer(advice.headline, facts, [why, *advice.sentences[2:], *_why_different(found.optima)])
+
+
+def _why_different(optima: Optima | None) -> list[str]:
+    """Why least arithmetic is not least waiting, from this study's own numbers."""
+    if optima is None:
+        return []
+    c, s = optima.compute, optima.system
+    if not optima.differ:
+        return [f"Least arithmetic and least latency agree here: {_point(c)}."]
+    text = (
+        f"Compute-optimal is not system-optimal: {_point(c)} does the least arithmetic for {number(optima.target, '.0%')} "
+        f"({number(c['tflop_per_answer'], '.3g')} TFLOP an answer), yet takes {number(c['e2e_p50_s'], '.3g')} s; {_point(s)} takes "
+        f"{number(s['e2e_p50_s'], '.3g')} s with {number(s['tflop_per_answer'], '.3g')} TFLOP. Tokens come one after another: "
+        f"{number(c['tokens_mean'], ',d')} tokens at {number(1e3 / c['tokens_per_s_user'], '.2g')} ms each there, "
+        f"{number(s['tokens_mean'], ',d')} at {number(1e3 / s['tokens_per_s_user'], '.2g')} ms here. Waiting is tokens × time per token, "
+        "which the configuration sets and arithmetic does not see."
+    )
+    return [text]
+
+
+def _point(row: dict[str, Any]) -> str:
+    return f"{short_model(str(row['model']))} on {row['config']} at {row['budget']:,.0f} tokens"
 
 
 def _notices(study: Study, runs: pd.DataFrame) -> list[Notice]:
     notices = []
-    invalid = runs[runs["verdict"] == "INVALID"] if len(runs) else runs
-    if len(invalid):
-        lines = [f"{row['cell']}: {row['reasons']}" for row in tables.records(invalid)]
-        notices.append(Notice("These runs judged themselves INVALID; no conclusion uses them.", lines, "bad"))
+    for verdict, text, kind in (
+        ("INVALID", "These runs judged themselves INVALID; no conclusion uses them.", "bad"),
+        ("SUSPECT", "These runs judged themselves SUSPECT; read their numbers with care.", ""),
+    ):
+        lines = [f"{row['cell']}: {row['reasons']}" for row in records(runs) if row["verdict"] == verdict]
+        notices += [Notice(text, lines, kind)] if lines else []
     if study.notes:
-        notices.append(Notice("Not everything could be read.", study.notes[:20]))
+        notices.append(Notice("Not everything could be read or graded.", _some(study.notes)))
     return notices
+
+
+def _some(lines: list[str], most: int = 12) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
 
 
 def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
     """Accuracy by group, for machines."""
     rows = []
-    for row in tables.records(table):
+    for row in records(table):
         known = {
             "model": row["model"],
             "config": row["config"],
@@ -122,7 +210,7 @@ def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
 def accuracy_lines(table: pd.DataFrame) -> list[str]:
     """Accuracy by group, for people."""
     lines = []
-    for row in tables.records(table):
+    for row in records(table):
         ci = f"{number(row['accuracy_low'], '.1%')} to {number(row['accuracy_high'], '.1%')}"
         name = f"{row['model']} {row['config']} {row['load']}"
         lines.append(

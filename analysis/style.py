@@ -27,6 +27,8 @@ PALETTE = (
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = "#7d858f"
 HEIGHT = 270
+BUDGET_LABEL = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'K' : datum.value"
+SI_LABEL = "format(datum.value, '~s')"  # not the axis' own format, which writes 0 as 0k
 
 LIGHT: dict[str, Any] = {
     "background": "#ffffff",
@@ -59,12 +61,23 @@ def colours(configs: list[str]) -> dict[str, str]:
     return {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(sorted(configs, key=natural))}
 
 
-def colour(configs: list[str]) -> alt.Color:
-    """The configuration's colour, on every figure."""
-    scheme = colours(configs)
-    return alt.Color("config:N", title="configuration").scale(
-        domain=list(scheme), range=list(scheme.values())
-    )
+def colour() -> alt.Color:
+    """The configuration's colour; `paint` fills in the scheme, so that it is the same on every figure."""
+    return alt.Color("config:N", title="configuration")
+
+
+def paint(chart: Any, scheme: dict[str, str], shown: list[str]) -> None:
+    """Give every colour of a configuration in a chart's specification the study's scheme, for the configurations shown."""
+    if isinstance(chart, list):
+        for part in chart:
+            paint(part, scheme, shown)
+    elif isinstance(chart, dict):
+        hue = chart.get("color")
+        if isinstance(hue, dict) and hue.get("field") == "config":
+            domain = [name for name in scheme if name in shown]
+            hue["scale"] = {"domain": domain, "range": [scheme[name] for name in domain]}
+        for part in chart.values():
+            paint(part, scheme, shown)
 
 
 def shape() -> alt.Shape:
@@ -83,6 +96,5 @@ def dash() -> alt.StrokeDash:
 
 def tokens_axis(title: str = "token budget") -> alt.X:
     """Budgets on a doubling axis: each step right is twice the tokens."""
-    exponent = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'K' : datum.value"
-    axis = alt.Axis(labelExpr=exponent, grid=False, labelOverlap=True)
+    axis = alt.Axis(labelExpr=BUDGET_LABEL, grid=False, labelOverlap=True)
     return alt.X("budget:Q", title=title, axis=axis).scale(type="log", base=2, nice=False, padding=14)

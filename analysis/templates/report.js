@@ -24,7 +24,7 @@ async function draw(figure) {
     box.append(plot);
     target.append(box);
     const spec = { ...figure.spec, datasets: { rows: hold(figure, panel, box) }, background: null };
-    spec.config = { ...spec.config, legend: { disable: true }, view: { stroke: null } };
+    spec.config = { ...spec.config, font: page.font, legend: { disable: true }, view: { stroke: null } };
     try {
       const { view } = await vegaEmbed(plot, spec, { actions: false, renderer: "svg" });
       views.push({ figure, panel, view, box });
