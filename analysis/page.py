@@ -10,6 +10,7 @@ Does not know: how a table or a figure was computed.
 import json
 import math
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -101,7 +102,15 @@ class Page:
     definitions: list[tuple[str, str]]
 
 
-def render(study: Study, page: Page) -> str:
+def bundle_vega() -> "Future[str]":
+    """Vega's code for the page, in a thread: it takes a second or two in which everything else is computed."""
+    pool = ThreadPoolExecutor(1)
+    bundle = pool.submit(vl_convert.javascript_bundle, VEGA)
+    pool.shutdown(wait=False)
+    return bundle
+
+
+def render(study: Study, page: Page, vega: "Future[str]") -> str:
     """The page of one study, whole."""
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True
@@ -127,7 +136,7 @@ def render(study: Study, page: Page) -> str:
         version=_version(),
         css=_asset("report.css"),
         program=_asset("report.js"),
-        vega=markupsafe.Markup(vl_convert.javascript_bundle(VEGA)),  # noqa: S704  # vega's own code, not input
+        vega=markupsafe.Markup(vega.result()),  # noqa: S704  # vega's own code, not input
         data=markupsafe.Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),  # noqa: S704  # "<" escaped
     )
 

@@ -22,7 +22,7 @@ from analysis.errors import InputError
 from analysis.figures import short_model
 from analysis.frame import Study, read_study
 from analysis.optimal import WITHIN, Optima, candidates, default_target
-from analysis.page import Answer, Notice, Page, Section, Shown, number, render
+from analysis.page import Answer, Notice, Page, Section, Shown, bundle_vega, number, render
 from analysis.recommend import Recommendation, Wish, recommend
 from analysis.style import colours
 from analysis.tables import records
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     started = time.perf_counter()
+    vega = bundle_vega()
     study = read_study(args.results)
     out = args.out or args.results / "report"
     try:
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     found = conclude(study, args.price_per_gpu_hour)
     advice = recommend(found.summary, _wish(found))
     path = out / "index.html"
-    path.write_text(render(study, _page(study, found, advice)), encoding="utf-8")
+    path.write_text(render(study, _page(study, found, advice), vega), encoding="utf-8")
     page_s = time.perf_counter() - started
     if not args.page_only:
         export.tables(found.tables, out / "tables")

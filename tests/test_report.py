@@ -33,7 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(results: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     """Run the command; its last line on stdout."""
     capsys.readouterr()
-    assert main(["report", str(results), "--out", str(out)]) == 0
+    assert main(["report", str(results), "--out", str(out), "--page-only"]) == 0
     last: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return last
 
