@@ -89,17 +89,23 @@ def or_zero(expr: str, like: str) -> str:
 # Over the whole selected time, for configurations that ran one after another ------------------------------------------
 
 
-def busy(rule: str, by: str = "config") -> str:
-    """Mean of a recorded series over the selected time, moments without load left out."""
-    loaded = select("thinkload:output_tokens_per_second")
-    return f"avg by ({by}) (avg_over_time(({select(rule)} and {loaded} > 0)[$__range:1s]))"
+def while_busy(rule: str, by: str = "config") -> str:
+    """Integral of a recorded series over the model seconds in which requests ran: GPUs → GPU-seconds, watts → joules."""
+    running = f"{select('thinkload:requests_running')} > 0"
+    moments = f"{select(rule)} * thinkload:time_scale and {running}"
+    return f"sum by ({by}) (sum_over_time(({moments})[$__range:1s]))"
 
 
-def whole_quantile(q: float, rule: str, by: str = "config") -> str:
-    """Quantile over everything that the selected time holds. Each increment is in as many of the recorded 5 s rates."""
-    return f"histogram_quantile({q}, sum by ({by}, le) (sum_over_time({chosen(rule)}[$__range])))"
+def grown(counter: str, by: str = "config") -> str:
+    """How far a server's counter grew in the selected time."""
+    return f"sum by ({by}) (increase({select(counter)}[$__range]))"
 
 
-def whole_sum(rule: str, by: str = "config") -> str:
-    """Sum over the selected time of a recorded client rate."""
-    return f"sum by ({by}) (sum_over_time({chosen(rule)}[$__range]))"
+def whole(rule: str, by: str = "config", more: str = "") -> str:
+    """Count of the runs that the selected time touches, each whole."""
+    return f"sum by ({by}) (max_over_time({rule}{{{CHOSEN_CLIENT}{more}}}[$__range]))"
+
+
+def whole_quantile(q: float, rule: str, by: str = "config", more: str = "") -> str:
+    """Quantile over those runs' requests."""
+    return f"histogram_quantile({q}, {whole(rule, f'{by}, le', more)})"

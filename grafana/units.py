@@ -1,0 +1,56 @@
+"""Numbers as Grafana writes them: scaled to their unit, in at most four digits.
+
+Knows the units that the dashboards use, by Grafana's names.
+"""
+
+import math
+from collections.abc import Callable
+
+LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def _seconds(value: float, decimals: int | None) -> str:
+    if value >= 120:
+        return f"{value / 60:.1f} min"
+    return _scaled(value, SMALL, "s", decimals)
+
+
+def _scaled(value: float, steps: tuple[tuple[float, str], ...], word: str, decimals: int | None) -> str:
+    if value == 0:
+        return f"0 {word}".strip()
+    factor, prefix = next(((f, p) for f, p in steps if abs(value) >= f), steps[-1])
+    return f"{_digits(value / factor, None if prefix else decimals)} {prefix}{word}".strip()
+
+
+def _digits(value: float, decimals: int | None) -> str:
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+SHOWN: dict[str, Callable[[float, int | None], str]] = {
+    "s": _seconds,
+    "short": lambda value, decimals: _scaled(value, LARGE, "", decimals),
+    "watt": lambda value, decimals: _scaled(value, LARGE, "W", decimals),
+    "joule": lambda value, decimals: _scaled(value, LARGE if value >= 1 else SMALL, "J", decimals),
+    "Bps": lambda value, decimals: _scaled(value, LARGE, "B/s", decimals),
+    "hertz": lambda value, decimals: _scaled(value, LARGE, "Hz", decimals),
+    "reqps": lambda value, decimals: _scaled(value, LARGE, "req/s", decimals),
+    "ops": lambda value, decimals: _scaled(value, LARGE, "/s", decimals),
+    "percent": lambda value, decimals: f"{_digits(value, decimals)} %",
+    "percentunit": lambda value, decimals: f"{_digits(value * 100, decimals)} %",
+    "currencyUSD": lambda value, decimals: f"${_digits(value, decimals)}",
+    "mbytes": lambda value, _: f"{value / 1024:.0f} GiB",
+}
+
+
+def number(value: float, unit: str, decimals: int | None = None) -> str:
+    """Write a value with its unit."""
+    if math.isnan(value):
+        return "–"
+    if unit.startswith("suffix:"):
+        return _digits(value, decimals) + unit.removeprefix("suffix:")
+    return SHOWN[unit](value, decimals)
