@@ -90,10 +90,8 @@ def or_zero(expr: str, like: str) -> str:
 
 
 def while_busy(rule: str, by: str = "config") -> str:
-    """Integral of a recorded series over the model seconds in which requests ran: GPUs → GPU-seconds, watts → joules."""
-    running = f"{select('thinkload:requests_running')} > 0"
-    moments = f"{select(rule)} * thinkload:time_scale and {running}"
-    return f"sum by ({by}) (sum_over_time(({moments})[$__range:1s]))"
+    """Integral of a recorded series over the model seconds in which it was busy: GPUs → GPU-seconds, watts → joules."""
+    return f"sum by ({by}) (sum_over_time(({select(rule)} * thinkload:busy)[$__range:1s]))"
 
 
 def grown(counter: str, by: str = "config") -> str:
