@@ -12,17 +12,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
 REASON = "no prometheus on PATH (Debian: apt-get install prometheus)"
+
+T = TypeVar("T")
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None and not os.environ.get("CI"), reason=REASON
@@ -79,6 +81,9 @@ def configure(folder: Path, *, quick_alerts: bool = False) -> None:
     shutil.copytree(ROOT / "prometheus" / "rules", folder / "rules")
     (folder / "targets").mkdir()
     config = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    config.pop(
+        "scrape_config_files", None
+    )  # the compose file's own services; Debian 12's Prometheus knows no such key
     config["scrape_configs"] = [job for job in config["scrape_configs"] if "file_sd_configs" in job]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     if quick_alerts:
@@ -113,10 +118,18 @@ def prometheus(folder: Path, *, quick_alerts: bool = False) -> Iterator[Promethe
             process.wait(timeout=20)
 
 
-def wait(server: Prometheus, process: "subprocess.Popen[bytes]") -> None:
+def until(asked: Callable[[], T], patience_s: float) -> T:
+    """Ask four times a second until the answer is true, or patience ends; returns the last answer."""
+    deadline_s = time.monotonic() + patience_s
+    while not (answer := asked()) and time.monotonic() < deadline_s:
+        time.sleep(0.25)
+    return answer
+
+
+def wait(server: Prometheus, process: "subprocess.Popen[Any]") -> None:
     """Wait until it answers."""
     for _ in range(200):
-        assert process.poll() is None, (server.folder / "prometheus.log").read_text()
+        assert process.poll() is None, f"prometheus ended: see {server.folder}/prometheus.log"
         try:
             urllib.request.urlopen(f"{server.url}/-/ready", timeout=1).close()
         except OSError:

@@ -1,5 +1,7 @@
 """Prometheus' own tool accepts the configuration, and the rules compute and alert as their hand-worked series say."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.prometheus import needs_prometheus
+from tests.prometheus import Prometheus, configure, free_port, needs_prometheus, until, wait
 
 ROOT = Path(__file__).parent.parent
 PROMETHEUS = ROOT / "prometheus"
@@ -20,9 +22,39 @@ def promtool(*arguments: str) -> None:
 
 
 @needs_prometheus
-def test_configuration_is_valid() -> None:
+def test_configuration_is_valid(tmp_path: Path) -> None:
     """`promtool check config` follows the rule files too."""
-    promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+    configure(tmp_path)
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
+
+
+@needs_prometheus
+def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
+    """`make live` starts a Prometheus that knows this host by the name that a container would use, and ends with SIGTERM."""
+    port = free_port()
+    process = subprocess.Popen(
+        [str(PROMETHEUS / "live.sh")],
+        env=os.environ | {"PROMETHEUS_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    server = Prometheus(f"http://127.0.0.1:{port}", PROMETHEUS)
+    announced = PROMETHEUS / "targets" / f"test-{port}.json"
+    try:
+        wait(server, process)
+        announced.write_text(
+            json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
+        )
+        assert until(
+            lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 10
+        )
+    finally:
+        announced.unlink(missing_ok=True)
+        process.terminate()
+        said, printed = process.communicate(timeout=20)
+    assert json.loads(said.splitlines()[-1]) == {"prometheus": server.url}
+    assert "python -m loadgen" in printed
 
 
 @needs_prometheus
