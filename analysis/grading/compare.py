@@ -1,0 +1,313 @@
+r"""Is an answer the reference answer? By form first (interval, list, matrix, base …), then by value.
+
+Rules: an answer is right if it says the same thing, in whatever notation; a form the reference does not have is wrong
+(an ordered pair is no list, `2516_9` no `2516_8`). None where either text cannot be read: then math-verify decides.
+
+Does not know: outputs and boxes; how long anything may take (formulas are bounded in `formula`).
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from analysis.grading import formula as fx
+from analysis.grading.clean import clean, squeezed
+from analysis.grading.forms import (
+    Based,
+    Clock,
+    Combined,
+    Equation,
+    Form,
+    Inequality,
+    Listing,
+    Matrix,
+    Quantity,
+    Ratio,
+    Row,
+    read,
+)
+from analysis.grading.formula import Formula, Undefined, Unreadable
+from analysis.grading.ranges import ranges, same_ranges, variables
+from analysis.grading.read import formula
+from analysis.grading.units import DEGREE, PERCENT
+from analysis.grading.words import same_words
+
+LONGEST = 300
+"""Characters of an answer that is worth reading, or four times the reference."""
+_NAME = re.compile(
+    r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
+    r"|(?:\\text\{[^{}]*\}\s*)+|(?:m\s*)?\\angle\s*\w+|[A-Z]{2,4}|\|\s*[A-Z]{1,3}\s*\||\\overline\{\w+\}"
+    r"|\(\s*\w(?:_\w)?\s*(?:,\s*\w(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
+)
+
+
+def compare(gold: str, answer: str) -> bool | None:
+    """True or False; None where this file cannot tell."""
+    if len(answer) > max(LONGEST, 4 * len(gold)):
+        return False
+    gold, answer = clean(gold), clean(answer)
+    if not answer:
+        return False
+    if squeezed(gold) == squeezed(answer):
+        return True
+    if (verdict := same_words(gold, answer)) is not None:
+        return verdict
+    try:
+        return same(read(gold), read(answer))
+    except Unreadable:
+        return None
+    except RecursionError:
+        return None
+
+
+def same(gold: Form, answer: Form) -> bool:
+    """Whether two forms say the same. Raises Unreadable."""
+    if isinstance(gold, Equation) or isinstance(answer, Equation):
+        return _with_equations(gold, answer)
+    if isinstance(gold, Inequality | Combined) or isinstance(answer, Inequality | Combined):
+        return _same_sets(gold, answer)
+    if isinstance(gold, Listing) or isinstance(answer, Listing):
+        return _same_lists(_items(gold), _items(answer), as_sets=_is_set(gold) or _is_set(answer))
+    if isinstance(gold, Quantity) and isinstance(answer, Quantity):
+        return same_quantity(gold, answer)
+    if isinstance(gold, Row) and isinstance(answer, Row):
+        return _same_rows(gold, answer)
+    if isinstance(gold, Matrix) and isinstance(answer, Matrix):
+        return [len(row) for row in gold.rows] == [len(row) for row in answer.rows] and all(
+            _pairwise(a, b) for a, b in zip(gold.rows, answer.rows, strict=True)
+        )
+    if isinstance(gold, Ratio) or isinstance(answer, Ratio):
+        return _same_ratios(gold, answer)
+    if isinstance(gold, Clock) and isinstance(answer, Clock):
+        return _same_times(gold, answer)
+    return type(gold) is type(answer) and isinstance(gold, Based) and gold == answer
+
+
+def _pairwise(a: Sequence[Form], b: Sequence[Form]) -> bool:
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _items(form: Form) -> tuple[Form, ...]:
+    return form.items if isinstance(form, Listing) else (form,)
+
+
+def _is_set(form: Form) -> bool:
+    return isinstance(form, Listing) and form.is_set
+
+
+def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) -> bool:
+    """Each of the one has its own partner in the other; sets may say an element twice."""
+    if as_sets:
+        return all(any(same(a, b) for b in answer) for a in gold) and all(any(same(a, b) for a in gold) for b in answer)
+    left = list(answer)
+    for item in gold:
+        partner = next((other for other in left if same(item, other)), None)
+        if partner is None:
+            return False
+        left.remove(partner)
+    return not left
+
+
+def _same_rows(gold: Row, answer: Row) -> bool:
+    if (gold.opening, gold.closing, answer.opening, answer.closing) == ("(", ")", "(", ")"):
+        return _pairwise(gold.items, answer.items)
+    if len(gold.items) == len(answer.items) == 2:
+        try:
+            return same_ranges(ranges(gold), ranges(answer))
+        except Unreadable:
+            pass
+    return (gold.opening, gold.closing) == (answer.opening, answer.closing) and _pairwise(gold.items, answer.items)
+
+
+def _same_sets(gold: Form, answer: Form) -> bool:
+    """Sets of reals; conditions on differently named variables differ."""
+    if isinstance(gold, Quantity | Matrix | Based | Ratio | Clock) or isinstance(answer, Quantity | Matrix | Based | Ratio | Clock):
+        return False
+    named = variables(gold), variables(answer)
+    if all(named) and named[0] != named[1]:
+        return False
+    return same_ranges(ranges(gold), ranges(answer))
+
+
+def _same_ratios(gold: Form, answer: Form) -> bool:
+    if isinstance(gold, Ratio) and isinstance(answer, Ratio):
+        if len(gold.parts) != len(answer.parts):
+            return False
+        return all(
+            fx.equal(_quotient(gold.parts[0], part), _quotient(answer.parts[0], other))
+            for part, other in zip(gold.parts[1:], answer.parts[1:], strict=True)
+        )
+    ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
+    if not isinstance(ratio, Ratio) or len(ratio.parts) != 2 or not isinstance(other, Quantity) or other.unit:
+        return False
+    return fx.equal(_quotient(*ratio.parts), other.formula)
+
+
+def _quotient(a: Formula, b: Formula) -> Formula:
+    return Formula(
+        "", a.symbols | b.symbols, lambda env: fx.divide(a.evaluate(env), b.evaluate(env)), None, has_i=a.has_i or b.has_i
+    )
+
+
+def _same_times(gold: Clock, answer: Clock) -> bool:
+    def minutes(clock: Clock) -> int:
+        hour = clock.hour % 12 + 12 * (clock.half == "p") if clock.half else clock.hour
+        return hour * 60 + clock.minute
+
+    if bool(gold.half) == bool(answer.half):
+        return minutes(gold) == minutes(answer)
+    bare = gold if not gold.half else answer
+    return minutes(gold) == minutes(answer) or (
+        bare.hour <= 12 and (gold.hour % 12, gold.minute) == (answer.hour % 12, answer.minute)
+    )
+
+
+def same_quantity(gold: Quantity, answer: Quantity) -> bool:
+    """Same value in the same unit; a unit that one side leaves out is taken from the other."""
+    a, b = _scaled(gold), _scaled(answer)
+    one, other = a.unit, b.unit
+    if one is None and other is None:
+        return fx.equal(a.formula, b.formula)
+    if one is not None and other is not None:
+        if one.dimension != other.dimension:
+            return False
+        return fx.equal(_times(a.formula, one.factor), _times(b.formula, other.factor))
+    unit, bare = (one, b.formula) if one is not None else (other, a.formula)
+    if unit == PERCENT:
+        return _same_percent(a.formula if one is not None else b.formula, bare)
+    if unit == DEGREE and "\\pi" in bare.source and "\\pi" not in (a if one else b).formula.source:
+        return fx.equal(_times((a if one else b).formula, fx.mp(Fraction(1, 180)) * fx.PI), bare)
+    return fx.equal(a.formula, b.formula)
+
+
+def _scaled(quantity: Quantity) -> Quantity:
+    """Multipliers such as `million` belong to the value."""
+    unit = quantity.unit
+    if unit is None or unit.dimension:
+        return quantity
+    return Quantity(_times(quantity.formula, unit.factor), None)
+
+
+def _times(one: Formula, factor: fx.Value) -> Formula:
+    if factor == 1:
+        return one
+    return Formula("", one.symbols, lambda env: fx.multiply(one.evaluate(env), factor), None, has_i=one.has_i)
+
+
+def _same_percent(percent: Formula, bare: Formula) -> bool:
+    """`28\\%` is 0.28, and 28 where the problem asks for a percentage; 0.5 % is not one half."""
+    if fx.equal(_times(percent, Fraction(1, 100)), bare):
+        return True
+    if not fx.equal(percent, bare) or bare.symbols:
+        return False
+    return bool(abs(fx.mp(bare.value())) >= 1)
+
+
+# Equations
+
+
+def _with_equations(gold: Form, answer: Form) -> bool:
+    if isinstance(gold, Equation) and isinstance(answer, Equation):
+        return _same_equations(gold, answer)
+    if isinstance(gold, Listing) or isinstance(answer, Listing):
+        listing = len(_items(gold)) == len(_items(answer))
+        return listing and _same_lists(_items(gold), _items(answer), as_sets=False)
+    if isinstance(gold, Equation):
+        return _is_name(gold.sides[0]) and same(read(gold.sides[-1]), answer)
+    assert isinstance(answer, Equation)
+    return _names_a_value(gold, answer)
+
+
+def _is_name(side: str) -> bool:
+    return re.fullmatch(_NAME, side.strip()) is not None
+
+
+def _names_a_value(gold: Form, answer: Equation) -> bool:
+    """`x = 5`, `P = \\frac{6}{4} = \\frac{3}{2}`, `5! = 120`, `a + b = 7`: all values said must be the reference."""
+    sides = [side for side in answer.sides if side]
+    first = sides[0]
+    named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
+    values = sides[1:] if named else sides
+    return bool(values) and (named or all(_constant(side) for side in sides)) and all(same(gold, read(side)) for side in values)
+
+
+def _symbols(side: str) -> frozenset[str]:
+    try:
+        return formula(side).symbols
+    except Unreadable:
+        return frozenset()
+
+
+def _constant(side: str) -> bool:
+    try:
+        form = read(side)
+    except Unreadable:
+        return False
+    return isinstance(form, Quantity) and not form.formula.symbols
+
+
+def _same_equations(gold: Equation, answer: Equation) -> bool:
+    left, right = gold.sides, answer.sides
+    if squeezed(left[0]) == squeezed(right[0]):
+        try:
+            if same(read(left[-1]), read(right[-1])):
+                return True
+        except Unreadable:
+            pass
+    if len(left) != 2 or len(right) != 2:
+        return False
+    a, b = _difference(left), _difference(right)
+    return a.symbols == b.symbols and bool(a.symbols) and (_proportional(a, b) or _same_solution(a, b))
+
+
+def _difference(sides: Sequence[str]) -> Formula:
+    a, b = formula(sides[0]), formula(sides[1])
+    return Formula(
+        "",
+        a.symbols | b.symbols,
+        lambda env: fx.add(a.evaluate(env), fx.negate(b.evaluate(env))),
+        None,
+        has_i=a.has_i or b.has_i,
+    )
+
+
+def _proportional(a: Formula, b: Formula) -> bool:
+    """One is the other times a constant that is not zero."""
+    ratio: fx.Value | None = None
+    for point in fx.sample_points(a.symbols):
+        try:
+            x, y = a.evaluate(point), b.evaluate(point)
+            if x == 0 or y == 0:
+                if x == y:
+                    continue
+                return False
+            quotient = fx.divide(x, y)
+        except Undefined:
+            continue
+        if ratio is not None and not fx.close(ratio, quotient):
+            return False
+        ratio = quotient
+    return ratio is not None
+
+
+def _same_solution(a: Formula, b: Formula) -> bool:
+    """Both are linear in one of the variables, and solved for it they are the same function of the others."""
+    return len(a.symbols) > 1 and any(
+        all(_same_root(a, b, symbol, point) for point in fx.sample_points(a.symbols)) for symbol in sorted(a.symbols)
+    )
+
+
+def _same_root(a: Formula, b: Formula, symbol: str, point: fx.Env) -> bool:
+    roots = [_root(one, symbol, point) for one in (a, b)]
+    return roots[0] is not None and roots[1] is not None and fx.close(roots[0], roots[1])
+
+
+def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
+    try:
+        at = [one.evaluate({**point, symbol: Fraction(x)}) for x in (1, 2, 4)]
+        slope = fx.add(at[1], fx.negate(at[0]))
+        if not fx.close(fx.add(at[2], fx.negate(at[1])), fx.multiply(Fraction(2), slope)) or slope == 0:
+            return None
+        return fx.add(Fraction(1), fx.negate(fx.divide(at[0], slope)))
+    except Undefined:
+        return None

@@ -1,0 +1,364 @@
+r"""The forms an answer can have, and reading one from cleaned text: number with unit, list, row, interval, matrix, base …
+
+Rules: what is read is the whole text, or `Unreadable`. Digit groups are one number outside brackets (`58,500`) and two
+inside (`(2,102)`). `±` is a list of two. `(a,b)` is a Row and becomes an interval only against an interval.
+
+Does not know: which side is the reference, or when two forms agree.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from analysis.grading.formula import Formula, Undefined, Unreadable, Value, mp
+from analysis.grading.read import formula
+from analysis.grading.units import Unit, split_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A formula, with a unit or without."""
+
+    formula: Formula
+    unit: Unit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """Digits in a base."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """3 : 2."""
+
+    parts: tuple[Formula, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day; `half` is a or p where it was said."""
+
+    hour: int
+    minute: int
+    half: str
+
+
+@dataclass(frozen=True, slots=True)
+class Infinite:
+    """An end of the real line."""
+
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Several answers, in no order; a set drops repeats."""
+
+    items: "tuple[Form, ...]"
+    is_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tuple, or the ends of an interval."""
+
+    opening: str
+    items: "tuple[Form, ...]"
+    closing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: "tuple[tuple[Form, ...], ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Sides of an equation, as text, since the left one may be a name."""
+
+    sides: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inequality:
+    """A chain `a < b ≤ c`, as text and signs."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """Sets or conditions joined: union, intersection, difference."""
+
+    how: Literal["or", "and", "minus"]
+    items: "tuple[Form, ...]"
+
+
+Form = Quantity | Based | Ratio | Clock | Infinite | Listing | Row | Matrix | Equation | Inequality | Combined
+REALS = Row("(", (Infinite(-1), Infinite(1)), ")")
+
+_NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty".split()
+    )
+}
+_BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
+_BASED = (
+    re.compile(r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE),
+    re.compile(r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?P<base>\d+|[a-z]+)\)?\s*\}?", re.IGNORECASE),
+    re.compile(r"(?P<digits>[0-9A-F]+)\s*\\text\{\s*\(?(?:in\s+)?base\s*\}\s*(?P<base>\d+)\)?", re.IGNORECASE),
+)
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?)\s*\}?", re.IGNORECASE
+)
+_MATRIX = re.compile(
+    r"(?P<before>.*?)[(\[]?\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]+\})?(?P<body>.*)\\end\{(?P=kind)\}\s*[)\]]?",
+    re.DOTALL,
+)
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim)(?![a-zA-Z])|[<>]=?|(?<![<>!])=")
+_OR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:or)\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?")
+_AND = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and)\s*\}|\band\b|\\wedge(?![a-zA-Z])|\\&|;)\s*,?")
+_UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]}])\s*U\s*(?=[(\[\\])")
+_INFINITE = re.compile(r"([+-]?)\s*\\infty")
+
+
+def read(text: str) -> Form:
+    """Read one answer. Raises Unreadable."""
+    text = _spelled(text.strip())
+    for reader in (_based, _clock_or_ratio, _matrix, _infinite):
+        if (form := reader(text)) is not None:
+            return form
+    if len(parts := split(text, _OR)) > 1:
+        return _joined(parts, "or")
+    if len(parts := split(text, _AND)) > 1:
+        return _joined(parts, "and")
+    return _read_one_line(text)
+
+
+def _read_one_line(text: str) -> Form:
+    text = ungrouped(text)
+    if len(parts := split(text, re.compile(","))) > 1:
+        return Listing(tuple(_flattened(read(part) for part in parts)))
+    if (inner := _whole_set(text)) is not None:
+        return inner
+    if "\\pm" in text or "\\mp" in text:
+        return Listing((*_flattened(read(signed) for signed in _both_signs(text)),))
+    if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
+        return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
+    if len(parts := split(text, _UNION)) > 1:
+        return Combined("or", tuple(read(part) for part in parts))
+    if len(parts := split(text, re.compile(r"\\cap(?![a-zA-Z])"))) > 1:
+        return Combined("and", tuple(read(part) for part in parts))
+    if len(parts := split(text, re.compile(r"\\setminus(?![a-zA-Z])"))) > 1:
+        return Combined("minus", tuple(read(part) for part in parts))
+    return _bracketed(text) or _quantity(text)
+
+
+def _spelled(text: str) -> str:
+    """A lone number word as digits."""
+    word = re.fullmatch(r"(?:\\text\{)?\s*([a-z]+)\s*\}?", text, re.IGNORECASE)
+    return str(_NUMBER_WORDS[word[1].lower()]) if word and word[1].lower() in _NUMBER_WORDS else text
+
+
+def split(text: str, separator: re.Pattern[str]) -> list[str]:
+    """Parts between separators that stand outside all brackets."""
+    parts, start = [], 0
+    for match in _top_level(text, separator):
+        parts.append(text[start : match.start()].strip())
+        start = match.end()
+    return [*parts, text[start:].strip()]
+
+
+def separators(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The separators themselves."""
+    return [match[0] for match in _top_level(text, separator)]
+
+
+def _top_level(text: str, separator: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    depth = at = 0
+    while at < len(text):
+        if depth == 0 and (match := separator.match(text, at)) and match.end() > at:
+            yield match
+            at = match.end()
+            continue
+        token = text[at : at + 2] if text[at] == "\\" else text[at]
+        if token in {"(", "[", "{", "\\{"} or text.startswith(("\\begin", "\\langle"), at):
+            depth += 1
+        elif token in {")", "]", "}", "\\}"} or text.startswith(("\\end", "\\rangle"), at):
+            depth -= 1
+        at += len(token)
+
+
+def ungrouped(text: str) -> str:
+    """`58,500` outside brackets is one number; with a space after the comma it is two."""
+    depth, out, at = 0, "", 0
+    group = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+    while at < len(text):
+        if depth == 0 and (match := group.match(text, at)) and not match[0].startswith("0"):
+            out += match[0].replace(",", "")
+            at = match.end()
+            continue
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(text[at], 0)
+        out += text[at]
+        at += 1
+    return out
+
+
+def _flattened(items: "Iterator[Form]") -> "Iterator[Form]":
+    for item in items:
+        if isinstance(item, Listing) and not item.is_set:
+            yield from item.items
+        else:
+            yield item
+
+
+def _joined(parts: list[str], how: Literal["or", "and"]) -> Form:
+    if not all(parts):
+        raise Unreadable("nothing between separators")
+    items = tuple(read(part) for part in parts)
+    if any(isinstance(item, Inequality | Combined) for item in items):
+        return Combined(how, items)
+    return Listing(tuple(_flattened(iter(items))))
+
+
+def _both_signs(text: str) -> tuple[str, str]:
+    def one(plus: str, minus: str) -> str:
+        return re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text))
+
+    return one("+", "-"), one("-", "+")
+
+
+def _based(text: str) -> Form | None:
+    match = next((found for pattern in _BASED if (found := pattern.fullmatch(text))), None)
+    if match is None:
+        return None
+    base = _NUMBER_WORDS.get(match["base"].lower(), 16 if match["base"].lower() == "sixteen" else 0)
+    base = int(match["base"]) if match["base"].isdigit() else base
+    digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
+    if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
+        return None
+    if base == 10:
+        return Quantity(formula(digits), None)
+    return Based(digits, base)
+
+
+def _clock_or_ratio(text: str) -> Form | None:
+    clock = _CLOCK.fullmatch(text)
+    if clock and (clock["minute"] or clock["half"]) and int(clock["hour"]) < 25 and int(clock["minute"] or 0) < 60:
+        return Clock(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
+    parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
+    if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
+        return None
+    return Ratio(tuple(formula(part) for part in parts))
+
+
+def _matrix(text: str) -> Form | None:
+    match = _MATRIX.fullmatch(text)
+    if match is None:
+        return None
+    before = match["before"].rstrip("([ ").strip()
+    if re.search(r"\\begin|=", match["before"] + match["body"]):
+        return None
+    factor = re.sub(r"\\(?:cdot|times)\s*$", "", before)
+    factor = {"": "", "-": "-1", "+": ""}.get(factor, factor)
+    rows = [row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", "")) if row.strip()]
+    return Matrix(tuple(tuple(_entry(cell, factor) for cell in row.split("&")) for row in rows))
+
+
+def _entry(cell: str, factor: str) -> Form:
+    return _quantity(f"({factor})({cell.strip()})" if factor else cell.strip())
+
+
+def _infinite(text: str) -> Form | None:
+    match = _INFINITE.fullmatch(text)
+    return Infinite(-1 if match[1] == "-" else 1) if match else None
+
+
+def _whole_set(text: str) -> Form | None:
+    r"""`\{…\}`, also with a condition; the named sets."""
+    if re.fullmatch(r"\\emptyset|\\\{\s*\\\}|\\text\{\s*(?:no (?:real )?solutions?|none|empty set)\s*\}", text):
+        return Listing((), is_set=True)
+    if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*all real numbers\s*\}|\\Reals", text):
+        return REALS
+    if not (text.startswith("\\{") and text.endswith("\\}")) or _closes(text) != len(text) - 2:
+        return None
+    inner = text[2:-2].strip()
+    condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
+    if len(condition) == 2:
+        return read(condition[1])
+    return Listing(tuple(_flattened(read(part) for part in split(inner, re.compile("[,;]")))), is_set=True)
+
+
+def _closes(text: str) -> int:
+    """Where the bracket that opens the text closes; -1 if nowhere."""
+    depth = at = 0
+    while at < len(text):
+        token = text[at : at + 2] if text[at] == "\\" else text[at]
+        depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(token, 0)
+        if depth == 0:
+            return at
+        at += len(token)
+    return -1
+
+
+def _relation(sides: list[str], signs: list[str]) -> Form:
+    signs = [{"<=": "\\le", ">=": "\\ge", "==": "="}.get(sign, sign) for sign in signs]
+    if "\\approx" in signs or "\\sim" in signs:
+        cut = min(signs.index(sign) for sign in signs if sign in {"\\approx", "\\sim"})
+        if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
+            return read(sides[0])
+        sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
+    if signs == ["\\in"]:
+        return read(sides[1])
+    if signs and all(sign == "=" for sign in signs):
+        return Equation(tuple(sides))
+    if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides):
+        return Inequality(tuple(sides), tuple(signs))
+    raise Unreadable("relation")
+
+
+def _bracketed(text: str) -> Form | None:
+    r"""`(a,b)`, `[a,b)`, `\langle a,b\rangle`, `(a)`."""
+    text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
+    if not text or text[0] not in "([" or text[-1] not in ")]" or _closes(text) != len(text) - 1:
+        return None
+    items = split(text[1:-1], re.compile("[,;]"))
+    if len(items) == 1:
+        return read(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
+    return Row(text[0], tuple(read(item) for item in items), text[-1])
+
+
+def _quantity(text: str) -> Quantity:
+    value, unit = split_unit(text)
+    if unit is not None:
+        value, scale = split_unit(value)
+        if scale is not None and scale.dimension not in {"", unit.dimension}:
+            raise Unreadable("two units")
+        if scale is not None and scale.dimension == "":
+            unit = Unit(unit.dimension, unit.factor * scale.factor)
+    return Quantity(formula(value), unit)
+
+
+def real(form: Form) -> Value | Infinite:
+    """An interval's end as a number. Raises Unreadable."""
+    if isinstance(form, Infinite):
+        return form
+    if isinstance(form, Quantity) and not form.formula.symbols:
+        try:
+            value = form.formula.value()
+        except Undefined as error:
+            raise Unreadable("undefined end") from error
+        if isinstance(value, Fraction) or not hasattr(value, "imag") or mp(value).imag == 0:
+            return value
+    raise Unreadable("end of an interval")

@@ -1,0 +1,115 @@
+r"""Units, currencies, percent and degrees: `5.4 \text{ cents}` is 5.4 of a hundredth of a dollar.
+
+Rules: a unit that only one side writes says nothing, since the problem names it; two units must agree in dimension, and
+then count in base units. A word that we do not know is a dimension of its own, so apples are no oranges.
+
+Does not know: formulas (it cuts text in two and leaves the value to others).
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_TABLE: dict[str, tuple[str, str]] = {
+    "length": ("length", "mm=1/1000 millimeter=1/1000 millimetre=1/1000 cm=1/100 centimeter=1/100 centimetre=1/100 m=1 meter=1 metre=1 "
+    "km=1000 kilometer=1000 kilometre=1000 in=127/5000 inch=127/5000 inche=127/5000 ft=381/1250 foot=381/1250 feet=381/1250 "
+    "yd=1143/1250 yard=1143/1250 mi=201168/125 mile=201168/125"),
+    "time": ("time", "ms=1/1000 s=1 sec=1 second=1 min=60 minute=60 h=3600 hr=3600 hour=3600 day=86400 week=604800"),
+    "mass": ("mass", "mg=1/1000 g=1 gram=1 kg=1000 kilogram=1000"),
+    "money": ("money", "dollar=1 usd=1 buck=1 cent=1/100 penny=1/100 pennie=1/100"),
+    "angle": ("angle", "degree=1 deg=1 °=1"),
+    "radian": ("radian", "radian=1 rad=1"),
+    "volume": ("volume", "ml=1/1000 milliliter=1/1000 millilitre=1/1000 l=1 liter=1 litre=1"),
+    "percent": ("percent", "%=1 percent=1 pct=1"),
+    "none": ("", "unit=1 dozen=12 hundred=100 thousand=1000 million=1000000 billion=1000000000"),
+    "compound": ("length/time", "mph=1397/3125 kmh=5/18 kph=5/18 kmph=5/18"),
+}  # fmt: skip
+UNITS: dict[str, tuple[str, Fraction]] = {
+    name: (dimension, Fraction(factor))
+    for dimension, names in _TABLE.values()
+    for name, factor in (entry.split("=") for entry in names.split())
+}
+_PLAIN = {name for name in UNITS if len(name) >= 2 and name not in {"in", "mi", "ml", "ms"}} | {"cm", "mm", "km", "kg", "ft"}
+"""Units that count without `\\text{}`; `m` or `s` alone would be a variable."""
+_SQUARE = re.compile(r"\b(?:square|sq)\s+(\S+)")
+_CUBIC = re.compile(r"\b(?:cubic|cu)\s+(\S+)")
+_TAIL = re.compile(r"^(?P<value>.*?)\s*\\text\{(?P<unit>[^{}]*)\}\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL)
+_WORDS = re.compile(r"^(?P<value>.*?[\d}\)!])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL)
+_NOT_UNITS = {"or", "and", "no", "not", "if", "than", "except", "without", "non", "less", "more", "least", "most", "base"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a unit measures, and how much of the base unit it is."""
+
+    dimension: str
+    factor: Fraction
+
+
+DEGREE = Unit("angle", Fraction(1))
+PERCENT = Unit("percent", Fraction(1))
+_DOLLAR = Unit("money", Fraction(1))
+
+
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    r"""(value, unit) of `55 \text{ cm}^2`, `\$36`, `90^\circ`, `28\%`, `5 hours`; (text, None) where there is none."""
+    text = text.strip()
+    if text.startswith(("\\$", "-\\$", "$", "-$", "€", "£")):
+        return re.sub(r"\\?[$€£]", "", text, count=1), _DOLLAR if "$" in text else Unit(text[0], Fraction(1))
+    if match := re.fullmatch(r"(.*\S)\s*\^\\circ", text):
+        return match[1], DEGREE
+    if match := re.fullmatch(r"(.*?)\s*\\?%", text):
+        return match[1], PERCENT
+    if match := re.fullmatch(r"(.*?)\s*\\?\$", text):
+        return match[1], _DOLLAR
+    if match := _TAIL.fullmatch(text):
+        return _cut(text, match, plain=False)
+    if match := _WORDS.fullmatch(text):
+        return _cut(text, match, plain=True)
+    return text, None
+
+
+def _cut(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | None]:
+    words = match["unit"] + (f"^{match['power']}" if match["power"] else "")
+    found = unit(words, plain=plain)
+    if found is None or not match["value"].strip():
+        return text, None
+    value = re.sub(r"\\(?:cdot|times)\s*$", "", match["value"].strip())
+    return re.sub(r"\^\\circ\s*$", "", value) if found == DEGREE else value, found
+
+
+def unit(words: str, *, plain: bool) -> Unit | None:
+    """The unit of a few words, or None where they are no unit."""
+    words = words.lower().replace(".", "").replace("²", "^2").replace("³", "^3").strip(" ,")
+    if not words:
+        return None
+    words = _CUBIC.sub(r"\1^3", _SQUARE.sub(r"\1^2", words))
+    words = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", words))
+    words = re.sub(r"\s*(?:/|\bper\b|\ban?\b)\s*", "/", words)
+    words = re.sub(r"(.*)/hour$", r"\1/h", words)
+    dimensions: list[str] = []
+    factor = Fraction(1)
+    for index, part in enumerate(words.split("/")):
+        one = _part(part.strip(), plain=plain)
+        if one is None:
+            return None
+        dimensions.append(one.dimension)
+        factor = factor * one.factor if index == 0 else factor / one.factor
+    return Unit("/".join(dimensions), factor)
+
+
+def _part(part: str, *, plain: bool) -> Unit | None:
+    name, _, exponent = part.partition("^")
+    name = name.strip()
+    power = int(exponent) if exponent.strip("{}").isdigit() else 1
+    for candidate in (name, name.removesuffix("s"), name.removesuffix("es")):
+        if candidate in UNITS and (not plain or candidate in _PLAIN):
+            dimension, factor = UNITS[candidate]
+            return Unit(f"{dimension}^{power}" if power > 1 else dimension, factor**power)
+    words = name.split()
+    if plain or not 1 <= len(words) <= 3 or not re.fullmatch(r"[a-z' -]+", name) or _NOT_UNITS & set(words):
+        return None
+    if words[0] in {"dozen", "hundred", "thousand", "million", "billion"}:
+        rest = _part(" ".join(words[1:]), plain=plain)
+        return rest and Unit(rest.dimension, rest.factor * UNITS[words[0]][1])
+    return Unit(re.sub(r"(?:e?s)$", "", name), Fraction(1))
