@@ -9,6 +9,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "grade": "a verdict for every record of a run, or for pairs of reference and answer",
     "report": "one HTML page, its figures and its tables, from run folders",
     "recommend": "what to deploy for an accuracy and a latency, in plain words",
 }

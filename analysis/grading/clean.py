@@ -63,18 +63,27 @@ def clean(answer: str) -> str:
 def plain_unicode(text: str) -> str:
     """Mathematical and typographic characters as ASCII LaTeX; exponents and indices keep their place."""
     text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", _superscript, text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
     text = "".join(_UNICODE.get(char, char) for char in text)
     return unicodedata.normalize("NFKC", text)
+
+
+def _superscript(match: re.Match[str]) -> str:
+    digits = match[0].translate(_SUPERSCRIPTS)
+    return f"^{digits}" if len(digits) == 1 else f"^{{{digits}}}"
 
 
 def unwrapped(text: str) -> str:
     r"""Without what delimits a formula: `$…$`, `\(…\)`, `**…**`, an inner `\boxed`, a sentence's words and full stop."""
     text = re.sub(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}", r"\1", text)
     text = re.sub(r"^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"^\*\*(.*)\*\*$|^__(.*)__$|^`(.*)`$", lambda m: next(g for g in m.groups() if g is not None), text)
-    text = re.sub(r"^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[1] if m[1] is not None else m[2], text, flags=re.DOTALL)
+    text = re.sub(
+        r"^\*\*(.*)\*\*$|^__(.*)__$|^`(.*)`$", lambda m: next(g for g in m.groups() if g is not None), text
+    )
+    text = re.sub(
+        r"^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[1] if m[1] is not None else m[2], text, flags=re.DOTALL
+    )
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
     text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
     return re.sub(r"[.,;:!\s]+$", "", text) if not text.endswith("!") else text
@@ -105,7 +114,13 @@ def plain_commands(text: str) -> str:
     text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ", r"^\\circ ", text)
     text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
-    return text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ").replace("&lt;", "<").replace("&gt;", ">")
+    return (
+        text.replace("<=", r"\le ")
+        .replace(">=", r"\ge ")
+        .replace("!=", r"\ne ")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+    )
 
 
 def _synonym(match: re.Match[str]) -> str:
@@ -119,7 +134,7 @@ def plain_text(text: str) -> str:
     r"""Every text command as `\text{}`; upright letters and digits as themselves; bold and vectors dropped."""
     text = re.sub(_STYLE, r"\1", text)
     text = re.sub(_TEXT, _text, text)
-    text = re.sub(r"\\text\{\s*\}", "", text)
+    text = re.sub(r"\\text\{\s*\}", " ", text)
     return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
 
 
@@ -128,7 +143,8 @@ def _text(match: re.Match[str]) -> str:
     bare = words.strip()
     if re.fullmatch(_FUNCTIONS, bare):
         return f"\\{bare} "
-    if not re.search(r"[A-Za-z]", bare) or (re.fullmatch(r"[a-zA-Z]", bare) and "text" not in match[0][:5] and bare in "eid"):
+    upright = bare == "i" or (bare in {"e", "d"} and not match[0].startswith("\\text{"))
+    if upright or bare == r"^\circ" or not re.search(r"[A-Za-z]", bare):
         return words
     return r"\text{" + words + "}"
 
@@ -141,7 +157,9 @@ def named_functions(text: str) -> str:
 
 def scientific(text: str) -> str:
     r"""`6.72e-5` is `6.72 \times 10^{-5}`."""
-    return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace("^{+", "^{")
+    return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace(
+        "^{+", "^{"
+    )
 
 
 def plain_signs(text: str) -> str:
@@ -166,6 +184,6 @@ REWRITES: tuple[Rewrite, ...] = (
 
 
 def squeezed(text: str) -> str:
-    r"""What two cleaned answers are compared by as strings: no spaces but between digits, no needless braces."""
-    text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+    r"""What two cleaned answers are compared by as strings: no spaces but before digits, no needless braces."""
+    text = re.sub(r"(?<![\d,])\s+|\s+(?!\d)", "", text)
     return re.sub(r"([_^])\{(\w)\}", r"\1\2", text)

@@ -7,8 +7,9 @@ Does not know: outputs and boxes; how long anything may take (formulas are bound
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from analysis.grading import formula as fx
 from analysis.grading.clean import clean, squeezed
@@ -19,6 +20,7 @@ from analysis.grading.forms import (
     Equation,
     Form,
     Inequality,
+    Infinite,
     Listing,
     Matrix,
     Quantity,
@@ -26,7 +28,7 @@ from analysis.grading.forms import (
     Row,
     read,
 )
-from analysis.grading.formula import Formula, Undefined, Unreadable
+from analysis.grading.formula import Formula, UndefinedError, UnreadableError
 from analysis.grading.ranges import ranges, same_ranges, variables
 from analysis.grading.read import formula
 from analysis.grading.units import DEGREE, PERCENT
@@ -37,7 +39,7 @@ LONGEST = 300
 _NAME = re.compile(
     r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
     r"|(?:\\text\{[^{}]*\}\s*)+|(?:m\s*)?\\angle\s*\w+|[A-Z]{2,4}|\|\s*[A-Z]{1,3}\s*\||\\overline\{\w+\}"
-    r"|\(\s*\w(?:_\w)?\s*(?:,\s*\w(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
+    r"|\(\s*\\?\w+(?:_\w)?\s*(?:,\s*\\?\w+(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
 )
 
 
@@ -46,41 +48,22 @@ def compare(gold: str, answer: str) -> bool | None:
     if len(answer) > max(LONGEST, 4 * len(gold)):
         return False
     gold, answer = clean(gold), clean(answer)
-    if not answer:
-        return False
-    if squeezed(gold) == squeezed(answer):
-        return True
+    if not answer or squeezed(gold) == squeezed(answer):
+        return bool(answer)
     if (verdict := same_words(gold, answer)) is not None:
         return verdict
     try:
         return same(read(gold), read(answer))
-    except Unreadable:
-        return None
-    except RecursionError:
+    except (UnreadableError, RecursionError):
         return None
 
 
 def same(gold: Form, answer: Form) -> bool:
-    """Whether two forms say the same. Raises Unreadable."""
-    if isinstance(gold, Equation) or isinstance(answer, Equation):
-        return _with_equations(gold, answer)
-    if isinstance(gold, Inequality | Combined) or isinstance(answer, Inequality | Combined):
-        return _same_sets(gold, answer)
-    if isinstance(gold, Listing) or isinstance(answer, Listing):
-        return _same_lists(_items(gold), _items(answer), as_sets=_is_set(gold) or _is_set(answer))
-    if isinstance(gold, Quantity) and isinstance(answer, Quantity):
-        return same_quantity(gold, answer)
-    if isinstance(gold, Row) and isinstance(answer, Row):
-        return _same_rows(gold, answer)
-    if isinstance(gold, Matrix) and isinstance(answer, Matrix):
-        return [len(row) for row in gold.rows] == [len(row) for row in answer.rows] and all(
-            _pairwise(a, b) for a, b in zip(gold.rows, answer.rows, strict=True)
-        )
-    if isinstance(gold, Ratio) or isinstance(answer, Ratio):
-        return _same_ratios(gold, answer)
-    if isinstance(gold, Clock) and isinstance(answer, Clock):
-        return _same_times(gold, answer)
-    return type(gold) is type(answer) and isinstance(gold, Based) and gold == answer
+    """Whether two forms say the same. Raises UnreadableError."""
+    for kinds, rule in _RULES:
+        if isinstance(gold, kinds) or isinstance(answer, kinds):
+            return rule(gold, answer)
+    return type(gold) is type(answer) and _SAME_KIND[type(gold)](gold, answer)
 
 
 def _pairwise(a: Sequence[Form], b: Sequence[Form]) -> bool:
@@ -95,10 +78,42 @@ def _is_set(form: Form) -> bool:
     return isinstance(form, Listing) and form.is_set
 
 
+def _same_listings(gold: Form, answer: Form) -> bool:
+    if isinstance(gold, Row) or isinstance(answer, Row):
+        return _same_assignments(gold, answer)
+    if _names(gold) != _names(answer) and max(len(_names(gold)), len(_names(answer))) > 1:
+        return False
+    return _same_lists(_items(gold), _items(answer), as_sets=_is_set(gold) or _is_set(answer))
+
+
+def _names(form: Form) -> frozenset[str]:
+    """What the equations of a list give values to: `x = 1, y = -2` is not `1, -2`."""
+    return frozenset(squeezed(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
+
+
+def _same_assignments(gold: Form, answer: Form) -> bool:
+    """`x = -2, y = 1` is `(-2, 1)`: different variables, in alphabetical order."""
+    row, other = (gold, answer) if isinstance(gold, Row) else (answer, gold)
+    items = _items(other)
+    if not isinstance(row, Row) or not all(isinstance(item, Equation) for item in items):
+        return isinstance(row, Row) and len(items) == 1 and same(row, items[0])
+    equations = sorted((item for item in items if isinstance(item, Equation)), key=lambda item: item.sides[0])
+    plain = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
+    return plain and _pairwise(row.items, [read(item.sides[-1]) for item in equations])
+
+
+def _same_matrices(gold: Matrix, answer: Matrix) -> bool:
+    return [len(row) for row in gold.rows] == [len(row) for row in answer.rows] and all(
+        _pairwise(a, b) for a, b in zip(gold.rows, answer.rows, strict=True)
+    )
+
+
 def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) -> bool:
     """Each of the one has its own partner in the other; sets may say an element twice."""
     if as_sets:
-        return all(any(same(a, b) for b in answer) for a in gold) and all(any(same(a, b) for a in gold) for b in answer)
+        return all(any(same(a, b) for b in answer) for a in gold) and all(
+            any(same(a, b) for a in gold) for b in answer
+        )
     left = list(answer)
     for item in gold:
         partner = next((other for other in left if same(item, other)), None)
@@ -109,19 +124,20 @@ def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) 
 
 
 def _same_rows(gold: Row, answer: Row) -> bool:
-    if (gold.opening, gold.closing, answer.opening, answer.closing) == ("(", ")", "(", ")"):
-        return _pairwise(gold.items, answer.items)
-    if len(gold.items) == len(answer.items) == 2:
-        try:
-            return same_ranges(ranges(gold), ranges(answer))
-        except Unreadable:
-            pass
-    return (gold.opening, gold.closing) == (answer.opening, answer.closing) and _pairwise(gold.items, answer.items)
+    return _brackets(gold) == _brackets(answer) and _pairwise(gold.items, answer.items)
+
+
+def _brackets(row: Row) -> tuple[str, str]:
+    """An infinite end is open, whatever its writer thought."""
+    opening = "(" if isinstance(row.items[0], Infinite) else row.opening
+    return opening, ")" if isinstance(row.items[-1], Infinite) else row.closing
 
 
 def _same_sets(gold: Form, answer: Form) -> bool:
     """Sets of reals; conditions on differently named variables differ."""
-    if isinstance(gold, Quantity | Matrix | Based | Ratio | Clock) or isinstance(answer, Quantity | Matrix | Based | Ratio | Clock):
+    if isinstance(gold, Quantity | Matrix | Based | Ratio | Clock) or isinstance(
+        answer, Quantity | Matrix | Based | Ratio | Clock
+    ):
         return False
     named = variables(gold), variables(answer)
     if all(named) and named[0] != named[1]:
@@ -145,7 +161,11 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
 
 def _quotient(a: Formula, b: Formula) -> Formula:
     return Formula(
-        "", a.symbols | b.symbols, lambda env: fx.divide(a.evaluate(env), b.evaluate(env)), None, has_i=a.has_i or b.has_i
+        "",
+        a.symbols | b.symbols,
+        lambda env: fx.divide(a.evaluate(env), b.evaluate(env)),
+        None,
+        has_i=a.has_i or b.has_i,
     )
 
 
@@ -195,7 +215,7 @@ def _times(one: Formula, factor: fx.Value) -> Formula:
 
 
 def _same_percent(percent: Formula, bare: Formula) -> bool:
-    """`28\\%` is 0.28, and 28 where the problem asks for a percentage; 0.5 % is not one half."""
+    r"""`28\%` is 0.28, and 28 where the problem asks for a percentage; 0.5 % is not one half."""
     if fx.equal(_times(percent, Fraction(1, 100)), bare):
         return True
     if not fx.equal(percent, bare) or bare.symbols:
@@ -214,8 +234,7 @@ def _with_equations(gold: Form, answer: Form) -> bool:
         return listing and _same_lists(_items(gold), _items(answer), as_sets=False)
     if isinstance(gold, Equation):
         return _is_name(gold.sides[0]) and same(read(gold.sides[-1]), answer)
-    assert isinstance(answer, Equation)
-    return _names_a_value(gold, answer)
+    return isinstance(answer, Equation) and _names_a_value(gold, answer)
 
 
 def _is_name(side: str) -> bool:
@@ -223,25 +242,29 @@ def _is_name(side: str) -> bool:
 
 
 def _names_a_value(gold: Form, answer: Equation) -> bool:
-    """`x = 5`, `P = \\frac{6}{4} = \\frac{3}{2}`, `5! = 120`, `a + b = 7`: all values said must be the reference."""
+    r"""`x = 5`, `P = \frac{6}{4} = \frac{3}{2}`, `5! = 120`, `a + b = 7`: all values said must be the reference."""
     sides = [side for side in answer.sides if side]
     first = sides[0]
     named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
     values = sides[1:] if named else sides
-    return bool(values) and (named or all(_constant(side) for side in sides)) and all(same(gold, read(side)) for side in values)
+    return (
+        bool(values)
+        and (named or all(_constant(side) for side in sides))
+        and all(same(gold, read(side)) for side in values)
+    )
 
 
 def _symbols(side: str) -> frozenset[str]:
     try:
         return formula(side).symbols
-    except Unreadable:
+    except UnreadableError:
         return frozenset()
 
 
 def _constant(side: str) -> bool:
     try:
         form = read(side)
-    except Unreadable:
+    except UnreadableError:
         return False
     return isinstance(form, Quantity) and not form.formula.symbols
 
@@ -252,7 +275,7 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
         try:
             if same(read(left[-1]), read(right[-1])):
                 return True
-        except Unreadable:
+        except UnreadableError:
             pass
     if len(left) != 2 or len(right) != 2:
         return False
@@ -282,7 +305,7 @@ def _proportional(a: Formula, b: Formula) -> bool:
                     continue
                 return False
             quotient = fx.divide(x, y)
-        except Undefined:
+        except UndefinedError:
             continue
         if ratio is not None and not fx.close(ratio, quotient):
             return False
@@ -293,7 +316,8 @@ def _proportional(a: Formula, b: Formula) -> bool:
 def _same_solution(a: Formula, b: Formula) -> bool:
     """Both are linear in one of the variables, and solved for it they are the same function of the others."""
     return len(a.symbols) > 1 and any(
-        all(_same_root(a, b, symbol, point) for point in fx.sample_points(a.symbols)) for symbol in sorted(a.symbols)
+        all(_same_root(a, b, symbol, point) for point in fx.sample_points(a.symbols))
+        for symbol in sorted(a.symbols)
     )
 
 
@@ -309,5 +333,22 @@ def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
         if not fx.close(fx.add(at[2], fx.negate(at[1])), fx.multiply(Fraction(2), slope)) or slope == 0:
             return None
         return fx.add(Fraction(1), fx.negate(fx.divide(at[0], slope)))
-    except Undefined:
+    except UndefinedError:
         return None
+
+
+_RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (
+    ((Equation,), _with_equations),
+    ((Inequality, Combined), _same_sets),
+    ((Listing,), _same_listings),
+    ((Ratio,), _same_ratios),
+)
+"""Forms that another form may agree with, the looser first."""
+_SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {
+    Quantity: same_quantity,
+    Row: _same_rows,
+    Matrix: _same_matrices,
+    Clock: _same_times,
+    Based: Based.__eq__,
+    Infinite: Infinite.__eq__,
+}

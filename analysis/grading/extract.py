@@ -14,10 +14,10 @@ ANSWER_MARKS = ("</think>", "<|im_start|>answer")
 """Where thinking ends: R1 and its kin; s1.1 with its special tokens kept."""
 _S1_BARE = re.compile(r"\nanswer\n")
 """s1.1 with its special tokens dropped reads `think\n…\nanswer\n…`."""
-_ANSWER_LINE = re.compile(r"^[ \t>#*_]*(?:final\s+answer|answer)[ \t*_]*:[ \t*_]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
-LONGEST = 4000
-"""Characters looked at for a box's end: keeps loops of unclosed boxes linear."""
+_ANSWER_LINE = re.compile(
+    r"^[ \t>#*_]*(?:final\s+answer|answer)[ \t*_]*:[ \t*_]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE
+)
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +57,22 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
 
 
 def last_box(text: str) -> str | None:
-    r"""Content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}`."""
-    end = len(text)
-    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
-        match = _BOX.match(text, start)
-        content = balanced(text, match.end()) if match else None
-        if content is not None and content.strip():
-            return content.strip()
-        end = start
-    return None
-
-
-def balanced(text: str, start: int) -> str | None:
-    r"""What stands between the brace at `start` and its partner; `\{` and `\}` do not count. None if it never closes."""
-    depth = 0
-    at = start
-    while at < min(len(text), start + LONGEST):
-        char = text[at]
-        if char == "\\":
-            at += 1
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start + 1 : at]
-        at += 1
-    return None
+    r"""Content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}`, in one pass: loops may open thousands."""
+    first = text.find("box")
+    last: tuple[int, str] | None = None
+    open_braces: list[tuple[int, int] | None] = []
+    for token in _BRACE.finditer(text, max(first - 2, 0)) if first >= 0 else ():
+        if token[0] == "}":
+            box = open_braces.pop() if open_braces else None
+            if (
+                box
+                and (last is None or box[0] > last[0])
+                and (content := text[box[1] : token.start()].strip())
+            ):
+                last = (box[0], content)
+        elif token[0].endswith("{") and token[0] != "\\{":
+            open_braces.append((token.start(), token.end()) if len(token[0]) > 1 else None)
+    return last and last[1]
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:

@@ -1,6 +1,6 @@
-r"""The forms an answer can have, and reading one from cleaned text: number with unit, list, row, interval, matrix, base …
+r"""The forms an answer can have, and reading one from cleaned text: quantity, list, row, matrix, base and so on.
 
-Rules: what is read is the whole text, or `Unreadable`. Digit groups are one number outside brackets (`58,500`) and two
+Rules: what is read is the whole text, or `UnreadableError`. Digit groups are one number outside brackets (`58,500`) and two
 inside (`(2,102)`). `±` is a list of two. `(a,b)` is a Row and becomes an interval only against an interval.
 
 Does not know: which side is the reference, or when two forms agree.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from analysis.grading.formula import Formula, Undefined, Unreadable, Value, mp
+from analysis.grading.formula import Formula, UndefinedError, UnreadableError, Value, mp
 from analysis.grading.read import formula
 from analysis.grading.units import Unit, split_unit
 
@@ -109,18 +109,47 @@ REALS = Row("(", (Infinite(-1), Infinite(1)), ")")
 _NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 }
-_BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
+_BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
 _BASED = (
-    re.compile(r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE),
-    re.compile(r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?P<base>\d+|[a-z]+)\)?\s*\}?", re.IGNORECASE),
-    re.compile(r"(?P<digits>[0-9A-F]+)\s*\\text\{\s*\(?(?:in\s+)?base\s*\}\s*(?P<base>\d+)\)?", re.IGNORECASE),
+    re.compile(
+        r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE
+    ),
+    re.compile(
+        r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?P<base>\d+|[a-z]+)\)?\s*\}?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?P<digits>[0-9A-F]+)\s*\\text\{\s*\(?(?:in\s+)?base\s*\}\s*(?P<base>\d+)\)?", re.IGNORECASE
+    ),
 )
 _CLOCK = re.compile(
-    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?)\s*\}?", re.IGNORECASE
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?)\s*\}?",
+    re.IGNORECASE,
 )
 _MATRIX = re.compile(
     r"(?P<before>.*?)[(\[]?\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]+\})?(?P<body>.*)\\end\{(?P=kind)\}\s*[)\]]?",
@@ -130,11 +159,16 @@ _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim)(?![a-zA-Z])|[<>]=?|(
 _OR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:or)\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?")
 _AND = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and)\s*\}|\band\b|\\wedge(?![a-zA-Z])|\\&|;)\s*,?")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]}])\s*U\s*(?=[(\[\\])")
+_SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...] = (
+    ("or", _UNION),
+    ("and", re.compile(r"\\cap(?![a-zA-Z])")),
+    ("minus", re.compile(r"\\setminus(?![a-zA-Z])")),
+)
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 
 
 def read(text: str) -> Form:
-    """Read one answer. Raises Unreadable."""
+    """Read one answer. Raises UnreadableError."""
     text = _spelled(text.strip())
     for reader in (_based, _clock_or_ratio, _matrix, _infinite):
         if (form := reader(text)) is not None:
@@ -156,13 +190,11 @@ def _read_one_line(text: str) -> Form:
         return Listing((*_flattened(read(signed) for signed in _both_signs(text)),))
     if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
         return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
-    if len(parts := split(text, _UNION)) > 1:
-        return Combined("or", tuple(read(part) for part in parts))
-    if len(parts := split(text, re.compile(r"\\cap(?![a-zA-Z])"))) > 1:
-        return Combined("and", tuple(read(part) for part in parts))
-    if len(parts := split(text, re.compile(r"\\setminus(?![a-zA-Z])"))) > 1:
-        return Combined("minus", tuple(read(part) for part in parts))
-    return _bracketed(text) or _quantity(text)
+    for how, operator in _SET_OPERATORS:
+        if len(parts := split(text, operator)) > 1:
+            return Combined(how, tuple(read(part) for part in parts))
+    bracketed = _bracketed(text)
+    return _quantity(text) if bracketed is None else bracketed
 
 
 def _spelled(text: str) -> str:
@@ -225,7 +257,7 @@ def _flattened(items: "Iterator[Form]") -> "Iterator[Form]":
 
 def _joined(parts: list[str], how: Literal["or", "and"]) -> Form:
     if not all(parts):
-        raise Unreadable("nothing between separators")
+        raise UnreadableError("nothing between separators")
     items = tuple(read(part) for part in parts)
     if any(isinstance(item, Inequality | Combined) for item in items):
         return Combined(how, items)
@@ -255,7 +287,12 @@ def _based(text: str) -> Form | None:
 
 def _clock_or_ratio(text: str) -> Form | None:
     clock = _CLOCK.fullmatch(text)
-    if clock and (clock["minute"] or clock["half"]) and int(clock["hour"]) < 25 and int(clock["minute"] or 0) < 60:
+    if (
+        clock
+        and (clock["minute"] or clock["half"])
+        and int(clock["hour"]) < 25
+        and int(clock["minute"] or 0) < 60
+    ):
         return Clock(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
     parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
@@ -272,7 +309,9 @@ def _matrix(text: str) -> Form | None:
         return None
     factor = re.sub(r"\\(?:cdot|times)\s*$", "", before)
     factor = {"": "", "-": "-1", "+": ""}.get(factor, factor)
-    rows = [row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", "")) if row.strip()]
+    rows = [
+        row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", "")) if row.strip()
+    ]
     return Matrix(tuple(tuple(_entry(cell, factor) for cell in row.split("&")) for row in rows))
 
 
@@ -287,7 +326,9 @@ def _infinite(text: str) -> Form | None:
 
 def _whole_set(text: str) -> Form | None:
     r"""`\{…\}`, also with a condition; the named sets."""
-    if re.fullmatch(r"\\emptyset|\\\{\s*\\\}|\\text\{\s*(?:no (?:real )?solutions?|none|empty set)\s*\}", text):
+    if re.fullmatch(
+        r"\\emptyset|\\\{\s*\\\}|\\text\{\s*(?:no (?:real )?solutions?|none|empty set)\s*\}", text
+    ):
         return Listing((), is_set=True)
     if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*all real numbers\s*\}|\\Reals", text):
         return REALS
@@ -325,7 +366,7 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         return Equation(tuple(sides))
     if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides):
         return Inequality(tuple(sides), tuple(signs))
-    raise Unreadable("relation")
+    raise UnreadableError("relation")
 
 
 def _bracketed(text: str) -> Form | None:
@@ -344,21 +385,21 @@ def _quantity(text: str) -> Quantity:
     if unit is not None:
         value, scale = split_unit(value)
         if scale is not None and scale.dimension not in {"", unit.dimension}:
-            raise Unreadable("two units")
+            raise UnreadableError("two units")
         if scale is not None and scale.dimension == "":
             unit = Unit(unit.dimension, unit.factor * scale.factor)
     return Quantity(formula(value), unit)
 
 
 def real(form: Form) -> Value | Infinite:
-    """An interval's end as a number. Raises Unreadable."""
+    """An interval's end as a number. Raises UnreadableError."""
     if isinstance(form, Infinite):
         return form
     if isinstance(form, Quantity) and not form.formula.symbols:
         try:
             value = form.formula.value()
-        except Undefined as error:
-            raise Unreadable("undefined end") from error
+        except UndefinedError as error:
+            raise UnreadableError("undefined end") from error
         if isinstance(value, Fraction) or not hasattr(value, "imag") or mp(value).imag == 0:
             return value
-    raise Unreadable("end of an interval")
+    raise UnreadableError("end of an interval")

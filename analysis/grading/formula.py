@@ -1,7 +1,7 @@
 r"""One formula: read from cleaned LaTeX, then evaluated, exactly where it is rational and to 50 digits where not.
 
-Rules: what it does not know raises `Unreadable`; nothing is skipped or guessed, because a parser that drops a tail makes
-`4` equal `4\sqrt(2)`. Work is bounded: huge powers and factorials are `Unreadable` too, and go to a process that can
+Rules: what it does not know raises `UnreadableError`; nothing is skipped or guessed, because a parser that drops a tail makes
+`4` equal `4\sqrt(2)`. Work is bounded: huge powers and factorials are `UnreadableError` too, and go to a process that can
 be killed. `i` is the imaginary unit, `e` Euler's number; a mixed number is a sum; every other letter is a variable.
 
 Does not know: units, lists, relations, or which of two answers is the reference.
@@ -11,10 +11,12 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]  # published without types
 
-Value = Fraction | mpmath.mpf | mpmath.mpc
+Value = Fraction | Any
+"""Exact, or one of mpmath's floats, which are published without types."""
 Env = Mapping[str, Value]
 Node = Callable[[Env], Value]
 
@@ -28,11 +30,11 @@ _context.dps = DIGITS
 PI = +_context.pi
 
 
-class Unreadable(Exception):
-    """This text is not a formula that we evaluate."""
+class UnreadableError(Exception):
+    """Not a formula that we evaluate."""
 
 
-class Undefined(Exception):
+class UndefinedError(Exception):
     """No value at this point: a division by zero, say."""
 
 
@@ -57,53 +59,55 @@ def number(value: Value) -> Formula:
     return Formula("", frozenset(), lambda _: value, None, has_i=False)
 
 
-def mp(value: Value) -> mpmath.mpf | mpmath.mpc:
+def mp(value: Value) -> Any:
     """As a 50-digit float."""
     return _context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
-def _settled(value: mpmath.mpf | mpmath.mpc) -> Value:
+def _settled(value: Any) -> Value:
     """A complex number without an imaginary part is real; no value is not a number."""
-    if isinstance(value, _context.mpc) and abs(value.imag) <= abs(value.real) * _context.mpf(10) ** (8 - DIGITS):
+    if isinstance(value, _context.mpc) and abs(value.imag) <= abs(value.real) * _context.mpf(10) ** (
+        8 - DIGITS
+    ):
         value = value.real
     if not _context.isfinite(value):
-        raise Undefined
+        raise UndefinedError
     return value
 
 
 def add(a: Value, b: Value) -> Value:
-    """a + b."""
+    """Sum."""
     return a + b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) + mp(b))
 
 
 def multiply(a: Value, b: Value) -> Value:
-    """a · b."""
+    """Product."""
     return a * b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) * mp(b))
 
 
 def negate(a: Value) -> Value:
-    """-a."""
+    """Negative."""
     return -a
 
 
 def divide(a: Value, b: Value) -> Value:
-    """a / b. Raises Undefined."""
+    """Quotient. Raises UndefinedError."""
     if b == 0:
-        raise Undefined
+        raise UndefinedError
     return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) / mp(b))
 
 
 def power(a: Value, b: Value) -> Value:
-    """a ^ b, exactly for integer b. Raises Unreadable where it is huge, Undefined for 0 ^ -1."""
+    """Power, exactly for integer b. Raises UnreadableError where it is huge, UndefinedError for 0 ^ -1."""
     if isinstance(a, Fraction) and isinstance(b, Fraction) and b.denominator == 1:
         if a == 0 and b < 0:
-            raise Undefined
+            raise UndefinedError
         bits = max(a.numerator.bit_length(), a.denominator.bit_length())
         if a not in (0, 1, -1) and abs(b) * bits > MAX_BITS:
-            raise Unreadable("huge power")
+            raise UnreadableError("huge power")
         return a ** int(b)
     if abs(mp(b)) > 1_000_000:
-        raise Unreadable("huge power")
+        raise UnreadableError("huge power")
     if a == 0:
         return _zero_power(b)
     return _settled(_context.power(mp(a), mp(b)))
@@ -111,7 +115,7 @@ def power(a: Value, b: Value) -> Value:
 
 def _zero_power(b: Value) -> Value:
     if isinstance(b, _context.mpc) or b <= 0:
-        raise Undefined
+        raise UndefinedError
     return Fraction(0)
 
 
@@ -132,15 +136,15 @@ def _exact_root(a: Fraction, degree: int) -> Fraction | None:
 
 
 def factorial(a: Value) -> Value:
-    """a!, by the gamma function between the integers."""
+    """Factorial, by the gamma function between the integers."""
     if isinstance(a, Fraction) and a.denominator == 1:
         if a < 0:
-            raise Undefined
+            raise UndefinedError
         if a > MAX_FACTORIAL:
-            raise Unreadable("huge factorial")
+            raise UnreadableError("huge factorial")
         return Fraction(_context.fac(int(a)).__int__()) if a < 20 else Fraction(_product(int(a)))
     if abs(mp(a)) > MAX_FACTORIAL:
-        raise Unreadable("huge factorial")
+        raise UnreadableError("huge factorial")
     return _settled(_context.gamma(mp(a) + 1))
 
 
@@ -152,9 +156,9 @@ def _product(n: int) -> int:
 
 
 def call(name: str, a: Value) -> Value:
-    """An elementary function by its LaTeX name. Raises Undefined at poles, Unreadable for huge arguments."""
+    """An elementary function by its LaTeX name. Raises UndefinedError at poles, UnreadableError for huge arguments."""
     if abs(mp(a)) > 10**30 or (name in {"exp", "sinh", "cosh", "tanh"} and abs(mp(a)) > 10**6):
-        raise Unreadable("huge argument")
+        raise UnreadableError("huge argument")
     if name == "abs":
         return abs(a)
     if name in {"floor", "ceil"}:
@@ -164,7 +168,7 @@ def call(name: str, a: Value) -> Value:
     try:
         return _settled(getattr(_context, name)(mp(a)))
     except (ValueError, ZeroDivisionError) as error:
-        raise Undefined from error
+        raise UndefinedError from error
 
 
 def sample_points(symbols: frozenset[str], count: int = 8, seed: int = 20_250_923) -> list[dict[str, Value]]:
@@ -191,18 +195,18 @@ def close(a: Value, b: Value) -> bool:
 
 
 def equal(a: Formula, b: Formula) -> bool:
-    """Equal wherever both are real, or everywhere that both have a value. Raises Unreadable."""
+    """Equal wherever both are real, or everywhere that both have a value. Raises UnreadableError."""
     symbols = a.symbols | b.symbols
     if not symbols:
         try:
             return close(a.value(), b.value()) or rounded(a, b) or rounded(b, a)
-        except Undefined:
+        except UndefinedError:
             return False
     seen: list[tuple[Value, Value]] = []
     for point in sample_points(symbols):
         try:
             seen.append((a.evaluate(point), b.evaluate(point)))
-        except Undefined:
+        except UndefinedError:
             continue
     if not (a.has_i or b.has_i):
         real = [pair for pair in seen if not any(isinstance(value, _context.mpc) for value in pair)]
@@ -210,10 +214,16 @@ def equal(a: Formula, b: Formula) -> bool:
     return len(seen) >= 3 and all(close(x, y) for x, y in seen)
 
 
+def _terminates(value: Value) -> bool:
+    """Whether it has a decimal notation of its own."""
+    return isinstance(value, Fraction) and pow(10, value.denominator.bit_length(), value.denominator) == 0
+
+
 def rounded(short: Formula, exact: Formula) -> bool:
     """`short` is `exact` as a decimal of at least six places and five significant digits, rounded or cut there."""
-    if short.decimals is None or short.decimals < 6 or exact.decimals is not None:
+    whole = exact.value()
+    if short.decimals is None or short.decimals < 6 or _terminates(whole):
         return False
-    approximate, value = mp(short.value()), mp(exact.value())
+    approximate, value = mp(short.value()), mp(whole)
     significant = len(str(abs(int(approximate * 10**short.decimals))))
     return significant >= 5 and abs(approximate - value) < _context.mpf(10) ** -short.decimals

@@ -5,11 +5,12 @@ Rules: the ends are numbers (exact where rational); an inequality is solved only
 Does not know: tuples (whoever asks has decided that this row is an interval).
 """
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from analysis.grading.forms import Combined, Form, Inequality, Infinite, Listing, Row, read, real
-from analysis.grading.formula import Unreadable, Value, add, close, divide, mp, negate
+from analysis.grading.forms import Combined, Form, Inequality, Infinite, Listing, Row, real
+from analysis.grading.formula import UnreadableError, Value, add, close, divide, mp, negate
 from analysis.grading.read import formula
 
 End = Value | Infinite
@@ -26,7 +27,7 @@ class Interval:
 
 
 def _below(a: End, b: End) -> bool:
-    """a < b on the extended line."""
+    """Less, on the extended line."""
     if isinstance(a, Infinite) or isinstance(b, Infinite):
         return (a.sign if isinstance(a, Infinite) else 0) < (b.sign if isinstance(b, Infinite) else 0)
     return not close(a, b) and bool(mp(a) < mp(b))
@@ -39,7 +40,7 @@ def _same(a: End, b: End) -> bool:
 
 
 def ranges(form: Form) -> list[Interval]:
-    """The set of reals that a form describes. Raises Unreadable."""
+    """The set of reals that a form describes. Raises UnreadableError."""
     if isinstance(form, Row) and len(form.items) == 2:
         low, high = (real(item) for item in form.items)
         return _merged([Interval(low, high, form.opening == "[", form.closing == "]")])
@@ -50,7 +51,7 @@ def ranges(form: Form) -> list[Interval]:
     if isinstance(form, Listing):
         points = [real(item) for item in form.items]
         return _merged([Interval(point, point, has_low=True, has_high=True) for point in points])
-    raise Unreadable("not a set of reals")
+    raise UnreadableError("not a set of reals")
 
 
 def same_ranges(a: list[Interval], b: list[Interval]) -> bool:
@@ -68,7 +69,9 @@ def _merged(parts: list[Interval]) -> list[Interval]:
     out: list[Interval] = []
     for part in kept:
         last = out[-1] if out else None
-        if last and (_below(part.low, last.high) or (_same(part.low, last.high) and (part.has_low or last.has_high))):
+        if last and (
+            _below(part.low, last.high) or (_same(part.low, last.high) and (part.has_low or last.has_high))
+        ):
             out[-1] = _joined(last, part)
         else:
             out.append(part)
@@ -80,7 +83,9 @@ def _order(end: End) -> tuple[int, Value]:
 
 
 def _empty(part: Interval) -> bool:
-    return _below(part.high, part.low) or (_same(part.low, part.high) and not (part.has_low and part.has_high))
+    return _below(part.high, part.low) or (
+        _same(part.low, part.high) and not (part.has_low and part.has_high)
+    )
 
 
 def _open_at_infinity(part: Interval) -> Interval:
@@ -120,7 +125,10 @@ def _combined(form: Combined) -> list[Interval]:
 
 
 def _solved(form: Inequality) -> list[Interval]:
-    """Every link of the chain must hold."""
+    """Every link of the chain must hold; `|a| < b` is `-b < a < b`."""
+    if len(form.sides) == 2 and (inside := re.fullmatch(r"\|([^|]*)\|", form.sides[0].strip())):
+        both = [Inequality((f"{factor}({inside[1]})", form.sides[1]), form.signs) for factor in ("", "-")]
+        return _combined(Combined("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(both)))
     links = [_link(a, sign, b) for a, sign, b in zip(form.sides, form.signs, form.sides[1:], strict=False)]
     return _complement(_merged([part for link in links for part in _complement(link)]))
 
@@ -130,12 +138,14 @@ def _link(left: str, sign: str, right: str) -> list[Interval]:
     a, b = formula(left), formula(right)
     symbols = a.symbols | b.symbols
     if len(symbols) != 1:
-        raise Unreadable("not one variable")
+        raise UnreadableError("not one variable")
     (symbol,) = symbols
-    at = [add(a.evaluate({symbol: Fraction(x)}), negate(b.evaluate({symbol: Fraction(x)}))) for x in (0, 1, 2)]
+    at = [
+        add(a.evaluate({symbol: Fraction(x)}), negate(b.evaluate({symbol: Fraction(x)}))) for x in (0, 1, 2)
+    ]
     slope = add(at[1], negate(at[0]))
     if close(slope, Fraction(0)) or not close(add(at[2], negate(at[1])), slope):
-        raise Unreadable("not linear")
+        raise UnreadableError("not linear")
     point = divide(negate(at[0]), slope)
     if sign == "\\ne":
         return _complement([Interval(point, point, has_low=True, has_high=True)])
@@ -152,6 +162,3 @@ def variables(form: Form) -> frozenset[str]:
     if isinstance(form, Combined):
         return frozenset().union(*(variables(item) for item in form.items))
     return frozenset()
-
-
-__all__ = ["Interval", "ranges", "read", "same_ranges", "variables"]

@@ -1,6 +1,6 @@
 r"""LaTeX → Formula: a recursive descent over the cleaned dialect of `clean`.
 
-Rules: every character is read or the text is `Unreadable`. `\frac12` and `x^10` mean what their writers mean: one digit
+Rules: every character is read or the text is `UnreadableError`. `\frac12` and `x^10` mean what their writers mean: one digit
 each after `\frac`, the whole number after `^`. Implicit products bind like explicit ones, from the left.
 
 Does not know: relations, lists, units (see `compare`).
@@ -15,7 +15,7 @@ from analysis.grading.formula import (
     Env,
     Formula,
     Node,
-    Unreadable,
+    UnreadableError,
     Value,
     _context,
     add,
@@ -31,8 +31,39 @@ from analysis.grading.formula import (
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma tau phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+    ]
 )
 _FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
@@ -46,18 +77,20 @@ _CLOSE = {"(": ")", "[": "]", "{": "}"}
 
 @lru_cache(maxsize=4096)
 def formula(text: str) -> Formula:
-    """Read one formula. Raises Unreadable."""
+    """Read one formula. Raises UnreadableError."""
     if len(text) > 1_000:
-        raise Unreadable("long")
+        raise UnreadableError("long")
     reader = _Reader(text.strip())
     try:
         node = reader.expression()
     except RecursionError as error:
-        raise Unreadable("nested too deeply") from error
+        raise UnreadableError("nested too deeply") from error
     if reader.at < len(reader.text):
-        raise Unreadable(f"stops at {reader.text[reader.at :]!r}")
+        raise UnreadableError(f"stops at {reader.text[reader.at :]!r}")
     decimal = re.fullmatch(r"-?\s*\d*\.(\d+)", text.strip())
-    return Formula(text, frozenset(reader.symbols), node, len(decimal[1]) if decimal else None, has_i=reader.has_i)
+    return Formula(
+        text, frozenset(reader.symbols), node, len(decimal[1]) if decimal else None, has_i=reader.has_i
+    )
 
 
 def _constant(value: Value) -> Node:
@@ -102,9 +135,9 @@ class _Reader:
         return True
 
     def expect(self, token: str) -> None:
-        """Take the token. Raises Unreadable."""
+        """Take the token. Raises UnreadableError."""
         if not self.take(token):
-            raise Unreadable(f"no {token} at {self.text[self.at :]!r}")
+            raise UnreadableError(f"no {token} at {self.text[self.at :]!r}")
 
     def expression(self) -> Node:
         """Terms with signs between them."""
@@ -147,13 +180,18 @@ class _Reader:
         return Fraction(top, bottom)
 
     def starts_factor(self) -> bool:
-        """Does what comes next multiply what came before?"""
+        """Can what comes next multiply what came before."""
         char = self.skip()
         if char == "|":
             return self.bars == 0
         if char == "\\":
             name = self.command() or ""
-            return name in _GREEK or name in _FUNCTIONS or name in _FENCES or name in {"frac", "sqrt", "pi", "binom"}
+            return (
+                name in _GREEK
+                or name in _FUNCTIONS
+                or name in _FENCES
+                or name in {"frac", "sqrt", "pi", "binom"}
+            )
         return char.isalpha() or char in set("([{") if char else False
 
     def signed(self) -> tuple[Node, int | None]:
@@ -166,7 +204,7 @@ class _Reader:
         return self.powered()
 
     def powered(self) -> tuple[Node, int | None]:
-        """An atom, then any of `^`, `!`, `%`, `^\\circ`."""
+        r"""An atom, then any of `^`, `!`, `%`, `^\circ`."""
         simple = self.skip().isalnum() or self.text.startswith("\\pi", self.at)
         start = self.at
         node = self.atom()
@@ -192,7 +230,7 @@ class _Reader:
         def evaluate(env: Env) -> Value:
             b = exponent(env)
             if env and not simple and isinstance(b, Fraction) and abs(b) > MAX_SYMBOLIC_POWER:
-                raise Unreadable("huge power")
+                raise UnreadableError("huge power")
             return power(node(env), b)
 
         return evaluate
@@ -205,7 +243,7 @@ class _Reader:
         return self.argument(whole_number=True)
 
     def argument(self, *, whole_number: bool = False) -> Node:
-        """What a command takes: `{…}`, or one character (`\\frac12`), or a whole number where told so."""
+        r"""What a command takes: `{…}`, or one character (`\frac12`), or a whole number where told so."""
         char = self.skip()
         if char == "{":
             return self.group("{")
@@ -237,13 +275,15 @@ class _Reader:
         if char.isalpha() and char.isascii():
             self.at += 1
             return self.letter(char)
-        raise Unreadable(f"{char!r}")
+        raise UnreadableError(f"{char!r}")
 
     def number(self, match: re.Match[str]) -> Node:
         r"""A number, also `0.1\overline{6}`."""
         self.at = match.end()
         value = Fraction(match[0] if not match[0].endswith(".") else match[0][:-1])
-        if "." in match[0] and (tail := re.compile(r"\\(?:overline|bar|dot)\s*\{?(\d+)\}?").match(self.text, self.at)):
+        if "." in match[0] and (
+            tail := re.compile(r"\\(?:overline|bar|dot)\s*\{?(\d+)\}?").match(self.text, self.at)
+        ):
             self.at = tail.end()
             places = len(match[0].partition(".")[2])
             value += Fraction(int(tail[1]), 10**places * (10 ** len(tail[1]) - 1))
@@ -268,12 +308,12 @@ class _Reader:
         self.skip()
         match = re.compile(r"\{\s*([A-Za-z0-9,]+)\s*\}|([A-Za-z0-9])").match(self.text, self.at)
         if match is None:
-            raise Unreadable("index")
+            raise UnreadableError("index")
         self.at = match.end()
         return f"_{match[1] or match[2]}"
 
     def absolute(self) -> Node:
-        """|…|."""
+        """Absolute value between bars."""
         self.expect("|")
         self.bars += 1
         node = self.expression()
@@ -285,14 +325,11 @@ class _Reader:
         """A command: fraction, root, binomial, function, fence or Greek letter."""
         name = self.command() or ""
         self.at += 1 + len(name)
-        if name == "frac":
+        if name in {"frac", "binom"}:
             top = self.argument()
-            return _binary(divide, top, self.argument())
+            return _binary(divide if name == "frac" else _choose, top, self.argument())
         if name == "sqrt":
             return self.rooted()
-        if name == "binom":
-            top = self.argument()
-            return _binary(_choose, top, self.argument())
         if name == "pi":
             return _constant(+_context.pi)
         if name in _FUNCTIONS:
@@ -301,7 +338,7 @@ class _Reader:
             return self.fenced(name)
         if name in _GREEK:
             return self.letter(f"\\{name}")
-        raise Unreadable(f"\\{name}")
+        raise UnreadableError(f"\\{name}")
 
     def rooted(self) -> Node:
         r"""`\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)`, `\sqrt13`."""
@@ -309,7 +346,7 @@ class _Reader:
         if match := re.compile(r"\s*\[\s*(\d{1,3})\s*\]").match(self.text, self.at):
             degree, self.at = int(match[1]), match.end()
         if degree == 0:
-            raise Unreadable("root of degree 0")
+            raise UnreadableError("root of degree 0")
         node = self.argument(whole_number=True)
         return lambda env: root(node(env), degree)
 
@@ -341,15 +378,17 @@ class _Reader:
         return evaluate
 
     def refuse(self, why: str) -> str:
-        """Raises Unreadable."""
-        raise Unreadable(why)
+        """Raises UnreadableError."""
+        raise UnreadableError(why)
 
     def function_argument(self) -> Node:
         """A bracket, or the simple factors up to the next sign, bracket or function."""
         if self.skip() in set("({["):
             return self.group(self.skip())
         node = self.powered()[0]
-        while (char := self.skip()).isalnum() or (char == "\\" and (self.command() in _GREEK | {"pi", "frac", "sqrt"})):
+        while (char := self.skip()).isalnum() or (
+            char == "\\" and (self.command() in _GREEK | {"pi", "frac", "sqrt"})
+        ):
             if not char:
                 break
             node = _binary(multiply, node, self.powered()[0])
@@ -358,5 +397,5 @@ class _Reader:
 
 def _choose(n: Value, k: Value) -> Value:
     if isinstance(n, Fraction) and n > 1_000:
-        raise Unreadable("huge binomial")
+        raise UnreadableError("huge binomial")
     return divide(factorial(n), multiply(factorial(k), factorial(add(n, negate(k)))))

@@ -10,32 +10,52 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-_TABLE: dict[str, tuple[str, str]] = {
-    "length": ("length", "mm=1/1000 millimeter=1/1000 millimetre=1/1000 cm=1/100 centimeter=1/100 centimetre=1/100 m=1 meter=1 metre=1 "
-    "km=1000 kilometer=1000 kilometre=1000 in=127/5000 inch=127/5000 inche=127/5000 ft=381/1250 foot=381/1250 feet=381/1250 "
-    "yd=1143/1250 yard=1143/1250 mi=201168/125 mile=201168/125"),
-    "time": ("time", "ms=1/1000 s=1 sec=1 second=1 min=60 minute=60 h=3600 hr=3600 hour=3600 day=86400 week=604800"),
-    "mass": ("mass", "mg=1/1000 g=1 gram=1 kg=1000 kilogram=1000"),
-    "money": ("money", "dollar=1 usd=1 buck=1 cent=1/100 penny=1/100 pennie=1/100"),
-    "angle": ("angle", "degree=1 deg=1 °=1"),
-    "radian": ("radian", "radian=1 rad=1"),
-    "volume": ("volume", "ml=1/1000 milliliter=1/1000 millilitre=1/1000 l=1 liter=1 litre=1"),
-    "percent": ("percent", "%=1 percent=1 pct=1"),
-    "none": ("", "unit=1 dozen=12 hundred=100 thousand=1000 million=1000000 billion=1000000000"),
-    "compound": ("length/time", "mph=1397/3125 kmh=5/18 kph=5/18 kmph=5/18"),
-}  # fmt: skip
+_TABLE = (
+    ("length", "mm=1/1000 millimeter=1/1000 millimetre=1/1000 cm=1/100 centimeter=1/100 centimetre=1/100"),
+    ("length", "m=1 meter=1 metre=1 km=1000 kilometer=1000 kilometre=1000"),
+    ("length", "in=127/5000 inch=127/5000 ft=381/1250 foot=381/1250 feet=381/1250"),
+    ("length", "yd=1143/1250 yard=1143/1250 mi=201168/125 mile=201168/125"),
+    ("time", "ms=1/1000 s=1 sec=1 second=1 min=60 minute=60 h=3600 hr=3600 hour=3600 day=86400 week=604800"),
+    ("mass", "mg=1/1000 g=1 gram=1 kg=1000 kilogram=1000"),
+    ("money", "dollar=1 usd=1 buck=1 cent=1/100 penny=1/100 pennie=1/100"),
+    ("angle", "degree=1 deg=1 °=1"),
+    ("radian", "radian=1 rad=1"),
+    ("volume", "ml=1/1000 milliliter=1/1000 millilitre=1/1000 l=1 liter=1 litre=1"),
+    ("percent", "%=1 percent=1 pct=1"),
+    ("", "unit=1 dozen=12 hundred=100 thousand=1000 million=1000000 billion=1000000000"),
+    ("length/time", "mph=1397/3125 kmh=5/18 kph=5/18 kmph=5/18"),
+)
 UNITS: dict[str, tuple[str, Fraction]] = {
     name: (dimension, Fraction(factor))
-    for dimension, names in _TABLE.values()
+    for dimension, names in _TABLE
     for name, factor in (entry.split("=") for entry in names.split())
 }
-_PLAIN = {name for name in UNITS if len(name) >= 2 and name not in {"in", "mi", "ml", "ms"}} | {"cm", "mm", "km", "kg", "ft"}
-"""Units that count without `\\text{}`; `m` or `s` alone would be a variable."""
+_PLAIN = UNITS.keys() - {"in", "mi", "ml", "ms", "m", "s", "h", "g", "l", "°", "%"}
+r"""Units that count without `\text{}`; `m` or `s` alone would be a variable."""
 _SQUARE = re.compile(r"\b(?:square|sq)\s+(\S+)")
 _CUBIC = re.compile(r"\b(?:cubic|cu)\s+(\S+)")
-_TAIL = re.compile(r"^(?P<value>.*?)\s*\\text\{(?P<unit>[^{}]*)\}\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL)
-_WORDS = re.compile(r"^(?P<value>.*?[\d}\)!])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL)
-_NOT_UNITS = {"or", "and", "no", "not", "if", "than", "except", "without", "non", "less", "more", "least", "most", "base"}
+_TAIL = re.compile(
+    r"^(?P<value>.*?)\s*\\text\{(?P<unit>[^{}]*)\}\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL
+)
+_WORDS = re.compile(
+    r"^(?P<value>.*?[\d}\)!])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL
+)
+_NOT_UNITS = {
+    "or",
+    "and",
+    "no",
+    "not",
+    "if",
+    "than",
+    "except",
+    "without",
+    "non",
+    "less",
+    "more",
+    "least",
+    "most",
+    "base",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +69,28 @@ class Unit:
 DEGREE = Unit("angle", Fraction(1))
 PERCENT = Unit("percent", Fraction(1))
 _DOLLAR = Unit("money", Fraction(1))
+_MARKS = (
+    (
+        re.compile(r"(?!.*\\(?:sin|cos|tan|cot|sec|csc))(.*\S)\s*\^\\circ"),
+        DEGREE,
+    ),  # \sin 30^\circ has no unit
+    (re.compile(r"(.*?)\s*\\?%"), PERCENT),
+    (re.compile(r"(.*?)\s*\\?\$"), _DOLLAR),
+)
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
     r"""(value, unit) of `55 \text{ cm}^2`, `\$36`, `90^\circ`, `28\%`, `5 hours`; (text, None) where there is none."""
     text = text.strip()
-    if text.startswith(("\\$", "-\\$", "$", "-$", "€", "£")):
-        return re.sub(r"\\?[$€£]", "", text, count=1), _DOLLAR if "$" in text else Unit(text[0], Fraction(1))
-    if match := re.fullmatch(r"(.*\S)\s*\^\\circ", text):
-        return match[1], DEGREE
-    if match := re.fullmatch(r"(.*?)\s*\\?%", text):
-        return match[1], PERCENT
-    if match := re.fullmatch(r"(.*?)\s*\\?\$", text):
-        return match[1], _DOLLAR
-    if match := _TAIL.fullmatch(text):
-        return _cut(text, match, plain=False)
-    if match := _WORDS.fullmatch(text):
-        return _cut(text, match, plain=True)
+    if match := re.match(r"(-?)\s*(\\?\$|€|£|USD\b|US\\?\$)", text):
+        unit = Unit(match[2], Fraction(1)) if match[2] in "€£" else _DOLLAR
+        return match[1] + text[match.end() :], unit
+    for mark, meaning in _MARKS:
+        if match := mark.fullmatch(text):
+            return match[1], meaning
+    for pattern, plain in ((_TAIL, False), (_WORDS, True)):
+        if match := pattern.fullmatch(text):
+            return _cut(text, match, plain=plain)
     return text, None
 
 

@@ -8,7 +8,9 @@ Does not know: numbers spelled out, units.
 import re
 
 _WRAPPED = re.compile(r"\\text\{([^{}]*)\}")
-_CHOICE = re.compile(r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)|[.:](?=\s|$)|$)(.*)", re.IGNORECASE | re.DOTALL)
+_CHOICE = re.compile(
+    r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)|[.:](?=\s|$)|$)(.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,221 @@
+"""Grading: the table of rewrites, references against themselves, monsters, runs, caches and the command."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from analysis.__main__ import main
+from analysis.errors import InputError
+from analysis.grade import GRADES, accuracy, golds, grade_records, grade_run
+from analysis.grading.extract import last_box
+from analysis.grading.judge import judge
+from loadgen.record import Outcome, Record, RunInfo, write_run
+from tests.conftest import ROOT
+
+TABLE = [json.loads(line) for line in (ROOT / "tests/data/grading_pairs.jsonl").read_text().splitlines()]
+MONSTERS = [r"9^{9^{9}}", r"(10^9)!", r"10^{10^{10}}", r"\prod_{k=1}^{10^9} k"]
+
+
+def record(
+    seq: int, text: str | None, *, finish: str = "stop", outcome: Outcome = "ok", problem: str = "p"
+) -> Record:
+    return Record(
+        run_id="r",
+        seq=seq,
+        problem_id=problem,
+        budget=64,
+        due_s=0.0,
+        outcome=outcome,
+        finish_reason=finish,
+        text=text,
+    )
+
+
+def make_run(folder: Path, texts: list[str], golds: dict[str, str], model: str = "R1") -> Path:
+    folder.mkdir()
+    records = [
+        record(seq, text, problem=problem)
+        for seq, (text, problem) in enumerate(zip(texts, golds, strict=True))
+    ]
+    (folder / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in records))
+    rows = [
+        {"unique_id": key, "answer": gold, "subject": "Algebra", "level": 1} for key, gold in golds.items()
+    ]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_run(folder, RunInfo(run_id="r", config="tp1", model=model, target="t", started_at="", clock={}))
+    return folder
+
+
+def test_table_of_rewrites() -> None:
+    """Over a thousand rewrites of every answer kind: all equal ones right, no different one right."""
+    verdicts = judge((row["gold"], row["answer"]) for row in TABLE)
+    graded = [(row["equal"], verdicts[row["gold"], row["answer"]], row) for row in TABLE]
+    assert [row for equal, verdict, row in graded if not equal and verdict != "wrong"] == []
+    assert [row for equal, verdict, row in graded if equal and verdict != "correct"] == []
+    assert len(TABLE) >= 1000
+    assert min(Counter(row["equal"] for row in TABLE).values()) >= 400
+
+
+def test_references_equal_themselves(shared: Path) -> None:
+    """All 500 of MATH-500, read from the box of their solution, and all of ours."""
+    for path in (shared / "math500.jsonl", ROOT / "loadgen/data/sample.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        pairs = [(row["answer"], last_box(row["solution"]) or "") for row in rows]
+        assert set(judge(pairs).values()) == {"correct"}
+
+
+def test_different_references_differ(shared: Path) -> None:
+    """Every reference that is no integer against every other: only truly equal ones are equal."""
+    rows = [json.loads(line)["answer"] for line in (shared / "math500.jsonl").read_text().splitlines()]
+    answers = sorted({answer for answer in rows if not answer.lstrip("-").isdigit()})[::4]
+    verdicts = judge((a, b) for a in answers for b in answers if a != b)
+    assert {pair for pair, verdict in verdicts.items() if verdict != "wrong"} <= {
+        (a, b)
+        for a in answers
+        for b in answers
+        if a.replace("d", "").replace(" ", "") == b.replace("d", "").replace(" ", "")
+    }
+
+
+def test_monsters_time_out_and_the_others_are_graded() -> None:
+    """Each ends as grade_timeout, neither wrong nor for ever; what is graded beside them is right."""
+    ordinary = {(str(n), str(n)): "correct" for n in range(499)}
+    for monster in MONSTERS:
+        start = time.monotonic()
+        verdicts = judge([("5", monster), *ordinary])
+        assert verdicts.pop(("5", monster)) == "grade_timeout"
+        assert verdicts == ordinary
+        assert time.monotonic() - start < 15
+
+
+def test_every_record_gets_one_verdict() -> None:
+    """No box is no answer, a cut without one is truncated, a failed request is the server's: none is wrong."""
+    records = [
+        record(0, r"a</think>\boxed{5}"),
+        record(1, r"a</think>\boxed{6}"),
+        record(2, "a</think>done"),
+        record(3, "a", finish="length"),
+        record(4, None, outcome="timeout"),
+        record(5, r"so \boxed{5}, wait", finish="length"),
+        record(6, r"</think>\boxed{5}", problem="unknown"),
+    ]
+    frame = grade_records(records, {"p": "5"}, thinks=True)
+    assert frame["grade"].tolist() == [
+        "correct",
+        "wrong",
+        "no_answer",
+        "truncated",
+        "failed",
+        "correct",
+        "grade_error",
+    ]
+    assert frame["boxed_in_thinking"].tolist() == [False, False, False, False, False, True, False]
+    assert frame["finished"].tolist() == [True, True, True, False, False, False, True]
+    share = accuracy(frame)
+    assert (share.n, share.strict.estimate, share.lenient.estimate) == (6, 1 / 6, 2 / 6)
+    assert share.strict.low < 1 / 6 < share.strict.high
+
+
+def test_wilson_interval() -> None:
+    """17 of 20: 0.640 to 0.948 (Wilson 1927, by hand)."""
+    frame = grade_records(
+        [record(n, rf"\boxed{{{5 if n < 17 else 6}}}") for n in range(20)], {"p": "5"}, thinks=False
+    )
+    assert accuracy(frame).strict == pytest.approx((0.85, 0.6396, 0.9476), abs=1e-4)
+
+
+def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grades lie beside the records and are made again when the references change."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{0.5}"], {"a": "5", "b": r"\frac12"})
+    first = grade_run(folder)
+    assert first["grade"].tolist() == ["correct", "correct"]
+    written = (folder / GRADES).stat().st_mtime_ns
+    assert grade_run(folder).equals(first)
+    assert (folder / GRADES).stat().st_mtime_ns == written
+    (folder / "problems.jsonl").write_text(
+        '{"unique_id": "a", "answer": "6"}\n{"unique_id": "b", "answer": "1"}\n'
+    )
+    assert grade_run(folder)["grade"].tolist() == ["wrong", "wrong"]
+
+
+def test_500_problems_at_5_budgets_in_a_minute(shared: Path, tmp_path: Path) -> None:
+    """Distinct outputs for each; cold under 60 s, from the cache under 5 s."""
+    rows = [json.loads(line) for line in (shared / "math500.jsonl").read_text().splitlines()]
+    golds = {row["unique_id"]: row["answer"] for row in rows}
+    texts = [
+        (
+            row["unique_id"],
+            "think " * 500 + "</think>" + row["solution"] + rf" \boxed{{{row['answer']}+{budget}-{budget}}}",
+        )
+        for row in rows
+        for budget in range(5)
+    ]
+    records = [record(seq, text, problem=problem) for seq, (problem, text) in enumerate(texts)]
+    cache = tmp_path / "grades.sqlite"
+    start = time.monotonic()
+    frame = grade_records(records, golds, thinks=True, cache=cache)
+    cold = time.monotonic() - start
+    again = grade_records(records, golds, thinks=True, cache=cache)
+    assert again.equals(frame)
+    assert cold < 60
+    assert time.monotonic() - start - cold < 5
+
+
+def test_pairs_come_back_in_order(tmp_path: Path) -> None:
+    """One JSON line each, with `correct`; a box in an answer is opened."""
+    pairs = [("5", "5.0"), ("5", "6"), (r"\frac12", r"so \boxed{0.5}"), ("5", "6")]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"gold": gold, "answer": answer}) + "\n" for gold, answer in pairs))
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis", "grade", "--pairs", str(path)],
+        cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["correct"] for row in rows] == [True, False, True, False]
+    assert [(row["gold"], row["answer"]) for row in rows] == pairs
+
+
+def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table on stderr, one JSON object on stdout."""
+    make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{6}"], {"a": "5", "b": "7"})
+    assert main(["grade", str(tmp_path), "--by", "level", "--fresh"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["runs"][0]["accuracy"]
+    assert (row["level"], row["n"], row["strict"][0]) == (1, 2, 0.5)
+    assert row["grades"] == {"correct": 1, "wrong": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", ":1: not a JSON object"),
+        ('{"gold": "5"}', ':1: needs "gold" and "answer"'),
+        (None, "No such file"),
+    ],
+)
+def test_bad_pairs_are_named(
+    tmp_path: Path, line: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """File and line, exit 2, nothing on stdout."""
+    path = tmp_path / "pairs.jsonl"
+    if line is not None:
+        path.write_text(line + "\n")
+    status = main(["grade", "--pairs", str(path)])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_references_need_an_id_and_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text('{"unique_id": "a"}\n')
+    with pytest.raises(InputError, match=r"problems\.jsonl:1"):
+        golds(tmp_path / "problems.jsonl")

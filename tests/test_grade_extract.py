@@ -1,0 +1,76 @@
+r"""Which part of an output is its answer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.grading.extract import Extract, extract, last_box
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed {5}", "5"),
+        (r"\fbox{5}", "5"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{1} … \boxed{\frac{1}{", "1"),
+        (r"\boxed{1} … \boxed{}", "1"),
+        (r"\boxed{\text{if } \boxed{3}}", "3"),
+        (r"\boxed", None),
+        ("no box: 42", None),
+        (r"\boxed{" * 2000, None),
+    ],
+)
+def test_last_balanced_box(text: str, box: str | None) -> None:
+    assert last_box(text) == box
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        (r"thinking \boxed{1}</think>so \boxed{2}", None, Extract("2", in_thinking=False)),
+        (r"thinking \boxed{1}</think>so it is one.", None, Extract("1", in_thinking=True)),
+        (r"\boxed{2}", r"\boxed{1}", Extract("2", in_thinking=False)),
+        ("", r"\boxed{1}", Extract("1", in_thinking=True)),
+        (None, r"\boxed{1}", Extract("1", in_thinking=True)),
+        ("<|im_start|>think\nso 1\n<|im_start|>answer\nAnswer: 7", None, Extract("7", in_thinking=False)),
+        ("think\nso \\boxed{1}\nanswer\nFinal Answer: 7\n", None, Extract("7", in_thinking=False)),
+        ("x</think>\n\n**Final Answer:** 12", None, Extract("12", in_thinking=False)),
+        ("the answer: 5 is near", None, None),
+        ("x</think>nothing", None, None),
+        (None, None, None),
+    ],
+)
+def test_answer_after_the_thinking_counts_first(
+    text: str | None, reasoning: str | None, answer: Extract | None
+) -> None:
+    """After the thinking; else anywhere, and told apart."""
+    assert extract(text, reasoning, thinks=True, finished=True) == answer
+
+
+def test_a_cut_output_of_a_thinking_model_is_all_thinking() -> None:
+    assert extract(r"so \boxed{1}, wait", None, thinks=True, finished=False) == Extract("1", in_thinking=True)
+    assert extract(r"so \boxed{1}, wait", None, thinks=False, finished=False) == Extract(
+        "1", in_thinking=False
+    )
+
+
+def test_an_answer_line_that_the_cut_may_have_shortened_is_none() -> None:
+    assert extract("x</think>Final Answer: 1", None, thinks=True, finished=False) is None
+    assert extract("x</think>Final Answer: 1\n", None, thinks=True, finished=False) == Extract(
+        "1", in_thinking=False
+    )
+
+
+def test_solutions_cut_before_their_first_box_have_no_answer(shared: Path) -> None:
+    """0 of 500: nothing is guessed from free text, however it ended."""
+    for line in (shared / "math500.jsonl").read_text().splitlines():
+        solution = json.loads(line)["solution"]
+        cut = solution[: solution.index(r"\boxed")]
+        for thinks in (False, True):
+            for finished in (False, True):
+                assert extract(cut, None, thinks=thinks, finished=finished) is None
