@@ -13,6 +13,11 @@ def test_any_text_comes_back(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
+@given(st.text(st.characters(max_codepoint=127)) | st.text("aZ9 '<|think>\n\r\t.$s"))
+def test_the_short_way_for_ascii_gives_the_library_s_ids(text: str) -> None:
+    assert TOKENIZER.encode(text) == TOKENIZER._encode(text)
+
+
 @given(st.text(), st.integers(1, 4))
 def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> None:
     """Cut anywhere, the pieces add up to the text and hold no replacement character of their own."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from server.config import ConfigError
 from server.emulator.text_plan import GREEDY, Figures, Plan, draw, plan
 from server.emulator.text_prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem
 from server.emulator.text_trace import Writer, answer_paragraphs, boxed
@@ -132,6 +133,7 @@ class TextModel:
         if answer is None:
             if self.style == "s1" and not asked.opened:
                 yield encode(f"{S1_THINK}\n")
+            right = fate.right
             done = len(encode(asked.thinking)) if asked.thinking else 0
             thought = 0
             for chunk in self._thinking(asked.problem, sample, fate):
@@ -139,11 +141,10 @@ class TextModel:
                 thought += len(chunk)
                 if budget is not None and thought > budget:
                     yield part[: max(0, len(part) - (thought - budget))]
-                    thought = budget
+                    right = fate.right_after(budget)
                     break
                 if part:
                     yield part
-            right = fate.right_after(max(thought, done))
             yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else "</think>\n\n")
             answer = ""
         else:
@@ -245,5 +246,5 @@ def read_recorded(path: Path, tokenizer: Tokenizer) -> dict[str, list[int]]:
         try:
             recorded[as_problem(row).problem] = row.get("ids") or tokenizer.encode(row["text"])
         except KeyError as missing:
-            raise ValueError(f"{path}:{number}: lacks {missing}") from missing
+            raise ConfigError(f"{path}:{number}: lacks {missing}") from missing
     return recorded

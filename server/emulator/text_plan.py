@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
+from server.config import ConfigError
 from server.emulator.text_prompt import Problem
 
 NORMAL = NormalDist()
@@ -20,7 +21,9 @@ GREEDY = "greedy"
 LEVELS = (0.086, 0.180, 0.210, 0.256, 0.268)  # MATH-500's problems by level
 # Any would do; with this one of 24 the 500 problems of MATH-500 come nearest the published accuracies and curve.
 SALT = 1
-LATEST_FIND = 0.95  # of its thinking: the answer is there before it stops
+LEVEL_KEYS = {"accuracy", "length_mu", "length_sigma"}
+LATEST_FIND = 0.95  # of its thinking: the answer is there before it stops,
+LAST_WORDS = 80  # and before its last paragraphs, which end no more than so many tokens from the plan
 LONGEST_THINKING = 32_000  # tokens; A7w of the measured sets: 99.8 % end within 32k
 
 
@@ -72,12 +75,17 @@ class Figures:
     def of(cls, preset: Mapping[str, Any]) -> "Figures":
         """The figures of a preset; keys this version does not know are an error of the file."""
         text = dict(preset.get("text") or {})
-        for key in ("accuracy", "length_mu", "length_sigma"):
-            if isinstance(text.get(key), Mapping):
-                text[key] = tuple(text[key][level] for level in sorted(text[key]))
+        name = preset.get("id", "model")
         unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
-            raise ValueError(f"unknown key in text: {', '.join(sorted(unknown))}")
+            raise ConfigError(f"{name}: text: unknown key {', '.join(sorted(unknown))}")
+        for key in LEVEL_KEYS & set(text):
+            levels = text[key]
+            if not isinstance(levels, Mapping) or sorted(levels) != [1, 2, 3, 4, 5]:
+                raise ConfigError(f"{name}: text: {key}: wants a value for each level 1 to 5")
+            text[key] = tuple(float(levels[level]) for level in sorted(levels))
+        if not all(0 < share < 1 for share in text.get("accuracy", ())):
+            raise ConfigError(f"{name}: text: accuracy: wants shares between 0 and 1")
         return cls(**text)
 
 
@@ -147,13 +155,14 @@ def _found_at(figures: Figures, thinking: int, z: float) -> float:
     rank = NORMAL.cdf(0.6 * (math.log(max(thinking, 1)) - middle) / width + 0.8 * z)
     # The curve counts all outputs, this one is among those that end up right.
     share = rank * _over_levels(figures.accuracy)
+    latest = max(0.0, LATEST_FIND * thinking - LAST_WORDS)
     below = (0.0, 0.0)
     for budget, reached in sorted(figures.forced.items()):
         if share <= reached:
             part = (share - below[1]) / (reached - below[1])
-            return min(below[0] + part * (budget - below[0]), LATEST_FIND * thinking)
+            return min(below[0] + part * (budget - below[0]), latest)
         below = (float(budget), reached)
-    return LATEST_FIND * thinking
+    return latest
 
 
 def _over_levels(values: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ project's own text; any other tokenizer.json will do (`--tokenizer`). Knows noth
 """
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,19 @@ SPECIAL = (
 # ... and ids of their own that stay in the text, as in R1's tokenizer.
 MARKS = ("<think>", "</think>")
 PLAIN = re.compile(rb" ?[A-Za-z]+")
+# Qwen2's way of cutting: contractions, words with one leading sign, single digits, runs of signs, line ends, spaces.
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# The same for text that is ASCII, in the standard library's words.
+ASCII_SPLIT = re.compile(
+    SPLIT.replace(r"\p{L}", "A-Za-z")
+    .replace("]?A-Za-z+", "]?[A-Za-z]+")
+    .replace(r"|\p{N}|", "|[0-9]|")
+    .replace(r"\p{N}", "0-9"),
+    re.ASCII,
+)
+KEPT_WORDS = (
+    1 << 16
+)  # pieces remembered with their ids: words come again, and looking up is five times as fast
 R1_BEGIN, R1_END, R1_USER, R1_ASSISTANT = SPECIAL[3:]
 QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -41,6 +55,8 @@ class Tokenizer:
         self.special_ids = {token.content: number for number, token in added.items()}
         self.hidden_ids = frozenset(number for number, token in added.items() if token.special)
         self._pieces: dict[int, bytes] = {}
+        split = json.loads(path.read_bytes())["pre_tokenizer"].get("pretokenizers", [{}])[0].get("pattern")
+        self._words: dict[str, list[int]] | None = {} if split == {"Regex": SPLIT} else None
         # Ids whose text is plain: what the modes without meaning are made of.
         self.plain_ids = [i for i in range(self.vocab_size) if PLAIN.fullmatch(self.piece(i))]
 
@@ -49,7 +65,24 @@ class Tokenizer:
         return self.special_ids.get(special)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; special tokens written out become their ids. Nothing is added."""
+        """The ids of a text; special tokens written out become their ids. Nothing is added.
+
+        Plain ASCII takes a short way of the same result: its pieces are looked up, the library sees only new ones.
+        """
+        if self._words is None or not text.isascii() or "<|" in text or "think>" in text:
+            return self._encode(text)
+        ids: list[int] = []
+        words = self._words
+        for word in ASCII_SPLIT.findall(text):
+            known = words.get(word)
+            if known is None:
+                known = self._encode(word)
+                if len(words) < KEPT_WORDS:
+                    words[word] = known
+            ids += known
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
 

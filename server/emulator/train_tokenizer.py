@@ -15,12 +15,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Library
 
 from server.emulator.text_phrases import phrase_book, write
-from server.emulator.tokenizer import MARKS, SPECIAL, VOCABULARY
+from server.emulator.tokenizer import MARKS, SPECIAL, SPLIT, VOCABULARY
 
 WORDS = Path(__file__).with_name("words.txt")
 VOCABULARY_SIZE = 8192
-# Qwen2's way of cutting: contractions, words with one leading sign, single digits, runs of signs, line ends, spaces.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 ATOMS = (
     *"xyzabckmnpqrst",
     "AB",
@@ -171,8 +169,9 @@ def main() -> None:
         "out", nargs="?", type=Path, default=VOCABULARY, help="where to write (default: the committed file)"
     )
     args = parser.parse_args()
-    args.out.write_text(train(), encoding="utf-8")
-    print(json.dumps({"vocabulary": str(args.out), "size": VOCABULARY_SIZE}))
+    text = train()
+    args.out.write_text(text, encoding="utf-8")
+    print(json.dumps({"vocabulary": str(args.out), "merges": len(json.loads(text)["model"]["merges"])}))
 
 
 if __name__ == "__main__":
