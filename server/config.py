@@ -305,14 +305,17 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     return _check(Serving(**values), str(path))
 
 
+SHORT = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
+
+
 def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
     """VLLM options given on the command line (`--api-key X`, `--no-async-scheduling`), as configuration keys."""
     found: dict[str, Any] = {}
     key: str | None = None
     for argument in arguments:
-        if argument.startswith("--"):
-            key, equals, value = argument[2:].partition("=")
-            key = key.replace("_", "-")
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--") or name in SHORT:
+            key = SHORT.get(name) or name[2:].replace("_", "-")
             found[key] = value if equals else True
         elif key is None:
             raise ConfigError(f"unexpected argument {argument!r}")

@@ -160,7 +160,7 @@ class Answer:
         if not self.ask.include_usage:
             return DONE
         usage = {key: value for key, value in self.usage().items() if value is not None}
-        metrics = self.timings()
+        metrics = _without_nulls(self.timings() or {})
         extra = b',"metrics":' + encode(metrics) if metrics else b""
         return b'%b],"usage":%b%b%b}\n\n%b' % (self._head, encode(usage), self._fingerprint, extra, DONE)
 
@@ -169,10 +169,9 @@ class Answer:
     def usage(self) -> dict[str, Any]:
         """Final usage; what was not asked for is null."""
         completion = sum(choice.seen for choice in self.choices)
-        cached = {
-            "cached_tokens": sum(max(c.stream.cached, 0) for c in self.choices),
-            "created_cache_tokens": 0,
-        }
+        cached = {"cached_tokens": sum(max(c.stream.cached, 0) for c in self.choices)}
+        if self.ask.chat:
+            cached["created_cache_tokens"] = 0
         parsed = self.dialect.reasoning_parser and self.dialect.usage_details and self.ask.chat
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -247,6 +246,12 @@ class Answer:
         return encode(
             {"text_offset": [0] * len(texts), "token_logprobs": zeros, "tokens": texts, "top_logprobs": tops}
         )
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """As streams write objects: what is null is left out."""
+    kept = {key: value for key, value in values.items() if value is not None}
+    return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def error_event(message: str, type_: str, code: int) -> bytes:

@@ -141,8 +141,8 @@ def _speculation(stream: Stream, width: int, *, detailed: bool) -> dict[str, Any
         "num_draft_tokens": drafted,
         "num_spec_tokens": width,
     }
-    if detailed:
-        found |= {"per_step_accepted": list(stream.accepted), "per_step_drafted": list(stream.drafted)}
+    found["per_step_accepted"] = list(stream.accepted) if detailed else None
+    found["per_step_drafted"] = list(stream.drafted) if detailed else None
     return found
 
 

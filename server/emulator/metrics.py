@@ -19,6 +19,7 @@ from prometheus_client import (
     CollectorRegistry,
     generate_latest,
 )
+from prometheus_client.utils import floatToGoString
 
 TTFT = (
     0.001,
@@ -122,9 +123,7 @@ def decades(limit: int) -> tuple[float, ...]:
 
 
 def _number(value: float) -> str:
-    if value == float("inf"):
-        return "+Inf"
-    return f"{value:.17g}" if value != int(value) or abs(value) > 1e15 else f"{value:.1f}"
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]  # prometheus_client's own
 
 
 def _labels(labels: Mapping[str, str]) -> str:
@@ -303,6 +302,17 @@ TOKEN_HISTOGRAMS = (
     ("request_prefill_kv_computed_tokens", "Prompt tokens computed, cached ones left out."),
 )
 NOT_IN_026 = {"prompt_tokens_cached_by_source_total", "request_num_preemptions"}
+NOT_IN_026_CACHE = {
+    *(
+        "prefix_cache_retention_interval",
+        "enable_mamba_shared_prefix_checkpoint",
+        "use_replayssm",
+        "replayssm_buffer_len",
+    ),
+    *("use_kda_recoverssm", "effective_attention_block_size", "hash_block_size", "kv_cache_layout"),
+    *("cache_hit_alignment_tokens", "swa_bounded_replay"),
+}
+OLD_CACHE = {"calculate_kv_scales": "False", "user_specified_mamba_block_size": "False"}
 V0_NAMES = {
     "kv_cache_usage_perc": "gpu_cache_usage_perc",
     "inter_token_latency_seconds": "time_per_output_token_seconds",
@@ -334,7 +344,7 @@ V0_KEPT = {
         "request_max_num_generation_tokens",
         "request_params_max_tokens",
     ),
-    *("cache_config_info", "spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total"),
+    *("spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total"),
 }
 
 
@@ -446,7 +456,12 @@ class Catalogue:
 
     def describe_cache(self, labels: dict[str, str]) -> None:
         """`cache_config_info`: all in labels."""
-        family = self._add("cache_config_info", "gauge", "The KV cache's configuration.", tuple(labels))
+        if self._old:
+            labels = {k: v for k, v in labels.items() if k not in NOT_IN_026_CACHE} | OLD_CACHE
+        labels = {"model_name": self._model} | labels if self._v0 else {"engine": "0"} | labels
+        family = self._other(
+            "vllm:cache_config_info", "gauge", "The KV cache's configuration.", tuple(labels)
+        )
         family.child(*labels.values())[0] = 1.0
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
