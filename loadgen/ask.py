@@ -27,6 +27,8 @@ class Answer:
     status: int | None
     body: bytes = b""
     error: str = ""
+    date: str | None = None
+    """The `Date` header."""
 
     def json(self) -> Any:
         """The body as JSON where the status is 200, else None."""
@@ -102,7 +104,7 @@ class Asker:
     def _ask(self, request: urllib.request.Request, timeout_s: float) -> Answer:
         try:
             with self._open(request, timeout=timeout_s) as response:
-                return Answer(response.status, response.read())
+                return Answer(response.status, response.read(), date=response.headers["Date"])
         except urllib.error.HTTPError as error:
             with error:
                 return Answer(error.code, error.read(4096))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
-from loadgen.values import Parser
+from loadgen.values import Parser, count
 
 USAGE, SUSPECT, INVALID = 2, 3, 4
 """Exit codes: an operator's mistake; with `--strict`, a run that doubts or rejects itself."""
@@ -73,8 +73,44 @@ def sweep(argv: Sequence[str]) -> int:
     return sweeping.main(parser.parse_args(argv))
 
 
+def doctor(argv: Sequence[str]) -> int:
+    """What would spoil a run."""
+    parser = _parser(
+        "doctor",
+        description="Tell before a run what will spoil it.",
+        usage="python -m loadgen doctor [URL] [options]",
+    )
+    parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
+    add_run_arguments(parser)
+    args = parser.parse_args(argv)
+    options = from_args(args)
+    if args.url:
+        options = dataclasses.replace(options, target=args.url)
+    from loadgen import doctor as examining  # noqa: PLC0415  as above
+
+    return examining.main(options)
+
+
+def calibrate(argv: Sequence[str]) -> int:
+    """What this machine's client can carry."""
+    parser = _parser(
+        "calibrate",
+        description="Find what this machine's client can carry, and keep it for the verdict of later runs.",
+    )
+    parser.add_argument("--most", type=count, default=2048, metavar="STREAMS", help="stop there [2048]")
+    args = parser.parse_args(argv)
+    from loadgen import calibrate as calibrating  # noqa: PLC0415  as above
+
+    return calibrating.main(args.most)
+
+
 def _exit_code(options: RunOptions, verdict: str | None) -> int:
     return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
 
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {"run": run, "sweep": sweep}
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "sweep": sweep,
+    "doctor": doctor,
+    "calibrate": calibrate,
+}
