@@ -185,6 +185,14 @@ def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[Problem]) 
     assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
 
 
+def test_an_answer_that_was_cut_goes_on(problems: list[Problem]) -> None:
+    """A raw prompt that holds the thinking and half the answer gets the other half."""
+    model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
+    whole = continued(model, raw_prompt(problem))
+    half = whole[: whole.index("</think>") + 60]
+    assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
+
+
 def test_a_native_budget_ends_the_thinking(problems: list[Problem]) -> None:
     """With a reasoning parser `thinking_token_budget` stops it there; without one the field does nothing."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]

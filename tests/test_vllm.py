@@ -219,9 +219,13 @@ def both(
     recorded = folder / "recorded.jsonl"
     rows = zip(questions, real.answers, strict=True)
     recorded.write_text("".join(json.dumps({"problem": q, "ids": answer.ids}) + "\n" for q, answer in rows))
+    # transformers 5 cuts text as the model's family does, whatever tokenizer.json says: give the emulator what vLLM uses.
+    script = "import sys, transformers as t; t.AutoTokenizer.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+    used = [str(vllm.with_name("python")), "-c", script, str(memo), str(folder / "tokenizer.json")]
+    subprocess.run(used, check=True, env={**os.environ, **OFFLINE}, capture_output=True)
     port = free_port()
     command = [sys.executable, "-m", "server", "emulate", "tp1", "--model", str(HERE / "memo-20m.yaml"), "--text",
-               str(recorded), "--port", str(port), "--speed", "4", *options, "--tokenizer", str(memo)]  # fmt: skip
+               str(recorded), "--port", str(port), "--speed", "4", *options, "--tokenizer", str(folder)]  # fmt: skip
     with serving(command, port, folder / "emulator.log", {}):
         emulated = use(port, questions)
     return real, emulated

@@ -22,7 +22,7 @@ from server.emulator.text_wrong import wrong_answers
 from server.emulator.tokenizer import R1_END, Tokenizer
 
 LOOP_SLIPS = 0.08  # of a loop's paragraphs: it brings lookup to the measured 4 tokens a step instead of 4.6
-CLOSING_TOKENS = 30  # the thinking's last paragraph
+CLOSING_TOKENS = 30  # the last paragraph of the thinking, or the box
 KEPT_REPLIES = 2048  # a whole MATH500 run, some seeds of it: about 100 MB at most
 MODES = ("trace", "loop", "random")
 Chunks = Iterator[list[int]]
@@ -158,7 +158,7 @@ class TextModel:
         stop = fate.thinking_tokens if fate.loop_from is None else fate.loop_from
         chunk = self.tokenizer.encode(writer.opening())
         written = 0
-        while written + len(chunk) < stop - CLOSING_TOKENS:
+        while written + len(chunk) / 2 < stop - CLOSING_TOKENS:
             written += len(chunk)
             yield chunk
             chunk = self.tokenizer.encode(writer.paragraph())
@@ -183,23 +183,29 @@ class TextModel:
 
     def _answer(self, problem: Problem, sample: str, begun: str, fate: Plan, right: bool) -> Chunks:
         """What follows the thinking, or what the prompt has begun of it."""
+        begun = begun.lstrip("\n")
         answer = problem.answer if right else self._wrong(problem, sample)
         encode = self.tokenizer.encode
+        whole = list(self._explained(problem, answer, sample, fate))
+        text = self.tokenizer.decode(itertools.chain.from_iterable(whole)) if begun else ""
         if begun.rfind("\\boxed{") > begun.rfind("}"):
             yield encode(f"{answer}}}" + ("\n\\]" if begun.rfind("\\[") > begun.rfind("\\]") else ""))
-        elif begun.strip():
-            yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
+        elif text.startswith(begun):  # an answer that was cut short goes on; mostly nothing was begun
+            yield from [encode(text[len(begun) :])] if begun else whole
         else:
-            writer = self._writer(problem, answer, f"{sample}/answer")
-            written = 0
-            for paragraph in answer_paragraphs(writer):
-                if written >= fate.answer_tokens - 60:
-                    break
-                chunk = encode(paragraph)
-                written += len(chunk)
-                yield chunk
-            yield encode(boxed(answer))
+            yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
         yield [self.eos_id]
+
+    def _explained(self, problem: Problem, answer: str, sample: str, fate: Plan) -> Chunks:
+        """The answer's part: steps, as long as planned, and the box."""
+        written = 0
+        for paragraph in answer_paragraphs(self._writer(problem, answer, f"{sample}/answer")):
+            if written >= fate.answer_tokens - CLOSING_TOKENS:
+                break
+            chunk = self.tokenizer.encode(paragraph)
+            written += len(chunk)
+            yield chunk
+        yield self.tokenizer.encode(boxed(answer))
 
     def _wrong(self, problem: Problem, sample: str) -> str:
         """The wrong answer of this sample: the likelier ones more often, so that wrong samples disagree."""
