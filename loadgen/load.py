@@ -14,7 +14,6 @@ from typing import Any
 
 import uvloop
 
-from loadgen import metrics
 from loadgen.exchange import Request
 from loadgen.health import Report
 from loadgen.journal import DiskFullError
@@ -69,18 +68,11 @@ class Load:
         self.interrupts = 0
 
     async def carry_out(self) -> Seen:
-        """Serve metrics around the run."""
-        options = self.plan.options
-        exporter = metrics.serve(self.metrics, options.metrics_host, options.metrics_port)
-        self.progress.say(exporter if isinstance(exporter, str) else exporter.url)
+        """All phases, on one progress view."""
         self.metrics.begin(self.run, self.plan.planned, self.run.load.get("rate"))
         self.brake.on_interrupt(self._interrupted)
-        try:
-            with self.progress:
-                return await self._phases()
-        finally:
-            if not isinstance(exporter, str):
-                exporter.close()
+        with self.progress:
+            return await self._phases()
 
     async def _phases(self) -> Seen:
         seen = Seen()

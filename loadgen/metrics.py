@@ -11,17 +11,20 @@ Does not know: files, percentiles, verdict rules.
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from loadgen.record import Record, RunInfo
 from loadgen.values import UsageError
 
 PORT = 9464
+LINGER_S = 2.5
+"""A little more than two scrapes of prometheus/prometheus.yml: the first may have begun before the end."""
 TTFT_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
 )  # fmt: skip
@@ -133,6 +136,20 @@ class Metrics:
             emulated=str(run.emulated).lower(),
         ).set(1)
         self.cell.labels(cell=run.run_id).set(1)
+        for budget in map(
+            str, run.budgets
+        ):  # a counter that starts above 0 hides its first growth from rate()
+            self.requests.labels(outcome="ok", budget=budget)
+            for family in (
+                self.completion,
+                self.prompt,
+                self.good,
+                self.ttft,
+                self.tpot,
+                self.e2e,
+                self.e2e_due,
+            ):
+                family.labels(budget=budget)
         self.started.set(run.clock["wall_s"])
         self.planned.set(float("nan") if planned is None else planned)
         self.rate_asked.set(float("nan") if rate is None else rate)
@@ -207,15 +224,61 @@ class Exporter:
         """Raises OSError where the port is taken."""
         self._server: WSGIServer
         self._thread: threading.Thread
+        self._scrapes = _Scrapes()
+        metrics.registry.register(self._scrapes)
         self._server, self._thread = start_http_server(port, host, metrics.registry)
         self.port = int(self._server.server_port)
         self.url = f"metrics: http://{host}:{self.port}/metrics"
+
+    def linger(self) -> None:
+        """Where somebody scrapes, wait for the scrape that sees the last counts and the verdict."""
+        seen = self._scrapes.count
+        if seen:
+            wait_until(lambda: self._scrapes.count > seen, LINGER_S)
 
     def close(self) -> None:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Scrapes:
+    """Counts scrapes: a collector with nothing to say."""
+
+    count = 0
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> list[Metric]:
+        self.count += 1
+        return []
+
+
+def wait_until(done: Callable[[], bool], patience_s: float) -> None:
+    """Poll until done, or patience ends; then the answer on its way has 50 ms to go out."""
+    deadline_s = time.monotonic() + patience_s
+    while not done() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    time.sleep(0.05)
+
+
+@contextmanager
+def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
+    """Serve while the block lasts, and until its end was scraped; yields where, or why not.
+
+    Raises UsageError where a port that was asked for is taken.
+    """
+    exporter = serve(metrics, host, port)
+    if isinstance(exporter, str):
+        yield exporter
+        return
+    try:
+        yield exporter.url
+        exporter.linger()
+    finally:
+        exporter.close()
 
 
 def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:

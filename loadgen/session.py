@@ -16,7 +16,7 @@ from loadgen import calibrate, onepass_files, summary
 from loadgen.health import merge
 from loadgen.load import Seen, load
 from loadgen.measure import Clock
-from loadgen.metrics import Metrics
+from loadgen.metrics import Metrics, serving
 from loadgen.onepass import Detokenizer
 from loadgen.options import RunOptions
 from loadgen.prepare import Prepared, prepare
@@ -35,6 +35,16 @@ def execute(options: RunOptions) -> RunInfo:
     if options.dry_run:
         say(dry(plan))
         return run
+    live = Metrics()
+    with serving(live, options.metrics_host, options.metrics_port) as where:
+        if options.progress != "none":
+            say(where)
+        carry_out(plan, run, live)
+    return run
+
+
+def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
+    """Make the folder, load the server, judge the run."""
     folder = make_folder(plan)
     clock = clock_now(plan)
     now = {"wall_s": time.time(), "perf_s": time.perf_counter()}
@@ -44,15 +54,9 @@ def execute(options: RunOptions) -> RunInfo:
     else:
         run.segments.append({"offset_s": plan.before.offset_s, **now})
     write_run(folder, run)
-    live = Metrics()
     seen = load(plan, folder, run, clock, live)
-    try:
-        finish(plan, folder, run, seen)
-    except OSError as error:
-        run.verdict = "INVALID"
-        run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
-        say(run.reasons[0])
-    return run
+    finish(plan, folder, run, seen)
+    live.end(run.verdict or "INVALID")
 
 
 def folder_of(options: RunOptions, run_id: str) -> Path:

@@ -1,0 +1,232 @@
+"""A real Prometheus over real runs: every query has data, client and server agree, and what spoils a run raises its alert."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.record import read_run
+from tests.dashboards import FILES, FOLDER, ask, filled, queries
+from tests.emulated import ROOT, emulated
+from tests.prometheus import Prometheus, free_port, needs_prometheus, prometheus, until
+from tests.test_session import records
+
+pytestmark = needs_prometheus
+
+MODEL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
+TTFT_BUCKETS = (0, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+
+@contextmanager
+def generator(port: int, target: str, out: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """`python -m loadgen` while the block lasts, its metrics on `port`."""
+    command = [sys.executable, "-m", "loadgen", "--target", target, "--dataset", "sample", "--out", str(out)]
+    with subprocess.Popen(
+        [*command, "--metrics-port", str(port), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def announced(target: str, config: str) -> list[dict[str, Any]]:
+    """What a launcher writes of an emulated server."""
+    address = target.removeprefix("http://").removesuffix("/v1")
+    tp, _, speculation = config.removeprefix("tp").partition("-")
+    who = {"config": config, "model": MODEL, "tp": tp, "speculation": speculation or "none", "run": "none"}
+    gpu = {**who, "job": "gpu", "__metrics_path__": "/dcgm/metrics"}
+    return [{"targets": [address], "labels": {**who, "job": "server"}}, {"targets": [address], "labels": gpu}]
+
+
+def client(port: int) -> dict[str, Any]:
+    """The generator's own target."""
+    return {"targets": [f"127.0.0.1:{port}"], "labels": {"job": "loadgen"}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What two runs at once left in Prometheus."""
+
+    server: Prometheus
+    start_s: float
+    end_s: float
+    folders: dict[str, Path]
+
+    @property
+    def middle_s(self) -> float:
+        """Halfway."""
+        return (self.start_s + self.end_s) / 2
+
+    def board_query(self, board: str, panel: str, letter: str) -> str:
+        """One of a panel's queries, over the middle of the runs."""
+        where = f"{board} › {panel} › {letter}"
+        (expr,) = (query.expr for query in queries(FOLDER / f"{board}.json") if query.where == where)
+        return expr
+
+
+LOADS = {
+    "tp1": ("--rate", "2", "--arrival", "constant", "--requests", "48"),
+    "tp2-ngram": ("--concurrency", "5", "--requests", "50"),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """An open loop on one configuration beside a closed loop on another, in real time."""
+    folder = tmp_path_factory.mktemp("live")
+    with ExitStack() as stack:
+        server = stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus")))
+        targets = {
+            config: stack.enter_context(emulated(config, model="r1-distill-qwen-14b")) for config in LOADS
+        }
+        start_s, running = time.time(), []
+        for config, load in LOADS.items():
+            port = free_port()
+            server.aim(config, [*announced(targets[config], config), client(port)])
+            options = ("--budgets", "256,512", "--slo", "ttft=0.5,e2e=30", *load)
+            running.append(stack.enter_context(generator(port, targets[config], folder / config, *options)))
+        assert until(lambda: all(process.poll() is not None for process in running), 90)
+        yield Seen(server, start_s, time.time(), {config: folder / config for config in LOADS})
+
+
+@pytest.mark.parametrize("board", FILES, ids=lambda path: path.stem)
+def test_every_query_has_data_during_a_run(seen: Seen, board: Path) -> None:
+    """Panels, variables and annotations: some number, not only NaN, each within a second; a failure names its panel."""
+    answers = [ask(seen.server, query, seen.start_s, seen.end_s) for query in queries(board)]
+    assert [fault for fault in (answer.fault() for answer in answers) if fault] == []
+
+
+def by_config(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    return {row["metric"]["config"]: [float(value) for _, value in row["values"]] for row in rows}
+
+
+def test_client_and_server_count_the_same_tokens(seen: Seen) -> None:
+    """The Run dashboard's two lines, over the second half of the runs while both last, are within 2 % of each other."""
+    ours, theirs = (
+        by_config(seen.server.range(filled(expr, range_s=60), seen.middle_s, seen.end_s - 8))
+        for expr in (seen.board_query("run", "Output tokens: client and server", letter) for letter in "AB")
+    )
+    assert set(ours) == set(theirs) == set(LOADS)
+    for config, values in ours.items():
+        assert len(values) == len(theirs[config]) >= 4
+        assert sum(values) == pytest.approx(sum(theirs[config]), rel=0.02), config
+
+
+def test_client_and_server_agree_on_the_first_token(seen: Seen) -> None:
+    """The median TTFT over the whole run, by the Run dashboard's two panels, is in the same or the next bucket."""
+    buckets = []
+    for panel in ("TTFT, client", "TTFT, server"):
+        expr = seen.board_query("run", panel, "A")
+        whole = filled(expr.replace("$__rate_interval", f"{seen.end_s - seen.start_s:.0f}s"), range_s=60)
+        medians = by_config(seen.server.range(whole, seen.end_s - 4, seen.end_s - 4))
+        buckets.append({config: bucket(values[0]) for config, values in medians.items()})
+    assert set(buckets[0]) == set(buckets[1]) == set(LOADS)
+    for config in LOADS:
+        assert abs(buckets[0][config] - buckets[1][config]) <= 1, config
+
+
+def bucket(value: float) -> int:
+    """Which of vLLM's buckets a value is in."""
+    return sum(bound < value for bound in TTFT_BUCKETS)
+
+
+def test_the_comparison_is_that_of_the_records(seen: Seen) -> None:
+    """Requests and tokens of each configuration and budget on the Compare dashboard are those in records.jsonl."""
+    range_s = seen.end_s - seen.start_s
+    for letter, count in (("A", len), ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows))):
+        expr = seen.board_query("compare", "Each budget, each configuration", letter)
+        for row in seen.server.instant(filled(expr, range_s=range_s), seen.end_s):
+            labels = row["metric"]
+            rows = [r for r in records(seen.folders[labels["config"]]) if str(r.budget) == labels["budget"]]
+            assert float(row["value"][1]) == pytest.approx(count(rows), rel=0.001), labels
+
+
+def test_the_end_of_a_run_is_scraped(seen: Seen) -> None:
+    """The last scrape holds the verdict of run.json, the time of the end and every request: the generator waits for it."""
+    span = {"start_s": seen.start_s, "end_s": seen.end_s}
+    verdicts = seen.server.range(
+        "(loadgen_verdict == 1) * on (instance) group_left (config) loadgen_run_info", **span
+    )
+    last = {row["metric"]["config"]: row for row in sorted(verdicts, key=lambda row: row["values"][-1][0])}
+    for config, folder in seen.folders.items():
+        run = read_run(folder)
+        assert last[config]["metric"]["verdict"] == run.verdict
+        assert run.clock["wall_s"] + (run.duration_s or 0) == pytest.approx(ended_s(seen, config), abs=3)
+
+
+def ended_s(seen: Seen, config: str) -> float:
+    expr = f'loadgen_run_ended_timestamp_seconds * on (instance) group_left (config) loadgen_run_info{{config="{config}"}}'
+    (row,) = seen.server.range(expr, seen.start_s, seen.end_s)
+    return float(row["values"][-1][1])
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus whose alerts fire after one second, else as committed."""
+    with prometheus(tmp_path_factory.mktemp("alerts"), quick_alerts=True) as server:
+        yield server
+
+
+def fires(server: Prometheus, alert: str, patience_s: float = 25) -> bool:
+    return until(lambda: alert in server.firing(), patience_s)
+
+
+def test_a_killed_server_is_reported(watch: Prometheus) -> None:
+    """TargetDown, for the server and its GPU."""
+    with emulated("tp1") as target:
+        watch.aim("killed", announced(target, "tp1"))
+        assert until(lambda: watch.instant('up{job="server"} == 1'), 15)
+        assert "TargetDown" not in watch.firing()
+    assert fires(watch, "TargetDown")
+    watch.aim("killed", [])
+    assert until(lambda: "TargetDown" not in watch.firing(), 15)
+
+
+def test_a_full_cache_is_reported(watch: Prometheus, tmp_path: Path) -> None:
+    """KVCacheFull, on a server with room for two requests where eight want in."""
+    port = free_port()
+    with emulated("tp1", "--num-gpu-blocks-override", "160", "--max-model-len", "2048") as target:
+        watch.aim("full", [*announced(target, "tp1"), client(port)])
+        load = ("--budgets", "1024", "--concurrency", "8")
+        with generator(port, target, tmp_path / "run", *load):
+            assert fires(watch, "KVCacheFull")
+    watch.aim("full", [])
+
+
+def test_a_stalled_client_is_reported(watch: Prometheus, tmp_path: Path) -> None:
+    """ClientStalled while its process is stopped; ClientLag when it goes on, for its loop was late."""
+    port = free_port()
+    with emulated("tp1") as target:
+        watch.aim("stalled", [*announced(target, "tp1"), client(port)])
+        with generator(port, target, tmp_path / "run", "--budgets", "1024", "--concurrency", "4") as process:
+            assert until(lambda: watch.instant("loadgen_requests_in_flight > 0"), 20)
+            process.send_signal(signal.SIGSTOP)
+            try:
+                assert fires(watch, "ClientStalled")
+            finally:
+                process.send_signal(signal.SIGCONT)
+            assert fires(watch, "ClientLag")
+    watch.aim("stalled", [])
+
+
+def test_failing_requests_are_reported(watch: Prometheus, tmp_path: Path) -> None:
+    """ErrorRate, where every third request fails."""
+    port = free_port()
+    with emulated("tp1", "--fault", "error=0.3") as target:
+        watch.aim("failing", [*announced(target, "tp1"), client(port)])
+        with generator(port, target, tmp_path / "run", "--budgets", "256", "--rate", "8"):
+            assert fires(watch, "ErrorRate")
+    watch.aim("failing", [])
