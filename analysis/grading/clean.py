@@ -34,7 +34,7 @@ _COMMANDS = {
     "infin": "infty", "varnothing": "emptyset", "backslash": "setminus", "smallsetminus": "setminus",
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")",
     "arctg": "arctan", "tg": "tan", "ctg": "cot", "varphi": "phi", "varepsilon": "epsilon", "imath": "i",
-    "land": "wedge", "lor": "vee", "dotsc": "ldots", "dots": "ldots", "cdots": "ldots",
+    "bigcup": "cup", "bigcap": "cap", "mathdollar": "$", "textdollar": "$", "land": "wedge", "lor": "vee", "dotsc": "ldots", "dots": "ldots", "cdots": "ldots",
 }  # fmt: skip
 _DROPPED = (
     "left", "right", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "big", "Big", "bigg", "Bigg",
@@ -78,6 +78,8 @@ def unwrapped(text: str) -> str:
     r"""Without what delimits a formula: `$…$`, `\(…\)`, `**…**`, an inner `\boxed`, a sentence's words and full stop."""
     text = re.sub(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}", r"\1", text)
     text = re.sub(r"^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
+    text = text.replace("...", r"\ldots ")
     text = re.sub(
         r"^\*\*(.*)\*\*$|^__(.*)__$|^`(.*)`$", lambda m: next(g for g in m.groups() if g is not None), text
     )
@@ -96,7 +98,7 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])", " ", text)
     text = re.sub(r",\s*\\!\s*", ",", text)
     text = re.sub(r"(?<!\\)\\!", "", text)
-    text = re.sub(r"\s*\{,\}\s*", ",", text)
+    text = re.sub(r"(?<![a-zA-Z])\s*\{,\}\s*", ",", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
     return re.sub(r"\s+", " ", text)
@@ -125,7 +127,7 @@ def plain_commands(text: str) -> str:
 
 def _synonym(match: re.Match[str]) -> str:
     name = _COMMANDS.get(match[1], match[1])
-    if name in "{}":
+    if name in {"{", "}", "$"}:
         return "\\" + name
     return name if not name.isalpha() or name == "i" else f"\\{name} " if name != match[1] else match[0]
 
@@ -135,6 +137,8 @@ def plain_text(text: str) -> str:
     text = re.sub(_STYLE, r"\1", text)
     text = re.sub(_TEXT, _text, text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
+    text = re.sub(r"\\text\{\s*(-?\d[\d.,]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
+    text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
     return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
 
 

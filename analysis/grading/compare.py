@@ -37,7 +37,7 @@ from analysis.grading.words import same_words
 LONGEST = 300
 """Characters of an answer that is worth reading, or four times the reference."""
 _NAME = re.compile(
-    r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
+    r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?[\w,]+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
     r"|(?:\\text\{[^{}]*\}\s*)+|(?:m\s*)?\\angle\s*\w+|[A-Z]{2,4}|\|\s*[A-Z]{1,3}\s*\||\\overline\{\w+\}"
     r"|\(\s*\\?\w+(?:_\w)?\s*(?:,\s*\\?\w+(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
 )
@@ -88,7 +88,8 @@ def _same_listings(gold: Form, answer: Form) -> bool:
 
 def _names(form: Form) -> frozenset[str]:
     """What the equations of a list give values to: `x = 1, y = -2` is not `1, -2`."""
-    return frozenset(squeezed(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
+    names = (squeezed(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
+    return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in names)
 
 
 def _same_assignments(gold: Form, answer: Form) -> bool:
@@ -195,7 +196,7 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
     unit, bare = (one, b.formula) if one is not None else (other, a.formula)
     if unit == PERCENT:
         return _same_percent(a.formula if one is not None else b.formula, bare)
-    if unit == DEGREE and "\\pi" in bare.source and "\\pi" not in (a if one else b).formula.source:
+    if unit == DEGREE and "\\pi" in bare.source:
         return fx.equal(_times((a if one else b).formula, fx.mp(Fraction(1, 180)) * fx.PI), bare)
     return fx.equal(a.formula, b.formula)
 
@@ -314,16 +315,25 @@ def _proportional(a: Formula, b: Formula) -> bool:
 
 
 def _same_solution(a: Formula, b: Formula) -> bool:
-    """Both are linear in one of the variables, and solved for it they are the same function of the others."""
-    return len(a.symbols) > 1 and any(
-        all(_same_root(a, b, symbol, point) for point in fx.sample_points(a.symbols))
-        for symbol in sorted(a.symbols)
-    )
+    """Each is linear in one of the variables, and what solves it for that one solves the other."""
+    return len(a.symbols) > 1 and _solves(a, b) and _solves(b, a)
 
 
-def _same_root(a: Formula, b: Formula, symbol: str, point: fx.Env) -> bool:
-    roots = [_root(one, symbol, point) for one in (a, b)]
-    return roots[0] is not None and roots[1] is not None and fx.close(roots[0], roots[1])
+def _solves(one: Formula, other: Formula) -> bool:
+    for symbol in sorted(one.symbols):
+        points = [(point, _root(one, symbol, point)) for point in fx.sample_points(one.symbols)]
+        if all(root is not None for _, root in points):
+            return all(
+                _vanishes(other, {**point, symbol: root}) for point, root in points if root is not None
+            )
+    return False
+
+
+def _vanishes(one: Formula, point: fx.Env) -> bool:
+    try:
+        return fx.close(fx.add(one.evaluate(point), Fraction(1)), Fraction(1))
+    except UndefinedError:
+        return False
 
 
 def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:

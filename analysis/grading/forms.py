@@ -183,7 +183,7 @@ def read(text: str) -> Form:
 def _read_one_line(text: str) -> Form:
     text = ungrouped(text)
     if len(parts := split(text, re.compile(","))) > 1:
-        return Listing(tuple(_flattened(read(part) for part in parts)))
+        return _listed(tuple(_flattened(read(part) for part in parts)))
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
@@ -195,6 +195,11 @@ def _read_one_line(text: str) -> Form:
             return Combined(how, tuple(read(part) for part in parts))
     bracketed = _bracketed(text)
     return _quantity(text) if bracketed is None else bracketed
+
+
+def _listed(items: "tuple[Form, ...]") -> Form:
+    """Conditions set apart by commas must all hold; values set apart by commas are a list."""
+    return Combined("and", items) if all(isinstance(item, Inequality) for item in items) else Listing(items)
 
 
 def _spelled(text: str) -> str:
@@ -241,7 +246,8 @@ def ungrouped(text: str) -> str:
             out += match[0].replace(",", "")
             at = match.end()
             continue
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(text[at], 0)
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(text[at], 0)
+        depth += {"\\{": 1, "\\}": -1}.get(text[at : at + 2], 0)
         out += text[at]
         at += 1
     return out

@@ -191,7 +191,7 @@ def close(a: Value, b: Value) -> bool:
     x, y = mp(a), mp(b)
     size = max(abs(x), abs(y))
     # 40 of 50 digits at values of ordinary size: a difference of equal surds leaves ~1e-49, never more.
-    return bool(abs(x - y) <= size * _context.mpf(10) ** -35 or (size < _context.mpf(10) ** -40))
+    return bool(abs(x - y) <= size * _context.mpf(10) ** -35 or (size < _context.mpf(10) ** -44))
 
 
 def equal(a: Formula, b: Formula) -> bool:

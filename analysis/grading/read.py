@@ -278,7 +278,7 @@ class _Reader:
         raise UnreadableError(f"{char!r}")
 
     def number(self, match: re.Match[str]) -> Node:
-        r"""A number, also `0.1\overline{6}`."""
+        r"""A number, also `0.1\overline{6}` and `0.333\ldots`."""
         self.at = match.end()
         value = Fraction(match[0] if not match[0].endswith(".") else match[0][:-1])
         if "." in match[0] and (
@@ -287,6 +287,8 @@ class _Reader:
             self.at = tail.end()
             places = len(match[0].partition(".")[2])
             value += Fraction(int(tail[1]), 10**places * (10 ** len(tail[1]) - 1))
+        elif (same := re.search(r"\.\d*?((\d)\2\2+)$", match[0])) and self.take("\\ldots"):
+            value += Fraction(int(same[2]), 9 * 10 ** len(match[0].partition(".")[2]))
         return _constant(value)
 
     def letter(self, name: str) -> Node:

@@ -30,6 +30,7 @@ UNITS: dict[str, tuple[str, Fraction]] = {
     for dimension, names in _TABLE
     for name, factor in (entry.split("=") for entry in names.split())
 }
+_NOUN = re.compile(r"[a-z]{4,}")
 _PLAIN = UNITS.keys() - {"in", "mi", "ml", "ms", "m", "s", "h", "g", "l", "°", "%"}
 r"""Units that count without `\text{}`; `m` or `s` alone would be a variable."""
 _SQUARE = re.compile(r"\b(?:square|sq)\s+(\S+)")
@@ -38,7 +39,8 @@ _TAIL = re.compile(
     r"^(?P<value>.*?)\s*\\text\{(?P<unit>[^{}]*)\}\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL
 )
 _WORDS = re.compile(
-    r"^(?P<value>.*?[\d}\)!])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)\s*(?:\^\s*\{?(?P<power>[23])\}?)?$", re.DOTALL
+    r"^(?P<value>.*?[\d}\)!])(?P<space>\s*)(?P<unit>[A-Za-z][A-Za-z ./]*?)\s*(?:\^\s*\{?(?P<power>[23])\}?)?$",
+    re.DOTALL,
 )
 _NOT_UNITS = {
     "or",
@@ -66,6 +68,7 @@ class Unit:
     factor: Fraction
 
 
+_DIMENSIONS = {dimension for dimension, _ in _TABLE} | {f"length^{power}" for power in (2, 3)}
 DEGREE = Unit("angle", Fraction(1))
 PERCENT = Unit("percent", Fraction(1))
 _DOLLAR = Unit("money", Fraction(1))
@@ -97,6 +100,8 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 def _cut(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | None]:
     words = match["unit"] + (f"^{match['power']}" if match["power"] else "")
     found = unit(words, plain=plain)
+    if plain and found and not match["space"] and found.dimension not in _DIMENSIONS:
+        return text, None
     if found is None or not match["value"].strip():
         return text, None
     value = re.sub(r"\\(?:cdot|times)\s*$", "", match["value"].strip())
@@ -128,11 +133,16 @@ def _part(part: str, *, plain: bool) -> Unit | None:
     name = name.strip()
     power = int(exponent) if exponent.strip("{}").isdigit() else 1
     for candidate in (name, name.removesuffix("s"), name.removesuffix("es")):
-        if candidate in UNITS and (not plain or candidate in _PLAIN):
+        if candidate in UNITS and (not plain or candidate in _PLAIN or (candidate == "in" and power > 1)):
             dimension, factor = UNITS[candidate]
             return Unit(f"{dimension}^{power}" if power > 1 else dimension, factor**power)
     words = name.split()
-    if plain or not 1 <= len(words) <= 3 or not re.fullmatch(r"[a-z' -]+", name) or _NOT_UNITS & set(words):
+    if (
+        (plain and not _NOUN.fullmatch(name))
+        or not 1 <= len(words) <= 3
+        or not re.fullmatch(r"[a-z' -]+", name)
+        or _NOT_UNITS & set(words)
+    ):
         return None
     if words[0] in {"dozen", "hundred", "thousand", "million", "billion"}:
         rest = _part(" ".join(words[1:]), plain=plain)

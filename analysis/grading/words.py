@@ -17,7 +17,7 @@ def plain(text: str) -> str:
     """Words without their wrapping, case, articles and closing punctuation."""
     text = _WRAPPED.sub(r"\1", text).replace("\\ ", " ").replace("-", " ")
     text = re.sub(r"\s+", " ", text.casefold()).strip(" .,;:!?\"'`{}")
-    return re.sub(r"^(?:an?|the)\s+(?=\w{2})", "", text)
+    return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})", "", text)
 
 
 def is_words(text: str) -> bool:
