@@ -55,7 +55,12 @@ def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
         run.segments.append({"offset_s": plan.before.offset_s, **now})
     write_run(folder, run)
     seen = load(plan, folder, run, clock, live)
-    finish(plan, folder, run, seen)
+    try:
+        finish(plan, folder, run, seen)
+    except OSError as error:
+        run.verdict = "INVALID"
+        run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
+        say(run.reasons[0])
     live.end(run.verdict or "INVALID")
 
 

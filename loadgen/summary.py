@@ -86,6 +86,21 @@ class Facts:
     tokens_a_chunk: dict[int, float] = field(default_factory=dict)
     """`seq` → mean, where the server counted tokens at the end only."""
 
+    def add(self, record: Record, slo: dict[str, float]) -> None:
+        """One more measured record."""
+        self.measured.add(record, slo)
+        self.budgets[record.budget].add(record, slo)
+        self.client_faults += (record.error or "").startswith("client:")
+        self.sources[record.token_source or "none"] += 1
+        self.chunks += record.chunks
+        at_the_end = record.token_source == "usage"  # noqa: S105  a source of counts, no secret
+        if at_the_end and record.chunks > 1 and record.completion_tokens:
+            self.tokens_a_chunk[record.seq] = (record.completion_tokens - 1) / (record.chunks - 1)
+        self.cached_tokens += record.cached_tokens or 0
+        self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
+        if record.sent_s is not None and record.end_s is not None:
+            self.spans.append((record.sent_s, record.end_s))
+
 
 def read(folder: Path, slo: dict[str, float]) -> Facts:
     """One pass over a run's records."""
@@ -97,23 +112,8 @@ def read(folder: Path, slo: dict[str, float]) -> Facts:
             facts.derived += 1
             facts.derived_budgets[record.budget].add(record, slo)
         else:
-            _add(facts, record, slo)
+            facts.add(record, slo)
     return facts
-
-
-def _add(facts: Facts, record: Record, slo: dict[str, float]) -> None:
-    facts.measured.add(record, slo)
-    facts.budgets[record.budget].add(record, slo)
-    facts.client_faults += (record.error or "").startswith("client:")
-    facts.sources[record.token_source or "none"] += 1
-    facts.chunks += record.chunks
-    at_the_end = record.token_source == "usage"  # noqa: S105  a source of counts, no secret
-    if at_the_end and record.chunks > 1 and record.completion_tokens:
-        facts.tokens_a_chunk[record.seq] = (record.completion_tokens - 1) / (record.chunks - 1)
-    facts.cached_tokens += record.cached_tokens or 0
-    facts.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
-    if record.sent_s is not None and record.end_s is not None:
-        facts.spans.append((record.sent_s, record.end_s))
 
 
 def token_times(folder: Path, facts: Facts, warmup: int) -> dict[str, Any]:

@@ -32,11 +32,12 @@ def emulated(config: str, *arguments: str, model: str = "r1-distill-qwen-1.5b") 
 
 
 def loadgen(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT
+    *arguments: str, verb: str = "run", env: dict[str, str] | None = None, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m loadgen …` to its end, without metrics."""
+    """`python -m loadgen …` to its end, a run without metrics."""
+    off = ("--metrics-port", "off") if verb == "run" else ()
     return subprocess.run(
-        [sys.executable, "-m", "loadgen", "--metrics-port", "off", *arguments],
+        [sys.executable, "-m", "loadgen", verb, *off, *arguments],
         capture_output=True,
         text=True,
         timeout=240,
