@@ -8,14 +8,17 @@ Does not know: what the values measure.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 LEVELS = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.95
+Z = 1.959963984540054
+"""Of the normal distribution, for 95 %."""
 
 
 @lru_cache(maxsize=256)
@@ -82,7 +85,7 @@ def wilson(successes: int, n: int) -> tuple[float, float] | None:
     """95 % Wilson interval of a share."""
     if n == 0:
         return None
-    z = 1.959963984540054
+    z = Z
     share = successes / n
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -92,28 +95,73 @@ def wilson(successes: int, n: int) -> tuple[float, float] | None:
     )
 
 
-def describe_weighted(counts: Mapping[float, float], unit: float, independent: int) -> dict[str, Any]:
-    """As `describe`, of values that each occur so often; intervals as of `independent` values."""
-    ordered = sorted(counts.items())
-    total = sum(counts.values())
-    if not total:
+Cluster = Sequence[tuple[float, float]]
+"""(value, weight) pairs of one request: its values depend on each other, those of two requests do not."""
+
+LEAST_CLUSTERS = 6
+
+
+def describe_clusters(clusters: Callable[[], Iterable[Cluster]], unit: float) -> dict[str, Any]:
+    """As `describe`, of every value of every request; `clusters` is gone through twice.
+
+    Intervals are Woodruff's: the share of values at or below the percentile varies from request to request; its 95 %
+    interval is read off the pooled values as two ranks.
+    """
+    weights: defaultdict[float, float] = defaultdict(float)
+    for cluster in clusters():
+        for value, weight in cluster:
+            weights[value] += weight
+    if not weights:
         return describe([])
-    cumulated = list(accumulate(weight for _, weight in ordered))
-
-    def at(level: float) -> float:
-        index = bisect_left(cumulated, level * total * (1 - 1e-12))
-        return round(ordered[min(index, len(ordered) - 1)][0] * unit, 9)
-
+    pooled = _Pooled(weights)
+    points = {name: pooled.at(level) for name, level in LEVELS.items()}
+    n, errors = _errors(clusters(), points, pooled.total)
     found: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
     why: dict[str, str] = {}
     for name, level in LEVELS.items():
-        ranks = interval_ranks(independent, level) if independent else None
-        if ranks is None:
+        low, high = level - Z * errors[name], level + Z * errors[name]
+        if n < LEAST_CLUSTERS or low <= 0 or high >= 1:
             found[name] = None
-            why[name] = f"n too small: {independent} of {least_sample(level)}"
+            why[name] = f"n too small: {n} requests"
             continue
-        found[name] = at(level)
-        intervals[name] = [at((ranks[0] - 1) / independent or 1e-12), at(ranks[1] / independent)]
-    found["mean"] = round(math.fsum(value * weight for value, weight in ordered) / total * unit, 9)
-    return found | {"n": round(total), "interval": intervals} | ({"why": why} if why else {})
+        found[name] = round(points[name] * unit, 9)
+        intervals[name] = [round(pooled.at(bound) * unit, 9) for bound in (low, high)]
+    found["mean"] = round(pooled.sum / pooled.total * unit, 9)
+    return found | {"n": round(pooled.total), "interval": intervals} | ({"why": why} if why else {})
+
+
+class _Pooled:
+    """All values in order, with their cumulated weight."""
+
+    def __init__(self, weights: Mapping[float, float]) -> None:
+        ordered = sorted(weights.items())
+        self._values = [value for value, _ in ordered]
+        self._cumulated = list(accumulate(weight for _, weight in ordered))
+        self.total = self._cumulated[-1]
+        self.sum = math.fsum(value * weight for value, weight in ordered)
+
+    def at(self, level: float) -> float:
+        """Nearest rank."""
+        index = bisect_left(self._cumulated, level * self.total * (1 - 1e-12))
+        return self._values[min(index, len(self._values) - 1)]
+
+
+def _errors(
+    clusters: Iterable[Cluster], points: Mapping[str, float], total: float
+) -> tuple[int, dict[str, float]]:
+    """Clusters that hold a value, and the standard error of the share at or below each point, as of a ratio."""
+    n = 0
+    squares = dict.fromkeys(points, 0.0)
+    for cluster in clusters:
+        if not cluster:
+            continue
+        n += 1
+        ordered = sorted(cluster)
+        cumulated = list(accumulate(weight for _, weight in ordered))
+        for name, point in points.items():
+            index = bisect_right(ordered, (point, math.inf))
+            below = cumulated[index - 1] if index else 0.0
+            squares[name] += (below - LEVELS[name] * cumulated[-1]) ** 2
+    spread = n / max(n - 1, 1)
+    return n, {name: math.sqrt(spread * value) / total for name, value in squares.items()}

@@ -17,7 +17,7 @@ from typing import Any
 
 from loadgen.measure import steady_window
 from loadgen.metrics import meets
-from loadgen.quantiles import CONFIDENCE, describe, describe_weighted, wilson
+from loadgen.quantiles import CONFIDENCE, Cluster, describe, describe_clusters, wilson
 from loadgen.record import RECORDS, Chunks, Record, RunInfo, read_chunks, read_records
 
 PER_REQUEST = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "ttft_due_s", "ttfot_s")
@@ -117,24 +117,20 @@ def read(folder: Path, slo: dict[str, float]) -> Facts:
 
 
 def token_times(folder: Path, facts: Facts, warmup: int) -> dict[str, Any]:
-    """`itl_s` (one value a token) and `inter_chunk_s` (one a chunk) over the run, from chunks.bin.
+    """`itl_s` (one value a token) and `inter_chunk_s` (one a chunk) over the run, from chunks.bin."""
 
-    Values of one request depend on each other, so the intervals are as wide as if each request had given one value.
-    """
-    gaps_us: Counter[float] = Counter()
-    tokens_us: defaultdict[float, float] = defaultdict(float)
-    for chunks in frames(folder, warmup):
-        mean = facts.tokens_a_chunk.get(chunks.seq)
-        times_us = chunks.arrival_us
-        for gap_us, counted in zip(map(sub, times_us[1:], times_us), chunks.tokens[1:], strict=True):
-            tokens = mean or counted
-            gaps_us[gap_us] += 1
-            tokens_us[gap_us / tokens] += tokens
-    independent = facts.measured.outcomes["ok"]
-    return {
-        "itl_s": describe_weighted(tokens_us, 1e-6, independent),
-        "inter_chunk_s": describe_weighted(gaps_us, 1e-6, independent),
-    }
+    def gaps() -> Iterator[Cluster]:
+        for chunks in frames(folder, warmup):
+            yield [(gap_us, 1) for gap_us in map(sub, chunks.arrival_us[1:], chunks.arrival_us)]
+
+    def tokens() -> Iterator[Cluster]:
+        for chunks in frames(folder, warmup):
+            mean = facts.tokens_a_chunk.get(chunks.seq)
+            gaps_us = map(sub, chunks.arrival_us[1:], chunks.arrival_us)
+            counts = [mean] * len(chunks.tokens[1:]) if mean else chunks.tokens[1:]
+            yield [(gap_us / n, n) for gap_us, n in zip(gaps_us, counts, strict=True)]
+
+    return {"itl_s": describe_clusters(tokens, 1e-6), "inter_chunk_s": describe_clusters(gaps, 1e-6)}
 
 
 def frames(folder: Path, warmup: int) -> Iterator[Chunks]:
