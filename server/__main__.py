@@ -146,9 +146,13 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     parser = _parser()
-    args, extra = parser.parse_known_args(argv)
-    if extra and args.command != "emulate":
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    words = sys.argv[1:] if argv is None else argv
+    # Cut by hand: argparse gives what follows "--" to no positional once options stand between (bpo-14191).
+    cut = words.index("--") if "--" in words else len(words)
+    args, extra = parser.parse_known_args(words[:cut])
+    args.more = words[cut + 1 :]
+    if (extra and args.command != "emulate") or (args.more and args.command != "up"):
+        parser.error(f"unrecognized arguments: {' '.join([*extra, *args.more])}")
     try:
         if args.command == "configs":
             return _configs()

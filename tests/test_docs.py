@@ -99,14 +99,25 @@ def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to(sys.executable)
     done = subprocess.run(
-        ["make", "-C", str(ROOT), "-o", ".venv/.installed", "demo", f"BIN={Path(sys.executable).parent}", f"RESULTS={tmp_path}"],
+        [
+            "make",
+            "-C",
+            str(ROOT),
+            "-o",
+            ".venv/.installed",
+            "demo",
+            f"BIN={Path(sys.executable).parent}",
+            f"RESULTS={tmp_path}",
+        ],
         capture_output=True,
         text=True,
         check=False,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-2 if done.stdout.splitlines()[-1].startswith("make") else -1])
+    answer = json.loads(
+        done.stdout.splitlines()[-2 if done.stdout.splitlines()[-1].startswith("make") else -1]
+    )
     page = Path(answer["report"])
     assert page.stat().st_size < 5_000_000
     assert "emulated" in page.read_text()

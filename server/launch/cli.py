@@ -42,9 +42,7 @@ def add_verbs(verbs: Any) -> None:
         "--start-timeout", type=float, default=900.0, metavar="S", help="longest wait until it is ready [900]"
     )
     up.add_argument("--run", default="", help="label `run` of its Prometheus series")
-    up.add_argument(
-        "more", nargs="*", metavar="-- OPTION …", help="further options of vllm serve, or of the emulator"
-    )
+    up.usage = "%(prog)s CONFIG --model M [options] [-- further options of vllm serve, or of the emulator]"
     up.set_defaults(verb=told(_up))
     down = verbs.add_parser("down", help="stop servers that were started here", **plain)
     down.add_argument("name", nargs="?", help="configuration or server name")
