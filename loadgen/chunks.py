@@ -38,9 +38,12 @@ class ChunkLog:
 
     def append(self, seq: int, arrival_ns: Sequence[int], tokens: Sequence[int], clock: Clock) -> None:
         """Add the token events of one call. Raises OSError, as when the disk is full."""
-        scale = clock.scale / 1000
         start_ns = clock.start_ns
-        data = frame(seq, [round((ns - start_ns) * scale) for ns in arrival_ns], tokens)
+        if clock.scale == 1:
+            arrival_us = [(ns - start_ns + 500) // 1000 for ns in arrival_ns]
+        else:
+            arrival_us = [round((ns - start_ns) * clock.scale / 1000) for ns in arrival_ns]
+        data = frame(seq, arrival_us, tokens)
         while data:
             data = data[self._file.write(data) :]
 
@@ -61,13 +64,15 @@ def frame(seq: int, arrival_us: Sequence[int], tokens: Sequence[int]) -> bytes:
     _varint(body, seq)
     _varint(body, len(arrival_us))
     before = 0
+    add = body.append
     for time_us, count in zip(arrival_us, tokens, strict=True):
-        gap = time_us - before
+        value = time_us - before << 1 | (count != 1)
         before = time_us
-        if count == 1:
-            _varint(body, gap << 1)
-        else:
-            _varint(body, gap << 1 | 1)
+        while value > 127:  # _varint, in line: once a token
+            add(value & 127 | 128)
+            value >>= 7
+        add(value)
+        if count != 1:
             _varint(body, count)
     head = bytearray()
     _varint(head, len(body))

@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from loadgen.connection import Call, Connection
+from loadgen.connection import Call, Connection, Turns
 from loadgen.exchange import Exchange, Request
 from loadgen.route import find_route, refusal
 
@@ -45,6 +45,7 @@ class Client:
         )
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
+        self._turns = Turns()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
@@ -67,7 +68,9 @@ class Client:
         payload = self._route.request_bytes(request.path, msgspec.json.encode(request.body))
         exchange = Exchange(sent_ns=perf_counter_ns())
         on_tokens = self._on_tokens
-        call = Call(exchange, None if on_tokens is None else lambda tokens: on_tokens(request, tokens))
+        call = Call(
+            exchange, self._turns, None if on_tokens is None else lambda tokens: on_tokens(request, tokens)
+        )
         try:
             await self._perform(call, payload)
         except asyncio.CancelledError:

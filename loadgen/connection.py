@@ -9,6 +9,7 @@ Does not know: where the connection goes, who gets it next.
 
 import asyncio
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import cast
@@ -31,10 +32,32 @@ GRACE_S = 1.0
 """A server that has said [DONE] has so long to end the response before we do."""
 
 
+class Turns:
+    """Work that can wait while sockets are read: one piece a turn of the loop, so that no stamp waits for more."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Callable[[], None]] = deque()
+
+    def add(self, work: Callable[[], None]) -> None:
+        """Do `work` after the sockets that are ready now have been read and stamped."""
+        self._queue.append(work)
+        if len(self._queue) == 1:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        work = self._queue[0]
+        try:
+            work()
+        finally:
+            self._queue.popleft()
+            if self._queue:
+                asyncio.get_running_loop().call_soon(self._turn)
+
+
 class Call:
     """One request's way through a connection: HTTP parser callbacks, bodies not parsed yet, the ending."""
 
-    def __init__(self, exchange: Exchange, on_tokens: Callable[[int], None] | None) -> None:
+    def __init__(self, exchange: Exchange, turns: Turns, on_tokens: Callable[[int], None] | None) -> None:
         self.exchange = exchange
         self.stream = Stream(exchange)
         self.connection: Connection | None = None
@@ -44,10 +67,15 @@ class Call:
         self.whole = False
         """The HTTP message is complete: the connection may carry another."""
         self.stamp_ns = 0
+        self._turns = turns
+        self._bodies: list[bytes] = []
+        self.on_body = self._bodies.append
+        """Parser callback, without a Python frame: it comes once an event."""
+        self._reads: list[tuple[int, int]] = []
+        """Stamp of each read, and how many bodies there were after it."""
         self._parser = httptools.HttpResponseParser(self)
         self._on_tokens = on_tokens
         self._reported = 0
-        self._pending: list[tuple[int, bytes]] = []
         self._pending_bytes = 0
         self._parse_due = False
         self._head_bytes = 0
@@ -59,23 +87,35 @@ class Call:
 
     def read(self, data: bytes) -> None:
         """Bytes of the response, just read."""
-        self.stamp_ns = perf_counter_ns()
+        self.stamp_ns = stamp_ns = perf_counter_ns()
         if self.over:
             return
+        before = len(self._bodies)
+        wrong = self._http(data)
+        if len(self._bodies) > before:
+            self._reads.append((stamp_ns, len(self._bodies)))
+            self._pending_bytes += len(data)
+            full = len(self._reads) >= BATCH or self._pending_bytes >= BATCH_BYTES
+            if (full or b"[DONE]" in data[-16:]) and not (self.over or self._parse_due):
+                self._parse_due = True
+                self._turns.add(self._parse_batch)
+        elif self.exchange.headers_ns is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                wrong = "malformed", f"more than {HEAD_BYTES} bytes of headers"
+        if wrong is not None:
+            self.fail(*wrong)
+
+    def _http(self, data: bytes) -> tuple[Outcome, str] | None:
+        """Take the framing off; what is wrong with it, if anything."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.exchange.status = 101
-            self.fail("http_error", "the server switches to another protocol")
+            return "http_error", "the server switches to another protocol"
         except httptools.HttpParserError as error:
-            self.fail("malformed", f"no HTTP: {str(error) or type(error).__name__}")
-            return
-        if self.exchange.headers_ns is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.fail("malformed", f"more than {HEAD_BYTES} bytes of headers")
-        if not self._parse_due and (len(self._pending) >= BATCH or self._pending_bytes >= BATCH_BYTES):
-            self._parse_soon()
+            return "malformed", f"no HTTP: {str(error) or type(error).__name__}"
+        return None
 
     def lost(self, error: Exception | None) -> None:
         """The connection is gone, or the server has closed its side of it."""
@@ -133,37 +173,11 @@ class Call:
         elif encoding not in (b"identity", b""):
             self.fail("malformed", f"content-encoding {encoding.decode(errors='replace')} was not asked for")
 
-    def on_body(self, body: bytes) -> None:
-        """Parser callback: a piece of the body."""
-        if self.over:
-            return
-        if self._inflate is not None:
-            try:
-                body = self._inflate.decompress(body)
-            except zlib.error as error:
-                self.fail("malformed", f"bad gzip: {error}")
-                return
-        if not self._is_stream():
-            if sum(map(len, self._body_kept)) < ERROR_BODY_BYTES:
-                self._body_kept.append(body)
-            return
-        if not self._body_kept:
-            self._body_kept.append(body)
-        self._pending.append((self.stamp_ns, body))
-        self._pending_bytes += len(body)
-        if body.endswith(b"[DONE]\n\n") and not self._parse_due:
-            self._parse_soon()
-
     def on_message_complete(self) -> None:
         """Parser callback."""
         if self.exchange.headers_ns is not None and not self.over:
             self.whole = self._parser.should_keep_alive()
             self._end()
-
-    def _parse_soon(self) -> None:
-        """After the other sockets that are ready now have been read and stamped."""
-        self._parse_due = True
-        asyncio.get_running_loop().call_soon(self._parse_batch)
 
     def _parse_batch(self) -> None:
         self._parse_due = False
@@ -177,10 +191,29 @@ class Call:
             self._grace = asyncio.get_running_loop().call_later(GRACE_S, self._end)
 
     def _parse(self) -> None:
-        pending, self._pending = self._pending, []
+        reads, self._reads = self._reads, []
+        bodies, start = self._bodies, 0
         self._pending_bytes = 0
-        for stamp_ns, body in pending:
+        for stamp_ns, end in reads:
+            self._take(stamp_ns, bodies[start] if end - start == 1 else b"".join(bodies[start:end]))
+            start = end
+        bodies.clear()
+
+    def _take(self, stamp_ns: int, body: bytes) -> None:
+        if self._inflate is not None:
+            try:
+                body = self._inflate.decompress(body)
+            except zlib.error as error:
+                self.stream.fail("malformed", f"bad gzip: {error}")
+                return
+        if not self._body_kept or not self._is_stream():
+            self._keep(body)
+        if self._is_stream():
             self.stream.feed(stamp_ns, body)
+
+    def _keep(self, body: bytes) -> None:
+        if sum(map(len, self._body_kept)) < ERROR_BODY_BYTES:
+            self._body_kept.append(body)
 
     def _report(self) -> None:
         if self._on_tokens is not None and self.stream.counted > self._reported:
@@ -193,6 +226,9 @@ class Call:
         if not self.over:
             self.over = True
             self.exchange.end_ns = perf_counter_ns()
+            self._turns.add(self._wake)
+
+    def _wake(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
 

@@ -40,6 +40,21 @@ class SSEDecoder:
         del lines[-1]
         return self._events(lines)
 
+    def lines(self, chunk: bytes) -> bytes | None:
+        """The shortcut for what servers nearly always send: whole events of one `data` line each.
+
+        Their data, a line each, where `chunk` is just that and nothing is held from before; else None, and `feed` has to
+        take it. Newlines are counted: each must belong to an end of such an event.
+        """
+        if self._tail or self._data or self._after_cr or not chunk.startswith(b"data: ") or b"\r" in chunk:
+            return None
+        events = chunk.replace(b"\n\ndata: ", b"\n")
+        ends = (len(chunk) - len(events)) // 7
+        if not events.endswith(b"\n\n") or events.count(b"\n") != ends + 2:
+            return None
+        self._first = False
+        return events[6:-2]
+
     def close(self) -> list[bytes]:
         """Data of an event that the stream's end cut short, if any: whole or torn, the caller has to see."""
         line = b"".join(self._tail)

@@ -22,8 +22,15 @@ LINE_LIMIT_BYTES = 64 * 2**20
 """A longer line is no event of any server: without a limit an endless one would fill the memory."""
 
 
+CONTINUOUS, IDS, CHUNKS = "continuous_usage", "token_ids", "chunks"
+
+
 class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -48,17 +55,18 @@ class _Chunk(msgspec.Struct, gc=False):
     system_fingerprint: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decoder = msgspec.json.Decoder(_Chunk)
+DONE = b"data: [DONE]\n\n"
 
 
 class Stream:
     """Reads one answer's events into `exchange`."""
 
     __slots__ = (
-        "_last_usage",
         "_mode",
         "_sse",
         "_thought",
+        "_usage",
         "counted",
         "done",
         "events",
@@ -77,28 +85,41 @@ class Stream:
         self.counted = 0
         """Tokens of the token events so far."""
         self.events = 0
-        self._last_usage = b""
+        self._usage: _Usage | None = None
+        """The last that came."""
         self._thought = False
 
     def feed(self, stamp_ns: int, body: bytes) -> None:
         """Take a piece of the body that was read at `stamp_ns`."""
-        for event in self._sse.feed(body):
-            if self.done or self.failed:
+        if self._over():
+            return
+        last = body.endswith(DONE)
+        lines = self._sse.lines(body[: -len(DONE)] if last else body)
+        if lines is not None:
+            try:
+                chunks = _decoder.decode_lines(lines)
+            except BAD_JSON:  # one by one, then, to find the bad one
+                pass
+            else:
+                self._chunks(stamp_ns, chunks)
+                self.done = last
                 return
-            self.events += 1
+        for event in self._sse.feed(body):
             self._event(stamp_ns, event)
+            if self._over():
+                return
         if self._sse.pending_bytes() > LINE_LIMIT_BYTES:
-            self._fail("malformed", f"a line of more than {LINE_LIMIT_BYTES} bytes")
+            self.fail("malformed", f"a line of more than {LINE_LIMIT_BYTES} bytes")
 
     def finish(self, stamp_ns: int) -> None:
         """The body has ended, whole or not: settle the outcome and the counts."""
         exchange = self.exchange
         for event in self._sse.close():
-            if not (self.done or self.failed) and _whole(event):
-                self.events += 1
+            if not self._over() and _whole(event):
                 self._event(stamp_ns, event)
-        if self._last_usage:
-            exchange.usage = msgspec.json.decode(self._last_usage)["usage"]
+        if self._usage is not None:
+            given = msgspec.structs.asdict(self._usage)
+            exchange.usage = {name: value for name, value in given.items() if value is not None}
         exchange.token_source = self._source()
         if self.failed or exchange.outcome != "ok":
             return
@@ -112,89 +133,103 @@ class Stream:
         """The answer is whole, however the connection ends."""
         return self.exchange.finish_reason is not None and not self.failed
 
-    def _source(self) -> str | None:
-        if self._mode in ("continuous_usage", "token_ids"):
-            return self._mode
-        if (self.exchange.usage or {}).get("completion_tokens"):  # some servers send a 0 that stays 0
-            return "usage"
-        return "chunks" if self.exchange.arrival_ns else None
-
-    def _fail(self, outcome: Outcome, error: str) -> None:
+    def fail(self, outcome: Outcome, error: str) -> None:
+        """The answer is of no use from here on."""
         self.failed = True
         self.exchange.outcome = outcome
         self.exchange.error = error
 
+    def _over(self) -> bool:
+        return self.done or self.failed
+
+    def _source(self) -> str | None:
+        if self._mode in (CONTINUOUS, IDS):
+            return self._mode
+        if (self.exchange.usage or {}).get("completion_tokens"):  # some servers send a 0 that stays 0
+            return "usage"
+        return CHUNKS if self.exchange.arrival_ns else None
+
     def _event(self, stamp_ns: int, event: bytes) -> None:
         if event == b"[DONE]":
+            self.events += 1
             self.done = True
             return
         try:
-            chunk = _decode(event)
+            chunk = _decoder.decode(event)
         except BAD_JSON as error:
-            self._fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
+            self.events += 1
+            self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
             return
-        if chunk.error is not None:
-            self._fail(*said_error(chunk.error))
-            return
-        if chunk.metrics is not None:
-            self.exchange.server_timings = chunk.metrics
-        if chunk.system_fingerprint is not None:
-            self.exchange.fingerprint = chunk.system_fingerprint
-        usage = chunk.usage
-        if usage is not None:
-            self._last_usage = event
-        if chunk.choices:
-            self._choice(stamp_ns, chunk.choices[0], usage.completion_tokens if usage is not None else None)
+        self._chunks(stamp_ns, [chunk])
+
+    def _chunks(self, stamp_ns: int, chunks: list[_Chunk]) -> None:
+        self.events += len(chunks)
+        count = None
+        for chunk in chunks:
+            usage = chunk.usage
+            if usage is not None:
+                self._usage = usage
+                count = usage.completion_tokens
+            else:
+                count = None
+            if chunk.error is not None:
+                self.fail(*said_error(chunk.error))
+                return
+            if chunk.choices:
+                self._choice(stamp_ns, chunk.choices[0], count)
+            if chunk.metrics is not None:
+                self.exchange.server_timings = chunk.metrics
+            if chunk.system_fingerprint is not None:
+                self.exchange.fingerprint = chunk.system_fingerprint
 
     def _choice(self, stamp_ns: int, choice: _Choice, count: int | None) -> None:
         delta = choice.delta
         if delta is not None:
-            reasoning = delta.reasoning or delta.reasoning_content or ""
             content = delta.content or ""
+            reasoning = delta.reasoning or delta.reasoning_content or ""
         else:
-            reasoning, content = "", choice.text or ""
-        tokens = self._tokens(choice, count, bool(reasoning or content))
+            content, reasoning = choice.text or "", ""
+        tokens = self._tokens(choice, count, content or reasoning)
         if tokens:
-            self._token_event(stamp_ns, tokens, reasoning, content, choice.token_ids)
-        elif reasoning or content:
+            exchange = self.exchange
+            self.counted += tokens
+            exchange.arrival_ns.append(stamp_ns)
+            exchange.tokens.append(tokens)
+            exchange.pieces.append((reasoning, content))
+            if choice.token_ids is not None or exchange.token_ids is not None:
+                self._keep_ids(choice.token_ids or [])
+            if reasoning:
+                self._thought = True
+            elif content and self._thought and exchange.first_answer_ns is None:
+                exchange.first_answer_ns = stamp_ns
+        elif content or reasoning:
             self._more_text(reasoning, content)
         if choice.finish_reason is not None:
             self.exchange.finish_reason = choice.finish_reason
             self.exchange.stop_reason = choice.stop_reason
 
-    def _tokens(self, choice: _Choice, count: int | None, has_text: bool) -> int:
+    def _tokens(self, choice: _Choice, count: int | None, text: str) -> int:
         """Tokens that this chunk brought. The first chunk that brings any settles where counts come from."""
         mode = self._mode
+        if mode == CONTINUOUS and count is not None:
+            return max(0, count - self.counted)
         if mode is None:
-            if not (has_text or choice.token_ids or count):
+            if not (text or choice.token_ids or count):
                 return 0
-            mode = self._mode = "continuous_usage" if count else "token_ids" if choice.token_ids else "chunks"
-        grown = 1 if has_text else 0
-        if mode == "continuous_usage":
-            if count is not None:  # a chunk without usage is one token until the next count corrects it
-                grown = max(0, count - self.counted)
-        elif mode == "token_ids":
-            grown = len(choice.token_ids or ())
-        self.counted += grown
-        return grown
+            self._mode = mode = CONTINUOUS if count else IDS if choice.token_ids else CHUNKS
+            if mode == CONTINUOUS:
+                return count or 0
+        if mode == IDS:
+            return len(choice.token_ids or ())
+        return (
+            1 if text else 0
+        )  # continuous, but without usage here: one token until the next count corrects it
 
-    def _token_event(
-        self, stamp_ns: int, tokens: int, reasoning: str, content: str, ids: list[int] | None
-    ) -> None:
+    def _keep_ids(self, ids: list[int]) -> None:
         exchange = self.exchange
-        exchange.arrival_ns.append(stamp_ns)
-        exchange.tokens.append(tokens)
-        exchange.pieces.append((reasoning, content))
-        if ids is not None:
-            if exchange.token_ids is None:
-                exchange.token_ids = [[] for _ in exchange.tokens[1:]]
-            exchange.token_ids.append(ids)
-        elif exchange.token_ids is not None:
-            exchange.token_ids.append([])
-        if reasoning:
-            self._thought = True
-        elif content and self._thought and exchange.first_answer_ns is None:
-            exchange.first_answer_ns = stamp_ns
+        if exchange.token_ids is None:
+            exchange.token_ids = [[] for _ in exchange.tokens[1:]]
+        exchange.token_ids.append(ids)
 
     def _more_text(self, reasoning: str, content: str) -> None:
         """Text that came without a token (held back before, as by stop strings) belongs to the event before it."""

@@ -81,3 +81,27 @@ def test_a_line_of_10_mb_in_small_pieces_takes_linear_time() -> None:
     start = time.process_time()
     assert decode(*(stream[i : i + 4096] for i in range(0, len(stream), 4096))) == [line]
     assert time.process_time() - start < 2  # joining at every piece would take about 25 s
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [b"data: ", b"data:", b"\n", b"\n\n", b"\n\ndata: ", b"\r", b"{}", b"x", b": c", b"\xef\xbb\xbf", b""]
+    )
+)
+
+
+@given(PIECES, PIECES)
+def test_the_shortcut_gives_what_feeding_gives(before: list[bytes], pieces: list[bytes]) -> None:
+    """Where `lines` takes a piece at all, its lines are the events, whatever came before."""
+    fed, short = SSEDecoder(), SSEDecoder()
+    fed.feed(b"".join(before))
+    short.feed(b"".join(before))
+    piece = b"".join(pieces)
+    lines = short.lines(piece)
+    if lines is not None:
+        assert [line for line in lines.split(b"\n") if line] == fed.feed(piece)
+        assert fed.close() == []
+
+
+def test_the_shortcut_takes_what_servers_send() -> None:
+    assert SSEDecoder().lines(b"data: {1}\n\ndata: {2}\n\n") == b"{1}\n{2}"
