@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from loadgen.connection import Call, Connection, Turns
+from loadgen.connection import SWEEP_S, Call, Connection, Turns
 from loadgen.exchange import Exchange, Request
 from loadgen.route import find_route, refusal
 
@@ -46,6 +46,7 @@ class Client:
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
         self._turns = Turns()
+        self._sweeper: asyncio.TimerHandle | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
@@ -82,6 +83,8 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self._idle.clear()
         for connection in list(self._open):
             connection.abort()
@@ -136,9 +139,19 @@ class Client:
         connection = await self._route.connect(Connection)
         connection.on_lost = self._lost
         self._open.add(connection)
+        if self._sweeper is None:
+            self._sweep()
         self.connections_opened += 1
         self.connections_peak = max(self.connections_peak, len(self._open))
         return connection
+
+    def _sweep(self) -> None:
+        """Now and then have every call parse what waits: slow streams fill no batch."""
+        before_ns = perf_counter_ns() - round(SWEEP_S * 1e9)
+        for connection in self._open:
+            if connection.call is not None:
+                connection.call.sweep(before_ns)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -1,8 +1,9 @@
 """One connection to the server, and the one call it carries at a time.
 
-Rules: stamp first. `data_received` reads the clock once, lets the HTTP parser (C) take the framing off, and keeps the
-body with its stamp; events are parsed after BATCH reads, or when the call ends. Outcomes are set here and in `stream`,
-once: the first thing that went wrong is the outcome.
+Rules: stamp first. `data_received` reads the clock, keeps the bytes, and returns; the HTTP parser (C), the events and
+their JSON come after, BATCH reads at a time or when the response seems to end, a piece a turn of the loop. So a stamp
+waits for no parser, and code that runs once every 32 events runs warm. Outcomes are set here and in `stream`, once: the
+first thing that went wrong is the outcome.
 
 Does not know: where the connection goes, who gets it next.
 """
@@ -22,8 +23,12 @@ from loadgen.record import Outcome
 from loadgen.stream import BAD_JSON, Stream, said_error
 
 BATCH = 32
-"""Reads between two parses: at 80 tokens/s the live counts are 0.4 s old; 32 events parse in about 0.1 ms."""
-BATCH_BYTES = 2**16
+"""Reads between two parses, which take about 0.1 ms: no stamp waits longer."""
+SWEEP_S = 0.1
+"""Reads of a slow stream wait no longer to be parsed, so that live counts stay live."""
+SMALL_BYTES, LARGE_BYTES = 8, 2**14
+"""Reads outside are parsed at once: a small one may be the rest of an ending, large ones add up in memory."""
+LAST_CHUNK = b"0\r\n\r\n"
 ERROR_BODY_BYTES = 2**16
 """Of an error's body only so much is kept; its message is at the start."""
 HEAD_BYTES = 2**20
@@ -45,9 +50,8 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        work = self._queue[0]
         try:
-            work()
+            self._queue[0]()
         finally:
             self._queue.popleft()
             if self._queue:
@@ -55,7 +59,7 @@ class Turns:
 
 
 class Call:
-    """One request's way through a connection: HTTP parser callbacks, bodies not parsed yet, the ending."""
+    """One request's way through a connection: what was read, HTTP parser callbacks, the ending."""
 
     def __init__(self, exchange: Exchange, turns: Turns, on_tokens: Callable[[int], None] | None) -> None:
         self.exchange = exchange
@@ -66,60 +70,41 @@ class Call:
         """The outcome stands. (A cancelled task cancels `ended`, so `ended` alone can't tell.)"""
         self.whole = False
         """The HTTP message is complete: the connection may carry another."""
-        self.stamp_ns = 0
+        self.reads: list[tuple[int, bytes]] = []
+        """Stamp and bytes of what was read and not parsed yet."""
+        self.lazy = False
+        """The response is a stream in chunks: its end can be seen without parsing."""
         self._turns = turns
+        self._on_tokens = on_tokens
+        self._stamp_ns = 0
         self._bodies: list[bytes] = []
         self.on_body = self._bodies.append
         """Parser callback, without a Python frame: it comes once an event."""
-        self._reads: list[tuple[int, int]] = []
-        """Stamp of each read, and how many bodies there were after it."""
         self._parser = httptools.HttpResponseParser(self)
-        self._on_tokens = on_tokens
         self._reported = 0
-        self._pending_bytes = 0
         self._parse_due = False
         self._head_bytes = 0
+        self._complete = False
         self._headers: dict[bytes, bytes] = {}
         self._body_kept: list[bytes] = []
         """The start of a body that is no stream: what an error says."""
         self._inflate: zlib._Decompress | None = None
         self._grace: asyncio.TimerHandle | None = None
 
-    def read(self, data: bytes) -> None:
-        """Bytes of the response, just read."""
-        self.stamp_ns = stamp_ns = perf_counter_ns()
-        if self.over:
-            return
-        before = len(self._bodies)
-        wrong = self._http(data)
-        if len(self._bodies) > before:
-            self._reads.append((stamp_ns, len(self._bodies)))
-            self._pending_bytes += len(data)
-            full = len(self._reads) >= BATCH or self._pending_bytes >= BATCH_BYTES
-            if (full or b"[DONE]" in data[-16:]) and not (self.over or self._parse_due):
-                self._parse_due = True
-                self._turns.add(self._parse_batch)
-        elif self.exchange.headers_ns is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                wrong = "malformed", f"more than {HEAD_BYTES} bytes of headers"
-        if wrong is not None:
-            self.fail(*wrong)
+    def parse_soon(self) -> None:
+        """Parse what was read, in a turn of its own."""
+        if not self._parse_due:
+            self._parse_due = True
+            self._turns.add(self._parse_in_turn)
 
-    def _http(self, data: bytes) -> tuple[Outcome, str] | None:
-        """Take the framing off; what is wrong with it, if anything."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.exchange.status = 101
-            return "http_error", "the server switches to another protocol"
-        except httptools.HttpParserError as error:
-            return "malformed", f"no HTTP: {str(error) or type(error).__name__}"
-        return None
+    def sweep(self, before_ns: int) -> None:
+        """Parse what was read before `before_ns`, if that is still waiting."""
+        if self.reads and self.reads[0][0] < before_ns:
+            self.parse_soon()
 
     def lost(self, error: Exception | None) -> None:
         """The connection is gone, or the server has closed its side of it."""
-        self.stamp_ns = perf_counter_ns()
+        self._parse()
         if self.over:
             return
         if self.exchange.headers_ns is None:
@@ -133,9 +118,9 @@ class Call:
 
     def fail(self, outcome: Outcome, error: str) -> None:
         """End the call now; what was measured stays."""
+        self._parse()
         if self.over:
             return
-        self._parse()
         exchange = self.exchange
         if exchange.outcome == "ok" and not (self.stream.complete() and self.stream.done):
             exchange.outcome = outcome
@@ -143,17 +128,17 @@ class Call:
         self._end()
 
     def settle(self) -> None:
-        """After the end: parse what is left, judge what is there."""
+        """After the end: judge what is there."""
         exchange = self.exchange
-        self._parse()
-        self.stream.finish(self.stamp_ns)
+        self.stream.finish(self._stamp_ns)
         self._report()
-        if exchange.outcome in ("ok", "cut"):
-            if not self._is_stream():
-                exchange.outcome = "rate_limited" if exchange.status == 429 else "http_error"
-                exchange.error = error_text(self._kept(), self._headers)
-            elif self._body_kept and not self.stream.events:
-                exchange.outcome, exchange.error = no_stream(self._kept(), self._headers)
+        if exchange.outcome not in ("ok", "cut"):
+            return
+        if not self._is_stream():
+            exchange.outcome = "rate_limited" if exchange.status == 429 else "http_error"
+            exchange.error = error_text(self._kept(), self._headers)
+        elif self._body_kept and not self.stream.events:
+            exchange.outcome, exchange.error = no_stream(self._kept(), self._headers)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback."""
@@ -166,38 +151,60 @@ class Call:
             self._headers.clear()
             return
         self.exchange.status = status
-        self.exchange.headers_ns = self.stamp_ns
+        self.exchange.headers_ns = self._stamp_ns
         encoding = self._headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding in (b"gzip", b"x-gzip", b"deflate"):
             self._inflate = zlib.decompressobj(wbits=47)
         elif encoding not in (b"identity", b""):
-            self.fail("malformed", f"content-encoding {encoding.decode(errors='replace')} was not asked for")
+            text = encoding.decode(errors="replace")
+            self.stream.fail("malformed", f"content-encoding {text} was not asked for")
+        self.lazy = self._is_chunked() and self._is_stream()
 
     def on_message_complete(self) -> None:
         """Parser callback."""
-        if self.exchange.headers_ns is not None and not self.over:
+        if self.exchange.headers_ns is not None:
+            self._complete = True
             self.whole = self._parser.should_keep_alive()
-            self._end()
 
-    def _parse_batch(self) -> None:
+    def _parse_in_turn(self) -> None:
         self._parse_due = False
-        if self.over:
-            return
         self._parse()
         self._report()
         if self.stream.failed:
             self._end()
-        elif self.stream.done and self._grace is None:
+        elif self.stream.done and not self.over and self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(GRACE_S, self._end)
 
     def _parse(self) -> None:
-        reads, self._reads = self._reads, []
-        bodies, start = self._bodies, 0
-        self._pending_bytes = 0
-        for stamp_ns, end in reads:
-            self._take(stamp_ns, bodies[start] if end - start == 1 else b"".join(bodies[start:end]))
-            start = end
-        bodies.clear()
+        reads, self.reads = self.reads, []
+        for stamp_ns, data in reads:
+            if self.over:
+                return
+            self._stamp_ns = stamp_ns
+            wrong = self._http(data)
+            if self._bodies:
+                body = self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies)
+                self._bodies.clear()
+                self._take(stamp_ns, body)
+            if wrong is not None:
+                self.fail(*wrong)
+            elif self._complete:
+                self._end(stamp_ns)
+
+    def _http(self, data: bytes) -> tuple[Outcome, str] | None:
+        """Take the framing off; what is wrong with it, if anything."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.exchange.status = 101
+            return "http_error", "the server switches to another protocol"
+        except httptools.HttpParserError as error:
+            return "malformed", f"no HTTP: {str(error) or type(error).__name__}"
+        if self.exchange.headers_ns is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                return "malformed", f"more than {HEAD_BYTES} bytes of headers"
+        return None
 
     def _take(self, stamp_ns: int, body: bytes) -> None:
         if self._inflate is not None:
@@ -220,23 +227,24 @@ class Call:
             self._on_tokens(self.stream.counted - self._reported)
             self._reported = self.stream.counted
 
-    def _end(self) -> None:
+    def _end(self, at_ns: int | None = None) -> None:
         if self._grace is not None:
             self._grace.cancel()
         if not self.over:
             self.over = True
-            self.exchange.end_ns = perf_counter_ns()
+            self.exchange.end_ns = at_ns or perf_counter_ns()
             self._turns.add(self._wake)
 
     def _wake(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def _is_chunked(self) -> bool:
+        return b"chunked" in self._headers.get(b"transfer-encoding", b"").lower()
+
     def _ends_with_connection(self) -> bool:
         """A body without a length ends where the connection does (HTTP/1.0)."""
-        return b"content-length" not in self._headers and b"chunked" not in self._headers.get(
-            b"transfer-encoding", b""
-        )
+        return b"content-length" not in self._headers and not self._is_chunked()
 
     def _is_stream(self) -> bool:
         return self.exchange.status is None or self.exchange.status // 100 == 2
@@ -308,10 +316,19 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Protocol callback."""
-        if self.call is None:
+        call = self.call
+        if call is None:
             self.abort()  # nothing was asked: what comes now is no answer to the next request
-        else:
-            self.call.read(data)
+            return
+        call.reads.append((perf_counter_ns(), data))
+        if (
+            call.lazy
+            and SMALL_BYTES <= len(data) < LARGE_BYTES
+            and len(call.reads) < BATCH
+            and not data.endswith(LAST_CHUNK)
+        ):
+            return
+        call.parse_soon()
 
     def eof_received(self) -> bool | None:
         """Protocol callback: the server sends no more."""
