@@ -11,6 +11,8 @@ import sys
 COMMANDS = {
     "grade": "a verdict for every record of a run, or for pairs of reference and answer",
     "report": "one HTML page, its figures and its tables, from run folders",
+    "claims": "the paper's findings, tested on your data",
+    "compare": "has anything become worse, beyond noise: exit 0 no, 1 yes, 2 cannot tell",
     "recommend": "what to deploy for an accuracy and a latency, in plain words",
 }
 

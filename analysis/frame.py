@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from analysis.costs import add_costs, parameters_b
 from analysis.errors import InputError
 from analysis.reader import read_columns
-from analysis.verdicts import verdicts
+from analysis.verdicts import ungraded, verdicts
 from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
 
 SOURCES = ("measured", "emulated", "simulated", "derived")
@@ -63,9 +63,7 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
             table.append_column("run_index", pa.array(np.full(len(table), len(study.runs), np.int32)))
         )
         problems.update(_read_problems(folder, cell, study.notes))
-        graded.append(
-            verdicts(folder, table, cell, study.notes) if grade else pa.nulls(len(table), pa.string())
-        )
+        graded.append(verdicts(folder, table, cell, study.notes) if grade else ungraded(table))
         study.runs[cell] = run
     study.frame = _assemble(tables, graded, problems, study.runs)
     return study
@@ -111,14 +109,16 @@ def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple
 
 def _assemble(
     tables: list[pa.Table],
-    graded: list[pa.Array],
+    graded: list[pa.Table],
     problems: dict[str, tuple[str | None, float]],
     runs: dict[str, RunInfo],
 ) -> pd.DataFrame:
     if not tables:
         tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
-        graded = [pa.array([], pa.string())]
-    table = pa.concat_tables(tables).append_column("verdict", pa.chunked_array(graded, pa.string()))
+        graded = [ungraded(tables[0])]
+    table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
+    for name in judged.column_names:
+        table = table.append_column(name, judged.column(name))
     index = table.column_names.index("budget_mode")  # writers omit what is the default
     table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
     for name in (
@@ -130,6 +130,7 @@ def _assemble(
         "finish_reason",
         "error",
         "verdict",
+        "answer",
     ):
         index = table.column_names.index(name)
         encoded = table.column(name).dictionary_encode().combine_chunks()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.tables import records
 
@@ -80,41 +79,52 @@ def ranked(fit: pd.DataFrame, objective: str) -> pd.DataFrame:
     return fit.sort_values([measure(objective, fit), "e2e_p50_s"], na_position="last", kind="stable")
 
 
-def resampled_optima(
-    problems: pd.DataFrame, target_within: float, draws: int = 500, seed: int = 0
-) -> NDArray[np.float64]:
-    """For each draw of problems: do the arms of least arithmetic and of least mean latency differ? NaN where unknown.
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """How often, over resampled problems, the two optima differ."""
 
-    The target moves with each draw: `target_within` below its best accuracy.
-    """
-    arms = problems.assign(arm=_arm(problems), point=_point(problems))
+    setting: float
+    """In model, budget or configuration."""
+    point: float
+    """In model or budget."""
+
+
+def resampled_optima(
+    problems: pd.DataFrame, within: float, draws: int = 500, seed: int = 0
+) -> Resampled | None:
+    """Resample problems; in each draw the target lies `within` below the best accuracy of that draw."""
+    arms = problems.assign(arm=_joined(problems, ARM), point=_joined(problems, ["model", "budget"]))
     wide = {
         name: arms.pivot_table(index="problem_id", columns="arm", values=name, observed=True)
         for name in VALUES
     }
-    common = wide["correct"].dropna().index.intersection(wide["tflop"].dropna().index)
-    common = common.intersection(wide["e2e_s"].dropna().index)
-    if len(common) == 0:
-        return np.full(draws, np.nan)
+    common = wide["correct"].index
+    for table in wide.values():
+        common = common.intersection(table.dropna().index)
+    if any(table.empty for table in wide.values()) or len(common) == 0:
+        return None
     weights = np.random.default_rng(seed).multinomial(
         len(common), np.full(len(common), 1 / len(common)), size=draws
     )
     means = {name: weights @ wide[name].loc[common].to_numpy() / len(common) for name in VALUES}
-    reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - target_within
-    points = arms.drop_duplicates("arm").set_index("arm")["point"].reindex(wide["correct"].columns).to_numpy()
-    compute = np.where(reached, means["tflop"], np.inf).argmin(axis=1)
+    reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - within
+    about = arms.drop_duplicates("arm").set_index("arm").reindex(wide["correct"].columns)
+    plain = _plain(about).to_numpy()
+    compute = np.where(reached & plain, means["tflop"], np.inf).argmin(axis=1)
     system = np.where(reached, means["e2e_s"], np.inf).argmin(axis=1)
-    differ: NDArray[np.float64] = (points[compute] != points[system]).astype(float)
-    return differ
+    points = about["point"].to_numpy()
+    return Resampled(float((compute != system).mean()), float((points[compute] != points[system]).mean()))
 
 
 VALUES = ("correct", "tflop", "e2e_s")
+ARM = ["model", "config", "load", "budget", "budget_mode", "source"]
 
 
-def _arm(problems: pd.DataFrame) -> pd.Series:
-    names = ["model", "config", "load", "budget", "budget_mode", "source"]
-    return problems[names].astype(str).agg("|".join, axis=1)
+def _plain(about: pd.DataFrame) -> pd.Series:
+    """The plainest configuration of each model and budget: arithmetic cannot tell the others apart."""
+    ranks = about["num_gpus"] * 2 + (about["speculation"].astype(str) != "off")
+    return ranks == ranks.groupby(about["point"]).transform("min")
 
 
-def _point(problems: pd.DataFrame) -> pd.Series:
-    return problems["model"].astype(str) + "|" + problems["budget"].astype(str)
+def _joined(problems: pd.DataFrame, names: list[str]) -> pd.Series:
+    return problems.groupby(names, observed=True, sort=False).ngroup()

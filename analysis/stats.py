@@ -156,6 +156,32 @@ def variation(values: ArrayLike, seed: int = 0) -> Interval:
     return Interval(estimate, float(ci.low), float(ci.high))
 
 
+def variation_ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interval:
+    """Coefficient of variation of one arm over that of another, units resampled together."""
+    a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
+    if len(a) < SMALLEST:
+        return NOTHING
+
+    def statistic(x: Floats, y: Floats, axis: int) -> Floats:
+        spread: Floats = (x.std(axis=axis) / x.mean(axis=axis)) / (y.std(axis=axis) / y.mean(axis=axis))
+        return spread
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = float(statistic(a, b, 0))
+        if not np.isfinite(estimate):
+            return NOTHING
+        result = stats.bootstrap(
+            (a[:NORMAL_ABOVE], b[:NORMAL_ABOVE]),
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
 def by_unit(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Means of `columns` by problem: one row a unit."""
     means: pd.DataFrame = frame.groupby("problem_id", observed=True)[columns].mean()

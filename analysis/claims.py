@@ -1,0 +1,255 @@
+"""`python -m analysis claims RESULTS`: the paper's findings (arXiv 2509.19645), tested on your data.
+
+Rules: each claim says held, not held or can't tell, with an effect and its 95 % interval; it is held where the interval
+lies wholly on the claim's side, not held where it lies wholly on the other, and can't be told otherwise or where the
+data has no such comparison (and then it says what to run). Claims are the paper's in kind, not in number: its figures
+are not published.
+
+Does not know: whether the paper is right elsewhere.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import optimal, pairs, stats
+from analysis.figures import short_budget, short_model
+from analysis.frame import read_study
+from analysis.page import number, plain
+from analysis.tables import records
+
+HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
+LARGE_B, SMALL_B = (
+    10.0,
+    3.0,
+)  # billions of parameters from and up to which a model plays the paper's 14B and 1.5B
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One finding on this data."""
+
+    name: str
+    says: str
+    verdict: str
+    effect: str
+    """The effect, its interval and what it rests on, in words."""
+    estimate: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What claims are tested on."""
+
+    problems: pd.DataFrame
+    speculation: pd.DataFrame
+    parallel: pd.DataFrame
+
+
+def claims(frame: pd.DataFrame) -> list[Claim]:
+    """Every claim, in the paper's order."""
+    problems = pairs.per_problem(frame)
+    return test(Evidence(problems, pairs.speculation(problems), pairs.tensor_parallel(problems)))
+
+
+def test(evidence: Evidence) -> list[Claim]:
+    """Test every claim on what was already paired."""
+    tests: tuple[Callable[[Evidence], Claim], ...] = (
+        flattens,
+        speculation_faster,
+        parallel_large,
+        parallel_small,
+        not_compute_optimal,
+        erratic,
+    )
+    return [one(evidence) for one in tests]
+
+
+def judge(low: float, high: float, bound: float) -> str:
+    """Where an interval lies against a bound that the claim says is exceeded."""
+    if not np.isfinite(low) or not np.isfinite(high):
+        return CANNOT_TELL
+    return HELD if low > bound else NOT_HELD if high < bound else CANNOT_TELL
+
+
+def together(verdicts: Iterable[str]) -> str:
+    """A claim about every member: one failure refutes it, one doubt leaves it open."""
+    seen = set(verdicts)
+    if not seen:
+        return CANNOT_TELL
+    return NOT_HELD if NOT_HELD in seen else CANNOT_TELL if CANNOT_TELL in seen else HELD
+
+
+def flattens(evidence: Evidence) -> Claim:
+    """First step of the budget against the last, by problem."""
+    name, says = "accuracy-flattens", "Accuracy rises with the budget, then flattens."
+    found = []
+    for model, arm in evidence.problems.sort_values("params_b").groupby("model", observed=True, sort=False):
+        wide = arm.pivot_table(index="problem_id", columns="budget", values="correct", observed=True).dropna()
+        budgets = sorted(float(budget) for budget in wide.columns)
+        if len(budgets) < 3 or len(wide) < stats.SMALLEST:
+            continue
+        first, last = (wide[budgets[a]] - wide[budgets[b]] for a, b in ((1, 0), (-1, -2)))
+        found.append((str(model), stats.mean(first - last), first.mean(), last.mean(), budgets))
+    if not found:
+        return Claim(name, says, CANNOT_TELL, "needs three budgets of one model, graded")
+    verdict = together(judge(ci.low, ci.high, 0.0) for _, ci, *_ in found)
+    parts = [
+        f"{short_model(model)}: {short_budget(budgets[0])}→{short_budget(budgets[1])} {_points(a)}, "
+        f"{short_budget(budgets[-2])}→{short_budget(budgets[-1])} {_points(b)}; difference {_points(ci.estimate)} "
+        f"({_points(ci.low)} to {_points(ci.high)})"
+        for model, ci, a, b, budgets in found
+    ]
+    worst = min(found, key=lambda one: one[1].low)[1]
+    return Claim(name, says, verdict, "; ".join(parts), *worst)
+
+
+def speculation_faster(evidence: Evidence) -> Claim:
+    """Pooled speed-up of each size; all above 1."""
+    name, says = "speculation-faster", "N-gram speculation lowers latency at every size."
+    pooled = _pooled(evidence.problems, evidence.speculation)
+    if not pooled:
+        return Claim(name, says, CANNOT_TELL, "needs one configuration with speculation and the same without")
+    verdict = together(judge(ci.low, ci.high, 1.0) for _, _, ci in pooled)
+    worst = min(pooled, key=lambda one: one[2].low)[2]
+    return Claim(name, says, verdict, _speedups(pooled), *worst)
+
+
+def parallel_large(evidence: Evidence) -> Claim:
+    """The largest model on the most GPUs, without speculation where there is such a pair: around 1.7 times as fast."""
+    name, says = "parallel-speeds-large", "Tensor parallelism speeds up 14B, by about 1.7 times."
+    pooled = [one for one in _pooled(evidence.problems, _most_gpus(evidence.parallel)) if one[1] >= LARGE_B]
+    if not pooled:
+        return Claim(
+            name, says, CANNOT_TELL, f"needs a model of at least {LARGE_B:g}B on one GPU and on more"
+        )
+    verdict = together(judge(ci.low, ci.high, 1.0) for _, _, ci in pooled)
+    near = [f"{'near' if 1.4 <= ci.estimate <= 2.0 else 'not near'} the paper's 1.7" for _, _, ci in pooled]
+    return Claim(name, says, verdict, f"{_speedups(pooled)}: {near[0]}", *pooled[0][2])
+
+
+def parallel_small(evidence: Evidence) -> Claim:
+    """The smallest model on the most GPUs is slower than on one."""
+    name, says = "parallel-slows-small", "Tensor parallelism slows down 1.5B."
+    pooled = [one for one in _pooled(evidence.problems, _most_gpus(evidence.parallel)) if one[1] <= SMALL_B]
+    if not pooled:
+        return Claim(name, says, CANNOT_TELL, f"needs a model of at most {SMALL_B:g}B on one GPU and on more")
+    verdict = together(judge(-ci.high, -ci.low, -1.0) for _, _, ci in pooled)
+    return Claim(name, says, verdict, _speedups(pooled), *pooled[0][2])
+
+
+def not_compute_optimal(evidence: Evidence) -> Claim:
+    """Whether least arithmetic and least latency choose different settings, over resampled problems."""
+    name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
+    differ = optimal.resampled_optima(evidence.problems, optimal.WITHIN)
+    if differ is None:
+        return Claim(name, says, CANNOT_TELL, "needs graded answers and models whose names tell their size")
+    share = differ.setting
+    verdict = HELD if share >= stats.LEVEL else NOT_HELD if share <= 1 - stats.LEVEL else CANNOT_TELL
+    effect = (
+        f"least arithmetic and least latency choose another model, budget or configuration in {number(share, '.0%')} of "
+        f"resamples of the problems (another model or budget in {number(differ.point, '.0%')}), "
+        f"{optimal.WITHIN * 100:.0f} points below the best accuracy"
+    )
+    return Claim(name, says, verdict, effect, share)
+
+
+def erratic(evidence: Evidence) -> Claim:
+    """Ratio of the variation of cost per token between problems, with n-gram speculation over without, largest model."""
+    name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
+    found = []
+    for row in records(_largest(evidence.speculation)):
+        base, new = _arms(evidence.problems, row)
+        both = pd.concat(
+            [base["gpu_s_per_token"], new["gpu_s_per_token"]], axis=1, keys=["base", "new"]
+        ).dropna()
+        if len(both) >= stats.SMALLEST:
+            found.append(stats.variation_ratio(both["new"], both["base"]))
+    if not found:
+        return Claim(
+            name, says, CANNOT_TELL, f"needs a model of at least {LARGE_B:g}B with and without speculation"
+        )
+    verdict = together(judge(ci.low, ci.high, 1.0) for ci in found)
+    worst = min(found, key=lambda ci: ci.low)
+    effect = (
+        f"the cost of a token varies {number(worst.estimate, '.2g')} times as much between problems with speculation as "
+        f"without ({number(worst.low, '.2g')} to {number(worst.high, '.2g')})"
+    )
+    return Claim(name, says, verdict, effect, *worst)
+
+
+def _largest(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons of the large model at its largest budget."""
+    large = table[table["params_b"] >= LARGE_B] if "params_b" in table else table.iloc[:0]
+    most: pd.DataFrame = large[large["budget"] == large["budget"].max()]
+    return most
+
+
+def _most_gpus(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons on the most GPUs, without speculation where there are such."""
+    if table.empty or "tp" not in table:
+        return table
+    most = table[table["tp"] == table["tp"].max()]
+    plain_rows = most[most["speculation"].astype(str) == "off"]
+    chosen: pd.DataFrame = plain_rows if len(plain_rows) else most
+    return chosen
+
+
+def _arms(problems: pd.DataFrame, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    same = np.logical_and.reduce([(problems[k] == row[k]).to_numpy() for k in pairs.SAME])
+    both = problems[same].set_index("problem_id")
+    return both[both["config"] == row["base"]], both[both["config"] == row["config"]]
+
+
+def _pooled(problems: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, float, stats.Interval]]:
+    """Speed-up of each model over all its comparisons: Σ base / Σ new, resampled by problem."""
+    out: list[tuple[str, float, stats.Interval]] = []
+    if table.empty:
+        return out
+    for model, rows in table.groupby("model", observed=True, sort=False):
+        base, new = [], []
+        for row in records(rows):
+            arms = _arms(problems, row)
+            both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
+            base.append(both["base"])
+            new.append(both["new"])
+        sums = [pd.concat(parts).groupby(level=0, observed=True).sum() for parts in (base, new)]
+        out.append((str(model), float(rows["params_b"].iloc[0]), stats.ratio(*sums)))
+    return sorted(out, key=lambda one: one[1])
+
+
+def _speedups(pooled: list[tuple[str, float, stats.Interval]]) -> str:
+    parts = [
+        f"{short_model(model)} {number(ci.estimate, '.3g')} times as fast ({number(ci.low, '.3g')} to {number(ci.high, '.3g')})"
+        for model, _, ci in pooled
+    ]
+    return ", ".join(parts)
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f} points"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `claims`."""
+    parser.add_argument("results", type=Path)
+    parser.epilog = "example: python -m analysis claims results/study"
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print each claim and what became of it."""
+    found = claims(read_study(args.results).frame)
+    for claim in found:
+        print(f"{claim.verdict.upper():<10}  {claim.says}\n            {claim.effect}", file=sys.stderr)
+    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high")
+    print(json.dumps({"claims": [{key: plain(getattr(claim, key)) for key in keys} for claim in found]}))
+    return 0
