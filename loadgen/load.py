@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from loadgen import workers
 from loadgen.exchange import Request
 from loadgen.health import Report
 from loadgen.journal import DiskFullError
@@ -22,10 +23,12 @@ from loadgen.metrics import Metrics
 from loadgen.prepare import Prepared
 from loadgen.progress import Progress
 from loadgen.record import RECORDS, Record, RunInfo
+from loadgen.resume import merge_workers
 from loadgen.run import Brake
 from loadgen.schedule import Closed, Open, Schedule
 from loadgen.scrape import GpuLog, snapshot
 from loadgen.share import Share, carry
+from loadgen.workers import Told, WorkerDiedError
 
 CHUNKS = "chunks.bin"
 LEAD_S = 0.05
@@ -79,14 +82,18 @@ class Load:
         options = self.plan.options
         gpu = self._gpu_log()
         try:
-            await self._phase(0, options.warmup, Closed(WARMUP_STREAMS), None)
+            if options.warmup:
+                await self._phase(0, options.warmup, Closed(WARMUP_STREAMS), None)
             seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh("server-before.prom"))
             gpu.start()
-            seen.reports.append(
-                await self._phase(options.warmup, self._last(), self._schedule(), options.duration_s)
+            seen.reports = await self._phase(
+                options.warmup, self._last(), self._schedule(), options.duration_s
             )
             await gpu.stop()
             seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
+        except WorkerDiedError as error:
+            seen.stopped = str(error)
+            await gpu.stop()
         except DiskFullError as error:
             seen.stopped = f"{error}; every record before it is kept"
             await gpu.stop()
@@ -97,7 +104,7 @@ class Load:
 
     async def _phase(
         self, first: int, last: int | None, schedule: Schedule, duration_s: float | None
-    ) -> Report:
+    ) -> list[Report]:
         plan = self.plan
         share = Share(
             options=plan.options,
@@ -114,7 +121,14 @@ class Load:
             duration_s=duration_s,
             done=plan.before.done,
         )
-        return await carry(share, self.brake, self, self.metrics.loop_lag.observe)
+        cpus = int(self.run.host.get("cpus") or 1)
+        processes = workers.number(plan.options.workers, share, cpus)
+        if processes == 1:
+            return [await carry(share, self.brake, self, self.metrics.loop_lag.observe)]
+        try:
+            return await workers.carry_split(share, processes, self.brake, self)
+        finally:
+            merge_workers(self.folder)
 
     def _last(self) -> int | None:
         return None if self.plan.planned is None else self.plan.options.warmup + self.plan.planned
@@ -123,7 +137,7 @@ class Load:
         """The schedule; of a resumed open loop what is left of it, from now on."""
         schedule = self.plan.schedule
         done = sum(seq >= self.plan.options.warmup for seq in self.plan.before.done)
-        if isinstance(schedule, Closed) or not done:
+        if isinstance(schedule, Closed) or not done or done >= len(schedule.times_s):
             return schedule
         rest = schedule.times_s[done:]
         return Open([time_s - rest[0] for time_s in rest])
@@ -160,6 +174,21 @@ class Load:
         """Listener."""
         self.metrics.completion.labels(budget=str(request.budget)).inc(count)
         self.progress.tokens(count)
+
+    def told(self, told: Told) -> None:
+        """Listener, of workers."""
+        self.metrics.due.inc(told.due)
+        self.metrics.in_flight.inc(told.due)
+        self.progress.due(told.due)
+        for budget, count in told.tokens.items():
+            self.metrics.completion.labels(budget=str(budget)).inc(count)
+            self.progress.tokens(count)
+        for lag_s in told.lags_s:
+            self.metrics.loop_lag.observe(lag_s)
+        for record in told.records:
+            self.ended(record, [])
+        if told.gaps:
+            self.metrics.gaps.add(told.gaps, told.gaps_sum_s)
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
         """Listener."""

@@ -200,6 +200,17 @@ class GapHistogram:
         if arrival_ns:
             self._sum_s += (arrival_ns[-1] - arrival_ns[0]) * scale / 1e9
 
+    def take(self) -> tuple[list[int], float]:
+        """Counts and sum since the last time, for `add` in another process."""
+        taken = self._counts, self._sum_s
+        self._counts, self._sum_s = [0] * len(self._counts), 0.0
+        return taken
+
+    def add(self, counts: Sequence[int], sum_s: float) -> None:
+        """What `take` gave."""
+        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
+        self._sum_s += sum_s
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What prometheus_client asks for at a scrape."""
         bounds = [*(str(float(bound)) for bound in TPOT_BUCKETS), "+Inf"]

@@ -39,9 +39,9 @@ class Progress:
         self._task: asyncio.Task[None] | None = None
         self._live: Any = None
 
-    def due(self) -> None:
-        """A request is being sent."""
-        self.sent += 1
+    def due(self, count: int = 1) -> None:
+        """Requests are being sent."""
+        self.sent += count
 
     def tokens(self, count: int) -> None:
         """Tokens have arrived."""
