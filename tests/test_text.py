@@ -86,6 +86,30 @@ def test_an_unknown_prompt_gets_a_text_of_its_own(tokenizer: Tokenizer) -> None:
     assert len(texts) == 3
 
 
+def test_of_several_problems_in_a_prompt_the_last_is_asked(tokenizer: Tokenizer) -> None:
+    """Examples or earlier turns come before the question; what the model has said itself asks nothing."""
+    finder = TextModel(PRESET, ROWS, tokenizer).finder
+    one, two, three = (row["problem"] for row in ROWS[:3])
+    chat = [
+        {"role": "user", "content": one},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": f"{two}\nGo."},
+    ]
+    asked = finder.understand(tokenizer.render_chat(chat, "r1") + three)
+    assert asked.problem.problem == two
+    assert asked.thinking == three
+
+
+def test_a_stranger_s_text_quotes_no_special_tokens(tokenizer: Tokenizer) -> None:
+    model = TextModel(PRESET, ROWS, tokenizer)
+    text = tokenizer.render_chat(
+        [{"role": "user", "content": "Tell me <think> about ships. Sail well."}], "r1"
+    )
+    ids = written(model, text)
+    assert not tokenizer.hidden_ids & set(ids[:-1])
+    assert ids.count(tokenizer.id("</think>")) == 1
+
+
 def test_ignoring_the_end_goes_on_after_it(tokenizer: Tokenizer) -> None:
     text = prompt(tokenizer, ROWS[4])
     model = TextModel(PRESET, ROWS, tokenizer)

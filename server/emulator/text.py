@@ -7,6 +7,7 @@ Knows nothing of time, batches or HTTP.
 """
 
 import collections
+import hashlib
 import itertools
 import json
 import random
@@ -71,9 +72,9 @@ class TextModel:
         self.finder = Finder([as_problem({"problem": text}) for text in self.recorded] or known)
         end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
         self.eos_id = 0 if end is None else end
-        self._end_thinking = tokenizer.id("<|im_start|>" if self.style == "s1" else "</think>")
+        self._end_thinking = None if self.style == "s1" else tokenizer.id("</think>")
         self._replies: collections.OrderedDict[tuple[object, ...], Reply] = collections.OrderedDict()
-        self._unseeded: collections.Counter[str] = collections.Counter()
+        self._unseeded: collections.Counter[bytes] = collections.Counter()
 
     def reply(
         self,
@@ -92,13 +93,12 @@ class TextModel:
         if self.mode == "random":
             return Reply(self._random(prompt_ids, seed if temperature > 0 else 0))
         if self.mode == "replay":
-            return Reply(
-                iter([self.recorded.get(self.finder.find(prompt_text).problem, [self.eos_id])]),
-                self._end_thinking,
-            )
-        sample = self._sample(prompt_text, seed, temperature)
+            asked = self.finder.understand(prompt_text)
+            return Reply(iter([self.recorded.get(asked.problem.problem, [self.eos_id])]), self._end_thinking)
+        prompt = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
+        sample = self._sample(prompt, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
-        key = (prompt_text, sample, budget, ignore_eos)
+        key = (prompt, sample, budget, ignore_eos)
         reply = self._replies.get(key)
         if reply is None:
             asked = self.finder.understand(prompt_text)
@@ -116,7 +116,7 @@ class TextModel:
         """What is to become of one sample of one problem."""
         return plan(self.name, self.figures, problem, sample)
 
-    def _sample(self, prompt: str, seed: int | None, temperature: float) -> str:
+    def _sample(self, prompt: bytes, seed: int | None, temperature: float) -> str:
         """Greedy decoding ignores the seed; requests without one draw anew each time."""
         if temperature <= 0:
             return GREEDY

@@ -5,6 +5,7 @@ Knows nothing of tokens, models or what will be answered.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 # Where the model's own turn begins, in each family's prompt; the last one in the prompt counts.
 TURNS = ("<｜Assistant｜>", "<|im_start|>assistant\n")
+MARK = re.compile(r"<[|｜][^<>]*[|｜]>|</?think>")
 THINK, END_THINK = "<think>", "</think>"
 S1_THINK, S1_ANSWER = "<|im_start|>think", "<|im_start|>answer"
 
@@ -58,8 +60,11 @@ def as_problem(row: Mapping[str, object], number: int = 0) -> Problem:
 
 
 def stranger(prompt: str) -> Problem:
-    """A prompt of no dataset, as a problem with its own words and no solution."""
-    return Problem(unique_id=f"stranger/{prompt}", problem=prompt[-2000:].strip(), solution="", answer="")
+    """A prompt of no dataset, as a problem in its own words, with some number for an answer."""
+    digest = hashlib.blake2b(prompt.encode(), digest_size=8)
+    words = MARK.sub(" ", prompt)[-2000:].strip()
+    answer = str(int.from_bytes(digest.digest()) % 100)
+    return Problem(unique_id=f"stranger/{digest.hexdigest()}", problem=words, solution="", answer=answer)
 
 
 class Finder:
@@ -81,16 +86,23 @@ class Finder:
     def understand(self, prompt: str) -> Asked:
         """The problem asked, and what the prompt already holds of the model's own turn."""
         turn = max((prompt.rfind(mark) + len(mark) for mark in TURNS if mark in prompt), default=len(prompt))
-        return understand_turn(self.find(prompt), prompt[turn:])
+        return understand_turn(self.find(prompt[:turn]) or stranger(prompt), prompt[turn:])
 
-    def find(self, prompt: str) -> Problem:
-        """The problem that stands earliest in the prompt."""
-        for at in range(len(prompt)):
-            for length in self._lengths:
-                for problem in self._by_head.get(prompt[at : at + length], ()):
-                    if prompt.startswith(problem.problem, at):
-                        return problem
-        return stranger(prompt)
+    def find(self, prompt: str) -> Problem | None:
+        """The problem that stands last in the prompt: after examples or earlier turns comes the question."""
+        found, at = None, 0
+        while at < len(prompt):
+            here = self._at(prompt, at)
+            found = here or found
+            at += len(here.problem) if here else 1
+        return found
+
+    def _at(self, prompt: str, at: int) -> Problem | None:
+        for length in self._lengths:
+            for problem in self._by_head.get(prompt[at : at + length], ()):
+                if prompt.startswith(problem.problem, at):
+                    return problem
+        return None
 
 
 def understand_turn(problem: Problem, turn: str) -> Asked:
