@@ -20,6 +20,9 @@ LABEL org.opencontainers.image.title="thinkload" \
       thinkload.emulator="true"
 ENV PYTHONPATH=/opt/thinkload/app:/opt/thinkload/lib PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 COPY --from=build /opt/thinkload /opt/thinkload
+# pip and its kin, wherever this base keeps them: nothing is to be installed into a running server.
+RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* /usr/lib/python3/dist-packages/pip /usr/local/lib/python3*/ensurepip \
+    /usr/local/lib/python3*/site-packages/pip*
 USER 65532:65532
 WORKDIR /work
 EXPOSE 8000

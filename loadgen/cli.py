@@ -66,11 +66,12 @@ def run(argv: Sequence[str]) -> int:
 
 def sweep(argv: Sequence[str]) -> int:
     """Many cells, each with a server of its own."""
-    from loadgen import sweep as sweeping  # noqa: PLC0415  as above
+    from loadgen.sweep import command  # noqa: PLC0415  as above
 
-    parser = _parser("sweep", description=sweeping.__doc__, epilog=sweeping.EXAMPLES)
-    sweeping.add_arguments(parser)
-    return sweeping.main(parser.parse_args(argv))
+    parser = _parser("sweep", description=command.__doc__, epilog=command.EXAMPLES)
+    command.add_arguments(parser)
+    words = command.expanded(argv)
+    return command.main(parser.parse_args(words), words)
 
 
 def doctor(argv: Sequence[str]) -> int:

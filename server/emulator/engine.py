@@ -164,6 +164,8 @@ class Engine:
         self.running: list[Stream] = []
         self.totals = Totals(accepted_at=[0] * model.draft_tokens)
         self.usage = Usage()
+        self.make_drafts: Callable[[Ngram, Stream], Drafts] = Drafts
+        """Where a stream's drafts come from; a caller that knows the whole text looks them up."""
         self.on_finish: Callable[[Stream], None] = lambda _stream: None
         self.on_reject: Callable[[Stream], None] = lambda _stream: None
         """A queue limit refused a stream that had been submitted."""
@@ -293,7 +295,7 @@ class Engine:
         if not self.model.speculates or stream.known - stream.computed != 1:
             return 0
         if stream.drafts is None:
-            stream.drafts = Drafts(self.serving.speculation, stream)  # type: ignore[arg-type]  # speculates says so
+            stream.drafts = self.make_drafts(self.serving.speculation, stream)  # type: ignore[arg-type]  # speculates says so
         stream.drafts.reach(1)
         return stream.drafts.drafted[stream.drafts.next]
 

@@ -10,6 +10,9 @@ Measured: 24,600 tokens/s at 64 streams in chunks of 1.59 tokens, 16,200 at 256 
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from server.emulator.profiles import EngineVersion
 
 SLICE = 128
@@ -49,3 +52,12 @@ class Frontend:
         for at_s in times:
             last_s = self.emit(at_s, streams)
         return last_s
+
+    def emit_each(self, times: NDArray[np.float64], streams: int) -> NDArray[np.float64]:
+        """When each of several steps' outputs is written: `emit` for each, at once where none waits for another."""
+        cost_s = streams * (self._engine.output_us + self._engine.chunk_us) * 1e-6
+        free_s = max(self._group_s + self._group_cost_s, self._parse_free_s)
+        if times[0] >= free_s and (len(times) == 1 or float(np.diff(times).min()) >= cost_s):
+            self._group_s, self._group_cost_s = float(times[-1]), cost_s
+            return times
+        return np.array([self.emit(float(at_s), streams) for at_s in times])

@@ -8,7 +8,7 @@ included, ends its servers: a watchdog process sees the launcher's pipe close, a
 Does not know: what is sent to the server once it is ready, or what a sweep is.
 """
 
-from server.launch.launch import Launcher, announce, launched, start, stop
+from server.launch.launch import Launcher, announce, gpu_metrics, launched, start, stop
 from server.launch.spec import BACKENDS, Backend, LaunchFailedError, Server, Spec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Server",
     "Spec",
     "announce",
+    "gpu_metrics",
     "launched",
     "start",
     "stop",

@@ -59,6 +59,11 @@ def start_time(pid: int) -> str | None:
     return out.stdout.strip() or None
 
 
+def environment(name: str) -> dict[str, str]:
+    """The environment of this process, with the label."""
+    return {**os.environ, VARIABLE: name}
+
+
 def remember(note: Note) -> None:
     """Keep the note until `forget`."""
     (state_dir() / f"{note.name}.json").write_bytes(msgspec.json.encode(note))

@@ -97,6 +97,25 @@ def announce(server: Server, spec: Spec) -> None:
 
 
 @contextmanager
+def gpu_metrics(server: Server, launcher: Launcher) -> Iterator[str | None]:
+    """URL of the telemetry of just this server's GPUs, over NVML; None where it has none of its own."""
+    if not server.gpus:
+        yield None
+        return
+    port = ports.first_free(9400)
+    command = [sys.executable, "-m", "server", "gpu-exporter", "--port", str(port)]
+    exporter = subprocess.Popen(
+        [*command, "--gpus", ",".join(map(str, server.gpus))], env=labelled.environment(server.name)
+    )
+    launcher.say(f"{server.name}: GPU telemetry on port {port}")
+    try:
+        yield f"http://127.0.0.1:{port}/metrics"
+    finally:
+        exporter.terminate()
+        exporter.wait()
+
+
+@contextmanager
 def _promising() -> Iterator[None]:
     """Only one launcher of this user chooses ports and GPUs at a time."""
     with (labelled.state_dir() / "lock").open("w") as lock:

@@ -3,7 +3,6 @@
 Does not know: when it is ready, or what its log means.
 """
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
     """Start the command; raises LaunchFailedError where it is not there."""
     log = spec.log or labelled.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, labelled.VARIABLE: name, "PYTHONUNBUFFERED": "1"}
+    environment = {**labelled.environment(name), "PYTHONUNBUFFERED": "1"}
     if spec.backend == "process":
         environment |= {"VLLM_NO_USAGE_STATS": "1"}
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}

@@ -50,6 +50,8 @@ class Spec:
     """Where the server's log goes; None: beside the launcher's state."""
     run: str = ""
     """Label `run` of the Prometheus target."""
+    telemetry: str | None = None
+    """Where this server's GPUs report, if not at its own port."""
     labels: dict[str, str] = field(default_factory=dict)
 
 

@@ -17,6 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from loadgen.options import RunOptions
 from loadgen.values import UsageError, positive
 
@@ -92,6 +94,30 @@ def by_server(order: Iterable[Cell]) -> Iterator[tuple[tuple[str, str], list[Cel
     """Neighbouring cells that one server can answer."""
     for key, group in groupby(order, key=lambda cell: (cell.config, cell.model)):
         yield key, list(group)
+
+
+KEYS = {"configs", "models", "loads", "repeats", "run"}
+
+
+def arguments_of(path: Path) -> list[str]:
+    """A plan file as command-line arguments, so that both are checked by the same rules. Raises UsageError."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"--plan {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not content.keys() <= KEYS:
+        unknown = sorted(set(content) - KEYS) if isinstance(content, dict) else "no mapping"
+        raise UsageError(f"--plan {path}: {unknown}: a plan has the keys {', '.join(sorted(KEYS))}")
+    arguments: list[str] = []
+    for key, value in {
+        **{k: v for k, v in content.items() if k != "run"},
+        **(content.get("run") or {}),
+    }.items():
+        if isinstance(value, bool):
+            arguments += [f"--{key}"] if value else []
+        else:
+            arguments += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return arguments
 
 
 UNHASHED = {
