@@ -10,6 +10,7 @@ docs/serving.md).
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from server.config import ConfigError, Model, Ngram, Serving, load_model, load_serving
 from server.emulator import profiles
+from server.emulator.app import read_problems
 from server.emulator.engine import Drafts, Engine, Output, Stream
 from server.emulator.frontend import Frontend
 from server.emulator.speculation import speculate
@@ -85,11 +87,11 @@ class Performance:
 class Cast:
     """One model's Scripts: what it writes to each prompt, made once."""
 
-    def __init__(
-        self, model: str, problems: Sequence[dict[str, Any]], tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, model: str, dataset: str) -> None:
         self.model: Model = load_model(model)
-        self.tokenizer = tokenizer or Tokenizer()
+        self.tokenizer = Tokenizer()
+        problems = read_problems(Path(dataset).read_bytes().splitlines(), dataset)
+        self.problems = problems
         self._text = TextModel(self.model.behaviour, problems, self.tokenizer)
         self._scripts: dict[tuple[str, int], Script] = {}
         self._excerpts: dict[tuple[int, int], tuple[str | None, str]] = {}
@@ -292,33 +294,34 @@ _casts: dict[str, list[Script]] = {}
 def forecast(
     config: str,
     model: str,
-    rows: Sequence[dict[str, Any]],
+    dataset: str,
+    count: int,
     limits: Sequence[int],
     *,
     gpu: str,
     concurrency: int | None = None,
     rate: float | None = None,
 ) -> Forecast | None:
-    """Tokens and time of every row at every limit, from a few rows' texts and the step model; None where nothing is known."""
+    """Tokens and time of `count` problems at every limit, from a few texts and the step model; None where nothing is known."""
     try:
         serving, preset = load_serving(config), load_model(model)
     except ConfigError:
         return None
-    sample = rows[:: max(len(rows) // SAMPLE, 1)][:SAMPLE]
     if model not in _casts:
-        cast = Cast(model, sample)
+        cast = Cast(model, dataset)
+        sample = cast.problems[:: max(len(cast.problems) // SAMPLE, 1)][:SAMPLE]
         _casts[model] = [cast.part(_ask(row), max(limits), max(limits)).script for row in sample]
     scripts = _casts[model]
     streams = concurrency or serving.max_num_seqs // 8
-    tokens = sum(
-        float(np.mean([min(len(script.ids), limit) for script in scripts])) for limit in limits
-    ) * len(rows)
+    tokens = (
+        sum(float(np.mean([min(len(script.ids), limit) for script in scripts])) for limit in limits) * count
+    )
     emitted, drafted = _speculated(scripts, serving.speculation)
     step_model = StepModel(preset, serving, profiles.gpus()[gpu], profiles.engine_versions()[ENGINE_VERSION])
     width = streams * (1 + drafted)
     context = streams * float(np.mean([len(script.prompt) + len(script.ids) / 2 for script in scripts]))
     step_s = float(step_model.step_s(streams, width, width, context))
-    requests = len(rows) * len(limits)
+    requests = count * len(limits)
     return Forecast(requests, tokens, requests / rate if rate else tokens / emitted * step_s / streams)
 
 

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from loadgen import datasets, machine
 from loadgen import options as run_options
 from loadgen.options import RunOptions, UsageError
@@ -214,15 +212,15 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
     say(
         f"sweep: {len(order)} cells{f' ({done} done before)' if done else ''} into {manifest.folder}, backend {args.backend}"
     )
-    problems = datasets.load(options.dataset, options.problems, options.seed).problems
-    rows = [msgspec.to_builtins(problem) for problem in problems]
+    dataset = datasets.load(options.dataset, options.problems, options.seed)
     total_s = total_tokens = 0.0
     for cell in order:
         at = cell.load.applied(options)
         guess = forecast(
             cell.config,
             cell.model,
-            rows,
+            dataset.path,
+            len(dataset.problems),
             _lengths(options),
             concurrency=at.concurrency,
             rate=at.rate,

@@ -21,7 +21,7 @@ DISCARDED = "discarded"
 _lock = threading.Lock()
 
 
-class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Entry(msgspec.Struct, kw_only=True):
     """One cell, as planned and as it went."""
 
     name: str

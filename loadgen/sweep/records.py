@@ -82,7 +82,7 @@ def record(request: Request, reply: Reply, run_id: str) -> Record:
         e2e_due_s=round(last_s - sent_s, 9),
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=total,
-        reasoning_tokens=total if reply.thinking_end is None else min(reply.thinking_end, total),
+        reasoning_tokens=total if reply.thinking_end is None else min(reply.thinking_end - 1, total),
         chunks=len(times),
         token_source="continuous_usage",  # noqa: S106 - a source of counts, no secret
         outcome="ok",

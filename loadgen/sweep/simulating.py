@@ -13,8 +13,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-
 from loadgen import datasets
 from loadgen.exchange import Request
 from loadgen.options import RunOptions, UsageError, greedy
@@ -61,7 +59,7 @@ def play_model(
 ) -> list[tuple[Cell, RunInfo | None, str | None, float]]:
     """All cells of one model; a cell that fails does not cost the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    cast = Cast(cells[0].model, [msgspec.to_builtins(p) for p in datasets.load(options.dataset).problems])
+    cast = Cast(cells[0].model, dataset.path)
     results: list[tuple[Cell, RunInfo | None, str | None, float]] = []
     for cell in cells:
         began = time.monotonic()
