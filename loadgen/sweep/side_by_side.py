@@ -9,10 +9,12 @@ Does not know: what a cell is made of (cells).
 
 import dataclasses
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from loadgen.record import RunInfo
@@ -64,12 +66,15 @@ def interference(
 ) -> float:
     """The share by which the slower of two servers is slowed by the other; 0 where they cannot run at once anyway."""
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
             pair = [stack.enter_context(launcher.launched(cells.spec(group[0]))) for group in groups]
         except LaunchFailedError:
             return 0.0
-        alone = [_tpot_s(_probe(cells, server, f"alone-{n}", pool)) for n, server in enumerate(pair)]
-        both = [_probe(cells, server, f"both-{n}", pool) for n, server in enumerate(pair)]
+        alone = [
+            _tpot_s(_probe(cells, server, scratch / f"alone-{n}", pool)) for n, server in enumerate(pair)
+        ]
+        both = [_probe(cells, server, scratch / f"both-{n}", pool) for n, server in enumerate(pair)]
         together = [_tpot_s(future) for future in both]
     cost = max(after / before - 1 for before, after in zip(alone, together, strict=True))
     say(
@@ -78,8 +83,7 @@ def interference(
     return cost
 
 
-def _probe(cells: Cells, server: Server, name: str, pool: ProcessPoolExecutor) -> "Future[RunInfo]":
-    folder = cells.out / "probes" / name
+def _probe(cells: Cells, server: Server, folder: Path, pool: ProcessPoolExecutor) -> "Future[RunInfo]":
     target = f"http://127.0.0.1:{server.port}/v1"
     options = dataclasses.replace(
         cells.options, target=target, out=folder, repeats=1, metrics_port=-1, progress="none", **PROBE

@@ -4,12 +4,14 @@ Rules: the requests are those that a run over sockets would send. What depends o
 all its cells. Does not know: how an engine steps (server/simulate.py), or what a record holds (records).
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
+import queue
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +26,9 @@ from loadgen.sweep.plan import Cell
 from loadgen.sweep.records import Reply
 from server.simulate import Cast, Part, Performance, perform
 
+Result = tuple[Cell, RunInfo | None, str | None, float]
+Results = queue.Queue[Result]
+
 
 def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[tuple[Cell, str | None]]:
     """Each cell with why it failed, or None, in the order they end. Raises UsageError for what cannot be simulated."""
@@ -31,17 +36,30 @@ def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ProcessPoolExecutor(
-        min(cores, len(models)), mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        jobs = [pool.submit(play_model, options, [c for c in order if c.model == m], out) for m in models]
-        for job in as_completed(jobs):
-            for cell, run_info, failure, wall_s in job.result():
-                if run_info is None:
-                    manifest.failed(cell.name, failure or "?")
-                else:
-                    manifest.done(cell.name, run_info, wall_s)
-                yield cell, failure
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        spawn.Manager() as manager,
+        ProcessPoolExecutor(max(min(cores, len(models)), 1), mp_context=spawn) as pool,
+    ):
+        results: Results = manager.Queue()
+        jobs = [
+            pool.submit(play_model, options, [c for c in order if c.model == m], out, results) for m in models
+        ]
+        for cell, run_info, failure, wall_s in arriving(results, jobs):
+            if run_info is None:
+                manifest.failed(cell.name, failure or "?")
+            else:
+                manifest.done(cell.name, run_info, wall_s)
+            yield cell, failure
+
+
+def arriving(results: "Results", jobs: "list[Future[None]]") -> "Iterator[Result]":
+    """Results as they come, until every job has ended. Raises what a job raised."""
+    while not results.empty() or not all(job.done() for job in jobs):
+        with contextlib.suppress(queue.Empty):
+            yield results.get(timeout=0.2)
+    for job in jobs:
+        job.result()
 
 
 def check(options: RunOptions) -> None:
@@ -54,21 +72,17 @@ def check(options: RunOptions) -> None:
         raise UsageError("--backend simulate plays a plan whole: leave --duration, --ramp and --times out")
 
 
-def play_model(
-    options: RunOptions, cells: list[Cell], out: Path
-) -> list[tuple[Cell, RunInfo | None, str | None, float]]:
+def play_model(options: RunOptions, cells: list[Cell], out: Path, results: "Results") -> None:
     """All cells of one model; a cell that fails does not cost the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     cast = Cast(cells[0].model, dataset.path)
-    results: list[tuple[Cell, RunInfo | None, str | None, float]] = []
     for cell in cells:
         began = time.monotonic()
         try:
             run_info = play(cell.load.applied(options), cell, cast, dataset, out)
-            results.append((cell, run_info, None, time.monotonic() - began))
+            results.put((cell, run_info, None, time.monotonic() - began))
         except Exception as error:  # noqa: BLE001 - as in cells.py
-            results.append((cell, None, f"{type(error).__name__}: {error}", 0.0))
-    return results
+            results.put((cell, None, f"{type(error).__name__}: {error}", 0.0))
 
 
 def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset, out: Path) -> RunInfo:
