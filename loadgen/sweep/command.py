@@ -99,6 +99,8 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     resume = getattr(args, "resume", None)
     args.resume = None
     options = dataclasses.replace(run_options.from_args(args), argv=("loadgen", "sweep", *argv))
+    if args.backend == "simulate":
+        simulating.check(options)
     order = _order(args, options)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     manifest = Manifest.new(out, _kept(argv), list(_entries(args, options, order)), _machine())

@@ -31,8 +31,7 @@ Results = queue.Queue[Result]
 
 
 def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[tuple[Cell, str | None]]:
-    """Each cell with why it failed, or None, in the order they end. Raises UsageError for what cannot be simulated."""
-    check(options)
+    """Each cell with why it failed, or None, in the order they end."""
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,72 @@
+"""The relay opens what listens on loopback, for as long as it listens, and nothing else."""
+
+import asyncio
+import contextlib
+import socket
+
+from server.relay import listening_on_loopback, ports_of, relay
+
+ELSEWHERE = "127.0.0.9"  # stands for the bridge's address: also ours to bind, not 127.0.0.1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ports_are_single_or_spans() -> None:
+    assert ports_of(["8000-8002", "9464"]) == [8000, 8001, 8002, 9464]
+
+
+def test_only_listeners_on_loopback_count() -> None:
+    """From /proc/net/tcp: a listener on all addresses needs no relay, an open connection is no listener."""
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue\n"
+        "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000\n"
+        "   1: 00000000:1F41 00000000:0000 0A 00000000:00000000\n"
+        "   2: 0100007F:1F42 0100007F:9999 01 00000000:00000000\n"
+    )
+    assert listening_on_loopback(table) == {8000}
+
+
+async def answered(host: str, port: int) -> bytes | None:
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"ping")
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        return answer
+    return None
+
+
+async def until(host: str, port: int, expected: bytes | None) -> bool:
+    for _ in range(100):
+        if await answered(host, port) == expected:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+def test_relay_follows_the_listener() -> None:
+    """Nothing before it listens, both ways while it does, nothing after."""
+    port = free_port()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"<" + await reader.read() + b">")
+        writer.close()
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(relay(ELSEWHERE, [port], poll_s=0.05))
+        assert await answered(ELSEWHERE, port) is None
+        server = await asyncio.start_server(echo, "127.0.0.1", port)
+        assert await until(ELSEWHERE, port, b"<ping>")
+        server.close()
+        await server.wait_closed()
+        assert await until(ELSEWHERE, port, None)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
