@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,15 +68,14 @@ def ngram(tiny: Path) -> Iterator[str]:
 
 def call(target: str, path: str, sent: object = None, *, method: str = "POST", **extra: str) -> str:
     """One request as `curl -i` shows it."""
-    connection = http.client.HTTPConnection(urlsplit(target).netloc, timeout=30)
     data = sent if isinstance(sent, str) else json.dumps(sent)
-    connection.request(
-        method, path, data, {"content-type": "application/json", "connection": "close", **extra}
-    )
-    answer = connection.getresponse()
-    lines = [f"{name}: {value}" for name, value in answer.getheaders()]
-    text = answer.read().decode()
-    connection.close()
+    fields = {"content-type": "application/json", "connection": "close", **extra}
+    with closing(http.client.HTTPConnection(urlsplit(target).netloc, timeout=60)) as connection:
+        connection.request(method, path, data, fields)
+        answer = connection.getresponse()
+        lines = [f"{name}: {value}" for name, value in answer.getheaders()]
+        with closing(answer):
+            text = answer.read().decode()
     return "\n".join([f"HTTP/1.1 {answer.status} {answer.reason}", *lines]) + "\n\n" + text
 
 

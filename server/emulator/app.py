@@ -82,6 +82,7 @@ class App:
             used_bytes=setting.gpu.memory_gib * serving.gpu_memory_utilization * GIB,
             seed=setting.seed,
         )
+        self.driver.on_tick = lambda now_s: self.telemetry.note(now_s, engine.usage)
         self._started = int(time.time())
         self._headers = [("x-thinkload-emulated", str(setting.speed))]
         self._routes = self._routing()

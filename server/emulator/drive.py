@@ -42,6 +42,8 @@ class Driver:
         self._pending_tick = False
         self.behind_s = 0.0
         self.behind_max_s = 0.0
+        self.on_tick: Callable[[float], None] = lambda _now_s: None
+        """Told the model time, whenever steps may have ended."""
         self.on_late: Callable[[float, int], None] = lambda _late_s, _writes: None
         """Told how late, in wall seconds, how many writes were."""
 
@@ -64,6 +66,7 @@ class Driver:
     def _tick(self) -> None:
         self._pending_tick = False
         now_s = self.clock.now_s()
+        self.on_tick(now_s)
         stop_s = time.perf_counter() + SLICE_S
         for output in self.engine.advance(now_s):
             self._due.append((self.frontend.emit_all(output.times, len(output.tokens)), output.tokens))

@@ -44,9 +44,11 @@ class EngineVersion:
     async_fill_ms: float
     async_step_ms: float
     async_per_stream_us: float
+    async_parallel_per_stream_us: float
     async_lag_steps: float
     sync_step_ms: float
     sync_per_stream_us: float
+    sync_parallel_ms: float
     piecewise_layer_ms: float
     eager_layer_ms: float
     graph_tokens: int

@@ -7,7 +7,7 @@ coefficients and their sources stand in profiles.yaml. Does not know HTTP.
 
 import uuid
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from server.emulator.profiles import Gpu
 from server.emulator.timing import GIB, Usage
@@ -48,20 +48,23 @@ class Telemetry:
             for n in range(count)
         ]
 
-    def _rates(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
-        """Usage since about a window ago, and that span."""
-        samples = self._samples
-        if now_s - samples[-1].at_s >= WINDOW_S / 4:
-            samples.append(Sample(now_s, replace(usage)))
-        while len(samples) > 1 and samples[1].at_s <= now_s - WINDOW_S:
-            samples.popleft()
-        old = samples[0]
-        span_s = max(now_s - old.at_s, 1e-3)
-        return span_s, Usage(
-            usage.busy_s - old.usage.busy_s,
-            usage.read_bytes - old.usage.read_bytes,
-            usage.flops - old.usage.flops,
-            usage.link_bytes - old.usage.link_bytes,
+    def note(self, now_s: float, usage: Usage) -> None:
+        """Remember usage, a few times a window; to be told whenever it may have grown."""
+        if now_s - self._samples[-1].at_s >= WINDOW_S / 4:
+            self._samples.append(Sample(now_s, replace(usage)))
+            while len(self._samples) > 2 and self._samples[1].at_s <= now_s - WINDOW_S:
+                self._samples.popleft()
+
+    def _recent(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
+        """The last window's length and usage; where it begins between two samples, by straight line."""
+        start_s = max(now_s - WINDOW_S, 0.0)
+        points = [*self._samples, Sample(now_s, usage)]
+        after = next(n for n, sample in enumerate(points) if sample.at_s > start_s or sample is points[-1])
+        late, early = points[after], points[max(after - 1, 0)]
+        share = min(max((start_s - early.at_s) / max(late.at_s - early.at_s, 1e-9), 0.0), 1.0)
+        then = [a + share * (b - a) for a, b in zip(astuple(early.usage), astuple(late.usage), strict=True)]
+        return max(now_s - start_s, 1e-3), Usage(
+            *(now - old for now, old in zip(astuple(usage), then, strict=True))
         )
 
     def power_w(self, span_s: float, usage: Usage) -> float:
@@ -80,7 +83,7 @@ class Telemetry:
 
     def readings(self, now_s: float, usage: Usage) -> dict[str, float]:
         """One GPU's fields now."""
-        span_s, recent = self._rates(now_s, usage)
+        span_s, recent = self._recent(now_s, usage)
         busy = min(recent.busy_s / span_s, 1.0)
         total_mib = self.gpu.memory_gib * GIB / 2**20
         link = recent.link_bytes / span_s

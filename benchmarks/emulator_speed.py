@@ -1,0 +1,212 @@
+"""What the emulator keeps up with, on one core: `python -m benchmarks.emulator_speed`.
+
+Three loads against a server of its own, pinned to one core: 16 streams of 2 ms steps (how late are its writes?), 16,000
+chunks a second (does it sustain them unmerged? Twice real time, as the emulated API server itself merges beyond 15,000),
+and far more than it can write (does it merge and keep the time?). The reader is a plain socket loop on the other core that counts chunks and does not parse them.
+Lateness is the server's own, from /metrics: write time less due time. The last line on stdout is one JSON object.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+MODEL = "r1-distill-qwen-1.5b"
+LATE = "thinkload_emulator_write_late_seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One load's figures."""
+
+    chunks_per_s: float
+    tokens_per_s: float
+    late_p99_ms: float
+    wall_s: float
+    cpu: float
+    """Share of its core that the server used."""
+    expected_s: float
+    """What the same load takes by the engine's clock: how long it would have lasted without drift."""
+
+
+@contextmanager
+def server(core: int | None, *flags: str) -> Iterator[str]:
+    """An emulated server on a free port, on one core."""
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "emulate",
+        "tp1",
+        "--model",
+        MODEL,
+        "--text",
+        "random",
+        "--port",
+        "0",
+        *flags,
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        assert process.stderr is not None
+        found = None
+        for line in process.stderr:
+            if found := re.search(r"at (http://\S+)/v1", line):
+                break
+        try:
+            if found is None:
+                raise SystemExit("emulator_speed: the emulator did not start")
+            yield found[1]
+        finally:
+            process.terminate()
+
+
+def _request(tokens: int, number: int) -> bytes:
+    prompt = f"Stream {number}: count what is written here. " * 4
+    body = {
+        "prompt": prompt,
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "temperature": 1,
+        "seed": number,
+        "stream": True,
+    }
+    body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+def _read_all(url: str, streams: int, tokens: int) -> tuple[int, float]:
+    """Start all streams together and read them to their ends: chunks, and seconds from first to last byte of text."""
+    address = urlsplit(url)
+    selector, chunks, left = selectors.DefaultSelector(), 0, streams
+    for number in range(streams):
+        connection = socket.create_connection((address.hostname, address.port or 80))
+        connection.sendall(_request(tokens, number))
+        selector.register(connection, selectors.EVENT_READ, connection)
+    first_s = 0.0
+    while left:
+        for key, _ in selector.select():
+            connection = key.data
+            data = connection.recv(1 << 18)
+            found = data.count(b"data: {")
+            if found and not first_s:
+                first_s = time.perf_counter()
+            chunks += found
+            if not data or b"[DONE]" in data:
+                selector.unregister(connection)
+                connection.close()
+                left -= 1
+    return chunks - streams, time.perf_counter() - first_s
+
+
+def _scrape(url: str) -> str:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def _late_p99_s(before: str, after: str) -> float:
+    """The 99th percentile of write lateness between two scrapes, within its bucket by straight line."""
+
+    def buckets(text: str) -> list[tuple[float, float]]:
+        rows = re.findall(rf'^{LATE}_bucket{{le="(\S+)"}} (\S+)$', text, re.MULTILINE)
+        return [(float(bound.replace("+Inf", "inf")), float(count)) for bound, count in rows]
+
+    counts = [
+        (bound, new - old) for (bound, new), (_, old) in zip(buckets(after), buckets(before), strict=True)
+    ]
+    wanted, low, below = 0.99 * counts[-1][1], 0.0, 0.0
+    for bound, count in counts:
+        if count >= wanted:
+            return (
+                bound
+                if bound == float("inf")
+                else low + (bound - low) * (wanted - below) / max(count - below, 1)
+            )
+        low, below = bound, count
+    return low
+
+
+def _value(text: str, name: str) -> float:
+    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def measure(core: int | None, streams: int, tokens: int, *flags: str) -> Outcome:
+    """One load."""
+    with server(core, *flags) as url:
+        _read_all(url, min(streams, 4), 8)  # first requests warm the process
+        before = _scrape(url)
+        chunks, wall_s = _read_all(url, streams, tokens)
+        after = _scrape(url)
+    scale = _value(after, "thinkload_time_scale")
+    spent_s = _value(after, "vllm:request_decode_time_seconds_sum") - _value(
+        before, "vllm:request_decode_time_seconds_sum"
+    )
+    return Outcome(
+        chunks_per_s=chunks / wall_s,
+        tokens_per_s=streams * tokens / wall_s,
+        late_p99_ms=1e3 * _late_p99_s(before, after),
+        wall_s=wall_s,
+        cpu=(_value(after, "process_cpu_seconds_total") - _value(before, "process_cpu_seconds_total"))
+        / wall_s,
+        expected_s=spent_s / streams / scale,
+    )
+
+
+def main() -> int:
+    """Run the three loads; print their figures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.emulator_speed", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="about how long each load lasts (default: 8)"
+    )
+    args = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    core = cores[0] if len(cores) > 1 else None
+    if core is not None:
+        os.sched_setaffinity(0, set(cores[1:]))
+    paced = measure(core, 16, int(args.seconds / 0.00206))
+    sustained = measure(core, 20, int(args.seconds / 0.00206 * 2), "--speed", "2")
+    beyond = measure(core, 64, int(args.seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
+    for name, one in (
+        ("16 streams", paced),
+        ("20 streams, 2x real time", sustained),
+        ("64 streams, 6x real time", beyond),
+    ):
+        print(
+            f"{name:<26}{one.chunks_per_s:>9.0f} chunks/s {one.tokens_per_s:>9.0f} tokens/s  late p99 {one.late_p99_ms:6.2f} ms"
+            f"  wall {one.wall_s:6.2f} s of {one.expected_s:6.2f} s  {one.cpu:4.0%} of a core",
+            file=sys.stderr,
+        )
+    result = {
+        "paced_chunks_per_s": round(paced.chunks_per_s),
+        "paced_late_p99_ms": round(paced.late_p99_ms, 3),
+        "sustained_chunks_per_s": round(sustained.chunks_per_s),
+        "sustained_late_p99_ms": round(sustained.late_p99_ms, 3),
+        "beyond_tokens_per_s": round(beyond.tokens_per_s),
+        "beyond_chunks_per_s": round(beyond.chunks_per_s),
+        "beyond_drift": round(beyond.wall_s / beyond.expected_s - 1, 4),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
