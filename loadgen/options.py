@@ -178,49 +178,25 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         add_group(partial(group.add_argument, default=argparse.SUPPRESS))
 
 
+# One line an argument reads as the table it is.
+# fmt: off
 def _where(add: Callable[..., Any]) -> None:
     add("--target", metavar="URL", help=f"OpenAI-compatible base URL, with /v1 [{D.target}]")
     add("--model", metavar="ID", help="served model id [the first the server lists]")
-    add(
-        "--header",
-        dest="headers",
-        metavar="'NAME: VALUE'",
-        action=Header,
-        help="extra HTTP header, repeatable",
-    )
-    add(
-        "--api-key-env",
-        metavar="NAME",
-        help="environment variable that holds the key; the key itself is never an option",
-    )
+    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Header, help="extra HTTP header, repeatable")
+    add("--api-key-env", metavar="NAME", help="environment variable that holds the key; the key itself is never an option")
     add("--insecure", action="store_true", help="do not verify the server's TLS certificate")
     add("--ca-file", type=Path, metavar="FILE", help="private certificate authority (PEM)")
-    add(
-        "--timeout",
-        dest="timeout_s",
-        type=seconds,
-        metavar="S",
-        help=f"longest a request may take [{D.timeout_s:g}]",
-    )
+    add("--timeout", dest="timeout_s", type=seconds, metavar="S", help=f"longest a request may take [{D.timeout_s:g}]")
 
 
 def _what(add: Callable[..., Any]) -> None:
-    add("--dataset", metavar="D", help="math500 (from the Hugging Face Hub, once), sample (own problems, offline), "
-        f"gsm8k, aime, or a JSONL file with `problem` and `answer` a line [{D.dataset}]")  # fmt: skip
+    add("--dataset", metavar="D", help=f"math500 (from the Hugging Face Hub, once), sample (own problems, offline), gsm8k, aime, or a JSONL file with `problem` and `answer` a line [{D.dataset}]")
     add("--problems", type=count, metavar="N", help="ask N of them, chosen by --seed [all]")
-    add(
-        "--samples",
-        type=count,
-        metavar="N",
-        help="ask each problem N times, for majority vote and pass@k [1]",
-    )
+    add("--samples", type=count, metavar="N", help="ask each problem N times, for majority vote and pass@k [1]")
     add("--path", choices=("chat", "completions"), help="endpoint below the target [chat]")
     add("--prompt", metavar="STYLE", help="how to ask: chat, bare, r1, s1 [by the model's id, else chat]")
-    add(
-        "--sampling",
-        choices=get_args(Sampling),
-        help="greedy (as in the paper) or recommended (the model card's) [greedy]",
-    )
+    add("--sampling", choices=get_args(Sampling), help="greedy (as in the paper) or recommended (the model card's) [greedy]")
     add("--temperature", type=number, metavar="T", help="overrides --sampling's")
     add("--top-p", type=number, metavar="P", help="overrides --sampling's")
     add("--seed", type=int, metavar="N", help="order, arrivals and sampling all follow from it [0]")
@@ -228,112 +204,44 @@ def _what(add: Callable[..., Any]) -> None:
 
 
 def _budgets(add: Callable[..., Any]) -> None:
-    add("--budgets", type=budgets, metavar="B,…", help="token budgets, also 1k,4k "
-        f"[{','.join(map(str, D.budgets))}]")  # fmt: skip
-    add("--budget-mode", choices=get_args(BudgetMode), help="cut: max_tokens · forced: thinking stopped at the budget, "
-        "the answer forced by a second call · native: vLLM's thinking_token_budget · prompt: asked for in words [cut]")  # fmt: skip
-    add(
-        "--answer-tokens",
-        type=count,
-        metavar="N",
-        help=f"room for the answer beyond a thinking budget [{D.answer_tokens}]",
-    )
-    add("--one-pass", action="store_true", help="run the largest budget, derive every smaller one from its token "
-        "timestamps (greedy cut only), and run one for real as a check")  # fmt: skip
-    add(
-        "--check-budget",
-        type=int,
-        metavar="B",
-        help="with --one-pass: the budget run for real; 0 for none [the smallest]",
-    )
+    add("--budgets", type=budgets, metavar="B,…", help=f"token budgets, also 1k,4k [{','.join(map(str, D.budgets))}]")
+    add("--budget-mode", choices=get_args(BudgetMode), help="cut: max_tokens · forced: thinking stopped at the budget, the answer forced by a second call · native: vLLM's thinking_token_budget · prompt: asked for in words [cut]")
+    add("--answer-tokens", type=count, metavar="N", help=f"room for the answer beyond a thinking budget [{D.answer_tokens}]")
+    add("--one-pass", action="store_true", help="run the largest budget, derive every smaller one from its token timestamps (greedy cut only), and run one for real as a check")
+    add("--check-budget", type=int, metavar="B", help="with --one-pass: the budget run for real; 0 for none [the smallest]")
 
 
 def _load(add: Callable[..., Any]) -> None:
-    add(
-        "--concurrency",
-        type=count,
-        metavar="N",
-        help="closed loop of N streams [16]",
-    )
+    add("--concurrency", type=count, metavar="N", help="closed loop of N streams [16]")
     add("--rate", type=positive, metavar="R", help="open loop, R requests a second of server time")
-    add("--arrival", type=arrival, metavar="A", help="with --rate: poisson, constant or gamma:B (burstiness B; 1 is "
-        "poisson); alone: burst, all at once [poisson]")  # fmt: skip
+    add("--arrival", type=arrival, metavar="A", help="with --rate: poisson, constant or gamma:B (burstiness B; 1 is poisson); alone: burst, all at once [poisson]")
     add("--ramp", type=ramp, metavar="R:S,…", help="open loop in steps: R requests a second for S seconds, …")
-    add(
-        "--times",
-        type=Path,
-        metavar="FILE",
-        help="open loop replaying a file: seconds from the start, one a line",
-    )
+    add("--times", type=Path, metavar="FILE", help="open loop replaying a file: seconds from the start, one a line")
     add("--requests", type=count, metavar="N", help="send N in all: the plan cut short or begun again")
-    add(
-        "--duration",
-        dest="duration_s",
-        type=seconds,
-        metavar="S",
-        help="send for S seconds, the plan again as needed",
-    )
+    add("--duration", dest="duration_s", type=seconds, metavar="S", help="send for S seconds, the plan again as needed")
     add("--repeats", type=count, metavar="N", help="go through the whole plan N times [1]")
     add("--warmup", type=int, metavar="N", help="requests before the measured ones, recorded apart [0]")
-    add("--drain", dest="drain_s", type=seconds, metavar="S", help=f"longest wait for what is in flight at the end "
-        f"[{D.drain_s:g}]")  # fmt: skip
+    add("--drain", dest="drain_s", type=seconds, metavar="S", help=f"longest wait for what is in flight at the end [{D.drain_s:g}]")
     add("--workers", type=workers, metavar="N|auto", help="client processes that split the schedule [1]")
-    add("--cache", choices=get_args(Cache), help="prefix cache: keep it, salt every request, or reset it before the run; "
-        "asserted by the server's own hit counter [keep, hits held to be a mistake]")  # fmt: skip
+    add("--cache", choices=get_args(Cache), help="prefix cache: keep it, salt every request, or reset it before the run; asserted by the server's own hit counter [keep, hits held to be a mistake]")
 
 
 def _keep(add: Callable[..., Any]) -> None:
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder to write; must not exist [results/<utc>-<config>-<model>]",
-    )
-    add(
-        "--resume",
-        type=Path,
-        metavar="DIR",
-        help="complete what is missing in DIR, with the options it was begun with",
-    )
-    add(
-        "--no-text",
-        dest="keep_text",
-        action="store_false",
-        help="keep prompts and answers out of the results",
-    )
+    add("--out", type=Path, metavar="DIR", help="folder to write; must not exist [results/<utc>-<config>-<model>]")
+    add("--resume", type=Path, metavar="DIR", help="complete what is missing in DIR, with the options it was begun with")
+    add("--no-text", dest="keep_text", action="store_false", help="keep prompts and answers out of the results")
     add("--label", dest="labels", action=Label, metavar="K=V", help="kept in run.json, repeatable")
-    add(
-        "--slo",
-        type=slo,
-        metavar="ttft=S,tpot=S,e2e=S",
-        help="objectives in seconds (or 200ms): goodput with its interval",
-    )
+    add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="objectives in seconds (or 200ms): goodput with its interval")
+    add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"the run is SUSPECT where its sample can't carry this one [{D.percentile}]")
     add("--strict", action="store_true", help="exit 3 where the run judges itself SUSPECT, 4 where INVALID")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="check everything, print the plan, send no prompt, write nothing",
-    )
+    add("--dry-run", action="store_true", help="check everything, print the plan, send no prompt, write nothing")
 
 
 def _watch(add: Callable[..., Any]) -> None:
-    add(
-        "--metrics-port",
-        type=port,
-        metavar="PORT|off",
-        help="serve loadgen_* metrics to Prometheus [9464 if free]",
-    )
+    add("--metrics-port", type=port, metavar="PORT|off", help="serve loadgen_* metrics to Prometheus [9464 if free]")
     add("--metrics-host", metavar="HOST", help=f"address they are served on [{D.metrics_host}]")
-    add(
-        "--gpu-metrics",
-        metavar="URL",
-        help="DCGM exporter to read energy and utilisation from [what the emulator offers]",
-    )
-    add(
-        "--progress",
-        choices=("auto", "plain", "none"),
-        help="live view on a terminal, plain lines elsewhere [auto]",
-    )
+    add("--gpu-metrics", metavar="URL", help="DCGM exporter to read energy and utilisation from [what the emulator offers]")
+    add("--progress", choices=("auto", "plain", "none"), help="live view on a terminal, plain lines elsewhere [auto]")
 
 
 def _naming(add: Callable[..., Any]) -> None:
@@ -343,6 +251,5 @@ def _naming(add: Callable[..., Any]) -> None:
     add("--tensor-parallel-size", type=count, metavar="N", help="tensor parallel size")
     add("--speculation", metavar="METHOD", help="ngram, eagle3, … or none")
     add("--gpu", metavar="NAME", help="GPU model")
-    add(
-        "--price", dest="price_per_gpu_hour", type=positive, metavar="$", help="price of one GPU for one hour"
-    )
+    add("--price", dest="price_per_gpu_hour", type=positive, metavar="$", help="price of one GPU for one hour")
+# fmt: on

@@ -103,9 +103,12 @@ class Progress:
         """The live view."""
         from rich.table import Table  # noqa: PLC0415  as above
 
-        mark = "emulated · " if self.run.emulated else ""
-        title = f"{mark}{self.run.config} · {self.run.model} · {self.run.target}"
-        table = Table(title=title, show_header=False, title_justify="left", expand=False)
+        run = self.run
+        mark = f" (emulated, {run.time_scale:g} x)" if run.emulated else ""
+        table = Table(show_header=False)
+        table.add_row("run", f"{run.config} · {run.model}{mark}")
+        table.add_row("target", run.target)
+        table.add_section()
         for name, value in self.rows():
             if value:
                 table.add_row(name, value)
@@ -135,7 +138,7 @@ class Progress:
         values = sorted(v for r in self.recent if (v := getattr(r, name)) is not None)
         if not values:
             return ""
-        return f"{human(_rank(values, 0.5))}/{human(_rank(values, 0.95))}"
+        return f"p50 {human(_rank(values, 0.5))} p95 {human(_rank(values, 0.95))}"
 
     def _left(self, ended: int, rate: float) -> str:
         if self.planned is None or rate <= 0:

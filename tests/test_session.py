@@ -1,7 +1,10 @@
 """`python -m loadgen` against the emulated server: what a user gets."""
 
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,148 @@ def test_an_existing_folder_is_left_alone(target: str, tmp_path: Path) -> None:
     done = loadgen("--target", target, "--dataset", "sample", "--out", str(tmp_path))
     assert (done.returncode, "exists" in done.stderr) == (2, True)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ((), "use --cache salt"),
+        (("--cache", "keep"), None),
+        (("--cache", "salt"), None),
+        (("--cache", "reset"), "reset"),
+    ],
+)
+def test_the_servers_hit_counter_asserts_the_choice_of_cache(
+    caching: str, tmp_path: Path, cache: tuple[str, ...], says: str | None
+) -> None:
+    """Two budgets ask each problem twice: hits where none were meant are a reason, salted requests hit nothing."""
+    options = ("--dataset", "sample", "--budgets", "8,16", *cache, "--out", str(tmp_path / "run"))
+    done = loadgen("--target", caching, *options)
+    reasons = [r for r in json.loads(done.stdout.splitlines()[-1])["reasons"] if "prefix cache" in r]
+    assert bool(reasons) == (says is not None), done.stderr
+    assert says is None or says in reasons[0]
+
+
+@pytest.fixture(scope="module")
+def caching() -> Iterator[str]:
+    with emulated("tp1", *SPEED, "--enable-prefix-caching") as url:
+        yield url
+
+
+def test_no_text_keeps_prompts_and_answers_out(target: str, tmp_path: Path) -> None:
+    """Nothing of any problem's or reply's words is in the folder; counts and times are."""
+    out = tmp_path / "run"
+    data = tmp_path / "d.jsonl"
+    data.write_text('{"problem": "What is XYZZY plus 1?", "answer": "PLUGH"}\n')
+    options = ("--dataset", str(data), "--budgets", "32,64", "--no-text", "--one-pass", "--out", str(out))
+    done = loadgen("--target", target, *options)
+    assert done.returncode == 0, done.stderr
+    assert all(r.text is None and r.reasoning is None and r.completion_tokens for r in records(out))
+    everything = b"".join(p.read_bytes() for p in out.iterdir())
+    assert b"XYZZY" not in everything
+
+
+def test_samples_are_asked_apart_and_told_apart(target: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = (
+        "--dataset",
+        "sample",
+        "--problems",
+        "4",
+        "--samples",
+        "3",
+        "--sampling",
+        "recommended",
+        "--budgets",
+        "64",
+    )
+    assert loadgen("--target", target, *options, "--out", str(out)).returncode == 0
+    found = records(out)
+    assert sorted(r.sample for r in found) == [0] * 4 + [1] * 4 + [2] * 4
+    assert read_run(out).sampling == {
+        "name": "recommended",
+        "prompt": "r1",
+        "temperature": 0.6,
+        "top_p": 0.95,
+    }
+
+
+def test_strict_gives_the_verdict_as_exit_code(target: str, tmp_path: Path) -> None:
+    """Three requests can't carry a p90: SUSPECT, exit 3."""
+    options = (
+        "--dataset",
+        "sample",
+        "--problems",
+        "3",
+        "--budgets",
+        "8",
+        "--strict",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    done = loadgen("--target", target, *options)
+    assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["verdict"]) == (3, "SUSPECT")
+
+
+def test_a_dry_run_sends_and_writes_nothing(target: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = loadgen(
+        "--target", target, "--dataset", "sample", "--budgets", "8,16", "--dry-run", "--out", str(out)
+    )
+    assert (done.returncode, "would send 98 requests" in done.stderr, out.exists()) == (0, True, False)
+
+
+def test_a_key_that_a_server_echoes_is_struck_out(tmp_path: Path) -> None:
+    """A server that repeats the Authorization header in its error: the record has the error without the key."""
+    key = "sk-echoed-0815"
+    with echoing() as url:
+        options = (
+            "--target",
+            url,
+            "--model",
+            "m",
+            "--dataset",
+            "sample",
+            "--problems",
+            "2",
+            "--budgets",
+            "8",
+        )
+        done = loadgen(
+            *options, "--api-key-env", "MY_KEY", "--out", str(tmp_path / "run"), env={"MY_KEY": key}
+        )
+    found = records(tmp_path / "run")
+    assert {r.outcome for r in found} == {"http_error"}
+    assert all("***" in (r.error or "") for r in found)
+    everything = b"".join(p.read_bytes() for p in (tmp_path / "run").iterdir())
+    assert key.encode() not in everything + done.stdout.encode() + done.stderr.encode()
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    """A server whose every answer is a 400 that repeats the key."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            body = json.dumps({"error": {"message": f"bad {self.headers['Authorization']}"}}).encode()
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

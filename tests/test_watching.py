@@ -129,7 +129,7 @@ def test_a_plain_line_says_what_matters() -> None:
     progress.ended(record(outcome="timeout"))
     line = progress.line()
     assert "done 6/10" in line
-    assert "ttft 30 ms/30 ms" in line
+    assert "ttft p50 30 ms p95 30 ms" in line
     assert "failed timeout=1" in line
     assert "of 4 asked" in line
     assert "in flight 0" in line
