@@ -5,17 +5,20 @@ Rules: the order here is the order on the page. A part that the data cannot supp
 Does not know: HTML, files.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from analysis import (
+    claims,
     figures_budget,
     figures_front,
+    figures_samples,
     figures_serving,
     figures_time,
     optimal,
     pairs,
+    samples,
     shapes,
     tables,
 )
@@ -52,6 +55,7 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
         "tensor_parallel": pairs.tensor_parallel(problems),
         "cost_variation": pairs.cost_variation(problems),
         "acceptance": acceptance(study),
+        "parallel_compute": samples.parallel(study.frame),
         "endings": shapes.endings(study.frame),
         "by_subject": shapes.by_kind(study.frame, "subject"),
         "by_level": shapes.by_kind(study.frame, "level"),
@@ -60,6 +64,8 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
         "timelines": shapes.timelines(study),
         "runs": tables.runs_table(study.frame, study.runs),
     }
+    evidence = claims.Evidence(problems, made["speculation"], made["tensor_parallel"])
+    made["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(evidence)] if len(summary) else [])
     return Conclusions(made, _figures(made, optima), optima, price_per_gpu_hour)
 
 
@@ -72,5 +78,6 @@ def _figures(made: dict[str, pd.DataFrame], optima: Optima | None) -> list[Figur
         *figures_serving.figures(
             made["speculation"], made["tensor_parallel"], made["cost_variation"], made["acceptance"]
         ),
+        *figures_samples.figures(made["parallel_compute"]),
         *figures_time.figures(made["decomposition"], made["distributions"], made["timelines"]),
     ]

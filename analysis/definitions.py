@@ -48,6 +48,26 @@ PAIRS = [
     Column("source", "source", flag=True),
 ]
 
+VOTES = [
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("budget", "budget", ",d"),
+    Column("k", "answers", ",d", "1: a single answer"),
+    Column("n", "problems", ",d"),
+    Column("majority", "majority vote", ".1%"),
+    Column("pass_at_k", "pass@k", ".1%", "at least one of k is right"),
+    Column("e2e_s", "slowest of k, s", ".3g"),
+    Column("gpu_s_per_problem", "GPU-s a problem", ".3g"),
+    Column("tokens_per_problem", "tokens a problem", ",d"),
+    Column("source", "source", flag=True),
+]
+
+CLAIMS = [
+    Column("says", "the paper's finding"),
+    Column("verdict", "here", flag=True),
+    Column("effect", "effect, 95 % interval"),
+]
+
 RUNS = [
     Column("cell", "run"),
     Column("model", "model"),

@@ -254,6 +254,7 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
     cell: dict[str, Any] = {"align": column.align, "value": None, "flag": "", "link": "", "small": ""}
     if column.number is None:
         cell["text"] = str(value) if pd.notna(value) else "–"
+        cell["align"] += " wrap" if len(cell["text"]) > 60 else ""
         if column.flag:
             cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0]
             cells = row.get("cells", row.get("cell"))

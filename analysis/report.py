@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import export
 from analysis.conclusions import Conclusions, conclude
-from analysis.definitions import DEFINITIONS, PAIRS, RUNS, SUMMARY
+from analysis.definitions import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.errors import InputError
 from analysis.figures import short_model
 from analysis.frame import Study, read_study
@@ -100,6 +100,13 @@ def _page(study: Study, found: Conclusions, advice: Recommendation) -> Page:
 def _shown(made: dict[str, pd.DataFrame]) -> list[Shown]:
     all_tables = [
         Shown(
+            "claims",
+            "The paper's findings, on this data",
+            "arXiv 2509.19645, in kind rather than in number; held where the whole 95 % interval lies on the claim's side.",
+            CLAIMS,
+            made["claims"],
+        ),
+        Shown(
             "summary",
             "The table behind it",
             "One row for each configuration at each budget; small print: 95 % intervals. A click on a verdict opens the run's manifest.",
@@ -119,6 +126,13 @@ def _shown(made: dict[str, pd.DataFrame]) -> list[Shown]:
             "More GPUs against the fewest, with the same speculation.",
             PAIRS,
             made["tensor_parallel"],
+        ),
+        Shown(
+            "parallel_compute",
+            "Votes, against one answer",
+            "k answers a problem cost the sum and take as long as the slowest.",
+            VOTES,
+            made["parallel_compute"],
         ),
         Shown("runs_table", "Runs", "How each run judged itself.", RUNS, made["runs"]),
     ]
