@@ -34,10 +34,11 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its legend and (seconds from the start, value) points."""
+    """One line or bar: its legend, (seconds from the start, value) points, and the configuration it is of, if one."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    config: str = ""
 
     def last(self) -> float:
         """Newest number."""
@@ -243,7 +244,7 @@ def bars(w: float, h: float, panel: dict[str, Any], series: Sequence[Series], pa
         parts.append(
             text(names_w, y + each / 2 + 4, clipped(one.name, names_w - 8, 11), size=11, anchor="end")
         )
-        for length, color in ((room, GRID), (long, paints.of(one.name))):
+        for length, color in ((room, GRID), (long, paints.of(one.config or one.name))):
             parts.append(
                 f'<rect x="{names_w + 8:.1f}" y="{y + 2:.1f}" width="{length:.1f}" height="{each - 4:.1f}" fill="{color}"/>'
             )

@@ -39,7 +39,7 @@ def _energy() -> list[Part]:
                 "All GPUs of a configuration. Falls as the batch grows; a rise at constant load is throttling or a draining batch.",
                 "joule",
             ),
-            (f"max by (config) ({select(joules)})", "{{config}}"),
+            (f"max by (config) ({select(joules)} and thinkload:busy)", "{{config}}"),
         ),
         lines(
             About(

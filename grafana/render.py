@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from grafana import draw
-from grafana.generate import FOLDER
+from grafana.generate import BOARDS, FOLDER
+from grafana.slim import slim
 from grafana.units import number
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -33,6 +34,7 @@ class Span:
     start_s: float
     end_s: float
     address: str
+    chosen: dict[str, str]
 
     @property
     def step_s(self) -> int:
@@ -40,11 +42,12 @@ class Span:
         return max(2, math.ceil((self.end_s - self.start_s) / 240))
 
     def filled(self, expr: str) -> str:
-        """Fill the variables in: all configurations, models and runs."""
+        """Fill the variables in: all configurations, models and runs, unless chosen."""
         known = {
             "__rate_interval": f"{max(self.step_s + 2, 8)}s",
             "__range": f"{self.end_s - self.start_s:.0f}s",
             "price": "3",
+            **self.chosen,
         }
         return re.sub(r"\$(\w+)", lambda found: known.get(found[1], ".*"), expr)
 
@@ -79,14 +82,23 @@ def legend(pattern: str, labels: dict[str, str]) -> str:
     return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), pattern).strip()
 
 
+def order(labels: dict[str, str]) -> list[tuple[str, float, str]]:
+    """Sort by labels, numbers as numbers."""
+    return [
+        (name, float(value) if value.isdigit() else math.inf, value) for name, value in sorted(labels.items())
+    ]
+
+
 def series(span: Span, panel: dict[str, Any]) -> list[draw.Series]:
     """Every line of a panel, in the order of its queries."""
     return [
-        draw.Series(legend(target["legendFormat"], row["labels"]), row["points"])
+        draw.Series(
+            legend(target["legendFormat"], row["labels"]), row["points"], row["labels"].get("config", "")
+        )
         for target in panel["targets"]
         for row in sorted(
             ask(span, target["expr"], instant=bool(target.get("instant"))),
-            key=lambda row: sorted(row["labels"].items()),
+            key=lambda row: order(row["labels"]),
         )
     ]
 
@@ -107,7 +119,10 @@ def table(span: Span, panel: dict[str, Any]) -> tuple[list[str], list[list[str]]
             cell = number(row["points"][0][1], units[title]["unit"], units[title].get("decimals"))
             rows.setdefault(key, {})[title] = cell
     heads = [target["legendFormat"] for target in panel["targets"]]
-    body = [[*key, *(cells.get(head, "–") for head in heads)] for key, cells in sorted(rows.items())]
+    body = [
+        [*key, *(cells.get(head, "–") for head in heads)]
+        for key, cells in sorted(rows.items(), key=lambda row: order(dict(zip(labels, row[0], strict=True))))
+    ]
     return [*(names[label] for label in labels), *heads], body
 
 
@@ -168,6 +183,14 @@ def seconds(words: str) -> float:
     return int(found[1]) * SECONDS[found[2]]
 
 
+def choice(words: str) -> tuple[str, str]:
+    """`config=tp1` as a pair."""
+    name, equals, value = words.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{words} chooses nothing: write NAME=VALUE")
+    return name, value
+
+
 def main() -> int:
     """Draw every dashboard."""
     import vl_convert  # noqa: PLC0415 - heavy; `--help` does without
@@ -178,20 +201,31 @@ def main() -> int:
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="address [%(default)s]")
     parser.add_argument("--last", type=seconds, default="5m", help="how far back [%(default)s]")
     parser.add_argument("--end", type=float, default=None, help="Unix time at which to end [now]")
+    parser.add_argument(
+        "--set",
+        type=choice,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="choose a variable, as config=tp2-ngram",
+    )
+    parser.add_argument(
+        "--board", action="append", choices=sorted(BOARDS), help="this dashboard only; repeatable [all]"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/dashboards"), help="folder [%(default)s]")
     args = parser.parse_args()
     end_s = args.end or time.time()
-    span = Span(end_s - args.last, end_s, args.prometheus.rstrip("/"))
+    span = Span(end_s - args.last, end_s, args.prometheus.rstrip("/"), dict(args.set))
     args.out.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for path in sorted(FOLDER.glob("*.json")):
+    for path in (FOLDER / f"{name}.json" for name in args.board or BOARDS):
         try:
             picture = svg(span, json.loads(path.read_text()))
         except NoAnswerError as error:
             print(error, file=sys.stderr)
             return 2
         target = args.out / f"{path.stem}.png"
-        target.write_bytes(vl_convert.svg_to_png(picture, scale=1.25))
+        target.write_bytes(slim(vl_convert.svg_to_png(picture, scale=1.25)))
         drawn.append(str(target))
     print(json.dumps({"drawn": drawn}))
     return 0

@@ -186,12 +186,12 @@ def _latency() -> list[Part]:
 
 def _client_lines(name: str) -> list[tuple[str, str]]:
     quantiles = [(client_quantile(q, name), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, (client_mean(name), "mean {{config}}")]
+    return [*quantiles, *([(client_mean(name), "mean {{config}}")] if "tpot" in name else [])]
 
 
 def _server_lines(name: str) -> list[tuple[str, str]]:
     quantiles = [(quantile(q, name), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, (mean(name), "mean {{config}}")]
+    return [*quantiles, *([(mean(name), "mean {{config}}")] if "per_output_token" in name else [])]
 
 
 def _doubts() -> list[Part]:
