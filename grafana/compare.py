@@ -146,7 +146,7 @@ def _budgets() -> list[Part]:
         "Good: of the requests, those that met every --slo; 0 without one.",
     )
     return [
-        rows(about, {"budget": "Budget", "config": "Configuration"}, columns, w=16, h=8),
+        rows(about, {"budget": "Budget", "config": "Configuration"}, columns, w=16, h=9),
         bars(
             About(
                 "End to end p50, by budget",
@@ -155,7 +155,7 @@ def _budgets() -> list[Part]:
             ),
             (whole_quantile(0.5, E2E, by, BUDGETED), "{{budget}} · {{config}}"),
             w=8,
-            h=8,
+            h=9,
         ),
     ]
 

@@ -261,12 +261,15 @@ def grid(w: float, h: float, title: str, heads: Sequence[str], rows: Sequence[Se
         for n, head in enumerate(heads)
     ]
     shares = [(w - 20) * one / sum(wide) for one in wide]
+    each = min(26.0, (h - 46) / max(len(rows), 1))
     for line, row in enumerate([heads, *rows]):
-        y, x = 44 + line * 26, 10.0
+        y, x = 44 + line * each, 10.0
         for words, share in zip(row, shares, strict=True):
             parts.append(
                 text(x, y, clipped(words, share - 6), bold=line == 0, color=DIM if line == 0 else INK)
             )
             x += share
-        parts.append(f'<line x1="10" x2="{w - 10:.1f}" y1="{y + 9}" y2="{y + 9}" stroke="{GRID}"/>')
+        parts.append(
+            f'<line x1="10" x2="{w - 10:.1f}" y1="{y + each / 3:.1f}" y2="{y + each / 3:.1f}" stroke="{GRID}"/>'
+        )
     return "".join(parts)

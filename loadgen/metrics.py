@@ -2,7 +2,8 @@
 
 Rules: every metric in one list below; base units, low-cardinality labels (`outcome`, `budget`, and the run's names on
 `loadgen_run_info` alone); times are model seconds, but `loop_lag`, which is this process's own. TTFT has vLLM's buckets so that
-client and server quantiles compare; TPOT and inter-chunk have finer ones, for a fast GPU's steps take 2 to 9 ms.
+client and server quantiles compare; the others are finer: a fast GPU's steps take 2 to 9 ms, and a median read off buckets
+a factor of two wide tells no two configurations apart.
 Completion tokens count while they stream, not when a request ends.
 
 Does not know: files, percentiles, verdict rules.
@@ -29,32 +30,14 @@ TTFT_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
 )  # fmt: skip
 TPOT_BUCKETS = (
-    0.0005, 0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5,
+    0.0005, 0.00075, 0.001, 0.00125, 0.0015, 0.00175, 0.002, 0.00225, 0.0025, 0.00275, 0.003, 0.0035, 0.004, 0.0045,
+    0.005, 0.0055, 0.006, 0.0065, 0.007, 0.0075, 0.008, 0.0085, 0.009, 0.0095, 0.01, 0.011, 0.012, 0.014, 0.016, 0.018,
+    0.02, 0.0225, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 5,
 )  # fmt: skip
 E2E_BUCKETS = (
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    1.5,
-    2,
-    2.5,
-    5,
-    10,
-    15,
-    20,
-    30,
-    40,
-    50,
-    60,
-    120,
-    240,
-    480,
-    960,
-    1920,
-    7680,
-)
+    0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22.5, 25,
+    27.5, 30, 35, 40, 45, 50, 60, 75, 90, 120, 150, 180, 240, 360, 480, 960, 1920, 7680,
+)  # fmt: skip
 LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 VERDICTS = ("RUNNING", "VALID", "SUSPECT", "INVALID")
 

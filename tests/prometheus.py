@@ -64,10 +64,10 @@ class Prometheus:
         span = {"start": str(start_s), "end": str(end_s), "step": str(step_s)}
         return list(self.get("query_range", query=expr, **span)["result"])
 
-    def firing(self) -> set[str]:
-        """Names of the alerts that fire now."""
-        alerts = self.get("alerts")["alerts"]
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+    def firing(self, instance: str | None = None) -> set[str]:
+        """Names of the alerts that fire now, of one instance or of all."""
+        alerts = (alert for alert in self.get("alerts")["alerts"] if alert["state"] == "firing")
+        return {a["labels"]["alertname"] for a in alerts if instance in (None, a["labels"].get("instance"))}
 
     def aim(self, name: str, targets: list[dict[str, Any]]) -> None:
         """Write one target file, as a launcher does: whole or not at all."""

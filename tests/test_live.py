@@ -173,60 +173,72 @@ def ended_s(seen: Seen, config: str) -> float:
     return float(row["values"][-1][1])
 
 
+SPOILED = {
+    # A server with room for two requests where eight want in; one where every third request fails; a client to be stopped.
+    "full": (("--num-gpu-blocks-override", "160", "--max-model-len", "2048"), ("--concurrency", "8")),
+    "failing": (("--fault", "error=0.3"), ("--rate", "8", "--arrival", "constant")),
+    "stalled": ((), ("--concurrency", "2")),
+}
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A Prometheus whose alerts fire after one second, else as committed, over runs that go wrong."""
+
+    server: Prometheus
+    generators: dict[str, tuple["subprocess.Popen[str]", str]]
+    """Process and instance of each."""
+
+    def fires(self, alert: str, instance: str | None = None, patience_s: float = 30) -> bool:
+        """True once it does."""
+        return until(lambda: alert in self.server.firing(instance), patience_s)
+
+
 @pytest.fixture(scope="module")
-def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus whose alerts fire after one second, else as committed."""
-    with prometheus(tmp_path_factory.mktemp("alerts"), quick_alerts=True) as server:
-        yield server
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """All that goes wrong at once, to save the time of waiting for each."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    with ExitStack() as stack:
+        server = stack.enter_context(prometheus(tmp_path_factory.mktemp("alerts"), quick_alerts=True))
+        generators = {}
+        for name, (options, load) in SPOILED.items():
+            target, port = stack.enter_context(emulated("tp1", *options)), free_port()
+            server.aim(name, [*announced(target, "tp1"), client(port)])
+            long = ("--budgets", "1024", "--duration", "2m", *load)
+            process = stack.enter_context(generator(port, target, folder / name, *long))
+            generators[name] = process, f"127.0.0.1:{port}"
+        yield Watch(server, generators)
 
 
-def fires(server: Prometheus, alert: str, patience_s: float = 25) -> bool:
-    return until(lambda: alert in server.firing(), patience_s)
-
-
-def test_a_killed_server_is_reported(watch: Prometheus) -> None:
-    """TargetDown, for the server and its GPU."""
+def test_a_killed_server_is_reported(watch: Watch) -> None:
+    """TargetDown, for the server and its GPU; a server that was stopped as it should be is forgotten."""
     with emulated("tp1") as target:
-        watch.aim("killed", announced(target, "tp1"))
-        assert until(lambda: watch.instant('up{job="server"} == 1'), 15)
-        assert "TargetDown" not in watch.firing()
-    assert fires(watch, "TargetDown")
-    watch.aim("killed", [])
-    assert until(lambda: "TargetDown" not in watch.firing(), 15)
+        watch.server.aim("killed", announced(target, "tp1"))
+        address = target.removeprefix("http://").removesuffix("/v1")
+        assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 15)
+        assert "TargetDown" not in watch.server.firing()
+    assert watch.fires("TargetDown")
+    watch.server.aim("killed", [])
+    assert until(lambda: "TargetDown" not in watch.server.firing(), 15)
 
 
-def test_a_full_cache_is_reported(watch: Prometheus, tmp_path: Path) -> None:
-    """KVCacheFull, on a server with room for two requests where eight want in."""
-    port = free_port()
-    with emulated("tp1", "--num-gpu-blocks-override", "160", "--max-model-len", "2048") as target:
-        watch.aim("full", [*announced(target, "tp1"), client(port)])
-        load = ("--budgets", "1024", "--concurrency", "8")
-        with generator(port, target, tmp_path / "run", *load):
-            assert fires(watch, "KVCacheFull")
-    watch.aim("full", [])
+def test_a_full_cache_is_reported(watch: Watch) -> None:
+    assert watch.fires("KVCacheFull")
 
 
-def test_a_stalled_client_is_reported(watch: Prometheus, tmp_path: Path) -> None:
+def test_failing_requests_are_reported(watch: Watch) -> None:
+    assert watch.fires("ErrorRate", watch.generators["failing"][1])
+
+
+def test_a_stalled_client_is_reported(watch: Watch) -> None:
     """ClientStalled while its process is stopped; ClientLag when it goes on, for its loop was late."""
-    port = free_port()
-    with emulated("tp1") as target:
-        watch.aim("stalled", [*announced(target, "tp1"), client(port)])
-        with generator(port, target, tmp_path / "run", "--budgets", "1024", "--concurrency", "4") as process:
-            assert until(lambda: watch.instant("loadgen_requests_in_flight > 0"), 20)
-            process.send_signal(signal.SIGSTOP)
-            try:
-                assert fires(watch, "ClientStalled")
-            finally:
-                process.send_signal(signal.SIGCONT)
-            assert fires(watch, "ClientLag")
-    watch.aim("stalled", [])
-
-
-def test_failing_requests_are_reported(watch: Prometheus, tmp_path: Path) -> None:
-    """ErrorRate, where every third request fails."""
-    port = free_port()
-    with emulated("tp1", "--fault", "error=0.3") as target:
-        watch.aim("failing", [*announced(target, "tp1"), client(port)])
-        with generator(port, target, tmp_path / "run", "--budgets", "256", "--rate", "8"):
-            assert fires(watch, "ErrorRate")
-    watch.aim("failing", [])
+    process, instance = watch.generators["stalled"]
+    assert until(
+        lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 30
+    )
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert watch.fires("ClientStalled", instance)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert watch.fires("ClientLag", instance)
