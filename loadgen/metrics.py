@@ -42,11 +42,25 @@ LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 VERDICTS = ("RUNNING", "VALID", "SUSPECT", "INVALID")
 
 
+class CountingRegistry(CollectorRegistry):
+    """Knows how many scrapes have begun, and the last that was answered."""
+
+    begun = 0
+    answered = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """One scrape's worth."""
+        self.begun += 1
+        scrape = self.begun
+        yield from super().collect()
+        self.answered = scrape
+
+
 class Metrics:
     """Every metric of one run, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
+        self.registry = r = CountingRegistry()
         b = ["budget"]
         self.info = Gauge(
             "loadgen_run_info",
@@ -218,17 +232,16 @@ class Exporter:
         """Raises OSError where the port is taken."""
         self._server: WSGIServer
         self._thread: threading.Thread
-        self._scrapes = _Scrapes()
-        metrics.registry.register(self._scrapes)
+        self._registry = metrics.registry
         self._server, self._thread = start_http_server(port, host, metrics.registry)
         self.port = int(self._server.server_port)
         self.url = f"metrics: http://{host}:{self.port}/metrics"
 
     def linger(self) -> None:
-        """Where somebody scrapes, wait for the scrape that sees the last counts and the verdict."""
-        seen = self._scrapes.count
-        if seen:
-            wait_until(lambda: self._scrapes.count > seen, LINGER_S)
+        """Where somebody scrapes, wait for a scrape that begins now: it sees the last counts and the verdict."""
+        begun = self._registry.begun
+        if begun:
+            wait_until(lambda: self._registry.answered > begun, LINGER_S)
 
     def close(self) -> None:
         """Stop serving."""
@@ -237,25 +250,12 @@ class Exporter:
         self._thread.join()
 
 
-class _Scrapes:
-    """Counts scrapes: a collector with nothing to say."""
-
-    count = 0
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> list[Metric]:
-        self.count += 1
-        return []
-
-
 def wait_until(done: Callable[[], bool], patience_s: float) -> None:
-    """Poll until done, or patience ends; then the answer on its way has 50 ms to go out."""
+    """Poll until done, or patience ends; then the answer on its way has 200 ms to go out."""
     deadline_s = time.monotonic() + patience_s
     while not done() and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    time.sleep(0.05)
+    time.sleep(0.2)
 
 
 @contextmanager
