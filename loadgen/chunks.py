@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from loadgen.measure import Clock
+from loadgen.record import chunks_end
 
 
 class ChunkLog:
@@ -56,6 +57,17 @@ class ChunkLog:
         if not self._file.closed:
             self.sync()
             self._file.close()
+
+
+def drop_torn_frame(path: Path) -> int:
+    """Cut off what a crash left of a frame, which would hide the frames after it; how many bytes that were."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        data = file.read()
+        end = chunks_end(data)
+        file.truncate(end)
+    return len(data) - end
 
 
 def frame(seq: int, arrival_us: Sequence[int], tokens: Sequence[int]) -> bytes:

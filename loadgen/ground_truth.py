@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -237,8 +237,12 @@ class _Connection(asyncio.Protocol):
         """Each event is a segment of its own: the transport would join those of one turn of the loop."""
         written = 0
         if not transport.get_write_buffer_size():
-            with suppress(BlockingIOError):
+            try:
                 written = os.write(self._fd, data)
+            except BlockingIOError:
+                pass
+            except OSError:  # the client is gone; connection_lost follows
+                return
         if written < len(data):
             transport.write(data[written:])
 

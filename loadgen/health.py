@@ -61,7 +61,7 @@ def merge(reports: Sequence[Report]) -> Report:
         open_files_max=max(report.open_files_max for report in reports),
         open_files_limit=min(report.open_files_limit for report in reports),
         rss_max_mb=sum(report.rss_max_mb for report in reports),
-        workers=len(reports),
+        workers=sum(report.workers for report in reports),
     )
 
 

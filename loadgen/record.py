@@ -189,17 +189,29 @@ def read_records(path: Path) -> Iterator[Record]:
 def read_chunks(path: Path) -> Iterator[Chunks]:
     """Yield the frames of one `chunks.bin`; reading ends at a frame that a crash tore or damaged."""
     data = path.read_bytes()
+    end = chunks_end(data)
+    at = 0
+    while at < end:
+        length, start = _varint(data, at)
+        at = start + length + 4
+        yield _frame(data[start : at - 4])
+
+
+def chunks_end(data: bytes) -> int:
+    """Where the last whole frame of a `chunks.bin` ends: what a crash tore comes after it."""
     at = 0
     while at < len(data):
         try:
             length, start = _varint(data, at)
-            at = start + length + 4
-            body = data[start : start + length]
-            if zlib.crc32(body) != int.from_bytes(data[start + length : at], "little") or at > len(data):
-                return
-            yield _frame(body)
         except IndexError:
-            return
+            return at
+        end = start + length + 4
+        if end > len(data) or zlib.crc32(data[start : end - 4]) != int.from_bytes(
+            data[end - 4 : end], "little"
+        ):
+            return at
+        at = end
+    return at
 
 
 def _frame(body: bytes) -> Chunks:

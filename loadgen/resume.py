@@ -11,19 +11,19 @@ Does not know: how requests are sent.
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from loadgen.chunks import frame
+from loadgen.chunks import drop_torn_frame, frame
 from loadgen.datasets import Dataset
 from loadgen.journal import drop_torn_line
 from loadgen.options import RunOptions
 from loadgen.preflight import Server
-from loadgen.record import RECORDS, RUN, Record, RunInfo, read_chunks, read_run
+from loadgen.record import CHUNKS, RECORDS, RUN, Record, RunInfo, read_chunks, read_run
 from loadgen.values import UsageError
 
 HIDDEN = "***"
@@ -124,7 +124,7 @@ def clean(folder: Path, run: RunInfo) -> Before:
         say(
             f"{path}: {dropped} records of requests that were cut off by the stop taken out, to be sent again"
         )
-    clean_chunks(folder / "chunks.bin", finished)
+    clean_chunks(folder / CHUNKS, finished)
     ends = [r.end_s for r in _records(path, decoder) if r.end_s is not None]
     say(f"{folder}: {len(finished)} requests are recorded")
     return Before(folder, run, frozenset(finished), max(ends, default=0.0))
@@ -174,21 +174,45 @@ def _rewrite(path: Path, keep: Callable[[bytes], bool]) -> int:
 
 
 def merge_workers(folder: Path) -> None:
-    """Append what worker processes wrote to the run's own files, whole lines and frames only."""
-    for part in sorted(folder.glob("records.*.jsonl")):
+    """Append what worker processes wrote to the run's own files: whole lines and frames only, no record twice.
+
+    A crash in here is mended by doing it again. A frame that is there twice then is the same twice.
+    """
+    parts = sorted(folder.glob("records.*.jsonl"))
+    seen = {_seq(line) for line in _lines(folder / RECORDS)} if parts else set()
+    for part in parts:
         drop_torn_line(part)
-        _append(part, folder / RECORDS)
+        _append(folder / RECORDS, (line for line in _lines(part) if _seq(line) not in seen))
+        part.unlink()
+    drop_torn_frame(folder / CHUNKS)
     for part in sorted(folder.glob("chunks.*.bin")):
-        _append(part, folder / "chunks.bin")
+        drop_torn_frame(part)
+        _append(folder / CHUNKS, [part.read_bytes()])
+        part.unlink()
 
 
-def _append(part: Path, whole: Path) -> None:
-    with whole.open("ab") as file, part.open("rb") as new:
-        while block := new.read(1 << 20):
-            file.write(block)
+def _append(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("ab") as file:
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
-    part.unlink()
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
+
+
+class _Numbered(msgspec.Struct):
+    seq: int
+
+
+_numbered = msgspec.json.Decoder(_Numbered)
+
+
+def _seq(line: bytes) -> int:
+    return _numbered.decode(line).seq
 
 
 def check_same(before: Before, dataset: Dataset, server: Server) -> None:

@@ -3,12 +3,14 @@
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.chunks import ChunkLog, frame
+from loadgen.chunks import ChunkLog, drop_torn_frame, frame
 from loadgen.measure import Clock
-from loadgen.record import Chunks, read_chunks
+from loadgen.record import CHUNKS, RECORDS, Chunks, Record, read_chunks, read_records
+from loadgen.resume import merge_workers
 
 FRAMES = st.lists(
     st.builds(
@@ -82,3 +84,33 @@ def test_the_log_appends_to_what_is_there(tmp_path: Path) -> None:
         with ChunkLog(tmp_path / "chunks.bin") as log:
             log.append(seq, [10**6], [1], Clock(0))
     assert [chunks.seq for chunks in read_chunks(tmp_path / "chunks.bin")] == [1, 2]
+
+
+def test_a_torn_frame_is_cut_off_so_that_later_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / CHUNKS
+    write(path, [Chunks(1, [10], [1]), Chunks(2, [20], [1])])
+    path.write_bytes(path.read_bytes()[:-3])
+    assert drop_torn_frame(path) == len(frame(2, [20], [1])) - 3
+    with ChunkLog(path) as log:
+        log.append(3, [10**6], [1], Clock(0))
+    assert [chunks.seq for chunks in read_chunks(path)] == [1, 3]
+
+
+def test_merging_workers_files_again_after_a_crash_doubles_nothing(tmp_path: Path) -> None:
+    """A part whose records were appended but which was not removed yet, and torn ends of every file."""
+
+    def line(seq: int) -> bytes:
+        record = Record(run_id="r", seq=seq, problem_id="p", budget=1, due_s=0.0, outcome="ok")
+        return msgspec.json.encode(record) + b"\n"
+
+    (tmp_path / RECORDS).write_bytes(line(0) + line(1))
+    (tmp_path / "records.0.jsonl").write_bytes(line(1) + line(2) + b'{"seq":9')
+    (tmp_path / "records.1.jsonl").write_bytes(line(3))
+    (tmp_path / CHUNKS).write_bytes(frame(0, [1], [1]) + b"\x7f torn")
+    (tmp_path / "chunks.0.bin").write_bytes(frame(1, [1], [1]) + frame(2, [2], [1])[:-1])
+    (tmp_path / "chunks.1.bin").write_bytes(frame(3, [3], [1]))
+    for _ in range(2):
+        merge_workers(tmp_path)
+        assert [record.seq for record in read_records(tmp_path / RECORDS)] == [0, 1, 2, 3]
+        assert [chunks.seq for chunks in read_chunks(tmp_path / CHUNKS)] == [0, 1, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHUNKS, RECORDS]
