@@ -134,6 +134,7 @@ def check(options: RunOptions) -> None:
     rules = [
         (len(shapes) > 1, f"--{' and --'.join(shapes)} exclude each other: give one load shape"),
         (options.arrival == "burst" and options.rate, "--arrival burst sends all at once: leave --rate out"),
+        (options.arrival not in ("poisson", "burst") and not (options.rate or options.ramp), f"--arrival {options.arrival} needs a rate: say --rate R"),
         (options.one_pass and options.budget_mode != "cut", "--one-pass needs --budget-mode cut: only there is a shorter budget a prefix of the longest"),
         (options.one_pass and not greedy(options), "--one-pass needs greedy decoding: a sampled run is no prefix of another; leave --temperature and --sampling out"),
         (options.one_pass and options.samples > 1, "--one-pass runs greedily, where --samples are all alike: leave one out"),
@@ -214,7 +215,7 @@ def _budgets(add: Callable[..., Any]) -> None:
 def _load(add: Callable[..., Any]) -> None:
     add("--concurrency", type=count, metavar="N", help="closed loop of N streams [16]")
     add("--rate", type=positive, metavar="R", help="open loop, R requests a second of server time")
-    add("--arrival", type=arrival, metavar="A", help="with --rate: poisson, constant or gamma:B (burstiness B; 1 is poisson); alone: burst, all at once [poisson]")
+    add("--arrival", type=arrival, metavar="A", help="with --rate: poisson, constant, gamma:B (burstiness B; 1 is poisson) or burst:N; alone: burst, all at once [poisson]")
     add("--ramp", type=ramp, metavar="R:S,…", help="open loop in steps: R requests a second for S seconds, …")
     add("--times", type=Path, metavar="FILE", help="open loop replaying a file: seconds from the start, one a line")
     add("--requests", type=count, metavar="N", help="send N in all: the plan cut short or begun again")

@@ -112,12 +112,14 @@ def workers(text: str) -> int | None:
 
 
 def arrival(text: str) -> str:
-    """`poisson`, `constant`, `gamma:B` or `burst`."""
-    name, _, burstiness = text.partition(":")
-    if text not in ("poisson", "constant", "burst") and not (name == "gamma" and burstiness):
-        raise UsageError(f"--arrival {text!r}: write poisson, constant, gamma:B (e.g. gamma:0.5) or burst")
-    if name == "gamma":
-        positive(burstiness)
+    """`poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
+    name, _, parameter = text.partition(":")
+    if text not in ("poisson", "constant", "burst") and not (name in ("gamma", "burst") and parameter):
+        raise UsageError(
+            f"--arrival {text!r}: write poisson, constant, gamma:B (e.g. gamma:0.5), burst or burst:N"
+        )
+    if parameter:
+        count(parameter) if name == "burst" else positive(parameter)
     return text
 
 

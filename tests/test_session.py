@@ -114,6 +114,8 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
         (("--prompt", "nice"), "'nice' is no style"),
         (("--one-pass", "--temperature", "0.6"), "--one-pass needs greedy"),
         (("--rate", "2", "--concurrency", "3"), "closed loop"),
+        (("--arrival", "constant"), "--arrival constant needs a rate"),
+        (("--arrival", "burst:x", "--rate", "2"), "'x' is no whole number"),
         (("--slo", "speed=3"), "--slo: 'speed'"),
         (("--api-key-env", "NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE: that variable is not set"),
         (("--times", "none.txt"), "none.txt"),
