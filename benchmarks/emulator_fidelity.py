@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from server.config import Model, Ngram, Serving, load_model, load_serving
-from server.emulator.engine import Stream
 from server.emulator.profiles import EngineVersion, Gpu, engine_versions, gpus
 from server.emulator.simulate import Simulation
+from server.emulator.stream import Stream
 from server.emulator.text import TextModel
 from server.emulator.tokenizer import Tokenizer
 

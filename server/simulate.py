@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from server.config import ConfigError, Model, Ngram, Serving, load_model, load_serving
 from server.emulator import profiles
 from server.emulator.app import read_problems
-from server.emulator.engine import Drafts, Engine, Output, Stream
+from server.emulator.engine import Engine
 from server.emulator.frontend import Frontend
 from server.emulator.speculation import speculate
+from server.emulator.stream import Drafts, Output, Stream
 from server.emulator.telemetry import Telemetry
 from server.emulator.text import TextModel
 from server.emulator.timing import GIB, StepModel

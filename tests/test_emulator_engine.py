@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.config import Model, Ngram, Serving, load_model, load_serving
-from server.emulator.engine import Engine, Stream
+from server.emulator.engine import Engine
 from server.emulator.profiles import engine_versions, gpus, read
 from server.emulator.simulate import Simulation
+from server.emulator.stream import Stream
 from server.emulator.timing import StepModel
 
 MODELS = {size: load_model(f"r1-distill-qwen-{size}") for size in ("1.5b", "7b", "14b")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.emulator.ask import Ask
-from server.emulator.engine import Stream
+from server.emulator.stream import Stream
 
 
 class Decoder(Protocol):

@@ -10,10 +10,10 @@ from server.config import Serving
 from server.emulator.answer import Answer
 from server.emulator.choice import Choice
 from server.emulator.drive import Driver
-from server.emulator.engine import Stream
 from server.emulator.http import Exchange
 from server.emulator.kv import BlockPool
 from server.emulator.metrics import Catalogue
+from server.emulator.stream import Stream
 
 UNCOUNTED = {"/health", "/ping", "/version", "/load", "/metrics", "/dcgm/metrics"}
 

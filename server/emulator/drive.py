@@ -10,8 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from server.emulator.engine import Engine, Stream
+import numpy as np
+
+from server.emulator.engine import Engine
 from server.emulator.frontend import Frontend
+from server.emulator.stream import Stream
 from server.emulator.ticker import Ticker
 
 SLICE_S = 0.02
@@ -69,7 +72,12 @@ class Driver:
         self.on_tick(now_s)
         stop_s = time.perf_counter() + SLICE_S
         for output in self.engine.advance(now_s):
-            self._due.append((self.frontend.emit_all(output.times, len(output.tokens)), output.tokens))
+            self._due.append(
+                (
+                    float(self.frontend.emit_each(np.asarray(output.times), len(output.tokens))[-1]),
+                    output.tokens,
+                )
+            )
             if time.perf_counter() > stop_s:
                 break
         self._write(now_s)

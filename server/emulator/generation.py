@@ -16,9 +16,9 @@ from server.emulator.ask import Ask, Refusal, invalid, parse_json, read_ask
 from server.emulator.choice import Choice
 from server.emulator.counting import Counting
 from server.emulator.drive import Driver
-from server.emulator.engine import Stream
 from server.emulator.faults import HEADER, Fate, Faults
 from server.emulator.http import Exchange
+from server.emulator.stream import Stream
 from server.emulator.text import Reply, TextModel
 from server.emulator.tokenizer import Tokenizer
 

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.config import Model, Serving
-from server.emulator.engine import Engine, Output, Stream
+from server.emulator.engine import Engine
 from server.emulator.frontend import Frontend
 from server.emulator.profiles import EngineVersion, Gpu
+from server.emulator.stream import Output, Stream
 from server.emulator.timing import StepModel
 
 
@@ -56,7 +57,7 @@ class Simulation:
                     yield self._done(stream)
 
     def _note(self, output: Output) -> None:
-        written = np.array([self.frontend.emit(float(at_s), len(output.tokens)) for at_s in output.times])
+        written = self.frontend.emit_each(np.asarray(output.times), len(output.tokens))
         for row, (stream, _) in enumerate(output.tokens):
             self._logs[stream].append((written, None if output.each is None else output.each[row]))
 

@@ -96,8 +96,7 @@ class StepModel:
         size = tokens * self.hidden * 2.0
         custom = base_us * 1e-6 + _excess(size - 65536) / 2**20 * per_mib_us * 1e-6
         ring = 20e-6 + size * 2 * (self.tp - 1) / self.tp / (self.gpu.link_tb_s * 1e12)
-        large = size > 2**23  # vLLM's custom all-reduce stops at 8 MiB; NCCL's ring takes over
-        return 2 * self.layers * (large * ring + (1 - large) * custom)
+        return 2 * self.layers * (custom - _excess(custom - ring))  # the shorter: NCCL's ring beyond some MiB
 
     def gpu_s(self, tokens: Any, rows: Any, context: Any, pairs: Any = 0.0) -> Any:
         """Kernels of one step: `tokens` computed, `rows` sampled, `context` tokens read, `pairs` attended in prefill."""
