@@ -45,6 +45,47 @@ def test_log_becomes_one_line(name: str) -> None:
     assert "\n" not in found[1]
 
 
+PREFIXED = "(APIServer pid=7) ERROR 11-22 03:07:19 [core.py:1510] "
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_prefixes_before_every_line_change_nothing(name: str) -> None:
+    """VLLM 0.26 and later put process, level and place before each line of a traceback, in colour on a terminal."""
+    lines = (LOGS / f"{name}.log").read_text().splitlines()
+    expected = explain("\n".join(lines))
+    assert (
+        explain("\n".join(f"\x1b[0;36m(EngineCore_DP0 pid=9)\x1b[0;0m {line}" for line in lines)) == expected
+    )
+    assert (
+        explain("\n".join(PREFIXED + line if not line.startswith("(") else line for line in lines))
+        == expected
+    )
+
+
+OTHERS = {  # other versions' words for the same
+    "The model's max seq len (131072) is larger than the maximum number of tokens that can be stored in KV cache (18160).": "kv_too_small",
+    "ValueError: To serve at least one request with the models's max seq len (20480), (3.75 GiB KV cache is needed, which is "
+    "larger than the available KV cache memory (1.10 GiB). Try increasing `gpu_memory_utilization`": "kv_too_small",
+    "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB.": "out_of_memory",
+    "RuntimeError: CUDA error: out of memory": "out_of_memory",
+    "TypeError: SpeculativeConfig.__init__() got an unexpected keyword argument 'tokens'": "bad_speculation",
+    "ValueError: num_speculative_tokens must be provided with speculative model unless the draft model config": "bad_speculation",
+    "ValueError: Tensor parallel size (8) cannot be larger than the number of available GPUs (4).": "too_few_gpus",
+    "RuntimeError: CUDA error: invalid device ordinal": "too_few_gpus",
+    "ValueError: The number of required GPUs exceeds the total number of available GPUs in the placement group.": "too_few_gpus",
+    "OSError: /models/x does not appear to have a file named config.json.": "no_model",
+    "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use": "port_taken",
+    "OSError: [Errno 28] No space left on device": "disk_full",
+}
+
+
+@pytest.mark.parametrize("log", OTHERS)
+def test_other_versions_words(log: str) -> None:
+    found = explain(f"INFO starting\n{log}\n")
+    assert found is not None
+    assert found[0] == OTHERS[log]
+
+
 def test_a_healthy_log_has_no_cause() -> None:
     """Warnings that a healthy server prints are no failure."""
     log = (

@@ -198,6 +198,9 @@ def _refused(error: BaseException, port: int) -> BaseException:
         return LaunchFailedError(
             f"port {port} is taken: free it or choose another with --port", text, "port_taken"
         )
+    if "unknown device" in text:
+        reason = "Docker was asked for a GPU that is not there: choose others with --gpus, or a smaller configuration"
+        return LaunchFailedError(reason, text, "too_few_gpus")
     if "could not select device driver" in text or "nvidia" in text.lower():
         reason = "Docker cannot hand out GPUs: install nvidia-container-toolkit and restart Docker"
         return LaunchFailedError(reason, text, "no_gpu_runtime")

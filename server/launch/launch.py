@@ -23,7 +23,7 @@ from server.launch.progress import Progress
 from server.launch.spec import OWNER, LaunchFailedError, Server, Spec
 
 POLL_S = 0.2
-LINGER_S = 2.0
+LINGER_S = 1.0
 """How long a server that printed its doom may take to end by itself before it is ended."""
 Say = Callable[[str], None]
 
@@ -74,7 +74,7 @@ def start(spec: Spec, say: Say = _quiet) -> Server:
     try:
         _await_ready(server, spec, say)
     except BaseException:
-        stop(server, grace_s=5.0)
+        stop(server, grace_s=2.0)
         raise
     announce(server, spec)
     return server

@@ -7,13 +7,17 @@ import json
 import urllib.error
 import urllib.request
 from http.client import HTTPException
+from typing import Any
+
+# Never through a proxy of the environment: what is asked is on this machine.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _get(url: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> bytes | None:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})  # noqa: S310 - http, loopback
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
+        with _direct.open(request, timeout=timeout_s) as response:
             return bytes(response.read())
     except (urllib.error.URLError, HTTPException, OSError, ValueError):
         return None
@@ -26,13 +30,26 @@ def healthy(port: int) -> bool:
 
 def served_model(port: int) -> str | None:
     """Id of the first served model."""
-    answer = _get(f"http://127.0.0.1:{port}/v1/models")
-    return str(json.loads(answer)["data"][0]["id"]) if answer else None
+    answer = _json(_get(f"http://127.0.0.1:{port}/v1/models"))
+    try:
+        return str(answer["data"][0]["id"])
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def generates(port: int) -> bool:
     """One token comes back. The first request of a fresh engine may take seconds (measured: 4 s at TP 2 on CPU)."""
     model = served_model(port)
     body: dict[str, object] = {"model": model, "prompt": "1 + 1 =", "max_tokens": 1, "temperature": 0}
-    answer = _get(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None
-    return answer is not None and json.loads(answer)["usage"]["completion_tokens"] >= 1
+    answer = _json(_get(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None)
+    try:
+        return int(answer["usage"]["completion_tokens"]) >= 1
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _json(body: bytes | None) -> Any:
+    try:
+        return json.loads(body or b"null")
+    except ValueError:
+        return None
