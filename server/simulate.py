@@ -111,10 +111,18 @@ class Cast:
         reply = self._text.reply(text, prompt, reasoning_parser=bool(self.model.reasoning_parser))
         length = min(reply.grow(max_tokens), max_tokens)
         ids = reply.ids[:length]
-        thinking = (
-            reply.thinking_end if reply.thinking_end is not None and reply.thinking_end <= length else None
-        )
+        thinking = reply.thinking_end
+        if self.model.prompt == "s1":  # its output opens with the mark that also ends the thinking
+            mark = self.tokenizer.id("<|im_start|>")
+            thinking = next((at + 1 for at, token in enumerate(ids) if token == mark and at), None)
+        if thinking is not None and thinking > length:
+            thinking = None
         return Script(prompt, ids, reply.ended and length == len(reply.ids), thinking)
+
+    @property
+    def splits(self) -> bool:
+        """The server tells thinking from answer (a reasoning parser)."""
+        return bool(self.model.reasoning_parser)
 
     def excerpt(self, script: Script, tokens: int) -> tuple[str | None, str]:
         """(reasoning, text) of the first `tokens`: the answer whole, the thinking cut to its last box, for grading."""
@@ -131,7 +139,7 @@ class Cast:
         box = thinking.rfind("\\boxed")
         thinking = "…" + (thinking[box : box + 300] if box >= 0 else "")
         answer = "" if end is None else self._decode(script.ids[end:tokens])
-        if self.model.reasoning_parser:
+        if self.splits:
             return thinking, answer.lstrip("\n")
         mark = "" if end is None else self._decode(script.ids[end - 1 : end])
         return None, f"{thinking}{mark}{answer}"

@@ -92,6 +92,37 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return run
 
 
+def test_s1_over_sockets_agrees_too(swept: Callable[..., Path]) -> None:
+    """A model without a reasoning parser: the same fields are known, and the same are not."""
+    plan = (
+        "--configs",
+        "tp1",
+        "--models",
+        "s1.1-1.5b",
+        "--dataset",
+        "sample",
+        "--problems",
+        "4",
+        "--budgets",
+        "700",
+    )
+    sockets = swept("s1-sockets", *plan, "--loads", "2", "--backend", "emulator")
+    simulated = swept("s1-simulated", *plan, "--loads", "2", "--backend", "simulate")
+    cell = "tp1_s1.1-1.5b_c2"
+    measured = {row.seq: row for row in read_records(sockets / cell / "records.jsonl")}
+    for played in read_records(simulated / cell / "records.jsonl"):
+        row = measured[played.seq]
+        for name in (
+            "problem_id",
+            "prompt_tokens",
+            "completion_tokens",
+            "reasoning_tokens",
+            "ttfot_s",
+            "finish_reason",
+        ):
+            assert getattr(played, name) == getattr(row, name), name
+
+
 def sums(folder: Path) -> dict[str, float]:
     rows = list(read_records(folder / "records.jsonl"))
     assert all(row.outcome == "ok" for row in rows)

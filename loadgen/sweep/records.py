@@ -40,6 +40,8 @@ class Reply:
     prompt_tokens: int
     thinking_end: int | None
     """Tokens up to the end of thinking, its mark included."""
+    splits: bool = True
+    """The server tells thinking from answer."""
 
 
 def workload(options: RunOptions, dataset: Dataset, model: str, run_id: str) -> Workload:
@@ -82,7 +84,7 @@ def record(request: Request, reply: Reply, run_id: str) -> Record:
         e2e_due_s=round(last_s - sent_s, 9),
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=total,
-        reasoning_tokens=total if reply.thinking_end is None else min(reply.thinking_end - 1, total),
+        reasoning_tokens=_reasoning_tokens(reply, total),
         chunks=len(times),
         token_source="continuous_usage",  # noqa: S106 - a source of counts, no secret
         outcome="ok",
@@ -90,9 +92,16 @@ def record(request: Request, reply: Reply, run_id: str) -> Record:
     )
 
 
+def _reasoning_tokens(reply: Reply, total: int) -> int | None:
+    """Before the mark that ends the thinking, where the server says so at all."""
+    if not reply.splits:
+        return None
+    return total if reply.thinking_end is None else min(reply.thinking_end - 1, total)
+
+
 def _answer_s(reply: Reply, total: int) -> float | None:
     """When the first answer token came: two after the end of thinking, behind the line break that follows it."""
-    if reply.thinking_end is None or reply.thinking_end + 2 > total:
+    if not reply.splits or reply.thinking_end is None or reply.thinking_end + 2 > total:
         return None
     return float(reply.times_s[int(np.searchsorted(np.cumsum(reply.tokens), reply.thinking_end + 2))])
 

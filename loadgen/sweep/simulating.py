@@ -107,7 +107,13 @@ def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset,
     made = []
     for request, part, one in zip(requests, parts, played.played, strict=True):
         reply = Reply(
-            one.sent_s, one.times_s, one.tokens, part.stopped, len(part.script.prompt), _thinking_end(part)
+            one.sent_s,
+            one.times_s,
+            one.tokens,
+            part.stopped,
+            len(part.script.prompt),
+            _thinking_end(part),
+            cast.splits,
         )
         for record in records.with_derived(request, reply, run_id, options, plan.planned_with_warmup):
             record.reasoning, record.text = cast.excerpt(part.script, record.completion_tokens or 0)
