@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from server.config import ConfigError
 from server.emulator.speculation import speculate
 from server.emulator.text import TextModel
 from server.emulator.tokenizer import Tokenizer
@@ -84,6 +85,19 @@ def test_an_unknown_prompt_gets_a_text_of_its_own(tokenizer: Tokenizer) -> None:
     model = TextModel(PRESET, ROWS, tokenizer)
     texts = {tuple(written(model, question)[:200]) for question in ("Hello there", "Tell me a story", "")}
     assert len(texts) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [('{"problem": "x"}', "outputs.jsonl:1: lacks 'text'"), ("{", "outputs.jsonl:1: no JSON")],
+)
+def test_a_bad_line_of_recorded_outputs_is_named(
+    tokenizer: Tokenizer, tmp_path: Path, line: str, says: str
+) -> None:
+    file = tmp_path / "outputs.jsonl"
+    file.write_text(line)
+    with pytest.raises(ConfigError, match=says):
+        TextModel(PRESET, [], tokenizer, mode=str(file))
 
 
 def test_of_several_problems_in_a_prompt_the_last_is_asked(tokenizer: Tokenizer) -> None:

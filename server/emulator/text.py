@@ -248,9 +248,11 @@ def read_recorded(path: Path, tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Recorded outputs by what was asked: JSONL of `problem` and `ids` (this tokenizer's) or `text`."""
     recorded = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        row = json.loads(line)
         try:
+            row = json.loads(line)
             recorded[as_problem(row).problem] = row.get("ids") or tokenizer.encode(row["text"])
         except KeyError as missing:
             raise ConfigError(f"{path}:{number}: lacks {missing}") from missing
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: no JSON ({error})") from error
     return recorded
