@@ -5,8 +5,10 @@ Rules: pure; no clock is read. What was not measured is None, never zero. A fail
 Does not know: percentiles over requests, budgets, files.
 """
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
@@ -152,28 +154,39 @@ def gaps_ns(arrivals: Sequence[int]) -> list[int]:
     return [later - earlier for earlier, later in pairwise(arrivals)]
 
 
-def steady_window(spans: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+def steady_window(spans: Iterable[tuple[float, float]]) -> tuple[float, float] | None:
     """When the load was steady: from first reaching 90 % of the plateau until the last request was sent.
 
     `spans` are (sent_s, end_s) of the requests that count. The plateau is the median, over time, of the requests in
     flight between the first and the last send: what ramps up before it and drains after it is not the load asked for.
     None where that leaves no time at all.
     """
-    if len(spans) < 2:
-        return None
-    events = sorted([(sent_s, 1) for sent_s, _ in spans] + [(end_s, -1) for _, end_s in spans])
-    last_sent_s = max(sent_s for sent_s, _ in spans)
-    levels: list[tuple[float, int, float]] = []  # since, in flight, for how long
-    in_flight = 0
-    for (time_s, change), (next_s, _) in pairwise(events):
-        in_flight += change
-        if next_s > time_s and time_s < last_sent_s:
-            levels.append((time_s, in_flight, min(next_s, last_sent_s) - time_s))
-    plateau = _weighted_median([(level, held_s) for _, level, held_s in levels])
+    sent = array("d", sorted(sent_s for sent_s, _ in spans))
+    ended = array("d", sorted(end_s for _, end_s in spans))
+    held_s: defaultdict[float, float] = defaultdict(float)
+    for _, level, seconds in _levels(sent, ended):
+        held_s[level] += seconds
+    plateau = _weighted_median(list(held_s.items()))
     if plateau is None:
         return None
-    start_s = next(since_s for since_s, level, _ in levels if level >= 0.9 * plateau)
-    return (start_s, last_sent_s) if start_s < last_sent_s else None
+    start_s = next(since_s for since_s, level, _ in _levels(sent, ended) if level >= 0.9 * plateau)
+    return (start_s, sent[-1]) if start_s < sent[-1] else None
+
+
+def _levels(sent: Sequence[float], ended: Sequence[float]) -> Iterator[tuple[float, int, float]]:
+    """(since, requests in flight, for how long) from the first send to the last; both sequences in order."""
+    begun = over = 0
+    while begun < len(sent):
+        since_s = sent[begun]
+        if over < len(ended) and ended[over] <= since_s:
+            since_s = ended[over]
+            over += 1
+        else:
+            begun += 1
+        next_s = min([*sent[begun : begun + 1], *ended[over : over + 1]], default=since_s)
+        next_s = min(next_s, sent[-1])
+        if next_s > since_s:
+            yield since_s, begun - over, next_s - since_s
 
 
 def raw_stamps(record: Record, scale: float) -> dict[str, float | None]:

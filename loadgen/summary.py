@@ -8,8 +8,9 @@ Does not know: which of it is doubtful (verdict), whether an answer is right (an
 """
 
 import math
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import sub
 from pathlib import Path
@@ -35,7 +36,7 @@ class Sums:
     completion_tokens: int = 0
     prompt_tokens: int = 0
     good: int = 0
-    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
 
     def add(self, record: Record, slo: dict[str, float]) -> None:
         """One more record."""
@@ -67,6 +68,30 @@ class Sums:
         return {name: describe([*self.values[name], *lost]) for name in PER_REQUEST}
 
 
+class Spans:
+    """(sent_s, end_s) of many requests, in 16 bytes each."""
+
+    def __init__(self) -> None:
+        self.sent_s = array("d")
+        self.end_s = array("d")
+
+    def add(self, sent_s: float, end_s: float) -> None:
+        """One more."""
+        self.sent_s.append(sent_s)
+        self.end_s.append(end_s)
+
+    def __len__(self) -> int:
+        return len(self.sent_s)
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        return zip(self.sent_s, self.end_s, strict=True)
+
+    @property
+    def duration_s(self) -> float:
+        """From the first send to the last end."""
+        return max(self.end_s) - min(self.sent_s) if self.sent_s else 0.0
+
+
 @dataclass
 class Facts:
     """What the summary and the verdict need of the records."""
@@ -76,7 +101,7 @@ class Facts:
     warmups: int = 0
     budgets: dict[int, Sums] = field(default_factory=lambda: defaultdict(Sums))
     derived_budgets: dict[int, Sums] = field(default_factory=lambda: defaultdict(Sums))
-    spans: list[tuple[float, float]] = field(default_factory=list)
+    spans: Spans = field(default_factory=Spans)
     client_faults: int = 0
     cached_tokens: int = 0
     continued_tokens: int = 0
@@ -99,7 +124,7 @@ class Facts:
         self.cached_tokens += record.cached_tokens or 0
         self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
         if record.sent_s is not None and record.end_s is not None:
-            self.spans.append((record.sent_s, record.end_s))
+            self.spans.add(record.sent_s, record.end_s)
 
 
 def read(folder: Path, slo: dict[str, float]) -> Facts:
@@ -164,7 +189,7 @@ def summarise(folder: Path, run: RunInfo, facts: Facts) -> dict[str, Any]:
     if window is not None:
         found["steady"] = {"window_s": list(window)} | _steady(folder, window, run)
     if run.slo:
-        found["goodput"] = goodput(measured, run.slo, _duration(facts.spans))
+        found["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
     return found
 
 
@@ -183,14 +208,10 @@ def _by_budget(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _duration(spans: Sequence[tuple[float, float]]) -> float:
-    return max(end for _, end in spans) - min(sent for sent, _ in spans) if spans else 0.0
-
-
 def throughput(facts: Facts, num_gpus: int) -> dict[str, float | None]:
     """Rates from the first send to the last end, and the paper's and the wall's GPU-seconds a token."""
     measured = facts.measured
-    duration_s = _duration(facts.spans)
+    duration_s = facts.spans.duration_s
     tokens = measured.completion_tokens
     latencies = measured.values["e2e_s"]
     return {

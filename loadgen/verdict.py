@@ -7,7 +7,7 @@ the cache's or chance.
 Does not know: whether a configuration is good; a slow or failing server can be measured validly.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ def _client(e: Evidence) -> Iterator[str]:
         yield f"client: {rate * scale:,.0f} events/s is beyond the {most:,.0f} that calibrate found this machine to carry"
 
 
-def quantile(values: list[float], level: float) -> float | None:
+def quantile(values: Sequence[float], level: float) -> float | None:
     """Nearest rank, however few values: for a limit, not for a report."""
     if not values:
         return None
