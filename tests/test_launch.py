@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from server.launch import ports
 from server.launch.labelled import labelled
 from server.launch.ready import healthy
 
@@ -237,3 +238,12 @@ def test_down_all_ends_what_a_killed_launcher_and_its_watchdog_left(state: dict[
 
 def parent(folder: Path) -> int:
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_port_rests_until_prometheus_has_forgotten_its_server(tmp_path: Path) -> None:
+    """Else a sweep's next configuration is scraped under the name of the one before."""
+    ports.rest(8003, tmp_path)
+    assert ports.resting(tmp_path) == {8003}
+    long_ago_s = time.time() - ports.REST_S - 1
+    os.utime(tmp_path / "port-8003", (long_ago_s, long_ago_s))
+    assert ports.resting(tmp_path) == frozenset()

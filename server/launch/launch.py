@@ -84,6 +84,7 @@ def stop(server: Server, grace_s: float = 30.0) -> None:
     """End a server and what was announced of it."""
     targets.remove(server.name)
     server.stop(grace_s)
+    ports.rest(server.port, labelled.state_dir())
 
 
 def announce(server: Server, spec: Spec) -> None:
@@ -136,7 +137,7 @@ def _begin(spec: Spec) -> Server:
 
 def _port(spec: Spec) -> int:
     if not spec.port:
-        taken = {note.port for note in labelled.notes()}
+        taken = {note.port for note in labelled.notes()} | ports.resting(labelled.state_dir())
         return ports.first_free(taken=frozenset(taken))
     if not ports.is_free(spec.port):
         raise LaunchFailedError(

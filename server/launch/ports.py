@@ -1,6 +1,12 @@
 """Which TCP ports of this machine are free, as far as one can know before binding."""
 
 import socket
+import time
+from pathlib import Path
+
+REST_S = 12.0
+"""Prometheus hears of a target's end up to 10 s late (file discovery hands changes on every 5 s, twice). Whoever took the
+port in that time would be scraped under the old name: a sweep's next configuration would count as the one before."""
 
 
 def is_free(port: int) -> bool:
@@ -17,3 +23,17 @@ def is_free(port: int) -> bool:
 def first_free(start: int = 8000, taken: frozenset[int] = frozenset()) -> int:
     """The first free port from `start` on that is not promised to somebody in `taken`."""
     return next(port for port in range(start, 65536) if port not in taken and is_free(port))
+
+
+def rest(port: int, state: Path) -> None:
+    """Note that a server which had been announced on this port has ended."""
+    (state / f"port-{port}").touch()
+
+
+def resting(state: Path) -> frozenset[int]:
+    """Ports whose last server Prometheus may still be looking for."""
+    now_s = time.time()
+    notes = {path: path.stat().st_mtime for path in state.glob("port-*")}
+    return frozenset(
+        int(path.name.removeprefix("port-")) for path, at_s in notes.items() if now_s - at_s < REST_S
+    )
