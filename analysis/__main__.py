@@ -7,14 +7,21 @@ The operator's mistakes end here: one line, exit 2.
 import argparse
 import importlib
 import sys
+from types import ModuleType
 
 COMMANDS = {
     "grade": "a verdict for every record of a run, or for pairs of reference and answer",
     "report": "one HTML page, its figures and its tables, from run folders",
     "claims": "the paper's findings, tested on your data",
+    "import": "another tool's result (vllm bench serve, guidellm, AIPerf) as a run folder",
     "compare": "has anything become worse, beyond noise: exit 0 no, 1 yes, 2 cannot tell",
     "recommend": "what to deploy for an accuracy and a latency, in plain words",
 }
+
+
+def module(command: str) -> ModuleType:
+    """The command's module; `import` is a word of Python's own."""
+    return importlib.import_module(f"analysis.{command}" + ("_" if command == "import" else ""))
 
 
 def main(argv: list[str]) -> int:
@@ -26,12 +33,12 @@ def main(argv: list[str]) -> int:
     for name, text in COMMANDS.items():
         sub = names.add_parser(name, help=text, description=text, add_help=True)
         if argv[:1] == [name]:
-            importlib.import_module(f"analysis.{name}").add_arguments(sub)
+            module(name).add_arguments(sub)
     args = parser.parse_args(argv)
     from analysis.errors import InputError  # noqa: PLC0415  # keeps --help light
 
     try:
-        status: int = importlib.import_module(f"analysis.{args.command}").main(args)
+        status: int = module(args.command).main(args)
     except InputError as error:
         print(f"analysis: {error}", file=sys.stderr)
         return 2

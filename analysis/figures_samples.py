@@ -15,7 +15,11 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
     rows = rows[rows["majority"].notna() & rows["gpu_s_per_problem"].gt(0)] if len(rows) else rows
     if rows.empty:
         return []
-    label = np.where(rows["k"] == 1, rows["budget"].map(short_budget), "×" + rows["k"].astype(str))
+    label = np.where(
+        rows["k"] == 1,
+        rows["budget"].map(short_budget),
+        np.where(rows["k"] == rows["k"].max(), "×" + rows["k"].astype(str), ""),
+    )
     rows = drawable(rows.assign(label=label, way=np.where(rows["k"] == 1, "one answer", "vote")))
     x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds a problem", axis=alt.Axis(format="~g", tickCount=5))
     tips = [
@@ -55,9 +59,10 @@ def claim(rows: pd.DataFrame) -> str:
     gains, same = [], []
     for _, line in rows.groupby(["model", "config", "load"], observed=True, sort=False):
         single = line[line["k"] == 1].sort_values("gpu_s_per_problem")
-        for row in records(line[line["k"] == line["k"].max()]):
+        for row in records(line[line["k"] > 1]):
             at_budget = single[single["budget"] == row["budget"]]["majority"]
-            same += [(row["majority"] - at_budget.iloc[0], row, at_budget.iloc[0])] if len(at_budget) else []
+            most = row["k"] == line["k"].max() and len(at_budget) > 0
+            same += [(row["majority"] - at_budget.iloc[0], row, at_budget.iloc[0])] if most else []
             if len(single) > 1 and row["gpu_s_per_problem"] <= single["gpu_s_per_problem"].max():
                 longer = np.interp(row["gpu_s_per_problem"], single["gpu_s_per_problem"], single["majority"])
                 gains.append(row["majority"] - longer)

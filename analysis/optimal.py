@@ -98,17 +98,18 @@ def resampled_optima(
         name: arms.pivot_table(index="problem_id", columns="arm", values=name, observed=True)
         for name in VALUES
     }
-    common = wide["correct"].index
-    for table in wide.values():
-        common = common.intersection(table.dropna().index)
-    if any(table.empty for table in wide.values()) or len(common) == 0:
+    measured = [table.columns for table in wide.values()]
+    columns = measured[0].intersection(measured[1]).intersection(measured[2])
+    wide = {name: table[columns].dropna() for name, table in wide.items()}
+    common = wide["correct"].index.intersection(wide["tflop"].index).intersection(wide["e2e_s"].index)
+    if len(columns) == 0 or len(common) == 0:
         return None
     weights = np.random.default_rng(seed).multinomial(
         len(common), np.full(len(common), 1 / len(common)), size=draws
     )
     means = {name: weights @ wide[name].loc[common].to_numpy() / len(common) for name in VALUES}
     reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - within
-    about = arms.drop_duplicates("arm").set_index("arm").reindex(wide["correct"].columns)
+    about = arms.drop_duplicates("arm").set_index("arm").reindex(columns)
     plain = _plain(about).to_numpy()
     compute = np.where(reached & plain, means["tflop"], np.inf).argmin(axis=1)
     system = np.where(reached, means["e2e_s"], np.inf).argmin(axis=1)

@@ -13,6 +13,7 @@ import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ class Page:
     definitions: list[tuple[str, str]]
 
 
+@cache
 def bundle_vega() -> "Future[str]":
     """Vega's code for the page, in a thread: it takes a second or two in which everything else is computed."""
     pool = ThreadPoolExecutor(1)
