@@ -26,7 +26,7 @@ def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
     """CSV and Parquet of every table."""
     out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
-        words = table.select_dtypes(include=["category", "object"]).columns
+        words = table.select_dtypes(include=["category", "object", "str"]).columns
         plain = table.astype(dict.fromkeys(words, "str"))
         plain.to_csv(out / f"{name}.csv", index=False)
         plain.to_parquet(out / f"{name}.parquet", index=False)

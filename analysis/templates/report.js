@@ -10,7 +10,7 @@ const rowsOf = (figure, panel) => figure.rows.filter((row) => (panel === null ||
 
 function hold(figure, panel, box) {
   const rows = rowsOf(figure, panel);
-  box.hidden = panel !== null && rows.length === 0;
+  box.hidden = rows.length === 0; // nothing left to draw: Vega would warn of scales without extent
   return rows;
 }
 
@@ -43,7 +43,10 @@ function open_run(link) {
 }
 
 function refresh() {
-  for (const { figure, panel, view, box } of views) view.data("rows", hold(figure, panel, box)).resize().runAsync();
+  for (const { figure, panel, view, box } of views) {
+    const rows = hold(figure, panel, box);
+    if (rows.length) view.data("rows", rows).resize().runAsync();
+  }
   for (const row of document.querySelectorAll("tr[data-row]")) row.hidden = !visible(JSON.parse(row.dataset.row), Object.keys(shown));
 }
 

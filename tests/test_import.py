@@ -1,0 +1,116 @@
+"""Other tools' results become run folders: their fields as we define them, notes for the rest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analysis
+from analysis.__main__ import main
+
+VLLM = {
+    "model_id": "m-7B",
+    "max_concurrency": 4,
+    "request_rate": "inf",
+    "request_throughput": 1.0,
+    "input_lens": [10, 12, 11],
+    "output_lens": [5, 3, 0],
+    "ttfts": [0.1, 0.2, 0.0],
+    "itls": [[0.02, 0.02], [0.05, 0.05], []],
+    "errors": ["", "", "boom"],
+    "start_times": [0.0, 1.0, 2.0],
+}
+GUIDELLM = {
+    "benchmarks": [
+        {
+            "config": {"strategy": {"type_": "concurrent", "streams": 2}},
+            "requests": {
+                "successful": [
+                    {
+                        "prompt_tokens": 10,
+                        "output_tokens": 11,
+                        "request_latency": 9.0,
+                        "info": {
+                            "timings": {
+                                "request_start": 100.0,
+                                "first_iteration": 100.5,
+                                "last_iteration": 101.5,
+                            }
+                        },
+                    }
+                ],
+                "errored": [{"error": "boom", "info": {"timings": {"request_start": 101.0}}}],
+            },
+        }
+    ]
+}
+AIPERF = [
+    {
+        "metadata": {"request_start_ns": 5_000_000_000},
+        "metrics": {
+            "time_to_first_token": {"value": 500.0, "unit": "ms"},
+            "request_latency": {"value": 1500.0, "unit": "ms"},
+            "output_sequence_length": {"value": 11, "unit": "tokens"},
+            "input_sequence_length": {"value": 10, "unit": "tokens"},
+        },
+    },
+    {"metadata": {"request_start_ns": 6_000_000_000}, "metrics": {}, "error": {"message": "boom"}},
+]
+
+
+def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Import a document and report it; import's last line."""
+    path, out = tmp_path / "theirs.json", tmp_path / "run"
+    lines = document if isinstance(document, list) else [document]
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    assert main(["import", str(path), "--out", str(out), "--num-gpus", "2"]) == 0
+    last: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["report", str(out), "--page-only"]) == 0
+    return last
+
+
+@pytest.mark.parametrize(
+    ("document", "tool"), [(VLLM, "vllm bench serve"), (GUIDELLM, "guidellm"), (AIPERF, "AIPerf")]
+)
+def test_each_tool_is_recognised_and_explained(
+    document: Any, tool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Failures are rows; what the fields mean is said."""
+    last = imported(document, tmp_path, capsys)
+    assert last["tool"] == tool
+    assert last["notes"]
+    frame = analysis.load(tmp_path / "run")
+    assert (frame["outcome"] == "http_error").sum() == 1
+    assert frame["sent_s"].min() == 0
+
+
+def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """e2e is ttft + gaps; tpot is per token, not per chunk."""
+    imported(VLLM, tmp_path, capsys)
+    row = analysis.load(tmp_path / "run").iloc[0]
+    assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.1, 0.14, 0.01))
+    assert row["gpu_s_paper"] == pytest.approx(0.28)
+    assert row["load"] == "c4"
+
+
+@pytest.mark.parametrize("document", [GUIDELLM, AIPERF])
+def test_first_and_last_token_make_ttft_e2e_and_tpot(
+    document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a second to the first of 11 tokens, one second for the other ten."""
+    imported(document, tmp_path, capsys)
+    row = analysis.load(tmp_path / "run").iloc[0]
+    assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.5, 1.5, 0.1))
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "no json", '{"benchmarks": []}', '{"ttfts": []}', '{"ttfts": 3}', "[1]"]
+)
+def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, nothing written."""
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
