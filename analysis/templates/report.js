@@ -26,7 +26,7 @@ async function draw(figure) {
     const spec = { ...figure.spec, datasets: { rows: hold(figure, panel, box) }, background: null };
     spec.config = { ...spec.config, font: page.font, legend: { disable: true }, view: { stroke: null } };
     try {
-      const { view } = await vegaEmbed(plot, spec, { actions: false, renderer: "svg" });
+      const { view } = await vegaEmbed(plot, spec, { actions: false, renderer: "svg", logLevel: 1 /* errors: a filter may empty one layer of a chart, which is no fault */ });
       views.push({ figure, panel, view, box });
       view.addEventListener("click", (_, item) => item && item.datum && item.datum.link && open_run(item.datum.link));
       window.thinkload.drawn += 1;
