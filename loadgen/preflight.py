@@ -35,8 +35,9 @@ class Server:
     tensor_parallel_size: int | None = None
     speculation: str | None = None
     gpu_metrics: str | None = None
+    fingerprint: str | None = None
     metrics: bool = False
-    """It has a Prometheus /metrics."""
+    """It has vLLM's /metrics."""
 
 
 def inspect(options: RunOptions, ask: Asker) -> Server:
@@ -59,9 +60,9 @@ def inspect(options: RunOptions, ask: Asker) -> Server:
         preset=options.preset or said.get("preset"),
         num_gpus=options.num_gpus or said.get("num_gpus"),
         tensor_parallel_size=options.tensor_parallel_size or said.get("tensor_parallel_size"),
-        speculation=_none(options.speculation or said.get("speculation")),
+        speculation=_none(options.speculation or said.get("speculation") or _speculates(metrics)),
         gpu_metrics=f"{ask.root}{gpu_metrics}" if (gpu_metrics or "").startswith("/") else gpu_metrics,
-        metrics=metrics.status == 200 and b"# TYPE" in metrics.body,
+        metrics=metrics.status == 200 and b"# TYPE vllm:" in metrics.body,
     )
     check_lengths(options, server)
     return server
@@ -122,12 +123,30 @@ def check_lengths(options: RunOptions, server: Server) -> None:
         )
 
 
-def with_fingerprint(server: Server, fingerprint: str | None) -> Server:
-    """Tensor parallelism as a real vLLM's `system_fingerprint` tells it (`vllm-0.32.0-tp2-1a2b3c4d`)."""
-    match = re.search(r"-tp(\d+)\b", fingerprint or "")
-    if server.tensor_parallel_size or not (match or (fingerprint or "").startswith("vllm-")):
+def identify(options: RunOptions, server: Server, ask: Asker) -> Server:
+    """Tensor parallelism as a real vLLM's `system_fingerprint` tells it (`vllm-0.32.0-tp2-1a2b3c4d`), by one token.
+
+    Only where nobody has said it yet; a server without a fingerprint stays as unknown as it was.
+    """
+    if server.tensor_parallel_size is not None or not server.metrics:
         return server
-    return dataclasses.replace(server, tensor_parallel_size=int(match[1]) if match else 1)
+    body = {"model": server.model, "messages": [{"role": "user", "content": "1+1?"}], "max_tokens": 1}
+    reply = ask.post(f"{ask.target}/chat/completions", body | options.extra_body, timeout_s=10).json()
+    return with_fingerprint(server, reply.get("system_fingerprint") if isinstance(reply, dict) else None)
+
+
+def with_fingerprint(server: Server, fingerprint: str | None) -> Server:
+    """What a fingerprint says of the server."""
+    if fingerprint is None or not fingerprint.startswith("vllm-"):
+        return server
+    match = re.search(r"-tp(\d+)\b", fingerprint)
+    size = int(match[1]) if match else 1
+    return dataclasses.replace(server, tensor_parallel_size=size, fingerprint=fingerprint)
+
+
+def _speculates(metrics: Answer) -> str | None:
+    """A real vLLM has these metrics only where it speculates; by which method it does not say."""
+    return "unnamed" if b"vllm:spec_decode_num_drafts" in metrics.body else None
 
 
 def _none(speculation: str | None) -> str | None:

@@ -55,6 +55,7 @@ def prepare(options: RunOptions) -> Prepared:
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
+    server = server if options.dry_run else preflight.identify(options, server, asker)
     run_id = before.run.run_id if before.run is not None else options.run_id or new_run_id(server)
     workload = Workload(dataset.problems, options, server.model, style, run_id)
     schedule = schedule_of(options, workload.planned)
@@ -81,8 +82,8 @@ def schedule_of(options: RunOptions, planned: int | None) -> Schedule:
 
 
 def config_name(server: Server) -> str:
-    """As the server or the operator calls it, else by its tensor parallelism."""
-    tp = f"tp{server.tensor_parallel_size or 1}"
+    """As the server or the operator calls it, else by what is known of its parallelism and speculation."""
+    tp = f"tp{server.tensor_parallel_size}" if server.tensor_parallel_size else "server"
     return server.config or (f"{tp}-{server.speculation}" if server.speculation else tp)
 
 

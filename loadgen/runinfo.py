@@ -51,8 +51,19 @@ def describe(plan: Prepared) -> RunInfo:
         host=machine.host(),
         packages=machine.packages(),
         git=machine.git(),
-        server={"version": server.version, "max_model_len": server.max_model_len, **options.server},
+        server=server_facts(plan),
     )
+
+
+def server_facts(plan: Prepared) -> dict[str, Any]:
+    """`RunInfo.server`: what the server said of itself, then what its launcher knows."""
+    server = plan.server
+    said = {
+        "version": server.version,
+        "max_model_len": server.max_model_len,
+        "fingerprint": server.fingerprint,
+    }
+    return {name: value for name, value in said.items() if value is not None} | plan.options.server
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class Facts:
     """Prompt tokens of second calls, which a prefix cache is meant to serve."""
     sources: Counter[str] = field(default_factory=Counter)
     chunks: int = 0
+    split: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
+    """Where the server times each request: `queue_s prefill_s decode_s outside_s`."""
     tokens_a_chunk: dict[int, float] = field(default_factory=dict)
     """`seq` → mean, where the server counted tokens at the end only."""
 
@@ -118,6 +120,8 @@ class Facts:
         self.client_faults += (record.error or "").startswith("client:")
         self.sources[record.token_source or "none"] += 1
         self.chunks += record.chunks
+        for name, value in server_split(record).items():
+            self.split[name].append(value)
         at_the_end = record.token_source == "usage"  # noqa: S105  a source of counts, no secret
         if at_the_end and record.chunks > 1 and record.completion_tokens:
             self.tokens_a_chunk[record.seq] = (record.completion_tokens - 1) / (record.chunks - 1)
@@ -125,6 +129,21 @@ class Facts:
         self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
         if record.sent_s is not None and record.end_s is not None:
             self.spans.add(record.sent_s, record.end_s)
+
+
+def server_split(record: Record) -> dict[str, float]:
+    """e2e as the server's own timings split it; `outside_s` is the rest: network, HTTP on both sides, the client."""
+    timings = record.server_timings or {}
+    names = {
+        "queue_s": "queue_time_ms",
+        "prefill_s": "time_to_first_token_ms",
+        "decode_s": "generation_time_ms",
+    }
+    parts = {ours: timings.get(theirs) for ours, theirs in names.items()}
+    known = {name: ms / 1e3 for name, ms in parts.items() if isinstance(ms, int | float)}
+    if len(known) < len(names) or record.e2e_s is None:
+        return {}
+    return known | {"outside_s": record.e2e_s - sum(known.values())}
 
 
 def read(folder: Path, slo: dict[str, float]) -> Facts:
@@ -188,6 +207,8 @@ def summarise(folder: Path, run: RunInfo, facts: Facts) -> dict[str, Any]:
     }
     if window is not None:
         found["steady"] = {"window_s": list(window)} | _steady(folder, window, run)
+    if facts.split:
+        found["server_split"] = {name: describe(values) for name, values in facts.split.items()}
     if run.slo:
         found["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
     return found
