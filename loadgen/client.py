@@ -24,6 +24,9 @@ IDLE_LIMIT_NS = 2_000_000_000
 """A connection that waited longer is not used again: servers close theirs after 5 s (uvicorn), and a request that meets
 the closing would look like a reset."""
 
+WARM_S = 5.0
+"""A server that accepts no connection for so long gets the requests all the same, and they time out."""
+
 
 class Client:
     """Talks to one target. `tokens` counts token events' tokens as they are parsed, for live views."""
@@ -60,6 +63,21 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def warm(self, connections: int) -> None:
+        """Open so many connections beforehand: a closed loop's first requests should not time their set-up.
+
+        A server that refuses refuses the requests too, and they say so.
+        """
+        opening = [asyncio.ensure_future(self._open_connection()) for _ in range(connections)]
+        opened, late = await asyncio.wait(opening, timeout=WARM_S)
+        for task in late:
+            task.cancel()
+        for task in opened:
+            if not isinstance(task.exception(), OSError):
+                connection = task.result()
+                connection.idle_since_ns = perf_counter_ns()
+                self._idle.append(connection)
 
     async def send(self, request: Request) -> Exchange:
         """Send one request and read its answer to the end, whichever it is.

@@ -30,7 +30,7 @@ from loadgen.preflight import Server
 from loadgen.prompts import style_of
 from loadgen.record import Record
 from loadgen.run import Brake, drive
-from loadgen.schedule import Schedule, split
+from loadgen.schedule import Closed, Schedule, split
 from loadgen.workload import Workload
 
 STRADDLES = "straddles.jsonl"
@@ -117,9 +117,12 @@ async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable
         health.start()
         try:
             async with client:
+                schedule = split(share.schedule, share.worker, share.workers)
+                if isinstance(schedule, Closed):
+                    await client.warm(schedule.concurrency)
                 await drive(
                     drain.after(share.requests()),
-                    split(share.schedule, share.worker, share.workers),
+                    schedule,
                     send,
                     keeper.keep,
                     start_ns=share.start_ns,

@@ -263,6 +263,23 @@ def test_a_connection_is_used_again(server: Hostile) -> None:
     run(server.target("plain"), work)
 
 
+def test_warm_connections_are_used_and_a_refusal_is_the_requests(server: Hostile) -> None:
+    """Opened beforehand they carry the first requests; where none can be opened, nothing is raised."""
+
+    async def work(client: Client) -> None:
+        await client.warm(3)
+        found = await asyncio.gather(*(client.send(request(seq)) for seq in range(3)))
+        assert {exchange.outcome for exchange in found} == {"ok"}
+        assert client.connections_opened == 3
+
+    async def refused(client: Client) -> None:
+        await client.warm(3)
+        assert (await client.send(request())).outcome == "refused"
+
+    run(server.target("plain"), work)
+    run("http://127.0.0.1:1/v1", refused)
+
+
 def test_a_connection_that_broke_is_not_used_again(server: Hostile) -> None:
     """After a failure, and after the server has closed a waiting connection, the next request gets a new one."""
 
