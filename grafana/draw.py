@@ -201,6 +201,8 @@ def _legend(w: float, series: Sequence[Series], unit: str, paints: Paints) -> tu
         size = (len(one.name) + len(value) + 2) * 6.0 + 26
         if x + size > w - 6 and x > 12:
             x, y = 12.0, y + 17
+        if y > 14 + 2 * 17:  # as Grafana, which scrolls: the lines need the room
+            break
         parts.append(
             f'<rect x="{x:.1f}" y="{y - 8:.1f}" width="12" height="4" fill="{paints.of(one.name)}"/>'
         )
@@ -209,7 +211,7 @@ def _legend(w: float, series: Sequence[Series], unit: str, paints: Paints) -> tu
             f'<text x="{x + 17:.1f}" y="{y:.1f}" font-size="11" fill="{INK}">{label} <tspan fill="{DIM}">{escape(value)}</tspan></text>'
         )
         x += size
-    return "".join(parts), y + 8
+    return "".join(parts), min(y, 14 + 2 * 17) + 8
 
 
 def stat(w: float, h: float, panel: dict[str, Any], series: Sequence[Series]) -> str:
@@ -261,7 +263,7 @@ def grid(w: float, h: float, title: str, heads: Sequence[str], rows: Sequence[Se
         for n, head in enumerate(heads)
     ]
     shares = [(w - 20) * one / sum(wide) for one in wide]
-    each = min(26.0, (h - 46) / max(len(rows), 1))
+    each = min(26.0, (h - 56) / max(len(rows), 1))
     for line, row in enumerate([heads, *rows]):
         y, x = 44 + line * each, 10.0
         for words, share in zip(row, shares, strict=True):

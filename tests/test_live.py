@@ -173,6 +173,32 @@ def ended_s(seen: Seen, config: str) -> float:
     return float(row["values"][-1][1])
 
 
+def test_the_run_can_be_drawn(seen: Seen, tmp_path: Path) -> None:
+    """`python -m grafana.render` makes a picture of each dashboard from the same Prometheus."""
+    last = f"{seen.end_s - seen.start_s:.0f}s"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "grafana.render",
+            "--prometheus",
+            seen.server.url,
+            "--last",
+            last,
+            "--end",
+            str(seen.end_s),
+            "--out",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in FILES}
+
+
 SPOILED = {
     # A server with room for two requests where eight want in; one where every third request fails; a client to be stopped.
     "full": (("--num-gpu-blocks-override", "160", "--max-model-len", "2048"), ("--concurrency", "8")),
