@@ -81,3 +81,17 @@ def test_keys_are_options_of_vllm_serve(shared: Path) -> None:
     )
     unknown = {key for name in names(CONFIGS) for key in read(name) if key not in known}
     assert not unknown
+
+
+def test_the_images_lock_has_the_versions_of_the_lock() -> None:
+    """requirements-server.lock is what requirements.lock says, for the image alone (`make lock` makes both)."""
+
+    def pins(name: str) -> set[str]:
+        lines = (CONFIGS.parent.parent / name).read_text().splitlines()
+        return {
+            line.split(" ")[0].rstrip("\\").strip()
+            for line in lines
+            if "==" in line and not line.startswith("#")
+        }
+
+    assert pins("requirements-server.lock") <= pins("requirements.lock")

@@ -1,0 +1,31 @@
+"""Which GPUs a server gets."""
+
+import pytest
+
+from server.launch.gpus import allocate
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "taken", "given"),
+    [
+        (1, 4, set(), (0,)),
+        (2, 4, {0}, (2, 3)),  # an aligned block before two loose ones: pairs share a switch
+        (2, 4, {0, 2}, (1, 3)),
+        (4, 4, set(), (0, 1, 2, 3)),
+        (4, 4, {3}, None),
+        (2, 1, set(), None),
+        (1, 0, set(), None),
+    ],
+)
+def test_lowest_free_block(wanted: int, present: int, taken: set[int], given: tuple[int, ...] | None) -> None:
+    assert allocate(wanted, present, taken) == given
+
+
+def test_side_by_side_servers_never_share() -> None:
+    taken: set[int] = set()
+    for wanted in (1, 2, 4, 1):
+        given = allocate(wanted, 8, taken)
+        assert given is not None
+        assert not taken & set(given)
+        taken |= set(given)
+    assert allocate(1, 8, taken) is None
