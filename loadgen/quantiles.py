@@ -9,11 +9,11 @@ Does not know: what the values measure.
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 LEVELS = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.95
@@ -95,73 +95,109 @@ def wilson(successes: int, n: int) -> tuple[float, float] | None:
     )
 
 
-Cluster = Sequence[tuple[float, float]]
-"""(value, weight) pairs of one request: its values depend on each other, those of two requests do not."""
+class Cluster(NamedTuple):
+    """Values of one request: they depend on each other, those of two requests do not. No weights: each counts once."""
+
+    values: Sequence[float]
+    weights: Sequence[float] | None = None
+
 
 LEAST_CLUSTERS = 6
 
 
-def describe_clusters(clusters: Callable[[], Iterable[Cluster]], unit: float) -> dict[str, Any]:
-    """As `describe`, of every value of every request; `clusters` is gone through twice.
+def describe_clusters(
+    clusters: Callable[[], Iterable[Sequence[Cluster]]], unit: float
+) -> list[dict[str, Any]]:
+    """As `describe`, of every value of every request, for several metrics at once; `clusters` is gone through twice.
 
     Intervals are Woodruff's: the share of values at or below the percentile varies from request to request; its 95 %
     interval is read off the pooled values as two ranks.
     """
-    weights: defaultdict[float, float] = defaultdict(float)
-    for cluster in clusters():
-        for value, weight in cluster:
-            weights[value] += weight
-    if not weights:
-        return describe([])
-    pooled = _Pooled(weights)
-    points = {name: pooled.at(level) for name, level in LEVELS.items()}
-    n, errors = _errors(clusters(), points, pooled.total)
-    found: dict[str, Any] = {}
-    intervals: dict[str, list[float]] = {}
-    why: dict[str, str] = {}
-    for name, level in LEVELS.items():
-        low, high = level - Z * errors[name], level + Z * errors[name]
-        if n < LEAST_CLUSTERS or low <= 0 or high >= 1:
-            found[name] = None
-            why[name] = f"n too small: {n} requests"
-            continue
-        found[name] = round(points[name] * unit, 9)
-        intervals[name] = [round(pooled.at(bound) * unit, 9) for bound in (low, high)]
-    found["mean"] = round(pooled.sum / pooled.total * unit, 9)
-    return found | {"n": round(pooled.total), "interval": intervals} | ({"why": why} if why else {})
+    pools: list[_Pool] = []
+    for row in clusters():
+        pools += [_Pool() for _ in row[len(pools) :]]
+        for pool, cluster in zip(pools, row, strict=True):
+            pool.add(cluster)
+    for pool in pools:
+        pool.close()
+    for row in clusters():
+        for pool, cluster in zip(pools, row, strict=True):
+            pool.vary(cluster)
+    return [pool.described(unit) for pool in pools]
 
 
-class _Pooled:
-    """All values in order, with their cumulated weight."""
+class _Pool:
+    """All values of one metric: first gathered, then the variance between requests."""
 
-    def __init__(self, weights: Mapping[float, float]) -> None:
-        ordered = sorted(weights.items())
+    def __init__(self) -> None:
+        self._counts: Counter[float] = Counter()
+        self._weights: defaultdict[float, float] = defaultdict(float)
+        self._values: list[float] = []
+        self._cumulated: list[float] = []
+        self._points: dict[str, float] = {}
+        self._clusters = 0
+        self._squares = dict.fromkeys(LEVELS, 0.0)
+        self._sum = 0.0
+
+    def add(self, cluster: Cluster) -> None:
+        """First pass."""
+        if cluster.weights is None:
+            self._counts.update(cluster.values)
+            return
+        for value, weight in zip(cluster.values, cluster.weights, strict=True):
+            self._weights[value] += weight
+
+    def close(self) -> None:
+        """All are in."""
+        for value, count in self._counts.items():
+            self._weights[value] += count
+        ordered = sorted(self._weights.items())
         self._values = [value for value, _ in ordered]
         self._cumulated = list(accumulate(weight for _, weight in ordered))
-        self.total = self._cumulated[-1]
-        self.sum = math.fsum(value * weight for value, weight in ordered)
+        self._sum = math.fsum(value * weight for value, weight in ordered)
+        if ordered:
+            self._points = {name: self._at(level) for name, level in LEVELS.items()}
 
-    def at(self, level: float) -> float:
+    def vary(self, cluster: Cluster) -> None:
+        """Second pass: how far this request's share below each percentile is from the whole's."""
+        if not cluster.values:
+            return
+        self._clusters += 1
+        ordered, cumulated = _in_order(cluster)
+        for name, point in self._points.items():
+            index = bisect_right(ordered, point)
+            below = cumulated[index - 1] if index else 0.0
+            self._squares[name] += (below - LEVELS[name] * cumulated[-1]) ** 2
+
+    def described(self, unit: float) -> dict[str, Any]:
+        """The result."""
+        if not self._values:
+            return describe([])
+        total, n = self._cumulated[-1], self._clusters
+        found: dict[str, Any] = {}
+        intervals: dict[str, list[float]] = {}
+        why: dict[str, str] = {}
+        for name, level in LEVELS.items():
+            error = math.sqrt(n / max(n - 1, 1) * self._squares[name]) / total
+            low, high = level - Z * error, level + Z * error
+            if n < LEAST_CLUSTERS or low <= 0 or high >= 1:
+                found[name] = None
+                why[name] = f"n too small: {n} requests"
+                continue
+            found[name] = round(self._points[name] * unit, 9)
+            intervals[name] = [round(self._at(bound) * unit, 9) for bound in (low, high)]
+        found["mean"] = round(self._sum / total * unit, 9)
+        return found | {"n": round(total), "interval": intervals} | ({"why": why} if why else {})
+
+    def _at(self, level: float) -> float:
         """Nearest rank."""
-        index = bisect_left(self._cumulated, level * self.total * (1 - 1e-12))
+        index = bisect_left(self._cumulated, level * self._cumulated[-1] * (1 - 1e-12))
         return self._values[min(index, len(self._values) - 1)]
 
 
-def _errors(
-    clusters: Iterable[Cluster], points: Mapping[str, float], total: float
-) -> tuple[int, dict[str, float]]:
-    """Clusters that hold a value, and the standard error of the share at or below each point, as of a ratio."""
-    n = 0
-    squares = dict.fromkeys(points, 0.0)
-    for cluster in clusters:
-        if not cluster:
-            continue
-        n += 1
-        ordered = sorted(cluster)
-        cumulated = list(accumulate(weight for _, weight in ordered))
-        for name, point in points.items():
-            index = bisect_right(ordered, (point, math.inf))
-            below = cumulated[index - 1] if index else 0.0
-            squares[name] += (below - LEVELS[name] * cumulated[-1]) ** 2
-    spread = n / max(n - 1, 1)
-    return n, {name: math.sqrt(spread * value) / total for name, value in squares.items()}
+def _in_order(cluster: Cluster) -> tuple[Sequence[float], Sequence[float]]:
+    """Values in order, and their cumulated weights."""
+    if cluster.weights is None:
+        return sorted(cluster.values), range(1, len(cluster.values) + 1)
+    pairs = sorted(zip(cluster.values, cluster.weights, strict=True))
+    return [value for value, _ in pairs], list(accumulate(weight for _, weight in pairs))

@@ -9,10 +9,11 @@ Does not know: which of it is doubtful (verdict), whether an answer is right (an
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import sub
+from operator import sub, truediv
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +164,20 @@ def read(folder: Path, slo: dict[str, float]) -> Facts:
 def token_times(folder: Path, facts: Facts, warmup: int) -> dict[str, Any]:
     """`itl_s` (one value a token) and `inter_chunk_s` (one a chunk) over the run, from chunks.bin."""
 
-    def gaps() -> Iterator[Cluster]:
+    def clusters() -> Iterator[tuple[Cluster, Cluster]]:
         for chunks in frames(folder, warmup):
-            yield [(gap_us, 1) for gap_us in map(sub, chunks.arrival_us[1:], chunks.arrival_us)]
+            gaps_us = list(map(sub, chunks.arrival_us[1:], chunks.arrival_us))
+            counts: list[float] = [*chunks.tokens[1:]]
+            if (mean := facts.tokens_a_chunk.get(chunks.seq)) is not None:
+                counts = [mean] * len(counts)
+            gaps = Cluster(gaps_us)
+            if counts.count(1) == len(counts):
+                yield gaps, gaps
+            else:
+                yield Cluster(list(map(truediv, gaps_us, counts)), counts), gaps
 
-    def tokens() -> Iterator[Cluster]:
-        for chunks in frames(folder, warmup):
-            mean = facts.tokens_a_chunk.get(chunks.seq)
-            gaps_us = map(sub, chunks.arrival_us[1:], chunks.arrival_us)
-            counts = [mean] * len(chunks.tokens[1:]) if mean else chunks.tokens[1:]
-            yield [(gap_us / n, n) for gap_us, n in zip(gaps_us, counts, strict=True)]
-
-    return {"itl_s": describe_clusters(tokens, 1e-6), "inter_chunk_s": describe_clusters(gaps, 1e-6)}
+    itl, inter_chunk = describe_clusters(clusters, 1e-6) or (describe([]), describe([]))
+    return {"itl_s": itl, "inter_chunk_s": inter_chunk}
 
 
 def frames(folder: Path, warmup: int) -> Iterator[Chunks]:
@@ -264,13 +267,11 @@ def _steady(folder: Path, window: tuple[float, float], run: RunInfo) -> dict[str
 
 def tokens_between(folder: Path, since_s: float, until_s: float) -> int:
     """Tokens that arrived in a window, whichever request they belong to."""
-    since_us, until_us = since_s * 1e6, until_s * 1e6
-    return sum(
-        tokens
-        for chunks in frames(folder, 0)
-        for arrival_us, tokens in zip(chunks.arrival_us, chunks.tokens, strict=True)
-        if since_us <= arrival_us <= until_us
-    )
+    total = 0
+    for chunks in frames(folder, 0):
+        first = bisect_left(chunks.arrival_us, since_s * 1e6)
+        total += sum(chunks.tokens[first : bisect_right(chunks.arrival_us, until_s * 1e6)])
+    return total
 
 
 def goodput(sums: Sums, slo: dict[str, float], duration_s: float) -> dict[str, Any]:
