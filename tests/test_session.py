@@ -66,14 +66,14 @@ def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, 
         "--budgets",
         "8",
         "--duration",
-        "20",
+        "120",
         "--warmup",
         "4",
     )
     done = loadgen("--target", target, *options, "--out", str(out))
     assert done.returncode == 0, done.stderr
     found = records(out)
-    assert [r.seq for r in found if r.warmup] == [0, 1, 2, 3]
+    assert sorted(r.seq for r in found if r.warmup) == [0, 1, 2, 3]
     assert max(r.repeat for r in found) > 0
     assert json.loads(done.stdout.splitlines()[-1])["requests"] == len(found) - 4
 
