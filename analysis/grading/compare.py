@@ -32,7 +32,7 @@ from analysis.grading.formula import Formula, UndefinedError, UnreadableError
 from analysis.grading.ranges import ranges, same_ranges, variables
 from analysis.grading.read import formula
 from analysis.grading.units import DEGREE, PERCENT
-from analysis.grading.words import same_words
+from analysis.grading.words import is_words, same_words
 
 LONGEST = 300
 """Characters of an answer that is worth reading, or four times the reference."""
@@ -55,7 +55,7 @@ def compare(gold: str, answer: str) -> bool | None:
     try:
         return same(read(gold), read(answer))
     except (UnreadableError, RecursionError):
-        return None
+        return False if "\\text" in answer and is_words(answer) else None
 
 
 def same(gold: Form, answer: Form) -> bool:
@@ -248,6 +248,8 @@ def _names_a_value(gold: Form, answer: Equation) -> bool:
     first = sides[0]
     named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
     values = sides[1:] if named else sides
+    if named and not _is_name(first) and squeezed(sides[-1]) == "0":
+        return False  # an equation, no quantity that happens to be zero
     return (
         bool(values)
         and (named or all(_constant(side) for side in sides))
