@@ -19,7 +19,7 @@ USAGE, SUSPECT, INVALID = 2, 3, 4
 DESCRIPTION = """\
 Load a server with mathematics problems under token budgets; write one record a request.
 
-verbs: run (implied) · sweep · doctor URL · calibrate       each has its own --help
+verbs: run (implied) · sweep · doctor URL · calibrate · gather DIRS       each has its own --help
 """
 EXAMPLES = """\
 examples:
@@ -105,6 +105,15 @@ def calibrate(argv: Sequence[str]) -> int:
     return calibrating.main(args.most)
 
 
+def gather(argv: Sequence[str]) -> int:
+    """One run out of what Locust's workers wrote."""
+    from loadgen import gather as gathering  # noqa: PLC0415  as above
+
+    parser = _parser("gather", description=gathering.__doc__, epilog=gathering.EXAMPLES)
+    gathering.add_arguments(parser)
+    return gathering.main(parser.parse_args(argv))
+
+
 def _exit_code(options: RunOptions, verdict: str | None) -> int:
     return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
 
@@ -114,4 +123,5 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "sweep": sweep,
     "doctor": doctor,
     "calibrate": calibrate,
+    "gather": gather,
 }

@@ -70,7 +70,7 @@ def restore(options: RunOptions) -> tuple[RunOptions, Before]:
         raise UsageError(f"--resume {folder}: no {RUN} there: give the folder of a run")
     try:
         run = read_run(folder)
-        old = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=_decode)
+        old = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise UsageError(f"--resume {folder}: its {RUN} can't be read ({error}): begin a new run") from None
     headers = _headers(old, options)
@@ -98,7 +98,8 @@ def _headers(old: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...
     return options.headers
 
 
-def _decode(kind: type, value: Any) -> Any:
+def decode(kind: type, value: Any) -> Any:
+    """A path in saved options."""
     if kind is Path:
         return Path(value)
     raise NotImplementedError(kind)

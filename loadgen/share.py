@@ -93,11 +93,10 @@ class Ended(NamedTuple):
     phases: list[Phase]
 
 
-async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable[[float], None]) -> Report:
-    """Send every request of the share; the process's own health. Raises DiskFullError."""
+def client_of(share: Share, listener: Listener) -> Client:
+    """The client that sends for a share."""
     options = share.options
-    health = Health(on_lag)
-    client = Client(
+    return Client(
         options.target,
         api_key=ask.api_key(options),
         headers=dict(options.headers),
@@ -107,11 +106,22 @@ async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable
         on_tokens=listener.tokens,
     )
 
+
+async def deliver(client: Client, request: Request, due_ns: int) -> Ended:
+    """Send one request, in one call or in two."""
+    if request.force is None:
+        return Ended(request, due_ns, await client.send(request), [])
+    return Ended(request, due_ns, *await budgets.send_forced(client.send, request))
+
+
+async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable[[float], None]) -> Report:
+    """Send every request of the share; the process's own health. Raises DiskFullError."""
+    health = Health(on_lag)
+    client = client_of(share, listener)
+
     async def send(request: Request, due_ns: int) -> Ended:
         listener.due(request)
-        if request.force is None:
-            return Ended(request, due_ns, await client.send(request), [])
-        return Ended(request, due_ns, *await budgets.send_forced(client.send, request))
+        return await deliver(client, request, due_ns)
 
     with Keeper(share, listener) as keeper, Drain(share, brake) as drain:
         health.start()

@@ -1,0 +1,244 @@
+"""`python -m loadgen gather`: one results folder out of what Locust's workers wrote, on one host or many.
+
+Rules: each planned request is there exactly once or is named as missing; a request recorded twice is refused, not chosen
+from. Stamps of every host are in the run's one time already (workers learnt the master's clock before they began);
+what that is worth is kept for each worker and, where it may matter, a reason against the run. Nothing is deleted:
+workers' files move to `workers/` where they lie in the run's own folder.
+
+Does not know: how anything was sent, whether an answer is right.
+"""
+
+import argparse
+import itertools
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadgen import datasets, summary
+from loadgen.chunks import frame
+from loadgen.distributed import PLAN, Distributed, Worker
+from loadgen.health import merge
+from loadgen.load import Seen
+from loadgen.options import RunOptions
+from loadgen.prompts import style_of
+from loadgen.record import PROBLEMS, RECORDS, RUN, Record, RunInfo, read_chunks, read_records, write_run
+from loadgen.resume import decode
+from loadgen.scrape import totals
+from loadgen.values import UsageError
+from loadgen.verdict import Evidence, judge
+from loadgen.workload import Workload
+
+EXAMPLES = """\
+examples:
+  python -m loadgen gather results/20261122T101500Z-tp1-…                  one machine: all workers wrote there
+  python -m loadgen gather host-a/run host-b/run host-c/run --out results/run
+"""
+NAMED = 50
+"""Missing requests that are named one by one."""
+CLOCK_ERROR_S = 0.005
+"""Like the limit on send lag: what a host's clock may be off before its due times are doubtful."""
+
+
+@dataclass
+class Gathered:
+    """What the workers left."""
+
+    records: dict[int, Record] = field(default_factory=dict)
+    cancelled: set[int] = field(default_factory=set)
+    twice: Counter[int] = field(default_factory=Counter)
+    workers: list[Worker] = field(default_factory=list)
+    written: Counter[str] = field(default_factory=Counter)
+    """Records by worker."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `gather`."""
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="HOST_DIR",
+        help="folders that workers wrote; one has distributed.json",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder [the one with distributed.json]"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Gather, judge, say. Raises UsageError."""
+    home = _home(args.folders)
+    out: Path = args.out or home
+    if (out / RUN).exists():
+        raise UsageError(f"{out} is gathered already ({RUN} exists): give another --out")
+    plan = msgspec.json.decode((home / PLAN).read_bytes(), type=Distributed)
+    found = collect(args.folders)
+    if found.twice:
+        raise UsageError(
+            f"{len(found.twice)} requests are recorded twice (first: seq {min(found.twice)}): is a folder given twice?"
+        )
+    if not found.records:
+        raise UsageError(f"{', '.join(map(str, args.folders))}: no record of any worker there")
+    missing = missing_of(plan, found)
+    write(out, home, args.folders, found)
+    run = settle(out, plan, found, missing)
+    put_away(out)
+    for line in report(plan, found, missing):
+        print(line, file=sys.stderr)
+    result = {
+        "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": missing,
+        "workers": run.client.get("each", []), "out": str(out), "run_id": run.run_id,
+    }  # fmt: skip
+    print(json.dumps(result))
+    return 0
+
+
+def _home(folders: list[Path]) -> Path:
+    homes = [folder for folder in folders if (folder / PLAN).is_file()]
+    if len(homes) != 1:
+        what = "none has" if not homes else "more than one has"
+        raise UsageError(f"gather: {what} a {PLAN}: give the master's folder and those of its workers' hosts")
+    return homes[0]
+
+
+def collect(folders: list[Path]) -> Gathered:
+    """Every whole line of every worker. A request that was cancelled is as good as not sent."""
+    found = Gathered()
+    for folder in folders:
+        for path in sorted(folder.glob("worker.*.json")):
+            found.workers.append(msgspec.json.decode(path.read_bytes(), type=Worker))
+        for path in sorted(folder.glob("records.*.jsonl")):
+            for record in read_records(path):
+                _take(found, record, path.name.removeprefix("records.").removesuffix(".jsonl"))
+    found.cancelled -= found.records.keys()
+    return found
+
+
+def _take(found: Gathered, record: Record, worker: str) -> None:
+    if record.outcome == "cancelled":
+        found.cancelled.add(record.seq)
+    elif record.seq in found.records:
+        found.twice[record.seq] += 1
+    else:
+        found.records[record.seq] = record
+        found.written[worker] += 1
+
+
+def missing_of(plan: Distributed, found: Gathered) -> list[int]:
+    """Planned requests without a record; of a run without a number of requests those that were cut off."""
+    planned = range(plan.total) if plan.total is not None else sorted(found.cancelled)
+    return [seq for seq in planned if seq not in found.records]
+
+
+def write(out: Path, home: Path, folders: list[Path], found: Gathered) -> None:
+    """The files of a run, records in the order of the plan."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (PROBLEMS, "server-before.prom", "server-after.prom"):
+        if out != home and (home / name).exists():
+            shutil.copyfile(home / name, out / name)
+    encoder = msgspec.json.Encoder()
+    with (out / RECORDS).open("wb") as file:
+        for seq in sorted(found.records):
+            file.write(encoder.encode(found.records[seq]) + b"\n")
+    with (out / "chunks.bin").open("wb") as file:
+        for path in sorted(path for folder in folders for path in folder.glob("chunks.*.bin")):
+            for chunks in read_chunks(path):
+                if chunks.seq in found.records:
+                    file.write(frame(*chunks))
+
+
+def put_away(out: Path) -> None:
+    """Workers' own files to `workers/`: a run that goes on here would take them for its own."""
+    parts = [*out.glob("records.*.jsonl"), *out.glob("chunks.*.bin"), *out.glob("worker.*.json")]
+    for part in parts:
+        (out / "workers").mkdir(exist_ok=True)
+        part.rename(out / "workers" / part.name)
+
+
+def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) -> RunInfo:
+    """Sum up and judge as a run of one machine is."""
+    run = plan.run
+    facts = summary.read(out, run.slo)
+    reports = [worker.report for worker in found.workers if worker.report]
+    run.client = merge(reports).summary() if reports else {}
+    run.client["each"] = [_row(worker, found) for worker in found.workers]
+    run.duration_s = max((end for _, end in facts.spans), default=0.0)
+    run.summary = summary.summarise(out, run, facts)
+    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
+    seen = Seen(
+        reports=reports,
+        before=_totals(out, "server-before.prom"),
+        after=_totals(out, "server-after.prom"),
+        stopped=stopped,
+    )
+    run.verdict, run.reasons = judge(Evidence(run, facts, seen, run.client, plan.cache, plan.percentile))
+    if (doubts := list(_doubts(found))) and run.verdict == "VALID":
+        run.verdict = "SUSPECT"
+    run.reasons += doubts
+    write_run(out, run)
+    return run
+
+
+def _row(worker: Worker, found: Gathered) -> dict[str, Any]:
+    """One worker in run.json."""
+    own: dict[str, Any] = worker.report.summary() if worker.report else {}
+    return {
+        "name": worker.name, "host": worker.host, "records": found.written[worker.name], "lost": worker.report is None,
+        "clock_offset_s": worker.clock.get("offset_s"), "clock_error_s": worker.clock.get("error_s"),
+        **{name: own.get(name) for name in ("cpu_share", "loop_lag_p99_s", "wall_s", "cpu_s")},
+    }  # fmt: skip
+
+
+def _totals(folder: Path, name: str) -> dict[str, float]:
+    path = folder / name
+    return totals(path.read_text(errors="replace")) if path.exists() else {}
+
+
+def _doubts(found: Gathered) -> Iterator[str]:
+    """What only a run of several processes can suffer from."""
+    for worker in found.workers:
+        if worker.report is None:
+            yield f"worker {worker.name} was lost: how busy it was is not known"
+        elif worker.clock.get("error_s", 0.0) > CLOCK_ERROR_S:
+            yield f"worker {worker.name}: its clock is known to {worker.clock['error_s'] * 1e3:.3g} ms only (limit {CLOCK_ERROR_S * 1e3:g} ms)"
+    without = found.written.keys() - {worker.name for worker in found.workers}
+    for name in sorted(without):
+        yield f"worker {name} wrote records but not who it is"
+
+
+def report(plan: Distributed, found: Gathered, missing: list[int]) -> Iterator[str]:
+    """For people: workers, clocks, what is missing by problem and budget."""
+    for worker in found.workers:
+        offset, error = worker.clock.get("offset_s", 0.0), worker.clock.get("error_s", 0.0)
+        cpu = f"{worker.report.cpu_share:.0%} of a core" if worker.report else "lost"
+        yield f"worker {worker.name}: {found.written[worker.name]} records, clock {offset * 1e3:+.2f} ± {error * 1e3:.2f} ms, {cpu}"
+    yield f"{len(found.records)} of {plan.total if plan.total is not None else '?'} requests, each once"
+    names = _names(plan, missing[-1]) if missing else {}
+    for seq in missing[:NAMED]:
+        yield f"missing: seq {seq}{names.get(seq, '')}"
+    if missing:
+        more = f"… and {len(missing) - NAMED} more; " if len(missing) > NAMED else ""
+        yield f"{more}python -m loadgen --resume completes them"
+
+
+def _names(plan: Distributed, last: int) -> dict[int, str]:
+    """What each request asks, where the data set is at hand."""
+    options = msgspec.convert(plan.run.options, RunOptions, strict=False, dec_hook=decode)
+    try:
+        problems = datasets.load(options.dataset, options.problems, options.seed).problems
+    except UsageError:
+        return {}
+    _, style = style_of(plan.run.model, options.prompt)
+    items = Workload(problems, options, plan.run.model, style, plan.run.run_id).items()
+    return {
+        seq: f": {problems[item.problem].unique_id} at budget {item.budget}"
+        for seq, item in enumerate(itertools.islice(items, last + 1))
+    }
