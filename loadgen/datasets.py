@@ -166,4 +166,17 @@ def _gate(endpoint: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-LOADERS: dict[str, Callable[[], Path]] = {"math500": math500, "sample": lambda: SAMPLE}
+def _hub(name: str) -> Path:
+    """A data set that has to be converted."""
+    from loadgen import datasets_hub  # noqa: PLC0415  it needs this file
+
+    loader: Callable[[], Path] = getattr(datasets_hub, name)
+    return loader()
+
+
+LOADERS: dict[str, Callable[[], Path]] = {
+    "math500": math500,
+    "sample": lambda: SAMPLE,
+    "gsm8k": lambda: _hub("gsm8k"),
+    "aime": lambda: _hub("aime"),
+}

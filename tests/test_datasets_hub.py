@@ -1,0 +1,79 @@
+"""GSM8K and AIME, from files laid out as the Hub's client keeps them: nothing is fetched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+
+GSM8K = [
+    {
+        "question": "Ann has 1,000 pens and buys 250. How many?",
+        "answer": "1000+250=<<1000+250=1250>>1250\n#### 1,250",
+    },
+    {"question": "Tom owes 3 and pays 5. Balance?", "answer": "He is 2 over.\n#### -2"},
+]
+AIME = [
+    {
+        "id": 60,
+        "problem": "Find $x$.",
+        "solution": r"\boxed{033}",
+        "answer": "033",
+        "url": "u",
+        "year": "2024",
+    }
+]
+
+
+def cached(home: Path, repository: str, filename: str, rows: list[dict[str, object]]) -> None:
+    folder = home / "hub" / f"datasets--{repository.replace('/', '--')}"
+    path = folder / "snapshots" / "c0ffee" / filename
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("c0ffee")
+
+
+def load(name: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    code = f"""
+from loadgen import datasets
+for row in datasets.load({name!r}).problems:
+    print(row.unique_id, row.answer, row.problem, sep="|")
+"""
+    env = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "rows", "lines"),
+    [
+        (
+            "gsm8k", ("openai/gsm8k", "main/test-00000-of-00001.parquet"), GSM8K,
+            ["gsm8k/test/0|1250|Ann has 1,000 pens and buys 250. How many?", "gsm8k/test/1|-2|Tom owes 3 and pays 5. Balance?"],
+        ),
+        ("aime", ("HuggingFaceH4/aime_2024", "data/train-00000-of-00001.parquet"), AIME, ["aime/2024/60|33|Find $x$."]),
+    ],
+)  # fmt: skip
+def test_final_answers_are_plain_integers(
+    name: str, where: tuple[str, str], rows: list[dict[str, object]], lines: list[str], tmp_path: Path
+) -> None:
+    """Commas, the worked solution and leading zeros are gone; a second load reads what the first converted."""
+    cached(tmp_path, *where, rows)
+    for _ in range(2):
+        done = load(name, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == lines
+
+
+def test_without_the_hub_the_operator_is_told(tmp_path: Path) -> None:
+    """One line that names the data set and what to do."""
+    done = load("gsm8k", tmp_path)
+    assert done.returncode != 0
+    assert "UsageError: openai/gsm8k can't be fetched from the Hub" in done.stderr
