@@ -37,13 +37,8 @@ class About:
 
 def _query(target: Target, letter: int) -> prometheus.Dataquery:
     expr, legend = target
-    return (
-        prometheus.Dataquery()
-        .expr(expr)
-        .legend_format(legend)
-        .ref_id(chr(ord("A") + letter))
-        .datasource(SOURCE)
-    )
+    query = prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(chr(ord("A") + letter))
+    return (query.interval(RATE_STEP) if "$__rate_interval" in expr else query).datasource(SOURCE)
 
 
 def _steps(*steps: tuple[float | None, str]) -> build.ThresholdsConfig:

@@ -147,6 +147,7 @@ def test_rates_take_grafanas_interval(path: Path) -> None:
         for target in panel.get("targets") or []:
             windows = set(re.findall(r"\[([^\]]+)\]", target["expr"]))
             assert windows <= {"$__rate_interval", "$__range", "$__range:1s"}, panel["title"]
+            assert ("$__rate_interval" in windows) == (target.get("interval") == "2s"), panel["title"]
 
 
 def test_dashboards_link_to_each_other() -> None:
