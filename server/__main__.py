@@ -56,6 +56,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     from server.emulator.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.text import MODES  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.timing import StepModel  # noqa: PLC0415 - `configs` and --help need no numpy
 
     serving = load_serving(args.config, overrides_from(extra))
     model = load_model(args.model)
@@ -65,6 +66,8 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     for value, known, flag in ((args.gpu, gpus, "--gpu"), (version, versions, "--engine-version")):
         if value not in known:
             raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
+    if not 0 <= args.port <= 65535:
+        raise ConfigError(f"--port {args.port}: must be 0 (any free one) to 65535")
     if args.speed <= 0:
         raise ConfigError(f"--speed {args.speed}: must be above 0")
     if args.text not in MODES and not Path(args.text).is_file():
@@ -78,6 +81,14 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
         problems = read_problems(path.read_bytes().splitlines(), str(path))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    room = (
+        StepModel(model, serving, gpus[args.gpu], versions[version]).kv_blocks(serving) * serving.block_size
+    )
+    if room < serving.max_model_len:
+        raise ConfigError(
+            f"{serving.name}: max-model-len: {serving.max_model_len} tokens do not fit into the KV cache, which holds "
+            f"{max(room, 0)} beside {model.name} on {serving.tensor_parallel_size} x {args.gpu}"
+        )
     setting = Setting(
         serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
     )  # fmt: skip

@@ -107,6 +107,7 @@ QUANTISED_BYTES = {
 }
 # 4-bit: group 128 keeps a 16-bit scale and a zero point beside 128 half-bytes.
 
+NOT_SPREAD = {"data-parallel-size", "pipeline-parallel-size"}
 IGNORED = {  # options of `vllm serve` that change nothing an emulated server shows
     *(
         "allowed-local-media-path",
@@ -300,6 +301,8 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], str(path), key)
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
+        elif key in NOT_SPREAD and value not in {1, "1"}:
+            raise ConfigError(f"{path}: {key}: {value} is not emulated, only tensor parallelism is")
         elif positive not in IGNORED:
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that is known here")
     return _check(Serving(**values), str(path))
