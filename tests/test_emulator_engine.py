@@ -50,7 +50,7 @@ def empty(subject: Engine) -> None:
 # Step times
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     size=st.sampled_from(sorted(MODELS)),
     gpu=st.sampled_from(sorted(GPUS)),
@@ -67,7 +67,7 @@ def test_a_step_takes_longer_with_more_streams_and_more_context(
     assert model.step_s(streams, streams, streams, streams * (context + 100)) > base
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tokens=st.integers(1, 8000), more=st.integers(1, 8000), tp=st.sampled_from([1, 2, 4]))
 def test_prefill_takes_longer_for_more_tokens(tokens: int, more: int, tp: int) -> None:
     model = step_model("14b", tensor_parallel_size=tp)
@@ -148,7 +148,7 @@ def test_every_number_in_the_profiles_has_a_source() -> None:
 # The engine
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     speculates=st.booleans(),
