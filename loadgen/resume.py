@@ -39,6 +39,13 @@ class Before:
     offset_s: float = 0.0
     """Model seconds where the run goes on: after its last record."""
 
+    @property
+    def complete(self) -> bool:
+        """Every planned request is recorded."""
+        planned = None if self.run is None else self.run.load.get("requests")
+        warmup = 0 if self.run is None else int(self.run.load.get("warmup") or 0)
+        return planned is not None and len(self.done) == int(planned) + warmup
+
 
 def saved(options: RunOptions) -> dict[str, Any]:
     """Options for run.json: values of headers are hidden."""

@@ -6,6 +6,7 @@ the first request and again at the end, so a crash leaves a run that can be resu
 Does not know: how a request is sent (share), what makes a run doubtful (verdict), how figures are made (summary).
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -25,7 +26,7 @@ from loadgen.resume import say
 from loadgen.runinfo import describe, write_problems
 from loadgen.scrape import energy_between
 from loadgen.values import UsageError
-from loadgen.verdict import Evidence, judge
+from loadgen.verdict import Earlier, Evidence, judge
 
 
 def execute(options: RunOptions) -> RunInfo:
@@ -34,6 +35,9 @@ def execute(options: RunOptions) -> RunInfo:
     run = plan.before.run or describe(plan)
     if options.dry_run:
         say(dry(plan))
+        return run
+    if plan.before.complete and run.verdict is not None:
+        say(f"{plan.before.folder}: nothing is missing")
         return run
     live = Metrics()
     with serving(live, options.metrics_host, options.metrics_port) as where:
@@ -53,6 +57,8 @@ def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
         run.clock = now
     else:
         run.segments.append({"offset_s": plan.before.offset_s, **now})
+        run.client = {"earlier": dataclasses.asdict(Earlier.of(run))}
+        run.verdict, run.reasons = None, []  # until it has judged itself anew
     write_run(folder, run)
     seen = load(plan, folder, run, clock, live)
     try:
@@ -104,17 +110,20 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
     if run.one_pass:
         onepass_files.settle(folder, Detokenizer(plan.ask, run.model))
     facts = summary.read(folder, run.slo)
+    earlier = Earlier.stored(run)
     if seen.reports:
-        run.client = merge(seen.reports).summary()
+        run.client = merge(seen.reports).summary() | (
+            {"earlier": run.client["earlier"]} if run.client else {}
+        )
     run.gpus = seen.gpus or run.gpus
     run.duration_s = max((end for _, end in facts.spans), default=0.0)
     run.summary = summary.summarise(folder, run, facts)
     if run.one_pass and (check := onepass_files.compare(folder)) is not None:
         run.summary["one_pass_check"] = check
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
-    run.energy = energy(plan, seen, facts) or run.energy
+    run.energy = energy(plan, seen, facts)
     evidence = Evidence(
-        run, facts, seen, run.client, plan.options.cache, plan.options.percentile, calibrate.stored()
+        run, facts, seen, run.client, plan.options.cache, plan.options.percentile, calibrate.stored(), earlier
     )
     run.verdict, run.reasons = judge(evidence)
     write_run(folder, run)
@@ -124,8 +133,8 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
 
 
 def energy(plan: Prepared, seen: Seen, facts: summary.Facts) -> dict[str, Any]:
-    """`RunInfo.energy`, over the measured requests."""
-    if not facts.spans:
+    """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
+    if not facts.spans or plan.before.run is not None:
         return {}
     since_s, until_s = min(sent for sent, _ in facts.spans), max(end for _, end in facts.spans)
     found = energy_between(seen.energy, since_s, until_s)

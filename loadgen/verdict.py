@@ -16,6 +16,7 @@ from loadgen.quantiles import LEVELS, least_sample
 from loadgen.record import RunInfo, Verdict
 from loadgen.summary import Facts
 
+RESTARTED = "the server was restarted during the run"
 LIMITS = {
     "client_faults_share": 0.05,  # INVALID above: requests failed by this machine's own limits
     "loop_lag_p99_s": 0.005,
@@ -30,6 +31,32 @@ LIMITS = {
 }
 
 
+LASTING = ("client:", "the emulated server", "GPU clocks", "the prefix cache", "--cache", RESTARTED)
+"""How reasons begin that the records alone would not show again after a resume."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is held against the parts of a run before its last resume."""
+
+    reasons: tuple[str, ...] = ()
+    killed: int = 0
+    """Parts that ended without judging themselves."""
+
+    @classmethod
+    def of(cls, run: RunInfo) -> "Earlier":
+        """From a run that is about to be resumed."""
+        before = cls.stored(run)
+        lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
+        return cls(tuple(dict.fromkeys((*before.reasons, *lasting))), before.killed + (run.verdict is None))
+
+    @classmethod
+    def stored(cls, run: RunInfo) -> "Earlier":
+        """As kept in run.json."""
+        kept = run.client.get("earlier", {})
+        return cls(tuple(kept.get("reasons", ())), kept.get("killed", 0))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is judged."""
@@ -42,6 +69,7 @@ class Evidence:
     percentile: str
     capacity: dict[str, Any] | None = None
     """What `calibrate` found on this machine."""
+    earlier: Earlier = Earlier()
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
@@ -63,8 +91,8 @@ def _invalid(e: Evidence) -> Iterator[str]:
     if measured.n == 0:
         yield "no request was measured"
         return
-    if restarted(e.seen.before, e.seen.after):
-        yield "the server was restarted during the run"
+    if restarted(e.seen.before, e.seen.after) or RESTARTED in e.earlier.reasons:
+        yield RESTARTED
     share = e.facts.client_faults / measured.n
     if share > LIMITS["client_faults_share"]:
         yield f"{share:.1%} of the requests failed by this machine's own limits (open files, ports, memory)"
@@ -89,6 +117,9 @@ def _suspect(e: Evidence) -> Iterator[str]:
     yield from _server(e)
     yield from _cache(e)
     yield from _sample(e)
+    yield from (f"before it was resumed: {reason}" for reason in e.earlier.reasons if reason != RESTARTED)
+    if e.earlier.killed:
+        yield f"{e.earlier.killed} earlier parts were killed: how the client did in them is not known"
 
 
 def _client(e: Evidence) -> Iterator[str]:

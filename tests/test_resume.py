@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.record import read_chunks, read_records, read_run
+from loadgen.record import read_chunks, read_records, read_run, write_run
 from tests.emulated import ROOT, emulated, loadgen
 
 COMMAND = (sys.executable, "-m", "loadgen", "--metrics-port", "off")
@@ -75,7 +75,9 @@ def test_killed_twenty_times_every_request_is_recorded_exactly_once(target: str,
     assert whole_lines(out)[: len(kept)] == kept
     assert_complete(out, 49 * 4 * 3)
     assert json.loads(done.stdout.splitlines()[-1])["requests"] == 49 * 4 * 3
-    assert len(read_run(out).segments) == 20
+    run = read_run(out)
+    assert len(run.segments) == 20
+    assert any("20 earlier parts were killed" in reason for reason in run.reasons)
     times = [r.end_s for r in read_records(out / "records.jsonl")]
     assert all(end is not None for end in times)
 
@@ -113,6 +115,25 @@ def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Pa
     done = loadgen("--resume", str(out))
     assert "taken out, to be sent again" in done.stderr
     assert_complete(out, 98)
+
+
+def test_a_resume_does_not_wash_a_run_clean(target: str, tmp_path: Path) -> None:
+    """What was held against the first part is held against the whole; a complete run is not judged again."""
+    out = tmp_path / "run"
+    plan = ("--target", target, "--dataset", "sample", "--problems", "40", "--budgets", "8")
+    assert loadgen(*plan, "--out", str(out)).returncode == 0
+    run = read_run(out)
+    run.reasons = ["client: event-loop lag p99 9 ms (limit 5 ms): too much for this machine"]
+    run.verdict = "SUSPECT"
+    write_run(out, run)
+    again = loadgen("--resume", str(out))
+    assert "nothing is missing" in again.stderr
+    assert read_run(out).reasons == run.reasons
+    path = out / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-7])
+    assert loadgen("--resume", str(out)).returncode == 0
+    assert f"before it was resumed: {run.reasons[0]}" in read_run(out).reasons
+    assert_complete(out, 40)
 
 
 def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path) -> None:
