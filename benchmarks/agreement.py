@@ -4,7 +4,7 @@
     python -m benchmarks.agreement RUN_A RUN_B
 
 For `--one-pass` against real runs, concurrency 1 against 32, speculation on against off. Prints a line a budget and
-each problem whose text differs; the last line is one JSON object. Only problems that both runs asked count; where a run
+each problem whose text differs; the last line is one JSON object. Only problems that both runs answered count; where a run
 has a budget both derived and run for real, the real one is taken.
 """
 
@@ -52,8 +52,8 @@ def said(run: Path) -> dict[tuple[int, str], Said]:
 
 
 def records(run: Path) -> Iterator[Record]:
-    """The measured requests of a run."""
-    return (record for record in read_records(run / "records.jsonl") if not record.warmup)
+    """The measured requests of a run that were answered."""
+    return (r for r in read_records(run / "records.jsonl") if r.outcome == "ok" and not r.warmup)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Compared:
 
 
 def compare(one: dict[tuple[int, str], Said], other: dict[tuple[int, str], Said], budget: int) -> Compared:
-    """Text, verdict and accuracy of the problems that both asked."""
+    """Text, verdict and accuracy of the problems that both answered."""
     both = sorted(problem for b, problem in one if b == budget and (b, problem) in other)
     pairs = [(problem, one[budget, problem], other[budget, problem]) for problem in both]
     different = [

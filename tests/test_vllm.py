@@ -110,7 +110,7 @@ def vllm() -> Path:
     if not os.environ.get("THINKLOAD_VLLM"):
         pytest.skip("opt-in: `make test-vllm` makes vLLM's environment and sets THINKLOAD_VLLM")
     if not command.is_file():
-        why = Path(f"{command.parent.parent}.why")
+        why = command.parent.parent / "why"
         pytest.skip(why.read_text().strip() if why.is_file() else f"no vLLM at {command}")
     return command
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # make_env.sh FOLDER : an environment with the CPU build of vLLM 0.32.0, for `make test-vllm`; about 3 minutes, 4 GB.
-# Leaves FOLDER without .installed, and says why, where it cannot be made: the tests then skip with the same reason.
+# Where it cannot be made it says why, also in FOLDER/why: the tests then skip with the same reason.
 set -euo pipefail
 folder=$1
-why() { echo "test-vllm: $1" | tee "$folder.why" >&2; exit 0; }
-rm -f "$folder.why"
+mkdir -p "$folder"
+why() { echo "test-vllm: $1" | tee "$folder/why" >&2; exit 0; }
+rm -f "$folder/why"
 command -v python3.11 >/dev/null || why "needs python3.11 on PATH (the CPU build of vLLM 0.32.0 is made for it)"
 [ -x "$folder/bin/pip" ] || python3.11 -m venv "$folder"
 pip() { "$folder/bin/python" -m pip -q --disable-pip-version-check "$@"; }
