@@ -43,7 +43,8 @@ class Figure:
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
 
 
-DETAIL = ["model:N", "load:N", "budget_mode:N", "source:N"]
+DETAIL = ["model:N", "load:N", "budget_mode:N"]
+"""What a line is drawn for. Not the source: a line joins derived budgets and the one that was sent."""
 
 
 def rows_data() -> alt.NamedData:

@@ -22,8 +22,8 @@ from analysis.reader import read_columns
 from analysis.verdicts import ungraded, verdicts
 from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
 
-SOURCES = ("measured", "emulated", "simulated", "derived")
-"""Where a number comes from, in the order in which a stronger word replaces a weaker one."""
+SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
+"""Where a number comes from; derived alone: from measured ones."""
 
 
 @dataclass(slots=True)
@@ -180,7 +180,8 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     for name in ("emulated", "simulated"):
         run_flags = np.array([bool(getattr(run, name)) for run in runs.values()], dtype=bool)
         frame[name] |= run_flags[index] if len(index) else False
-    words_of = np.select([frame["derived"], frame["simulated"], frame["emulated"]], [3, 2, 1], default=0)
+    made = np.select([frame["simulated"], frame["emulated"]], [2, 1], default=0)
+    words_of = made + 3 * frame["derived"].to_numpy()
     frame["source"] = categorical(words_of, list(SOURCES))
 
 

@@ -122,7 +122,7 @@ def render(study: Study, page: Page, vega: "Future[str]") -> str:
     return environment.get_template("report.html").render(
         name=study.root.resolve().name,
         requests=len(study.frame),
-        sources=list(dict.fromkeys(study.frame["source"].astype(str))) if len(study.frame) else [],
+        sources=words(" and ".join(study.frame["source"].astype(str).unique())) if len(study.frame) else [],
         answer=page.answer,
         notices=page.notices,
         filters=_filters(study.frame),
@@ -189,6 +189,11 @@ def used(figure: Figure, spec: str) -> list[Any]:
     return [column for column in figure.rows.columns if column in words]
 
 
+def words(source: str) -> list[str]:
+    """Each word of a source once: `derived and emulated, derived` is two words."""
+    return list(dict.fromkeys(word for word in re.split(r" and |, ", source) if word))
+
+
 def _section(section: Section, figures: list[Figure]) -> dict[str, Any]:
     mine = [figure for figure in figures if figure.section == section.name]
     return {
@@ -200,7 +205,7 @@ def _section(section: Section, figures: list[Figure]) -> dict[str, Any]:
                 "name": f.name,
                 "claim": f.claim,
                 "note": f.note,
-                "words": [w for w in f.source.split(" and ") if w],
+                "words": words(f.source),
                 "wide": f.wide or (f.panel is not None and len(f.rows[f.panel].unique()) > 1),
             }
             for f in mine
@@ -258,7 +263,7 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
         cell["text"] = str(value) if pd.notna(value) else "–"
         cell["align"] += " wrap" if len(cell["text"]) > 60 else ""
         if column.flag:
-            cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0]
+            cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0].rstrip(",")
             cells = row.get("cells", row.get("cell"))
             cell["link"] = (
                 "#run-" + anchor(str(cells).split(", ", maxsplit=1)[0]) if cells is not None else ""
