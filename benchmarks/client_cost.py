@@ -232,12 +232,11 @@ def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
 
 def cpu_s(line: list[str]) -> float:
     """CPU seconds of a process and its children, user and system."""
-    pid = os.posix_spawn(
-        line[0], line, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    )
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+    pid = os.posix_spawn(line[0], line, os.environ, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"{' '.join(line)} failed")
+        raise SystemExit(f"failed; run it by itself: {' '.join(line)}")
     return usage.ru_utime + usage.ru_stime
 
 
