@@ -29,6 +29,8 @@ class Answer:
     error: str = ""
     date: str | None = None
     """The `Date` header."""
+    reached: bool = True
+    """Somebody took the connection, whatever came of it."""
 
     def json(self) -> Any:
         """The body as JSON where the status is 200, else None."""
@@ -109,7 +111,7 @@ class Asker:
             with error:
                 return Answer(error.code, error.read(4096))
         except urllib.error.URLError as error:
-            return Answer(None, error=_reason(error.reason))
+            return Answer(None, error=_reason(error.reason), reached=False)
         except (OSError, ValueError, http.client.HTTPException) as error:
             return Answer(None, error=_reason(error))
 
@@ -119,4 +121,4 @@ def _reason(error: object) -> str:
         return f"its certificate is not trusted ({error.verify_message}): --ca-file FILE or --insecure"
     if isinstance(error, OSError):
         return (error.strerror or str(error) or type(error).__name__).lower()
-    return str(error)
+    return " ".join(str(error).split())

@@ -80,15 +80,17 @@ def check_url(target: str) -> None:
 def _model(options: RunOptions, ask: Asker) -> dict[str, Any]:
     """The served model's row, checked against --model."""
     answer = ask.get(f"{ask.target}/models")
-    if answer.status is None:
+    if not answer.reached or (answer.status is None and options.model is None):
         raise UsageError(
             f"no server at {ask.target} ({answer.error}): start one (python -m server emulate tp1) or say --target"
         )
-    if answer.status in (401, 403):
+    if answer.status in (401, 403) and options.api_key_env is None:
         raise UsageError(
             f"{ask.target} wants a key (HTTP {answer.status}): name its variable by --api-key-env NAME"
         )
-    if answer.status == 503:
+    if answer.status in (401, 403) and options.model is None:
+        raise UsageError(f"{ask.target} refuses the key in {options.api_key_env} (HTTP {answer.status})")
+    if answer.status == 503 and options.model is None:
         raise UsageError(f"{ask.target} is not ready (HTTP 503): wait for its /health")
     listed = answer.json()
     rows = listed.get("data") if isinstance(listed, dict) else None
@@ -103,7 +105,7 @@ def _model(options: RunOptions, ask: Asker) -> dict[str, Any]:
 
 
 def _unlisted(options: RunOptions, ask: Asker, status: int | None) -> dict[str, Any]:
-    """Gateways that list no models are taken at the operator's word."""
+    """A server that lists no models, for whatever reason, is taken at the operator's word."""
     if options.model is None:
         raise UsageError(
             f"{ask.target}/models lists no model (HTTP {status}): is /v1 missing in --target? else say --model"

@@ -15,6 +15,7 @@ from loadgen.record import Record, read_run
 from loadgen.summary import server_split
 from loadgen.values import UsageError
 from tests.emulated import loadgen
+from tests.hostile import Hostile
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,29 @@ def test_a_gateway_that_lists_nothing_is_taken_at_the_operators_word(tmp_path: P
     split = run.summary["server_split"]
     assert split["queue_s"]["p50"] == 0.2
     assert line["ttft_s"]["p50"] == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [("reset-before", "reset"), ("close-inside", "cut"), ("no-http", "malformed"), ("429", "rate_limited"), ("error-event", "server_error")],
+)  # fmt: skip
+def test_with_a_model_named_a_hostile_server_is_measured_not_refused(
+    behaviour: str, outcome: str, tmp_path: Path
+) -> None:
+    """Even its /models misbehaves; each request is one record, nothing raises."""
+    hostile = Hostile()
+    with hostile.running():
+        options = (
+            "--target",
+            hostile.target(behaviour),
+            "--dataset",
+            "sample",
+            "--problems",
+            "3",
+            "--budgets",
+            "8",
+        )
+        refused = loadgen(*options, "--out", str(tmp_path / "run"))
+        done = loadgen(*options, "--model", "m", "--timeout", "5", "--out", str(tmp_path / "run"))
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {outcome: 3}, done.stderr
