@@ -81,7 +81,9 @@ def against_budget(
     """Lines over budget with 95 % bars, one line a configuration and load."""
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": zero}
     y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=number, tickCount=5)).scale(**scale)
-    base = alt.Chart(rows_data()).encode(x=tokens_axis(), color=colour(), detail=DETAIL)
+    base = alt.Chart(rows_data()).encode(
+        x=tokens_axis(sorted(float(b) for b in rows["budget"].unique())), color=colour(), detail=DETAIL
+    )
     lines = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash())
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
         y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"

@@ -89,8 +89,15 @@ def _fits(known: pd.DataFrame, wish: Wish) -> pd.Series:
 
 def setting(row: Row) -> str:
     """A setting in words."""
-    load = f" under {row['load']}" if row.get("load") not in ("c1", None) else ""
+    load = f" {under(str(row['load']))}" if row.get("load") not in ("c1", None) else ""
     return f"{row['model']} on {row['config']} with a budget of {row['budget']:,.0f} tokens{load}"
+
+
+def under(load: str) -> str:
+    """A load in words: `c8` is eight requests in flight."""
+    return (
+        f"with {load[1:]} requests in flight" if load[:1] == "c" and load[1:].isdigit() else f"under {load}"
+    )
 
 
 def gives(row: Row) -> str:

@@ -94,7 +94,10 @@ def dash() -> alt.StrokeDash:
     )
 
 
-def tokens_axis(title: str = "token budget") -> alt.X:
-    """Budgets on a doubling axis: each step right is twice the tokens."""
-    axis = alt.Axis(labelExpr=BUDGET_LABEL, grid=False, labelOverlap=True)
-    return alt.X("budget:Q", title=title, axis=axis).scale(type="log", base=2, nice=False, padding=14)
+def tokens_axis(budgets: list[float]) -> alt.X:
+    """Budgets on a doubling axis, with a tick at each: a step to the right is twice the tokens."""
+    axis = alt.Axis(values=budgets, labelExpr=BUDGET_LABEL, grid=False, labelOverlap=True)
+    x = alt.X("budget:Q", title="token budget", axis=axis)
+    if min(budgets, default=0) <= 0:  # imported runs have no budget; a logarithm has no zero
+        return x.scale(type="symlog", nice=False, padding=14)
+    return x.scale(type="log", base=2, nice=False, padding=14)
