@@ -3,10 +3,12 @@
 ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
+# requirements-distributed.lock adds Locust.
+ARG LOCK=requirements-server.lock
 WORKDIR /src
-COPY requirements-server.lock ./
+COPY ${LOCK} ./requirements.lock
 # --target instead of a virtual environment: a venv's python is a link that only this base resolves.
-RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --target /opt/thinkload/lib -r requirements-server.lock \
+RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --target /opt/thinkload/lib -r requirements.lock \
  && rm -rf /opt/thinkload/lib/bin \
  && find /opt/thinkload/lib -name tests -type d -prune -exec rm -rf {} + \
  && python3 -m compileall -q /opt/thinkload/lib

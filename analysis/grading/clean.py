@@ -65,6 +65,7 @@ def plain_unicode(text: str) -> str:
     text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", _superscript, text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
+    text = re.sub(r"\\(?:text|mathrm)\{\s*¢\s*\}", "¢", text)
     text = "".join(_UNICODE.get(char, char) for char in text)
     return unicodedata.normalize("NFKC", text)
 
@@ -114,7 +115,9 @@ def plain_commands(text: str) -> str:
     text = re.sub(r"\\(?:" + "|".join(_DROPPED) + r")(?![a-zA-Z])\.?", "", text)
     text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, text)
     text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ", r"^\\circ ", text)
+    text = re.sub(
+        r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text
+    )
     text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
     return (
         text.replace("<=", r"\le ")
@@ -149,7 +152,8 @@ def _text(match: re.Match[str]) -> str:
         return f"\\{bare} "
     upright = bare == "i" or (bare in {"e", "d"} and not match[0].startswith("\\text{"))
     if upright or bare == r"^\circ" or not re.search(r"[A-Za-z]", bare):
-        return words
+        after_command = re.search(r"\\[a-zA-Z]+$", match.string[: match.start()]) and words[:1].isalpha()
+        return f" {words}" if after_command else words
     return r"\text{" + words + "}"
 
 

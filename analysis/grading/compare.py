@@ -63,6 +63,8 @@ def same(gold: Form, answer: Form) -> bool:
     for kinds, rule in _RULES:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
+    if isinstance(gold, Clock) != isinstance(answer, Clock):
+        return _same_ratios(_as_ratio(gold), _as_ratio(answer))
     return type(gold) is type(answer) and _SAME_KIND[type(gold)](gold, answer)
 
 
@@ -160,6 +162,13 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
     return fx.equal(_quotient(*ratio.parts), other.formula)
 
 
+def _as_ratio(form: Form) -> Form:
+    """`16:27` is a time only among times."""
+    if not isinstance(form, Clock) or form.half:
+        return form
+    return Ratio((fx.number(Fraction(form.hour)), fx.number(Fraction(form.minute))))
+
+
 def _quotient(a: Formula, b: Formula) -> Formula:
     return Formula(
         "",
@@ -221,7 +230,7 @@ def _same_percent(percent: Formula, bare: Formula) -> bool:
         return True
     if not fx.equal(percent, bare) or bare.symbols:
         return False
-    return bool(abs(fx.mp(bare.value())) >= 1)
+    return bool(abs(fx.mp(bare.value())) > 1)
 
 
 # Equations

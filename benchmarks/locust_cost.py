@@ -1,0 +1,62 @@
+"""What Locust costs: CPU µs per SSE event through `locust -f loadgen/locustfile.py`, beside `python -m loadgen`.
+
+`python -m benchmarks.locust_cost [--quick]`. The paced server of `client_cost` (16 streams of 34 events, 5 ms apart); each
+program's CPU seconds, its sending process included, at two run lengths give a slope, so that start-up drops out. Locust
+runs as master and worker in one; a worker on a machine of its own does less. The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.client_cost import EVENTS, SERVERS, STREAMS, command, cpu_s
+from loadgen.ground_truth import serving
+
+LENGTHS = (200, 1000)
+QUICK = (40, 240)
+
+
+def locust(url: str, requests: int, folder: Path) -> list[str]:
+    """Command line of a run through Locust."""
+    line = f"-m locust -f loadgen/locustfile.py --headless --users {STREAMS} --only-summary --loglevel ERROR"
+    ours = f"--target {url} --model m --dataset sample --budgets 64 --requests {requests}"
+    out = folder / f"locust-{requests}-{time.monotonic_ns()}"
+    return [sys.executable, *line.split(), *ours.split(), "--out", str(out)]
+
+
+def main() -> int:
+    """Measure both, in turns."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer requests, once")
+    options = parser.parse_args()
+    short, long = QUICK if options.quick else LENGTHS
+    costs: dict[str, list[float]] = {"loadgen": [], "locust": []}
+    with serving() as server, tempfile.TemporaryDirectory() as folder:
+        url = f"{server}/{SERVERS['paced']}/v1"
+        for _ in range(1 if options.quick else 3):
+            for name, seconds in costs.items():
+                lines = [
+                    locust(url, n, Path(folder))
+                    if name == "locust"
+                    else command("command", url, n, Path(folder))
+                    for n in (short, long)
+                ]
+                first, second = map(cpu_s, lines)
+                seconds.append((second - first) / (long - short) / EVENTS * 1e6)
+    found = {name: round(statistics.median(values), 2) for name, values in costs.items()}
+    for name, values in costs.items():
+        print(f"{name:8} {found[name]:8.2f} µs/event  {[round(cost, 1) for cost in values]}", flush=True)
+    print(
+        json.dumps({"us_per_event": found, "locust_to_loadgen": round(found["locust"] / found["loadgen"], 2)})
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
