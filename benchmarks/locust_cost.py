@@ -17,7 +17,7 @@ from benchmarks.client_cost import EVENTS, SERVERS, STREAMS, command, cpu_s
 from loadgen.ground_truth import serving
 
 LENGTHS = (200, 1000)
-QUICK = (40, 240)
+QUICK = (100, 900)
 
 
 def locust(url: str, requests: int, folder: Path) -> list[str]:
@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer requests, once")
+    parser.add_argument("--quick", action="store_true", help="once")
     options = parser.parse_args()
     short, long = QUICK if options.quick else LENGTHS
     costs: dict[str, list[float]] = {"loadgen": [], "locust": []}
