@@ -99,7 +99,7 @@ def shared(one: str, other: str) -> int:
     return at
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Print the comparison."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.agreement",
@@ -107,7 +107,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for run in args.runs:
         if not (run / "grades.parquet").is_file():
             print(f"agreement: {run} is not graded: python -m analysis grade {run}", file=sys.stderr)
