@@ -21,11 +21,13 @@ from loadgen.record import CHUNKS, read_chunks
 
 EDGES = np.array([0, 256, 512, 1024, 2048, 4096, 8192, 16384, 1 << 30], dtype=float)
 SMALLEST_GROUP = 10  # requests below which a bin is not drawn
+USUAL_DRAFTS = 5  # num_speculative_tokens, where the manifest does not say
+MOST_MERGED = 0.05  # of requests' bins with a chunk larger than a step: beyond, chunks tell nothing of drafts
 ENOUGH_CALLS = 200  # of a run: about a second of reading, and intervals of a few per cent
 ARM = ["params_b", "model", "config", "load", "speculation", "source"]
 BY_LENGTH = (
-    "Each request's mean acceptance length (tokens / steps) against the length of its output, as the server or the chunks "
-    "report it; bars: 95 %."
+    "Each request's mean acceptance length (tokens / steps) against the length of its output, as the server "
+    "reports it; bars: 95 %."
 )
 BY_POSITION = (
     f"Tokens in each token event against the tokens before it, over up to {ENOUGH_CALLS} requests a run; bars: 95 %, "
@@ -40,12 +42,19 @@ def acceptance(study: Study) -> pd.DataFrame:
     rows = rows[drafting & ~rows["derived"].to_numpy()]
     if rows.empty:
         return pd.DataFrame(columns=[*ARM, "position", "per_step"])
-    steps = [
-        _steps(study.folder(str(cell)) / CHUNKS, group) for cell, group in rows.groupby("cell", observed=True)
-    ]
+    steps = [_of_run(study, str(cell), group) for cell, group in rows.groupby("cell", observed=True)]
     found = pd.concat(steps, ignore_index=True)
     table = _binned(found, BY_POSITION) if len(found) else _binned(_requests(rows), BY_LENGTH)
     return table.sort_values([*ARM, "position"]).reset_index(drop=True) if len(table) else table
+
+
+def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
+    """A run's steps by bin; none where its chunks are no steps: merged on the way, they hold more than a step can."""
+    settings = study.runs[cell].server.get("configuration") or {}
+    drafts = (settings.get("speculative-config") or {}).get("num_speculative_tokens", USUAL_DRAFTS)
+    found = _steps(study.folder(cell) / CHUNKS, group)
+    merged = found["largest"].gt(drafts + 1).mean() if len(found) else 0.0
+    return found if merged <= MOST_MERGED else found.iloc[:0]
 
 
 def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
@@ -67,6 +76,7 @@ def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
                 "tokens": made[b],
                 "steps": steps[b],
                 "position": where[b] / steps[b],
+                "largest": float(tokens[place == b].max()),
             }
             for b in np.flatnonzero(steps)
         ]
@@ -80,9 +90,7 @@ def _requests(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[ARM].assign(
         unit=rows["problem_id"].astype(str),
         bin=np.searchsorted(EDGES, tokens.fillna(0), side="right"),
-        tokens=np.where(
-            rows["mean_acceptance_length"].notna(), rows["mean_acceptance_length"] * steps, tokens
-        ),
+        tokens=rows["mean_acceptance_length"] * steps,
         steps=steps.where(steps > 0),
         position=tokens,
     )
