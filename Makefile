@@ -1,6 +1,8 @@
 # Verbs. `make env` installs by uv where it is there, else by venv and pip; every other verb uses what it made.
 PYTHON ?= python3
 BIN := .venv/bin
+RESULTS := results
+DEMO_SPEED := 20
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help env demo live test test-vllm check bench lock clean
@@ -19,8 +21,12 @@ env: .venv/.installed ## .venv with everything the other verbs need
 	@touch $@
 
 demo: env ## emulated servers, a sweep over the sample problems, a report: no GPU needed
-	@out=results/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
-	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --out $$out && $(BIN)/python -m analysis report $$out
+	@out=$(RESULTS)/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
+	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --speed $(DEMO_SPEED) --out $$out \
+	  && $(BIN)/python -m analysis report $$out
+
+live: env ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
+	$(BIN)/python -m prometheus.live
 
 test: env ## every test this machine can run
 	$(BIN)/python -m pytest -q
@@ -30,6 +36,14 @@ check: env ## lint, strict types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+test-vllm: ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own; needs the reference model
+	tests/vllm/run
+
+bench: env ## what client and emulator cost, and how true they are (minutes; needs an otherwise idle machine)
+	$(BIN)/python -m benchmarks.truth
+	$(BIN)/python -m benchmarks.client_cost
+	$(BIN)/python -m benchmarks.emulator_speed
 
 lock: ## requirements.lock from pyproject.toml, hashes included
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-annotate \
