@@ -5,7 +5,7 @@ RESULTS := results
 DEMO_SPEED := 20
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help env demo live test test-vllm check bench lock clean
+.PHONY: help env demo live dashboards test test-vllm check bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,11 @@ demo: env ## emulated servers, a sweep over the sample problems, a report: no GP
 	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --speed $(DEMO_SPEED) --out $$out \
 	  && $(BIN)/python -m analysis report $$out
 
-live: env ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
-	$(BIN)/python -m prometheus.live
+live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
+	@prometheus/live.sh
+
+dashboards: env ## grafana/dashboards/*.json from grafana/*.py
+	$(BIN)/python -m grafana.generate
 
 test: env ## every test this machine can run
 	$(BIN)/python -m pytest -q
@@ -37,13 +40,16 @@ check: env ## lint, strict types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-test-vllm: ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own; needs the reference model
-	tests/vllm/run
+test-vllm: env ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own: .venv-vllm, 4 GB
+	tests/vllm/make_env.sh .venv-vllm
+	$(BIN)/python -m pytest -q -m vllm tests/test_vllm.py
 
 bench: env ## what client and emulator cost, and how true they are (minutes; needs an otherwise idle machine)
 	$(BIN)/python -m benchmarks.truth
 	$(BIN)/python -m benchmarks.client_cost
+	$(BIN)/python -m benchmarks.client_scale
 	$(BIN)/python -m benchmarks.emulator_speed
+	$(BIN)/python -m benchmarks.emulator_fidelity $${THINKLOAD_SHARED:-../shared}/measurements/h200-vllm-0.26.0.json
 
 lock: ## requirements.lock from pyproject.toml, hashes included
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-annotate \
