@@ -42,18 +42,21 @@ check: env ## lint, strict types, tests
 
 test-vllm: env ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own: .venv-vllm, 4 GB
 	tests/vllm/make_env.sh .venv-vllm
-	$(BIN)/python -m pytest -q -m vllm tests/test_vllm.py
+	THINKLOAD_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/test_vllm.py tests/test_vllm_accepts.py
 
 bench: env ## what client and emulator cost, and how true they are (minutes; needs an otherwise idle machine)
 	$(BIN)/python -m benchmarks.truth
 	$(BIN)/python -m benchmarks.client_cost
 	$(BIN)/python -m benchmarks.client_scale
+	$(BIN)/python -m benchmarks.locust_cost --quick
 	$(BIN)/python -m benchmarks.emulator_speed
 	$(BIN)/python -m benchmarks.emulator_fidelity $${THINKLOAD_SHARED:-../shared}/measurements/h200-vllm-0.26.0.json
 
-lock: ## requirements.lock from pyproject.toml, hashes included
-	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-annotate \
-	  --extra dev -o requirements.lock pyproject.toml
+COMPILE = uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --generate-hashes --no-annotate
+lock: ## exact versions from pyproject.toml, hashes included: everything, the image, the image with Locust
+	$(COMPILE) --extra dev -o requirements.lock pyproject.toml
+	$(COMPILE) --extra server -c requirements.lock -o requirements-server.lock pyproject.toml
+	$(COMPILE) --extra server --extra locust -c requirements.lock -o requirements-distributed.lock pyproject.toml
 
 clean: ## what the tools left, not the results
 	rm -rf build report .pytest_cache .mypy_cache .ruff_cache
