@@ -20,7 +20,8 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
     """One decode row, in the schema of the reference measurements. Times of requests in ms."""
 
     def median_ms(name: str) -> float:
-        return 1000 * statistics.median(getattr(record, name) for record in records)
+        values: list[float] = [getattr(record, name) for record in records]
+        return 1000 * statistics.median(values)
 
     tokens = sum(record.completion_tokens or 0 for record in records)
     return {
