@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -120,11 +121,13 @@ def test_2000_requests_once_each_and_the_metrics_of_one_process(target: str, tmp
     assert all(record.text == single[record.seq].text for record in found)
     late = [line for run in (out, alone) for line in read_run(run).reasons if "lag" in line]
     tolerance = 0.15 if late else 0.02  # a machine too busy to be punctual can't compare to 2 %
-    for name in ("tpot_s", "e2e_s"):
+    # By budget: the median of both together lies in the gap between 8 and 16 tokens and jumps from run to run.
+    for budget, name in product((8, 16), ("tpot_s", "e2e_s")):
         mine, theirs = (
-            median(getattr(r, name) for r in run if getattr(r, name)) for run in (found, single.values())
+            median(getattr(r, name) for r in run if r.budget == budget and getattr(r, name))
+            for run in (found, single.values())
         )
-        assert mine == pytest.approx(theirs, rel=tolerance), name
+        assert mine == pytest.approx(theirs, rel=tolerance), (budget, name)
 
 
 def test_a_killed_worker_loses_nothing_that_had_ended(target: str, tmp_path: Path) -> None:

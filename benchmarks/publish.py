@@ -1,0 +1,47 @@
+"""What may be published of a study: `python -m benchmarks.publish RESULTS OUT [--strip PREFIX]`.
+
+Keeps run.json, the records without problem or answer text, and GPU telemetry; drops chunk timings, metric snapshots and logs,
+which are large. `--strip` takes a machine's own paths out. Grades survive as a table: `python -m analysis report` before.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from loadgen.record import RECORDS, RUN, find_runs
+
+TEXT = ("text", "reasoning")
+
+
+def publish(folder: Path, out: Path, strip: str) -> None:
+    """Copy one run, compactly."""
+    out.mkdir(parents=True)
+    run = json.loads((folder / RUN).read_text().replace(strip, "") if strip else (folder / RUN).read_text())
+    (out / RUN).write_text(json.dumps(run, separators=(",", ":")))
+    with (folder / RECORDS).open() as records, (out / RECORDS).open("w") as kept:
+        for line in records:
+            record = {key: value for key, value in json.loads(line).items() if key not in TEXT}
+            kept.write(json.dumps(record, separators=(",", ":")) + "\n")
+    if (folder / "gpu.csv").is_file():
+        shutil.copy(folder / "gpu.csv", out)
+
+
+def main(argv: list[str]) -> int:
+    """Publish every run below a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--strip", default="", metavar="PREFIX", help="a path prefix to take out of run.json")
+    args = parser.parse_args(argv)
+    runs = find_runs(args.results)
+    for folder in runs:
+        publish(folder, args.out / folder.relative_to(args.results), args.strip)
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    print(json.dumps({"runs": len(runs), "bytes": size}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
