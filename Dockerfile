@@ -26,7 +26,7 @@ COPY --from=build /opt/thinkload /opt/thinkload
 RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* /usr/lib/python3/dist-packages/pip /usr/local/lib/python3*/ensurepip \
     /usr/local/lib/python3*/site-packages/pip*
 USER 65532:65532
-WORKDIR /work
+WORKDIR /run/thinkload
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python3", "-m", "server"]
