@@ -260,8 +260,18 @@ def test_failing_requests_are_reported(watch: Watch) -> None:
     assert watch.fires("ErrorRate", watch.generators["failing"][1])
 
 
+def stutter(process: subprocess.Popen[bytes]) -> bool:
+    """Hold a process for 30 ms ten times a second: one long stop is one late tick, which no p99 need show."""
+    for _ in range(10):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.03)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.07)
+    return True
+
+
 def test_a_stalled_client_is_reported(watch: Watch) -> None:
-    """ClientStalled while its process is stopped; ClientLag when it goes on, for its loop was late."""
+    """ClientStalled while its process is stopped; ClientLag when it goes on by fits and starts."""
     process, instance = watch.generators["stalled"]
     assert until(
         lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 30
@@ -271,4 +281,4 @@ def test_a_stalled_client_is_reported(watch: Watch) -> None:
         assert watch.fires("ClientStalled", instance)
     finally:
         process.send_signal(signal.SIGCONT)
-    assert watch.fires("ClientLag", instance)
+    assert until(lambda: stutter(process) and "ClientLag" in watch.server.firing(instance), 30)
