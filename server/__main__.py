@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from server import gpu_exporter, relay
+from server.arguments import Parser, above_zero, port
 from server.config import (
     CONFIGS,
     MODELS,
@@ -18,6 +19,7 @@ from server.config import (
     load_serving,
     names,
     overrides_from,
+    read_config,
 )
 from server.launch import cli as launching
 from server.launch import commands
@@ -35,7 +37,7 @@ SAMPLE = Path(__file__).parent.parent / "loadgen" / "data" / "sample.jsonl"
 def _configs() -> int:
     configs, models = {}, {}
     for name in names(CONFIGS):
-        config = commands.read_config(name)
+        config = read_config(name)
         gpus, method = commands.tensor_parallel_size(config), commands.speculation(config)
         configs[name] = {"tensor_parallel_size": gpus, "speculation": method}
         print(
@@ -66,10 +68,6 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     for value, known, flag in ((args.gpu, gpus, "--gpu"), (version, versions, "--engine-version")):
         if value not in known:
             raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
-    if not 0 <= args.port <= 65535:
-        raise ConfigError(f"--port {args.port}: must be 0 (any free one) to 65535")
-    if args.speed <= 0:
-        raise ConfigError(f"--speed {args.speed}: must be above 0")
     if args.text not in MODES and not Path(args.text).is_file():
         raise ConfigError(
             f"--text {args.text}: choose from {', '.join(MODES)}, or a file of recorded outputs"
@@ -99,7 +97,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m server",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
@@ -128,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     emulate.add_argument("--engine-version", default="0.32", help="0.26, 0.32 (default), 0.33")
     emulate.add_argument("--era", metavar="0.7.3", help="the paper's engine instead")
     emulate.add_argument("--host", default="127.0.0.1")
-    emulate.add_argument("--port", type=int, default=8000)
+    emulate.add_argument("--port", type=port, default=8000)
     emulate.add_argument(
         "--dataset",
         metavar="FILE",
@@ -142,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     emulate.add_argument("--seed", type=int, default=0)
     emulate.add_argument(
-        "--speed", type=float, default=1.0, metavar="X", help="divide all waiting by X (default: 1)"
+        "--speed",
+        type=above_zero("--speed"),
+        default=1.0,
+        metavar="X",
+        help="divide all waiting by X (default: 1)",
     )
     emulate.add_argument(
         "--fault",
@@ -160,11 +162,11 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     # Cut by hand: argparse gives what follows "--" to no positional once options stand between (bpo-14191).
     cut = words.index("--") if "--" in words else len(words)
-    args, extra = parser.parse_known_args(words[:cut])
-    args.more = words[cut + 1 :]
-    if (extra and args.command != "emulate") or (args.more and args.command != "up"):
-        parser.error(f"unrecognized arguments: {' '.join([*extra, *args.more])}")
     try:
+        args, extra = parser.parse_known_args(words[:cut])
+        args.more = words[cut + 1 :]
+        if (extra and args.command != "emulate") or (args.more and args.command != "up"):
+            parser.error(f"unrecognized arguments: {' '.join([*extra, *args.more])}")
         if args.command == "configs":
             return _configs()
         return _emulate(args, extra) if args.command == "emulate" else int(args.verb(args))

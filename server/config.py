@@ -108,77 +108,19 @@ QUANTISED_BYTES = {
 # 4-bit: group 128 keeps a 16-bit scale and a zero point beside 128 half-bytes.
 
 NOT_SPREAD = {"data-parallel-size", "pipeline-parallel-size"}
-IGNORED = {  # options of `vllm serve` that change nothing an emulated server shows
-    *(
-        "allowed-local-media-path",
-        "compilation-config",
-        "config-format",
-        "disable-custom-all-reduce",
-        "disable-log-requests",
-    ),
-    *(
-        "disable-log-stats",
-        "disable-uvicorn-access-log",
-        "distributed-executor-backend",
-        "download-dir",
-        "dtype",
-    ),
-    *(
-        "enable-log-requests",
-        "enable-chunked-prefill",
-        "generation-config",
-        "hf-overrides",
-        "load-format",
-        "model",
-    ),
-    *(
-        "optimization-level",
-        "quantization",
-        "reasoning-config",
-        "revision",
-        "swap-space",
-        "tokenizer",
-        "tokenizer-mode",
-    ),
-    *(
-        "trust-remote-code",
-        "uvicorn-log-level",
-        "host",
-        "port",
-        "max-log-len",
-        "kv-cache-memory-bytes",
-        "enable-sleep-mode",
-    ),
-    *(
-        "enable-mfu-metrics",
-        "kv-cache-metrics",
-        "performance-mode",
-        "middleware",
-        "allow-credentials",
-        "allowed-origins",
-    ),
-    *(
-        "max-seq-len-to-capture",
-        "prefix-caching-hash-algo",
-        "disable-cascade-attn",
-        "chat-template",
-        "override-generation-config",
-    ),
-    *(
-        "return-tokens-as-token-ids",
-        "show-hidden-metrics-for-version",
-        "tensor-parallel-backend",
-        "pipeline-parallel-size",
-    ),
-    *(
-        "data-parallel-size",
-        "logits-processors",
-        "max-logprobs",
-        "model-impl",
-        "attention-backend",
-        "skip-tokenizer-init",
-    ),
-}
+IGNORED = set("""
+    allow-credentials allowed-local-media-path allowed-origins attention-backend chat-template
+    compilation-config config-format data-parallel-size disable-cascade-attn disable-custom-all-reduce
+    disable-log-requests disable-log-stats disable-uvicorn-access-log distributed-executor-backend
+    download-dir dtype enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
+    generation-config hf-overrides host kv-cache-memory-bytes kv-cache-metrics load-format logits-processors
+    max-log-len max-logprobs max-seq-len-to-capture middleware model model-impl optimization-level
+    override-generation-config performance-mode pipeline-parallel-size port prefix-caching-hash-algo
+    quantization reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
+    skip-tokenizer-init swap-space tensor-parallel-backend tokenizer tokenizer-mode trust-remote-code
+    uvicorn-log-level
+""".split())  # noqa: SIM905 - fifty names read better as words  # fmt: skip
+"""Options of `vllm serve` that change nothing an emulated server shows."""
 
 
 def names(folder: Path) -> list[str]:
@@ -199,7 +141,8 @@ def _find(folder: Path, name: str, what: str) -> Path:
     return folder / f"{name}.yaml"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file of option names and values. Raises ConfigError."""
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -224,16 +167,21 @@ def _size(value: object) -> object:
     return value
 
 
-def _ngram(value: object, where: str) -> Ngram | None:
-    if value is None:
-        return None
+def _speculative(value: object, where: str) -> dict[str, Any] | None:
+    """`speculative-config`: a mapping, or one as JSON."""
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
             raise ConfigError(f"{where}: speculative-config: not JSON ({error})") from error
-    if not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict):
         raise ConfigError(f"{where}: speculative-config: must be a mapping")
+    return value
+
+
+def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
+    if value is None:
+        return None
     method = value.get("method")
     if method not in {"ngram", "ngram_gpu", "[ngram]"}:
         raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated, only ngram is")
@@ -278,14 +226,31 @@ def _check(serving: Serving, where: str) -> Serving:
     return serving
 
 
+def config_file(name: str) -> Path:
+    """The file that a configuration's name, or path, means. Raises ConfigError."""
+    return _find(CONFIGS, name, "configuration")
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A configuration as written. Any method of speculation is fine here: the engine decides what it can do."""
+    path = config_file(name)
+    config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
+    if "speculative-config" in config:
+        config["speculative-config"] = _speculative(config["speculative-config"], str(path))
+    size = _convert(config.get("tensor-parallel-size", 1), int, str(path), "tensor-parallel-size")
+    if size < 1:
+        raise ConfigError(f"{path}: tensor-parallel-size: must be at least 1, not {size}")
+    return config | {"tensor-parallel-size": size}
+
+
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Read a configuration by name or path. `overrides` are further options, spelt as on vLLM's command line."""
-    path = _find(CONFIGS, name, "configuration")
-    raw = {key.replace("_", "-"): value for key, value in _read(path).items()}
+    path, raw = config_file(name), read_config(name)
     raw.update(overrides or {})
     options = dict(raw)
     values: dict[str, Any] = {"name": path.stem, "raw": raw}
-    values["speculation"] = _ngram(options.pop("speculative-config", None), str(path))
+    speculative = _speculative(options.pop("speculative-config", None), str(path))
+    values["speculation"] = _ngram(speculative, str(path))
     for key in ("max-model-len", "max-num-batched-tokens"):
         if key in options:
             options[key] = _size(options[key])
@@ -333,9 +298,9 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
 
 def load_model(name: str) -> Model:
     """Read a preset by name, path or model id."""
-    by_id = {str(_read(path).get("id")): path.stem for path in MODELS.glob("*.yaml")}
+    by_id = {str(read_mapping(path).get("id")): path.stem for path in MODELS.glob("*.yaml")}
     path = _find(MODELS, by_id.get(name, name), "model")
-    raw = _read(path)
+    raw = read_mapping(path)
     for key in ("id", "shape"):
         if key not in raw:
             raise ConfigError(f"{path}: {key}: missing")

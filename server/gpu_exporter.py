@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from server.arguments import indices, port
+
 FIELDS_CSV = Path(__file__).parent / "dcgm.csv"
 
 
@@ -95,18 +97,17 @@ def add_verb(verbs: Any) -> None:
     """Add `gpu-exporter` to the parser of `python -m server`."""
     verb = verbs.add_parser("gpu-exporter", help="GPU telemetry over NVML, under DCGM's names")
     verb.add_argument("--host", default="127.0.0.1")
-    verb.add_argument("--port", type=int, default=9400)
-    verb.add_argument("--gpus", metavar="I,…", help="indices of the GPUs to report [all]")
+    verb.add_argument("--port", type=port, default=9400)
+    verb.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
     verb.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    indices = tuple(int(index) for index in args.gpus.split(",")) if args.gpus else None
     try:
         from server.nvml import Reader  # noqa: PLC0415 - loads the driver's library
 
-        reader = Reader(indices)
+        reader = Reader(args.gpus)
     except Exception as error:  # noqa: BLE001 - pynvml makes its classes when it loads
         print(f"gpu-exporter: no GPU can be read: {error} (is the NVIDIA driver installed?)", file=sys.stderr)
         return 2

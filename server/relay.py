@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from server.config import ConfigError
+
 LISTEN = "0A"
 LOOPBACK = "0100007F"
 
@@ -37,9 +39,15 @@ def listening_now() -> set[int]:
 
 
 def ports_of(arguments: Iterable[str]) -> list[int]:
-    """`8000-8002 9464` as single ports."""
-    spans = [argument.partition("-") for argument in arguments]
-    return [port for first, _, last in spans for port in range(int(first), int(last or first) + 1)]
+    """`8000-8002 9464` as single ports. Raises ConfigError."""
+    spans = []
+    for argument in arguments:
+        first, _, last = argument.partition("-")
+        last = last or first
+        if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= 65535):
+            raise ConfigError(f"relay {argument}: write a port or a span of ports, e.g. 8000-8015")
+        spans.append(range(int(first), int(last) + 1))
+    return [port for span in spans for port in span]
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -106,6 +114,7 @@ def add_verb(verbs: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Relay until SIGTERM."""
+    ports = ports_of(args.ports)
     try:
         address = socket.gethostbyname(args.host)
     except OSError:
@@ -115,6 +124,6 @@ def main(args: argparse.Namespace) -> int:
         )
         return 2
     print(f"relay: {address} → 127.0.0.1 for {' '.join(args.ports)}", file=sys.stderr)
-    asyncio.run(_until_told(address, ports_of(args.ports)))
+    asyncio.run(_until_told(address, ports))
     print(json.dumps({"relayed": args.ports}))
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from server.config import CONFIGS, names
+from server.config import CONFIGS, ConfigError, names, read_config
 
 SIX = ("tp1", "tp2", "tp4", "tp1-ngram", "tp2-ngram", "tp4-ngram")
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
@@ -60,6 +60,36 @@ def test_examples_keep_the_common_settings(name: str) -> None:
     """An example differs from its baseline in what it is an example of."""
     extra = set(rest(read(name)).items()) - set(rest(read("tp1")).items())
     assert extra <= {("no-async-scheduling", True), ("quantization", "fp8")}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tensor-parallel-size: [1", "cannot be read as YAML"),
+        ("tensor-parallel-size: many", "tensor-parallel-size: Expected `int`"),
+        ("tensor-parallel-size: 0", "tensor-parallel-size: must be at least 1"),
+        ("speculative-config: ngram", "speculative-config: not JSON"),
+        ("speculative-config: [ngram]", "speculative-config: must be a mapping"),
+        ("- tp1", "must be a mapping"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_a_broken_file_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+    """Whatever backend would read it: file and key are named before anything starts."""
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_config(str(path))
+    assert str(error.value).startswith(f"{path}: ")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_may_be_spelt_as_vllm_takes_them(tmp_path: Path) -> None:
+    """Underscores, and speculative-config as JSON text."""
+    path = tmp_path / "own.yaml"
+    path.write_text('tensor_parallel_size: 2\nspeculative-config: \'{"method": "ngram"}\'\n')
+    assert read_config(str(path)) == {"tensor-parallel-size": 2, "speculative-config": {"method": "ngram"}}
 
 
 def test_compose_reserves_as_many_gpus_as_a_configuration_needs() -> None:

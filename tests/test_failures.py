@@ -76,6 +76,7 @@ OTHERS = {  # other versions' words for the same
     "OSError: /models/x does not appear to have a file named config.json.": "no_model",
     "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use": "port_taken",
     "OSError: [Errno 28] No space left on device": "disk_full",
+    "server: unknown model 'gpt': choose from …": "refused",  # our emulator
 }
 
 

@@ -37,6 +37,14 @@ def test_configs_lists_every_configuration_and_model() -> None:
         (("emulate", "tp1", "--model", "s1.1-14b", "--gpu-memory-utilization", "0.2"), "do not fit into the KV cache"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--port", "99999"), "--port 99999: must be"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--speed", "0"), "--speed 0"),
+        (("up", "tp1"), "required: --model"),
+        (("up", "tp1", "--model", "x/y", "--port", "99999"), "--port 99999: must be"),
+        (("up", "tp1", "--model", "x/y", "--gpus", "0,0"), "--gpus 0,0: write indices"),
+        (("up", "tp2", "--model", "x/y", "--gpus", "0", "--backend", "process"), "needs 2 GPUs, --gpus names 1"),
+        (("up", "tp1", "--model", "x/y", "--start-timeout", "nan"), "--start-timeout nan: must be"),
+        (("gpu-exporter", "--gpus", "all"), "--gpus all: write indices"),
+        (("relay", "9000-8000"), "relay 9000-8000: write a port"),
+        (("launch", "tp1"), "invalid choice: 'launch'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_2(arguments: tuple[str, ...], says: str) -> None:

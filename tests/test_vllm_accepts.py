@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.config import CONFIGS, names
+from server.config import CONFIGS, config_file, names, read_config
 from server.launch import Spec
-from server.launch.commands import config_file, read_config, vllm_arguments
+from server.launch.commands import vllm_arguments
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parent.parent

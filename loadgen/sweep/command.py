@@ -25,7 +25,7 @@ from loadgen.sweep import side_by_side, simulating
 from loadgen.sweep.cells import Cells
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
 from loadgen.sweep.plan import Cell
-from server.config import ConfigError
+from server.config import ConfigError, read_config
 from server.launch import commands, containers, gpus
 from server.simulate import forecast
 
@@ -179,7 +179,7 @@ def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -
     )
     for cell in order:
         try:
-            files = {"config": commands.read_config(cell.config), "preset": commands.preset(cell.model)}
+            files = {"config": read_config(cell.config), "preset": commands.preset(cell.model)}
         except ConfigError as error:
             raise UsageError(str(error)) from None
         if args.backend in {"emulator", "simulate"} and not files["preset"]:

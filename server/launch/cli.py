@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from server.arguments import above_zero, indices, port
 from server.launch import containers, labelled, launch, ready
 from server.launch.down import end_all
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
@@ -35,11 +36,15 @@ def add_verbs(verbs: Any) -> None:
         default="docker",
         help="docker, process (vllm serve here) or emulator [docker]",
     )
-    up.add_argument("--port", type=int, default=0, help="port on loopback [the first free one from 8000]")
-    up.add_argument("--gpus", type=_indices, help="GPU indices, e.g. 0,1 [the first free ones]")
+    up.add_argument("--port", type=port, default=0, help="port on loopback [the first free one from 8000]")
+    up.add_argument("--gpus", type=indices, help="GPU indices, e.g. 0,1 [the first free ones]")
     up.add_argument("--image", help=f"docker: image [$VLLM_IMAGE, else {containers.VLLM_IMAGE}]")
     up.add_argument(
-        "--start-timeout", type=float, default=900.0, metavar="S", help="longest wait until it is ready [900]"
+        "--start-timeout",
+        type=above_zero("--start-timeout"),
+        default=900.0,
+        metavar="S",
+        help="longest wait until it is ready [900]",
     )
     up.add_argument("--run", default="", help="label `run` of its Prometheus series")
     up.usage = "%(prog)s CONFIG --model M [options] [-- further options of vllm serve, or of the emulator]"
@@ -56,7 +61,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def told(verb: Verb) -> Verb:
-    """The verb, with what an operator can mend as one line and exit code 2."""
+    """The verb, with what an operator can mend as one line and exit code 2, and Ctrl-C as 130."""
 
     def run(args: argparse.Namespace) -> int:
         try:
@@ -64,6 +69,9 @@ def told(verb: Verb) -> Verb:
         except LaunchFailedError as error:
             report(error)
             return 2
+        except KeyboardInterrupt:
+            print("server: interrupted", file=sys.stderr)
+            return 130
 
     return run
 
@@ -73,10 +81,6 @@ def report(error: LaunchFailedError) -> None:
     for line in error.tail:
         print(f"  | {line}", file=sys.stderr)
     print(f"server: {error.reason}", file=sys.stderr)
-
-
-def _indices(text: str) -> tuple[int, ...]:
-    return tuple(int(index) for index in text.split(","))
 
 
 def _say(line: str) -> None:
@@ -96,7 +100,9 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
-    server = launch.start(spec, _say)
+    with launch.Launcher(_say) as launcher:  # until it is ready, even `kill -9` of this command ends it
+        server = launch.start(spec, _say)
+        launcher.release()
     print(
         json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)})
     )

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from server.config import CONFIGS, MODELS, ConfigError, names
+from server.config import MODELS, config_file, names, read_config, read_mapping
 from server.launch.spec import Spec
 
 MEASURING = (
@@ -23,27 +21,9 @@ MEASURING = (
 """Options of `vllm serve`, 0.26 and later, for every server that is started here."""
 
 
-def config_file(name: str) -> Path:
-    """The file that a configuration's name, or path, means."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
-
-
-def read_config(name: str) -> dict[str, Any]:
-    """A configuration as written. Any method of speculation is fine here: the engine decides what it can do."""
-    path = config_file(name)
-    if not path.is_file():
-        raise ConfigError(
-            f"unknown configuration {name!r}: choose from {', '.join(names(CONFIGS))}, or give a .yaml file"
-        )
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping of vllm serve's option names to values")
-    return content
-
-
 def tensor_parallel_size(config: dict[str, Any]) -> int:
     """GPUs that one replica needs."""
-    return int(config.get("tensor-parallel-size", 1))
+    return int(config["tensor-parallel-size"])
 
 
 def speculation(config: dict[str, Any]) -> str | None:
@@ -54,9 +34,9 @@ def speculation(config: dict[str, Any]) -> str | None:
 def preset(model: str) -> dict[str, object]:
     """The preset of a name or model id; empty for a model that has none."""
     for name in names(MODELS):
-        content = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
+        content = read_mapping(MODELS / f"{name}.yaml")
         if model in {name, content["id"]}:
-            return dict(content)
+            return content
     return {}
 
 

@@ -9,9 +9,11 @@ Does not know: when the server is ready, or what its log means.
 import os
 import threading
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from server.config import config_file
 from server.launch import commands, labelled
 from server.launch.spec import OWNER, LaunchFailedError, Spec
 
@@ -138,7 +140,7 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
 
 def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
     """Arguments for the image's entry point, and the host files it reads."""
-    file = commands.config_file(spec.config).resolve()
+    file = config_file(spec.config).resolve()
     inside = f"/thinkload/configs/{file.name}"
     volumes = {str(file): {"bind": inside, "mode": "ro"}}
     if not is_emulator(image):
@@ -163,11 +165,15 @@ def _labels(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> dict[str
 
 
 def _image(client: Any, name: str) -> Any:
-    from docker.errors import ImageNotFound  # noqa: PLC0415 - only this backend needs it
+    from docker.errors import APIError  # noqa: PLC0415 - only this backend needs it
 
     try:
         return client.images.get(name)
-    except ImageNotFound as error:
+    except APIError as error:
+        if error.status_code != HTTPStatus.NOT_FOUND:
+            raise LaunchFailedError(
+                f"image {name!r}: Docker refuses: {error.explanation}", kind="no_image"
+            ) from error
         hint = "docker compose build" if "thinkload" in name else f"docker pull {name}"
         raise LaunchFailedError(f"image {name} is not on this machine: {hint}", kind="no_image") from error
 

@@ -47,6 +47,7 @@ CAUSES = (
     Cause("port_taken", r"\[Errno (?:98|48)\] .*[Aa]ddress already in use", "the port is taken: free it or choose another with --port"),
     Cause("no_file", r"FileNotFoundError: \[Errno 2\] No such file or directory: '([^']+\.ya?ml)'", "no configuration file {0}"),
     Cause("disk_full", r"No space left on device", "the disk is full: free some space, or point HF_HOME elsewhere"),
+    Cause("refused", r"^server: (.+)$", "{0}"),  # our emulator's own line
     Cause("engine_died", r"(?:Engine core initialization failed|EngineCore failed to start|EngineDeadError)", "the engine died at start: {root}"),
 )  # fmt: skip
 ROOT = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULTILINE)

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -28,10 +27,11 @@ class Note(msgspec.Struct, kw_only=True):
     config: str
     model: str
     port: int
-    pid: int
-    started: str
-    """The process's start time as the system tells it."""
     log: str
+    pid: int | None = None
+    """None while it is being started."""
+    started: str = "?"
+    """The process's start time as the system tells it."""
     gpus: tuple[int, ...] = ()
     command: list[str] = []
 
@@ -116,13 +116,12 @@ def _signal(pids: list[int], number: int) -> None:
 
 def end(note: Note, grace_s: float = 30.0) -> None:
     """SIGTERM to the server, SIGKILL to whatever of it is left after `grace_s`; returns when all is gone."""
-    if start_time(note.pid) == note.started:
-        # The leader alone: a vLLM whose workers get the signal too cannot drain what runs.
-        _signal([note.pid], signal.SIGTERM)
+    # The leader alone: a vLLM whose workers get the signal too cannot drain what runs.
+    _signal(_leader(note), signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while remains(note) and time.monotonic() < deadline:
         time.sleep(0.05)
-        if start_time(note.pid) != note.started:
+        if not _leader(note):
             _signal(remains(note), signal.SIGTERM)
             deadline = min(deadline, time.monotonic() + 5.0)
     while left := remains(note):
@@ -133,12 +132,11 @@ def end(note: Note, grace_s: float = 30.0) -> None:
 
 def remains(note: Note) -> list[int]:
     """Pids of the server that still run."""
-    now = start_time(note.pid)
+    now = start_time(note.pid) if note.pid else None
     reused = now is not None and now != note.started
-    leader = [note.pid] if now == note.started else []
-    return sorted({*leader, *labelled(note.name, None if reused else note.pid)})
+    return sorted({*_leader(note), *labelled(note.name, None if reused else note.pid)})
 
 
-def as_json(note: Note) -> dict[str, Any]:
-    """The note as plain data, for `status`."""
-    return dict(msgspec.to_builtins(note))
+def _leader(note: Note) -> list[int]:
+    """Pid of the process that was started, while it runs."""
+    return [note.pid] if note.pid and start_time(note.pid) == note.started else []

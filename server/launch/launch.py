@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+from server.config import read_config
 from server.launch import commands, containers, gpus, labelled, ports, ready, targets
 from server.launch.failures import explain
 from server.launch.local import start_local
@@ -49,6 +50,11 @@ class Launcher:
         if self._watchdog and self._watchdog.stdin:
             self._watchdog.stdin.close()
             self._watchdog.wait()
+
+    def release(self) -> None:
+        """Let what was started outlive this process."""
+        if self._watchdog:
+            self._watchdog.kill()
 
     @contextmanager
     def launched(self, spec: Spec) -> Iterator[Server]:
@@ -125,7 +131,7 @@ def _promising() -> Iterator[None]:
 
 
 def _begin(spec: Spec) -> Server:
-    config = commands.read_config(spec.config)
+    config = read_config(spec.config)
     name = f"thinkload-{Path(spec.config).stem}-{uuid4().hex[:6]}"
     with _promising():
         port = _port(spec)
@@ -148,9 +154,11 @@ def _port(spec: Spec) -> int:
 
 def _gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
     """GPUs for a real engine; none for an emulated one, or where none can be seen."""
+    if spec.backend == "emulator" or containers.emulates(spec):
+        return ()
+    present = len(gpus.inventory())
     if spec.gpus is not None:
-        return spec.gpus
-    present = 0 if spec.backend == "emulator" or containers.emulates(spec) else len(gpus.inventory())
+        return _named(spec.gpus, wanted, present)
     if not present:
         return ()
     if wanted > present:
@@ -161,6 +169,17 @@ def _gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
         reason = f"{wanted} GPUs wanted, {present - len(taken)} of {present} free: wait, or python -m server down what holds them"
         raise LaunchFailedError(reason, kind="gpus_taken")
     return chosen
+
+
+def _named(indices: tuple[int, ...], wanted: int, present: int) -> tuple[int, ...]:
+    """GPUs that the operator named, as far as can be known here."""
+    if len(indices) < wanted:
+        reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, --gpus names {len(indices)}: name more, or choose a smaller configuration"
+        raise LaunchFailedError(reason, kind="too_few_gpus")
+    if present and max(indices) >= present:
+        reason = f"--gpus {max(indices)}: this machine has GPUs 0 to {present - 1}"
+        raise LaunchFailedError(reason, kind="too_few_gpus")
+    return indices
 
 
 def _await_ready(server: Server, spec: Spec, say: Say) -> None:

@@ -53,6 +53,18 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
     if spec.backend == "process":
         environment |= {"VLLM_NO_USAGE_STATS": "1"}
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+    note = labelled.Note(
+        name=name,
+        owner=OWNER,
+        backend=spec.backend,
+        config=spec.config,
+        model=spec.model,
+        port=port,
+        log=str(log),
+        gpus=gpus,
+        command=command,
+    )
+    labelled.remember(note)  # before the start: who is killed right after it leaves a label that a note names
     with log.open("wb") as out:
         try:
             process = subprocess.Popen(
@@ -64,20 +76,9 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
                 start_new_session=True,
             )
         except FileNotFoundError as error:
+            labelled.forget(name)
             reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or --backend docker"
             raise LaunchFailedError(reason, kind="no_command") from error
-    note = labelled.Note(
-        name=name,
-        owner=OWNER,
-        backend=spec.backend,
-        config=spec.config,
-        model=spec.model,
-        port=port,
-        pid=process.pid,
-        started=labelled.start_time(process.pid) or "?",
-        log=str(log),
-        gpus=gpus,
-        command=command,
-    )
+    note.pid, note.started = process.pid, labelled.start_time(process.pid) or "?"
     labelled.remember(note)
     return LocalServer(note, process, spec.backend, gpus, log)
