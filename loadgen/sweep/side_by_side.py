@@ -8,7 +8,6 @@ Does not know: what a cell is made of (cells).
 """
 
 import dataclasses
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 from loadgen.record import RunInfo
 from loadgen.sweep.cells import Cells, execute, say
 from loadgen.sweep.plan import Cell, by_server
+from loadgen.sweep.pool import processes
 from server.launch import Launcher, LaunchFailedError, Server
 
 LIMIT = 0.03
@@ -38,8 +38,7 @@ RETRY_S = 5.0
 def run(cells: Cells, order: list[Cell], servers: int) -> Iterator[tuple[Cell, str | None]]:
     """Each cell with why it failed, or None, in the order they end."""
     groups = [group for _, group in by_server(order)]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(servers, mp_context=spawn) as pool, Launcher(say) as launcher:
+    with processes(servers) as pool, Launcher(say) as launcher:
         cost = interference(cells, groups[:2], pool, launcher) if len(groups) > 1 else 0.0
         if cost > LIMIT:
             say(
@@ -49,8 +48,12 @@ def run(cells: Cells, order: list[Cell], servers: int) -> Iterator[tuple[Cell, s
         away = dataclasses.replace(cells, execute=lambda options: pool.submit(execute, options).result())
         with ThreadPoolExecutor(servers) as threads:
             futures = [threads.submit(_group, away, launcher, group) for group in groups]
-            for future in as_completed(futures):
-                yield from future.result()
+            try:
+                for future in as_completed(futures):
+                    yield from future.result()
+            except BaseException:  # Ctrl-C: what has not begun does not begin
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _group(cells: Cells, launcher: Launcher, group: list[Cell]) -> list[tuple[Cell, str | None]]:

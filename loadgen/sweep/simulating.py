@@ -6,12 +6,11 @@ all its cells. Does not know: how an engine steps (server/simulate.py), or what 
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from loadgen.exchange import Request
 from loadgen.options import RunOptions, UsageError, greedy
 from loadgen.record import RunInfo
 from loadgen.schedule import Step, arrivals
-from loadgen.sweep import records
+from loadgen.sweep import pool, records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell
 from loadgen.sweep.records import Reply
@@ -35,21 +34,22 @@ def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        spawn.Manager() as manager,
-        ProcessPoolExecutor(max(min(cores, len(models)), 1), mp_context=spawn) as pool,
-    ):
+    with pool.manager() as manager, pool.processes(max(min(cores, len(models)), 1)) as workers:
         results: Results = manager.Queue()
         jobs = [
-            pool.submit(play_model, options, [c for c in order if c.model == m], out, results) for m in models
+            workers.submit(play_model, options, [c for c in order if c.model == m], out, results)
+            for m in models
         ]
-        for cell, run_info, failure, wall_s in arriving(results, jobs):
-            if run_info is None:
-                manifest.failed(cell.name, failure or "?")
-            else:
-                manifest.done(cell.name, run_info, wall_s)
-            yield cell, failure
+        try:
+            for cell, run_info, failure, wall_s in arriving(results, jobs):
+                if run_info is None:
+                    manifest.failed(cell.name, failure or "?")
+                else:
+                    manifest.done(cell.name, run_info, wall_s)
+                yield cell, failure
+        except BaseException:  # Ctrl-C
+            pool.end_all()
+            raise
 
 
 def arriving(results: "Results", jobs: "list[Future[None]]") -> "Iterator[Result]":
