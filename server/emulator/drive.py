@@ -30,7 +30,11 @@ class Clock:
 
     def now_s(self) -> float:
         """Model time."""
-        return (time.perf_counter() - self._start) * self.speed
+        return self.at_s(time.perf_counter())
+
+    def at_s(self, perf_s: float) -> float:
+        """Model time at a stamp of `time.perf_counter`."""
+        return (perf_s - self._start) * self.speed
 
 
 class Driver:
@@ -50,11 +54,11 @@ class Driver:
         self.on_late: Callable[[float, int], None] = lambda _late_s, _writes: None
         """Told how late, in wall seconds, how many writes were."""
 
-    def submit(self, stream: Stream) -> None:
-        """Take a stream that arrives now."""
-        now_s = self.clock.now_s()
-        self.engine.submit(stream, self.frontend.ingest(now_s, stream.prompt))
-        stream.arrived_s = now_s
+    def submit(self, stream: Stream, perf_s: float) -> None:
+        """Take a stream whose request arrived at `perf_s`: what reading it cost us is part of what the model says it costs."""
+        at_s = self.clock.at_s(perf_s)
+        self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))
+        stream.arrived_s = at_s
         self._soon()
 
     def close(self) -> None:

@@ -190,7 +190,7 @@ class Generations:
             exchange.start([EVENTS, VARY, *self.headers, *self.request_id(exchange)])
         for choice in choices:
             self._of[choice.stream] = (generation, choice)
-            self.driver.submit(choice.stream)
+            self.driver.submit(choice.stream, exchange.started_s)
 
     def request_id(self, exchange: Exchange) -> list[tuple[str, str]]:
         """The header of `--enable-request-id-headers`."""
