@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.config import ConfigError, Model, Ngram, Serving, load_model, load_serving
+from server.config import Model, Ngram, Serving, load_model, load_serving
 from server.emulator import profiles
 from server.emulator.app import read_problems
-from server.emulator.engine import Engine
-from server.emulator.frontend import Frontend
+from server.emulator.simulate import Simulation
 from server.emulator.speculation import speculate
-from server.emulator.stream import Drafts, Output, Stream
+from server.emulator.stream import Drafts, Stream
 from server.emulator.telemetry import Telemetry
 from server.emulator.text import TextModel
-from server.emulator.timing import GIB, StepModel
+from server.emulator.timing import GIB
 from server.emulator.tokenizer import Tokenizer
 
 ENGINE_VERSION = "0.32"
@@ -176,66 +175,34 @@ class Stage:
     """One configuration with its engine, and the streams under way."""
 
     def __init__(self, serving: Serving, model: Model, gpu: str, parts: Sequence[Part]) -> None:
-        self.version = profiles.engine_versions()[ENGINE_VERSION]
-        self.gpu = profiles.gpus()[gpu]
-        step_model = StepModel(model, serving, self.gpu, self.version)
-        self.engine = Engine(step_model, serving)
-        self.engine.make_drafts = self._drafts
-        self._finished: list[Stream] = []
-        self.engine.on_finish = self._finished.append
-        self.frontend = Frontend(self.version)
-        self.telemetry = Telemetry(
-            self.gpu, serving.tensor_parallel_size, used_bytes=self.gpu.memory_gib * GIB, seed=0
+        profile, version = profiles.gpus()[gpu], profiles.engine_versions()[ENGINE_VERSION]
+        self._simulation = Simulation(serving, model, profile, version)
+        self._simulation.engine.make_drafts = self._drafts
+        self._telemetry = Telemetry(
+            profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
         )
         self._serving, self._parts = serving, parts
-        self._times: dict[Stream, list[NDArray[np.float64]]] = {}
-        self._tokens: dict[Stream, list[NDArray[np.int64]]] = {}
         self._number: dict[Stream, int] = {}
 
     def send(self, number: int, at_s: float) -> None:
         """Request `number` is sent."""
         script, end = self._parts[number].script, self._parts[number].tokens
         stream = Stream(key=str(number), ids=script.prompt + script.ids, prompt=len(script.prompt), end=end)
-        self._times[stream], self._tokens[stream], self._number[stream] = [], [], number
-        self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))
-        stream.arrived_s = at_s
+        self._number[stream] = number
+        self._simulation.submit(stream, at_s)
 
     def perform(self, next_: Callable[[float], tuple[int, float] | None]) -> Iterator[tuple[int, Played]]:
         """Step until all is done. `next_(now_s)` is asked for a further request whenever one has ended."""
-        for output in self.engine.advance(float("inf")):
-            self._note(output)
-            finished = self._finished.copy()
-            self._finished.clear()
-            for stream in finished:
-                played = self._played(stream)
-                yield self._number.pop(stream), played
-                if (following := next_(float(played.times_s[-1]))) is not None:
-                    self.send(*following)
+        for done in self._simulation.run():
+            stream = done.stream
+            yield self._number.pop(stream), Played(stream.arrived_s, done.times_s, done.tokens, stream.steps)
+            if (following := next_(float(done.times_s[-1]))) is not None:
+                self.send(*following)
 
     def energy_j(self) -> float:
         """What all GPUs drew since the start."""
-        return (
-            self.telemetry.energy_j(self.engine.now_s, self.engine.usage) * self._serving.tensor_parallel_size
-        )
-
-    def _note(self, output: Output) -> None:
-        written = self.frontend.emit_each(np.asarray(output.times, dtype=np.float64), len(output.tokens))
-        for row, (stream, new) in enumerate(output.tokens):
-            if output.each is not None:
-                tokens = np.asarray(output.each[row], dtype=np.int64)
-            else:
-                tokens = np.ones(new, dtype=np.int64)
-            self._times[stream].append(written)
-            self._tokens[stream].append(tokens)
-
-    def _played(self, stream: Stream) -> Played:
-        """The stream's chunks: what was written at one time is one chunk."""
-        times, tokens = np.concatenate(self._times.pop(stream)), np.concatenate(self._tokens.pop(stream))
-        starts = np.flatnonzero(np.concatenate(([True], np.diff(times) > 0)))
-        tokens = np.add.reduceat(tokens, starts)
-        over = int(tokens.sum()) - stream.end  # the last step's drafts beyond the end
-        tokens[-1] -= max(over, 0)
-        return Played(stream.arrived_s, times[starts], tokens, stream.steps)
+        engine = self._simulation.engine
+        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
 
     def _drafts(self, ngram: Ngram, stream: Stream) -> Drafts:
         if stream.preemptions:  # it restarts between the steps that were rehearsed
@@ -284,65 +251,3 @@ def _facts(serving: Serving, model: Model, gpu: str) -> dict[str, Any]:
         "speculation": "ngram" if serving.speculation else None,
         "max_model_len": serving.max_model_len,
     }
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """About what a cell will take."""
-
-    requests: int
-    tokens: float
-    seconds: float
-
-
-SAMPLE = 12
-"""Problems whose outputs are looked at for a forecast."""
-_casts: dict[str, list[Script]] = {}
-
-
-def forecast(
-    config: str,
-    model: str,
-    dataset: str,
-    count: int,
-    limits: Sequence[int],
-    *,
-    gpu: str,
-    concurrency: int | None = None,
-    rate: float | None = None,
-) -> Forecast | None:
-    """Tokens and time of `count` problems at every limit, from a few texts and the step model; None where nothing is known."""
-    try:
-        serving, preset = load_serving(config), load_model(model)
-    except ConfigError:
-        return None
-    if model not in _casts:
-        cast = Cast(model, dataset)
-        sample = cast.problems[:: max(len(cast.problems) // SAMPLE, 1)][:SAMPLE]
-        _casts[model] = [cast.part(_ask(row), max(limits), max(limits)).script for row in sample]
-    scripts = _casts[model]
-    streams = concurrency or serving.max_num_seqs // 8
-    tokens = (
-        sum(float(np.mean([min(len(script.ids), limit) for script in scripts])) for limit in limits) * count
-    )
-    emitted, drafted = _speculated(scripts, serving.speculation)
-    step_model = StepModel(preset, serving, profiles.gpus()[gpu], profiles.engine_versions()[ENGINE_VERSION])
-    width = streams * (1 + drafted)
-    context = streams * float(np.mean([len(script.prompt) + len(script.ids) / 2 for script in scripts]))
-    step_s = float(step_model.step_s(streams, width, width, context))
-    requests = count * len(limits)
-    return Forecast(requests, tokens, requests / rate if rate else tokens / emitted * step_s / streams)
-
-
-def _ask(row: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"role": "user", "content": str(row["problem"])}]
-
-
-def _speculated(scripts: Sequence[Script], ngram: Ngram | None) -> tuple[float, float]:
-    """Tokens that a step emits and drafts on average, for each stream."""
-    if ngram is None:
-        return 1.0, 0.0
-    rehearsed = [rehearse(script, ngram) for script in scripts]
-    steps = sum(len(drafted) for drafted, _ in rehearsed)
-    drafted = sum(sum(each) for each, _ in rehearsed) / steps
-    return sum(len(script.ids) for script in scripts) / steps, drafted

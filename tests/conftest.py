@@ -1,11 +1,14 @@
 """Shared fixtures. Nothing here patches anything: servers are real and on loopback."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# A shell ignores Ctrl-C for what it runs in the background, and whoever that starts inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

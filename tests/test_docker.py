@@ -248,9 +248,9 @@ def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, 
         [*command, "--out", str(out)], cwd=ROOT, env={**os.environ, **state}, stderr=subprocess.PIPE
     ) as sweep:
         assert sweep.stderr is not None
-        while b": done" not in sweep.stderr.readline():
-            pass
-        time.sleep(2)
+        for awaited in (b": done", b": ready at"):  # the second cell's server
+            while awaited not in sweep.stderr.readline():
+                pass
         sweep.send_signal(signal.SIGKILL)
     assert "planned" in {cell["state"] for cell in json.loads((out / "sweep.json").read_text())["cells"]}
     done = run(*command, "--resume", str(out), **state)

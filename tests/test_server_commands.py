@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from server.__main__ import main
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -47,8 +49,10 @@ def test_configs_lists_every_configuration_and_model() -> None:
         (("launch", "tp1"), "invalid choice: 'launch'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_exit_2(arguments: tuple[str, ...], says: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert says in done.stderr
+def test_a_mistake_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert says in error

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadgen.cli import main
 from loadgen.exchange import Exchange, Request
 from loadgen.measure import Clock, to_record
 from loadgen.onepass import derive
@@ -196,21 +197,10 @@ def test_one_pass_gives_every_budget_marked_and_without_text(swept: Callable[...
         (("--duration", "5"), "--duration"),
     ],
 )
-def test_what_needs_a_server_is_refused(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "loadgen",
-        "sweep",
-        "--configs",
-        "tp1",
-        "--models",
-        "s1.1-7b",
-        "--dataset",
-        "sample",
-    ]
-    command += ["--backend", "simulate", *arguments, "--out", str(tmp_path / "sweep")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert says in done.stderr.splitlines()[-1]
+def test_what_needs_a_server_is_refused(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--configs", "tp1", "--models", "s1.1-7b", "--dataset", "sample", "--backend", "simulate"]
+    assert main(["sweep", *words, *arguments, "--out", str(tmp_path / "sweep")]) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "sweep").exists()

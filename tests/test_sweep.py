@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from loadgen.cli import main
 from loadgen.options import RunOptions
 from loadgen.record import find_runs, read_records, read_run
 from loadgen.sweep.plan import Cell, Load, arguments_of, by_server, cells, content_hash, loads
 from loadgen.values import UsageError
-from server.launch.labelled import labelled
 
 ROOT = Path(__file__).parent.parent
 STANDIN = ROOT / "tests" / "standin"
@@ -105,7 +105,12 @@ def test_plan_files_are_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("plan", "says"),
-    [("configs: [tp1", "flow sequence"), ("config: [tp1]", "['config']"), ("- tp1", "no mapping")],
+    [
+        ("configs: [tp1", "flow sequence"),
+        ("config: [tp1]", "['config']"),
+        ("- tp1", "no mapping"),
+        ("run: [sample]", "run: must be a mapping"),
+    ],
 )
 def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(plan)
@@ -122,16 +127,26 @@ def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
         (("--configs", "tp1", "--models", "gpt", *SMALL), "'gpt' is no preset"),
         (("--configs", "tp9", "--models", "s1.1-7b", *SMALL), "unknown configuration 'tp9'"),
         (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "each name a thing once"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"),
+            "--gpu tpu: backend emulator knows",
+        ),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--parallel", "0"), "'0' is no whole number"),
         (("--plan", "none.yaml"), "--plan none.yaml"),
         (("--resume", "nowhere"), "--resume nowhere: no sweep.json there"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(
-    arguments: tuple[str, ...], says: str, state: dict[str, str]
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = sweep(state, *arguments)
-    assert done.returncode == 2
-    assert says in done.stderr.splitlines()[-1]
+    assert main(["sweep", *arguments]) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_broken_manifest_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep.json").write_text('{"schema": 1')
+    assert main(["sweep", "--resume", str(tmp_path)]) == 2
+    assert "sweep.json is broken" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(state: dict[str, str], tmp_path: Path) -> None:
@@ -188,9 +203,9 @@ def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_pa
         command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE
     ) as killed:
         assert killed.stderr is not None
-        while b": done" not in killed.stderr.readline():
-            pass
-        time.sleep(1.0)
+        for awaited in (b": done", b": ready at"):  # the second cell's server
+            while awaited not in killed.stderr.readline():
+                pass
         killed.send_signal(signal.SIGKILL)
     before = json.loads((out / "sweep.json").read_text())["cells"]
     assert {cell["state"] for cell in before} == {"done", "planned"}
@@ -205,14 +220,42 @@ def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_pa
         assert sorted(record.seq for record in read_records(folder / "records.jsonl")) == [0, 1, 2, 3]
     names = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.json")]
     assert not names
-    assert not [pid for pid in labelled("thinkload-") if str(tmp_path) in environment(pid)]
+    assert not processes(state)
 
 
-def environment(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
-    except OSError:
-        return ""
+def processes(state: dict[str, str]) -> list[str]:
+    """Of this test, by the state folder in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if state["THINKLOAD_STATE"] in (folder / "environ").read_text(errors="replace"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: Path) -> None:
+    """Workers of a pool would wait for their next job for ever."""
+    words = (
+        "--configs",
+        "tp1,tp2,tp4",
+        "--models",
+        "r1-distill-qwen-1.5b,s1.1-1.5b",
+        "--loads",
+        "1,2,4,8,16,32",
+    )
+    arguments = (*words, "--backend", "simulate", "--dataset", "sample", "--out", str(tmp_path / "sweep"))
+    with subprocess.Popen(command(*arguments), cwd=ROOT, env=state, stderr=subprocess.PIPE) as killed:
+        assert killed.stderr is not None
+        while b": done" not in killed.stderr.readline():
+            pass
+        assert len(processes(state)) > 2
+        killed.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while processes(state) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes(state)
 
 
 def test_a_changed_plan_does_not_pass_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadgen import datasets, machine
+import msgspec
+
+from loadgen import datasets, machine, values
 from loadgen import options as run_options
 from loadgen.options import RunOptions, UsageError
 from loadgen.sweep import plan as plans
@@ -26,8 +28,9 @@ from loadgen.sweep.cells import Cells
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
 from loadgen.sweep.plan import Cell
 from server.config import ConfigError, read_config
+from server.emulator import profiles
+from server.forecast import forecast
 from server.launch import commands, containers, gpus
-from server.simulate import forecast
 
 EXAMPLES = """examples:
   python -m loadgen sweep --configs tp1,tp1-ngram,tp2 --models r1-distill-qwen-1.5b --backend emulator --dataset sample
@@ -64,16 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--parallel",
-        type=int,
+        type=values.count,
         default=1,
         metavar="N",
         help="at most N servers side by side, after a check that they do not slow each other [1]",
     )
     add("--image", help="docker: image [$VLLM_IMAGE, else vLLM's]")
-    add("--speed", type=float, metavar="X", help="emulated servers: divide their waiting by X")
+    add("--speed", type=values.positive, metavar="X", help="emulated servers: divide their waiting by X")
     add(
         "--start-timeout",
-        type=float,
+        type=values.seconds,
         default=900.0,
         metavar="S",
         help="longest a server may take to be ready [900]",
@@ -90,8 +93,17 @@ def expanded(argv: Sequence[str]) -> list[str]:
     if given.resume:
         if not (given.resume / MANIFEST).is_file():
             raise UsageError(f"--resume {given.resume}: no {MANIFEST} there: give the folder of a sweep")
-        return [*Manifest.read(given.resume).argv, *argv]
+        return [*_manifest(given.resume).argv, *argv]
     return [*plans.arguments_of(given.plan), *argv] if given.plan else list(argv)
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.read(folder)
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"--resume {folder}: {MANIFEST} is broken ({error}): sweep anew into another folder"
+        ) from None
 
 
 def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -177,12 +189,15 @@ def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -
         if args.backend == "docker"
         else None
     )
+    emulated = args.backend in {"emulator", "simulate"}
+    if emulated and options.gpu not in {None, *profiles.gpus()}:
+        raise UsageError(f"--gpu {options.gpu}: backend {args.backend} knows {', '.join(profiles.gpus())}")
     for cell in order:
         try:
             files = {"config": read_config(cell.config), "preset": commands.preset(cell.model)}
         except ConfigError as error:
             raise UsageError(str(error)) from None
-        if args.backend in {"emulator", "simulate"} and not files["preset"]:
+        if emulated and not files["preset"]:
             raise UsageError(
                 f"--models {cell.model!r} is no preset in server/models, which backend {args.backend} needs"
             )
@@ -229,7 +244,7 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
             gpu=options.gpu or "h200",
         )
         if guess is None:
-            say(f"  {cell.name}: no forecast (no preset, or a speculation that is not emulated)")
+            say(f"  {cell.name}: no forecast (a model, a speculation or a GPU that is not emulated)")
             continue
         total_s, total_tokens = total_s + guess.seconds, total_tokens + guess.tokens
         say(

@@ -103,15 +103,18 @@ def arguments_of(path: Path) -> list[str]:
     """A plan file as command-line arguments, so that both are checked by the same rules. Raises UsageError."""
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"--plan {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content.keys() <= KEYS:
         unknown = sorted(set(content) - KEYS) if isinstance(content, dict) else "no mapping"
         raise UsageError(f"--plan {path}: {unknown}: a plan has the keys {', '.join(sorted(KEYS))}")
+    run = content.get("run") or {}
+    if not isinstance(run, dict):
+        raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
     arguments: list[str] = []
     for key, value in {
         **{k: v for k, v in content.items() if k != "run"},
-        **(content.get("run") or {}),
+        **run,
     }.items():
         if isinstance(value, bool):
             arguments += [f"--{key}"] if value else []

@@ -64,8 +64,8 @@ class Simulation:
     def _done(self, stream: Stream) -> Done:
         log = self._logs.pop(stream)
         times = np.concatenate([written for written, _ in log])
-        tokens = np.concatenate(
-            [np.ones(len(written), np.int64) if each is None else each for written, each in log]
-        )
-        chunks, start = np.unique(times, return_index=True)  # what is written together is one chunk
-        return Done(stream, chunks, np.add.reduceat(tokens, start))
+        each = [np.ones(len(written), np.int64) if tokens is None else tokens for written, tokens in log]
+        starts = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)  # what is written together is one chunk
+        tokens = np.add.reduceat(np.concatenate(each), starts)
+        tokens[-1] -= max(int(tokens.sum()) - stream.end, 0)  # the last step's drafts beyond the end
+        return Done(stream, times[starts], tokens)

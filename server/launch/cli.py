@@ -101,8 +101,10 @@ def _up(args: argparse.Namespace) -> int:
         vllm=tuple(args.more),
     )
     with launch.Launcher(_say) as launcher:  # until it is ready, even `kill -9` of this command ends it
-        server = launch.start(spec, _say)
-        launcher.release()
+        try:
+            server = launch.start(spec, _say)
+        finally:
+            launcher.release()
     print(
         json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)})
     )
