@@ -159,6 +159,22 @@ def test_a_slice_over_sockets_agrees(swept: Callable[..., Path]) -> None:
         assert played["ttfot_s"] == pytest.approx(measured["ttfot_s"], rel=0.02)
 
 
+def test_first_tokens_over_sockets_come_when_they_are_played(swept: Callable[..., Path]) -> None:
+    """None earlier; the quickest within 2 %: what a busy machine does to the others is no part of the model.
+
+    At quarter speed, so that a socket's and a client's third of a millisecond is a twelfth of a model millisecond.
+    """
+    plan = ("--configs", "tp1,tp2-ngram", "--models", "r1-distill-qwen-7b", "--dataset", "sample")
+    load = ("--problems", "10", "--budgets", "8", "--loads", "1")
+    sockets = swept("first-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.25")
+    simulated = swept("first-simulated", *plan, *load, "--backend", "simulate")
+    for cell in ("tp1_r1-distill-qwen-7b_c1", "tp2-ngram_r1-distill-qwen-7b_c1"):
+        played = {row.seq: row.ttft_s or 0 for row in read_records(simulated / cell / "records.jsonl")}
+        rows = list(read_records(sockets / cell / "records.jsonl"))
+        late = [(row.ttft_s or 0) / played[row.seq] - 1 for row in rows]
+        assert 0 <= min(late) < 0.02
+
+
 def test_one_pass_gives_every_budget_marked_and_without_text(swept: Callable[..., Path]) -> None:
     """Derived records hold an excerpt to grade, not the text; run.json and every record say `simulated`."""
     plan = ("--configs", "tp4-ngram", "--models", "s1.1-1.5b", "--dataset", "sample", "--problems", "10")
