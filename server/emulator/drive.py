@@ -19,6 +19,8 @@ from server.emulator.ticker import Ticker
 
 SLICE_S = 0.02
 """Longest stretch of work between two looks at the sockets."""
+WIRE_S = 0.3e-3
+"""From a client's stamp to our first byte, and from our first chunk to its next stamp, on loopback (docs/decisions/0066)."""
 
 
 class Clock:
@@ -56,7 +58,7 @@ class Driver:
 
     def submit(self, stream: Stream, perf_s: float) -> None:
         """Take a stream whose request arrived at `perf_s`: what reading it cost us is part of what the model says it costs."""
-        at_s = self.clock.at_s(perf_s)
+        at_s = self.clock.at_s(perf_s - WIRE_S)
         self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))
         stream.arrived_s = at_s
         self._soon()
