@@ -28,6 +28,8 @@ from server.emulator.timing import GIB
 from server.emulator.tokenizer import Tokenizer
 
 ENGINE_VERSION = "0.32"
+TURNAROUND_S = 0.5e-3
+"""What a client needs between the end of an answer and its next request: ours 0.35 to 0.8 ms (docs/decisions/0066)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ def perform(
 
     def following(now_s: float) -> tuple[int, float] | None:
         number = next(waiting, None)
-        return None if number is None else (number, now_s)
+        return None if number is None else (number, now_s + TURNAROUND_S)
 
     played = dict(stage.perform(following))
     duration_s = max(float(one.times_s[-1]) for one in played.values())
