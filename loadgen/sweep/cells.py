@@ -55,15 +55,18 @@ class Cells:
 
     def group(self, launcher: Launcher, group: list[Cell]) -> Iterator[tuple[Cell, str | None]]:
         """Cells of one server."""
-        spec = self.spec(group[0])
+        spec, left = self.spec(group[0]), list(group)
         try:
             with launcher.launched(spec) as server, gpu_metrics(server, launcher) as telemetry:
-                for cell in group:
+                while left:
+                    cell = left.pop(0)
                     yield cell, self.cell(cell, server, dataclasses.replace(spec, telemetry=telemetry))
-        except (LaunchFailedError, ConfigError) as error:
+        except Exception as error:  # noqa: BLE001 - one server's failure, ours included, must not cost the others
+            if not isinstance(error, LaunchFailedError | ConfigError):
+                traceback.print_exc()
             for line in getattr(error, "tail", ()):
                 say(f"  | {line}")
-            for cell in group:
+            for cell in left:
                 self.manifest.failed(cell.name, str(error))
                 yield cell, str(error)
 

@@ -61,6 +61,7 @@ class ContainerServer:
     gpus: tuple[int, ...]
     log: Path
     image: dict[str, Any]
+    emulated: bool
     backend: str = "docker"
     _follower: threading.Thread | None = field(default=None, repr=False)
 
@@ -125,15 +126,17 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
     settings["volumes"] = {**settings.get("volumes", {}), **volumes}
     published = {"8000/tcp": ("127.0.0.1", port)}
     labels = _labels(spec, name, port, gpus)
-    container = client.containers.create(
-        image.id, command, name=name, labels=labels, ports=published, **settings
-    )
-    server = ContainerServer(container, name, port, gpus, log, _identity(image))
+    container = None
     try:
+        container = client.containers.create(
+            image.id, command, name=name, labels=labels, ports=published, **settings
+        )
         container.start()
     except BaseException as error:
-        remove(container, 1)
+        if container:
+            remove(container, 1)
         raise _refused(error, port) from error
+    server = ContainerServer(container, name, port, gpus, log, _identity(image), emulated=is_emulator(image))
     server.follow()
     return server
 
@@ -199,6 +202,9 @@ def _identity(image: Any) -> dict[str, Any]:
 
 
 def _refused(error: BaseException, port: int) -> BaseException:
+    """Why Docker did not start it; what is no word of Docker's stays what it is."""
+    if not isinstance(error, OSError):  # as the SDK's own errors are
+        return error
     text = str(error)
     if "port is already allocated" in text or "address already in use" in text:
         return LaunchFailedError(
@@ -210,7 +216,7 @@ def _refused(error: BaseException, port: int) -> BaseException:
     if "could not select device driver" in text or "nvidia" in text.lower():
         reason = "Docker cannot hand out GPUs: install nvidia-container-toolkit and restart Docker"
         return LaunchFailedError(reason, text, "no_gpu_runtime")
-    return error
+    return LaunchFailedError(f"Docker did not start it: {' '.join(text.split())}", kind="docker")
 
 
 def _emulator_settings() -> dict[str, Any]:

@@ -96,10 +96,9 @@ def stop(server: Server, grace_s: float = 30.0) -> None:
 def announce(server: Server, spec: Spec) -> None:
     """Tell Prometheus of the server; again, with another `run`, when the run on it changes."""
     address = targets.address(server.port)
-    emulated = server.backend == "emulator" or "emulate" in str(server.describe().get("command"))
-    gpu = address if emulated else targets.address(9400)
+    gpu = address if server.emulated else targets.address(9400)
     targets.write(
-        server.name, address, gpu, "/dcgm/metrics" if emulated else "/metrics", commands.labels(spec)
+        server.name, address, gpu, "/dcgm/metrics" if server.emulated else "/metrics", commands.labels(spec)
     )
 
 

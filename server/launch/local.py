@@ -31,6 +31,11 @@ class LocalServer:
         """Port on loopback."""
         return self.note.port
 
+    @property
+    def emulated(self) -> bool:
+        """It is our emulator."""
+        return self.backend == "emulator"
+
     def exit_code(self) -> int | None:
         """Exit status, or None while it runs."""
         return self.process.poll()

@@ -78,6 +78,10 @@ class Server(Protocol):
     def log(self) -> Path:
         """File that its output goes to."""
 
+    @property
+    def emulated(self) -> bool:
+        """It is our emulator."""
+
     def exit_code(self) -> int | None:
         """Exit status, or None while it runs."""
 
