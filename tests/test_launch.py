@@ -129,7 +129,9 @@ def test_a_dead_engine_whose_server_lingers_is_not_waited_for(state: dict[str, s
     assert not left(state)
 
 
-def test_startup_timeout_is_said(state: dict[str, str]) -> None:
+@pytest.mark.parametrize("failure", ["silent", "mute"])
+def test_startup_timeout_is_said(state: dict[str, str], failure: str) -> None:
+    """Whether it says nothing at all, or is healthy and never generates."""
     arguments = (
         "up",
         "tp1",
@@ -140,10 +142,17 @@ def test_startup_timeout_is_said(state: dict[str, str]) -> None:
         "--start-timeout",
         "1",
     )
-    done = server(state, *arguments, STANDIN_FAIL="silent")
+    done = server(state, *arguments, STANDIN_FAIL=failure)
     assert done.returncode == 2
     assert "not ready after 1 s" in done.stderr.splitlines()[-1]
     assert not left(state)
+
+
+def test_a_kill_is_said(state: dict[str, str]) -> None:
+    words = ("up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process")
+    done = server(state, *words, STANDIN_FAIL="killed")
+    assert done.returncode == 2
+    assert "the server was killed before it was ready" in done.stderr.splitlines()[-1]
 
 
 def test_taken_port_is_said(state: dict[str, str]) -> None:

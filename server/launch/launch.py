@@ -185,8 +185,8 @@ def _await_ready(server: Server, spec: Spec, say: Say) -> None:
     """Return when the server generates; raise as soon as the log or the exit says that it never will."""
     began = time.monotonic()
     doomed_at: float | None = None
-    progress = Progress()
-    while not (ready.healthy(server.port) and ready.generates(server.port)):
+    progress, token = Progress(), ready.FirstToken(server.port)
+    while not token.came(POLL_S):
         code = server.exit_code()
         log = server.log.read_text(errors="replace")
         for phase in progress.feed(log):
@@ -205,4 +205,6 @@ def _await_ready(server: Server, spec: Spec, say: Say) -> None:
 
 def _died(code: int | None, log: str) -> str:
     last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it printed nothing")
+    if code in {-9, 137}:
+        return f"the server was killed before it was ready, by the kernel for memory as a rule (dmesg tells): {last}"
     return f"the server ended with status {code} before it was ready: {last}"

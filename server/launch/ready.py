@@ -4,6 +4,7 @@ Rules: never raises for a server that is not there yet. Does not know: how the s
 """
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -25,7 +26,30 @@ def _get(url: str, body: dict[str, object] | None = None, timeout_s: float = 5.0
 
 def healthy(port: int) -> bool:
     """`/health` answers 200."""
-    return _get(f"http://127.0.0.1:{port}/health") is not None
+    return _get(f"http://127.0.0.1:{port}/health", timeout_s=2.0) is not None
+
+
+class FirstToken:
+    """Asks for a token once `/health` answers. Whoever looks is not kept by a server that answers late, or never."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._asking: threading.Thread | None = None
+        self._came = False
+
+    def came(self, wait_s: float) -> bool:
+        """A token has come; looks for it for about `wait_s`."""
+        if self._asking is None and healthy(self._port):
+            self._asking = threading.Thread(target=self._ask, daemon=True)
+            self._asking.start()
+        if self._asking:
+            self._asking.join(wait_s)
+            if not self._asking.is_alive():
+                self._asking = None
+        return self._came
+
+    def _ask(self) -> None:
+        self._came = generates(self._port)
 
 
 def served_model(port: int) -> str | None:
