@@ -245,8 +245,7 @@ def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, 
     ) as sweep:
         assert sweep.stderr is not None
         for awaited in (b": done", b": ready at"):  # the second cell's server
-            while awaited not in sweep.stderr.readline():
-                pass
+            assert any(awaited in line for line in sweep.stderr)
         sweep.send_signal(signal.SIGKILL)
     assert "planned" in {cell["state"] for cell in json.loads((out / "sweep.json").read_text())["cells"]}
     done = run(*command, "--resume", str(out), **state)
