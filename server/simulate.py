@@ -28,8 +28,8 @@ from server.emulator.timing import GIB
 from server.emulator.tokenizer import Tokenizer
 
 ENGINE_VERSION = "0.32"
-TURNAROUND_S = 0.5e-3
-"""What a client needs between the end of an answer and its next request: ours 0.35 to 0.8 ms (docs/decisions/0066)."""
+TURNAROUND_S = 0.8e-3
+"""What a client needs between the end of an answer and its next request: ours 0.65 to 1 ms (docs/decisions/0066)."""
 
 
 @dataclass(frozen=True, slots=True)
