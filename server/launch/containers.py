@@ -89,6 +89,10 @@ class ContainerServer:
             self._follower.join(timeout=2)
         return int(self.container.attrs["State"]["ExitCode"])
 
+    def holds_port(self) -> bool:
+        """Docker published it, so nobody else has it."""
+        return True
+
     def stop(self, grace_s: float = 30.0) -> None:
         """SIGTERM, kill after `grace_s`, remove; returns when the container is gone."""
         remove(self.container, grace_s)

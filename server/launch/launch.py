@@ -186,7 +186,7 @@ def _await_ready(server: Server, spec: Spec, say: Say) -> None:
     began = time.monotonic()
     doomed_at: float | None = None
     progress, token = Progress(), ready.FirstToken(server.port)
-    while not token.came(POLL_S):
+    while not (token.came(POLL_S) and server.holds_port()):
         code = server.exit_code()
         log = server.log.read_text(errors="replace")
         for phase in progress.feed(log):

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.launch import labelled
+from server.launch import labelled, ports
 from server.launch.spec import OWNER, Backend, LaunchFailedError, Spec
 
 
@@ -39,6 +39,10 @@ class LocalServer:
     def exit_code(self) -> int | None:
         """Exit status, or None while it runs."""
         return self.process.poll()
+
+    def holds_port(self) -> bool:
+        """It is this server that answers on the port, not one that took it in between."""
+        return ports.held_by(self.port, labelled.remains(self.note))
 
     def stop(self, grace_s: float = 30.0) -> None:
         """SIGTERM, then kill; returns when no process of it is left."""

@@ -1,5 +1,6 @@
 """Which TCP ports of this machine are free, as far as one can know before binding."""
 
+import contextlib
 import socket
 import time
 from pathlib import Path
@@ -18,6 +19,20 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def held_by(port: int, pids: list[int]) -> bool:
+    """One of the processes listens on the port; True where there is no /proc to tell."""
+    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    sockets = {
+        f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+    }
+    for pid in pids if rows else ():
+        with contextlib.suppress(OSError):
+            if any(str(fd.readlink()) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir()):
+                return True
+    return not rows
 
 
 def first_free(start: int = 8000, taken: frozenset[int] = frozenset()) -> int:

@@ -85,6 +85,9 @@ class Server(Protocol):
     def exit_code(self) -> int | None:
         """Exit status, or None while it runs."""
 
+    def holds_port(self) -> bool:
+        """It is this server that answers on the port."""
+
     def stop(self, grace_s: float = 30.0) -> None:
         """SIGTERM, then kill after `grace_s`; returns when nothing of it is left."""
 
