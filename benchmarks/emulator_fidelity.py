@@ -1,7 +1,7 @@
 """How true the emulator's times are: `python -m benchmarks.emulator_fidelity measurements.json`.
 
 Runs every row of a file of real measurements through the emulator's engine (stepped, no sockets) and compares time per
-output token and time to first token. Rows above 64 streams are shown and not judged: there the API server and the client
+output token, time to first token and, where it was measured, power. Rows above 64 streams are shown and not judged: there the API server and the client
 of the measurement set the time. The last line on stdout is one JSON object.
 """
 
@@ -10,6 +10,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from server.config import Model, Ngram, Serving, load_model, load_serving
 from server.emulator.profiles import EngineVersion, Gpu, engine_versions, gpus
 from server.emulator.simulate import Simulation
 from server.emulator.stream import Stream
+from server.emulator.telemetry import Telemetry
 from server.emulator.text import TextModel
 from server.emulator.tokenizer import Tokenizer
 
@@ -27,18 +29,23 @@ MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison, in milliseconds."""
+    """One comparison: `tpot` and `ttft` in milliseconds, `power` of one GPU in watts."""
 
     name: str
     kind: str
     streams: int
-    measured_ms: float
-    emulated_ms: float
+    measured: float
+    emulated: float
 
     @property
     def error(self) -> float:
         """Relative, signed."""
-        return self.emulated_ms / self.measured_ms - 1
+        return self.emulated / self.measured - 1
+
+    @property
+    def judged(self) -> bool:
+        """Whether the row counts: above, the API server and the client of the measurement set the time."""
+        return self.streams <= (1 if self.kind == "ttft" else JUDGED_STREAMS)
 
 
 def _serving(config: dict[str, Any]) -> Serving:
@@ -54,6 +61,7 @@ def _serving(config: dict[str, Any]) -> Serving:
         name=config["config"],
         tensor_parallel_size=tp,
         speculation=ngram,
+        async_scheduling=None if config.get("async_scheduling", True) else False,
         gpu_memory_utilization=MEASURED_UTILIZATION,
     )
 
@@ -81,51 +89,61 @@ def _burst(
 
 def _compare(
     config: dict[str, Any], gpu: Gpu, version: EngineVersion, texts: dict[str, TextModel]
-) -> list[Row]:
+) -> Iterator[Row]:
     model: Model = load_model(f"r1-distill-qwen-{config['model']}")
-    serving, name, rows = _serving(config), config["config"], []
-
-    def fresh() -> Simulation:
-        return Simulation(serving, model, gpu, version)
-
+    serving, name = _serving(config), config["config"]
     for row in config["decode"]:
         text = texts["random" if row["temperature"] else "loop"]
-        streams = row["concurrency"]
-        ttft, tpot = _burst(fresh(), text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"])
-        rows.append(
-            Row(
-                f"{name} T={row['temperature']}", "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot)
-            )
+        streams, title = row["concurrency"], f"{name} T={row['temperature']:g}"
+        simulation = Simulation(serving, model, gpu, version)
+        ttft, tpot = _burst(
+            simulation, text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"]
         )
-        rows.append(
-            Row(
-                f"{name} T={row['temperature']}", "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft)
-            )
-        )
+        yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
+        yield Row(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
+        if row.get("gpu_power_w"):
+            engine = simulation.engine
+            emulated_w = Telemetry(gpu, 1, used_bytes=0, seed=0).power_w(engine.now_s, engine.usage)
+            yield Row(title, "power", streams, row["gpu_power_w"], emulated_w)
     for row in config.get("prefill") or []:
-        ttft, _ = _burst(fresh(), texts["random"], 1, row["prompt_tokens"], 2)
-        rows.append(Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0]))
-    return rows
+        ttft, _ = _burst(
+            Simulation(serving, model, gpu, version), texts["random"], 1, row["prompt_tokens"], 2
+        )
+        yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0])
 
 
-def _show(rows: list[Row]) -> None:
-    print(f"{'row':<32}{'':<5}{'streams':>8}{'measured':>10}{'emulated':>10}{'error':>8}", file=sys.stderr)
+def show(rows: list[Row]) -> None:
+    """The table, on stderr."""
+    print(f"{'row':<32}{'':<6}{'streams':>8}{'measured':>10}{'emulated':>10}{'error':>8}", file=sys.stderr)
     for row in rows:
-        judged = row.streams <= JUDGED_STREAMS if row.kind == "tpot" else row.streams == 1
-        mark = "" if judged else "  (not judged)"
-        line = f"{row.name:<32}{row.kind:<5}{row.streams:>8}{row.measured_ms:>10.3f}{row.emulated_ms:>10.3f}{row.error:>+8.1%}{mark}"
+        mark = "" if row.judged else "  (not judged)"
+        line = f"{row.name:<32}{row.kind:<6}{row.streams:>8}{row.measured:>10.3f}{row.emulated:>10.3f}{row.error:>+8.1%}{mark}"
         print(line, file=sys.stderr)
 
 
-def compare(path: Path, gpu: str, version: str | None) -> list[Row]:
-    """Every row of one file."""
-    measured = json.loads(path.read_text())
-    release = ".".join(measured["meta"]["vllm"].split(".")[:2]) if version is None else version
+def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[Row]:
+    """Every row of some measured configurations."""
     tokenizer = Tokenizer()
     texts = {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
-    versions = engine_versions()
-    engine = versions.get(release) or versions["0.32"]
-    return [row for config in measured["configs"] for row in _compare(config, gpus()[gpu], engine, texts)]
+    return [row for config in configs for row in _compare(config, gpu, engine, texts)]
+
+
+def verdict(rows: list[Row]) -> dict[str, float | int | None]:
+    """Median and worst errors of what is judged."""
+    errors = {
+        kind: [abs(row.error) for row in rows if row.kind == kind and row.judged]
+        for kind in ("tpot", "ttft", "power")
+    }
+    found: dict[str, float | int | None] = {
+        "median_error": round(statistics.median(errors["tpot"]), 4),
+        "worst_error": round(max(errors["tpot"]), 4),
+        "single_ttft_worst_error": round(max(errors["ttft"]), 4) if errors["ttft"] else None,
+        "rows": len(errors["tpot"]),
+    }
+    if errors["power"]:
+        found["power_median_error"] = round(statistics.median(errors["power"]), 4)
+        found["power_worst_error"] = round(max(errors["power"]), 4)
+    return found
 
 
 def main() -> int:
@@ -140,17 +158,12 @@ def main() -> int:
     if not args.file.is_file():
         print(f"emulator_fidelity: {args.file}: no such file", file=sys.stderr)
         return 2
-    rows = compare(args.file, args.gpu, args.engine_version)
-    _show(rows)
-    tpot = [abs(row.error) for row in rows if row.kind == "tpot" and row.streams <= JUDGED_STREAMS]
-    first = [abs(row.error) for row in rows if row.kind == "ttft" and row.streams == 1]
-    result = {
-        "median_error": round(statistics.median(tpot), 4),
-        "worst_error": round(max(tpot), 4),
-        "single_ttft_worst_error": round(max(first), 4) if first else None,
-        "rows": len(tpot),
-    }
-    print(json.dumps(result))
+    measured = json.loads(args.file.read_text())
+    release = args.engine_version or ".".join(measured["meta"]["vllm"].split(".")[:2])
+    versions = engine_versions()
+    rows = compare(measured["configs"], gpus()[args.gpu], versions.get(release) or versions["0.32"])
+    show(rows)
+    print(json.dumps(verdict(rows)))
     return 0
 
 

@@ -24,6 +24,7 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
         return 1000 * statistics.median(values)
 
     tokens = sum(record.completion_tokens or 0 for record in records)
+    mean_w = (run.energy or {}).get("mean_w")
     return {
         "concurrency": run.load["concurrency"],
         "temperature": run.sampling["temperature"],
@@ -33,6 +34,7 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
         "tpot_p50_ms": round(median_ms("tpot_s"), 4),
         "chunk_gap_p50_ms": round(median_ms("inter_chunk_s"), 4),
         "tokens_per_chunk": round(tokens / sum(record.chunks for record in records), 3),
+        "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w else None,
     }
 
 
@@ -50,14 +52,15 @@ def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
         forced = (run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}).get(
             "ignore_eos"
         )
-        if records and forced and not run.config.endswith("-sync") and half in {None, half_of(folder.name)}:
+        if records and forced and half in {None, half_of(folder.name)}:
             found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
     return [
         {
-            "config": f"{model}-{config if spec else config + '-off'}",
+            "config": f"{model}-{config}",
             "model": model,
             "tensor_parallel_size": tp,
             "speculation": "ngram k=5 lookup 1..4" if spec else None,
+            "async_scheduling": not config.endswith("-sync"),
             "decode": rows,
             "prefill": [],
         }

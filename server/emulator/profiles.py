@@ -11,7 +11,7 @@ FILE = Path(__file__).with_name("profiles.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU model. Power: idle + base while busy + memory and compute by their activity, up to the limit."""
+    """One GPU model. Power: idle + base while busy + links in use + memory and compute by activity, up to the limit."""
 
     name: str
     memory_gib: float
@@ -26,6 +26,7 @@ class Gpu:
     base_w: float
     memory_w: float
     compute_w: float
+    link_w: float
     limit_w: float
     sm_clock_mhz: float
     idle_clock_mhz: float
@@ -40,6 +41,7 @@ class EngineVersion:
     ngram_full_graph: bool
     layer_ms: float | None
     gap_ms: float
+    parallel_gap_ms: float
     row_us: float
     async_fill_ms: float
     async_step_ms: float
@@ -47,6 +49,7 @@ class EngineVersion:
     async_parallel_per_stream_us: float
     async_lag_steps: float
     sync_step_ms: float
+    ngram_step_ms: float
     sync_per_stream_us: float
     sync_parallel_ms: float
     piecewise_layer_ms: float

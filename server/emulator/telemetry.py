@@ -1,7 +1,7 @@
 """What the emulated GPUs would report: DCGM's names, from the same step model that makes the latencies.
 
 Activities are averages over the last second or so, as DCGM samples them; energy is the integral of power since the
-start. Power is idle + base while kernels run + memory and compute by their activity, capped at the limit: the
+start. Power is idle + base while kernels run (more where they use links) + memory and compute by activity, capped at the limit: the
 coefficients and their sources stand in profiles.yaml. Does not know HTTP.
 """
 
@@ -73,8 +73,9 @@ class Telemetry:
         busy = min(usage.busy_s / span_s, 1.0)
         memory = usage.read_bytes / span_s / self._peak_bandwidth
         compute = usage.flops / span_s / (gpu.dense_tflops * 1e12)
+        running_w = gpu.base_w + (gpu.link_w if usage.link_bytes else 0.0)
         return min(
-            gpu.idle_w + gpu.base_w * busy + gpu.memory_w * memory + gpu.compute_w * compute, gpu.limit_w
+            gpu.idle_w + running_w * busy + gpu.memory_w * memory + gpu.compute_w * compute, gpu.limit_w
         )
 
     def energy_j(self, now_s: float, usage: Usage) -> float:

@@ -12,6 +12,8 @@ Rules: pure functions of numbers; what takes a number takes a numpy array too. D
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from server.config import Model, Serving
 from server.emulator.profiles import EngineVersion, Gpu
 
@@ -83,7 +85,8 @@ class StepModel:
             4 * layers * shape.num_attention_heads * shape.head_dim / tp / (gpu.dense_tflops * 1e12 * 0.45)
         )
         # 0.45: FlashAttention-3's share of peak on Hopper, forward, head size 128, causal
-        self.fixed_s = layers * (engine.layer_ms or gpu.layer_ms) / 1e3
+        gap_ms = engine.gap_ms + (engine.parallel_gap_ms if tp > 1 else 0.0)
+        self.fixed_s = (layers * (engine.layer_ms or gpu.layer_ms) + gap_ms) / 1e3
         self.attention_flops = 4 * layers * shape.num_attention_heads * shape.head_dim / tp
 
     def allreduce_s(self, tokens: Any) -> Any:
@@ -104,15 +107,16 @@ class StepModel:
         multiply = tokens * self.token_s + rows * self.row_s
         gemm = (self.weights_s**sharpness + multiply**sharpness) ** (1 / sharpness)
         attention = context * self.context_s + pairs * self.pair_s
-        fixed_s = self.fixed_s + rows * (self.engine.row_us * 1e-6) + self.engine.gap_ms * 1e-3
-        return gemm + attention + tokens * self.activation_s + fixed_s + self.allreduce_s(tokens)
+        sampling = rows * (self.engine.row_us * 1e-6)
+        return gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
 
-    def launch_s(self, tokens: Any, full_graph: Any) -> Any:
-        """Host time to launch a step's kernels where no full CUDA graph does it."""
+    def launch_s(self, tokens: Any, full_graph: Any) -> tuple[Any, Any]:
+        """Host time to launch a step's kernels where no full CUDA graph does: kernel by kernel, and piece by piece."""
         engine = self.engine
         eager = (tokens > engine.graph_tokens) | self.eager
-        layer = eager * engine.eager_layer_ms + (1 - eager) * (1 - full_graph) * engine.piecewise_layer_ms
-        return self.layers * layer * 1e-3
+        pieces = (1 - eager) * (1 - full_graph)
+        layers_s = self.layers * 1e-3
+        return eager * engine.eager_layer_ms * layers_s, pieces * engine.piecewise_layer_ms * layers_s
 
     def step_s(
         self,
@@ -127,12 +131,18 @@ class StepModel:
     ) -> Any:
         """Wall time of one step. `fill`: the pipeline was empty, so nothing hides the host."""
         engine, many = self.engine, self.tp > 1
-        work = _longer(self.gpu_s(tokens, rows, context, pairs), self.launch_s(tokens, full_graph))
+        kernels, pieces = self.launch_s(tokens, full_graph)
+        gpu = self.gpu_s(tokens, rows, context, pairs)
         filling_ms = engine.parallel_fill_ms if many and fill else 0.0
         if not self.is_async:
-            host_ms = engine.sync_step_ms + (engine.sync_parallel_ms if many else 0.0)
-            return work + streams * (engine.sync_per_stream_us * 1e-6) + (host_ms + filling_ms) * 1e-3
+            # Measured, unexplained: at TP 2 decode steps launched in pieces take kernels and launching one after the other.
+            exposed = pieces if many and not np.any(pairs) else 0.0
+            work = _longer(gpu, kernels + pieces - exposed) + exposed
+            host_ms = engine.sync_step_ms + self.speculates * engine.ngram_step_ms
+            host_ms += (engine.sync_parallel_ms if many else 0.0) + filling_ms
+            return work + streams * (engine.sync_per_stream_us * 1e-6) + host_ms * 1e-3
         stream_us = engine.async_parallel_per_stream_us if many else engine.async_per_stream_us
+        work = _longer(gpu, kernels + pieces)
         work = _longer(work, engine.async_step_ms * 1e-3 + streams * (stream_us * 1e-6))
         return work + (engine.async_fill_ms + filling_ms) * 1e-3 if fill else work
 
