@@ -66,7 +66,7 @@ def _serving(config: dict[str, Any]) -> Serving:
     )
 
 
-def _burst(
+def burst(
     simulation: Simulation, text: TextModel, streams: int, prompt: int, tokens: int
 ) -> tuple[list[float], list[float]]:
     """TTFT and TPOT, in ms, of requests that all start together."""
@@ -96,7 +96,7 @@ def _compare(
         text = texts["random" if row["temperature"] else "loop"]
         streams, title = row["concurrency"], f"{name} T={row['temperature']:g}"
         simulation = Simulation(serving, model, gpu, version)
-        ttft, tpot = _burst(
+        ttft, tpot = burst(
             simulation, text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"]
         )
         yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
@@ -106,7 +106,7 @@ def _compare(
             emulated_w = Telemetry(gpu, 1, used_bytes=0, seed=0).power_w(engine.now_s, engine.usage)
             yield Row(title, "power", streams, row["gpu_power_w"], emulated_w)
     for row in config.get("prefill") or []:
-        ttft, _ = _burst(
+        ttft, _ = burst(
             Simulation(serving, model, gpu, version), texts["random"], 1, row["prompt_tokens"], 2
         )
         yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0])

@@ -1,17 +1,20 @@
 """`python -m server`: what an operator sees."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from server.__main__ import main
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", *arguments]
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments], capture_output=True, text=True, timeout=60, check=False
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -56,3 +59,12 @@ def test_a_mistake_is_one_line_and_exit_2(
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert says in error
+
+
+def test_options_behind_two_dashes_reach_the_server(tmp_path: Path) -> None:
+    """Whatever stands before them: this one the emulator refuses, by name."""
+    done = run(
+        "up", "tp1", "--model", "s1.1-7b", "--backend", "emulator", "--", "--data-parallel-size", "2", THINKLOAD_STATE=str(tmp_path)
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "data-parallel-size: 2 is not emulated" in done.stderr.splitlines()[-1]

@@ -3,6 +3,7 @@
 # GPU), and are then loaded one at a time a GPU; so a start-up of two minutes is paid once a phase.
 #
 #   run.sh tp1|tp2|memo MODELS MATH500.jsonl OUT        # BACKEND=emulator rehearses the same without a GPU
+#   run.sh parallel|7b|synthetic|loads|long|tp4 …       # what has not been run: one server on the machine at a time
 #
 # MODELS holds 1.5b/, 7b/, 14b/ (config and tokenizer, random weights) and memo-20m/. Cells that are in OUT are skipped.
 set -uo pipefail
@@ -20,26 +21,30 @@ declare -A kv=([1.5b]=3G [7b]=5G [14b]=11G [memo-20m]=2G)
 declare -A share=([1.5b]=0.08 [7b]=0.17 [14b]=0.31 [memo-20m]=0.05)
 
 up() { # config model gpus port
-  local config=$1 model=$2 gpus=$3 port=$4 more=()
+  local config=$1 model=$2 gpus=$3 port=$4 more=() room=()
   if [ "$backend" = emulator ]; then
     "$PYTHON" -m server up "$config" --model "${preset[$model]:-r1-distill-qwen-1.5b}" --backend emulator --port "$port" -- \
       --speed 20 --dataset "$math" >"$out/logs/up-$model-$config.log" 2>&1
     return
   fi
   [ "$model" = memo-20m ] && more+=(--max-model-len 4096) || more+=(--load-format dummy --max-model-len 16384)
-  case $config in tp2*) more+=(--compilation-config '{"pass_config":{"fuse_allreduce_rms":false}}') ;; esac
+  [ -n "${ALONE:-}" ] && room=(--gpu-memory-utilization 0.85) ||
+    room=(--gpu-memory-utilization "${share[$model]}" --kv-cache-memory-bytes "${kv[$model]}")
+  [ -n "${ACCEPT:-}" ] && more+=(--speculative-config '{"method":"ngram","num_speculative_tokens":5,"prompt_lookup_min":1,"prompt_lookup_max":4,"rejection_sample_method":"synthetic","synthetic_acceptance_length":'"$ACCEPT}")
+  case $config in tp[24]*) more+=(--compilation-config '{"pass_config":{"fuse_allreduce_rms":false}}') ;; esac
   case $config in *-sync) export VLLM_USE_V2_MODEL_RUNNER=0 ;; esac # n-gram falls back to it too, on 0.26
   "$PYTHON" -m server up "$config" --model "$models/$model" --backend process --gpus "$gpus" --port "$port" -- \
-    --served-model-name "$model" --gpu-memory-utilization "${share[$model]}" --kv-cache-memory-bytes "${kv[$model]}" \
-    "${more[@]}" >"$out/logs/up-$model-$config.log" 2>&1
+    --served-model-name "$model" "${room[@]}" "${more[@]}" >"$out/logs/up-$model-$config.log" 2>&1
 }
 
-load() { # config model gpus port concurrency requests temperature
-  local config=$1 model=$2 gpus=$3 port=$4 concurrency=$5 requests=$6 temperature=$7
+load() { # config model gpus port concurrency requests temperature [tokens]
+  local config=$1 model=$2 gpus=$3 port=$4 concurrency=$5 requests=$6 temperature=$7 tokens=${8:-1024}
   local tp=${config:2:1} spec=none cell="${config}_${model}_c${concurrency}_t${temperature}"
+  [ "$tokens" = 1024 ] || cell+="_o$tokens"
+  [ -z "${ACCEPT:-}" ] || cell+="_a$ACCEPT"
   case $config in *ngram) spec=ngram ;; esac
   [ -e "$out/$cell" ] && return
-  "$PYTHON" -m loadgen --target "http://127.0.0.1:$port/v1" --dataset "$math" --budgets 1024 \
+  "$PYTHON" -m loadgen --target "http://127.0.0.1:$port/v1" --dataset "$math" --budgets "$tokens" \
     --requests "$requests" --concurrency "$concurrency" --warmup "$((concurrency < 4 ? 1 : concurrency))" \
     --temperature "$temperature" --extra-body '{"ignore_eos":true}' --no-text \
     --config-name "$config" --preset "${preset[$model]}" --num-gpus "$tp" --tensor-parallel-size "$tp" \
@@ -63,6 +68,22 @@ exporter() { # gpus port
   "$PYTHON" -m server gpu-exporter --gpus "$1" --port "$2" >"$out/logs/gpu-exporter-$2.log" 2>&1 &
   exporters+=($!)
 }
+
+alone() ( # config model gpus, then concurrency:requests:temperature[:tokens] …: no other server on the machine
+  local config=$1 model=$2 gpus=$3 exporters=()
+  shift 3
+  ALONE=yes up "$config" "$model" "$gpus" 8600 ||
+    { echo "FAILED up $config $model: $(tail -n 1 "$out/logs/up-$model-$config.log")"; return; }
+  exporter "$gpus" 9405
+  [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:9405/metrics
+  for point in "$@"; do
+    IFS=: read -r concurrency requests temperature tokens <<<"$point"
+    load "$config" "$model" "$gpus" 8600 "$concurrency" "$requests" "$temperature" "$tokens"
+  done
+  [ "$config" = tp1 ] && [ "$model" = 14b ] && bench 14b 8600 1 8
+  "$PYTHON" -m server down --all >>"$out/logs/down.log" 2>&1
+  for pid in "${exporters[@]}"; do kill "$pid"; done
+)
 
 cells() { # config model gpus port, requests at concurrency 1, at 32
   load "$1" "$2" "$3" "$4" 1 "$5" 0
@@ -137,6 +158,40 @@ case $phase in
     ( [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:9403/metrics; memo tp1 8500 ) & a=$!
     ( [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:9404/metrics; memo tp1-ngram 8501 ) & b=$!
     wait $a $b ;;
+  parallel) # the matched baseline at TP 2, and the rows marked in the page, each server alone
+    for model in 1.5b 14b; do
+      alone tp2 $model 0,1 1:12:0 32:128:0
+      alone tp2-sync $model 0,1 1:12:0 32:128:0
+      alone tp2-ngram $model 0,1 1:12:1 32:128:1 1:12:0 32:128:0
+    done ;;
+  7b)
+    for config in tp1 tp1-sync; do alone $config 7b 0 1:8:0 32:128:0; done
+    alone tp1-ngram 7b 0 1:8:0 32:128:0 1:8:1 32:128:1
+    for config in tp2 tp2-sync; do alone $config 7b 0,1 1:8:0 32:128:0; done
+    alone tp2-ngram 7b 0,1 1:8:0 32:128:0 1:8:1 32:128:1 ;;
+  synthetic) # loops draft always; how many are accepted is imposed (read in vLLM's source, not yet run)
+    for length in 1.5 2.5 4; do
+      for model in 1.5b 14b; do ACCEPT=$length alone tp1-ngram $model 0 1:8:0 32:128:0; done
+    done ;;
+  loads)
+    for model in 1.5b 14b; do
+      for config in tp1 tp1-sync tp1-ngram; do alone $config $model 0 8:32:0 128:256:0; done
+      alone tp2 $model 0,1 8:32:0 128:256:0
+    done ;;
+  long)
+    for model in 1.5b 14b; do
+      for config in tp1 tp1-ngram; do alone $config $model 0 1:4:0:4096 32:64:0:4096 1:1:0:15000; done
+    done ;; # 15,000: prompt and answer share the 16,384 of these servers
+  tp4) # TP 1, 2 and 4 on one host: docs/results/tp4-prediction.md says what we expect
+    for model in 1.5b 7b 14b; do
+      for config in tp1 tp2 tp4 tp1-ngram tp2-ngram tp4-ngram; do
+        gpus=$(seq -s, 0 $((${config:2:1} - 1)))
+        points=(1:8:0 8:32:0 32:128:0 128:256:0 1:2:0:4096 32:64:0:4096)
+        case $config in *ngram) points+=(1:8:1 8:32:1 32:128:1 128:256:1) ;; esac
+        alone $config $model "$gpus" "${points[@]}"
+      done
+    done ;;
+  *) echo "run.sh: $phase: no such phase" >&2; exit 2 ;;
 esac
 echo "loaded after $(($(date +%s) - started)) s"
 "$PYTHON" -m server down --all >"$out/logs/down.log" 2>&1

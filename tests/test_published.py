@@ -1,0 +1,40 @@
+"""The runs that the repository publishes: what the suite's own commands make of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.claims import claims
+from analysis.frame import read_study
+from benchmarks import study_tables
+
+STUDY = Path(__file__).parents[1] / "docs/results/h200-vllm-0.26.0"
+
+
+def test_claims_of_models_with_and_without_graded_text() -> None:
+    """Random weights have no text: what needs grades rests on the model that has them, what needs times on all."""
+    frame = read_study(STUDY / "cells").frame
+    memo = (frame["model"].astype(str) == "memo-20m").to_numpy()
+    frame["correct"] = np.where(memo, (frame["budget"] >= 1024).astype(float), np.nan)
+    found = {claim.name: claim for claim in claims(frame)}
+    assert found["accuracy-flattens"].effect.startswith("memo-20m: 256→512 +0.0 points")
+    assert "14b" not in found["accuracy-flattens"].effect
+    assert found["parallel-speeds-large"].verdict == "held"
+    assert "memo-20m" in found["speculation-faster"].effect
+
+
+def test_the_page_holds_the_tables_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row of the tables in the page is the command's own."""
+    study_tables.main([str(STUDY)])
+    printed = set(capsys.readouterr().out.splitlines())
+    page = (STUDY / "README.md").read_text()
+    tables = page.partition("<!-- benchmarks.study_tables -->")[2].partition("<!-- end -->")[0]
+    rows = [line for line in tables.splitlines() if line.startswith("|")]
+    assert len(rows) > 100
+    assert not [row for row in rows if row not in printed]
+
+
+def test_what_is_published_stays_small() -> None:
+    """At most 8 MB in all."""
+    assert sum(path.stat().st_size for path in STUDY.rglob("*") if path.is_file()) <= 8e6
