@@ -96,9 +96,7 @@ def _compare(
         text = texts["random" if row["temperature"] else "loop"]
         streams, title = row["concurrency"], f"{name} T={row['temperature']:g}"
         simulation = Simulation(serving, model, gpu, version)
-        ttft, tpot = burst(
-            simulation, text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"]
-        )
+        ttft, tpot = burst(simulation, text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"])
         yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
         yield Row(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
         if row.get("gpu_power_w"):
@@ -106,9 +104,7 @@ def _compare(
             emulated_w = Telemetry(gpu, 1, used_bytes=0, seed=0).power_w(engine.now_s, engine.usage)
             yield Row(title, "power", streams, row["gpu_power_w"], emulated_w)
     for row in config.get("prefill") or []:
-        ttft, _ = burst(
-            Simulation(serving, model, gpu, version), texts["random"], 1, row["prompt_tokens"], 2
-        )
+        ttft, _ = burst(Simulation(serving, model, gpu, version), texts["random"], 1, row["prompt_tokens"], 2)
         yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0])
 
 

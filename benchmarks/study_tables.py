@@ -112,11 +112,14 @@ def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
             continue
         e2e_s = float(np.mean([record.e2e_s for record, _ in split]))
         mean = {
-            name: float(np.mean([part[name] for _, part in split])) for name in ("queue_s", "prefill_s", "decode_s")
+            name: float(np.mean([part[name] for _, part in split]))
+            for name in ("queue_s", "prefill_s", "decode_s")
         }
         before = float(np.mean([(r.ttft_s or 0) - p["queue_s"] - p["prefill_s"] for r, p in split]))
         after = e2e_s - sum(mean.values()) - before
-        clocks = np.median([((r.last_token_s or 0) - (r.first_token_s or 0)) / p["decode_s"] - 1 for r, p in split])
+        clocks = np.median(
+            [((r.last_token_s or 0) - (r.first_token_s or 0)) / p["decode_s"] - 1 for r, p in split]
+        )
         yield (
             f"{cell.name} | {e2e_s:.3f} | {1e3 * mean['queue_s']:.2f} | {1e3 * mean['prefill_s']:.1f} | {mean['decode_s']:.4f}"
             f" | {1e3 * before:.1f} | {1e3 * after:+.2f} | {(before + after) / e2e_s:.2%} | {clocks:+.2%}"

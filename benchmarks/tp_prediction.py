@@ -1,5 +1,4 @@
-"""What the emulator predicts of tensor parallelism, written down before anyone measures it:
-`python -m benchmarks.tp_prediction [--gpu h200] > docs/results/tp4-prediction-h200.csv`.
+"""What the emulator predicts of tensor parallelism, before anyone measures it: `python -m benchmarks.tp_prediction [--gpu h200]`.
 
 Model × TP 1, 2, 4 × n-gram off, or on with no draft accepted, or all, × streams × output tokens, stepped through the
 engine as benchmarks.emulator_fidelity does. Every figure is emulated. `low` and `high` widen TPOT by what the judged half of
@@ -12,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from benchmarks.emulator_fidelity import burst
 from server.config import Ngram, load_model, load_serving
@@ -27,6 +27,7 @@ ALLREDUCE_US = (4.4, 5.8)
 PROMPT_TOKENS = 100
 TEXT = {"off": "random", "none accepted": "random", "all accepted": "loop"}
 Gpus = tuple[Gpu, Gpu, Gpu]
+Row = dict[str, str | int | float]
 
 
 def _bounds(gpu: Gpu) -> Gpus:
@@ -36,9 +37,18 @@ def _bounds(gpu: Gpu) -> Gpus:
     return gpu, low, high
 
 
-def _row(
-    size: str, tp: int, ngram: str, streams: int, tokens: int, cards: Gpus, engine: EngineVersion, text: TextModel
-) -> dict[str, str | int | float]:
+class Point(NamedTuple):
+    """What is predicted: one model under one configuration and load."""
+
+    model: str
+    tp: int
+    ngram: str
+    streams: int
+    output_tokens: int
+
+
+def _row(point: Point, cards: Gpus, engine: EngineVersion, text: TextModel) -> Row:
+    size, tp, ngram, streams, tokens = point
     serving = replace(
         load_serving("tp1"), tensor_parallel_size=tp, speculation=None if ngram == "off" else Ngram(5, 1, 4)
     )
@@ -51,7 +61,8 @@ def _row(
             first, wall_s = statistics.median(ttft_ms), simulation.engine.now_s
             watts = Telemetry(gpu, tp, used_bytes=0, seed=0).power_w(wall_s, simulation.engine.usage)
     return {
-        "gpu": cards[0].name, "model": size, "tp": tp, "ngram": ngram, "streams": streams, "output_tokens": tokens,
+        "gpu": cards[0].name,
+        **point._asdict(),
         "tpot_ms": round(tpot[0], 3),
         "tpot_low_ms": round(min(tpot) * (1 - WORST[tp]), 3),
         "tpot_high_ms": round(max(tpot) * (1 + WORST[tp]), 3),
@@ -59,10 +70,10 @@ def _row(
         "tokens_per_s": round(streams * tokens / wall_s),
         "gpu_w": round(watts),
         "joules_per_token": round(tp * watts * wall_s / streams / tokens, 4),
-    }  # fmt: skip
+    }
 
 
-def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[dict[str, str | int | float]]:
+def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[Row]:
     """Every row of one GPU model."""
     tokenizer, engine, cards = Tokenizer(), engine_versions()["0.26"], _bounds(gpus()[gpu])
     texts = {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
@@ -71,7 +82,7 @@ def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[dict[s
             for streams in (1, 8, 32, 128):
                 for length in tokens:
                     for tp in (1, 2, 4):
-                        yield _row(size, tp, ngram, streams, length, cards, engine, texts[mode])
+                        yield _row(Point(size, tp, ngram, streams, length), cards, engine, texts[mode])
 
 
 def main(argv: list[str]) -> int:

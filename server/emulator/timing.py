@@ -108,7 +108,9 @@ class StepModel:
         gemm = (self.weights_s**sharpness + multiply**sharpness) ** (1 / sharpness)
         attention = context * self.context_s + pairs * self.pair_s
         sampling = rows * (self.engine.row_us * 1e-6)
-        return gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
+        return (
+            gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
+        )
 
     def launch_s(self, tokens: Any, full_graph: Any) -> tuple[Any, Any]:
         """Host time to launch a step's kernels where no full CUDA graph does: kernel by kernel, and piece by piece."""
