@@ -11,6 +11,7 @@ import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,14 @@ Start = dict[str, tuple[float, float]]
 
 def _with(gpu: Gpu, engine: EngineVersion, values: dict[str, float]) -> tuple[Gpu, EngineVersion]:
     of_gpu = {field.name for field in fields(Gpu)}
-    return (
-        replace(gpu, **{name: value for name, value in values.items() if name in of_gpu}),
-        replace(engine, **{name: value for name, value in values.items() if name not in of_gpu}),
-    )
+    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for name, value in values.items():
+        sides[name not in of_gpu][name] = value
+    return replace(gpu, **sides[0]), replace(engine, **sides[1])
 
 
 def fit(
-    configs: list[dict[str, object]], kind: str, start: Start, gpu: Gpu, engine: EngineVersion
+    configs: list[dict[str, Any]], kind: str, start: Start, gpu: Gpu, engine: EngineVersion
 ) -> dict[str, float]:
     """The numbers of `start`, moved to where the rows of one kind are met best."""
     starts, widths = np.array(list(start.values())).T
@@ -66,7 +67,9 @@ def fit(
         errors = [np.log1p(row.error) / CELL for row in rows if row.kind == kind and row.judged]
         return np.array([*errors, *moves])
 
-    found = least_squares(residuals, np.zeros(len(start)), diff_step=1e-2, xtol=1e-3, ftol=1e-3)
+    found = least_squares(
+        residuals, np.zeros(len(start)), diff_step=[1e-2] * len(start), xtol=1e-3, ftol=1e-3
+    )
     return {name: float(f"{value:.3g}") for name, value in values(found.x).items()}
 
 

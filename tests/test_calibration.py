@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_fit_finds_the_numbers_that_made_its_rows() -> None:
         "tpot_p50_ms": 1.0,
         "ttft_p50_ms": 1.0,
     }
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"config": name, "model": "1.5b", "tensor_parallel_size": 1, "speculation": None}
         | {"async_scheduling": is_async, "decode": [dict(row)], "prefill": []}
         for name, is_async in (("plain", True), ("sync", False))
