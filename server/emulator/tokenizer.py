@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Library
 
-VOCABULARY = Path(__file__).with_name("vocabulary.json")
+VOCABULARY = Path(__file__).parent / "vocabulary" / "tokenizer.json"
 # Hidden by skip_special_tokens (vLLM's default) ...
 SPECIAL = (
     "<|endoftext|>",
