@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -232,20 +233,22 @@ class Answer:
         }
 
     def _logprobs(self, choice: Choice, start: int, end: int) -> bytes:
-        """The text is certain, so each token's probability is 1."""
-        if not self.ask.logprobs:
+        """The text is certain: each token's probability is 1, and it is its own only alternative."""
+        if self.ask.logprobs is None:
             return b"null"
         texts = [self.token_text(token) for token in choice.ids(start, end)]
         if self.ask.chat:
-            rows = [
-                {"token": t, "logprob": 0.0, "bytes": list(t.encode()), "top_logprobs": []} for t in texts
-            ]
-            return encode({"content": rows})
-        zeros = [0.0] * len(texts)
-        tops = [{t: 0.0} for t in texts]
-        return encode(
-            {"text_offset": [0] * len(texts), "token_logprobs": zeros, "tokens": texts, "top_logprobs": tops}
-        )
+            rows = [{"token": text, "logprob": 0.0, "bytes": list(text.encode())} for text in texts]
+            return encode({"content": [row | {"top_logprobs": [row][: self.ask.logprobs]} for row in rows]})
+        offsets = list(accumulate(map(len, texts), initial=choice.offset))
+        choice.offset = offsets.pop()
+        logprobs = {
+            "text_offset": offsets,
+            "token_logprobs": [0.0] * len(texts),
+            "tokens": texts,
+            "top_logprobs": [{text: 0.0} for text in texts],
+        }
+        return encode(logprobs)
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:

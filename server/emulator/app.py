@@ -5,6 +5,7 @@ Rules: no answer without the header that says `emulated`.
 
 import secrets
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from server.config import Model, Serving
 from server.emulator.answer import Dialect
-from server.emulator.ask import Refusal, parse_json, read_ask
+from server.emulator.ask import Refusal, mistyped, parse_json, read_messages
 from server.emulator.counting import Counting
 from server.emulator.drive import Clock, Driver
 from server.emulator.engine import Engine
@@ -133,12 +134,19 @@ class App:
             exchange.answer(401, b'{"error":"Unauthorized"}', [JSON, *self._headers])
             self.counting.http(exchange)
         elif route:
-            try:
-                route(exchange)
-            except Refusal as refusal:
-                self.generations.respond(exchange, refusal.code, refusal.body)
+            self._answer(route, exchange)
         else:
             self._unrouted(exchange)
+
+    def _answer(self, route: Callable[[Exchange], None], exchange: Exchange) -> None:
+        try:
+            route(exchange)
+        except Refusal as refusal:
+            self.generations.respond(exchange, refusal.code, refusal.body)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours spoils one answer, not the connection's parser
+            traceback.print_exc()
+            fault = Refusal(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
+            self.generations.respond(exchange, fault.code, fault.body)
 
     def _allowed(self, exchange: Exchange) -> bool:
         keys = self.setting.serving.api_key
@@ -214,10 +222,12 @@ class App:
 
     def _tokenize(self, exchange: Exchange) -> None:
         body = parse_json(bytes(exchange.body))
-        text = str(body.get("prompt") or "")
+        self.generations.check_model(str(body.get("model") or ""))
+        text = body.get("prompt")
         if "messages" in body:
-            messages = read_ask({"messages": body["messages"]}, chat=True).messages
-            text = self.tokenizer.render_chat(messages, self.setting.model.prompt)
+            text = self.tokenizer.render_chat(read_messages(body["messages"]), self.setting.model.prompt)
+        if not isinstance(text, str):
+            raise mistyped("missing", "body.prompt", "Field required")
         ids = self.tokenizer.encode(text)
         strings = [self.tokenizer.decode([i]) for i in ids] if body.get("return_token_strs") else None
         limit = self.setting.serving.max_model_len
@@ -228,8 +238,7 @@ class App:
     def _detokenize(self, exchange: Exchange) -> None:
         tokens = parse_json(bytes(exchange.body)).get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-            detail = {"type": "list_type", "loc": "body.tokens", "msg": "Input should be a valid list"}
-            raise Refusal(f"1 validation error:\n  {detail}", type_="Bad Request", param="body.tokens")
+            raise mistyped("list_type", "body.tokens", "Input should be a valid list", input=tokens)
         self._json(exchange, {"prompt": self.tokenizer.decode(tokens)})
 
     def _reset_prefix_cache(self, exchange: Exchange) -> None:

@@ -1,13 +1,23 @@
 """What a client asks for: reading and checking a chat or completions body as vLLM does.
 
 Rules: unknown fields are ignored, as vLLM ignores them; a wrong one raises Refusal with vLLM's body and status, before
-anything is computed. Does not know the engine.
+anything is computed: first types (`Body`, as pydantic reads them), then values (`LIMITS`, as SamplingParams checks them).
+Does not know the engine.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+MOST_CHOICES = 16_384  # VLLM_MAX_N_SEQUENCES
+MOST_STOP_STRINGS = 4  # VLLM_MAX_STOP_STRINGS
+MOST_LOGPROBS = 20  # --max-logprobs
+DEFAULT_COMPLETION_TOKENS = 16
+GREEDY_BELOW = 1e-5
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -24,6 +34,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
 def invalid(param: str, value: object, message: str) -> Refusal:
     """A 400 about one parameter, in vLLM's words' order."""
     return Refusal(f"{message} (parameter={param}, value={value})", param=param)
+
+
+def mistyped(kind: str, place: str, message: str, **more: object) -> Refusal:
+    """A 400 about the form of a body, as FastAPI and pydantic word it."""
+    detail = {"type": kind, "loc": place, "msg": message, **more}
+    return Refusal(f"1 validation error:\n  {detail}", type_="Bad Request", param=place)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,11 +64,71 @@ class Ask:
     include_usage: bool = False
     continuous_usage: bool = False
     return_token_ids: bool = False
-    logprobs: bool = False
+    logprobs: int | None = None
+    """How many alternatives are shown with each token; None: no logprobs."""
     echo: bool = False
     cache_salt: str | None = None
     thinking_token_budget: int | None = None
     include_reasoning: bool = True
+
+
+class StreamOptions(msgspec.Struct):
+    """`stream_options`."""
+
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """The fields looked at, typed as vLLM types them; read as laxly ("5" is 5). What has a form of its own is Any."""
+
+    model: str | None = None
+    messages: Any = None
+    prompt: Any = None
+    max_tokens: int | UnsetType | None = UNSET
+    max_completion_tokens: int | None = None
+    min_tokens: int = 0
+    n: int | None = 1
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MOST_STOP_STRINGS)] | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    logprobs: bool | int | None = None
+    top_logprobs: int | None = None
+    echo: bool | None = False
+    cache_salt: str | None = None
+    thinking_token_budget: int | None = None
+    include_reasoning: bool = True
+
+
+LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
+    # in SamplingParams' order; the last says whether its message names the parameter
+    ("n", lambda n: n >= 1, "must be at least 1", False),
+    ("n", lambda n: n <= MOST_CHOICES, f"must be at most {MOST_CHOICES}", False),
+    ("presence_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2]", False),
+    ("frequency_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2]", False),
+    ("repetition_penalty", lambda penalty: penalty > 0, "must be greater than zero", False),
+    ("temperature", lambda temperature: temperature >= 0, "must be non-negative", True),
+    ("temperature", lambda temperature: temperature <= 2, "must be in [0, 2]", True),
+    ("top_p", lambda share: 0 < share <= 1, "must be in (0, 1]", True),
+    ("top_k", lambda count: count >= -1, "must be 0 (disable), or at least 1", False),
+    ("min_p", lambda share: 0 <= share <= 1, "must be in [0, 1]", False),
+    ("max_tokens", lambda tokens: tokens >= 1, "must be at least 1", True),
+    ("max_completion_tokens", lambda tokens: tokens >= 1, "must be at least 1", True),
+    ("min_tokens", lambda tokens: tokens >= 0, "must be greater than or equal to 0", False),
+)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -62,148 +138,144 @@ def parse_json(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         place = getattr(error, "args", [""])[0].rpartition("byte ")[2].rstrip(")")
         at = int(place) if place.isdigit() else len(body)
-        detail = {
-            "type": "json_invalid",
-            "loc": f"body.{at}",
-            "msg": "JSON decode error",
-            "input": "<dict of 0 items>",
-            "ctx": {"error": "Expecting value"},
-        }
-        raise Refusal(f"1 validation error:\n  {detail}", type_="Bad Request", param=f"body.{at}") from error
+        more = {"input": "<dict of 0 items>", "ctx": {"error": "Expecting value"}}
+        raise mistyped("json_invalid", f"body.{at}", "JSON decode error", **more) from error
     if not isinstance(found, dict):
-        raise Refusal(
-            "1 validation error:\n  {'type': 'model_attributes_type', 'loc': 'body', 'msg': 'Input should be a valid dictionary or object to extract fields from'}",
-            type_="Bad Request",
-            param="body",
-        )
+        message = "Input should be a valid dictionary or object to extract fields from"
+        raise mistyped("model_attributes_type", "body", message, input=found)
     return found
 
 
-TYPES: dict[str, tuple[type, ...]] = {
-    "max_tokens": (int,),
-    "max_completion_tokens": (int,),
-    "min_tokens": (int,),
-    "temperature": (int, float),
-    "top_p": (int, float),
-    "seed": (int,),
-    "n": (int,),
-    "stream": (bool,),
-    "ignore_eos": (bool,),
-    "stop": (str, list),
-    "stop_token_ids": (list,),
-    "stream_options": (dict,),
-    "return_token_ids": (bool,),
-    "cache_salt": (str,),
-    "thinking_token_budget": (int,),
-    "echo": (bool,),
+WORDS = {
+    "int": ("int", "integer, unable to parse string as an integer"),
+    "float": ("float", "number, unable to parse string as a number"),
+    "bool": ("bool", "boolean, unable to interpret input"),
+    "str": ("string", "string"),
+    "array": ("list", "list"),
+    "object": ("dict", "dictionary"),
 }
-EXPECTED = {int: "integer", float: "number", str: "string", bool: "boolean", list: "list", dict: "dictionary"}
 
 
-def _check_types(body: dict[str, Any]) -> None:
-    for key, types in TYPES.items():
-        value = body.get(key)
-        wrong_bool = isinstance(value, bool) and bool not in types
-        if value is not None and (not isinstance(value, types) or wrong_bool):
-            wanted = EXPECTED[types[-1]]
-            detail = {
-                "type": f"{wanted}_type",
-                "loc": f"body.{key}",
-                "msg": f"Input should be a valid {wanted}",
-                "input": value,
-            }
-            raise Refusal(f"1 validation error:\n  {detail}", type_="Bad Request", param=f"body.{key}")
+def _read(body: dict[str, Any]) -> Body:
+    try:
+        return msgspec.convert(body, Body, strict=False)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        wanted, key = what.partition(", got")[0], re.findall(r"\w+", where)[0]
+        kind = next((kind for kind in WORDS if f"`{kind}" in wanted), "str")
+        name, text = WORDS[kind]
+        parsed = isinstance(body[key], str) and "unable" in text
+        place, message = (
+            f"body.{key}",
+            f"Input should be a valid {text if parsed else text.partition(',')[0]}",
+        )
+        raise mistyped(
+            f"{name}_{'parsing' if parsed else 'type'}", place, message, input=body[key]
+        ) from error
 
 
-def _check_values(body: dict[str, Any]) -> None:
-    if body.get("stream_options") is not None and not body.get("stream"):
+def _check(body: Body) -> None:
+    if body.stream_options is not None and not body.stream:
         raise Refusal(
             "Stream options can only be defined when `stream=True`. (parameter=stream_options)",
             param="stream_options",
         )
-    for key in ("max_tokens", "max_completion_tokens", "n"):
-        value = body.get(key)
-        if value is not None and value < 1:
-            raise invalid(key, value, f"{key} must be at least 1, got {value}.")
-    temperature = body.get("temperature")
-    if temperature is not None and temperature < 0:
-        raise invalid("temperature", temperature, f"temperature must be non-negative, got {temperature}.")
-    top_p = body.get("top_p")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise invalid("top_p", top_p, f"top_p must be in (0, 1], got {top_p}.")
-    if (body.get("thinking_token_budget") or 0) < 0:
-        raise invalid(
-            "thinking_token_budget",
-            body["thinking_token_budget"],
-            "thinking_token_budget must be non-negative.",
-        )
-    if body.get("max_tokens") is not None and (body.get("min_tokens") or 0) > body["max_tokens"]:
-        raise invalid(
-            "min_tokens",
-            body["min_tokens"],
-            f"min_tokens must be less than or equal to max_tokens={body['max_tokens']}, got {body['min_tokens']}.",
-        )
+    for key, holds, text, named in LIMITS:
+        value = getattr(body, key)
+        if value is not None and value is not UNSET and not holds(value):
+            message = f"{key} {text}, got {value}."
+            raise invalid(key, value, message) if named else Refusal(message)
+    if (body.n or 1) > 1 and body.temperature is not None and body.temperature < GREEDY_BELOW:
+        raise Refusal(f"n must be 1 when using greedy sampling, got {body.n}.")
+    if (body.thinking_token_budget or 0) < -1:
+        message = "`thinking_token_budget` must be a non-negative integer or -1 for unlimited."
+        raise invalid("thinking_token_budget", body.thinking_token_budget, message)
+    if body.cache_salt == "":
+        message = "Parameter 'cache_salt' must be a non-empty string if provided. (parameter=cache_salt)"
+        raise Refusal(message, param="cache_salt")
+    if body.stop is not None and "" in ([body.stop] if isinstance(body.stop, str) else body.stop):
+        raise Refusal("stop cannot contain an empty string.")
 
 
-def _content(message: object) -> dict[str, str]:
+def _message(message: object, number: int) -> dict[str, str]:
     """One message with its content as text; list-typed parts are joined by newlines, as vLLM's string format does."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise Refusal(
-            "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages.0.role', 'msg': 'Field required'}",
-            type_="Bad Request",
-            param="body.messages",
-        )
+        raise mistyped("missing", f"body.messages.{number}.role", "Field required", input=message)
     content = message.get("content") or ""
     if isinstance(content, list):
         content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return {"role": message["role"], "content": str(content)}
 
 
+def read_messages(messages: object) -> list[dict[str, str]]:
+    """A chat, checked."""
+    if messages is None:
+        raise mistyped("missing", "body.messages", "Field required")
+    if not isinstance(messages, list):
+        raise mistyped("list_type", "body.messages", "Input should be a valid list", input=messages)
+    return [_message(message, number) for number, message in enumerate(messages)]
+
+
 def _prompts(value: object) -> list[str | list[int]]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and value:
-        if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-            return [value]
-        if all(isinstance(item, (str, list)) for item in value):
-            return value
-    raise Refusal("Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
+    """One prompt or several, as text or as ids."""
+
+    def is_ids(item: object) -> bool:
+        return isinstance(item, list) and all(type(token) is int and token >= 0 for token in item)
+
+    if value is None or value == []:
+        raise Refusal(
+            "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)",
+            param="prompt",
+        )
+    if isinstance(value, str) or is_ids(value):
+        return [value]  # type: ignore[list-item]  # is_ids says so
+    if isinstance(value, list) and (all(isinstance(i, str) for i in value) or all(map(is_ids, value))):
+        return value
+    raise mistyped("string_type", "body.prompt", "Input should be a valid string", input=value)
 
 
-def read_ask(body: dict[str, Any], *, chat: bool) -> Ask:
+def _logprobs(body: Body, *, chat: bool) -> int | None:
+    """A chat says whether and, apart, how many; a completion says how many."""
+    if body.logprobs is None or body.logprobs is False:
+        return None
+    return (body.top_logprobs or 0) if chat else int(body.logprobs)
+
+
+def read_ask(sent: dict[str, Any], *, chat: bool) -> Ask:
     """Check one body."""
-    _check_types(body)
-    ask = Ask(chat=chat, model=str(body.get("model") or ""))
-    _check_values(body)
-    if chat:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise Refusal(
-                "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required'}",
-                type_="Bad Request",
-                param="body.messages",
-            )
-        ask.messages = [_content(message) for message in messages]
-        ask.max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
-    else:
-        ask.prompts = _prompts(body.get("prompt"))
-        ask.max_tokens = body.get("max_tokens") or 16
-        ask.echo = bool(body.get("echo"))
-    stop = body.get("stop") or ()
-    ask.stop = (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)
-    ask.stop_token_ids = frozenset(body.get("stop_token_ids") or ())
-    ask.temperature = float(body["temperature"]) if body.get("temperature") is not None else 1.0
-    ask.seed, ask.n, ask.min_tokens = body.get("seed"), body.get("n") or 1, body.get("min_tokens") or 0
-    ask.ignore_eos, ask.include_stop = (
-        bool(body.get("ignore_eos")),
-        bool(body.get("include_stop_str_in_output")),
+    body = _read(sent)
+    _check(body)
+    limit = None if body.max_tokens is UNSET else body.max_tokens
+    if chat and body.max_completion_tokens is not None:
+        limit = body.max_completion_tokens
+    if not chat and body.max_tokens is UNSET:
+        limit = DEFAULT_COMPLETION_TOKENS
+    if limit is not None and body.min_tokens > limit:
+        raise Refusal(f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}.")
+    options = body.stream_options or StreamOptions()
+    budget = body.thinking_token_budget
+    return Ask(
+        chat=chat,
+        model=body.model or "",
+        messages=read_messages(body.messages) if chat else [],
+        prompts=[] if chat else _prompts(body.prompt),
+        max_tokens=limit,
+        min_tokens=body.min_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        seed=body.seed,
+        n=body.n or 1,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        stop_token_ids=frozenset(body.stop_token_ids or ()),
+        ignore_eos=body.ignore_eos,
+        include_stop=body.include_stop_str_in_output,
+        skip_special_tokens=body.skip_special_tokens,
+        stream=bool(body.stream),
+        include_usage=bool(options.include_usage),
+        continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
+        return_token_ids=bool(body.return_token_ids),
+        logprobs=_logprobs(body, chat=chat),
+        echo=bool(body.echo) and not chat,
+        cache_salt=body.cache_salt,
+        thinking_token_budget=None if budget == -1 else budget,
+        include_reasoning=body.include_reasoning,
     )
-    ask.skip_special_tokens = body.get("skip_special_tokens", True) is not False
-    ask.stream, options = bool(body.get("stream")), body.get("stream_options") or {}
-    ask.include_usage = bool(options.get("include_usage"))
-    ask.continuous_usage = ask.include_usage and bool(options.get("continuous_usage_stats"))
-    ask.return_token_ids = bool(body.get("return_token_ids"))
-    ask.logprobs = body.get("logprobs") not in {None, False}
-    ask.cache_salt, ask.thinking_token_budget = body.get("cache_salt"), body.get("thinking_token_budget")
-    ask.include_reasoning = body.get("include_reasoning", True) is not False
-    return ask

@@ -40,6 +40,8 @@ class Choice:
     sent: int = 0
     done: bool = False
     role_sent: bool = False
+    offset: int = 0
+    """Characters whose logprobs were written."""
     _reasoning: str = ""
     _content: str = ""
     _held: str = ""

@@ -7,6 +7,7 @@ Does not know HTTP or text.
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -55,6 +56,8 @@ class Driver:
         """Told the model time, whenever steps may have ended."""
         self.on_late: Callable[[float, int], None] = lambda _late_s, _writes: None
         """Told how late, in wall seconds, how many writes were."""
+        self.on_death: Callable[[], None] = lambda: None
+        """Told that the engine failed."""
 
     def submit(self, stream: Stream, perf_s: float) -> None:
         """Take a stream whose request arrived at `perf_s`: what reading it cost us is part of what the model says it costs."""
@@ -73,6 +76,14 @@ class Driver:
             asyncio.get_running_loop().call_soon(self._tick)
 
     def _tick(self) -> None:
+        try:
+            self._advance()
+        except Exception:  # noqa: BLE001 - as vLLM: the engine's mistake is its death, not a server that hangs
+            traceback.print_exc()
+            self._ticker.stop()
+            self.on_death()
+
+    def _advance(self) -> None:
         self._pending_tick = False
         now_s = self.clock.now_s()
         self.on_tick(now_s)

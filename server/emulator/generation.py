@@ -101,6 +101,7 @@ class Generations:
         self._of: dict[Stream, tuple[Generation, Choice]] = {}
         driver.deliver = self._deliver
         driver.engine.on_reject = self._rejected
+        driver.on_death = self.die
 
     def __len__(self) -> int:
         return len({id(generation) for generation, _ in self._of.values()})
@@ -112,10 +113,7 @@ class Generations:
         ask = read_ask(parse_json(bytes(exchange.body)), chat=chat)
         if self.dead:
             raise Refusal(DEAD, type_="InternalServerError", code=500)
-        if ask.model and ask.model not in self.names:
-            known = ", ".join(self.names)
-            message = f"The model `{ask.model}` does not exist. Valid aliases: {known}."
-            raise Refusal(message, type_="NotFoundError", param="model", code=404)
+        self.check_model(ask.model)
         ask.include_usage |= self.serving.enable_force_include_usage and ask.stream
         texts, prompts = self._prompts(ask)
         for prompt in prompts:
@@ -126,11 +124,23 @@ class Generations:
         self._check_queue(sum(map(len, prompts)))
         self._launch(exchange, ask, fate, texts, prompts)
 
+    def check_model(self, name: str) -> None:
+        """Refuse a model that is not served; none named is the one that is."""
+        if name and name not in self.names:
+            message = f"The model `{name}` does not exist. Valid aliases: {', '.join(self.names)}."
+            raise Refusal(message, type_="NotFoundError", param="model", code=404)
+
     def _prompts(self, ask: Ask) -> tuple[list[str], list[list[int]]]:
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if ask.chat:
             text = self.tokenizer.render_chat(ask.messages, self.model.prompt)
             return [text], [encode_text(text)]
+        known = max(self.tokenizer.vocab_size, self.model.shape.vocab_size)
+        for prompt in ask.prompts:
+            if not isinstance(prompt, str) and prompt and max(prompt) >= known:
+                raise Refusal(
+                    f"Token id {max(prompt)} is out of vocabulary (parameter=prompt)", param="prompt"
+                )
         texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in ask.prompts]
         return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in ask.prompts]
 
