@@ -141,6 +141,42 @@ def test_min_tokens_and_ignore_eos_go_beyond_the_end(target: str) -> None:
         assert json.loads(body(call(target, CHAT, sent)))["usage"]["completion_tokens"] == natural + 50
 
 
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"stop": [1, 2]}, "body.stop"),
+        ({"stop": list("abcde")}, "body.stop"),
+        ({"stop_token_ids": ["a"]}, "body.stop_token_ids"),
+        ({"max_tokens": "five"}, "body.max_tokens"),
+        ({"seed": 2**70}, "body.seed"),
+        ({"cache_salt": 5}, "body.cache_salt"),
+        ({"prompt": [-4]}, "body.prompt"),
+        ({"prompt": [10**7]}, "prompt"),
+        ({"temperature": 3}, "temperature"),
+        ({"n": 100_000}, None),
+        ({"n": 2, "temperature": 0}, None),
+        ({"presence_penalty": 3}, None),
+        ({"min_tokens": 9, "max_tokens": 8}, None),
+    ],
+    ids=str,
+)
+def test_a_wrong_body_is_refused_at_once(target: str, sent: dict[str, object], param: str | None) -> None:
+    """What 0.32 refuses, with its status and parameter."""
+    answer = call(target, "/v1/completions", {"prompt": "Hi", "stream": True} | sent)
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert json.loads(body(answer))["error"]["param"] == param
+
+
+def test_numbers_may_be_written_as_text(target: str) -> None:
+    """As pydantic reads them; and no limit named is the model's, not the default."""
+    sent = {"prompt": "Hi", "max_tokens": "3", "temperature": "0", "logprobs": 0}
+    choice = json.loads(body(call(target, "/v1/completions", sent)))["choices"][0]
+    assert len(choice["logprobs"]["tokens"]) == 3
+    assert choice["logprobs"]["text_offset"][1] == len(choice["logprobs"]["tokens"][0])
+    whole = json.loads(body(call(target, "/v1/completions", sent | {"max_tokens": None})))
+    assert whole["usage"]["completion_tokens"] > 16
+
+
 def test_tokenize_and_back(target: str) -> None:
     found = json.loads(body(call(target, "/tokenize", {"prompt": PROBLEM})))
     assert found["count"] == len(found["tokens"])

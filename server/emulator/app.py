@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from server.config import Model, Serving
+from server.emulator.admission import check_model
 from server.emulator.answer import Dialect
 from server.emulator.ask import Refusal, mistyped, parse_json, read_messages
 from server.emulator.counting import Counting
@@ -222,7 +223,7 @@ class App:
 
     def _tokenize(self, exchange: Exchange) -> None:
         body = parse_json(bytes(exchange.body))
-        self.generations.check_model(str(body.get("model") or ""))
+        check_model(str(body.get("model") or ""), self.generations.names)
         text = body.get("prompt")
         if "messages" in body:
             text = self.tokenizer.render_chat(read_messages(body["messages"]), self.setting.model.prompt)

@@ -17,6 +17,17 @@ from server.emulator.stream import Stream
 
 UNCOUNTED = {"/health", "/ping", "/version", "/load", "/metrics", "/dcgm/metrics"}
 
+# Labels of `cache_config_info` that an emulated cache has no opinion on.
+NONE = [
+    "cache_hit_alignment_tokens", "hash_block_size", "kv_cache_layout", "kv_cache_memory_bytes", "kv_offloading_size",
+    "mamba_block_size", "mamba_page_size_padded", "num_cpu_blocks", "prefix_match_unit", "skip_page_size_padded",
+    "sliding_window",
+]  # fmt: skip
+FALSE = [
+    "enable_mamba_shared_prefix_checkpoint", "is_attention_free", "kv_sharing_fast_prefill", "use_kda_recoverssm",
+    "use_replayssm",
+]  # fmt: skip
+
 
 class Counting:
     """Keeps one server's catalogue."""
@@ -149,28 +160,7 @@ def _speculation(stream: Stream, width: int, *, detailed: bool) -> dict[str, Any
 def cache_labels(serving: Serving, pool: BlockPool) -> dict[str, str]:
     """The labels of `cache_config_info`; those that an emulated cache has no opinion on say what vLLM's defaults say."""
     tokens = pool.total * pool.size
-    none = (
-        *(
-            "cache_hit_alignment_tokens",
-            "hash_block_size",
-            "kv_cache_layout",
-            "kv_cache_memory_bytes",
-            "kv_offloading_size",
-        ),
-        *(
-            "mamba_block_size",
-            "mamba_page_size_padded",
-            "num_cpu_blocks",
-            "prefix_match_unit",
-            "skip_page_size_padded",
-        ),
-        "sliding_window",
-    )
-    false = (
-        *("enable_mamba_shared_prefix_checkpoint", "is_attention_free", "kv_sharing_fast_prefill"),
-        *("use_kda_recoverssm", "use_replayssm"),
-    )
-    return dict.fromkeys(none, "None") | dict.fromkeys(false, "False") | {
+    return dict.fromkeys(NONE, "None") | dict.fromkeys(FALSE, "False") | {
         "_block_size_resolved": "True",
         "block_size": str(pool.size),
         "cache_dtype": serving.kv_cache_dtype,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.config import Model, Serving
+from server.emulator.admission import BUSY, check_ids, check_length, check_model, full_queue
 from server.emulator.answer import Answer, Dialect, encode, error_event
-from server.emulator.ask import Ask, Refusal, invalid, parse_json, read_ask
+from server.emulator.ask import Ask, Refusal, parse_json, read_ask
 from server.emulator.choice import Choice
 from server.emulator.counting import Counting
 from server.emulator.drive import Driver
@@ -25,7 +26,6 @@ from server.emulator.tokenizer import Tokenizer
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
 JSON = ("content-type", "application/json")
-BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 AHEAD_TOKENS = 64
 """Text is made known to the engine in pieces of at least so many tokens."""
@@ -113,74 +113,28 @@ class Generations:
         ask = read_ask(parse_json(bytes(exchange.body)), chat=chat)
         if self.dead:
             raise Refusal(DEAD, type_="InternalServerError", code=500)
-        self.check_model(ask.model)
+        check_model(ask.model, self.names)
         ask.include_usage |= self.serving.enable_force_include_usage and ask.stream
         texts, prompts = self._prompts(ask)
         for prompt in prompts:
-            self._check_length(ask, len(prompt))
+            check_length(len(prompt), ask.max_tokens, self.serving.max_model_len)
         fate = self.faults.fate(exchange.headers.get(HEADER))
         if fate.error:
             raise Refusal("Internal server error", type_="InternalServerError", code=500)
-        self._check_queue(sum(map(len, prompts)))
+        full = full_queue(self.serving, self.driver.engine.waiting, sum(map(len, prompts)))
+        if full:
+            self.counting.rejected(full)
+            raise Refusal(BUSY, type_="Service Unavailable", code=503)
         self._launch(exchange, ask, fate, texts, prompts)
-
-    def check_model(self, name: str) -> None:
-        """Refuse a model that is not served; none named is the one that is."""
-        if name and name not in self.names:
-            message = f"The model `{name}` does not exist. Valid aliases: {', '.join(self.names)}."
-            raise Refusal(message, type_="NotFoundError", param="model", code=404)
 
     def _prompts(self, ask: Ask) -> tuple[list[str], list[list[int]]]:
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if ask.chat:
             text = self.tokenizer.render_chat(ask.messages, self.model.prompt)
             return [text], [encode_text(text)]
-        known = max(self.tokenizer.vocab_size, self.model.shape.vocab_size)
-        for prompt in ask.prompts:
-            if not isinstance(prompt, str) and prompt and max(prompt) >= known:
-                raise Refusal(
-                    f"Token id {max(prompt)} is out of vocabulary (parameter=prompt)", param="prompt"
-                )
+        check_ids(ask.prompts, max(self.tokenizer.vocab_size, self.model.shape.vocab_size))
         texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in ask.prompts]
         return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in ask.prompts]
-
-    def _check_length(self, ask: Ask, prompt: int) -> None:
-        limit, asked = self.serving.max_model_len, ask.max_tokens
-        if asked is not None and asked > limit:
-            message = f"max_tokens={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
-            raise invalid("max_tokens", asked, message)
-        if prompt < 1:
-            raise Refusal("The decoder prompt cannot be empty", param="prompt")
-        head = f"This model's maximum context length is {limit} tokens. However, "
-        if prompt >= limit:
-            seen = limit + 1  # vLLM stops tokenising there
-            message = (
-                f"{head}your prompt contains at least {seen} input tokens, which exceeds this limit even without any "
-                "output tokens. Please reduce the length of the input prompt."
-            )
-            raise invalid("input_tokens", seen, message)
-        if asked is not None and prompt + asked > limit:
-            message = (
-                f"{head}you requested {asked} output tokens and your prompt contains at least {prompt} input tokens, for "
-                f"a total of at least {prompt + asked} tokens. Please reduce the length of the input prompt or the number "
-                "of requested output tokens."
-            )
-            raise invalid("input_tokens", prompt, message)
-
-    def _check_queue(self, prompt_tokens: int) -> None:
-        waiting, requests, tokens = (
-            self.driver.engine.waiting,
-            self.serving.max_num_queued_reqs,
-            self.serving.max_num_queued_tokens,
-        )
-        reason = None
-        if requests is not None and len(waiting) >= requests:
-            reason = "max_num_queued_reqs"
-        elif tokens is not None and sum(s.prompt for s in waiting) + prompt_tokens > tokens:
-            reason = "max_num_queued_tokens"
-        if reason:
-            self.counting.rejected(reason)
-            raise Refusal(BUSY, type_="Service Unavailable", code=503)
 
     def _launch(
         self, exchange: Exchange, ask: Ask, fate: Fate, texts: list[str], prompts: list[list[int]]
