@@ -251,6 +251,16 @@ def test_thinking_ends_at_its_budget(target: str) -> None:
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 50
 
 
+def test_an_answer_begun_by_the_client_goes_on(target: str) -> None:
+    """Thinking handed over and closed in the last message: what follows is content, in the box that was opened."""
+    begun = {"role": "assistant", "content": "<think>\nSo.\n</think>\n\nIt is $\\boxed{"}
+    sent = {"messages": [*MESSAGES, begun], "continue_final_message": True, "temperature": 0}
+    answer = json.loads(body(call(target, CHAT, sent | {"add_generation_prompt": False})))
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+    assert answer["choices"][0]["message"]["content"].count("}") == 1
+    assert call(target, CHAT, sent | {"add_generation_prompt": True}).startswith("HTTP/1.1 400 ")
+
+
 def test_gpu_telemetry_moves_with_the_load(target: str) -> None:
     """DCGM's names and labels; energy only grows, and an idle GPU draws its idle power."""
     sent = json.dumps({"prompt": "Hi", "max_tokens": 15_000, "ignore_eos": True, "stream": True})

@@ -70,6 +70,8 @@ class Ask:
     cache_salt: str | None = None
     thinking_token_budget: int | None = None
     include_reasoning: bool = True
+    continues: bool = False
+    """The last message is the answer's beginning."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -111,6 +113,8 @@ class Body(msgspec.Struct, kw_only=True):
     cache_salt: str | None = None
     thinking_token_budget: int | None = None
     include_reasoning: bool = True
+    continue_final_message: bool = False
+    add_generation_prompt: bool | None = None
 
 
 LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
@@ -193,6 +197,9 @@ def _check(body: Body) -> None:
     if body.cache_salt == "":
         message = "Parameter 'cache_salt' must be a non-empty string if provided. (parameter=cache_salt)"
         raise Refusal(message, param="cache_salt")
+    if body.continue_final_message and body.add_generation_prompt:
+        message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+        raise Refusal(f"{message} (parameter=continue_final_message)", param="continue_final_message")
     if body.stop is not None and "" in ([body.stop] if isinstance(body.stop, str) else body.stop):
         raise Refusal("stop cannot contain an empty string.")
 
@@ -278,4 +285,5 @@ def read_ask(sent: dict[str, Any], *, chat: bool) -> Ask:
         cache_salt=body.cache_salt,
         thinking_token_budget=None if budget == -1 else budget,
         include_reasoning=body.include_reasoning,
+        continues=body.continue_final_message,
     )

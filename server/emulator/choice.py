@@ -33,7 +33,7 @@ class Choice:
     think_start: int | None = None
     """Id of the start-of-thinking mark, dropped where the output opens with it."""
     think_at: int | None = None
-    """Where in the output the end-of-thinking mark stands, as far as is known."""
+    """Where in the output the end-of-thinking mark stands, as far as is known; -1 where the prompt holds it."""
     finish: str = "length"
     stop_reason: int | str | None = None
     seen: int = 0
@@ -56,7 +56,7 @@ class Choice:
     @property
     def reasoning_tokens(self) -> int:
         """Tokens before the end of thinking, its mark left out."""
-        return self.seen if self.think_at is None else min(self.seen, self.think_at)
+        return self.seen if self.think_at is None else max(min(self.seen, self.think_at), 0)
 
     def ids(self, start: int, end: int) -> list[int]:
         """Output ids between two places."""

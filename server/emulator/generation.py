@@ -130,7 +130,7 @@ class Generations:
     def _prompts(self, ask: Ask) -> tuple[list[str], list[list[int]]]:
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if ask.chat:
-            text = self.tokenizer.render_chat(ask.messages, self.model.prompt)
+            text = self.tokenizer.render_chat(ask.messages, self.model.prompt, continues=ask.continues)
             return [text], [encode_text(text)]
         check_ids(ask.prompts, max(self.tokenizer.vocab_size, self.model.shape.vocab_size))
         texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in ask.prompts]
@@ -169,8 +169,15 @@ class Generations:
         decoder = self.tokenizer.decoder(skip_special_tokens=ask.skip_special_tokens)
         thinks = self.dialect.reasoning_parser and ask.chat
         choice = Choice(index, ask, stream, decoder, thinks, self.tokenizer.id("<think>"))
+        if thinks and self._thought(prompt):
+            choice.think_at = -1
         stream.grow = Source(self._reply(ask, text, prompt, sample), limit, choice)
         return choice
+
+    def _thought(self, prompt: list[int]) -> bool:
+        """The prompt ends after its thinking: of the two marks the last one ends it."""
+        begin, end = self.tokenizer.id("<think>"), self.tokenizer.id("</think>")
+        return next((token == end for token in reversed(prompt) if token in {begin, end}), False)
 
     def _reply(self, ask: Ask, text: str, prompt: list[int], sample: int) -> Reply:
         def write(*, ignore_eos: bool) -> Reply:

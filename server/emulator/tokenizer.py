@@ -121,9 +121,17 @@ class Tokenizer:
         whole = len(data) - _incomplete(data)
         return data[:whole].decode("utf-8", errors="replace"), data[whole:]
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], style: str) -> str:
-        """The prompt of a chat, as the chat template of the model writes it; `style` is a preset's `prompt`."""
-        return RENDER.get(style, _render_chatml_thinking)(messages)
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], style: str, *, continues: bool = False
+    ) -> str:
+        """The prompt of a chat, as the chat template of the model writes it; `style` is a preset's `prompt`.
+
+        Where it `continues`, the last message is the beginning of the answer and is left open.
+        """
+        render = RENDER.get(style, _render_chatml_thinking)
+        if continues and messages:
+            return render(messages[:-1]).removesuffix("<think>\n") + messages[-1]["content"]
+        return render(messages)
 
 
 class IncrementalDecoder:
