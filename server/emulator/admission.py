@@ -23,31 +23,32 @@ def check_ids(prompts: Iterable[str | list[int]], vocabulary: int) -> None:
     """A prompt given as ids of which one is none."""
     for prompt in prompts:
         if not isinstance(prompt, str) and prompt and max(prompt) >= vocabulary:
-            raise Refusal(f"Token id {max(prompt)} is out of vocabulary (parameter=prompt)", param="prompt")
+            raise Refusal(f"Token id {max(prompt)} is out of vocabulary")
 
 
 def check_length(prompt: int, asked: int | None, limit: int) -> None:
-    """A prompt, or a prompt with the output asked for, that is longer than the model's context."""
+    """A prompt that leaves no room, or more output asked for than the model's context; both together may exceed it."""
     if asked is not None and asked > limit:
         message = f"max_tokens={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
         raise invalid("max_tokens", asked, message)
     if prompt < 1:
-        raise Refusal("The decoder prompt cannot be empty", param="prompt")
-    head = f"This model's maximum context length is {limit} tokens. However, "
+        raise Refusal("The decoder prompt cannot be empty")
     if prompt >= limit:
         seen = limit + 1  # vLLM stops tokenising there
         message = (
-            f"{head}your prompt contains at least {seen} input tokens, which exceeds this limit even without any "
+            f"This model's maximum context length is {limit} tokens. However, your prompt contains at least {seen} input tokens, which exceeds this limit even without any "
             "output tokens. Please reduce the length of the input prompt."
         )
         raise invalid("input_tokens", seen, message)
-    if asked is not None and prompt + asked > limit:
-        message = (
-            f"{head}you requested {asked} output tokens and your prompt contains at least {prompt} input tokens, for "
-            f"a total of at least {prompt + asked} tokens. Please reduce the length of the input prompt or the number "
-            "of requested output tokens."
+
+
+def check_thinking(budget: int | None, *, parsed: bool) -> None:
+    """A thinking budget where nothing tells thinking from the rest."""
+    if budget is not None and not parsed:
+        raise Refusal(
+            "thinking_token_budget is set but reasoning_config is not configured. Please set --reasoning-parser and/or "
+            "--reasoning-config to use thinking_token_budget."
         )
-        raise invalid("input_tokens", prompt, message)
 
 
 def full_queue(serving: Serving, waiting: Iterable[Stream], prompt_tokens: int) -> str | None:

@@ -22,7 +22,7 @@ from server.emulator.drive import Clock, Driver
 from server.emulator.engine import Engine
 from server.emulator.faults import Faults
 from server.emulator.frontend import Frontend
-from server.emulator.generation import JSON, Generations
+from server.emulator.generation import JSON, VARY, Generations
 from server.emulator.http import Exchange
 from server.emulator.metrics import Catalogue
 from server.emulator.profiles import EngineVersion, Gpu
@@ -164,8 +164,7 @@ class App:
             return
         known = any(path == exchange.path for _, path in self._routes)
         status, text = (405, "Method Not Allowed") if known else (404, "Not Found")
-        error = {"message": text, "type": text, "param": None, "code": status}
-        self.generations.respond(exchange, status, {"error": error})
+        self.generations.respond(exchange, status, {"detail": text})
 
     def _json(self, exchange: Exchange, body: object) -> None:
         self.generations.respond(exchange, 200, body)
@@ -174,7 +173,7 @@ class App:
         exchange.answer(200, page, [("content-type", EXPOSITION.format(version)), *self._headers])
 
     def _health(self, exchange: Exchange) -> None:
-        exchange.answer(503 if self.generations.dead else 200, b"", self._headers)
+        exchange.answer(503 if self.generations.dead else 200, b"", [VARY, *self._headers])
 
     def _load(self) -> int:
         return len(self.generations) if self.setting.serving.enable_server_load_tracking else 0
@@ -226,9 +225,9 @@ class App:
         check_model(str(body.get("model") or ""), self.generations.names)
         text = body.get("prompt")
         if "messages" in body:
-            text = self.tokenizer.render_chat(read_messages(body["messages"]), self.setting.model.prompt)
+            text = self.tokenizer.render_chat(read_messages(body), self.setting.model.prompt)
         if not isinstance(text, str):
-            raise mistyped("missing", "body.prompt", "Field required")
+            raise mistyped("missing", "body.prompt", "Field required", body)
         ids = self.tokenizer.encode(text)
         strings = [self.tokenizer.decode([i]) for i in ids] if body.get("return_token_strs") else None
         limit = self.setting.serving.max_model_len
@@ -237,9 +236,12 @@ class App:
         )
 
     def _detokenize(self, exchange: Exchange) -> None:
-        tokens = parse_json(bytes(exchange.body)).get("tokens")
+        body = parse_json(bytes(exchange.body))
+        if "tokens" not in body:
+            raise mistyped("missing", "body.tokens", "Field required", body)
+        tokens = body["tokens"]
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-            raise mistyped("list_type", "body.tokens", "Input should be a valid list", input=tokens)
+            raise mistyped("list_type", "body.tokens", "Input should be a valid list", tokens)
         self._json(exchange, {"prompt": self.tokenizer.decode(tokens)})
 
     def _reset_prefix_cache(self, exchange: Exchange) -> None:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.config import Model, Serving
-from server.emulator.admission import BUSY, check_ids, check_length, check_model, full_queue
+from server.emulator.admission import (
+    BUSY,
+    check_ids,
+    check_length,
+    check_model,
+    check_thinking,
+    full_queue,
+)
 from server.emulator.answer import Answer, Dialect, encode, error_event
 from server.emulator.ask import Ask, Refusal, parse_json, read_ask
 from server.emulator.choice import Choice
@@ -114,6 +121,7 @@ class Generations:
         if self.dead:
             raise Refusal(DEAD, type_="InternalServerError", code=500)
         check_model(ask.model, self.names)
+        check_thinking(ask.thinking_token_budget, parsed=self.dialect.reasoning_parser)
         ask.include_usage |= self.serving.enable_force_include_usage and ask.stream
         texts, prompts = self._prompts(ask)
         for prompt in prompts:
