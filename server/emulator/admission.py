@@ -6,7 +6,7 @@ Rules: each refusal is vLLM's, word for word as recorded. Does not know the engi
 from collections.abc import Iterable, Sequence
 
 from server.config import Serving
-from server.emulator.ask import Refusal, invalid
+from server.emulator.body import Refusal, invalid
 from server.emulator.stream import Stream
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."

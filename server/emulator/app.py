@@ -16,7 +16,7 @@ import msgspec
 from server.config import Model, Serving
 from server.emulator.admission import check_model
 from server.emulator.answer import Dialect
-from server.emulator.ask import Refusal, mistyped, parse_json, read_messages
+from server.emulator.body import Refusal, mistyped, parse_json, read_messages
 from server.emulator.counting import Counting
 from server.emulator.drive import Clock, Driver
 from server.emulator.engine import Engine

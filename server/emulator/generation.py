@@ -20,7 +20,8 @@ from server.emulator.admission import (
     full_queue,
 )
 from server.emulator.answer import Answer, Dialect, encode, error_event
-from server.emulator.ask import Ask, Refusal, parse_json, read_ask
+from server.emulator.ask import Ask, read_ask
+from server.emulator.body import Refusal, parse_json
 from server.emulator.choice import Choice
 from server.emulator.counting import Counting
 from server.emulator.drive import Driver
