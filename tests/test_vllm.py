@@ -34,6 +34,7 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
+REFUSED = list(map(json.loads, (HERE / "refused.jsonl").read_text().splitlines()))
 START_S = 300
 QUESTIONS = 12
 MAX_TOKENS = 600  # some outputs end by themselves, some are cut
@@ -91,6 +92,8 @@ class Served:
 
     answers: list[Answer]
     metrics: str
+    refusals: list[tuple[int, dict[str, Any]]]
+    """Status and error of each body of refused.jsonl."""
 
 
 def keys(value: object, path: str = "") -> Iterator[str]:
@@ -179,13 +182,25 @@ def ask(port: int, question: str) -> Answer:
     return Answer([json.loads(event) for event in events])
 
 
+def send(port: int, method: str, path: str, sent: str | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request(method, path, sent, {"content-type": "application/json"})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def refusal(port: int, wrong: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    path = "/v1/chat/completions" if "messages" in wrong else "/v1/completions"
+    status, text = send(port, "POST", path, json.dumps({"model": "memo"} | wrong))
+    return status, json.loads(text).get("error", {})
+
+
 def use(port: int, questions: Sequence[str]) -> Served:
     answers = [ask(port, question) for question in questions]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/metrics")
-    metrics = connection.getresponse().read().decode()
-    connection.close()
-    return Served(answers, metrics)
+    metrics = send(port, "GET", "/metrics")[1]
+    return Served(answers, metrics, [refusal(port, wrong) for wrong in REFUSED])
 
 
 @pytest.fixture(scope="session", params=["plain", "ngram"])
@@ -246,6 +261,19 @@ def test_chunks_are_of_the_same_kinds_in_the_same_order(both: tuple[Served, Serv
     real, emulated = both
     for one, other in zip(real.answers, emulated.answers, strict=True):
         assert other.kinds() == one.kinds()
+
+
+def test_the_same_bodies_are_refused_in_the_same_words(both: tuple[Served, Served]) -> None:
+    """To the letter but for what pydantic says of a field's form: vLLM lists an error for each type it may have."""
+    real, emulated = both
+    for wrong, (status, error), (other_status, other) in zip(
+        REFUSED, real.refusals, emulated.refusals, strict=True
+    ):
+        assert (other_status, other["type"]) == (status, error["type"]), wrong
+        if error["type"] == "Bad Request":
+            assert error["param"].startswith(other["param"]), wrong
+        else:
+            assert other == error, wrong
 
 
 def families(metrics: str) -> dict[str, str]:
