@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.frame import Study
+from analysis.setting import CONDITIONS
 from analysis.shapes import usable
 from loadgen.record import CHUNKS, read_chunks
 
@@ -24,7 +25,7 @@ SMALLEST_GROUP = 10  # requests below which a bin is not drawn
 USUAL_DRAFTS = 5  # num_speculative_tokens, where the manifest does not say
 MOST_MERGED = 0.05  # of requests' bins with a chunk larger than a step: beyond, chunks tell nothing of drafts
 ENOUGH_CALLS = 200  # of a run: about a second of reading, and intervals of a few per cent
-ARM = ["params_b", "model", "config", "load", "speculation", "source"]
+ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
 BY_LENGTH = (
     "Each request's mean acceptance length (tokens / steps) against the length of its output, as the server "
     "reports it; bars: 95 %."

@@ -13,6 +13,7 @@ Does not know: why.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis import setting
 from analysis.errors import InputError
 from analysis.frame import read_study
 from analysis.page import number, plain
 from analysis.tables import judged, requests
 
 ALPHA, POWER = 0.05, 0.90
-SETTING = ["model", "config", "load", "budget", "budget_mode", "source"]
+SETTING = [
+    name for name in setting.SETTING if name != "dataset"
+]  # problems pair by their ids, whatever file they came in
 COLUMN = {"latency": "e2e_s", "cost": "gpu_s", "accuracy": "correct"}
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
 SMALLEST_PAIRS = 5
+LOST = 0.01  # of requests failed beyond BASE's: above, the survivors' latency and cost tell nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Change:
     repeats: tuple[int, int]
     floor: float
     """Run-to-run standard deviation, NaN without repeats."""
+    lost: float = 0.0
+    """Share of requests that failed in NEW beyond BASE's."""
     alpha: float = ALPHA
     """One-sided error allowed to this row: ALPHA shared by all rows."""
 
@@ -77,7 +84,9 @@ class Change:
 
     @property
     def telling(self) -> bool:
-        """Whether twice the gate could have been seen, or the gate is excluded anyway."""
+        """Whether twice the gate could have been seen, or the gate is excluded anyway, and nothing was lost on the way."""
+        if self.lost > LOST and self.measure != "accuracy":  # accuracy counts a failure as not right
+            return False
         upper = self.worse + float(stats.t.ppf(1 - ALPHA, self.freedom)) * self.error
         return self.smallest_seen <= 2 * self.gate or upper < self.bound
 
@@ -109,9 +118,9 @@ def compare(base: pd.DataFrame, new: pd.DataFrame, gate: dict[str, float]) -> li
     for key, old in by_setting[0].items():
         if key not in by_setting[1]:
             continue
-        setting = dict(zip(SETTING, key, strict=True))
+        where = dict(zip(SETTING, key, strict=True))
         for measure, limit in gate.items():
-            change = _change(setting, measure, limit, old, by_setting[1][key])
+            change = _change(where, measure, limit, old, by_setting[1][key])
             changes += [change] if change is not None else []
     return [replace(change, alpha=ALPHA / len(changes)) for change in changes]
 
@@ -125,7 +134,7 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _change(
-    setting: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame
+    where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame
 ) -> Change | None:
     column = COLUMN[measure]
     means = [side.groupby("problem_id", observed=True)[column].mean() for side in (old, new)]
@@ -142,19 +151,9 @@ def _change(
         if between > error:  # the problems' noise is in the runs' means already
             error, freedom = between, float(spare)
     repeats = (len(runs[0]), len(runs[1]))
-    return Change(
-        setting,
-        measure,
-        gate,
-        float(a.mean()),
-        float(b.mean()),
-        worse,
-        error,
-        freedom,
-        len(both),
-        repeats,
-        floor,
-    )
+    lost = float(old["ok"].mean() - new["ok"].mean())
+    means_of = (float(a.mean()), float(b.mean()))
+    return Change(where, measure, gate, *means_of, worse, error, freedom, len(both), repeats, floor, lost)
 
 
 def _log_ratio(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -189,6 +188,28 @@ def _noise(runs: list[np.ndarray[Any, Any]], *, log: bool) -> tuple[float, int]:
     return float(np.sqrt(squares / spare)), spare
 
 
+NOTHING = "## Nothing to compare\n\nThe two results share no setting with five problems asked on both sides."
+
+
+def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    """Settings that only one side holds in runs that count: nothing was compared there."""
+    held = []
+    for frame in (base, new):
+        rows = _usable(frame)[SETTING].drop_duplicates().to_dict("records")
+        held.append(
+            {
+                tuple(str(value) for value in row.values()): setting.setting(row) + f", {row['source']}"
+                for row in rows
+            }
+        )
+    lines = []
+    for name, mine, other in (("BASE", held[0], held[1]), ("NEW", held[1], held[0])):
+        alone = [words for key, words in mine.items() if key not in other]
+        more = f" and {len(alone) - 6} more" if len(alone) > 6 else ""
+        lines += [f"Only in {name}, so not compared: {'; '.join(alone[:6])}{more}."] if alone else []
+    return lines
+
+
 def regressions(changes: list[Change]) -> list[Change]:
     """Holm: the smallest p-value against α/m, the next against α/(m−1), until one fails."""
     order = sorted(changes, key=lambda change: change.p_value)
@@ -207,16 +228,16 @@ def status(changes: list[Change]) -> int:
     return 0 if changes and all(change.telling for change in changes) else 2
 
 
-def markdown(changes: list[Change], code: int) -> str:
+def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str:
     """The comparison for a pull request."""
     word = {0: "No regression", 1: "Regression", 2: "The data can't tell"}[code]
     bad = {id(change) for change in regressions(changes)}
     lines = [
         f"## {word}",
         "",
-        "| | model | configuration | load | budget | measure | base | new | change | gate | smallest change it could have seen | noise floor | n |",
+        "| | model | configuration | load | asked | budget | measure | base | new | change | gate | smallest change it could have seen | noise floor | n |",
     ]
-    lines.append("|---|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
+    lines.append("|---|---|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
     for change in sorted(changes, key=lambda change: (id(change) not in bad, change.telling)):
         mark = "❌" if id(change) in bad else "✅" if change.telling else "❔"
         s = change.setting
@@ -225,13 +246,14 @@ def markdown(changes: list[Change], code: int) -> str:
             s["model"],
             s["config"],
             s["load"],
+            s["asked"],
             number(s["budget"], ",d"),
             change.measure,
             *_values(change),
             change.n,
         ]
         lines.append("| " + " | ".join(str(cell) for cell in shown) + " |")
-    lines += ["", *_legend(changes)]
+    lines += ["", *_legend(changes), *notes]
     return "\n".join(lines) + "\n"
 
 
@@ -264,6 +286,16 @@ def _legend(changes: list[Change]) -> list[str]:
             "✅ sound, ❔ a change of twice the gate could have been missed."
         )
     ]
+    failing = {
+        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.lost
+        for c in changes
+        if c.lost > LOST
+    }
+    lines += [
+        f"NEW failed {number(share, '.1%')} of requests more than BASE at {model} {config} {number(budget, ',d')}: "
+        "latency and cost of the survivors tell nothing there."
+        for (model, config, budget), share in failing.items()
+    ]
     if any(not np.isfinite(change.floor) for change in changes):
         lines.append(
             "Noise floor unknown where no setting was run twice: the intervals hold the problems' noise only."
@@ -292,14 +324,15 @@ def main(args: argparse.Namespace) -> int:
     gate = parse_gate(args.gate)
     base, new = (read_study(path).frame for path in (args.base, args.new))
     changes = compare(base, new, gate)
-    code = status(changes)
-    text = (
-        markdown(changes, code)
-        if changes
-        else "## Nothing to compare\n\nThe two results share no setting with five problems asked on both sides.\n"
-    )
+    code, notes = status(changes), unmatched(base, new)
+    text = markdown(changes, code, notes) if changes else "\n".join([NOTHING, "", *notes]) + "\n"
     if args.out:
-        args.out.write_text(text, encoding="utf-8")
+        try:
+            args.out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"--out {args.out}: {error.strerror}; name a file that can be written"
+            ) from error
     print(text, file=sys.stderr)
     print(
         json.dumps(
@@ -307,6 +340,7 @@ def main(args: argparse.Namespace) -> int:
                 "exit": code,
                 "regressions": [_brief(c) for c in regressions(changes)],
                 "changes": [_brief(c) for c in changes],
+                "notes": notes,
             }
         )
     )

@@ -34,7 +34,8 @@ class Conclusions:
 
     tables: dict[str, pd.DataFrame]
     figures: list[Figure]
-    optima: Optima | None
+    optima: list[Optima]
+    """Under each set of conditions, nearest to the paper's first."""
     price_per_gpu_hour: float
 
     @property
@@ -47,8 +48,7 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
     """Compute everything."""
     summary = tables.summary(study.frame, price_per_gpu_hour)
     problems = pairs.per_problem(study.frame)
-    known = optimal.candidates(summary)
-    optima = optimal.optima(summary, optimal.default_target(known)) if len(known) else None
+    optima = optimal.optima(summary)
     made = {
         "summary": summary,
         "speculation": pairs.speculation(problems),
@@ -69,7 +69,7 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
     return Conclusions(made, _figures(made, optima), optima, price_per_gpu_hour)
 
 
-def _figures(made: dict[str, pd.DataFrame], optima: Optima | None) -> list[Figure]:
+def _figures(made: dict[str, pd.DataFrame], optima: list[Optima]) -> list[Figure]:
     if made["summary"].empty:
         return []
     return [

@@ -9,6 +9,7 @@ SUMMARY = [
     Column("model", "model"),
     Column("config", "configuration"),
     Column("load", "load", help="c16: 16 requests in flight; 2/s: arrivals"),
+    Column("asked", "asked", help="sampling, forced length, prompt, cache: whatever is not usual"),
     Column("budget", "budget", ",d", "tokens the answer may take"),
     Column("budget_mode", "mode", help="how the budget is enforced"),
     Column("n", "requests", ",d"),
@@ -35,6 +36,7 @@ PAIRS = [
     Column("config", "configuration"),
     Column("base", "against"),
     Column("load", "load"),
+    Column("asked", "asked"),
     Column("budget", "budget", ",d"),
     Column("n", "problems", ",d"),
     Column("speedup", "speed-up", ".3g", "Σ e2e base / Σ e2e new, same problems"),
@@ -101,6 +103,14 @@ DEFINITIONS = [
     (
         "GPU-seconds per token",
         "GPUs × wall / tokens. Within a run the wall is shared: at each instant equally among the requests in flight, idle time in proportion. The paper's GPUs × e2e / tokens stands beside it; the two agree with one request in flight.",
+    ),
+    (
+        "compute-optimal",
+        "the model and budget that come within two points of the best accuracy with the least arithmetic (2 × parameters × tokens: GPU-seconds on an ideal GPU), served as arithmetic advises: on the fewest GPUs, without drafts.",
+    ),
+    (
+        "system-optimal",
+        "the model, budget and configuration that come within two points of the best accuracy with the least measured latency, under the same load and sampling.",
     ),
     ("cost of pass", "GPU-seconds (dollars, joules) of all requests / right answers."),
     (

@@ -97,8 +97,8 @@ def _table(summary: pd.DataFrame) -> list[str]:
     if summary.empty:
         return ["No requests."]
     lines = [
-        "| model | configuration | load | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/right answer | n | source | verdict |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
+        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/right answer | n | source | verdict |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for row in summary.to_dict("records"):
         ci = f"{number(row['accuracy_low'], '.1%')}–{number(row['accuracy_high'], '.1%')}"
@@ -106,6 +106,7 @@ def _table(summary: pd.DataFrame) -> list[str]:
             row["model"],
             row["config"],
             row["load"],
+            row["asked"],
             number(row["budget"], ",d"),
             f"{number(row['accuracy'], '.1%')} ({ci})",
         ]

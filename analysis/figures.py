@@ -7,14 +7,18 @@ the page can filter it.
 Does not know: files, HTML.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
+from analysis.setting import CONDITIONS, conditions, varying
 from analysis.style import HEIGHT, MUTED, colour, dash, shape, tokens_axis
 
+FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
+"""What the page can be filtered by."""
 Chart = Any
 """An Altair chart: its own types refuse what its own operators return."""
 
@@ -35,7 +39,7 @@ class Figure:
     """Column that splits the figure into small multiples."""
     section: str = "budget"
     wide: bool = False
-    filters: list[str] = field(default_factory=lambda: ["model", "config", "budget", "load"])
+    filters: list[str] = field(default_factory=lambda: list(FILTERS))
 
     @property
     def source(self) -> str:
@@ -43,7 +47,7 @@ class Figure:
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
 
 
-DETAIL = ["model:N", "load:N", "budget_mode:N"]
+DETAIL = [f"{name}:N" for name in ("model", *CONDITIONS)]
 """What a line is drawn for. Not the source: a line joins derived budgets and the one that was sent."""
 
 
@@ -58,6 +62,7 @@ def tooltip(*values: Any) -> list[Any]:
         alt.Tooltip("config:N", title="configuration"),
         alt.Tooltip("model:N"),
         alt.Tooltip("load:N"),
+        alt.Tooltip("asked:N"),
         alt.Tooltip("budget:Q", format=",d"),
         *values,
         alt.Tooltip("n:Q", title="n", format=",d"),
@@ -104,12 +109,24 @@ def level(value: float, *, vertical: bool = False) -> Chart:
 
 
 def drawable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that may conclude: INVALID runs stay in the table only, unless there is nothing else."""
+    """Rows that may conclude: INVALID runs stay in the table only, unless there is nothing else.
+
+    Adds `panel`, the model and whatever conditions the study holds more than one of: lines of one panel may be compared.
+    """
     if "judged" in table:
         table = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
     table = table.assign(
         drafting=table["speculation"].astype(str).map(lambda s: "off" if s == "off" else "on")
     )
+    names = varying(table)
+    under = (
+        [conditions(row, names) for row in table[names].to_dict("records")] if names else [""] * len(table)
+    )
+    whole = [
+        f"{model}, {words}" if words else str(model)
+        for model, words in zip(table["model"], under, strict=True)
+    ]
+    table = table.assign(panel=whole, under=under)
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
 
 
@@ -127,6 +144,13 @@ def short_model(model: str) -> str:
     """The size, where the name tells one: `14B`."""
     sizes = [part for part in model.replace("_", "-").split("-") if part[:1].isdigit() and part[-1:] in "bB"]
     return sizes[-1] if sizes else model
+
+
+def short_models(models: Iterable[Any]) -> dict[str, str]:
+    """Each model's size, or its name where sizes are shared."""
+    sizes = {str(model): short_model(str(model)) for model in models}
+    shared = list(sizes.values())
+    return {model: size if shared.count(size) == 1 else model for model, size in sizes.items()}
 
 
 def short_budget(budget: float) -> str:

@@ -1,6 +1,9 @@
 """What a larger budget buys: accuracy, latency, cost, energy, and how answers end."""
 
+from dataclasses import dataclass
+
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from analysis.figures import Figure, against_budget, drawable, rows_data, short_budget
@@ -23,7 +26,14 @@ ENDINGS = {
 def figures(table: pd.DataFrame, endings: pd.DataFrame) -> list[Figure]:
     """Every figure the tables support."""
     rows = drawable(table)
-    made = [_accuracy(rows), _latency(rows), _cost(rows), _pass(rows), _energy(rows), _endings(endings)]
+    made = [
+        _accuracy(rows),
+        _curve(rows, LATENCY),
+        _curve(rows, COST),
+        _pass(rows),
+        _curve(rows, ENERGY),
+        _endings(endings),
+    ]
     return [figure for figure in made if figure is not None]
 
 
@@ -33,7 +43,7 @@ def _accuracy(rows: pd.DataFrame) -> Figure | None:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
     note = "Right answers / all requests; bars: 95 % intervals. Configurations of one model lie on one another where serving does not change answers."
-    return Figure("accuracy", _flattens(rows), note, rows, chart, panel="model")
+    return Figure("accuracy", _flattens(rows), note, rows, chart, panel="panel")
 
 
 def _flattens(rows: pd.DataFrame) -> str:
@@ -52,45 +62,66 @@ def _flattens(rows: pd.DataFrame) -> str:
     return f"Accuracy {verb} with the budget: {first}, {last}"
 
 
-def _extremes(rows: pd.DataFrame, name: str) -> tuple[str, str, float]:
-    """Best and worst configuration by geometric mean over what both have, and their ratio."""
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A quantity against the budget, a line a configuration; the claim names the best and the worst."""
+
+    name: str
+    column: str
+    title: str
+    claim: str
+    alone: str
+    """The claim's subject where there is nothing to compare."""
+    note: str
+    number: str = "~g"
+
+
+LATENCY = Curve(
+    "latency",
+    "e2e_p50_s",
+    "median latency, s",
+    "{best} answers {times:.1f} times as fast as {worst}",
+    "Median latency",
+    "Sent to last token, median of successes; bars: 95 % order-statistic intervals.",
+)
+COST = Curve(
+    "cost-per-token",
+    "gpu_s_per_token",
+    "GPU-seconds per token",
+    "A token costs least on {best}; on {worst} it costs {times:.1f} times as much",
+    "Cost of a token",
+    "GPUs × wall / tokens, ratio of sums; bars: 95 %, resampled by problem. The paper's GPUs × e2e / tokens is in the table.",
+)
+ENERGY = Curve(
+    "energy",
+    "cost_of_pass_j",
+    "joules per right answer",
+    "A right answer takes least energy on {best}; on {worst} {times:.1f} times as much",
+    "Energy of a right answer",
+    "Joules of all GPUs of the configuration over the run, shared like its GPU-seconds / right answers.",
+    "~s",
+)
+
+
+def _curve(rows: pd.DataFrame, curve: Curve) -> Figure | None:
+    rows = rows[rows[curve.column].gt(0)]
+    if rows.empty:
+        return None
+    chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
+    return Figure(curve.name, _extremes(rows, curve), curve.note, rows, chart, panel="panel")
+
+
+def _extremes(rows: pd.DataFrame, curve: Curve) -> str:
+    """Best and worst configuration by geometric mean over what all have, and their ratio."""
     wide = rows.pivot_table(
-        index=["model", "load", "budget"], columns="config", values=name, observed=True
+        index=["panel", "budget"], columns="config", values=curve.column, observed=True
     ).dropna()
-    if wide.empty or wide.shape[1] < 2:
-        return str(rows["config"].iloc[0]), "", 1.0
-    order = wide.prod().pow(1 / len(wide)).sort_values() if len(wide) < 50 else wide.median().sort_values()
-    return str(order.index[0]), str(order.index[-1]), float(order.iloc[-1] / order.iloc[0])
-
-
-def _latency(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["e2e_p50_s"].gt(0)]
-    if rows.empty:
-        return None
-    chart = against_budget(rows, "e2e_p50_s", "median latency, s", "~g", log=True)
-    best, worst, times = _extremes(rows, "e2e_p50_s")
-    claim = (
-        f"{best} answers {times:.1f} times as fast as {worst}"
-        if worst
-        else f"Median latency on {best}, by budget"
-    )
-    note = "Sent to last token, median of successes; bars: 95 % order-statistic intervals."
-    return Figure("latency", claim, note, rows, chart, panel="model")
-
-
-def _cost(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["gpu_s_per_token"].gt(0)]
-    if rows.empty:
-        return None
-    chart = against_budget(rows, "gpu_s_per_token", "GPU-seconds per token", "~g", log=True)
-    best, worst, times = _extremes(rows, "gpu_s_per_token")
-    claim = (
-        f"A token costs least on {best}; on {worst} it costs {times:.1f} times as much"
-        if worst
-        else f"Cost of a token on {best}, by budget"
-    )
-    note = "GPUs × wall / tokens, ratio of sums; bars: 95 %, resampled by problem. The paper's GPUs × e2e / tokens is in the table."
-    return Figure("cost-per-token", claim, note, rows, chart, panel="model")
+    if wide.shape[1] < 2 or wide.empty:
+        only = rows["config"].astype(str).unique()
+        return f"{curve.alone} on {only[0]}, by budget" if len(only) == 1 else f"{curve.alone}, by budget"
+    means = np.exp(np.log(wide).mean()).sort_values()
+    times = float(means.iloc[-1] / means.iloc[0])
+    return curve.claim.format(best=means.index[0], worst=means.index[-1], times=times)
 
 
 def _pass(rows: pd.DataFrame) -> Figure | None:
@@ -103,29 +134,13 @@ def _pass(rows: pd.DataFrame) -> Figure | None:
     note = (
         "Cost of pass: GPUs × wall of all requests / right answers; wrong and cut answers are paid for too."
     )
-    return Figure("cost-of-pass", claim, note, rows, chart, panel="model")
-
-
-def _energy(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["cost_of_pass_j"].gt(0)]
-    if rows.empty:
-        return None
-    chart = against_budget(rows, "cost_of_pass_j", "joules per right answer", "~s", log=True)
-    best, worst, times = _extremes(rows, "cost_of_pass_j")
-    claim = (
-        f"A right answer takes least energy on {best}; on {worst} {times:.1f} times as much"
-        if worst
-        else f"Energy of a right answer on {best}"
-    )
-    note = (
-        "Joules of all GPUs of the configuration over the run, shared like its GPU-seconds / right answers."
-    )
-    return Figure("energy", claim, note, rows, chart, panel="model")
+    return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
 
 
 def _endings(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
+    rows = drawable(rows)
     cut = rows[rows["verdict"] == "truncated"].groupby("budget")["count"].sum()
     share = (cut / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
     claim = f"{number(share.iloc[0], '.0%')} of answers run into the budget at {short_budget(float(share.index[0]))}"
@@ -153,4 +168,4 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
         + " · ".join(kinds)
         + " (from the bottom). A cut answer is not counted as wrong here."
     )
-    return Figure("endings", claim, note, rows, chart, panel="model")
+    return Figure("endings", claim, note, rows, chart, panel="panel")

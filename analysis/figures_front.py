@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from analysis import tables
@@ -24,6 +25,7 @@ from analysis.figures import (
 )
 from analysis.optimal import Optima
 from analysis.page import number
+from analysis.setting import SETTING
 from analysis.style import MUTED, colour, shape
 from analysis.tables import records
 
@@ -45,27 +47,29 @@ USER = Axis("tokens_per_s_user", "tokens/s for one user", ".3~g")
 FLEET = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
 
 
-def figures(table: pd.DataFrame, optima: Optima | None) -> list[Figure]:
+def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
     """The three fronts."""
     rows = _labelled(drawable(table), optima)
-    return [f for f in (_latency(rows, optima), _cost(rows), _speed(rows)) if f is not None]
+    return [
+        f for f in (_latency(rows, optima[0] if optima else None), _cost(rows), _speed(rows)) if f is not None
+    ]
 
 
-def _labelled(rows: pd.DataFrame, optima: Optima | None) -> pd.DataFrame:
+def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
     label = rows["model"].astype(str).map(short_model) + " " + rows["budget"].map(short_budget)
     marks = pd.Series("", index=rows.index)
-    if optima is not None:
-        for point, word in ((optima.compute, "compute-optimal"), (optima.system, "system-optimal")):
-            same = (rows["model"] == point["model"]) & (rows["config"] == point["config"])
-            same &= (rows["load"] == point["load"]) & (rows["budget"] == point["budget"])
-            marks[same] = marks[same].map(lambda had, word=word: f"{had} and {word}" if had else word)
+    for one in optima:
+        for point, word in ((one.compute, "compute-optimal"), (one.system, "system-optimal")):
+            same = np.logical_and.reduce([(rows[name] == point[name]).to_numpy() for name in SETTING])
+            marks = marks.mask(same, marks.map(lambda had, word=word: f"{had} and {word}" if had else word))
     return rows.assign(label=label, optimum=marks)
 
 
 def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
     known = rows[rows[x.name].notna() & rows[y.name].notna()]
     cost = known.assign(less=-known[x.name] if x_more else known[x.name])
-    known = known.assign(front=tables.front(cost, "less", y.name))
+    fronts = [tables.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
+    known = known.assign(front=pd.concat(fronts) if fronts else False)
     return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
         width="container", height=height
     )
@@ -129,7 +133,7 @@ def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
         f"Up and left is better. Line and full marks: the Pareto front, {on} of {len(known)} settings; thin bars: 95 % intervals of "
         "accuracy; rings: least arithmetic (compute-optimal) and least median latency (system-optimal) that reach the target."
     )
-    return Figure("accuracy-latency", claim, note, known, chart, section="front", wide=True)
+    return Figure("accuracy-latency", claim, note, known, chart, panel="under", section="front", wide=True)
 
 
 def _words(point: dict[str, Any]) -> str:
@@ -152,6 +156,7 @@ def _cost(rows: pd.DataFrame) -> Figure | None:
         "Cost of pass: GPUs × wall of all requests / right answers. Up and left is better.",
         known,
         chart,
+        panel="under",
         section="front",
     )
 
@@ -165,4 +170,4 @@ def _speed(rows: pd.DataFrame) -> Figure | None:
     if user["config"] == fleet["config"]:
         claim = f"{user['config']} is fastest for one user and gets most from each GPU"
     note = "Tokens / e2e against tokens / (GPUs × wall). Up and right is better. Each model and budget is a point."
-    return Figure("speed-throughput", claim, note, known, chart, section="front")
+    return Figure("speed-throughput", claim, note, known, chart, panel="under", section="front")

@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures import Figure, drawable, rows_data, short_budget, short_model
+from analysis.figures import DETAIL, Figure, drawable, rows_data, short_budget, short_model
 from analysis.page import number
 from analysis.style import HEIGHT, MUTED, colour, shape
 from analysis.tables import records
@@ -38,11 +38,11 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
     base = alt.Chart(rows_data()).encode(
         x=x.scale(type="log", nice=False, padding=18),
         y=alt.Y("majority:Q", title="accuracy", axis=alt.Axis(format=".0%", tickCount=5)).scale(zero=False),
-        detail=["config:N", "load:N"],
+        detail=["config:N", *DETAIL],
     )
     layers = [
         base.transform_filter("datum.k == 1").mark_line(color=MUTED, strokeWidth=2.5, opacity=0.7),
-        base.mark_line(strokeWidth=1.5).encode(color=colour(), detail=["budget:N", "load:N"]),
+        base.mark_line(strokeWidth=1.5).encode(color=colour(), detail=["budget:N", *DETAIL]),
         base.mark_point(filled=True, size=55, opacity=1).encode(color=colour(), shape=shape(), tooltip=tips),
         base.mark_text(dy=-9, fontSize=10).encode(text="label:N"),
     ]
@@ -51,13 +51,13 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
         "Grey: one answer at growing budgets (sequential). Coloured from there: majority vote over 2, 4, … answers at that "
         "budget (parallel), at the sum of their cost. The table has pass@k and the time of the slowest."
     )
-    return [Figure("parallel-compute", claim(rows), note, rows, chart, panel="model", section="parallel")]
+    return [Figure("parallel-compute", claim(rows), note, rows, chart, panel="panel", section="parallel")]
 
 
 def claim(rows: pd.DataFrame) -> str:
     """Votes against one longer answer at the same cost, and against one at the same budget."""
     gains, same = [], []
-    for _, line in rows.groupby(["model", "config", "load"], observed=True, sort=False):
+    for _, line in rows.groupby(["panel", "config"], observed=True, sort=False):
         single = line[line["k"] == 1].sort_values("gpu_s_per_problem")
         for row in records(line[line["k"] > 1]):
             at_budget = single[single["budget"] == row["budget"]]["majority"]

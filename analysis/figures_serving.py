@@ -5,8 +5,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.figures import Chart, Figure, against_budget, drawable, level, rows_data, short_model
+from analysis.figures import Chart, Figure, against_budget, drawable, level, rows_data, short_models
 from analysis.page import number
+from analysis.setting import CONDITIONS
 from analysis.style import HEIGHT, SI_LABEL, colour, dash, shape
 from analysis.tables import records
 
@@ -32,7 +33,8 @@ def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:
         .sort_index()
         .reset_index()
     )
-    return [(short_model(str(row["model"])), float(row[name])) for row in records(groups)]
+    names = short_models(groups["model"])
+    return [(names[str(row["model"])], float(row[name])) for row in records(groups)]
 
 
 def _list(parts: list[tuple[str, float]], form: str) -> str:
@@ -61,7 +63,7 @@ def _speculation(rows: pd.DataFrame) -> Figure | None:
         note,
         drawable(rows),
         _ratio_chart(rows, "speed-up by speculation"),
-        panel="model",
+        panel="panel",
         section="serving",
     )
 
@@ -82,7 +84,7 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
         note,
         drawable(rows),
         _ratio_chart(rows, "speed-up by tensor parallelism"),
-        panel="model",
+        panel="panel",
         section="serving",
     )
 
@@ -99,7 +101,7 @@ def _variation(rows: pd.DataFrame) -> Figure | None:
         claim = f"Speculation makes cost unpredictable: between problems a token's cost varies by {_list(sizes, '.0%')}, without it by {number(plain['variation'].mean(), '.1%')}"
     chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems; bars: 95 % bootstrap (BCa)."
-    return Figure("cost-variation", claim, note, drawable(rows), chart, panel="model", section="serving")
+    return Figure("cost-variation", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
 def _acceptance(rows: pd.DataFrame) -> Figure | None:
@@ -107,7 +109,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         return None
     ends = (
         rows.sort_values("position")
-        .groupby(["model", "config"], observed=True)["per_step"]
+        .groupby(["config", "model", *CONDITIONS], observed=True)["per_step"]
         .agg(["first", "last"])
     )
     first, last = float(ends["first"].mean()), float(ends["last"].mean())
@@ -143,7 +145,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         how,
         drawable(rows),
         chart,
-        panel="model",
+        panel="panel",
         section="serving",
-        filters=["model", "config", "load"],
+        filters=["model", "config", "load", "asked"],
     )

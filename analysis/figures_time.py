@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.figures import Figure, drawable, link, rows_data, short_budget
+from analysis.figures import DETAIL, Figure, drawable, link, rows_data, short_budget
 from analysis.page import number
 from analysis.shapes import PARTS
 from analysis.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
@@ -20,8 +20,9 @@ def figures(parts: pd.DataFrame, quantiles: pd.DataFrame, timelines: pd.DataFram
 
 
 def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the largest budget of each model: what finishes by itself."""
-    return rows[rows["budget"] == rows.groupby("model", observed=True)["budget"].transform("max")]
+    """The rows of the largest budget of each panel: what finishes by itself."""
+    rows = drawable(rows)
+    return rows[rows["budget"] == rows.groupby("panel")["budget"].transform("max")]
 
 
 def _parts(rows: pd.DataFrame) -> Figure | None:
@@ -57,11 +58,11 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
         "decomposition",
         claim,
         note,
-        drawable(rows),
+        rows,
         chart,
-        panel="model",
+        panel="panel",
         section="time",
-        filters=["model", "config", "load"],
+        filters=["model", "config", "load", "asked"],
     )
 
 
@@ -69,9 +70,10 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     rows = largest_budget(rows[rows["metric"] == "e2e_s"]) if len(rows) else rows
     if rows.empty:
         return None
-    median = rows[rows["share"] == 0.5].set_index(["model", "config", "load"])["seconds"]
-    tail = rows[rows["share"] == 0.95].set_index(["model", "config", "load"])["seconds"]
-    times = (tail / median).dropna()
+    wide = rows.pivot_table(
+        index=["panel", "config", "source"], columns="share", values="seconds", observed=True
+    )
+    times = (wide[0.95] / wide[0.5]).dropna() if 0.95 in wide and 0.5 in wide else wide.sum(axis=1).iloc[:0]
     claim = "How long answers take"
     if len(times):
         claim = f"One answer in twenty takes {number(times.mean(), '.2g')} times the median or more"
@@ -93,7 +95,7 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
             y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
             color=colour(),
             strokeDash=dash(),
-            detail=["load:N", "budget_mode:N", "source:N"],
+            detail=[*DETAIL, "source:N"],
             tooltip=tips,
         )
         .properties(width="container", height=HEIGHT)
@@ -104,11 +106,11 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
         "distribution",
         claim,
         note,
-        drawable(rows),
+        rows,
         chart,
-        panel="model",
+        panel="panel",
         section="time",
-        filters=["model", "config", "load"],
+        filters=["model", "config", "load", "asked"],
     )
 
 
@@ -157,5 +159,5 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
         chart,
         panel="cell",
         section="time",
-        filters=["model", "config", "load"],
+        filters=["model", "config", "load", "asked"],
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from analysis.costs import add_costs, parameters_b
 from analysis.errors import InputError
 from analysis.reader import read_columns
+from analysis.setting import asked_label, config_labels, load_label
 from analysis.verdicts import ungraded, verdicts
 from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
 
@@ -158,9 +159,11 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     index = frame["run_index"].to_numpy()
     words: dict[str, list[Any]] = {
         "cell": list(runs),
-        "config": [run.config for run in runs.values()],
+        "config": config_labels(list(runs.values())),
         "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
         "load": [load_label(run.load) for run in runs.values()],
+        "asked": [asked_label(run) for run in runs.values()],
+        "dataset": [str(run.dataset.get("name", "not said")) for run in runs.values()],
         "speculation": [run.speculation or "off" for run in runs.values()],
         "gpu": [run.gpu or "unknown" for run in runs.values()],
         "run_verdict": [run.verdict or "not judged" for run in runs.values()],
@@ -188,15 +191,6 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
 def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[Any]":
     """Words as codes: a million rows of a dozen words."""
     return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories, dtype=object))
-
-
-def load_label(load: dict[str, Any]) -> str:
-    """How the server was loaded, in a few characters: `c16`, `2/s poisson`."""
-    if load.get("concurrency") is not None and load.get("kind") != "open":
-        return f"c{load['concurrency']}"
-    if load.get("rate") is not None:
-        return f"{load['rate']:g}/s {load.get('arrival', 'poisson')}"
-    return str(load.get("kind", "unknown"))
 
 
 def _add_problem_columns(frame: pd.DataFrame, problems: dict[str, tuple[str | None, float]]) -> None:

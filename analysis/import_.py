@@ -37,9 +37,11 @@ def main(args: argparse.Namespace) -> int:
     if args.out.exists():
         raise InputError(f"--out {args.out}: exists; name a new folder")
     try:
-        foreign = read(*_parse(args.file.read_bytes(), args.file))
+        foreign = read(*_parse(args.file.read_bytes()))
     except OSError as error:
         raise InputError(f"{args.file}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"{args.file}: {error}") from error
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise InputError(
             f"{args.file}: a field is not what the tool writes ({error}); was it edited?"
@@ -60,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parse(data: bytes, path: Path) -> tuple[Any, list[Any]]:
+def _parse(data: bytes) -> tuple[Any, list[Any]]:
     """The file as one document, or as lines."""
     try:
         return msgspec.json.decode(data), []
@@ -69,7 +71,7 @@ def _parse(data: bytes, path: Path) -> tuple[Any, list[Any]]:
     try:
         return None, [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
     except msgspec.DecodeError as error:
-        raise InputError(f"{path}: neither JSON nor JSON lines ({error})") from error
+        raise InputError(f"neither JSON nor JSON lines ({error})") from error
 
 
 def _write(foreign: Foreign, args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ of the three keeps the problem's reference answer beside the text.
 Does not know: files' names or the command line (import's command is import_.py).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +51,7 @@ def vllm_bench(document: dict[str, Any]) -> Foreign:
     ]
     records = [_vllm_request(seq, row) for seq, row in enumerate(_together(columns))]
     concurrency, rate = document.get("max_concurrency"), document.get("request_rate")
-    load = (
-        {"kind": "closed", "concurrency": concurrency}
-        if concurrency
-        else {"kind": "open", "rate": _rate(rate)}
-    )
+    load = {"kind": "closed", "concurrency": concurrency} if concurrency else _open(rate)
     notes = [
         "ttft starts at the send, after the client's own semaphore: time queued in the client is not in it",
         "e2e is ttft + Σ itls: the last content chunk, as ours",
@@ -99,11 +96,7 @@ def guidellm(document: dict[str, Any]) -> Foreign:
     args = chosen.get("config") or chosen.get("args") or {}
     strategy = args.get("strategy") or {}
     streams = strategy.get("streams") or strategy.get("max_concurrency")
-    load = (
-        {"kind": "closed", "concurrency": streams}
-        if streams
-        else {"kind": "open", "rate": _rate(strategy.get("rate"))}
-    )
+    load = {"kind": "closed", "concurrency": streams} if streams else _open(strategy.get("rate"))
     return Foreign("guidellm", _first_text(done, "model") or "unknown", load, _from_start(records), notes)
 
 
@@ -160,7 +153,8 @@ def _aiperf_request(seq: int, line: dict[str, Any]) -> Record:
     )
     if line.get("error") or e2e_s is None:
         return _record(seq, sent_s, outcome="http_error", error=str(line.get("error") or "no latency")[:500])
-    return _record(seq, sent_s, ttft_s=ttft_s, e2e_s=e2e_s, prompt=prompt, tokens=tokens)
+    warmup = about.get("benchmark_phase") == "warmup"
+    return _record(seq, sent_s, ttft_s=ttft_s, e2e_s=e2e_s, prompt=prompt, tokens=tokens, warmup=warmup)
 
 
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
@@ -177,11 +171,13 @@ def _seconds(metric: Any) -> float | None:
     return None if value is None else value * UNITS_S.get(unit, 1e-3)
 
 
-def _rate(rate: Any) -> float | None:
+def _open(rate: Any) -> dict[str, Any]:
+    """An open loop; an infinite rate sends all at once."""
     try:
-        return float(rate)
+        known = float(rate)
     except (TypeError, ValueError):
-        return None
+        return {"kind": "open"}
+    return {"kind": "open", "arrival": "burst"} if math.isinf(known) else {"kind": "open", "rate": known}
 
 
 def _from_start(records: list[Record]) -> list[Record]:
@@ -206,6 +202,7 @@ def _record(seq: int, sent_s: float, **known: Any) -> Record:
         budget=0,
         due_s=sent_s,
         sent_s=sent_s,
+        warmup=known.get("warmup", False),
         outcome=known.get("outcome", "ok"),
         error=known.get("error"),
         ttft_s=ttft_s,

@@ -1,10 +1,12 @@
 """Which setting is best, by which measure: cheapest arithmetic, least latency, least cost, least energy.
 
-Rules: a setting is a row of the summary: model, configuration, load, budget. Only usable rows take part, failures and
-truncation are in their accuracy already. A target of accuracy is met by the estimate; whether its interval meets it too
-is said, not required. Arithmetic cannot see the configuration: the compute-optimal point stands on the plainest one.
+Rules: only usable rows of the summary take part, failures and truncation are in their accuracy already. A target of
+accuracy is met by the estimate; whether its interval meets it too is said, not required. The two optima of the paper are
+chosen under the same conditions, so that they differ in what is chosen (model, budget, configuration) and not in load.
+*Compute-optimal* reaches the target with the least arithmetic, served as arithmetic advises: on the fewest GPUs, because
+more save none, without drafts, because those add some. *System-optimal* reaches it with the least latency. decisions/0072.
 
-Does not know: how to say it (recommend.py).
+Does not know: how to say it (recommend.py, report.py).
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import stats
+from analysis.setting import SETTING, by_conditions
 from analysis.tables import records
 
 MEASURES = {
@@ -26,7 +30,7 @@ SAME_WORK = 1.01  # arithmetic within 1 % is the same: texts differ a little bet
 
 @dataclass(frozen=True, slots=True)
 class Optima:
-    """The two points the paper sets against each other, at one target of accuracy."""
+    """The two points the paper sets against each other, at one target of accuracy, under the same conditions."""
 
     target: float
     compute: dict[str, Any]
@@ -52,11 +56,16 @@ def default_target(table: pd.DataFrame) -> float:
     return float(table["accuracy"].max()) - WITHIN
 
 
-def optima(table: pd.DataFrame, target: float) -> Optima | None:
-    """Compute-optimal (least arithmetic an answer) and system-optimal (least median latency) at `target`."""
-    fit = candidates(table)
-    fit = fit[fit["accuracy"] >= target] if len(fit) else fit
-    worked = fit[fit["tflop_per_answer"].notna()] if len(fit) else fit
+def optima(table: pd.DataFrame) -> list[Optima]:
+    """Both points under each set of conditions, nearest to the paper's first; the target is near the best accuracy there."""
+    known = candidates(table)
+    found = [_optima(rows, default_target(rows)) for rows in by_conditions(known)] if len(known) else []
+    return [one for one in found if one is not None]
+
+
+def _optima(known: pd.DataFrame, target: float) -> Optima | None:
+    fit = known[known["accuracy"] >= target]
+    worked = fit[fit["tflop_per_answer"].notna()]
     if worked.empty:
         return None
     least = worked[worked["tflop_per_answer"] <= worked["tflop_per_answer"].min() * SAME_WORK]
@@ -81,19 +90,24 @@ def ranked(fit: pd.DataFrame, objective: str) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """How often, over resampled problems, the two optima differ."""
+    """How far the two optima lie apart, over resampled problems."""
 
-    setting: float
-    """In model, budget or configuration."""
+    compute: dict[str, Any]
+    system: dict[str, Any]
+    times: stats.Interval
+    """Mean latency of the compute-optimal over that of the system-optimal."""
     point: float
-    """In model or budget."""
+    """Share of resamples in which they differ in model or budget, not in configuration alone."""
 
 
-def resampled_optima(
-    problems: pd.DataFrame, within: float, draws: int = 500, seed: int = 0
-) -> Resampled | None:
-    """Resample problems; in each draw the target lies `within` below the best accuracy of that draw."""
-    arms = problems.assign(arm=_joined(problems, ARM), point=_joined(problems, ["model", "budget"]))
+def resampled_optima(problems: pd.DataFrame, draws: int = 500, seed: int = 0) -> Resampled | None:
+    """Under the conditions nearest to the paper's that tell; in each draw the target is WITHIN below that draw's best."""
+    found = (_resampled(arms, draws, seed) for arms in by_conditions(problems)) if len(problems) else iter(())
+    return next((one for one in found if one is not None), None)
+
+
+def _resampled(problems: pd.DataFrame, draws: int, seed: int) -> Resampled | None:
+    arms = problems.assign(arm=_joined(problems, SETTING), point=_joined(problems, ["model", "budget"]))
     wide = {
         name: arms.pivot_table(index="problem_id", columns="arm", values=name, observed=True)
         for name in VALUES
@@ -102,30 +116,37 @@ def resampled_optima(
     columns = measured[0].intersection(measured[1]).intersection(measured[2])
     wide = {name: table[columns].dropna() for name, table in wide.items()}
     common = wide["correct"].index.intersection(wide["tflop"].index).intersection(wide["e2e_s"].index)
-    if len(columns) == 0 or len(common) == 0:
+    n = len(common)
+    if len(columns) == 0 or n < stats.SMALLEST:
         return None
-    weights = np.random.default_rng(seed).multinomial(
-        len(common), np.full(len(common), 1 / len(common)), size=draws
+    weights = np.vstack(
+        [np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)]
     )
-    means = {name: weights @ wide[name].loc[common].to_numpy() / len(common) for name in VALUES}
-    reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - within
+    means = {name: weights @ wide[name].loc[common].to_numpy() / n for name in VALUES}
+    reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - WITHIN
     about = arms.drop_duplicates("arm").set_index("arm").reindex(columns)
-    plain = _plain(about).to_numpy()
-    compute = np.where(reached & plain, means["tflop"], np.inf).argmin(axis=1)
+    compute = np.where(reached & _plain(about).to_numpy(), means["tflop"], np.inf).argmin(axis=1)
     system = np.where(reached, means["e2e_s"], np.inf).argmin(axis=1)
-    points = about["point"].to_numpy()
-    return Resampled(float((compute != system).mean()), float((points[compute] != points[system]).mean()))
+    each, points = np.arange(len(weights)), about["point"].to_numpy()
+    times = means["e2e_s"][each, compute] / means["e2e_s"][each, system]
+    low, high = np.quantile(times[1:], [(1 - stats.LEVEL) / 2, (1 + stats.LEVEL) / 2])
+    rows = records(about.reset_index())
+    return Resampled(
+        rows[compute[0]],
+        rows[system[0]],
+        stats.Interval(float(times[0]), float(low), float(high)),
+        float((points[compute] != points[system])[1:].mean()),
+    )
 
 
 VALUES = ("correct", "tflop", "e2e_s")
-ARM = ["model", "config", "load", "budget", "budget_mode", "source"]
 
 
-def _plain(about: pd.DataFrame) -> pd.Series:
-    """The plainest configuration of each model and budget: arithmetic cannot tell the others apart."""
+def _plain(about: pd.DataFrame) -> "pd.Series[bool]":
+    """As arithmetic advises to serve each model and budget: on the fewest GPUs, without drafts where there is a choice."""
     ranks = about["num_gpus"] * 2 + (about["speculation"].astype(str) != "off")
     return ranks == ranks.groupby(about["point"]).transform("min")
 
 
-def _joined(problems: pd.DataFrame, names: list[str]) -> pd.Series:
+def _joined(problems: pd.DataFrame, names: list[str]) -> "pd.Series[int]":
     return problems.groupby(names, observed=True, sort=False).ngroup()

@@ -24,7 +24,7 @@ import msgspec
 import pandas as pd
 import vl_convert
 
-from analysis.figures import Figure, anchor
+from analysis.figures import FILTERS, Figure, anchor
 from analysis.frame import Study
 from analysis.style import FONT, colours, natural, paint
 from analysis.tables import records
@@ -217,7 +217,13 @@ def _filters(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Chips for whatever has more than one value."""
     filters = []
     scheme = colours([str(c) for c in frame["config"].unique()]) if len(frame) else {}
-    titles = {"model": "model", "config": "configuration", "budget": "budget", "load": "load"}
+    titles = {
+        "model": "model",
+        "config": "configuration",
+        "budget": "budget",
+        "load": "load",
+        "asked": "asked",
+    }
     for name, title in titles.items():
         values = sorted(frame[name].unique().tolist(), key=lambda v: natural(str(v)))
         if len(values) > 1 or name == "config":
@@ -244,16 +250,13 @@ def _table(shown: Shown) -> dict[str, Any]:
     for row, hit in zip(records(shown.table), hits, strict=True):
         filters = {
             k: str(int(row[k])) if k == "budget" else str(row[k])
-            for k in FILTERED
+            for k in FILTERS
             if k in row and pd.notna(row[k])
         }
         cells = [_cell(column, row) for column in shown.columns if column.name in shown.table]
         rows.append({"cells": cells, "filters": json.dumps(filters) if filters else "", "hit": bool(hit)})
     columns = [column for column in shown.columns if column.name in shown.table]
     return {"name": shown.name, "title": shown.title, "lede": shown.lede, "columns": columns, "rows": rows}
-
-
-FILTERED = ("model", "config", "budget", "load")
 
 
 def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Two configurations on the same problems: speed-up, cost, identical answers, accuracy, each paired by problem.
 
-Rules: a pair differs in one thing (speculation, or the number of GPUs) and agrees in model, GPU, load, budget, mode and
-source. Problems that both arms answered count. A speed-up is a ratio of sums, base over new, resampled by problem.
+Rules: a pair differs in one thing (speculation, or the number of GPUs) and agrees in the
+rest of its setting. Problems that both arms answered count. A speed-up is a ratio of sums, base over new, resampled by problem.
 INVALID runs are left out.
 
 Does not know: what a configuration's name means; it reads speculation and tensor parallelism from the run.
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.tables import judged, named, requests
+from analysis.setting import SETTING
+from analysis.tables import judged, named, ordered, requests
 
-ARM = ["model", "config", "load", "budget", "budget_mode", "source"]
-SAME = ["model", "gpu", "load", "budget", "budget_mode", "source"]
+SAME = [name for name in SETTING if name != "config"]
 MEANS = [
     "e2e_s",
     "completion_tokens",
@@ -37,8 +37,8 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
     rows = rows.assign(s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"])
     rows.loc[~rows["ok"], ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
-    groups = rows.groupby([*ARM, "problem_id"], observed=True, sort=False)
-    first = groups[["num_gpus", "tp", "params_b", "speculation", "gpu", "fingerprint"]].first()
+    groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
+    first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
     return groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
 
 
@@ -111,26 +111,23 @@ def _sorted(pairs: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(pairs)
     if table.empty:
         return pd.DataFrame(columns=["model", "config", "base", "budget", "speedup"])
-    return table.sort_values(
-        ["params_b", "model", "tp", "config", "load", "budget"], kind="stable"
-    ).reset_index(drop=True)
+    return ordered(table)
 
 
 def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
     """How much a token's cost differs between problems, by arm: coefficient of variation and deciles."""
     rows = []
-    for key, arm in problems.groupby(ARM, observed=True, sort=False):
+    for key, arm in problems.groupby(SETTING, observed=True, sort=False):
         cost = arm["gpu_s_per_token"].dropna()
         if len(cost) < stats.SMALLEST:
             continue
         deciles = np.quantile(cost, [0.1, 0.5, 0.9])
-        row = dict(zip(ARM, key, strict=True)) | {"n": len(cost), "speculation": arm["speculation"].iloc[0]}
+        row = dict(zip(SETTING, key, strict=True)) | {
+            "n": len(cost),
+            "speculation": arm["speculation"].iloc[0],
+        }
         row |= {"params_b": arm["params_b"].iloc[0], "tp": arm["tp"].iloc[0]}
         row |= named("variation", stats.variation(cost))
         rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
-    table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*ARM, "variation"])
-    return (
-        table.sort_values(["params_b", "model", "tp", "config", "budget"]).reset_index(drop=True)
-        if rows
-        else table
-    )
+    table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
+    return ordered(table)

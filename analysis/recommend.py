@@ -21,9 +21,12 @@ from analysis.errors import InputError
 from analysis.frame import read_study
 from analysis.optimal import MEASURES
 from analysis.page import number, plain
+from analysis.setting import setting
 from analysis.tables import records
 
 Row = dict[str, Any]
+P95 = "e2e_p95_all_s"
+"""The percentile a wish is held against: over all requests, a failure slower than any answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def recommend(table: pd.DataFrame, wish: Wish) -> Recommendation:
     known = optimal.candidates(table)
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
+    if wish.objective == "energy" and known["cost_of_pass_j"].isna().all():
+        return Recommendation(None, headline="Nothing can be recommended by energy: no run measured it.")
     fit = known[_fits(known, wish)]
     if fit.empty:
         return _nearest(known, wish)
@@ -83,21 +88,8 @@ def _fits(known: pd.DataFrame, wish: Wish) -> pd.Series:
     if wish.min_accuracy is not None:
         fit &= known["accuracy"] >= wish.min_accuracy
     if wish.max_e2e_p95_s is not None:
-        fit &= known["e2e_p95_s"] <= wish.max_e2e_p95_s
+        fit &= known[P95] <= wish.max_e2e_p95_s
     return fit
-
-
-def setting(row: Row) -> str:
-    """A setting in words."""
-    load = f" {under(str(row['load']))}" if row.get("load") not in ("c1", None) else ""
-    return f"{row['model']} on {row['config']} with a budget of {row['budget']:,.0f} tokens{load}"
-
-
-def under(load: str) -> str:
-    """A load in words: `c8` is eight requests in flight."""
-    return (
-        f"with {load[1:]} requests in flight" if load[:1] == "c" and load[1:].isdigit() else f"under {load}"
-    )
 
 
 def gives(row: Row) -> str:
@@ -105,10 +97,11 @@ def gives(row: Row) -> str:
     p95: str = (
         f", 95 % of answers within {number(row['e2e_p95_s'], '.3g')} s" if pd.notna(row["e2e_p95_s"]) else ""
     )
+    failed: str = f"; {row['failed']} of {row['n']} requests failed" if row["failed"] else ""
     energy: str = f" and {number(row['cost_of_pass_j'], '.3g')} J" if pd.notna(row["cost_of_pass_j"]) else ""
     return (
         f"It answers {number(row['accuracy'], '.1%')} right (95 % interval {number(row['accuracy_low'], '.1%')} to "
-        f"{number(row['accuracy_high'], '.1%')}), half within {number(row['e2e_p50_s'], '.3g')} s{p95}; a right answer costs "
+        f"{number(row['accuracy_high'], '.1%')}), half within {number(row['e2e_p50_s'], '.3g')} s{p95}{failed}; a right answer costs "
         f"{number(row['cost_of_pass_gpu_s'], '.3g')} GPU-seconds (${number(row['cost_of_pass_usd'], '.3g')}){energy}. "
         f"These numbers are {row['source']}; the run is {row['run_verdict']}."
     )
@@ -141,7 +134,7 @@ def _doubts(best: Row, wish: Wish) -> list[str]:
             f"With {best['n']} requests the accuracy could be as low as {number(best['accuracy_low'], '.1%')}: ask more "
             "problems to be sure of the wish."
         )
-    high = best["e2e_p95_s_high"]
+    high = best[f"{P95}_high"]
     if wish.max_e2e_p95_s is not None and not high <= wish.max_e2e_p95_s:
         could: str = (
             f"could be {number(high, '.3g')} s"
@@ -207,15 +200,15 @@ def _nearest(known: pd.DataFrame, wish: Wish) -> Recommendation:
     """Nothing qualifies: the most accurate within the latency, the fastest of the accurate ones, else the extremes."""
     found = Recommendation(None, headline=f"No setting measured here can {_asked(wish)}.")
     fast = known[_fits(known, Wish(None, wish.max_e2e_p95_s))]
-    accurate = known[_fits(known, Wish(wish.min_accuracy)) & known["e2e_p95_s"].notna()]
+    accurate = known[_fits(known, Wish(wish.min_accuracy)) & known[P95].notna()]
     if wish.min_accuracy is not None:
         _add_most_accurate(
             found, fast if len(fast) else known, wish, "within the latency asked" if len(fast) else "of all"
         )
-    if wish.max_e2e_p95_s is not None and known["e2e_p95_s"].isna().all():
+    if wish.max_e2e_p95_s is not None and known[P95].isna().all():
         found.sentences.append(f"No p95 is known: it takes {tables.SMALLEST_P95} requests a setting.")
     elif wish.max_e2e_p95_s is not None:
-        timed = accurate if len(accurate) else known[known["e2e_p95_s"].notna()]
+        timed = accurate if len(accurate) else known[known[P95].notna()]
         _add_fastest(found, timed, wish, "that is accurate enough" if len(accurate) else "of all")
     return found
 
@@ -229,9 +222,15 @@ def _add_most_accurate(found: Recommendation, among: pd.DataFrame, wish: Wish, w
 
 
 def _add_fastest(found: Recommendation, among: pd.DataFrame, wish: Wish, where: str) -> None:
-    row = records(among.sort_values("e2e_p95_s"))[0]
-    over = row["e2e_p95_s"] - (wish.max_e2e_p95_s or 0.0)
-    gap = f"{number(over, '.3g')} s too slow at p95" if over > 0 else "fast enough"
+    row = records(among.sort_values([P95, "e2e_p50_s"]))[0]
+    over = row[P95] - (wish.max_e2e_p95_s or 0.0)
+    gap = (
+        "more than 5 % of its requests fail"
+        if row[P95] == float("inf")
+        else f"{number(over, '.3g')} s too slow at p95"
+        if over > 0
+        else "fast enough"
+    )
     found.nearest.append(row)
     found.sentences.append(f"Fastest {where}: {setting(row)}, {gap}. {gives(row)}")
 
@@ -256,6 +255,9 @@ def main(args: argparse.Namespace) -> int:
     """Say what to deploy; exit 1 when nothing qualifies."""
     if args.min_accuracy is not None and not 0 <= args.min_accuracy <= 1:
         raise InputError(f"--min-accuracy {args.min_accuracy:g}: a share between 0 and 1 (0.8 for 80 %)")
+    if args.max_e2e_p95 is not None and not args.max_e2e_p95 > 0:
+        raise InputError(f"--max-e2e-p95 {args.max_e2e_p95:g}: seconds, above 0")
+    check_price(args.price_per_gpu_hour)
     study = read_study(args.results)
     table = tables.summary(study.frame, args.price_per_gpu_hour)
     found = recommend(table, Wish(args.min_accuracy, args.max_e2e_p95, args.objective))
@@ -274,10 +276,17 @@ def main(args: argparse.Namespace) -> int:
     return 0 if found.best is not None else 1
 
 
+def check_price(usd: float) -> None:
+    """Raises InputError for a price that is none."""
+    if not 0 <= usd < float("inf"):
+        raise InputError(f"--price-per-gpu-hour {usd:g}: dollars, 0 or more")
+
+
 BRIEF = (
     "model",
     "config",
     "load",
+    "asked",
     "budget",
     "budget_mode",
     "source",

@@ -23,7 +23,8 @@ from analysis.figures import short_model
 from analysis.frame import Study, read_study
 from analysis.optimal import WITHIN, Optima, candidates, default_target
 from analysis.page import Answer, Notice, Page, Section, Shown, bundle_vega, number, render
-from analysis.recommend import Recommendation, Wish, recommend
+from analysis.recommend import Recommendation, Wish, check_price, recommend
+from analysis.setting import in_flight
 from analysis.style import colours
 from analysis.tables import records
 
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     started = time.perf_counter()
+    check_price(args.price_per_gpu_hour)
     vega = bundle_vega()
     study = read_study(args.results)
     out = args.out or args.results / "report"
@@ -165,17 +167,23 @@ def _answer(found: Conclusions, advice: Recommendation) -> Answer:
     return Answer(advice.headline, facts, [why, *advice.sentences[2:], *_why_different(found.optima)])
 
 
-def _why_different(optima: Optima | None) -> list[str]:
+def _why_different(found: list[Optima]) -> list[str]:
     """Why least arithmetic is not least waiting, from this study's own numbers."""
-    if optima is None:
+    if not found:
         return []
+    optima = found[0]
     c, s = optima.compute, optima.system
     if not optima.differ:
-        return [f"Least arithmetic and least latency agree here: {_point(c)}."]
+        return [
+            f"Compute-optimal is system-optimal here: {_point(c)} has both the least arithmetic and the least median latency "
+            f"of all that reach {number(optima.target, '.0%')}."
+        ]
+    where = in_flight(str(c["load"]))
     text = (
-        f"Compute-optimal is not system-optimal: {_point(c)} does the least arithmetic for {number(optima.target, '.0%')} "
-        f"({number(c['tflop_per_answer'], '.3g')} TFLOP an answer), yet takes {number(c['e2e_p50_s'], '.3g')} s; {_point(s)} takes "
-        f"{number(s['e2e_p50_s'], '.3g')} s with {number(s['tflop_per_answer'], '.3g')} TFLOP. Tokens come one after another: "
+        f"Compute-optimal is not system-optimal: with {where}, {_point(c)} does the least arithmetic for "
+        f"{number(optima.target, '.0%')} right answers ({number(c['tflop_per_answer'], '.3g')} TFLOP an answer), yet takes "
+        f"{number(c['e2e_p50_s'], '.3g')} s; {_point(s)} takes {number(s['e2e_p50_s'], '.3g')} s with "
+        f"{number(s['tflop_per_answer'], '.3g')} TFLOP. Tokens come one after another: "
         f"{number(c['tokens_mean'], ',d')} tokens at {number(1e3 / c['tokens_per_s_user'], '.2g')} ms each there, "
         f"{number(s['tokens_mean'], ',d')} at {number(1e3 / s['tokens_per_s_user'], '.2g')} ms here. Waiting is tokens × time per token, "
         "which the configuration sets and arithmetic does not see."
@@ -212,6 +220,7 @@ def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
             "model": row["model"],
             "config": row["config"],
             "load": row["load"],
+            "asked": row["asked"],
             "budget": int(row["budget"]),
         }
         share = None if pd.isna(row["accuracy"]) else round(float(row["accuracy"]), 4)
@@ -227,7 +236,7 @@ def accuracy_lines(table: pd.DataFrame) -> list[str]:
     lines = []
     for row in records(table):
         ci = f"{number(row['accuracy_low'], '.1%')} to {number(row['accuracy_high'], '.1%')}"
-        name = f"{row['model']} {row['config']} {row['load']}"
+        name = f"{row['model']} {row['config']} {row['load']} {row['asked']}"
         lines.append(
             f"{name:<52} {row['budget']:>7,.0f} tokens  accuracy {number(row['accuracy'], '.1%'):>6}  ({ci}, n={row['n']}, {row['source']})"
         )

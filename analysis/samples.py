@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis import stats
-from analysis.shapes import ordered, usable
-from analysis.tables import KEY, named
+from analysis.shapes import ABOUT, usable
+from analysis.tables import KEY, named, ordered
 
 DRAWS = 20  # of k samples, for each problem: the error this leaves is a fifth of the problems' own
-SETTING = ["params_b", "tp", "speculation"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -32,9 +31,9 @@ def parallel(frame: pd.DataFrame) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     if len(rows["sample"].unique()) > 1:
         for key, group in rows.groupby(KEY, observed=True, sort=False):
-            setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in SETTING}
+            setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
             out += [setting | row for row in _setting(group)]
-    columns = [*KEY, *SETTING, "k", "majority", "pass_at_k"]
+    columns = [*KEY, *ABOUT, "k", "majority", "pass_at_k"]
     return ordered(pd.DataFrame(out, columns=list(out[0]) if out else columns))
 
 

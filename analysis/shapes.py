@@ -14,7 +14,8 @@ import pandas as pd
 
 from analysis.costs import in_flight
 from analysis.frame import Study
-from analysis.tables import KEY, judged, requests
+from analysis.setting import CONDITIONS
+from analysis.tables import KEY, judged, ordered, requests
 
 GRID = np.round(np.concatenate([[0.001, 0.01], np.arange(0.025, 1.0, 0.025), [0.99, 0.999]]), 3)
 PARTS = {
@@ -24,7 +25,7 @@ PARTS = {
     "network_client_s": "network + client",
 }
 TIMELINE_POINTS = 120  # a run, per series: as many as a panel has room for
-SETTING = ["params_b", "tp", "speculation"]
+ABOUT = ["params_b", "tp", "speculation"]
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
     for key, group in rows.groupby(KEY, observed=True, sort=False):
         n = len(group)
         grid = GRID[(GRID * n >= 1) & ((1 - GRID) * n >= 1)]
-        setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in SETTING}
+        setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
         for metric in ("e2e_s", "ttft_s"):
             values = group[metric].dropna()
             if len(values) and len(grid):
@@ -49,14 +50,8 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
                 out.append(
                     pd.DataFrame(setting | {"metric": metric, "share": grid, "seconds": points, "n": n})
                 )
-    columns = [*KEY, *SETTING, "metric", "share", "seconds"]
+    columns = [*KEY, *ABOUT, "metric", "share", "seconds"]
     return ordered(pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=columns))
-
-
-def ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Smallest model first, then configuration and budget; rows of one setting stay as they are."""
-    order = ["params_b", "model", "tp", "config", "load", "budget"]
-    return table.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +64,7 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
     for key, group in rows.groupby(KEY, observed=True, sort=False):
         setting = (
             dict(zip(KEY, key, strict=True))
-            | {name: group[name].iloc[0] for name in SETTING}
+            | {name: group[name].iloc[0] for name in ABOUT}
             | {"n": len(group)}
         )
         whole = group["e2e_s"].mean()
@@ -77,7 +72,7 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
             mean = float(group[column].fillna(0).mean())
             out.append(setting | {"part": part, "seconds": mean, "share": mean / whole if whole else np.nan})
     return ordered(
-        pd.DataFrame(out, columns=list(out[0]) if out else [*KEY, *SETTING, "part", "seconds", "share"])
+        pd.DataFrame(out, columns=list(out[0]) if out else [*KEY, *ABOUT, "part", "seconds", "share"])
     )
 
 
@@ -85,7 +80,7 @@ def endings(frame: pd.DataFrame) -> pd.DataFrame:
     """How answers end, by group: count of each grading verdict."""
     rows = usable(frame)
     groups = rows.groupby([*KEY, "verdict"], observed=True, sort=False)
-    counts = groups.size().rename("count").to_frame().join(groups[SETTING].first()).reset_index()
+    counts = groups.size().rename("count").to_frame().join(groups[ABOUT].first()).reset_index()
     totals = counts.groupby(KEY, observed=True)["count"].transform("sum")
     return ordered(counts.assign(share=counts["count"] / totals))
 
@@ -106,7 +101,7 @@ def timelines(study: Study) -> pd.DataFrame:
         series = [*_load_series(sent), *_gpu_series(study.folder(str(cell)) / "gpu.csv")]
         first = rows.iloc[0]
         names = {"cell": str(cell)} | {
-            k: first[k] for k in ("model", "config", "load", "source", "run_verdict")
+            k: first[k] for k in ("model", "config", *CONDITIONS, "source", "run_verdict")
         }
         out += [pd.DataFrame(names | part) for part in series]
     return (

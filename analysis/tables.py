@@ -1,7 +1,6 @@
 """The table behind the page: accuracy, latency, cost and energy for each configuration at each budget.
 
-Rules: a group is model × configuration × load × budget × budget mode × source; runs of one group are pooled, INVALID
-ones kept apart. Warm-up is left out. Accuracy counts every request: a failed or truncated answer is not a right one.
+Rules: a group is a setting (setting.py); its runs are pooled, INVALID ones kept apart. Warm-up is left out. Accuracy counts every request: a failed or truncated answer is not a right one.
 Cost is a ratio of sums. Percentiles come twice: over successes, and over all with failures as slower than anything.
 
 Does not know: pairs of configurations (pairs.py), figures.
@@ -13,9 +12,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
+from analysis.setting import CONDITIONS, SETTING
 
-KEY = ["model", "config", "load", "budget", "budget_mode", "source", "judged"]
+KEY = [*SETTING, "judged"]
 """`judged`: `INVALID`, or `usable` for every other verdict."""
+ORDER = ["params_b", "model", "tp", "config", *CONDITIONS, "budget", "source"]
+"""Smallest model first."""
 SMALLEST_P95 = 20  # below, a p95 is the maximum by another name and is withheld
 
 
@@ -33,8 +35,13 @@ def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
         return pd.DataFrame(columns=[*KEY, "n"])
     table["cost_of_pass_usd"] = table["cost_of_pass_gpu_s"] / 3600 * price_per_gpu_hour
     table["usd_per_million_tokens"] = table["gpu_s_per_token"] / 3600 * price_per_gpu_hour * 1e6
-    order = ["params_b", "model", "tp", "config", "load", "budget", "budget_mode", "source"]
-    return table.sort_values(order, kind="stable").reset_index(drop=True)
+    return ordered(table)
+
+
+def ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Smallest model first, then configuration, conditions and budget; rows of one setting stay as they are."""
+    known = [name for name in ORDER if name in table]
+    return table.sort_values(known, kind="stable").reset_index(drop=True)
 
 
 def judged(frame: pd.DataFrame) -> pd.Series:
@@ -49,7 +56,6 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "tp": first["tp"],
         "num_gpus": first["num_gpus"],
         "speculation": first["speculation"],
-        "gpu": first["gpu"],
         "cells": ", ".join(str(cell) for cell in rows["cell"].unique()),
         "run_verdict": worst(rows["run_verdict"].unique().tolist()),
         "n": len(rows),
@@ -90,7 +96,8 @@ def _latency(rows: pd.DataFrame) -> dict[str, Any]:
     out |= named("e2e_p50_s", stats.percentile(e2e, 0.5))
     enough = len(e2e) >= SMALLEST_P95
     out |= named("e2e_p95_s", stats.percentile(e2e, 0.95) if enough else stats.NOTHING)
-    out["e2e_p95_all_s"] = stats.percentile(all_e2e, 0.95).estimate if enough else float("nan")
+    enough_sent = len(all_e2e) >= SMALLEST_P95
+    out |= named("e2e_p95_all_s", stats.percentile(all_e2e, 0.95) if enough_sent else stats.NOTHING)
     out["ttft_p50_s"] = stats.percentile(ok["ttft_s"], 0.5).estimate
     out["ttft_p95_s"] = stats.percentile(ok["ttft_s"], 0.95).estimate if enough else float("nan")
     out["tpot_p50_s"] = stats.percentile(ok["tpot_s"], 0.5).estimate

@@ -102,7 +102,15 @@ def test_the_bootstrap_covers(name: str, n: int) -> None:
 def frame(e2e_s: np.ndarray, correct: np.ndarray, cell: str = "a") -> pd.DataFrame:
     """Requests of one setting of one run, as compare reads them."""
     n = len(e2e_s)
-    words = {"model": "m", "config": "tp1", "load": "c1", "budget_mode": "cut", "source": "emulated"}
+    words = {
+        "model": "m",
+        "config": "tp1",
+        "gpu": "h200",
+        "load": "c1",
+        "asked": "greedy",
+        "budget_mode": "cut",
+    }
+    words |= {"dataset": "sample", "source": "emulated"}
     return pd.DataFrame(
         words
         | {"budget": 4096.0, "cell": cell, "problem_id": np.arange(n), "e2e_s": e2e_s, "gpu_s": e2e_s * 2}
@@ -185,9 +193,7 @@ def test_speculation_pairs_by_problem() -> None:
         speculation="ngram", config="tp1-ngram"
     )
     new["problem_id"] = [5, 4, 3, 2, 1, 0]
-    both = pd.concat([base, new]).assign(
-        gpu="h200", num_gpus=1.0, tp=1.0, params_b=1.5, completion_tokens=10.0
-    )
+    both = pd.concat([base, new]).assign(num_gpus=1.0, tp=1.0, params_b=1.5, completion_tokens=10.0)
     both = both.assign(energy_j=np.nan, tflop=1.0, fingerprint=7.0)
     row = pairs.speculation(pairs.per_problem(both)).iloc[0]
     assert row[["speedup", "speedup_low", "speedup_high"]].tolist() == pytest.approx([2.0, 2.0, 2.0])

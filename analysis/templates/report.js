@@ -19,7 +19,7 @@ async function draw(figure) {
   const panels = figure.panel ? [...new Set(figure.rows.map((row) => row[figure.panel]))] : [null];
   for (const panel of panels) {
     const box = document.createElement("div");
-    if (panel !== null && panels.length > 0) box.append(Object.assign(document.createElement("h4"), { textContent: panel }));
+    if (panel) box.append(Object.assign(document.createElement("h4"), { textContent: panel }));
     const plot = Object.assign(document.createElement("div"), { className: "plot" });
     box.append(plot);
     target.append(box);
