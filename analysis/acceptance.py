@@ -60,7 +60,7 @@ def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
 
 def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
     """Tokens and steps of each request of a run, by bin."""
-    known, rows = set(group["seq"].astype(int)), []
+    known, rows = set(group["seq"].dropna().astype(int)), []
     arm = {name: group[name].iloc[0] for name in ARM}
     calls = read_chunks(path) if path.exists() else iter(())
     for call in islice((call for call in calls if call.seq in known), ENOUGH_CALLS):

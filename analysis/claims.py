@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import optimal, pairs, stats
-from analysis.figures import short_budget, short_model, short_models
+from analysis.figures import short_budget, short_models
 from analysis.frame import read_study
 from analysis.page import number, plain
 from analysis.setting import CONDITIONS, by_conditions, conditions, varying
@@ -49,6 +49,8 @@ class Claim:
     estimate: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
+    source: str = ""
+    """measured, emulated, …: what it rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def test(evidence: Evidence) -> list[Claim]:
         not_compute_optimal,
         erratic,
     )
-    return [one(evidence) for one in tests]
+    source = " and ".join(evidence.problems["source"].astype(str).unique())
+    return [replace(one(evidence), source=source) for one in tests]
 
 
 def judge(low: float, high: float, bound: float) -> str:
@@ -168,12 +171,15 @@ def not_compute_optimal(evidence: Evidence) -> Claim:
         return Claim(name, says, CANNOT_TELL, "needs graded answers and models whose names tell their size")
     times = found.times
     verdict = judge(times.low, times.high, ANOTHER)
+    names = short_models(evidence.problems["model"].unique())
     points = f"within {optimal.WITHIN * 100:.0f} points of the best accuracy"
     if times.estimate == 1.0:
-        effect = f"{points} {_choice(found.system)} has both the least arithmetic and the least latency"
+        effect = (
+            f"{points} {_choice(found.system, names)} has both the least arithmetic and the least latency"
+        )
     else:
         effect = (
-            f"{points} least arithmetic is {_choice(found.compute)}, least latency {_choice(found.system)}: the first takes "
+            f"{points} least arithmetic is {_choice(found.compute, names)}, least latency {_choice(found.system, names)}: the first takes "
             f"{number(times.estimate, '.3g')} times as long ({number(times.low, '.3g')} to {number(times.high, '.3g')}"
             f"; told apart above {ANOTHER}); another model or budget, not configuration alone, in "
             f"{number(found.point, '.0%')} of resamples"
@@ -181,8 +187,8 @@ def not_compute_optimal(evidence: Evidence) -> Claim:
     return Claim(name, says, verdict, effect + _under(evidence.problems, found.system), *times)
 
 
-def _choice(row: dict[str, Any]) -> str:
-    return f"{short_model(str(row['model']))} on {row['config']} at {short_budget(row['budget'])}"
+def _choice(row: dict[str, Any], names: dict[str, str]) -> str:
+    return f"{names[str(row['model'])]} on {row['config']} at {short_budget(row['budget'])}"
 
 
 def erratic(evidence: Evidence) -> Claim:
@@ -289,6 +295,7 @@ def main(args: argparse.Namespace) -> int:
     found = claims(read_study(args.results).frame)
     for claim in found:
         print(f"{claim.verdict.upper():<10}  {claim.says}\n            {claim.effect}", file=sys.stderr)
-    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high")
+    print(f"These numbers are {found[0].source or 'none: there are no requests'}.", file=sys.stderr)
+    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high", "source")
     print(json.dumps({"claims": [{key: plain(getattr(claim, key)) for key in keys} for claim in found]}))
     return 0

@@ -235,9 +235,9 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
     lines = [
         f"## {word}",
         "",
-        "| | model | configuration | load | asked | budget | measure | base | new | change | gate | smallest change it could have seen | noise floor | n |",
+        "| | model | configuration | load | asked | budget | source | measure | base | new | change | gate | smallest change it could have seen | noise floor | n |",
     ]
-    lines.append("|---|---|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
+    lines.append("|---|---|---|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for change in sorted(changes, key=lambda change: (id(change) not in bad, change.telling)):
         mark = "❌" if id(change) in bad else "✅" if change.telling else "❔"
         s = change.setting
@@ -248,6 +248,7 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
             s["load"],
             s["asked"],
             number(s["budget"], ",d"),
+            s["source"],
             change.measure,
             *_values(change),
             change.n,

@@ -68,6 +68,7 @@ CLAIMS = [
     Column("says", "the paper's finding"),
     Column("verdict", "here", flag=True),
     Column("effect", "effect, 95 % interval"),
+    Column("source", "source", flag=True),
 ]
 
 RUNS = [

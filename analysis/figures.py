@@ -147,10 +147,14 @@ def short_model(model: str) -> str:
 
 
 def short_models(models: Iterable[Any]) -> dict[str, str]:
-    """Each model's size, or its name where sizes are shared."""
-    sizes = {str(model): short_model(str(model)) for model in models}
-    shared = list(sizes.values())
-    return {model: size if shared.count(size) == 1 else model for model, size in sizes.items()}
+    """Each model's size; `s1.1 14B` where sizes are shared, and the whole name where that does not tell them apart."""
+    names = list(dict.fromkeys(str(model) for model in models))
+    sizes = [short_model(name) for name in names]
+    families = [f"{name.split('-')[0]} {size}" for name, size in zip(names, sizes, strict=True)]
+    short = (
+        sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
+    )
+    return dict(zip(names, short, strict=True))
 
 
 def short_budget(budget: float) -> str:

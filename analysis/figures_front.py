@@ -19,7 +19,7 @@ from analysis.figures import (
     drawable,
     rows_data,
     short_budget,
-    short_model,
+    short_models,
     tooltip,
     with_interval,
 )
@@ -56,7 +56,9 @@ def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
 
 
 def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
-    label = rows["model"].astype(str).map(short_model) + " " + rows["budget"].map(short_budget)
+    label = (
+        rows["model"].astype(str).map(short_models(rows["model"])) + " " + rows["budget"].map(short_budget)
+    )
     marks = pd.Series("", index=rows.index)
     for one in optima:
         for point, word in ((one.compute, "compute-optimal"), (one.system, "system-optimal")):
@@ -124,10 +126,11 @@ def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
     on = int(known["front"].sum())
     claim = f"{on} of {len(known)} settings are worth deploying; for each other one, another is faster and at least as accurate"
     if optima is not None and optima.differ:
+        names = short_models(rows["model"])
         claim = (
             f"The fastest way to {number(optima.target, '.0%')} is not the one with the least arithmetic: "
-            f"{_words(optima.system)} in {number(optima.system['e2e_p50_s'], '.3g')} s, "
-            f"against {_words(optima.compute)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
+            f"{_words(optima.system, names)} in {number(optima.system['e2e_p50_s'], '.3g')} s, "
+            f"against {_words(optima.compute, names)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
         )
     note = (
         f"Up and left is better. Line and full marks: the Pareto front, {on} of {len(known)} settings; thin bars: 95 % intervals of "
@@ -136,8 +139,8 @@ def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
     return Figure("accuracy-latency", claim, note, known, chart, panel="under", section="front", wide=True)
 
 
-def _words(point: dict[str, Any]) -> str:
-    return f"{short_model(str(point['model']))} on {point['config']} at {short_budget(point['budget'])}"
+def _words(point: dict[str, Any], names: dict[str, str]) -> str:
+    return f"{names[str(point['model'])]} on {point['config']} at {short_budget(point['budget'])}"
 
 
 def _cost(rows: pd.DataFrame) -> Figure | None:

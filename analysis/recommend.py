@@ -147,7 +147,7 @@ def _doubts(best: Row, wish: Wish) -> list[str]:
 
 def _second(best: Row, second: Row, objective: str, fit: pd.DataFrame) -> str:
     name = optimal.measure(objective, fit)
-    ratio = second[name] / best[name] - 1 if best[name] else float("nan")
+    ratio = _over(second[name], best[name]) - 1
     words = {
         "cost": "dearer per right answer",
         "latency": "slower",
@@ -190,9 +190,13 @@ def _stricter(best: Row, known: pd.DataFrame, wish: Wish) -> list[str]:
     return out
 
 
+def _over(top: float, bottom: float) -> float:
+    """A ratio, NaN where a hand-made run took no time or cost nothing."""
+    return top / bottom if bottom else float("nan")
+
+
 def _price(best: Row, row: Row) -> str:
-    cost = row["cost_of_pass_gpu_s"] / best["cost_of_pass_gpu_s"]
-    time = row["e2e_p50_s"] / best["e2e_p50_s"]
+    cost, time = (_over(row[name], best[name]) for name in ("cost_of_pass_gpu_s", "e2e_p50_s"))
     return f"at {number(cost, '.2g')} times the cost per right answer and {number(time, '.2g')} times the median latency"
 
 

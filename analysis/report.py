@@ -19,7 +19,6 @@ from analysis import export
 from analysis.conclusions import Conclusions, conclude
 from analysis.definitions import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.errors import InputError
-from analysis.figures import short_model
 from analysis.frame import Study, read_study
 from analysis.optimal import WITHIN, Optima, candidates, default_target
 from analysis.page import Answer, Notice, Page, Section, Shown, bundle_vega, number, render
@@ -174,9 +173,9 @@ def _why_different(found: list[Optima]) -> list[str]:
     optima = found[0]
     c, s = optima.compute, optima.system
     if not optima.differ:
+        best = f"{_point(c)} has both the least arithmetic and the least median latency"
         return [
-            f"Compute-optimal is system-optimal here: {_point(c)} has both the least arithmetic and the least median latency "
-            f"of all that reach {number(optima.target, '.0%')}."
+            f"Compute-optimal is system-optimal here: {best} of all that reach {number(optima.target, '.0%')}."
         ]
     where = in_flight(str(c["load"]))
     text = (
@@ -184,15 +183,19 @@ def _why_different(found: list[Optima]) -> list[str]:
         f"{number(optima.target, '.0%')} right answers ({number(c['tflop_per_answer'], '.3g')} TFLOP an answer), yet takes "
         f"{number(c['e2e_p50_s'], '.3g')} s; {_point(s)} takes {number(s['e2e_p50_s'], '.3g')} s with "
         f"{number(s['tflop_per_answer'], '.3g')} TFLOP. Tokens come one after another: "
-        f"{number(c['tokens_mean'], ',d')} tokens at {number(1e3 / c['tokens_per_s_user'], '.2g')} ms each there, "
-        f"{number(s['tokens_mean'], ',d')} at {number(1e3 / s['tokens_per_s_user'], '.2g')} ms here. Waiting is tokens × time per token, "
-        "which the configuration sets and arithmetic does not see."
+        f"{number(c['tokens_mean'], ',d')} tokens at {_ms_a_token(c)} ms each there, "
+        f"{number(s['tokens_mean'], ',d')} at {_ms_a_token(s)} ms here. Waiting is tokens × time per token: "
+        "arithmetic sees what a token costs to compute, not how long the server takes to produce it."
     )
     return [text]
 
 
+def _ms_a_token(row: dict[str, Any]) -> str:
+    return number(1e3 / row["tokens_per_s_user"], ".2g") if row["tokens_per_s_user"] else "–"
+
+
 def _point(row: dict[str, Any]) -> str:
-    return f"{short_model(str(row['model']))} on {row['config']} at {row['budget']:,.0f} tokens"
+    return f"{row['model']} on {row['config']} at {row['budget']:,.0f} tokens"
 
 
 def _notices(study: Study, runs: pd.DataFrame) -> list[Notice]:

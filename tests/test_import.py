@@ -94,6 +94,19 @@ def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert row["load"] == "c4"
 
 
+def test_an_infinite_rate_is_a_burst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vllm bench serve` without a cap sends all at once: that is the load, not a rate of `inf`."""
+    imported({name: value for name, value in VLLM.items() if name != "max_concurrency"}, tmp_path, capsys)
+    assert set(analysis.load(tmp_path / "run")["load"]) == {"burst"}
+
+
+def test_aiperfs_warm_up_is_no_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request of its warm-up phase is marked, and counts for nothing."""
+    first = {**AIPERF[0], "metadata": {"request_start_ns": 1, "benchmark_phase": "warmup"}}
+    imported([first, *AIPERF], tmp_path, capsys)
+    assert analysis.load(tmp_path / "run")["warmup"].tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("document", [GUIDELLM, AIPERF])
 def test_first_and_last_token_make_ttft_e2e_and_tpot(
     document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
