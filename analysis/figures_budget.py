@@ -141,6 +141,10 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     rows = drawable(rows)
+    graded = ~rows["verdict"].isin(["ungraded", "failed"])
+    rows = rows[graded.groupby(rows["panel"]).transform("any")]  # ungraded, a cut answer looks like any other
+    if rows.empty:
+        return None
     cut = rows[rows["verdict"] == "truncated"].groupby("budget")["count"].sum()
     share = (cut / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
     claim = f"{number(share.iloc[0], '.0%')} of answers run into the budget at {short_budget(float(share.index[0]))}"

@@ -72,6 +72,8 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     cost = known.assign(less=-known[x.name] if x_more else known[x.name])
     fronts = [tables.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
     known = known.assign(front=pd.concat(fronts) if fronts else False)
+    twice = known[known["front"]].duplicated(["under", "label"])  # neighbours of one name: said once
+    known.loc[twice[twice].index, "label"] = ""
     return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
         width="container", height=height
     )

@@ -102,7 +102,7 @@ def gives(row: Row) -> str:
     return (
         f"It answers {number(row['accuracy'], '.1%')} right (95 % interval {number(row['accuracy_low'], '.1%')} to "
         f"{number(row['accuracy_high'], '.1%')}), half within {number(row['e2e_p50_s'], '.3g')} s{p95}{failed}; a right answer costs "
-        f"{number(row['cost_of_pass_gpu_s'], '.3g')} GPU-seconds (${number(row['cost_of_pass_usd'], '.3g')}){energy}. "
+        f"{number(row['cost_of_pass_gpu_s'], '.3g')} GPU-seconds (${number(row['cost_of_pass_usd'] * 1000, '.3g')} per 1,000){energy}. "
         f"These numbers are {row['source']}; the run is {row['run_verdict']}."
     )
 

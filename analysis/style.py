@@ -100,4 +100,6 @@ def tokens_axis(budgets: list[float]) -> alt.X:
     x = alt.X("budget:Q", title="token budget", axis=axis)
     if min(budgets, default=0) <= 0:  # imported runs have no budget; a logarithm has no zero
         return x.scale(type="symlog", nice=False, padding=14)
-    return x.scale(type="log", base=2, nice=False, padding=14)
+    low, high = min(budgets, default=1), max(budgets, default=1)
+    domain = [low, high] if low < high else [low / 2, high * 2]  # the same in every panel, whatever it holds
+    return x.scale(type="log", base=2, nice=False, padding=14, domain=domain)

@@ -1,12 +1,18 @@
 "use strict";
 // The page's only program: filters rows, hands them to Vega, sorts tables. Data and figures come in #page-data.
 const page = JSON.parse(document.getElementById("page-data").textContent);
+for (const figure of page.figures) figure.rows = rows_from(figure.columns);
 const shown = {}; // filter name → set of values shown
 const views = []; // {figure, panel, view}
 window.thinkload = { drawn: 0, failed: 0, done: false }; // read by the browser test
 
 const visible = (row, filters) => filters.every((f) => !(f in shown) || row[f] === undefined || row[f] === null || shown[f].has(String(row[f])));
 const rowsOf = (figure, panel) => figure.rows.filter((row) => (panel === null || row[figure.panel] === panel) && visible(row, figure.filters));
+
+function rows_from(columns) {
+  const values = Object.entries(columns).map(([name, c]) => [name, Array.isArray(c) ? c : c.codes.map((n) => c.words[n])]);
+  return (values[0]?.[1] ?? []).map((_, n) => Object.fromEntries(values.map(([name, column]) => [name, column[n]])));
+}
 
 function hold(figure, panel, box) {
   const rows = rowsOf(figure, panel);
