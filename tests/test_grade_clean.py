@@ -6,6 +6,7 @@ from analysis.grading.clean import (
     clean,
     grouped_digits,
     named_functions,
+    named_sets,
     plain_commands,
     plain_signs,
     plain_spacing,
@@ -22,6 +23,7 @@ from analysis.grading.clean import (
     [
         ("3 − 2", "3 - 2"),
         ("3√13", r"3\sqrt{13}"),
+        ("∛4", r"\sqrt[3]{4}"),
         ("x² + y³", "x^2 + y^3"),
         ("10⁻⁵", "10^{-5}"),
         ("2516₈", "2516_{8}"),
@@ -50,6 +52,9 @@ def test_unicode_is_latex(before: str, after: str) -> None:
         (r"\approx 5", r"5"),
         ("5!", "5!"),
         (r"\$5", r"\$5"),
+        (r"5\,", "5"),
+        (r"5\;.", "5"),
+        ("5\\", "5"),
         ("(1, 2).", "(1, 2)"),
     ],
 )
@@ -98,6 +103,7 @@ def test_only_groups_of_three_digits_are_one_number(before: str, after: str) -> 
         (r"x \leq 3", r"x \le  3"),
         (r"\lbrace 1 \rbrace", r"\{ 1 \}"),
         (r"{a \over b}", r"\frac{a }{ b}"),
+        (r"{10 \choose 3}", r"\binom{10 }{ 3}"),
         (r"90^{\circ}", r"90^\circ "),
         (r"90 \degree", r"90^\circ "),
         (r"\displaystyle 3", "3"),
@@ -152,6 +158,19 @@ def test_functions_without_a_backslash(before: str, after: str) -> None:
 )
 def test_scientific_notation(before: str, after: str) -> None:
     assert scientific(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("No solutions", r"\emptyset"),
+        (r"\text{no real solution.}", r"\emptyset"),
+        (r"\text{all real numbers}", r"\mathbb{R}"),
+        (r"\text{no solution less than 5}", r"\text{no solution less than 5}"),
+    ],
+)
+def test_sets_that_have_a_name(before: str, after: str) -> None:
+    assert named_sets(before) == after
 
 
 @pytest.mark.parametrize(("before", "after"), [("6 + (-5)i", "6 - 5i"), ("6-(-5)", "6+ 5"), ("+5", "5")])

@@ -62,6 +62,7 @@ def clean(answer: str) -> str:
 
 def plain_unicode(text: str) -> str:
     """Mathematical and typographic characters as ASCII LaTeX; exponents and indices keep their place."""
+    text = re.sub("∛\\s*(\\d+|[a-z])", r"\\sqrt[3]{\1}", text)
     text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", _superscript, text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
@@ -89,7 +90,7 @@ def unwrapped(text: str) -> str:
     )
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
     text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
-    return re.sub(r"[.,;:!\s]+$", "", text) if not text.endswith("!") else text
+    return re.sub(r"(?:\\[,;: ]?|[.,;:!\s])+$", "", text) if not text.endswith("!") else text
 
 
 def plain_spacing(text: str) -> str:
@@ -115,6 +116,7 @@ def plain_commands(text: str) -> str:
     text = re.sub(r"\\(?:" + "|".join(_DROPPED) + r")(?![a-zA-Z])\.?", "", text)
     text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, text)
     text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
     text = re.sub(
         r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text
     )
@@ -170,6 +172,14 @@ def scientific(text: str) -> str:
     )
 
 
+def named_sets(text: str) -> str:
+    """The empty set and the reals, where an answer is these words alone."""
+    words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
+    if re.fullmatch(r"no (?:real )?solutions?|none|(?:the )?empty set", words, re.IGNORECASE):
+        return r"\emptyset"
+    return r"\mathbb{R}" if re.fullmatch(r"all reals?(?: numbers)?", words, re.IGNORECASE) else text
+
+
 def plain_signs(text: str) -> str:
     """`6 + (-5)i` is `6 - 5i`; a leading plus says nothing."""
     text = re.sub(r"\+\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"- \1", text)
@@ -185,6 +195,7 @@ REWRITES: tuple[Rewrite, ...] = (
     grouped_digits,
     plain_text,
     named_functions,
+    named_sets,
     scientific,
     plain_signs,
 )

@@ -64,7 +64,7 @@ def same(gold: Form, answer: Form) -> bool:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
     if isinstance(gold, Clock) != isinstance(answer, Clock):
-        return _same_ratios(_as_ratio(gold), _as_ratio(answer))
+        return _same_ratios(_as_ratio(gold), answer)
     return type(gold) is type(answer) and _SAME_KIND[type(gold)](gold, answer)
 
 
@@ -149,6 +149,7 @@ def _same_sets(gold: Form, answer: Form) -> bool:
 
 
 def _same_ratios(gold: Form, answer: Form) -> bool:
+    answer = _as_ratio(answer)
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
         if len(gold.parts) != len(answer.parts):
             return False
@@ -254,6 +255,8 @@ def _is_name(side: str) -> bool:
 def _names_a_value(gold: Form, answer: Equation) -> bool:
     r"""`x = 5`, `P = \frac{6}{4} = \frac{3}{2}`, `5! = 120`, `a + b = 7`: all values said must be the reference."""
     sides = [side for side in answer.sides if side]
+    if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
+        sides.reverse()  # `5 = x`
     first = sides[0]
     named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
     values = sides[1:] if named else sides

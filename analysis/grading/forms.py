@@ -183,11 +183,11 @@ def read(text: str) -> Form:
 def _read_one_line(text: str) -> Form:
     text = ungrouped(text)
     if len(parts := split(text, re.compile(","))) > 1:
-        return _listed(tuple(_flattened(read(part) for part in parts)))
+        return _listed(tuple(_flattened(read(part) for part in _all_excluded(parts))))
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
-        return Listing((*_flattened(read(signed) for signed in _both_signs(text)),))
+        return _listed(tuple(_flattened(read(signed) for signed in _both_signs(text))))
     if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
         return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
     for how, operator in _SET_OPERATORS:
@@ -199,7 +199,14 @@ def _read_one_line(text: str) -> Form:
 
 def _listed(items: "tuple[Form, ...]") -> Form:
     """Conditions set apart by commas must all hold; values set apart by commas are a list."""
-    return Combined("and", items) if all(isinstance(item, Inequality) for item in items) else Listing(items)
+    conditions = all(isinstance(item, Inequality) or item is REALS for item in items)
+    return Combined("and", items) if conditions else Listing(items)
+
+
+def _all_excluded(parts: list[str]) -> list[str]:
+    r"""`x \ne 2, -2` is `x \ne 2, x \ne -2`."""
+    left, unequal, _ = parts[0].partition("\\ne ")
+    return [part if not unequal or _RELATION.search(part) else f"{left}\\ne {part}" for part in parts]
 
 
 def _spelled(text: str) -> str:
@@ -332,11 +339,9 @@ def _infinite(text: str) -> Form | None:
 
 def _whole_set(text: str) -> Form | None:
     r"""`\{…\}`, also with a condition; the named sets."""
-    if re.fullmatch(
-        r"\\emptyset|\\\{\s*\\\}|\\text\{\s*(?:no (?:real )?solutions?|none|empty set)\s*\}", text
-    ):
+    if re.fullmatch(r"\\emptyset|\\\{\s*\\\}", text):
         return Listing((), is_set=True)
-    if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*all real numbers\s*\}|\\Reals", text):
+    if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\Reals", text):
         return REALS
     if not (text.startswith("\\{") and text.endswith("\\}")) or _closes(text) != len(text) - 2:
         return None

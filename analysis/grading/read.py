@@ -161,7 +161,7 @@ class _Reader:
                 node, integer = _binary(divide, node, self.signed()[0]), None
             elif integer is not None and (part := self.mixed()) is not None:
                 node, integer = _binary(add, node, _constant(part if integer >= 0 else -part)), None
-            elif self.starts_factor():
+            elif self.starts_factor() or (self.text[self.at - 1] == "!" and self.skip().isdigit()):
                 node, integer = _binary(multiply, node, self.powered()[0]), None
             else:
                 return node

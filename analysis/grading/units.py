@@ -110,7 +110,7 @@ def _cut(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | N
 
 def unit(words: str, *, plain: bool) -> Unit | None:
     """The unit of a few words, or None where they are no unit."""
-    words = words.lower().replace(".", "").replace("²", "^2").replace("³", "^3").strip(" ,")
+    words = words.lower().replace(".", "").replace("²", "^2").replace("³", "^3").strip(" ,()")
     if not words:
         return None
     words = _CUBIC.sub(r"\1^3", _SQUARE.sub(r"\1^2", words))

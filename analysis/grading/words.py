@@ -12,11 +12,15 @@ _CHOICE = re.compile(
     r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)|[.:](?=\s|$)|$)(.*)", re.IGNORECASE | re.DOTALL
 )
 
+_ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", re.DOTALL)
+"""After an option's letter: one more option."""
+
 
 def plain(text: str) -> str:
     """Words without their wrapping, case, articles and closing punctuation."""
     text = _WRAPPED.sub(r"\1", text).replace("\\ ", " ").replace("-", " ")
-    text = re.sub(r"\s+", " ", text.casefold()).strip(" .,;:!?\"'`{}")
+    text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text.casefold())
+    text = re.sub(r"\s+", " ", text).strip(" .,;:!?\"'`{}")
     return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})", "", text)
 
 
@@ -38,7 +42,7 @@ def same_words(gold: str, answer: str) -> bool | None:
     """Whether the answer says the reference's words; None where the reference is not words."""
     if (letter := choice(gold)) is not None:
         given = _CHOICE.fullmatch(_WRAPPED.sub(r"\1", answer).strip())
-        return given is not None and given[1].upper() == letter
+        return given is not None and given[1].upper() == letter and not _ANOTHER.match(given[2])
     if not is_words(gold):
         return True if "\\text" in gold and plain(gold) == plain(answer) else None
     if plain(gold) == plain(answer):
