@@ -12,7 +12,9 @@ from fractions import Fraction
 from typing import Any
 
 from analysis.grading import formula as fx
+from analysis.grading.answer import read
 from analysis.grading.clean import clean, squeezed
+from analysis.grading.equations import same_solutions
 from analysis.grading.forms import (
     Based,
     Clock,
@@ -26,9 +28,8 @@ from analysis.grading.forms import (
     Quantity,
     Ratio,
     Row,
-    read,
 )
-from analysis.grading.formula import Formula, UndefinedError, UnreadableError
+from analysis.grading.formula import Formula, UnreadableError
 from analysis.grading.ranges import ranges, same_ranges, variables
 from analysis.grading.read import formula
 from analysis.grading.units import DEGREE, PERCENT
@@ -294,71 +295,7 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
             pass
     if len(left) != 2 or len(right) != 2:
         return False
-    a, b = _difference(left), _difference(right)
-    return a.symbols == b.symbols and bool(a.symbols) and (_proportional(a, b) or _same_solution(a, b))
-
-
-def _difference(sides: Sequence[str]) -> Formula:
-    a, b = formula(sides[0]), formula(sides[1])
-    return Formula(
-        "",
-        a.symbols | b.symbols,
-        lambda env: fx.add(a.evaluate(env), fx.negate(b.evaluate(env))),
-        None,
-        has_i=a.has_i or b.has_i,
-    )
-
-
-def _proportional(a: Formula, b: Formula) -> bool:
-    """One is the other times a constant that is not zero."""
-    ratio: fx.Value | None = None
-    for point in fx.sample_points(a.symbols):
-        try:
-            x, y = a.evaluate(point), b.evaluate(point)
-            if x == 0 or y == 0:
-                if x == y:
-                    continue
-                return False
-            quotient = fx.divide(x, y)
-        except UndefinedError:
-            continue
-        if ratio is not None and not fx.close(ratio, quotient):
-            return False
-        ratio = quotient
-    return ratio is not None
-
-
-def _same_solution(a: Formula, b: Formula) -> bool:
-    """Each is linear in one of the variables, and what solves it for that one solves the other."""
-    return len(a.symbols) > 1 and _solves(a, b) and _solves(b, a)
-
-
-def _solves(one: Formula, other: Formula) -> bool:
-    for symbol in sorted(one.symbols):
-        points = [(point, _root(one, symbol, point)) for point in fx.sample_points(one.symbols)]
-        if all(root is not None for _, root in points):
-            return all(
-                _vanishes(other, {**point, symbol: root}) for point, root in points if root is not None
-            )
-    return False
-
-
-def _vanishes(one: Formula, point: fx.Env) -> bool:
-    try:
-        return fx.close(fx.add(one.evaluate(point), Fraction(1)), Fraction(1))
-    except UndefinedError:
-        return False
-
-
-def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
-    try:
-        at = [one.evaluate({**point, symbol: Fraction(x)}) for x in (1, 2, 4)]
-        slope = fx.add(at[1], fx.negate(at[0]))
-        if not fx.close(fx.add(at[2], fx.negate(at[1])), fx.multiply(Fraction(2), slope)) or slope == 0:
-            return None
-        return fx.add(Fraction(1), fx.negate(fx.divide(at[0], slope)))
-    except UndefinedError:
-        return None
+    return same_solutions((left[0], left[1]), (right[0], right[1]))
 
 
 _RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (

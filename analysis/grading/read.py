@@ -3,7 +3,7 @@ r"""LaTeX → Formula: a recursive descent over the cleaned dialect of `clean`.
 Rules: every character is read or the text is `UnreadableError`. `\frac12` and `x^10` mean what their writers mean: one digit
 each after `\frac`, the whole number after `^`. Implicit products bind like explicit ones, from the left.
 
-Does not know: relations, lists, units (see `compare`).
+Does not know: relations, lists, units (see `answer`).
 """
 
 import re
@@ -30,41 +30,10 @@ from analysis.grading.formula import (
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
-_GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-    ]
-)
+_GREEK = frozenset([
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma",
+    "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell",
+])  # fmt: skip
 _FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh",

@@ -43,21 +43,8 @@ _WORDS = re.compile(
     re.DOTALL,
 )
 _NOT_UNITS = {
-    "or",
-    "and",
-    "no",
-    "not",
-    "if",
-    "than",
-    "except",
-    "without",
-    "non",
-    "less",
-    "more",
-    "least",
-    "most",
-    "base",
-}
+    "or", "and", "no", "not", "if", "than", "except", "without", "non", "less", "more", "least", "most", "base",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

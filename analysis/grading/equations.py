@@ -1,0 +1,81 @@
+"""Do two equations say the same? They do up to a factor, and solved for another variable.
+
+Rules: tried at sample points of all variables, exactly where the values are rational.
+
+Does not know: names (`f(x) = 2x`), units, other forms.
+"""
+
+from fractions import Fraction
+
+from analysis.grading import formula as fx
+from analysis.grading.formula import Formula, UndefinedError
+from analysis.grading.read import formula
+
+
+def same_solutions(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Both sides of each; an equation without a variable says nothing. Raises UnreadableError."""
+    a, b = _difference(one), _difference(other)
+    return a.symbols == b.symbols and bool(a.symbols) and (_proportional(a, b) or _same_solution(a, b))
+
+
+def _difference(sides: tuple[str, str]) -> Formula:
+    a, b = formula(sides[0]), formula(sides[1])
+    return Formula(
+        "",
+        a.symbols | b.symbols,
+        lambda env: fx.add(a.evaluate(env), fx.negate(b.evaluate(env))),
+        None,
+        has_i=a.has_i or b.has_i,
+    )
+
+
+def _proportional(a: Formula, b: Formula) -> bool:
+    """One is the other times a constant that is not zero."""
+    ratio: fx.Value | None = None
+    for point in fx.sample_points(a.symbols):
+        try:
+            x, y = a.evaluate(point), b.evaluate(point)
+            if x == 0 or y == 0:
+                if x == y:
+                    continue
+                return False
+            quotient = fx.divide(x, y)
+        except UndefinedError:
+            continue
+        if ratio is not None and not fx.close(ratio, quotient):
+            return False
+        ratio = quotient
+    return ratio is not None
+
+
+def _same_solution(a: Formula, b: Formula) -> bool:
+    """Each is linear in one of the variables, and what solves it for that one solves the other."""
+    return len(a.symbols) > 1 and _solves(a, b) and _solves(b, a)
+
+
+def _solves(one: Formula, other: Formula) -> bool:
+    for symbol in sorted(one.symbols):
+        points = [(point, _root(one, symbol, point)) for point in fx.sample_points(one.symbols)]
+        if all(root is not None for _, root in points):
+            return all(
+                _vanishes(other, {**point, symbol: root}) for point, root in points if root is not None
+            )
+    return False
+
+
+def _vanishes(one: Formula, point: fx.Env) -> bool:
+    try:
+        return fx.close(fx.add(one.evaluate(point), Fraction(1)), Fraction(1))
+    except UndefinedError:
+        return False
+
+
+def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
+    try:
+        at = [one.evaluate({**point, symbol: Fraction(x)}) for x in (1, 2, 4)]
+        slope = fx.add(at[1], fx.negate(at[0]))
+        if not fx.close(fx.add(at[2], fx.negate(at[1])), fx.multiply(Fraction(2), slope)) or slope == 0:
+            return None
+        return fx.add(Fraction(1), fx.negate(fx.divide(at[0], slope)))
+    except UndefinedError:
+        return None
