@@ -84,7 +84,7 @@ def grade_records(
     rows = [
         (
             one.seq,
-            one.status or _verdict(_pair(one, golds), verdicts),
+            one.status or _verdict(one, _pair(one, golds), verdicts),
             one.extract.answer if one.extract else None,
             one.extract.in_thinking if one.extract else False,
             one.finished,
@@ -108,9 +108,11 @@ def _pair(one: _Found, golds: Mapping[str, str]) -> Pair | None:
     return (gold, one.extract.answer) if gold is not None and one.extract is not None else None
 
 
-def _verdict(pair: Pair | None, verdicts: Mapping[Pair, str]) -> str:
-    """Without a reference nothing can be judged: that is the grader's failure, not the model's."""
-    return "grade_error" if pair is None else verdicts[pair]
+def _verdict(one: _Found, pair: Pair | None, verdicts: Mapping[Pair, str]) -> str:
+    """Without a reference nothing can be judged: that is the grader's failure. What was cut is not yet wrong."""
+    if pair is None:
+        return "grade_error"
+    return "truncated" if verdicts[pair] == "wrong" and not one.finished else verdicts[pair]
 
 
 def golds(path: Path) -> dict[str, str]:
@@ -146,6 +148,7 @@ def _stamp(folder: Path) -> str:
     """What the grades depend on: grader, references, records (by size and time: they are append-only)."""
     records = (folder / RECORDS).stat()
     digest = hashlib.sha256((folder / PROBLEMS).read_bytes() if (folder / PROBLEMS).exists() else b"")
+    digest.update(Path(__file__).read_bytes())
     digest.update(f"{version()} {records.st_size} {records.st_mtime_ns}".encode())
     return digest.hexdigest()
 

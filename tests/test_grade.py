@@ -94,7 +94,7 @@ def test_monsters_time_out_and_the_others_are_graded() -> None:
 
 
 def test_every_record_gets_one_verdict() -> None:
-    """No box is no answer, a cut without one is truncated, a failed request is the server's: none is wrong."""
+    """No box is no answer, a cut output without a right one is truncated, a failed request is the server's: none is wrong."""
     records = [
         record(0, r"a</think>\boxed{5}"),
         record(1, r"a</think>\boxed{6}"),
@@ -103,6 +103,7 @@ def test_every_record_gets_one_verdict() -> None:
         record(4, None, outcome="timeout"),
         record(5, r"so \boxed{5}, wait", finish="length"),
         record(6, r"</think>\boxed{5}", problem="unknown"),
+        record(7, r"so \boxed{6}, wait", finish="length"),
     ]
     frame = grade_records(records, {"p": "5"}, thinks=True)
     assert frame["grade"].tolist() == [
@@ -113,12 +114,13 @@ def test_every_record_gets_one_verdict() -> None:
         "failed",
         "correct",
         "grade_error",
+        "truncated",
     ]
-    assert frame["boxed_in_thinking"].tolist() == [False, False, False, False, False, True, False]
-    assert frame["finished"].tolist() == [True, True, True, False, False, False, True]
+    assert frame["boxed_in_thinking"].tolist() == [False, False, False, False, False, True, False, True]
+    assert frame["finished"].tolist() == [True, True, True, False, False, False, True, False]
     share = accuracy(frame)
-    assert (share.n, share.strict.estimate, share.lenient.estimate) == (6, 1 / 6, 2 / 6)
-    assert share.strict.low < 1 / 6 < share.strict.high
+    assert (share.n, share.strict.estimate, share.lenient.estimate) == (7, 1 / 7, 2 / 7)
+    assert share.strict.low < 1 / 7 < share.strict.high
 
 
 def test_wilson_interval() -> None:
