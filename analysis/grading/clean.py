@@ -44,6 +44,7 @@ _DROPPED = (
 _TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt|up|sc)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|textrm)\s*\{([^{}]*)\}"
 _STYLE = r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|bold|color\{\w+\})\s*\{([^{}]*)\}"
 _FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|theta"
+_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 
 Rewrite = Callable[[str], str]
 
@@ -77,8 +78,9 @@ def _superscript(match: re.Match[str]) -> str:
 
 
 def unwrapped(text: str) -> str:
-    r"""Without what delimits a formula: `$…$`, `\(…\)`, `**…**`, an inner `\boxed`, a sentence's words and full stop."""
-    text = re.sub(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}", r"\1", text)
+    r"""Without what delimits a formula: `$…$`, `\(…\)`, `**…**`, an inner `\boxed`, braces, a sentence's words and full stop."""
+    text = re.sub(r"\\(?:boxed|fbox)\s*" + _BRACED, r"\1", text)
+    text = re.sub(rf"^(?!.*\\(?:over|choose)){_BRACED}$", r"\1", text)
     text = re.sub(r"^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?", "", text, flags=re.IGNORECASE)
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
