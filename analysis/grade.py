@@ -242,19 +242,26 @@ def _grade_results(root: Path, by: str, *, fresh: bool) -> int:
 def _table(folder: Path, by: str, *, fresh: bool) -> list[dict[str, Any]]:
     grades = grade_run(folder, fresh=fresh)
     keys = _keys(folder, by)
-    grades["key"] = [keys.get(seq) for seq in grades["seq"]]
+    grades = grades[grades["seq"].isin(keys)]
+    key_of = pd.Series([keys[seq] for seq in grades["seq"]], index=grades.index, dtype=object)
     rows = []
-    for key, group in grades[grades["key"].notna()].groupby("key", sort=True):
+    for key, group in grades.groupby(key_of, sort=True, dropna=False):
         share = accuracy(group)
         counts = {str(name): int(count) for name, count in group["grade"].value_counts().items() if count}
         rows.append(
-            {by: key, "n": share.n, "strict": share.strict, "lenient": share.lenient, "grades": counts}
+            {
+                by: None if pd.isna(key) else key,
+                "n": share.n,
+                "strict": share.strict,
+                "lenient": share.lenient,
+                "grades": counts,
+            }
         )
     return rows
 
 
 def _keys(folder: Path, by: str) -> dict[int, Any]:
-    """What to group each record by; warm-up is left out."""
+    """What to group each record by, None where its problem does not say; warm-up is left out."""
     measured = [record for record in read_records(folder / RECORDS) if not record.warmup]
     if by == "budget":
         return {record.seq: record.budget for record in measured}
@@ -270,4 +277,5 @@ def _show(folder: Path, by: str, rows: list[dict[str, Any]]) -> None:
             for kind in ("strict", "lenient")
         )
         counts = " ".join(f"{name} {count}" for name, count in row["grades"].items())
-        print(f"  {row[by]!s:>24} {row['n']:>6}  {strict}  {lenient}  {counts}", file=sys.stderr)
+        name = "(none)" if row[by] is None else row[by]
+        print(f"  {name!s:>24} {row['n']:>6}  {strict}  {lenient}  {counts}", file=sys.stderr)

@@ -185,12 +185,18 @@ def test_pairs_come_back_in_order(tmp_path: Path) -> None:
 
 
 def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table on stderr, one JSON object on stdout."""
-    make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{6}"], {"a": "5", "b": "7"})
+    """A table on stderr, one JSON object on stdout; a problem without a level has a row too."""
+    folder = make_run(
+        tmp_path / "run", [r"\boxed{5}", r"\boxed{6}", r"\boxed{8}"], {"a": "5", "b": "7", "c": "8"}
+    )
+    problems = (folder / "problems.jsonl").read_text().splitlines()
+    problems[2] = problems[2].replace('"level": 1', '"level": null')
+    (folder / "problems.jsonl").write_text("\n".join(problems))
     assert main(["grade", str(tmp_path), "--by", "level", "--fresh"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["runs"][0]["accuracy"]
+    row, other = json.loads(capsys.readouterr().out)["runs"][0]["accuracy"]
     assert (row["level"], row["n"], row["strict"][0]) == (1, 2, 0.5)
     assert row["grades"] == {"correct": 1, "wrong": 1}
+    assert (other["level"], other["n"], other["strict"][0]) == (None, 1, 1.0)
 
 
 @pytest.mark.parametrize(
