@@ -1,9 +1,9 @@
-"""Longer answers or more of them: majority vote and pass@k over N samples a problem, at their full cost.
+r"""Longer answers or more of them: majority vote and pass@k over N samples a problem, at their full cost.
 
 Rules: a group of k answers costs the sum of its GPU-seconds and tokens and takes as long as its slowest. Votes are
 counted over answers that grading holds equal: all right ones are one candidate, wrong ones differ by what was extracted,
-an answer without a box does not vote; a tie falls to the candidate that came first. Numbers for k < N are means over
-seeded draws of k of the N samples; pass@k is the unbiased estimator.
+in one notation (`\dfrac{1}{2}` is `\frac{1}{2}`), an answer without a box does not vote; a tie falls to the candidate that
+came first. Numbers for k < N are means over seeded draws of k of the N samples; pass@k is the unbiased estimator.
 
 Does not know: how samples were made.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis import stats
+from analysis.grading.clean import clean, squeezed
 from analysis.shapes import ABOUT, usable
 from analysis.tables import KEY, named, ordered
 
@@ -63,6 +64,7 @@ def _sizes(most: int) -> list[int]:
 def _votes(group: pd.DataFrame) -> Ints:
     """0 for a right answer, a number for each different wrong one, −1 for none."""
     answers = group["answer"].astype(object).where(group["answer"].notna(), None)
+    answers = answers.map({answer: squeezed(clean(answer)) for answer in answers.dropna().unique()})
     codes = pd.factorize(answers)[0].astype(np.int64)
     return np.where(group["correct"] == 1, 0, np.where(codes < 0, -1, codes + 1))
 
