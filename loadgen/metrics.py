@@ -24,8 +24,8 @@ from loadgen.record import Record, RunInfo
 from loadgen.values import UsageError
 
 PORT = 9464
-LINGER_S = 2.5
-"""A little more than two scrapes of prometheus/prometheus.yml: the first may have begun before the end."""
+LINGER_S = 3.5
+"""A little more than three scrapes of prometheus/prometheus.yml: the first may have begun before the end."""
 TTFT_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
 )  # fmt: skip
@@ -238,10 +238,13 @@ class Exporter:
         self.url = f"metrics: http://{host}:{self.port}/metrics"
 
     def linger(self) -> None:
-        """Where somebody scrapes, wait for a scrape that begins now: it sees the last counts and the verdict."""
+        """Where somebody scrapes, wait for two scrapes that begin now: both see the last counts and the verdict.
+
+        Two, for Prometheus forgets a target at the first scrape that fails; between two, its recording rules see the end too.
+        """
         begun = self._registry.begun
         if begun:
-            wait_until(lambda: self._registry.answered > begun, LINGER_S)
+            wait_until(lambda: self._registry.answered > begun + 1, LINGER_S)
 
     def close(self) -> None:
         """Stop serving."""

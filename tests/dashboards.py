@@ -16,6 +16,7 @@ from tests.prometheus import Prometheus
 
 FOLDER = Path(__file__).parent.parent / "grafana" / "dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
+SLOW_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Answer:
             return f"{self.query.where}: no data"
         if not self.numbers:
             return f"{self.query.where}: only NaN"
-        if self.took_s >= 1:
+        if self.took_s >= SLOW_S:
             return f"{self.query.where}: took {self.took_s:.2f} s"
         return None
 
@@ -82,7 +83,19 @@ class Answer:
 def ask(
     server: Prometheus, query: Query, start_s: float, end_s: float, chosen: dict[str, str] | None = None
 ) -> Answer:
-    """Send one query as its panel would, over the time from start to end."""
+    """Send one query as its panel would, over the time from start to end.
+
+    A query is slow if it is so three times: an answer that waited for the machine says nothing of the query.
+    """
+    answers: list[Answer] = []
+    while len(answers) < 3 and (not answers or answers[-1].took_s >= SLOW_S):
+        answers.append(_ask(server, query, start_s, end_s, chosen))
+    return answers[-1]
+
+
+def _ask(
+    server: Prometheus, query: Query, start_s: float, end_s: float, chosen: dict[str, str] | None
+) -> Answer:
     expr = filled(query.expr, range_s=end_s - start_s, chosen=chosen)
     began = time.perf_counter()
     if query.kind == "labels":

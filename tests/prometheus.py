@@ -70,10 +70,23 @@ class Prometheus:
         return {a["labels"]["alertname"] for a in alerts if instance in (None, a["labels"].get("instance"))}
 
     def aim(self, name: str, targets: list[dict[str, Any]]) -> None:
-        """Write one target file, as a launcher does: whole or not at all."""
+        """Write one target file, as a launcher does, whole or not at all; return when Prometheus scrapes what it names."""
         partial = self.folder / "targets" / f"{name}.partial"
         partial.write_text(json.dumps(targets))
         partial.replace(partial.with_suffix(".json"))
+        pages = {
+            (address, entry["labels"].get("__metrics_path__", "/metrics"))
+            for entry in targets
+            for address in entry["targets"]
+        }
+        assert until(lambda: pages <= self.aimed_at(), 60), f"prometheus did not read targets/{name}.json"
+
+    def aimed_at(self) -> set[tuple[str, str]]:
+        """Address and path of every target, whether it answers or not."""
+        found = (
+            target["discoveredLabels"] for target in self.get("targets", state="active")["activeTargets"]
+        )
+        return {(labels["__address__"], labels["__metrics_path__"]) for labels in found}
 
 
 def configure(folder: Path, *, quick_alerts: bool = False) -> None:
@@ -128,12 +141,13 @@ def until(asked: Callable[[], T], patience_s: float) -> T:
 
 def wait(server: Prometheus, process: "subprocess.Popen[Any]") -> None:
     """Wait until it answers."""
-    for _ in range(200):
+
+    def ready() -> bool:
         assert process.poll() is None, f"prometheus ended: see {server.folder}/prometheus.log"
         try:
             urllib.request.urlopen(f"{server.url}/-/ready", timeout=1).close()
         except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("prometheus did not become ready in 10 s")
+            return False
+        return True
+
+    assert until(ready, 60), "prometheus did not become ready"

@@ -41,12 +41,14 @@ def _risen(found: re.Match[str], kinds: dict[str, str], share: float) -> str:
 
 @contextmanager
 def replaying(recorded: Mapping[str, str], ramp_s: float) -> Iterator[str]:
-    """Serve each path's recording on one free port, rising over `ramp_s` from now; yields host:port."""
-    began = time.monotonic()
+    """Serve each path's recording on one free port, rising over `ramp_s` from its first scrape; yields host:port."""
+    began: dict[str, float] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = rise(recorded[self.path], min((time.monotonic() - began) / ramp_s, 1.0)).encode()
+            now = time.monotonic()
+            share = min((now - began.setdefault(self.path, now)) / ramp_s, 1.0)
+            body = rise(recorded[self.path], share).encode()
             self.send_response(200)
             self.send_header("content-type", "text/plain; version=0.0.4")
             self.send_header("content-length", str(len(body)))

@@ -65,13 +65,14 @@ class Seen:
     end_s: float
     folders: dict[str, Path]
 
-    @property
-    def middle_s(self) -> float:
-        """Halfway."""
-        return (self.start_s + self.end_s) / 2
+    def lasted(self, config: str) -> tuple[float, float]:
+        """When one of the runs began and ended: a busy machine may end one well before the other."""
+        run = read_run(self.folders[config])
+        assert run.duration_s is not None
+        return run.clock["wall_s"], run.clock["wall_s"] + run.duration_s
 
     def board_query(self, board: str, panel: str, letter: str) -> str:
-        """One of a panel's queries, over the middle of the runs."""
+        """One of a panel's queries."""
         where = f"{board} › {panel} › {letter}"
         (expr,) = (query.expr for query in queries(FOLDER / f"{board}.json") if query.where == where)
         return expr
@@ -97,13 +98,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         targets = {
             config: stack.enter_context(emulated(config, model="r1-distill-qwen-14b")) for config in LOADS
         }
+        ports = {config: free_port() for config in LOADS}
+        servers = [target for config in LOADS for target in announced(targets[config], config)]
+        server.aim("runs", [*servers, *map(client, ports.values())])
         start_s, running = time.time(), []
         for config, load in LOADS.items():
-            port = free_port()
-            server.aim(config, [*announced(targets[config], config), client(port)])
             options = ("--budgets", "256,512", "--slo", "ttft=0.5,e2e=30", *load)
-            running.append(stack.enter_context(generator(port, targets[config], folder / config, *options)))
-        assert until(lambda: all(process.poll() is not None for process in running), 90)
+            running.append(
+                stack.enter_context(generator(ports[config], targets[config], folder / config, *options))
+            )
+        assert until(lambda: all(process.poll() is not None for process in running), 200)
         yield Seen(server, start_s, time.time(), {config: folder / config for config in LOADS})
 
 
@@ -114,33 +118,37 @@ def test_every_query_has_data_during_a_run(seen: Seen, board: Path) -> None:
     assert [fault for fault in (answer.fault() for answer in answers) if fault] == []
 
 
-def by_config(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    return {row["metric"]["config"]: [float(value) for _, value in row["values"]] for row in rows}
-
-
-def test_client_and_server_count_the_same_tokens(seen: Seen) -> None:
-    """The Run dashboard's two lines, over the second half of the runs while both last, are within 2 % of each other."""
+@pytest.mark.parametrize("config", LOADS)
+def test_client_and_server_count_the_same_tokens(seen: Seen, config: str) -> None:
+    """The Run dashboard's two lines, from the middle of a run until its requests run out, are within 2 % of each other."""
+    start_s, end_s = seen.lasted(config)
     ours, theirs = (
-        by_config(seen.server.range(filled(expr, range_s=60), seen.middle_s, seen.end_s - 8))
+        seen.server.range(
+            filled(expr, range_s=60, chosen={"config": config}), (start_s + end_s) / 2, end_s - 5
+        )
         for expr in (seen.board_query("run", "Output tokens: client and server", letter) for letter in "AB")
     )
-    assert set(ours) == set(theirs) == set(LOADS)
-    for config, values in ours.items():
-        assert len(values) == len(theirs[config]) >= 4
-        assert sum(values) == pytest.approx(sum(theirs[config]), rel=0.02), config
+    (our_values,), (their_values,) = ([floats(row) for row in rows] for rows in (ours, theirs))
+    assert len(our_values) == len(their_values) >= 4
+    assert sum(our_values) == pytest.approx(sum(their_values), rel=0.02)
 
 
-def test_client_and_server_agree_on_the_first_token(seen: Seen) -> None:
+def floats(row: dict[str, Any]) -> list[float]:
+    """Values of one series of a range."""
+    return [float(value) for _, value in row["values"]]
+
+
+@pytest.mark.parametrize("config", LOADS)
+def test_client_and_server_agree_on_the_first_token(seen: Seen, config: str) -> None:
     """The median TTFT over the whole run, by the Run dashboard's two panels, is in the same or the next bucket."""
+    start_s, end_s = seen.lasted(config)
     buckets = []
     for panel in ("TTFT, client", "TTFT, server"):
-        expr = seen.board_query("run", panel, "A")
-        whole = filled(expr.replace("$__rate_interval", f"{seen.end_s - seen.start_s:.0f}s"), range_s=60)
-        medians = by_config(seen.server.range(whole, seen.end_s - 4, seen.end_s - 4))
-        buckets.append({config: bucket(values[0]) for config, values in medians.items()})
-    assert set(buckets[0]) == set(buckets[1]) == set(LOADS)
-    for config in LOADS:
-        assert abs(buckets[0][config] - buckets[1][config]) <= 1, config
+        expr = seen.board_query("run", panel, "A").replace("$__rate_interval", f"{end_s - start_s:.0f}s")
+        # At a run's last second: its generator is there to be joined, and all but its last requests are counted.
+        (row,) = seen.server.instant(filled(expr, range_s=60, chosen={"config": config}), end_s - 1)
+        buckets.append(bucket(float(row["value"][1])))
+    assert abs(buckets[0] - buckets[1]) <= 1
 
 
 def bucket(value: float) -> int:
@@ -151,16 +159,17 @@ def bucket(value: float) -> int:
 def test_the_comparison_is_that_of_the_records(seen: Seen) -> None:
     """Requests and tokens of each configuration and budget on the Compare dashboard are those in records.jsonl."""
     range_s = seen.end_s - seen.start_s
-    # A request that ended before the first scrape was in no difference of counters: at most one, at 1 s.
-    for letter, count, missed in (
-        ("A", len, 1.0),
-        ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows), 0.0),
+    for letter, count in (
+        ("A", len),
+        ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows)),
     ):
         expr = seen.board_query("compare", "Each budget, each configuration", letter)
-        for row in seen.server.instant(filled(expr, range_s=range_s), seen.end_s):
+        found = seen.server.instant(filled(expr, range_s=range_s), seen.end_s)
+        assert len(found) == 4
+        for row in found:
             labels = row["metric"]
             rows = [r for r in records(seen.folders[labels["config"]]) if str(r.budget) == labels["budget"]]
-            assert float(row["value"][1]) == pytest.approx(count(rows), rel=0.001, abs=missed), labels
+            assert float(row["value"][1]) == pytest.approx(count(rows), rel=0.001), labels
 
 
 def test_the_end_of_a_run_is_scraped(seen: Seen) -> None:
@@ -217,7 +226,7 @@ class Watch:
     generators: dict[str, tuple["subprocess.Popen[str]", str]]
     """Process and instance of each."""
 
-    def fires(self, alert: str, instance: str | None = None, patience_s: float = 30) -> bool:
+    def fires(self, alert: str, instance: str | None = None, patience_s: float = 60) -> bool:
         """True once it does."""
         return until(lambda: alert in self.server.firing(instance), patience_s)
 
@@ -228,13 +237,14 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     folder = tmp_path_factory.mktemp("spoiled")
     with ExitStack() as stack:
         server = stack.enter_context(prometheus(tmp_path_factory.mktemp("alerts"), quick_alerts=True))
-        generators = {}
+        generators, aimed = {}, []
         for name, (options, load) in SPOILED.items():
             target, port = stack.enter_context(emulated("tp1", *options)), free_port()
-            server.aim(name, [*announced(target, "tp1"), client(port)])
-            long = ("--budgets", "1024", "--duration", "2m", *load)
+            aimed += [*announced(target, "tp1"), client(port)]
+            long = ("--budgets", "1024", "--duration", "4m", *load)
             process = stack.enter_context(generator(port, target, folder / name, *long))
             generators[name] = process, f"127.0.0.1:{port}"
+        server.aim("spoiled", aimed)
         yield Watch(server, generators)
 
 
@@ -243,11 +253,11 @@ def test_a_killed_server_is_reported(watch: Watch) -> None:
     with emulated("tp1") as target:
         watch.server.aim("killed", announced(target, "tp1"))
         address = target.removeprefix("http://").removesuffix("/v1")
-        assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 15)
-        assert "TargetDown" not in watch.server.firing()
-    assert watch.fires("TargetDown")
+        assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 60)
+        assert "TargetDown" not in watch.server.firing(address)
+    assert watch.fires("TargetDown", address)
     watch.server.aim("killed", [])
-    assert until(lambda: "TargetDown" not in watch.server.firing(), 15)
+    assert until(lambda: "TargetDown" not in watch.server.firing(address), 60)
 
 
 def test_a_full_cache_is_reported(watch: Watch) -> None:
@@ -272,11 +282,11 @@ def test_a_stalled_client_is_reported(watch: Watch) -> None:
     """ClientStalled while its process is stopped; ClientLag when it goes on by fits and starts."""
     process, instance = watch.generators["stalled"]
     assert until(
-        lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 30
+        lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 60
     )
     process.send_signal(signal.SIGSTOP)
     try:
         assert watch.fires("ClientStalled", instance)
     finally:
         process.send_signal(signal.SIGCONT)
-    assert until(lambda: stutter(process) and "ClientLag" in watch.server.firing(instance), 30)
+    assert until(lambda: stutter(process) and "ClientLag" in watch.server.firing(instance), 60)

@@ -47,7 +47,7 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
             json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
         )
         assert until(
-            lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 10
+            lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 60
         )
     finally:
         announced.unlink(missing_ok=True)

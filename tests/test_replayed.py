@@ -45,8 +45,7 @@ def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         replaying(pages, RAMP_S) as address,
     ):
         start_s = time.time()
-        for config in SERVERS:
-            server.aim(config, targets(address, config))
+        server.aim("recordings", [target for config in SERVERS for target in targets(address, config)])
         time.sleep(RAMP_S + 2)
         yield Replay(server, start_s, time.time())
 
