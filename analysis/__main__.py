@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 from types import ModuleType
+from typing import NoReturn
 
 COMMANDS = {
     "grade": "a verdict for every record of a run, or for pairs of reference and answer",
@@ -24,10 +25,20 @@ def module(command: str) -> ModuleType:
     return importlib.import_module(f"analysis.{command}" + ("_" if command == "import" else ""))
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit."""
+        self.exit(2, f"analysis: {message.removeprefix('argument ')} (see {self.prog} --help)\n")
+
+
 def main(argv: list[str]) -> int:
     """Run one command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis", description="From run folders to conclusions."
+    parser = Parser(
+        prog="python -m analysis",
+        description="From run folders to conclusions.",
+        epilog="example: python -m analysis report results/study",
     )
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

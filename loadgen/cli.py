@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
 from loadgen.values import Parser, count
@@ -35,12 +35,17 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Run one verb; the exit code."""
-    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
+    verb, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     try:
-        return VERBS[verb](rest)
+        return VERBS[verb](rest) if verb in VERBS else no_verb(verb)
     except UsageError as error:
         print(f"loadgen: {error}", file=sys.stderr)
         return USAGE
+
+
+def no_verb(word: str) -> NoReturn:
+    """Refuse the first word."""
+    raise UsageError(f"{word!r} is no verb: write one of {', '.join(VERBS)} (see python -m loadgen --help)")
 
 
 def _parser(verb: str, **texts: Any) -> Parser:
@@ -78,7 +83,10 @@ def doctor(argv: Sequence[str]) -> int:
     """What would spoil a run."""
     parser = _parser(
         "doctor",
-        description="Tell before a run what will spoil it.",
+        description="Tell before a run what will spoil it: the same options, one tiny request, nothing written.",
+        epilog="examples:\n"
+        "  python -m loadgen doctor\n"
+        "  python -m loadgen doctor http://10.0.0.7:8000/v1 --dataset sample --concurrency 64\n",
         usage="python -m loadgen doctor [URL] [options]",
     )
     parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
@@ -97,6 +105,7 @@ def calibrate(argv: Sequence[str]) -> int:
     parser = _parser(
         "calibrate",
         description="Find what this machine's client can carry, and keep it for the verdict of later runs.",
+        epilog="examples:\n  python -m loadgen calibrate\n  python -m loadgen calibrate --most 256\n",
     )
     parser.add_argument("--most", type=count, default=2048, metavar="STREAMS", help="stop there [2048]")
     args = parser.parse_args(argv)

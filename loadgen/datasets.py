@@ -84,14 +84,16 @@ def canonical_hash(rows: list[Problem]) -> str:
 def read(path: Path) -> list[Problem]:
     """Read and check one JSONL file. Raises UsageError naming file:line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--dataset {path}: {_why(error)}: write {', '.join(LOADERS)} or a JSONL file"
         ) from None
     rows = list(_rows(path, text))
     if not rows:
-        raise UsageError(f"--dataset {path}: no problem in it")
+        raise UsageError(
+            f"--dataset {path}: no problem in it: write one JSON object with `problem` and `answer` a line"
+        )
     return rows
 
 
@@ -121,7 +123,7 @@ def _row(where: str, line: str, number: int) -> Problem:
     if not isinstance(row, dict):
         raise UsageError(f"{where}: no JSON object: every line is one")
     if not isinstance(row.get("problem"), str) or not row["problem"].strip():
-        raise UsageError(f"{where}: `problem` is missing or no text")
+        raise UsageError(f"{where}: `problem` is missing or no text: every line needs one")
     if not isinstance(row.get("answer"), str | int | float):
         raise UsageError(f'{where}: `answer` is missing (write "" where there is none to grade against)')
     level = row.get("level")

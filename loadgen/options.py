@@ -29,7 +29,10 @@ from loadgen.values import (
     positive,
     ramp,
     seconds,
+    share,
     slo,
+    web,
+    whole,
     workers,
 )
 
@@ -199,7 +202,7 @@ def _what(add: Callable[..., Any]) -> None:
     add("--prompt", metavar="STYLE", help="how to ask: chat, bare, r1, s1 [by the model's id, else chat]")
     add("--sampling", choices=get_args(Sampling), help="greedy (as in the paper) or recommended (the model card's) [greedy]")
     add("--temperature", type=number, metavar="T", help="overrides --sampling's")
-    add("--top-p", type=number, metavar="P", help="overrides --sampling's")
+    add("--top-p", type=share, metavar="P", help="overrides --sampling's")
     add("--seed", type=int, metavar="N", help="order, arrivals and sampling all follow from it [0]")
     add("--extra-body", type=json_object, metavar="JSON", help="fields merged into every request's body")
 
@@ -209,7 +212,7 @@ def _budgets(add: Callable[..., Any]) -> None:
     add("--budget-mode", choices=get_args(BudgetMode), help="cut: max_tokens · forced: thinking stopped at the budget, the answer forced by a second call · native: vLLM's thinking_token_budget · prompt: asked for in words [cut]")
     add("--answer-tokens", type=count, metavar="N", help=f"room for the answer beyond a thinking budget [{D.answer_tokens}]")
     add("--one-pass", action="store_true", help="run the largest budget, derive every smaller one from its token timestamps (greedy cut only), and run one for real as a check")
-    add("--check-budget", type=int, metavar="B", help="with --one-pass: the budget run for real; 0 for none [the smallest]")
+    add("--check-budget", type=whole, metavar="B", help="with --one-pass: the budget run for real; 0 for none [the smallest]")
 
 
 def _load(add: Callable[..., Any]) -> None:
@@ -221,7 +224,7 @@ def _load(add: Callable[..., Any]) -> None:
     add("--requests", type=count, metavar="N", help="send N in all: the plan cut short or begun again")
     add("--duration", dest="duration_s", type=seconds, metavar="S", help="send for S seconds, the plan again as needed")
     add("--repeats", type=count, metavar="N", help="go through the whole plan N times [1]")
-    add("--warmup", type=int, metavar="N", help="requests before the measured ones, recorded apart [0]")
+    add("--warmup", type=whole, metavar="N", help="requests before the measured ones, recorded apart [0]")
     add("--drain", dest="drain_s", type=seconds, metavar="S", help=f"longest wait for what is in flight at the end [{D.drain_s:g}]")
     add("--workers", type=workers, metavar="N|auto", help="client processes that split the schedule [1]")
     add("--cache", choices=get_args(Cache), help="prefix cache: keep it, salt every request, or reset it before the run; asserted by the server's own hit counter [keep, hits held to be a mistake]")
@@ -241,7 +244,7 @@ def _keep(add: Callable[..., Any]) -> None:
 def _watch(add: Callable[..., Any]) -> None:
     add("--metrics-port", type=port, metavar="PORT|off", help="serve loadgen_* metrics to Prometheus [9464 if free]")
     add("--metrics-host", metavar="HOST", help=f"address they are served on [{D.metrics_host}]")
-    add("--gpu-metrics", metavar="URL", help="DCGM exporter to read energy and utilisation from [what the emulator offers]")
+    add("--gpu-metrics", type=web, metavar="URL", help="DCGM exporter to read energy and utilisation from [what the emulator offers]")
     add("--progress", choices=("auto", "plain", "none"), help="live view on a terminal, plain lines elsewhere [auto]")
 
 

@@ -8,6 +8,7 @@ Does not know: how load is made. An emulated server says so at /version and in e
 
 import dataclasses
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,6 +45,8 @@ def inspect(options: RunOptions, ask: Asker) -> Server:
     """Ask the server who it is; options that name its parts win. Raises UsageError."""
     check_url(options.target)
     row = _model(options, ask)
+    if options.gpu_metrics:
+        _check_telemetry(options.gpu_metrics, ask)
     said = ask.get(f"{ask.root}/version").json()
     said = said if isinstance(said, dict) else {}
     metrics = ask.get(f"{ask.root}/metrics")
@@ -104,11 +107,21 @@ def _model(options: RunOptions, ask: Asker) -> dict[str, Any]:
     return dict(found[0])
 
 
+def _check_telemetry(url: str, ask: Asker) -> None:
+    """Refuse an exporter that does not answer: without it a run would have no energy, and nobody would know why."""
+    deadline_s = time.monotonic() + TELEMETRY_PATIENCE_S
+    while (answer := ask.get(url)).status != 200:
+        if time.monotonic() > deadline_s:
+            why = answer.error or f"HTTP {answer.status}"
+            raise UsageError(f"--gpu-metrics {url}: {why}: start the exporter, or leave the option out")
+        time.sleep(0.25)
+
+
 def _unlisted(options: RunOptions, ask: Asker, status: int | None) -> dict[str, Any]:
     """A server that lists no models, for whatever reason, is taken at the operator's word."""
     if options.model is None:
         raise UsageError(
-            f"{ask.target}/models lists no model (HTTP {status}): is /v1 missing in --target? else say --model"
+            f"{ask.target}/models lists no model (HTTP {status}): does --target end with /v1? else say --model"
         )
     return {"id": options.model}
 
@@ -155,6 +168,8 @@ def _none(speculation: str | None) -> str | None:
     return None if speculation in (None, "", "none") else speculation
 
 
+TELEMETRY_PATIENCE_S = 3.0
+"""A sweep's own exporter has only just been started."""
 PROBE_BUDGET, PROBE_TOKENS = 16, 160
 """No model that reasons ends by itself within 16 tokens, and after a budget of 16 that is kept 144 are answer."""
 

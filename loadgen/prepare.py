@@ -77,7 +77,11 @@ def schedule_of(options: RunOptions, planned: int | None) -> Schedule:
         return arrivals(
             options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s
         )
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(
+            f"--times {options.times}: {error.strerror}: give a file of seconds, one a line"
+        ) from None
+    except ValueError as error:
         raise UsageError(f"the schedule can't be made: {error}") from None
 
 

@@ -85,7 +85,7 @@ def make_folder(plan: Prepared) -> Path:
     except FileExistsError:
         raise UsageError(f"{folder} exists: give another --out, or --resume {folder}") from None
     except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}") from None
+        raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
     return folder
 
 

@@ -1,17 +1,18 @@
 """Text from a command line to a value, or a UsageError that quotes the text and shows a right one.
 
-Does not know: which option a value is for beyond what its message says, or how values go together (options.py).
+Does not know: which option a value is for (argparse puts its name before the message), or how values go together (options.py).
 """
 
 import argparse
 import json
 import re
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 SLO_NAMES = ("ttft", "tpot", "e2e", "ttft_due", "e2e_due")
 
 
-class UsageError(Exception):
+class UsageError(argparse.ArgumentTypeError):
     """The operator's mistake, as one line: what is wrong and what to do. Ends the command with exit code 2."""
 
 
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing a page; `--help` has the page."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
 class Header(argparse.Action):
@@ -58,7 +59,7 @@ def budgets(text: str) -> tuple[int, ...]:
 def _budget(text: str) -> int:
     match = re.fullmatch(r"(\d+)([kK]?)", text)
     if not match or int(match[1]) == 0:
-        raise UsageError(f"--budgets: {text!r} is no number of tokens: write e.g. 1024,4096 or 1k,4k")
+        raise UsageError(f"{text!r} is no number of tokens: write e.g. 1024,4096 or 1k,4k")
     return int(match[1]) * (1024 if match[2] else 1)
 
 
@@ -90,11 +91,33 @@ def seconds(text: str) -> float:
     raise UsageError(f"{text!r} is no time: write seconds, or 200ms, 2m")
 
 
+def share(text: str) -> float:
+    """A number above zero, at most one."""
+    if (value := positive(text)) > 1:
+        raise UsageError(f"{text!r} is above one")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number, zero or above."""
+    if not re.fullmatch(r"\d+", text):
+        raise UsageError(f"{text!r} is no whole number of zero or above")
+    return int(text)
+
+
 def count(text: str) -> int:
     """A whole number above zero."""
     if not re.fullmatch(r"\d+", text) or int(text) == 0:
         raise UsageError(f"{text!r} is no whole number above zero")
     return int(text)
+
+
+def web(text: str) -> str:
+    """An http(s) URL."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{text!r} is no http(s) URL")
+    return text
 
 
 def port(text: str) -> int:
@@ -115,9 +138,7 @@ def arrival(text: str) -> str:
     """`poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
     name, _, parameter = text.partition(":")
     if text not in ("poisson", "constant", "burst") and not (name in ("gamma", "burst") and parameter):
-        raise UsageError(
-            f"--arrival {text!r}: write poisson, constant, gamma:B (e.g. gamma:0.5), burst or burst:N"
-        )
+        raise UsageError(f"{text!r}: write poisson, constant, gamma:B (e.g. gamma:0.5), burst or burst:N")
     if parameter:
         count(parameter) if name == "burst" else positive(parameter)
     return text
@@ -127,7 +148,7 @@ def ramp(text: str) -> tuple[tuple[float, float], ...]:
     """`RATE:SECONDS,…` steps."""
     steps = [part.partition(":") for part in text.split(",")]
     if not all(colon for _, colon, _ in steps):
-        raise UsageError(f"--ramp {text!r}: write RATE:SECONDS steps, e.g. 1:30,2:30,4:30")
+        raise UsageError(f"{text!r}: write RATE:SECONDS steps, e.g. 1:30,2:30,4:30")
     return tuple((positive(rate), seconds(duration)) for rate, _, duration in steps)
 
 
@@ -135,7 +156,7 @@ def slo(text: str) -> dict[str, float]:
     """`ttft=0.5,tpot=20ms,e2e=30`, in seconds."""
     pairs = [part.strip().partition("=") for part in text.split(",")]
     if wrong := [name for name, equals, _ in pairs if name not in SLO_NAMES or not equals]:
-        raise UsageError(f"--slo: {wrong[0]!r}: write {'|'.join(SLO_NAMES)}=SECONDS, e.g. ttft=0.5,tpot=20ms")
+        raise UsageError(f"{wrong[0]!r}: write {'|'.join(SLO_NAMES)}=SECONDS, e.g. ttft=0.5,tpot=20ms")
     return {name: seconds(value) for name, _, value in pairs}
 
 
@@ -144,7 +165,7 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"--extra-body is no JSON ({error}): write e.g. '{{\"top_k\": 20}}'") from None
+        raise UsageError(f"no JSON ({error}): write e.g. '{{\"top_k\": 20}}'") from None
     if not isinstance(value, dict):
-        raise UsageError("--extra-body is no JSON object: write e.g. '{\"top_k\": 20}'")
+        raise UsageError("no JSON object: write e.g. '{\"top_k\": 20}'")
     return value

@@ -79,6 +79,8 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
         problems = read_problems(path.read_bytes().splitlines(), str(path))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if not problems:
+        raise ConfigError(f"--dataset {path}: no problem in it")
     room = (
         StepModel(model, serving, gpus[args.gpu], versions[version]).kv_blocks(serving) * serving.block_size
     )

@@ -95,7 +95,11 @@ def handler(read: Callable[[], list[GpuSample]]) -> type[BaseHTTPRequestHandler]
 
 def add_verb(verbs: Any) -> None:
     """Add `gpu-exporter` to the parser of `python -m server`."""
-    verb = verbs.add_parser("gpu-exporter", help="GPU telemetry over NVML, under DCGM's names")
+    verb = verbs.add_parser(
+        "gpu-exporter",
+        help="GPU telemetry over NVML, under DCGM's names",
+        epilog="example: python -m server gpu-exporter --port 9400 --gpus 0,1",
+    )
     verb.add_argument("--host", default="127.0.0.1")
     verb.add_argument("--port", type=port, default=9400)
     verb.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")

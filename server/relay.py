@@ -101,7 +101,9 @@ async def _until_told(address: str, ports: list[int]) -> None:
 def add_verb(verbs: Any) -> None:
     """Add `relay` to the parser of `python -m server`."""
     verb = verbs.add_parser(
-        "relay", help="let containers reach this host's loopback (used by docker-compose.yml)"
+        "relay",
+        help="let containers reach this host's loopback (used by docker-compose.yml)",
+        epilog="example: python -m server relay 8000-8015 9464",
     )
     verb.add_argument("ports", nargs="+", metavar="PORT", help="ports to relay, e.g. 8000-8015 9464")
     verb.add_argument(

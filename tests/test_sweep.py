@@ -128,11 +128,20 @@ def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
         (("--configs", "tp9", "--models", "s1.1-7b", *SMALL), "unknown configuration 'tp9'"),
         (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "each name a thing once"),
         (
-            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"),
-            "--gpu tpu: backend emulator knows",
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--speed", "0"),
+            "--speed: '0' is no number above zero",
         ),
-        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--parallel", "0"), "'0' is no whole number"),
-        (("--plan", "none.yaml"), "--plan none.yaml"),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"), "--gpu tpu: choose from"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--target", "http://h/v1"),
+            "--target is for one server",
+        ),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--budgets", "64k"), "max_model_len"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--out", "/dev/null/x"),
+            "--out /dev/null/x: Not a directory",
+        ),
+        (("--plan", "none.yaml"), "--plan none.yaml: No such file"),
         (("--resume", "nowhere"), "--resume nowhere: no sweep.json there"),
     ],
 )

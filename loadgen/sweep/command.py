@@ -19,14 +19,17 @@ from typing import Any
 
 import msgspec
 
-from loadgen import datasets, machine, values
+from loadgen import datasets, machine
 from loadgen import options as run_options
 from loadgen.options import RunOptions, UsageError
+from loadgen.preflight import Server as Known
+from loadgen.preflight import check_lengths
 from loadgen.sweep import plan as plans
 from loadgen.sweep import side_by_side, simulating
 from loadgen.sweep.cells import Cells
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
 from loadgen.sweep.plan import Cell
+from loadgen.values import Parser, count, positive, seconds
 from server.config import ConfigError, read_config
 from server.emulator import profiles
 from server.forecast import forecast
@@ -39,6 +42,7 @@ EXAMPLES = """examples:
   python -m loadgen sweep --plan plans/smoke.yaml --dry-run
   python -m loadgen sweep --resume results/20261122T031000Z-sweep"""
 BACKENDS = ("emulator", "process", "docker", "simulate")
+EMULATED = {"emulator", "simulate"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,16 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--parallel",
-        type=values.count,
+        type=count,
         default=1,
         metavar="N",
         help="at most N servers side by side, after a check that they do not slow each other [1]",
     )
     add("--image", help="docker: image [$VLLM_IMAGE, else vLLM's]")
-    add("--speed", type=values.positive, metavar="X", help="emulated servers: divide their waiting by X")
+    add("--speed", type=positive, metavar="X", help="emulated servers: divide their waiting by X")
     add(
         "--start-timeout",
-        type=values.seconds,
+        type=seconds,
         default=900.0,
         metavar="S",
         help="longest a server may take to be ready [900]",
@@ -86,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def expanded(argv: Sequence[str]) -> list[str]:
     """The arguments, with those of `--plan` or of the sweep to resume before them. Raises UsageError."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = Parser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
     early.add_argument("--plan", type=Path)
     early.add_argument("--resume", type=Path)
     given, _ = early.parse_known_args(argv)
@@ -110,6 +114,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Run the sweep; 0 when every cell is done, 1 when one failed, 130 when it was interrupted."""
     resume = getattr(args, "resume", None)
     args.resume = None
+    _check_servers(args)
     options = dataclasses.replace(run_options.from_args(args), argv=("loadgen", "sweep", *argv))
     if args.backend == "simulate":
         simulating.check(options)
@@ -121,12 +126,28 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     elif out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
     order = [cell for cell in order if cell.name in manifest.planned()]
-    _print_plan(args, options, order, manifest)
     if options.dry_run:
+        _print_plan(args, options, order, manifest)
         print(json.dumps({"sweep": None, "cells": [cell.name for cell in order]}))
         return 0
-    manifest.write()
+    try:
+        manifest.write()
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}: choose another folder") from None
+    _print_plan(args, options, order, manifest)
     return _run(args, options, order, manifest)
+
+
+def _check_servers(args: argparse.Namespace) -> None:
+    """A sweep starts its own servers: an option that names one would be ignored, and what they can't be is known."""
+    if args.backend in EMULATED and (gpu := getattr(args, "gpu", None)) not in (None, *profiles.gpus()):
+        raise UsageError(f"--gpu {gpu}: choose from {', '.join(profiles.gpus())}")
+    for name, instead in (
+        ("target", "load a running server with `python -m loadgen run`"),
+        ("model", "say --models"),
+    ):
+        if hasattr(args, name):
+            raise UsageError(f"--{name} is for one server, and a sweep starts its own: {instead}")
 
 
 def _run(args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest) -> int:
@@ -189,18 +210,16 @@ def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -
         if args.backend == "docker"
         else None
     )
-    emulated = args.backend in {"emulator", "simulate"}
-    if emulated and options.gpu not in {None, *profiles.gpus()}:
-        raise UsageError(f"--gpu {options.gpu}: backend {args.backend} knows {', '.join(profiles.gpus())}")
     for cell in order:
         try:
             files = {"config": read_config(cell.config), "preset": commands.preset(cell.model)}
         except ConfigError as error:
             raise UsageError(str(error)) from None
-        if emulated and not files["preset"]:
+        if args.backend in EMULATED and not files["preset"]:
             raise UsageError(
                 f"--models {cell.model!r} is no preset in server/models, which backend {args.backend} needs"
             )
+        check_lengths(options, Known(cell.model, files["config"].get("max-model-len")))
         parts = {
             **files,
             "dataset": dataset.sha256,

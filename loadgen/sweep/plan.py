@@ -68,9 +68,7 @@ def _load(text: str) -> Load:
     if text.endswith("/s"):
         return Load("open", positive(text.removesuffix("/s")))
     if not text.isdigit() or int(text) == 0:
-        raise UsageError(
-            f"--loads: {text!r} is no load point: write 1,32 for closed loops, 2/s for an open one"
-        )
+        raise UsageError(f"{text!r} is no load point: write 1,32 for closed loops, 2/s for an open one")
     return Load("closed", int(text))
 
 
@@ -103,8 +101,10 @@ def arguments_of(path: Path) -> list[str]:
     """A plan file as command-line arguments, so that both are checked by the same rules. Raises UsageError."""
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--plan {path}: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UsageError(f"--plan {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--plan {path}: no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content.keys() <= KEYS:
         unknown = sorted(set(content) - KEYS) if isinstance(content, dict) else "no mapping"
         raise UsageError(f"--plan {path}: {unknown}: a plan has the keys {', '.join(sorted(KEYS))}")

@@ -31,7 +31,10 @@ async def _serve(
             lambda: Connection(app.handle, connections), host, port, backlog=2048
         )
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {reason}: choose another --port (0: any free one)"
+        ) from error
     bound = server.sockets[0].getsockname()[1]
     stop: asyncio.Future[int] = loop.create_future()
 
