@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := results
-DEMO_SPEED := 20
+DEMO_SPEED := 6
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help env demo live dashboards test test-vllm check bench lock clean
@@ -16,6 +16,8 @@ env: .venv/.installed ## .venv with everything the other verbs need
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python $(PYTHON) .venv && uv pip install -q --python $(BIN)/python -r requirements.lock; \
 	else \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "make: $(PYTHON) is older than Python 3.11: say e.g. make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }; \
 	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock; \
 	fi
 	@touch $@
@@ -23,7 +25,7 @@ env: .venv/.installed ## .venv with everything the other verbs need
 demo: env ## emulated servers, a sweep over the sample problems, a report: no GPU needed
 	@out=$(RESULTS)/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
 	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --speed $(DEMO_SPEED) --out $$out \
-	  && $(BIN)/python -m analysis report $$out
+	  && $(BIN)/python -m analysis report $$out && echo "open $$out/report/index.html" >&2
 
 live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
 	@prometheus/live.sh
