@@ -27,13 +27,13 @@ def chosen(rule: str) -> str:
 
 def rate(metric: str, by: str = "config", more: str = "") -> str:
     """Per model second, of a server's counter."""
-    per_wall_second = f"sum by ({_keys(by)}) (rate({select(metric, more)}[{WINDOW}]))"
+    per_wall_second = f"sum by ({', '.join([BY, *_beyond(by)])}) (rate({select(metric, more)}[{WINDOW}]))"
     return f"sum by ({by}) ({per_wall_second} / on ({BY}) group_left () thinkload:time_scale)"
 
 
-def _keys(by: str) -> str:
-    own = [label for label in by.split(", ") if label not in BY.split(", ")]
-    return ", ".join([BY, *own])
+def _beyond(by: str) -> list[str]:
+    """Labels that are not a configuration's."""
+    return [label for label in by.split(", ") if label not in BY.split(", ")]
 
 
 def ratio(above: str, below: str, by: str = "config") -> str:
@@ -59,14 +59,14 @@ def mean(histogram: str, by: str = "config") -> str:
 
 def client(metric: str, by: str = "config", *, more: str = "") -> str:
     """Per model second, of a generator's counter. `thinkload:client_run` knows its run, and is the server's time scale."""
-    own = ", ".join(["instance", *(label for label in by.split(", ") if label not in BY.split(", "))])
+    own = ", ".join(["instance", *_beyond(by)])
     counter = f"rate({metric}{{{more}}}[{WINDOW}])" if more else f"rate({metric}[{WINDOW}])"
     return f"sum by ({by}) (sum by ({own}) ({counter}) / on (instance) group_left ({BY}) {chosen('thinkload:client_run')})"
 
 
 def client_now(metric: str, by: str = "config") -> str:
     """A generator's gauge or cumulative count as it is."""
-    own = ", ".join(["instance", *(label for label in by.split(", ") if label not in BY.split(", "))])
+    own = ", ".join(["instance", *_beyond(by)])
     info = f"{chosen('thinkload:client_run')} ^ 0"
     return f"sum by ({by}) (sum by ({own}) ({metric}) * on (instance) group_left ({BY}) ({info}))"
 
