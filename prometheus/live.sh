@@ -17,6 +17,10 @@ if ! command -v prometheus >/dev/null; then
   echo "live: no prometheus on PATH: install it (Debian: apt-get install prometheus), or: docker compose up --wait" >&2
   exit 2
 fi
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+  echo "live: port $port is taken: choose another, e.g. PROMETHEUS_PORT=$((port + 1)) make live" >&2
+  exit 2
+fi
 
 home=$(mktemp -d)
 trap 'rm -rf "$home"' EXIT

@@ -43,6 +43,14 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
     announced = PROMETHEUS / "targets" / f"test-{port}.json"
     try:
         wait(server, process)
+        again = subprocess.run(
+            [str(PROMETHEUS / "live.sh")],
+            env=os.environ | {"PROMETHEUS_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (again.returncode, f"port {port} is taken" in again.stderr) == (2, True)
         announced.write_text(
             json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
         )
