@@ -83,7 +83,7 @@ def test_the_commands_run(tmp_path: Path, port: int) -> None:
     background: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            words = shlex.split(command.split(" # ")[0].rstrip(" &"))
+            words = shlex.split(command.split(" # ")[0].split(" & ")[0])
             words[0] = sys.executable
             if words[2] == "server" and "emulate" in words:
                 words += ["--port", str(port)]
