@@ -18,7 +18,7 @@ env: .venv/.installed ## .venv with everything the other verbs need
 	else \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "make: $(PYTHON) is older than Python 3.11: say e.g. make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }; \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock; \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -r requirements.lock; \
 	fi
 	@touch $@
 
