@@ -129,6 +129,7 @@ class Call:
 
     def settle(self) -> None:
         """After the end: judge what is there."""
+        del self._parser  # it holds this call: a knot that only the garbage collector would undo
         exchange = self.exchange
         self.stream.finish(self._stamp_ns)
         self._report()

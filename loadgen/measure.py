@@ -10,7 +10,8 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
+from operator import sub
 from statistics import median
 from typing import Any, Literal, cast
 
@@ -58,6 +59,7 @@ def to_record(
     first_ns, last_ns = (arrivals[0], arrivals[-1]) if arrivals else (None, None)
     answer_ns = exchange.first_answer_ns or _after_thinking(exchange)
     total = completion_tokens(exchange)
+    gap_ns = inter_chunk_ns(exchange)
     reasoning, text = (
         ("".join(part) for part in zip(*exchange.pieces, strict=True)) if exchange.pieces else ("", "")
     )
@@ -82,8 +84,8 @@ def to_record(
         ttft_due_s=clock.between_s(due_ns, first_ns),
         ttfot_s=clock.between_s(sent_ns, answer_ns),
         tpot_s=_seconds(tpot_ns(exchange), clock),
-        itl_s=_seconds(itl_ns(exchange), clock),
-        inter_chunk_s=_seconds(inter_chunk_ns(exchange), clock),
+        itl_s=_seconds(itl_ns(exchange, gap_ns), clock),
+        inter_chunk_s=_seconds(gap_ns, clock),
         e2e_s=clock.between_s(sent_ns, last_ns),
         e2e_due_s=clock.between_s(due_ns, last_ns),
         send_lag_s=clock.between_s(due_ns, sent_ns),
@@ -124,20 +126,21 @@ def tpot_ns(exchange: Exchange) -> float | None:
     return (exchange.arrival_ns[-1] - exchange.arrival_ns[0]) / after_first if after_first > 0 else None
 
 
-def itl_ns(exchange: Exchange) -> float | None:
+def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     """Median over the tokens after the first chunk of gap / tokens in the chunk: one value a token.
 
-    Where the server counted tokens at the end only, every later chunk is taken to hold the same share of them.
+    Where the server counted tokens at the end only, every later chunk is taken to hold the same share of them. `gap_ns` is
+    the median raw gap (`inter_chunk_ns`), which is the answer where a chunk is a token: sorting 4,096 gaps takes 0.5 ms.
     """
-    gaps = gaps_ns(exchange.arrival_ns)
     counts = exchange.tokens[1:]
-    if not gaps:
+    if gap_ns is None:
         return None
     if exchange.token_source == AT_END:
         after_first = (completion_tokens(exchange) or 0) - exchange.tokens[0]
-        return median(gaps) * len(gaps) / after_first if after_first > 0 else None
+        return gap_ns * len(counts) / after_first if after_first > 0 else None
     if max(counts) == 1:
-        return median(gaps)
+        return gap_ns
+    gaps = gaps_ns(exchange.arrival_ns)
     return _weighted_median(
         [(gap / tokens, tokens) for gap, tokens in zip(gaps, counts, strict=True) if tokens]
     )
@@ -151,7 +154,7 @@ def inter_chunk_ns(exchange: Exchange) -> float | None:
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:
     """Gaps between successive stamps."""
-    return [later - earlier for earlier, later in pairwise(arrivals)]
+    return list(map(sub, arrivals[1:], arrivals))
 
 
 def steady_window(spans: Iterable[tuple[float, float]]) -> tuple[float, float] | None:

