@@ -3,8 +3,9 @@
 Locust runs on gevent, our client on asyncio and uvloop, and neither lives well inside the other (docs/decisions/0031): so
 a worker does its sending in a process of its own, with a pipe between. Nothing of a token's path crosses it.
 
-Rules: the first line is a SenderPlan, every further one Work or Slots; the end of stdin means that no more comes, and what is in
-flight then is given DRAIN_S. Records are written here: a worker that is killed takes nothing finished along.
+Rules: the first line is a SenderPlan, every further one Work, Slots or a Probe; the end of stdin means that no more comes, and
+what is in flight then is given DRAIN_S. Records are written here: a worker that is killed takes nothing finished along.
+Writing to the worker waits for nobody: one that hangs stops no stream.
 
 Does not know: Locust, other workers, who decides what is sent.
 """
@@ -14,6 +15,7 @@ import dataclasses
 import itertools
 import platform
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from time import perf_counter_ns
@@ -24,7 +26,7 @@ import uvloop
 from loadgen import datasets
 from loadgen.alarm import sleep_until
 from loadgen.client import Client
-from loadgen.distributed import READY, SenderPlan, Slots, Told, Work, Worker, boot, options_of
+from loadgen.distributed import READY, Probe, SenderPlan, Slots, Told, Work, Worker, options_of
 from loadgen.exchange import Request
 from loadgen.health import Health, Report
 from loadgen.measure import Clock
@@ -41,11 +43,14 @@ DRAIN_S = 2.0
 """Real seconds: Locust itself waits 10 s for a worker to end."""
 
 
-_decode = msgspec.json.Decoder(Work | Slots).decode
+_decode = msgspec.json.Decoder(Work | Slots | Probe).decode
 
 
 class Pipe:
-    """Listens to a share, and writes what ends to stdout."""
+    """Listens to a share, and tells the worker what ends."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
 
     def due(self, _request: Request) -> None:
         """Listener."""
@@ -66,16 +71,7 @@ class Pipe:
             tpot_s=record.tpot_s,
             error=record.error,
         )
-        write(msgspec.json.encode(told) + b"\n")
-
-
-def write(line: bytes) -> None:
-    """One line to the worker; where that is gone, the records are still here."""
-    try:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        sys.stdout = None  # else the interpreter complains at its end
+        self.write(msgspec.json.encode(told) + b"\n")
 
 
 class Sender:
@@ -92,9 +88,9 @@ class Sender:
         self._items: list[Item] = []
         self._more = self.workload.items()
 
-    async def carry_out(self, lines: asyncio.StreamReader) -> None:
+    async def carry_out(self, lines: asyncio.StreamReader, write: Callable[[bytes], None]) -> None:
         """Everything until stdin ends."""
-        pipe, health = Pipe(), Health()
+        pipe, health = Pipe(write), Health()
         self._say_who(None)
         with Keeper(self.share, pipe) as keeper:
             health.start()
@@ -102,7 +98,7 @@ class Sender:
                 self.send = lambda work, due_ns: self._one(client, keeper, work.seq, due_ns)
                 write(READY)
                 while line := await lines.readline():
-                    await self._told(_decode(line))
+                    await self._told(_decode(line), client)
                 for slot in self.slots:
                     slot.cancel()
                 stop = asyncio.get_running_loop().call_later(DRAIN_S, self.brake.stop)
@@ -112,24 +108,34 @@ class Sender:
         self._say_who(report)
         self.brake.raise_error()
 
-    async def _told(self, word: Work | Slots) -> None:
-        if isinstance(word, Slots):
+    async def _told(self, word: Work | Slots | Probe, client: Client) -> None:
+        if isinstance(word, Probe):
+            self.plan.probes.append(word)
+        elif isinstance(word, Slots):
             while len(self.slots) > word.count:
                 self.slots.pop().cancel()
-            self.slots += [asyncio.ensure_future(self._slot()) for _ in range(word.count - len(self.slots))]
-        elif word.due_ns is None:
-            self.queue.put_nowait(word)
+            if (more := word.count - len(self.slots)) > 0:
+                await client.warm(more)
+                self.slots += [asyncio.ensure_future(self._slot()) for _ in range(more)]
+        elif self.plan.plan.open:
+            await sleep_until(self._ns(word.due_s))
+            self.brake.watch(self.send(word, self._ns(word.due_s)))
         else:
-            await sleep_until(word.due_ns)
-            self.brake.watch(self.send(word, word.due_ns))
+            self.queue.put_nowait(word)
+
+    def _ns(self, run_s: float) -> int:
+        """A time of the run on this host's monotonic clock."""
+        return round((self.plan.zero_s + run_s) * 1e9)
 
     async def _slot(self) -> None:
-        """One stream of a closed loop: a request is due when the slot is free."""
+        """One stream of a closed loop: a request is due when the slot is free, and it may be sent."""
         while True:
             free_ns = perf_counter_ns()
             work = await self.queue.get()
+            due_ns = max(free_ns, self._ns(work.due_s))
+            await sleep_until(due_ns)
             ended = asyncio.get_running_loop().create_future()
-            self.brake.watch(self._then(self.send(work, free_ns), ended))
+            self.brake.watch(self._then(self.send(work, due_ns), ended))
             await ended
 
     async def _then(self, sending: Coroutine[None, None, None], ended: "asyncio.Future[None]") -> None:
@@ -149,7 +155,16 @@ class Sender:
 
     def _say_who(self, report: Report | None) -> None:
         plan = self.plan
-        worker = Worker(name=plan.name, host=platform.node(), boot=boot(), clock=plan.clock, report=report)
+        worker = Worker(
+            name=plan.name,
+            host=platform.node(),
+            run_id=plan.plan.run_id,
+            clock={"wall_s": time.time(), "perf_s": time.perf_counter()},
+            zero_s=plan.zero_s,
+            error_s=plan.error_s,
+            probes=plan.probes,
+            report=report,
+        )
         path = Path(plan.plan.folder) / f"worker.{plan.name}.json"
         partial = path.with_suffix(".partial")
         partial.write_bytes(msgspec.json.encode(worker))
@@ -158,7 +173,7 @@ class Sender:
 
 def share_of(plan: SenderPlan) -> Share:
     """The run as this process needs it. Raises UsageError where this host lacks the data set."""
-    options, server = options_of(plan.argv), Server(**plan.plan.server)
+    options, server = options_of(plan.plan.argv), Server(**plan.plan.server)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     if dataset.sha256 != plan.plan.sha256:
         raise UsageError(
@@ -167,18 +182,22 @@ def share_of(plan: SenderPlan) -> Share:
     name, _ = style_of(server.model, options.prompt)
     folder = Path(plan.plan.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    records = folder / f"records.{plan.name}.jsonl"
+    if records.exists():
+        raise UsageError(f"{records} exists, of another run: give another --out, or move it away")
+    start_ns = round(plan.zero_s * 1e9)
     return Share(
         options=dataclasses.replace(options, prompt=name),
         server=server,
         problems=dataset.problems,
         run_id=plan.plan.run_id,
-        records=folder / f"records.{plan.name}.jsonl",
+        records=records,
         chunks=folder / f"chunks.{plan.name}.bin",
-        clock=Clock(plan.start_ns, server.time_scale),
+        clock=Clock(start_ns, server.time_scale),
         schedule=Closed(1),
         first=0,
         last=None,
-        start_ns=plan.start_ns,
+        start_ns=start_ns,
     )
 
 
@@ -187,9 +206,9 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
     plan = msgspec.json.decode(await lines.readline(), type=SenderPlan)
-    sender = Sender(plan)
-    await sender.carry_out(lines)
+    await Sender(plan).carry_out(lines, out.write)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """What Locust's master, its workers, the processes that send for them and `gather` agree on.
 
-Rules: plain values that survive msgpack and JSON. Times of the plan are Unix seconds of the master's clock; a worker adds
-its own clock's offset before it uses one.
+Rules: plain values that survive msgpack and JSON. Times between processes are seconds of the run: since its zero, by the
+master's monotonic clock. A worker keeps where that zero lies on its own, and nothing hangs on anyone's wall clock.
 
 Does not know: Locust, asyncio, how anything is sent.
 """
@@ -22,38 +22,63 @@ from loadgen.values import Parser, UsageError
 PLAN = "distributed.json"
 """In the master's folder: what was to be run. `gather` makes run.json of it."""
 READY = b"ready\n"
-WARNINGS = "worker."
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """What a worker has to know of the run. Its options it knows itself: Locust sends those."""
+    """What a worker has to know of the run."""
 
+    argv: list[str]
     run_id: str
     folder: str
     sha256: str
     """Of the data set: every host must have the same."""
-    start_wall_s: float
-    """Zero of the run."""
     server: dict[str, Any]
+    open: bool
+    """The schedule says when, not a free slot."""
+    boot: str
+    zero_s: float
+    """Zero of the run on the master's monotonic clock, which is its workers' too where the boot is the same."""
+
+
+class Probe(msgspec.Struct, array_like=True, tag="probe"):
+    """The master was asked for the time: the run's `master_s` was read between two stamps of the worker's own clock."""
+
+    sent_s: float
+    master_s: float
+    received_s: float
+
+    @property
+    def zero_s(self) -> tuple[float, float]:
+        """Between these two stamps of the worker's clock lies the run's zero, whichever way the answer was slow."""
+        return self.sent_s - self.master_s, self.received_s - self.master_s
+
+
+def zero_of(plan: Plan, probes: Sequence[Probe]) -> tuple[float, float]:
+    """Zero of the run on this process's clock, and what it may be off by: where all the probes' bounds overlap."""
+    low_s, high_s = max(probe.zero_s[0] for probe in probes), min(probe.zero_s[1] for probe in probes)
+    if plan.boot == boot() and low_s <= plan.zero_s <= high_s:
+        return plan.zero_s, 0.0
+    return (low_s + high_s) / 2, abs(high_s - low_s) / 2
 
 
 class SenderPlan(msgspec.Struct, kw_only=True):
     """First line to a sending process."""
 
     plan: Plan
-    argv: list[str]
     name: str
     """`HOST-INDEX`, part of file names."""
-    start_ns: int
+    zero_s: float
     """Zero of the run on this host's monotonic clock."""
-    clock: dict[str, Any]
+    error_s: float
+    probes: list[Probe]
 
 
 class Work(msgspec.Struct, array_like=True, tag="work"):
-    """Send request `seq`, due at a stamp of this host's monotonic clock, or as soon as a slot is free."""
+    """Send request `seq`, due then; in a closed loop, as soon as a slot is free from then on."""
 
     seq: int
-    due_ns: int | None = None
+    due_s: float
+    """Real seconds after the run's zero."""
 
 
 class Slots(msgspec.Struct, array_like=True, tag="slots"):
@@ -81,10 +106,15 @@ class Worker(msgspec.Struct, kw_only=True):
 
     name: str
     host: str
-    boot: str
-    """Processes of one boot share a clock."""
-    clock: dict[str, Any]
-    """`wall_s` and `perf_s` read together; `offset_s` of the master's wall clock against ours, known to `error_s`."""
+    run_id: str
+    clock: dict[str, float]
+    """`wall_s` and `perf_s` of this host, read together."""
+    zero_s: float
+    """Zero of the run in `perf_s`; every stamp of the records counts from it."""
+    error_s: float
+    """What that was off by, at the most, when the worker began."""
+    probes: list[Probe]
+    """Before and during the run."""
     report: Report | None = None
     """None where the process was killed."""
 
@@ -99,6 +129,16 @@ class Distributed(msgspec.Struct, kw_only=True):
     cache: str | None
     percentile: str
     stopped: str | None = None
+    workers: list[str] = []
+    """Names of those who were ready to send."""
+
+
+REFUSED = {
+    "one_pass": "--one-pass is for one machine: use python -m loadgen",
+    "resume": "--resume is for gathered runs: use python -m loadgen --resume",
+    "dry_run": "--dry-run is for one machine: use python -m loadgen",
+    "out": "--out in --more: give it to Locust itself",
+}
 
 
 def options_of(argv: Sequence[str]) -> RunOptions:
@@ -108,10 +148,11 @@ def options_of(argv: Sequence[str]) -> RunOptions:
     )
     add_run_arguments(parser)
     options = from_args(parser.parse_args(argv))
-    if options.one_pass:
-        raise UsageError("--one-pass is for one machine: use python -m loadgen")
-    if options.resume:
-        raise UsageError("--resume is for gathered runs: use python -m loadgen --resume")
+    for name, message in REFUSED.items():
+        if getattr(options, name):
+            raise UsageError(message)
+    if options.workers != 1:
+        raise UsageError("--workers: Locust has its own: --processes N, or more hosts with --worker")
     return options
 
 
