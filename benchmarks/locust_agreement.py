@@ -1,0 +1,175 @@
+"""Does a run through Locust measure what `python -m loadgen` measures? The same load on one emulated server, in turns.
+
+`python -m benchmarks.locust_agreement [--pairs N] [--requests N]`. Each pair is one process, then Locust's master and 3
+workers: the same plan, seed and open-loop schedule, so that request by request both ask the same, at the same time of the
+run, and get the same tokens. Two comparisons, by budget:
+
+- means over all requests, as a ratio with its 95 % interval. (Of a TTFT that waits for the running step the median is twice
+  as noisy as the mean.) Beside it what two halves of the single-process runs differ by: the noise of the comparison.
+- against the server's own word: each request's figure over what the server says of that request (`metrics` in its last
+  chunk), medians. Waiting for a step, the batch and a busy machine's late steps are in both and drop out.
+
+Emulated, at a quarter of real time: what the client adds is then small beside what is measured. The last line is JSON;
+exit 1 where a ratio is not within 2 %.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from benchmarks.emulator_speed import server
+from loadgen.record import Record, read_records
+
+MODEL = "r1-distill-qwen-14b"
+WORKERS = 3
+RATE = 160
+"""A second of server time: 40 in a real one."""
+SPEED = 0.25
+LIMIT = 0.02
+METRICS = ("ttft_s", "tpot_s", "e2e_s")
+
+
+def said_s(record: Record, metric: str) -> float:
+    """The server's own figure for a request."""
+    timings: dict[str, float] = record.server_timings or {}
+    first_ms = timings["queue_time_ms"] + timings["time_to_first_token_ms"]
+    all_ms = {
+        "ttft_s": first_ms,
+        "tpot_s": timings["mean_itl_ms"],
+        "e2e_s": first_ms + timings["generation_time_ms"],
+    }
+    return all_ms[metric] / 1e3
+
+
+def beside_server(records: Iterable[Record], metric: str) -> float:
+    """Median over requests of measured / said by the server."""
+    return float(median(getattr(record, metric) / said_s(record, metric) for record in records))
+
+
+def ratio(records: list[Record], others: list[Record], metric: str) -> tuple[float, float]:
+    """Of the means, and half the width of its 95 % interval."""
+    (mean, spread), (mean2, spread2) = (
+        (fmean(values), stdev(values) / fmean(values) / math.sqrt(len(values)))
+        for values in ([getattr(record, metric) for record in some] for some in (records, others))
+    )
+    return mean / mean2, 1.96 * mean / mean2 * math.hypot(spread, spread2)
+
+
+def compare(single: list[list[Record]], locust: list[list[Record]]) -> list[dict[str, Any]]:
+    """A row a budget and metric; runs as lists of records."""
+    rows = []
+    for budget in sorted({record.budget for record in single[0]}):
+        ours, theirs = ([[r for r in run if r.budget == budget] for run in runs] for runs in (single, locust))
+        for metric in METRICS:
+            one, other = [*chain.from_iterable(ours)], [*chain.from_iterable(theirs)]
+            of_means, half_width = ratio(other, one, metric)
+            said_one, said_other = beside_server(one, metric), beside_server(other, metric)
+            row = {
+                "budget": budget, "metric": metric, "single_s": fmean(getattr(r, metric) for r in one),
+                "ratio": of_means, "ci95": half_width, "noise": _noise(ours, metric),
+                "single_to_server": said_one, "locust_to_server": said_other, "ratio_to_server": said_other / said_one,
+            }  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def _noise(runs: list[list[Record]], metric: str) -> float | None:
+    """Every other single-process run against the rest."""
+    half, rest = ([*chain.from_iterable(some)] for some in (runs[::2], runs[1::2]))
+    return ratio(half, rest, metric)[0] if rest else None
+
+
+def same_tokens(single: list[Record], locust: list[Record]) -> bool:
+    """Request by request the same question and the same answer."""
+    one, other = (
+        {r.seq: (r.problem_id, r.budget, r.text, r.reasoning, r.completion_tokens, r.outcome) for r in run}
+        for run in (single, locust)
+    )
+    return one == other
+
+
+def command(kind: str, target: str, requests: int, out: Path) -> list[str]:
+    """Command line of one run."""
+    plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}".split()
+    if kind == "single":
+        return [
+            sys.executable,
+            "-m",
+            "loadgen",
+            "run",
+            "--metrics-port",
+            "off",
+            "--progress",
+            "none",
+            "--cache",
+            "salt",
+            *plan,
+        ]
+    quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt".split()
+    return [sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *quiet, *plan]
+
+
+def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
+    """Carry one run out; its records."""
+    lines = [command(kind, target, requests, out)]
+    if kind == "locust":
+        lines.append([sys.executable, "-m", "loadgen", "gather", str(out)])
+    for line in lines:
+        done = subprocess.run(
+            line, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(
+                f"locust_agreement: {' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+            )
+    return list(read_records(out / "records.jsonl"))
+
+
+def main() -> int:
+    """Compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each kind [2]")
+    parser.add_argument("--requests", type=int, default=1000, metavar="N", help="in each run [1000]")
+    options = parser.parse_args()
+    runs: dict[str, list[list[Record]]] = {"single": [], "locust": []}
+    flags = ("--model", MODEL, "--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
+    with server(None, *flags) as url, tempfile.TemporaryDirectory() as folder:
+        for pair in range(options.pairs):
+            for kind, done in runs.items():
+                done.append(run(kind, f"{url}/v1", options.requests, Path(folder) / f"{kind}-{pair}"))
+    same = all(same_tokens(one, other) for one, other in zip(runs["single"], runs["locust"], strict=True))
+    rows = compare(runs["single"], runs["locust"])
+    print(
+        f"{'budget':>6} {'':7}{'single':>10} {'locust / single':>19} {'single / single':>16} {'beside the server: single':>26} {'locust':>8} {'ratio':>8}"
+    )
+    for row in rows:
+        noise = "" if row["noise"] is None else f"{row['noise']:.4f}"
+        print(
+            f"{row['budget']:>6} {row['metric']:7}{row['single_s'] * 1e3:>7.2f} ms {row['ratio']:>10.4f} ± {row['ci95']:.4f} {noise:>16}"
+            f" {row['single_to_server']:>26.4f} {row['locust_to_server']:>8.4f} {row['ratio_to_server']:>8.4f}"
+        )
+    worst = max(abs(row[name] - 1) for row in rows for name in ("ratio", "ratio_to_server"))
+    print(
+        f"emulated; {options.pairs} pairs of {options.requests} requests; same answers, request by request: {same}"
+    )
+    print(
+        json.dumps(
+            {"ok": same and worst <= LIMIT, "worst": round(worst, 4), "same_answers": same, "rows": rows}
+        )
+    )
+    return 0 if same and worst <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
