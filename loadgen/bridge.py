@@ -14,6 +14,7 @@ import asyncio
 import dataclasses
 import itertools
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -26,7 +27,8 @@ import uvloop
 from loadgen import datasets
 from loadgen.alarm import sleep_until
 from loadgen.client import Client
-from loadgen.distributed import READY, Probe, SenderPlan, Slots, Told, Work, Worker, options_of
+from loadgen.clocks import Probe
+from loadgen.distributed import READY, SenderPlan, Slots, Told, Work, Worker, options_of
 from loadgen.exchange import Request
 from loadgen.health import Health, Report
 from loadgen.measure import Clock
@@ -213,6 +215,7 @@ async def serve() -> None:
 
 def main() -> int:
     """Send until stdin ends; 2 where the operator has to mend something."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for Locust, which then closes stdin
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())

@@ -22,8 +22,9 @@ import msgspec
 from locust.env import Environment
 from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
 
+from loadgen.clocks import boot
 from loadgen.deck import Deck
-from loadgen.distributed import PLAN, Distributed, Plan, boot, options_of
+from loadgen.distributed import PLAN, Distributed, Plan, options_of
 from loadgen.load import WARMUP_STREAMS
 from loadgen.options import open_loop
 from loadgen.prepare import Prepared, prepare

@@ -7,13 +7,12 @@ Does not know: Locust, asyncio, how anything is sent.
 """
 
 import argparse
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from loadgen.clocks import Probe
 from loadgen.health import Report
 from loadgen.options import RunOptions, add_run_arguments, from_args
 from loadgen.record import RunInfo
@@ -38,27 +37,6 @@ class Plan(msgspec.Struct, kw_only=True):
     boot: str
     zero_s: float
     """Zero of the run on the master's monotonic clock, which is its workers' too where the boot is the same."""
-
-
-class Probe(msgspec.Struct, array_like=True, tag="probe"):
-    """The master was asked for the time: the run's `master_s` was read between two stamps of the worker's own clock."""
-
-    sent_s: float
-    master_s: float
-    received_s: float
-
-    @property
-    def zero_s(self) -> tuple[float, float]:
-        """Between these two stamps of the worker's clock lies the run's zero, whichever way the answer was slow."""
-        return self.sent_s - self.master_s, self.received_s - self.master_s
-
-
-def zero_of(plan: Plan, probes: Sequence[Probe]) -> tuple[float, float]:
-    """Zero of the run on this process's clock, and what it may be off by: where all the probes' bounds overlap."""
-    low_s, high_s = max(probe.zero_s[0] for probe in probes), min(probe.zero_s[1] for probe in probes)
-    if plan.boot == boot() and low_s <= plan.zero_s <= high_s:
-        return plan.zero_s, 0.0
-    return (low_s + high_s) / 2, abs(high_s - low_s) / 2
 
 
 class SenderPlan(msgspec.Struct, kw_only=True):
@@ -154,9 +132,3 @@ def options_of(argv: Sequence[str]) -> RunOptions:
     if options.workers != 1:
         raise UsageError("--workers: Locust has its own: --processes N, or more hosts with --worker")
     return options
-
-
-def boot() -> str:
-    """Identity of this kernel's boot; the host's name where there is none."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else platform.node()

@@ -24,6 +24,7 @@ import msgspec
 
 from loadgen import datasets, summary
 from loadgen.chunks import frame
+from loadgen.clocks import drift_s, wall_offset_s
 from loadgen.distributed import PLAN, Distributed, Worker
 from loadgen.health import merge
 from loadgen.load import Seen
@@ -245,21 +246,9 @@ def _row(worker: Worker, found: Gathered, run: RunInfo) -> dict[str, Any]:
     own: dict[str, Any] = worker.report.summary() if worker.report else {}
     return {
         "name": worker.name, "host": worker.host, "records": found.written[worker.name], "lost": worker.report is None,
-        "clock_offset_s": offset_s(worker, run), "clock_error_s": worker.error_s, "clock_drift_s": drift_s(worker),
+        "clock_offset_s": wall_offset_s(run.clock, worker.clock, worker.zero_s), "clock_error_s": worker.error_s, "clock_drift_s": drift_s(worker.zero_s, worker.probes),
         **{name: own.get(name) for name in ("cpu_share", "loop_lag_p99_s", "wall_s", "cpu_s")},
     }  # fmt: skip
-
-
-def offset_s(worker: Worker, run: RunInfo) -> float:
-    """The master's wall clock against the worker's, read at the run's zero through both anchors."""
-    own_s = worker.clock["wall_s"] + worker.zero_s - worker.clock["perf_s"]
-    return round(run.clock["wall_s"] - own_s, 6)
-
-
-def drift_s(worker: Worker) -> float:
-    """How far the run's zero is, at the least, outside the bounds of a probe: what the clocks ran apart since the start."""
-    bounds = (probe.zero_s for probe in worker.probes)
-    return max((max(low - worker.zero_s, worker.zero_s - high, 0.0) for low, high in bounds), default=0.0)
 
 
 def _totals(folder: Path, name: str) -> dict[str, float]:
@@ -275,7 +264,7 @@ def _doubts(plan: Distributed, found: Gathered) -> Iterator[str]:
             yield f"worker {worker.name} was lost: how busy it was is not known"
         if worker.error_s > CLOCK_ERROR_S:
             yield f"worker {worker.name}: its clock is known to {worker.error_s * 1e3:.3g} ms only {limit}"
-        if (apart_s := drift_s(worker)) > CLOCK_ERROR_S:
+        if (apart_s := drift_s(worker.zero_s, worker.probes)) > CLOCK_ERROR_S:
             yield f"worker {worker.name}: its clock ran apart from the master's by {apart_s * 1e3:.3g} ms or more {limit}"
     for name in sorted(set(plan.workers) - {worker.name for worker in found.workers}):
         yield f"worker {name} left no files: how busy it was is not known"

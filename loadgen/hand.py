@@ -19,7 +19,8 @@ import msgspec
 from gevent.event import Event
 from locust.env import Environment
 
-from loadgen.distributed import READY, Plan, Probe, SenderPlan, Slots, Told, Work, zero_of
+from loadgen.clocks import Probe, zero_of
+from loadgen.distributed import READY, Plan, SenderPlan, Slots, Told, Work
 
 LOG = logging.getLogger("loadgen")
 PROBES = 7
@@ -123,7 +124,7 @@ class Sending:
 
     def _start(self, plan: Plan) -> None:
         self.plan = plan
-        zero_s, error_s = zero_of(plan, self.probes)
+        zero_s, error_s = zero_of(plan.boot, plan.zero_s, self.probes)
         index = max(getattr(self.hand.runner, "worker_index", 0), 0)
         name = f"{platform.node()}-{index}".replace("/", "-")
         self.process = subprocess.Popen(

@@ -27,11 +27,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def locust(*arguments: str, log: Path, before: tuple[str, ...] = ()) -> Process:
+def locust(*arguments: str, log: Path, before: tuple[str, ...] = (), own_terminal: bool = False) -> Process:
     """Start `locust -f loadgen/locustfile.py …`; what it says goes to `log`."""
     command = [*before, sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *arguments]
     with log.open("wb") as file:
-        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=own_terminal
+        )
 
 
 class Swarm:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.clocks import Probe, drift_s, wall_offset_s, zero_of
 from loadgen.deck import Deck
-from loadgen.distributed import Distributed, Plan, Probe, Worker, zero_of
-from loadgen.gather import drift_s, offset_s
+from loadgen.distributed import Distributed, Worker
 from loadgen.record import Record, RunInfo
 from tests.swarm import gather, gathered
 
@@ -59,10 +59,6 @@ def worker(name: str, **changes: object) -> Worker:
     return msgspec.convert(plain | changes, Worker)
 
 
-def plan() -> Plan:
-    return Plan(argv=[], run_id="r", folder="f", sha256="", server={}, open=False, boot="another", zero_s=0.0)
-
-
 trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, max_size=9)
 
 
@@ -70,7 +66,7 @@ trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, ma
 def test_the_runs_zero_lies_within_its_error(zero_s: float, delays: list[tuple[float, float]]) -> None:
     """However slow each way was: the estimate is off by no more than it says, which is half the fastest trip or less."""
     probes = [Probe(zero_s + at, at + out, zero_s + at + out + back) for at, (out, back) in enumerate(delays)]
-    found_s, error_s = zero_of(plan(), probes)
+    found_s, error_s = zero_of("another boot", 0.0, probes)
     assert abs(found_s - zero_s) <= error_s + 1e-6
     assert error_s <= min(out + back for out, back in delays) / 2 + 1e-6
 
@@ -81,14 +77,14 @@ def test_a_clock_that_runs_apart_is_found_out(drift: float, delays: list[tuple[f
     probes = [
         Probe(50.0 + at, at + out + drift, 50.0 + at + out + back) for at, (out, back) in enumerate(delays)
     ]
-    found_s = drift_s(worker("a", probes=msgspec.to_builtins(probes)))
+    found_s = drift_s(50.0, probes)
     assert abs(drift) - max(max(delay) for delay in delays) - 1e-6 <= found_s <= abs(drift) + 1e-6
 
 
 def test_wall_clocks_are_compared_through_both_anchors() -> None:
     """A host that is 3 s fast, whose monotonic clock began elsewhere."""
-    fast = worker("a", clock={"wall_s": 1013.0, "perf_s": 710.0}, zero_s=700.0)
-    assert offset_s(fast, RUN) == pytest.approx(-3.0)
+    fast = {"wall_s": 1013.0, "perf_s": 710.0}
+    assert wall_offset_s(RUN.clock, fast, zero_s=700.0) == pytest.approx(-3.0)
 
 
 def write(folder: Path, *workers: Worker, seqs: tuple[range, ...]) -> None:

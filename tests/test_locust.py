@@ -3,6 +3,7 @@
 import csv
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -180,6 +181,22 @@ def test_a_duration_after_warm_ups_with_a_worker_a_core(target: str, tmp_path: P
     assert max(record.end_s or 0.0 for record in warm) <= began_s
     asked = [record for record in measured if record.due_s < began_s + 2.0]
     assert len(measured) - len(asked) <= 10 * len(line["workers"]), "what had been dealt is sent"
+
+
+def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal reaches every process: what was in flight is ended or cut off, and every worker says how it was."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    options = ("--headless", "--processes", "2", "-u", "8", "--requests", "2000", "--out", str(out))
+    master = locust("--target", target, *PLAN, "64", *options, log=log, own_terminal=True)
+    until(lambda: len(recorded(out)) >= 8)
+    os.killpg(master.pid, signal.SIGINT)
+    assert master.wait(timeout=60) == 1, log.read_text()
+    line, _ = gathered(out)
+    assert [worker["lost"] for worker in line["workers"]] == [False] * 2
+    assert len(line["missing"]) == 2000 - len(records(out))
+    assert line["reasons"][0].startswith(
+        f"{len(line['missing'])} of 2000 records are missing (Locust was stopped)"
+    )
 
 
 @pytest.mark.parametrize(
