@@ -56,7 +56,10 @@ def add_options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("thinkload", "As in python -m loadgen --help; streams are --users")
     for name, (default, text) in OPTIONS.items():
         variable = f"THINKLOAD_{name.upper().replace('-', '_')}"
-        group.add_argument(f"--{name}", default=default, metavar="…", help=text, env_var=variable)
+        option: Any = group.add_argument(
+            f"--{name}", default=default, metavar="…", help=text, env_var=variable
+        )
+        option.include_in_web_ui = True  # the parser's own add_argument would say so; a group's does not
 
 
 def argv_of(parsed: Any) -> list[str]:
