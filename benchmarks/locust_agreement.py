@@ -55,6 +55,12 @@ def beside_server(records: Iterable[Record], metric: str) -> float:
     return float(median(getattr(record, metric) / said_s(record, metric) for record in records))
 
 
+def request_by_request(records: Iterable[Record], others: Iterable[Record], metric: str) -> float:
+    """Median over the same requests of two runs of one's figure over the other's."""
+    other = {record.seq: getattr(record, metric) for record in others}
+    return float(median(getattr(record, metric) / other[record.seq] for record in records))
+
+
 def ratio(records: list[Record], others: list[Record], metric: str) -> tuple[float, float]:
     """Of the means, and half the width of its 95 % interval."""
     (mean, spread), (mean2, spread2) = (

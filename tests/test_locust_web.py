@@ -56,6 +56,7 @@ def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> Non
             assert all(f'"{name}"' in page.get("/") for name in ("target", "budgets", "budget_mode", "more"))
             page.start(target=target, budgets="many")
             until(lambda: "loadgen: --budgets: 'many' is no number" in page.get("/logs"))
+            until(lambda: page.stats()["state"] == "stopped")
             for name in ("first", "second"):
                 page.start(target=target, budgets="8,16", out=tmp_path / name)
                 until((tmp_path / name / "distributed.json").exists)
