@@ -51,6 +51,7 @@ bench: env ## what client and emulator cost, and how true they are (minutes; nee
 	$(BIN)/python -m benchmarks.client_cost
 	$(BIN)/python -m benchmarks.client_scale
 	$(BIN)/python -m benchmarks.locust_cost --quick
+	$(BIN)/python -m benchmarks.locust_agreement
 	$(BIN)/python -m benchmarks.emulator_speed
 	$(BIN)/python -m benchmarks.emulator_fidelity $${THINKLOAD_SHARED:-../shared}/measurements/h200-vllm-0.26.0.json
 
