@@ -60,9 +60,9 @@ class Hand:
         if self.sending is not None:
             self.sending.given([Work(*each) for each in said["work"]], no_more=said["no_more"])
 
-    def users(self, change: int) -> None:
-        """A user has come or gone."""
-        self.slots += change
+    def users(self, count: int) -> None:
+        """So many run here now."""
+        self.slots = count
         if self.sending is not None:
             self.sending.resize()
 

@@ -13,7 +13,7 @@ from typing import Any
 from locust import LoadTestShape, User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import STATE_INIT, LocalRunner, MasterRunner, WorkerRunner
 
 from loadgen.dealer import Dealer
 from loadgen.hand import Hand
@@ -45,6 +45,7 @@ class Here:
 
     dealer: Dealer | None = None
     hand: Hand | None = None
+    users: int = 0
 
 
 HERE = Here()
@@ -74,6 +75,13 @@ def argv_of(parsed: Any) -> list[str]:
         raise UsageError(f"--more {given['more']!r}: {error}") from None
 
 
+def count(change: int) -> None:
+    """Users that run here, whether or not there is a hand yet."""
+    HERE.users += change
+    if HERE.hand is not None:
+        HERE.hand.users(HERE.users)
+
+
 class Stream(User):
     """One stream of a closed loop, for as long as Locust wants it. In an open loop, a spectator."""
 
@@ -81,13 +89,11 @@ class Stream(User):
 
     def on_start(self) -> None:
         """One more."""
-        if HERE.hand is not None:
-            HERE.hand.users(1)
+        count(1)
 
     def on_stop(self) -> None:
         """One less; what it sends may end."""
-        if HERE.hand is not None:
-            HERE.hand.users(-1)
+        count(-1)
 
     @task
     def be_there(self) -> None:
@@ -143,3 +149,6 @@ def lend_hand(environment: Environment, runner: Any, hand: Hand) -> None:
     on.quit.add_listener(lambda **_: hand.wait())
     runner.register_message("thinkload-pong", lambda msg, **_: hand.pong(msg.data))
     runner.register_message("thinkload-work", lambda msg, **_: hand.work(msg.data))
+    if isinstance(runner, WorkerRunner) and runner.worker_state != STATE_INIT:
+        hand.users(HERE.users)  # it joined a run, and was told so before Locust's init event
+        hand.begin()
