@@ -52,7 +52,7 @@ def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> Non
         locust("--worker", "--master-port", port, log=tmp_path / "worker"),
     ]
     try:
-        with emulated("tp1", model="r1-distill-qwen-14b") as target:
+        with emulated("tp1", "--speed", "0.25", model="r1-distill-qwen-14b") as target:
             until(lambda: page.stats().get("worker_count") == 1)
             assert all(f'"{name}"' in page.get("/") for name in ("target", "budgets", "budget_mode", "more"))
             page.start(target=target, budgets="many")
