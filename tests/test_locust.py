@@ -140,10 +140,11 @@ def test_a_worker_that_joins_takes_its_part(load: tuple[str, ...], target: str, 
         assert running.master.wait(timeout=60) == 1, running.log.read_text()
         for worker in running.workers:
             worker.wait(timeout=20)
-    gathered(out)
-    found = [record.seq for record in records(out)]
-    assert len(found) == len(set(found))
-    assert len({*range(max(found))} - {*found}) <= 2 * 15, "12 users and a quarter, on either"
+    sent = [record.seq for path in out.glob("records.*.jsonl") for record in read_records(path)]
+    assert len(sent) == len(set(sent)), "cut off or not, each was one worker's"
+    assert len({*range(max(sent))} - {*sent}) <= 2 * 15, "not sent yet: 12 users and a quarter, on either"
+    line, _ = gathered(out)
+    assert line["missing"] == sorted({*range(9000)} - {record.seq for record in records(out)})
 
 
 def test_hosts_with_clocks_of_their_own_keep_one_schedule(target: str, tmp_path: Path) -> None:
