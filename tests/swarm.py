@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,3 +128,12 @@ def gathered(*arguments: str | Path) -> tuple[dict[str, Any], str]:
 def records(folder: Path) -> list[Record]:
     """Of a gathered run."""
     return list(read_records(folder / "records.jsonl"))
+
+
+def locust_rows(run: list[Record]) -> dict[tuple[str, str], int]:
+    """What Locust's statistics have to count: a name a budget, TTFT and TPOT apart where there is one, each request once in total."""
+    rows: Counter[tuple[str, str]] = Counter({("", "Aggregated"): len(run)})
+    for record in run:
+        for kind, figure in (("POST", 0.0), ("TTFT", record.ttft_s), ("TPOT", record.tpot_s)):
+            rows[kind, f"budget {record.budget}"] += figure is not None
+    return dict(rows)

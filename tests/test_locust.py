@@ -15,9 +15,9 @@ import pytest
 
 from benchmarks.locust_agreement import beside_server, request_by_request, same_tokens
 from loadgen.distributed import Worker
-from loadgen.record import read_chunks, read_records
+from loadgen.record import Record, read_chunks, read_records
 from tests.emulated import ROOT, emulated, loadgen
-from tests.swarm import gathered, gone, kill, locust, recorded, records, sender_of, swarm, until
+from tests.swarm import gathered, gone, kill, locust, locust_rows, recorded, records, sender_of, swarm, until
 
 PLAN = ("--dataset", "sample", "--budgets")
 
@@ -74,7 +74,28 @@ def test_2000_requests_once_each_and_the_metrics_of_one_process(slow: str, tmp_p
     for metric in ("tpot_s", "e2e_s"):
         assert request_by_request(found, one, metric) == pytest.approx(1, rel=0.02), metric
         assert beside_server(found, metric) == pytest.approx(beside_server(one, metric), rel=0.02), metric
-    check_statistics(tmp_path / "locust_stats.csv")
+    check_statistics(tmp_path / "locust_stats.csv", found)
+
+
+def test_the_first_token_comes_when_it_does_for_one_process(slow: str, tmp_path: Path) -> None:
+    """TTFT where nothing but the request decides it: one at a time, so none waits for the step of another."""
+    options = ("--target", slow, *PLAN, "2", "--rate", "16", "--arrival", "constant")
+    with swarm(tmp_path / "swarm", *options, "--more=--cache=salt") as running:
+        running.end()
+    gathered(tmp_path / "swarm")
+    done = loadgen(*options, "--cache", "salt", "--out", str(tmp_path / "alone"))
+    assert done.returncode == 0, done.stderr
+    found, one = records(tmp_path / "swarm"), records(tmp_path / "alone")
+    assert same_tokens(one, found)
+    for metric in ("ttft_s", "e2e_s"):
+        assert request_by_request(found, one, metric) == pytest.approx(1, rel=0.02), metric
+
+
+def check_statistics(path: Path, run: list[Record]) -> None:
+    """Locust's own CSV."""
+    with path.open() as file:
+        rows = {(row["Type"], row["Name"]): int(row["Request Count"]) for row in csv.DictReader(file)}
+    assert rows == locust_rows(run)
 
 
 def test_the_first_token_comes_when_it_does_for_one_process(slow: str, tmp_path: Path) -> None:
