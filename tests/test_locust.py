@@ -98,30 +98,6 @@ def check_statistics(path: Path, run: list[Record]) -> None:
     assert rows == locust_rows(run)
 
 
-def test_the_first_token_comes_when_it_does_for_one_process(slow: str, tmp_path: Path) -> None:
-    """TTFT where nothing but the request decides it: one at a time, so none waits for the step of another."""
-    options = ("--target", slow, *PLAN, "2", "--rate", "16", "--arrival", "constant")
-    with swarm(tmp_path / "swarm", *options, "--more=--cache=salt") as running:
-        running.end()
-    gathered(tmp_path / "swarm")
-    done = loadgen(*options, "--cache", "salt", "--out", str(tmp_path / "alone"))
-    assert done.returncode == 0, done.stderr
-    found, one = records(tmp_path / "swarm"), records(tmp_path / "alone")
-    assert same_tokens(one, found)
-    for metric in ("ttft_s", "e2e_s"):
-        assert request_by_request(found, one, metric) == pytest.approx(1, rel=0.02), metric
-
-
-def check_statistics(path: Path) -> None:
-    """Locust's own rows: a name a budget, TTFT and TPOT apart, and a total that counts each request once."""
-    with path.open() as file:
-        rows = {(row["Type"], row["Name"]): int(row["Request Count"]) for row in csv.DictReader(file)}
-    assert rows == {
-        **{(kind, f"budget {budget}"): 1000 for kind in ("POST", "TTFT", "TPOT") for budget in (8, 16)},
-        ("", "Aggregated"): 2000,
-    }
-
-
 @pytest.mark.parametrize("whole_host", [False, True])
 def test_a_killed_worker_loses_nothing_that_had_ended(whole_host: bool, target: str, tmp_path: Path) -> None:
     """After kill -9 in the middle, of a worker or of all its host ran: what was recorded stays, the rest is named and resumed."""
