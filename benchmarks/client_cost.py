@@ -1,8 +1,9 @@
 """What a client costs: CPU µs per SSE event, ours beside others on the same server in the same run.
 
-`python -m benchmarks.client_cost [--quick]`. Two servers of `loadgen.ground_truth`: one paces 16 streams (34 events each,
-5 ms apart), one sends the 34 at once, each a segment of its own. Every client is a process of its own; its CPU seconds
-(user + system) at two run lengths give a slope, so start-up drops out. The last line is JSON.
+`python -m benchmarks.client_cost [--quick]`. Three servers of `loadgen.ground_truth`: one paces 16 streams (34 events
+each, 5 ms apart) out of step, so that each event wakes the client by itself, as from independent requests; one in step, as
+from one engine's batch; one sends the 34 at once, each a segment of its own. Every client is a process of its own; its CPU
+seconds (user + system) at two run lengths give a slope, so start-up drops out. The last line is JSON.
 
 `bare` is the floor for Python: a uvloop Protocol that reads, stamps, and asks again. `ours` is the whole path of a
 request: send, stamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen` itself.
@@ -29,13 +30,14 @@ from loadgen.chunks import ChunkLog
 from loadgen.client import Client
 from loadgen.exchange import Exchange, Request
 from loadgen.ground_truth import serving
+from loadgen.health import Health
 from loadgen.measure import Clock, to_record
 from loadgen.run import drive
 from loadgen.schedule import Closed
 
 EVENTS = 34
 STREAMS = 16
-SERVERS = {"paced": f"paced-{EVENTS - 1}-5", "burst": f"burst-{EVENTS - 1}"}
+SERVERS = {"paced": f"apart-{EVENTS - 1}-5", "step": f"paced-{EVENTS - 1}-5", "burst": f"burst-{EVENTS - 1}"}
 """The role chunk is an event too; the final usage and [DONE] come in one segment and count for none."""
 BODY = {
     "model": "m",
@@ -66,6 +68,8 @@ PUBLISHED = {
 async def ours(url: str, requests: int) -> None:
     """The path of a request in this suite."""
     clock = Clock(time.perf_counter_ns())
+    health = Health()
+    health.start()
     seen = 0
     with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
         journal = os.open(Path(folder) / "records.jsonl", os.O_WRONLY | os.O_CREAT)
@@ -91,6 +95,7 @@ async def ours(url: str, requests: int) -> None:
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
             await drive(plan, Closed(STREAMS), send, keep, start_ns=clock.start_ns)
         os.close(journal)
+    health.stop()
     assert seen == requests * (EVENTS - 1), seen
 
 
@@ -267,11 +272,11 @@ def main() -> int:
         for kind, case in SERVERS.items():
             costs: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(
-                1 if options.quick else 5
+                1 if options.quick else 3
             ):  # in turns, so that a busy minute of the machine meets all of them
                 for name in names:
                     slow = name in ("httpx", "openai") or options.quick
-                    lengths = (40, 200) if slow else (200, 1000) if kind == "paced" else (400, 2400)
+                    lengths = (40, 200) if slow else (400, 2400) if kind == "burst" else (100, 500)
                     costs[name].append(slope_us(name, f"{server}/{case}/v1", lengths, Path(folder)))
             found[kind] = {name: round(statistics.median(values), 2) for name, values in costs.items()}
             for name, values in costs.items():

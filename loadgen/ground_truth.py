@@ -1,8 +1,9 @@
 """A server whose every answer keeps a fixed timetable: what a client should measure is known beforehand.
 
 `http://127.0.0.1:PORT/<case>/v1` is a target. CASES have the truth of each metric beside them, worked by hand;
-`paced-N-G` streams N one-token events G ms apart after the first at G ms, `burst-N` all N at once. Runs in a process
-of its own (`serving`), so that it does not share the client's interpreter.
+`paced-N-G` streams N one-token events G ms apart after the first at G ms, `apart-N-G` the same a part of G later, so that
+streams are out of step and each event wakes the client by itself; `burst-N` sends all N at once. Runs in a process of
+its own (`serving`), so that it does not share the client's interpreter.
 
 Rules: an event is written when its time has come by the clock, counted from the request's last byte; timetables are
 rendered once. Speaks as much HTTP as the client needs.
@@ -35,6 +36,8 @@ HEAD = (
 )
 DONE = b"data: [DONE]\n\n"
 PROMPT_TOKENS = 26
+GOLDEN = 0.618034
+"""Multiples of it, without their whole part, are spread evenly however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ CASES = {
 @cache
 def case(name: str) -> Case | None:
     """A case by its name."""
-    if paced := re.fullmatch(r"paced-(\d+)-(\d+(?:\.\d+)?)", name):
+    if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
         gap_ms = float(paced[2])
         return Case(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
     if burst := re.fullmatch(r"burst-(\d+)", name):
@@ -177,6 +180,12 @@ class _Timetables:
         self._due: list[tuple[int, int, _Connection]] = []
         self._order = count()
         self._alarm = Alarm(self._ring)
+        self._streams = 0
+
+    def phase_ns(self, gap_ns: int, now_ns: int) -> int:
+        """How long to wait for a place of one's own in a gap that all streams share."""
+        self._streams += 1
+        return (round(self._streams * GOLDEN % 1 * gap_ns) - now_ns) % gap_ns
 
     def add(self, at_ns: int, connection: "_Connection") -> None:
         """`connection` writes at `at_ns`."""
@@ -248,7 +257,8 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, path: str) -> None:
         self._start_ns = perf_counter_ns()
-        plan = frames(path.split("/")[1])
+        name = path.split("/")[1]
+        plan = frames(name)
         transport = cast("asyncio.Transport", self._transport)
         if plan is None:
             body = json.dumps({"error": {"message": f"no case {path}", "code": 404}}).encode()
@@ -257,6 +267,8 @@ class _Connection(asyncio.Protocol):
         self._write_now(transport, HEAD)
         self._left = iter(plan)
         offset_ns, self._next = next(self._left)
+        if name.startswith("apart"):
+            self._start_ns += self._timetables.phase_ns(offset_ns, self._start_ns)
         self._timetables.add(self._start_ns + offset_ns, self)
 
 
