@@ -224,12 +224,14 @@ def _largest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _nearest(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons of each model under the conditions nearest to the paper's."""
+    """The comparisons of each model under the conditions nearest to the paper's that hold problems enough."""
     if table.empty:
         return table
-    return pd.concat(
-        next(by_conditions(rows)) for _, rows in table.groupby("model", observed=True, sort=False)
-    )
+    chosen = []
+    for _, rows in table.groupby("model", observed=True, sort=False):
+        groups = list(by_conditions(rows))
+        chosen.append(next((group for group in groups if group["n"].min() >= stats.SMALLEST), groups[0]))
+    return pd.concat(chosen)
 
 
 def _under(table: pd.DataFrame, row: Any = None) -> str:

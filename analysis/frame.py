@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from analysis.costs import add_costs, parameters_b
 from analysis.errors import InputError
 from analysis.reader import read_columns
-from analysis.setting import asked_label, config_labels, load_label
+from analysis.setting import asked_labels, config_labels, load_label
 from analysis.verdicts import ungraded, verdicts
 from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
 
@@ -162,7 +162,7 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
         "config": config_labels(list(runs.values())),
         "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
         "load": [load_label(run.load) for run in runs.values()],
-        "asked": [asked_label(run) for run in runs.values()],
+        "asked": asked_labels(list(runs.values())),
         "dataset": [str(run.dataset.get("name", "not said")) for run in runs.values()],
         "speculation": [run.speculation or "off" for run in runs.values()],
         "gpu": [run.gpu or "unknown" for run in runs.values()],

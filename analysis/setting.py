@@ -32,8 +32,22 @@ def load_label(load: dict[str, Any]) -> str:
     return str(load.get("arrival") or load.get("kind", "unknown"))
 
 
-def asked_label(run: RunInfo) -> str:
-    """How requests were asked, what is usual left out: `greedy`, `T 0.6, top_p 0.95`, `greedy, ignore_eos, cache salt`."""
+def asked_labels(runs: list[RunInfo]) -> list[str]:
+    """How requests were asked, what is usual left out: `greedy`, `T 0.6, top_p 0.95`, `greedy, ignore_eos, cache salt`.
+
+    A prompt is named where one model was asked in several: each model's own template is no condition that models differ in.
+    """
+    prompts: dict[str, set[str]] = {}
+    for run in runs:
+        prompts.setdefault(run.model, set()).add(_prompt(run))
+    return [_asked(run, prompt_said=len(prompts[run.model]) > 1 or _prompt(run) == "bare") for run in runs]
+
+
+def _prompt(run: RunInfo) -> str:
+    return str(run.sampling.get("prompt") or run.options.get("prompt") or "chat")
+
+
+def _asked(run: RunInfo, *, prompt_said: bool) -> str:
     said, options = run.sampling, run.options
     heat = said.get("temperature")
     parts = ["not said" if heat is None else f"T {_short(heat)}" if heat else "greedy"]
@@ -43,8 +57,7 @@ def asked_label(run: RunInfo) -> str:
     body = options.get("extra_body")
     for name, value in sorted(body.items()) if isinstance(body, dict) else []:
         parts += [name if value is True else f"{name} {_short(value)}"] if name not in said else []
-    prompt = said.get("prompt") or options.get("prompt") or "chat"
-    parts += [f"prompt {prompt}"] if prompt != "chat" else []
+    parts += [f"prompt {_prompt(run)}"] if prompt_said else []
     parts += ["completions"] if options.get("path") == "completions" else []
     room = options.get("answer_tokens", ANSWER_TOKENS)
     parts += [f"answer {_short(room)}"] if run.budget_mode != "cut" and room != ANSWER_TOKENS else []
