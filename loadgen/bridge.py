@@ -209,8 +209,14 @@ async def serve() -> None:
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
+
+    def tell(data: bytes) -> None:
+        """To the worker, as long as there is one: what is in flight ends, and is recorded, without it too."""
+        if not out.is_closing():
+            out.write(data)
+
     plan = msgspec.json.decode(await lines.readline(), type=SenderPlan)
-    await Sender(plan).carry_out(lines, out.write)
+    await Sender(plan).carry_out(lines, tell)
 
 
 def main() -> int:
