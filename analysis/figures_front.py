@@ -4,6 +4,7 @@ Rules: a setting is on a front if no other is at least as good in both. The comp
 of optimal.py are marked on every front, so that one sees how far apart they lie.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +75,29 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     known = known.assign(front=pd.concat(fronts) if fronts else False)
     twice = known[known["front"]].duplicated(["under", "label"])  # neighbours of one name: said once
     known.loc[twice[twice].index, "label"] = ""
+    for _, panel in known[known["front"]].groupby("under", sort=False):
+        known.loc[_crowded(panel, known, x, y), "label"] = ""
     return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
         width="container", height=height
     )
+
+
+def _crowded(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
+    """Points whose label would lie on that of one before: within a tenth of the width and a thirtieth of the height."""
+
+    def place(axis: Axis) -> "pd.Series[float]":
+        values = known[axis.name].astype(float)
+        if axis.log:
+            values = values.map(math.log)
+        return ((values - values.min()) / max(values.max() - values.min(), 1e-9))[points.index]
+
+    across, up = place(x), place(y)
+    labelled: list[Any] = []
+    crowded: list[Any] = []
+    for at in points.index[points["label"] != ""]:
+        near = any(abs(across[at] - across[b]) < 0.1 and abs(up[at] - up[b]) < 1 / 30 for b in labelled)
+        (crowded if near else labelled).append(at)
+    return crowded
 
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
