@@ -60,6 +60,9 @@ class Pipe:
     def tokens(self, _request: Request, count: int) -> None:
         """Listener."""
 
+    def answered(self) -> None:
+        """Listener."""
+
     def ended(self, record: Record, _arrival_ns: list[int]) -> None:
         """Listener."""
         end_s = record.last_token_s if record.outcome == "ok" else record.end_s

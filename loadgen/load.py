@@ -178,7 +178,7 @@ class Load:
     def told(self, told: Told) -> None:
         """Listener, of workers."""
         self.metrics.due.inc(told.due)
-        self.metrics.in_flight.inc(told.due)
+        self.metrics.in_flight.inc(told.due - told.answered)
         self.progress.due(told.due)
         for budget, count in told.tokens.items():
             self.metrics.completion.labels(budget=str(budget)).inc(count)
@@ -190,9 +190,12 @@ class Load:
         if told.gaps:
             self.metrics.gaps.add(told.gaps, told.gaps_sum_s)
 
-    def ended(self, record: Record, arrival_ns: list[int]) -> None:
+    def answered(self) -> None:
         """Listener."""
         self.metrics.in_flight.dec()
+
+    def ended(self, record: Record, arrival_ns: list[int]) -> None:
+        """Listener."""
         self.metrics.observe(record, self.run.slo)
         self.metrics.gaps.observe(arrival_ns, self.clock.scale)
         self.progress.ended(record)

@@ -50,8 +50,11 @@ class Listener(Protocol):
     def tokens(self, request: Request, count: int) -> None:
         """Tokens have arrived."""
 
+    def answered(self) -> None:
+        """A request is in flight no more; its record is still to be made."""
+
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        """A request that was sent has ended."""
+        """The record of a request that was sent is kept."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ class Keeper:
         """Write one request's record soon, its derived ones before it."""
         if self._failure is not None:
             raise self._failure
+        self._listener.answered()
         self._waiting.append(self._work(ended))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._turn)

@@ -44,6 +44,7 @@ class Told(msgspec.Struct, omit_defaults=True):
     """What happened in a worker since it last told."""
 
     due: int = 0
+    answered: int = 0
     tokens: dict[int, int] = {}
     records: list[Record] = []
     lags_s: list[float] = []
@@ -178,6 +179,9 @@ class _Teller:
     def tokens(self, request: Any, count: int) -> None:
         tokens = self._told.tokens
         tokens[request.budget] = tokens.get(request.budget, 0) + count
+
+    def answered(self) -> None:
+        self._told.answered += 1
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
         self._told.records.append(msgspec.structs.replace(record, text=None, reasoning=None, phases=None))
