@@ -1,5 +1,7 @@
 """What the emulator predicts of tensor parallelism, before anyone measures it: `python -m benchmarks.tp_prediction [--gpu h200]`.
 
+`--judge PREDICTION.csv CELLS` prints a written prediction beside measured cells instead: their median TPOT, mean power and rate.
+
 Model × TP 1, 2, 4 × n-gram off, or on with no draft accepted, or all, × streams × output tokens, stepped through the
 engine as benchmarks.emulator_fidelity does. Every figure is emulated. `low` and `high` widen TPOT by what the judged half of
 the H200 cells was off by at worst at that TP (TP 4: TP 2's), and at TP 4 by all-reduce times of 4.4 and 5.8 us.
@@ -7,13 +9,16 @@ the H200 cells was off by at worst at that TP (TP 4: TP 2's), and at TP 4 by all
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.emulator_fidelity import burst
+from loadgen.record import find_runs, read_records, read_run
 from server.config import Ngram, load_model, load_serving
 from server.emulator.profiles import EngineVersion, Gpu, engine_versions, gpus
 from server.emulator.simulate import Simulation
@@ -85,11 +90,53 @@ def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[Row]:
                         yield _row(Point(size, tp, ngram, streams, length), cards, engine, texts[mode])
 
 
+def judge(prediction: Path, cells: Path) -> Iterator[str]:
+    """Markdown rows: what was predicted of each cell, and what was measured. A cell of 512 tokens meets the row of 1,024."""
+    with prediction.open() as file:
+        written = {
+            tuple(row[name] for name in ("model", "tp", "ngram", "streams", "output_tokens")): row
+            for row in csv.DictReader(file)
+        }
+    errors: dict[str, list[float]] = {"off": [], "none accepted": [], "all accepted": []}
+    for folder in find_runs(cells):
+        run = read_run(folder)
+        if run.config.endswith("-sync") or (run.speculation is None and run.sampling["temperature"] > 0):
+            continue
+        ngram = (
+            "off"
+            if run.speculation is None
+            else ("none accepted", "all accepted")[run.sampling["temperature"] == 0]
+        )
+        tokens = "4096" if run.budgets == [4096] else "1024"
+        row = written[run.model, str(run.tensor_parallel_size), ngram, str(run.load["concurrency"]), tokens]
+        kept = [
+            record for record in read_records(folder / "records.jsonl") if not record.warmup and record.tpot_s
+        ]
+        tpot_ms = 1e3 * statistics.median(record.tpot_s or 0.0 for record in kept)
+        inside = float(row["tpot_low_ms"]) <= tpot_ms <= float(row["tpot_high_ms"])
+        error = float(row["tpot_ms"]) / tpot_ms - 1
+        errors[ngram].append(abs(error))
+        gpu_w = run.energy["mean_w"] / run.num_gpus if run.energy else math.nan
+        yield (
+            f"{folder.name} | {ngram} | {float(row['tpot_ms']):.2f} [{float(row['tpot_low_ms']):.2f}, {float(row['tpot_high_ms']):.2f}]"
+            f" | {tpot_ms:.2f} | {error:+.1%} | {'in' if inside else 'out'} | {row['gpu_w']} | {gpu_w:.0f}"
+        )
+    for ngram, found in errors.items():
+        if found:
+            yield f"median, worst | {ngram} | | | {statistics.median(found):.1%}, {max(found):.1%} | | |"
+
+
 def main(argv: list[str]) -> int:
-    """Write CSV to stdout."""
+    """Write CSV to stdout, or a table that judges one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gpu", default="h200")
-    rows = predict(parser.parse_args(argv).gpu)
+    parser.add_argument("--judge", nargs=2, type=Path, metavar=("PREDICTION", "CELLS"))
+    args = parser.parse_args(argv)
+    if args.judge:
+        print("| cell | n-gram | predicted, ms | measured | error | bounds | W a GPU, predicted | measured |")
+        print(f"|{' --- |' * 8}", *(f"| {row} |" for row in judge(*args.judge)), sep="\n")
+        return 0
+    rows = predict(args.gpu)
     first = next(rows)
     writer = csv.DictWriter(sys.stdout, list(first), lineterminator="\n")
     writer.writeheader()
