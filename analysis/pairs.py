@@ -4,7 +4,8 @@ Rules: a pair differs in one thing (speculation, or the number of GPUs) and agre
 rest of its setting. Problems that both arms answered count. A speed-up is a ratio of sums, base over new, resampled by problem.
 INVALID runs are left out.
 
-Does not know: what a configuration's name means; it reads speculation and tensor parallelism from the run.
+Does not know: what a configuration's name means, but that what follows `tpN` in it must be the same where only the number of
+GPUs may differ (`tp2-sync` is no `tp1` on two GPUs); speculation and tensor parallelism it reads from the run.
 """
 
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ def speculation(problems: pd.DataFrame) -> pd.DataFrame:
 def tensor_parallel(problems: pd.DataFrame) -> pd.DataFrame:
     """Each configuration on several GPUs against the one on the fewest, with the same speculation."""
     pairs = []
-    for base, new in _pairs(problems, [*SAME, "speculation"], "tp"):
+    rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
+    for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
         if base["tp"].iloc[0] < new["tp"].iloc[0]:
             pairs.append(_compare(base, new))
     return _sorted(pairs)

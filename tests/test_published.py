@@ -7,9 +7,11 @@ import pytest
 
 from analysis.claims import claims
 from analysis.frame import read_study
+from analysis.pairs import per_problem, tensor_parallel
 from benchmarks import study_tables
 
-STUDY = Path(__file__).parents[1] / "docs/results/h200-vllm-0.26.0"
+RESULTS = Path(__file__).parents[1] / "docs/results"
+STUDY, SECOND = RESULTS / "h200-vllm-0.26.0", RESULTS / "h100-vllm-0.26.0"
 
 
 def test_claims_of_models_with_and_without_graded_text() -> None:
@@ -24,17 +26,26 @@ def test_claims_of_models_with_and_without_graded_text() -> None:
     assert "memo-20m" in found["speculation-faster"].effect
 
 
-def test_the_page_holds_the_tables_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_gpus_are_compared_between_like_configurations() -> None:
+    """A synchronous server on two GPUs against the asynchronous one on one would be a slow-down by scheduling, not by GPUs."""
+    parallel = tensor_parallel(per_problem(read_study(SECOND / "cells").frame))
+    bases = {(str(row.config), str(row.base)) for row in parallel.itertuples()}
+    assert bases == {("tp2", "tp1"), ("tp2-sync", "tp1-sync"), ("tp2-ngram", "tp1-ngram")}
+
+
+@pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
+def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every row of the tables in the page is the command's own."""
-    study_tables.main([str(STUDY)])
+    study_tables.main([str(study)])
     printed = set(capsys.readouterr().out.splitlines())
-    page = (STUDY / "README.md").read_text()
+    page = (study / "README.md").read_text()
     tables = page.partition("<!-- benchmarks.study_tables -->")[2].partition("<!-- end -->")[0]
     rows = [line for line in tables.splitlines() if line.startswith("|")]
     assert len(rows) > 100
     assert not [row for row in rows if row not in printed]
 
 
-def test_what_is_published_stays_small() -> None:
+@pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
+def test_what_is_published_stays_small(study: Path) -> None:
     """At most 8 MB in all."""
-    assert sum(path.stat().st_size for path in STUDY.rglob("*") if path.is_file()) <= 8e6
+    assert sum(path.stat().st_size for path in study.rglob("*") if path.is_file()) <= 8e6
