@@ -85,6 +85,19 @@ def snapshot(ask: Asker, path: Path) -> dict[str, float]:
     return totals(answer.body.decode(errors="replace"))
 
 
+def drafted(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What the server drafted between two snapshots; empty where it tells of no speculation, or the first is missing."""
+    names = {
+        "drafts": "vllm:spec_decode_num_drafts_total",
+        "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
+        "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
+        "steps": "vllm:iteration_tokens_total_count",
+    }
+    if not before or not all(name in after for name in names.values()):
+        return {}
+    return {name: after[counter] - before.get(counter, 0.0) for name, counter in names.items()}
+
+
 def gpu_rows(text: str) -> dict[str, dict[str, float]]:
     """GPU index → column → value of one scrape."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)

@@ -24,7 +24,7 @@ from loadgen.prepare import Prepared, prepare
 from loadgen.record import RunInfo, write_run
 from loadgen.resume import say
 from loadgen.runinfo import describe, write_problems
-from loadgen.scrape import energy_between
+from loadgen.scrape import drafted, energy_between
 from loadgen.values import UsageError
 from loadgen.verdict import Earlier, Evidence, judge
 
@@ -118,6 +118,8 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
     run.gpus = seen.gpus or run.gpus
     run.duration_s = max((end for _, end in facts.spans), default=0.0)
     run.summary = summary.summarise(folder, run, facts)
+    if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
+        run.summary["speculation"] = drafts
     if run.one_pass and (check := onepass_files.compare(folder)) is not None:
         run.summary["one_pass_check"] = check
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None

@@ -294,6 +294,11 @@ def table(run: RunInfo) -> Iterator[str]:
         if row and row.get("n"):
             cells = (f"{_cell(row, name):25}" for name in names)
             yield "  ".join([f"{metric:13}", f"{row['n']:>7}", *cells, _value(row["mean"])])
+    if found := run.summary.get("speculation"):
+        yield (
+            f"speculation: {found['drafts']:,.0f} drafts in {found['steps']:,.0f} steps of the server, "
+            f"{found['accepted_tokens']:,.0f} of {found['draft_tokens']:,.0f} drafted tokens accepted"
+        )
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -185,6 +185,29 @@ def caching() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("text", ["loop", "random"])
+def test_a_run_tells_what_was_drafted_and_what_of_it_was_accepted(text: str, tmp_path: Path) -> None:
+    """A text that loops drafts at nearly every step and all is accepted; one that never repeats drafts next to nothing."""
+    with emulated("tp1-ngram", *SPEED, "--text", text) as url:
+        out = tmp_path / "run"
+        more = ("--temperature", "1", "--extra-body", '{"ignore_eos":true}')
+        done = loadgen(
+            "--target", url, "--dataset", "sample", "--requests", "4", "--warmup", "2",
+            "--concurrency", "1", "--budgets", "256", *(more if text == "random" else more[2:]), "--out", str(out),
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = read_run(out).summary["speculation"]
+    made = sum(record.completion_tokens or 0 for record in records(out) if not record.warmup)
+    if text == "loop":
+        assert 0.9 * found["steps"] < found["drafts"] <= found["steps"]
+        assert found["accepted_tokens"] > 0.9 * found["draft_tokens"]
+    else:
+        assert found["drafts"] < 0.3 * found["steps"]
+        assert found["accepted_tokens"] < 0.1 * found["draft_tokens"]
+    assert found["steps"] + found["accepted_tokens"] == pytest.approx(made, rel=0.05)
+    assert "drafted tokens accepted" in done.stderr
+
+
 def test_no_text_keeps_prompts_and_answers_out(target: str, tmp_path: Path) -> None:
     """Nothing of any problem's or reply's words is in the folder; counts and times are."""
     out = tmp_path / "run"
