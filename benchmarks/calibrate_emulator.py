@@ -1,15 +1,16 @@
-"""Fit the emulator to measured cells and judge it on others: `python -m benchmarks.calibrate_emulator CELLS [--half even|odd]`.
+"""Fit the emulator to measured cells and judge it on others: `python -m benchmarks.calibrate_emulator h200=CELLS h100=CELLS [--half even]`.
 
 `--half` says which cells calibrate, by the hash of their names; the other half judges. The fit is least squares on
-log errors of TPOT, then of power, from where the profile stood before it saw these cells. Each number may move as far as
-its start is uncertain: a tenth where earlier runs measured it, a factor of two where it was assumed or is new. Prints the
-fitted numbers, to be copied into profiles.yaml, and both halves' errors; the last line on stdout is one JSON object.
+log errors of TPOT, then of power, from where the profile stood before it saw any of these cells; the engine's numbers are common
+to all cards, a card's are its own. Each number may move as far as its start is uncertain: a tenth where earlier runs measured it,
+a factor of two where it was assumed or is new. Prints the fitted numbers, to be copied into profiles.yaml, and both halves'
+errors by card; the last line on stdout is one JSON object.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ CELL = 0.04
 """Spread of a cell's error, in log: 14B at one stream took 9.10 ms in the earlier runs and 8.57 in these."""
 KNOWN, UNKNOWN = 0.1, 0.7
 TIMES = {
-    "bandwidth_tb_s": (4.0, KNOWN),
-    "layer_ms": (0.038, KNOWN),
     "gap_ms": (0.12, KNOWN),
     "row_us": (2.3, KNOWN),
     "parallel_gap_ms": (0.1, UNKNOWN),
@@ -35,6 +34,11 @@ TIMES = {
     "sync_per_stream_us": (22.0, KNOWN),
     "sync_parallel_ms": (0.3, UNKNOWN),
     "piecewise_layer_ms": (0.12, KNOWN),
+    "parallel_overlap": (2.0, UNKNOWN),
+}
+CARD_TIMES = {
+    "h200": {"bandwidth_tb_s": (4.0, KNOWN), "layer_ms": (0.038, KNOWN)},
+    "h100": {"bandwidth_tb_s": (3.01, KNOWN), "layer_ms": (0.037, KNOWN)},
 }
 POWERS = {
     "base_w": (110.0, UNKNOWN),
@@ -43,28 +47,44 @@ POWERS = {
     "link_w": (30.0, UNKNOWN),
 }
 Start = dict[str, tuple[float, float]]
+"""Name of a number, a card's as `h100.base_w`, to where it starts and how far it may go, in log."""
+Cells = dict[str, list[dict[str, Any]]]
+"""Measured configurations by card."""
 
 
-def _with(gpu: Gpu, engine: EngineVersion, values: dict[str, float]) -> tuple[Gpu, EngineVersion]:
-    of_gpu = {field.name for field in fields(Gpu)}
-    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for name, value in values.items():
-        sides[name not in of_gpu][name] = value
-    return replace(gpu, **sides[0]), replace(engine, **sides[1])
+def _with(values: dict[str, float], card: str, gpu: Gpu, engine: EngineVersion) -> tuple[Gpu, EngineVersion]:
+    own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{card}.")}
+    common = {name: value for name, value in values.items() if "." not in name}
+    return replace(gpu, **own), replace(engine, **common)  # type: ignore[arg-type]
+
+
+def rows(cells: Cells, values: dict[str, float], cards: dict[str, Gpu], engine: EngineVersion) -> list[Row]:
+    """Every row of every card, with these numbers."""
+    return [
+        row
+        for card, configs in cells.items()
+        for row in compare(configs, *_with(values, card, cards[card], engine))
+    ]
 
 
 def fit(
-    configs: list[dict[str, Any]], kind: str, start: Start, gpu: Gpu, engine: EngineVersion
+    cells: Cells,
+    kind: str,
+    start: Start,
+    cards: dict[str, Gpu],
+    engine: EngineVersion,
+    *,
+    known: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """The numbers of `start`, moved to where the rows of one kind are met best."""
+    """The numbers of `start`, moved to where the rows of one kind are met best, beside those `known`."""
     starts, widths = np.array(list(start.values())).T
 
     def values(moves: NDArray[np.float64]) -> dict[str, float]:
         return dict(zip(start, (starts * np.exp(moves * widths)).tolist(), strict=True))
 
     def residuals(moves: NDArray[np.float64]) -> NDArray[np.float64]:
-        rows = compare(configs, *_with(gpu, engine, values(moves)))
-        errors = [np.log1p(row.error) / CELL for row in rows if row.kind == kind and row.judged]
+        found = rows(cells, (known or {}) | values(moves), cards, engine)
+        errors = [np.log1p(row.error) / CELL for row in found if row.kind == kind and row.judged]
         return np.array([*errors, *moves])
 
     found = least_squares(
@@ -76,28 +96,33 @@ def fit(
 def main(argv: list[str]) -> int:
     """Fit, show, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("cells", type=Path, help="published runs, e.g. docs/results/h200-vllm-0.26.0/cells")
+    parser.add_argument(
+        "cells", nargs="+", metavar="GPU=CELLS", help="published runs, e.g. h200=docs/results/…/cells"
+    )
     parser.add_argument("--half", choices=("even", "odd"), default="even", help="which calibrates [even]")
-    parser.add_argument("--gpu", default="h200")
     parser.add_argument("--engine-version", default="0.26")
     args = parser.parse_args(argv)
-    other = "odd" if args.half == "even" else "even"
-    given, judging = configurations(args.cells, args.half), configurations(args.cells, other)
-    gpu, engine = gpus()[args.gpu], engine_versions()[args.engine_version]
-    fitted: dict[str, float] = {}
-    for kind, start in (("tpot", TIMES), ("power", POWERS)):
-        fitted |= fit(given, kind, start, *_with(gpu, engine, fitted))
-    rows: dict[str, list[Row]] = {
-        "calibrating": compare(given, *_with(gpu, engine, fitted)),
-        "judging": compare(judging, *_with(gpu, engine, fitted)),
+    folders = {card: Path(folder) for card, _, folder in (each.partition("=") for each in args.cells)}
+    halves = {
+        name: {card: configurations(folder, half) for card, folder in folders.items()}
+        for name, half in (("calibrating", args.half), ("judging", "odd" if args.half == "even" else "even"))
     }
-    for name, found in rows.items():
-        print(f"\n{name}", file=sys.stderr)
-        show(found)
+    cards, engine = {card: gpus()[card] for card in folders}, engine_versions()[args.engine_version]
+    times = TIMES | {f"{card}.{name}": at for card in folders for name, at in CARD_TIMES[card].items()}
+    powers = {f"{card}.{name}": at for card in folders for name, at in POWERS.items()}
+    fitted = fit(halves["calibrating"], "tpot", times, cards, engine)
+    fitted |= fit(halves["calibrating"], "power", powers, cards, engine, known=fitted)
+    verdicts = {}
+    for name, cells in halves.items():
+        for card, configs in cells.items():
+            print(f"\n{name}, {card}", file=sys.stderr)
+            found = rows({card: configs}, fitted, cards, engine)
+            show(found)
+            verdicts[f"{name} {card}"] = verdict(found)
     print(f"\n{'number':<22}{'start':>8}{'fitted':>9}", file=sys.stderr)
-    for name, (value, _) in (TIMES | POWERS).items():
+    for name, (value, _) in (times | powers).items():
         print(f"{name:<22}{value:>8g}{fitted[name]:>9g}", file=sys.stderr)
-    print(json.dumps({"fitted": fitted} | {name: verdict(found) for name, found in rows.items()}))
+    print(json.dumps({"fitted": fitted} | verdicts))
     return 0
 
 

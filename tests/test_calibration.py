@@ -67,5 +67,5 @@ def test_a_fit_finds_the_numbers_that_made_its_rows() -> None:
             )
     far = 10.0  # starts that hold nothing back
     start = {"gap_ms": (ENGINE.gap_ms, far), "sync_step_ms": (ENGINE.sync_step_ms, far)}
-    found = fit(configs, "tpot", start, GPU, ENGINE)
+    found = fit({"h200": configs}, "tpot", start, {"h200": GPU}, ENGINE)
     assert found == pytest.approx({"gap_ms": truth.gap_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03)

@@ -53,6 +53,7 @@ class EngineVersion:
     sync_per_stream_us: float
     sync_parallel_ms: float
     piecewise_layer_ms: float
+    parallel_overlap: float
     eager_layer_ms: float
     graph_tokens: int
     parallel_fill_ms: float

@@ -36,9 +36,9 @@ OVERLAP = 12
 """How sharply the longer of two things done at once sets the time: near a tie they hinder each other by some 6 %."""
 
 
-def _longer(first: Any, second: Any) -> Any:
+def _longer(first: Any, second: Any, sharpness: float = OVERLAP) -> Any:
     """Time of two things done at once, for numbers and arrays."""
-    return (first**OVERLAP + second**OVERLAP) ** (1 / OVERLAP)
+    return (first**sharpness + second**sharpness) ** (1 / sharpness)
 
 
 def _excess(value: Any) -> Any:
@@ -137,9 +137,9 @@ class StepModel:
         gpu = self.gpu_s(tokens, rows, context, pairs)
         filling_ms = engine.parallel_fill_ms if many and fill else 0.0
         if not self.is_async:
-            # Measured, unexplained: at TP 2 decode steps launched in pieces take kernels and launching one after the other.
-            exposed = pieces if many and not np.any(pairs) else 0.0
-            work = _longer(gpu, kernels + pieces - exposed) + exposed
+            # Ranks launch their pieces apart and wait for each other at every all-reduce: kernels hide launching in part.
+            sharpness = engine.parallel_overlap if many and not np.any(pairs) else OVERLAP
+            work = _longer(gpu, kernels + pieces, sharpness)
             host_ms = engine.sync_step_ms + self.speculates * engine.ngram_step_ms
             host_ms += (engine.sync_parallel_ms if many else 0.0) + filling_ms
             return work + streams * (engine.sync_per_stream_us * 1e-6) + host_ms * 1e-3
