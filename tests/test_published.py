@@ -9,6 +9,7 @@ from analysis.claims import claims
 from analysis.frame import read_study
 from analysis.pairs import per_problem, tensor_parallel
 from benchmarks import study_tables
+from benchmarks.tp_prediction import judge
 
 RESULTS = Path(__file__).parents[1] / "docs/results"
 STUDY, SECOND = RESULTS / "h200-vllm-0.26.0", RESULTS / "h100-vllm-0.26.0"
@@ -43,6 +44,14 @@ def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.Captur
     rows = [line for line in tables.splitlines() if line.startswith("|")]
     assert len(rows) > 100
     assert not [row for row in rows if row not in printed]
+
+
+def test_the_prediction_is_judged_as_the_page_says() -> None:
+    """The CSV that was committed before an H100 was seen, against the cells: the page's rows are the command's."""
+    page = (SECOND / "README.md").read_text().splitlines()
+    rows = [f"| {row} |" for row in judge(RESULTS / "tp4-prediction-h100.csv", SECOND / "cells")]
+    assert len(rows) == 33
+    assert not [row for row in rows if row not in page]
 
 
 @pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])

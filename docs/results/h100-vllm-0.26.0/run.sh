@@ -7,7 +7,7 @@
 # Servers of a group start together. One is awake at a time (in the TP 1 part: one a GPU), the others' processes are
 # stopped (SIGSTOP): they keep their memory and run nothing. Cells say in their label `others` what stood beside them:
 # `stopped`, `idle` (running, nothing asked of them), `none`, or
-# `other-gpu` (stopped, but for one that is loaded on the other GPU at the same time). MODELS holds 1.5b/ and 14b/ (random weights).
+# `other-gpu` (stopped, but for one that is loaded on the other GPU at the same time). MODELS holds 1.5b/, 7b/ and 14b/ (random weights).
 set -uo pipefail
 models=$1 math=$2 out=$3 deadline=$((SECONDS + $4))
 backend=${BACKEND:-process} GPU=${GPU:-h100} PYTHON=${PYTHON:-python3}
@@ -17,7 +17,7 @@ export VLLM_ALLREDUCE_USE_SYMM_MEM=0 NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_M
 export TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC=7200 # a stopped worker's watchdog must not take it for a hung one
 export THINKLOAD_STATE=$out/state
 mkdir -p "$out"/{logs,cells,pids,done,state,profile}
-declare -A preset=([1.5b]=r1-distill-qwen-1.5b [14b]=r1-distill-qwen-14b)
+declare -A preset=([1.5b]=r1-distill-qwen-1.5b [7b]=r1-distill-qwen-7b [14b]=r1-distill-qwen-14b)
 
 say() { echo "$(date +%T) $*" | tee -a "$out/log"; }
 
@@ -369,6 +369,24 @@ large_alone() {
   down tp2-ngram_14b
 }
 
+middle_single() { # 7B at TP 1
+  (
+    metrics 9401
+    signal CONT tp1_7b
+    cell 25 other-gpu tp1_7b "" 32 64 0 1024
+    cell 25 other-gpu tp1_7b "" 1 6 0 512
+  ) & local a=$!
+  (
+    metrics 9402
+    signal CONT tp1-ngram_7b
+    cell 32 other-gpu tp1-ngram_7b "" 32 64 1 1024
+    cell 8 other-gpu tp1-ngram_7b "" 32 64 0 1024
+    cell 10 other-gpu tp1-ngram_7b "" 1 6 0 512
+    cell 25 other-gpu tp1-ngram_7b "" 1 6 1 512
+  ) & wait $a $!
+  down tp1_7b tp1-ngram_7b
+}
+
 small_up
 once small_parallel small_parallel
 once small_single small_single
@@ -376,5 +394,9 @@ once small_alone small_alone
 large_up
 once large_parallel large_parallel
 once large_alone large_alone
+up tp1_7b tp1 7b 0 8500 4G
+up tp1-ngram_7b tp1-ngram 7b 1 8501 4G
+ready tp1_7b tp1-ngram_7b
+once middle_single middle_single
 say "everything is done"
 leave
