@@ -3,7 +3,7 @@
 # GPU), and are then loaded one at a time a GPU; so a start-up of two minutes is paid once a phase.
 #
 #   run.sh tp1|tp2|memo MODELS MATH500.jsonl OUT        # BACKEND=emulator rehearses the same without a GPU
-#   run.sh parallel|7b|synthetic|loads|long|tp4 …       # what has not been run: one server on the machine at a time
+#   run.sh parallel|7b|synthetic|loads|long|tp4 …       # not run on H200: one server on the machine at a time
 #
 # MODELS holds 1.5b/, 7b/, 14b/ (config and tokenizer, random weights) and memo-20m/. Cells that are in OUT are skipped.
 set -uo pipefail
@@ -169,7 +169,7 @@ case $phase in
     alone tp1-ngram 7b 0 1:8:0 32:128:0 1:8:1 32:128:1
     for config in tp2 tp2-sync; do alone $config 7b 0,1 1:8:0 32:128:0; done
     alone tp2-ngram 7b 0,1 1:8:0 32:128:0 1:8:1 32:128:1 ;;
-  synthetic) # loops draft always; how many are accepted is imposed (read in vLLM's source, not yet run)
+  synthetic) # loops draft always; how many are accepted is imposed
     for length in 1.5 2.5 4; do
       for model in 1.5b 14b; do ACCEPT=$length alone tp1-ngram $model 0 1:8:0 32:128:0; done
     done ;;
