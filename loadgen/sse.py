@@ -6,6 +6,8 @@ the input gives the same events. Linear in the input, also for one line of many 
 Does not know: what an event means, nor that `[DONE]` is the last one. Fields other than `data` mean nothing to it.
 """
 
+from collections.abc import Iterable
+
 BOM = b"\xef\xbb\xbf"
 
 
@@ -40,20 +42,28 @@ class SSEDecoder:
         del lines[-1]
         return self._events(lines)
 
-    def lines(self, chunk: bytes) -> bytes | None:
-        """The shortcut for what servers nearly always send: whole events of one `data` line each.
+    def stamped(self, reads: list[tuple[int, bytes]]) -> Iterable[tuple[int, bytes]]:
+        """Events of several reads, (stamp, bytes) each, with the stamp of the read that completed them.
 
-        Their data, a line each, where `chunk` is just that and nothing is held from before; else None, and `feed` has to
-        take it. Newlines are counted: each must belong to an end of such an event.
+        The shortcut, split in C, is for what servers nearly always send: reads of whole events, which are one `data` line
+        each. Every newline has to belong to an event's end; else each read is fed by itself.
         """
-        if self._tail or self._data or self._after_cr or not chunk.startswith(b"data: ") or b"\r" in chunk:
-            return None
-        events = chunk.replace(b"\n\ndata: ", b"\n")
-        ends = (len(chunk) - len(events)) // 7
-        if not events.endswith(b"\n\n") or events.count(b"\n") != ends + 2:
-            return None
+        body = b"".join([body for _, body in reads])
+        events = body[6:-2].split(b"\n\ndata: ")
+        newlines = [body.count(b"\n") for _, body in reads]
+        if (
+            sum(newlines) != 2 * len(events)
+            or 1 in {count & 1 for count in newlines}
+            or not (body.startswith(b"data: ") and body.endswith(b"\n\n") and all(events))
+            or b"\r" in body
+            or self._tail
+            or self._data
+            or self._after_cr
+        ):
+            return [(stamp, event) for stamp, body in reads for event in self.feed(body)]
         self._first = False
-        return events[6:-2]
+        stamps = [stamp for (stamp, _), count in zip(reads, newlines, strict=True) for _ in range(count // 2)]
+        return zip(stamps, events, strict=True)
 
     def close(self) -> list[bytes]:
         """Data of an event that the stream's end cut short, if any: whole or torn, the caller has to see."""

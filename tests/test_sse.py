@@ -90,18 +90,25 @@ PIECES = st.lists(
 )
 
 
-@given(PIECES, PIECES)
-def test_the_shortcut_gives_what_feeding_gives(before: list[bytes], pieces: list[bytes]) -> None:
-    """Where `lines` takes a piece at all, its lines are the events, whatever came before."""
+@given(PIECES, st.lists(PIECES, max_size=4))
+def test_the_shortcut_gives_what_feeding_gives(before: list[bytes], reads: list[list[bytes]]) -> None:
+    """Whatever came before, events and stamps are those of feeding each read by itself, and so is what follows."""
     fed, short = SSEDecoder(), SSEDecoder()
     fed.feed(b"".join(before))
     short.feed(b"".join(before))
-    piece = b"".join(pieces)
-    lines = short.lines(piece)
-    if lines is not None:
-        assert [line for line in lines.split(b"\n") if line] == fed.feed(piece)
-        assert fed.close() == []
+    stamped = list(enumerate(b"".join(read) for read in reads))
+    assert list(short.stamped(stamped)) == [(at, event) for at, read in stamped for event in fed.feed(read)]
+    rest = b"\ndata: rest\n\n"
+    assert short.feed(rest) == fed.feed(rest)
 
 
 def test_the_shortcut_takes_what_servers_send() -> None:
-    assert SSEDecoder().lines(b"data: {1}\n\ndata: {2}\n\n") == b"{1}\n{2}"
+    reads = [(1, b"data: {1}\n\ndata: {2}\n\n"), (2, b"data: {3}\n\n")]
+    assert list(NoLongWay().stamped(reads)) == [(1, b"{1}"), (1, b"{2}"), (2, b"{3}")]
+
+
+class NoLongWay(SSEDecoder):
+    """Knows the shortcut only."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:  # noqa: D102
+        raise AssertionError(chunk)
