@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -28,12 +28,14 @@ import uvloop
 
 from loadgen.chunks import ChunkLog
 from loadgen.client import Client
-from loadgen.exchange import Exchange, Request
+from loadgen.connection import Call
+from loadgen.exchange import Request
 from loadgen.ground_truth import serving
 from loadgen.health import Health
 from loadgen.measure import Clock, to_record
 from loadgen.run import drive
 from loadgen.schedule import Closed
+from loadgen.turns import Turns
 
 EVENTS = 34
 STREAMS = 16
@@ -78,15 +80,21 @@ async def ours(url: str, requests: int) -> None:
             nonlocal seen
             seen += tokens
 
-        async with Client(url, timeout_s=60, on_tokens=count_tokens) as client:
+        turns = Turns()
+        async with Client(url, timeout_s=60, on_tokens=count_tokens, turns=turns) as client:
 
-            async def send(request: Request, due_ns: int) -> tuple[Request, int, Exchange]:
-                return request, due_ns, await client.send(request)
+            async def send(request: Request, due_ns: int) -> tuple[Request, int, Call]:
+                return request, due_ns, await client.call(request)
 
-            def keep(ended: tuple[Request, int, Exchange]) -> None:
-                request, due_ns, exchange = ended
+            def keep(ended: tuple[Request, int, Call]) -> None:
+                turns.later(steps(*ended))
+
+            def steps(request: Request, due_ns: int, call: Call) -> Iterator[None]:
+                exchange = call.settle()
+                yield
                 assert exchange.outcome == "ok", exchange.error
                 chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
+                yield
                 os.write(
                     journal,
                     msgspec.json.encode(to_record(request, exchange, due_ns, clock, run_id="bench")) + b"\n",
@@ -94,6 +102,7 @@ async def ours(url: str, requests: int) -> None:
 
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
             await drive(plan, Closed(STREAMS), send, keep, start_ns=clock.start_ns)
+        turns.finish()
         os.close(journal)
     health.stop()
     assert seen == requests * (EVENTS - 1), seen

@@ -38,6 +38,7 @@ from loadgen.record import Record
 from loadgen.run import Brake
 from loadgen.schedule import Closed
 from loadgen.share import Keeper, Share, client_of, deliver
+from loadgen.turns import Turns
 from loadgen.values import UsageError
 from loadgen.workload import Item
 
@@ -95,11 +96,11 @@ class Sender:
 
     async def carry_out(self, lines: asyncio.StreamReader, write: Callable[[bytes], None]) -> None:
         """Everything until stdin ends."""
-        pipe, health = Pipe(write), Health()
+        pipe, health, turns = Pipe(write), Health(), Turns()
         self._say_who(None)
-        with Keeper(self.share, pipe) as keeper:
+        with Keeper(self.share, pipe, turns) as keeper:
             health.start()
-            async with client_of(self.share, pipe) as client:
+            async with client_of(self.share, pipe, turns) as client:
                 self.send = lambda work, due_ns: self._one(client, keeper, work.seq, due_ns)
                 write(READY)
                 while line := await lines.readline():

@@ -16,13 +16,20 @@ from typing import Self
 
 import msgspec
 
-from loadgen.connection import SWEEP_S, Call, Connection, Turns
+from loadgen.connection import Call, Connection
 from loadgen.exchange import Exchange, Request
 from loadgen.route import find_route, refusal
+from loadgen.turns import Turns
 
 IDLE_LIMIT_NS = 2_000_000_000
 """A connection that waited longer is not used again: servers close theirs after 5 s (uvicorn), and a request that meets
 the closing would look like a reset."""
+
+SWEEP_S = 0.25
+"""Tokens are told no later than 1.5 times this after they came: Prometheus asks once a second."""
+
+CLOCK_S = 0.001
+"""uvloop's timers count whole ms, so one may ring that early."""
 
 WARM_S = 5.0
 """A server that accepts no connection for so long gets the requests all the same, and they time out."""
@@ -41,6 +48,7 @@ class Client:
         ca_file: str | None = None,
         verify: bool = True,
         on_tokens: Callable[[Request, int], None] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """`target` is a base URL such as `http://host:8000/v1`. Raises ValueError where it or a proxy's is none."""
         self._route = find_route(
@@ -48,8 +56,11 @@ class Client:
         )
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
-        self._turns = Turns()
+        self._turns = turns or Turns()
+        self._calls: dict[Call, None] = {}
+        """In flight, in the order they began."""
         self._sweeper: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
@@ -84,25 +95,38 @@ class Client:
 
         A cancelled `send` returns too: an Exchange `cancelled`, with what was measured until then.
         """
+        return (await self.call(request)).settle()
+
+    async def call(self, request: Request) -> Call:
+        """The same, but for the events of the answer: they are decoded when `settle` asks for the Exchange."""
         payload = self._route.request_bytes(request.path, msgspec.json.encode(request.body))
         exchange = Exchange(sent_ns=perf_counter_ns())
         on_tokens = self._on_tokens
         call = Call(
             exchange, self._turns, None if on_tokens is None else lambda tokens: on_tokens(request, tokens)
         )
+        self._calls[call] = None
+        self._watch()
         try:
-            await self._perform(call, payload)
+            connection = self._waiting_connection() or await self._connect(call)
+            if connection is not None:
+                connection.start(call, payload)
+                await call.ended
         except asyncio.CancelledError:
             call.fail("cancelled", "stopped before the answer was whole")
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-        call.settle()
-        return exchange
+        finally:
+            del self._calls[call]
+            if call.connection is not None:
+                self._release(call.connection)
+        return call
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._timer):
+            if timer is not None:
+                timer.cancel()
         self._idle.clear()
         for connection in list(self._open):
             connection.abort()
@@ -110,23 +134,33 @@ class Client:
             self._all_lost.clear()
             await self._all_lost.wait()
 
-    async def _perform(self, call: Call, payload: bytes) -> None:
+    def _watch(self) -> None:
+        """See to it that answers are taken in while they come, and end when their time is up."""
         loop = asyncio.get_running_loop()
-        timer = None
-        if self._timeout_s is not None:
-            timer = loop.call_later(
-                self._timeout_s, call.fail, "timeout", f"no end within {self._timeout_s:g} s"
-            )
-        try:
-            connection = self._waiting_connection() or await self._connect(call)
-            if connection is not None:
-                connection.start(call, payload)
-                await call.ended
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if call.connection is not None:
-                self._release(call.connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        if self._timer is None and self._timeout_s is not None:
+            self._timer = loop.call_later(self._timeout_s, self._time_out, self._timeout_s)
+
+    def _sweep(self) -> None:
+        """Have every call decode what has waited for a while: of short answers nothing has."""
+        before_ns = perf_counter_ns() - round(SWEEP_S / 2 * 1e9)
+        for call in self._calls:
+            if call.reads and call.reads[0][0] < before_ns:
+                self._turns.later(call.tidy())
+        self._sweeper = None
+        if self._calls:
+            self._watch()
+
+    def _time_out(self, limit_s: float) -> None:
+        """End the calls that began too long ago; the first of the others is the next to look at."""
+        self._timer = None
+        for call in list(self._calls):
+            left_s = limit_s - (perf_counter_ns() - call.exchange.sent_ns) / 1e9
+            if left_s > CLOCK_S:
+                self._timer = asyncio.get_running_loop().call_later(left_s, self._time_out, limit_s)
+                return
+            call.fail("timeout", f"no end within {limit_s:g} s")
 
     def _waiting_connection(self) -> Connection | None:
         oldest_ns = perf_counter_ns() - IDLE_LIMIT_NS
@@ -157,19 +191,9 @@ class Client:
         connection = await self._route.connect(Connection)
         connection.on_lost = self._lost
         self._open.add(connection)
-        if self._sweeper is None:
-            self._sweep()
         self.connections_opened += 1
         self.connections_peak = max(self.connections_peak, len(self._open))
         return connection
-
-    def _sweep(self) -> None:
-        """Now and then have every call parse what waits: slow streams fill no batch."""
-        before_ns = perf_counter_ns() - round(SWEEP_S * 1e9)
-        for connection in self._open:
-            if connection.call is not None:
-                connection.call.sweep(before_ns)
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -1,17 +1,17 @@
 """One connection to the server, and the one call it carries at a time.
 
-Rules: stamp first. `data_received` reads the clock, keeps the bytes, and returns; the HTTP parser (C), the events and
-their JSON come after, BATCH reads at a time or when the response seems to end, a piece a turn of the loop. So a stamp
-waits for no parser, and code that runs once every 64 events runs warm. Outcomes are set here and in `stream`, once: the
-first thing that went wrong is the outcome.
+Rules: stamp first. `data_received` reads the clock, keeps the bytes, and returns. The HTTP framing is taken off when the
+response seems to end, so that the next request can go; the events and their JSON are left to the client's sweep, four
+times a second, or to whoever asks for the Exchange (`settle`). So a stamp waits for no parser, and what is done seldom for
+many events costs less. Outcomes are set here and in `stream`, once: the first thing that went wrong is the outcome.
 
 Does not know: where the connection goes, who gets it next.
 """
 
 import asyncio
+import os
 import zlib
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import cast
 
@@ -21,41 +21,19 @@ import msgspec
 from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 from loadgen.stream import BAD_JSON, Stream, said_error
+from loadgen.turns import Turns
 
 BATCH = 64
-"""Reads between two parses, which take about 0.1 ms: no stamp waits longer. Parsed together they cost half (2.2 → 1.2 µs)."""
-SWEEP_S = 0.25
-"""Reads of a slow stream wait no longer to be parsed, so that live counts stay live (Prometheus asks once a second)."""
-SMALL_BYTES, LARGE_BYTES = 8, 2**14
-"""Reads outside are parsed at once: a small one may be the rest of an ending, large ones add up in memory."""
-LAST_CHUNK = b"0\r\n\r\n"
+"""Reads decoded in one piece, which takes about 0.1 ms."""
+MORE = b"\n\n\r\n"
+"""The end of a read that ends where an event and its HTTP chunk do. Nothing has to be done about it at once."""
+HEAD_END, LAST_CHUNK = b"\r\n\r\n", b"0\r\n\r\n"
 ERROR_BODY_BYTES = 2**16
 """Of an error's body only so much is kept; its message is at the start."""
 HEAD_BYTES = 2**20
 """No server has a longer head; without a limit an endless one would fill the memory."""
 GRACE_S = 1.0
 """A server that has said [DONE] has so long to end the response before we do."""
-
-
-class Turns:
-    """Work that can wait while sockets are read: one piece a turn of the loop, so that no stamp waits for more."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Callable[[], None]] = deque()
-
-    def add(self, work: Callable[[], None]) -> None:
-        """Do `work` after the sockets that are ready now have been read and stamped."""
-        self._queue.append(work)
-        if len(self._queue) == 1:
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
-        try:
-            self._queue[0]()
-        finally:
-            self._queue.popleft()
-            if self._queue:
-                asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Call:
@@ -73,12 +51,14 @@ class Call:
         self.reads: list[tuple[int, bytes]] = []
         """Stamp and bytes of what was read and not parsed yet."""
         self.lazy = False
-        """The response is a stream in chunks: its end can be seen without parsing."""
+        """The response seems to be a stream in chunks: its end can be seen without parsing."""
+        self._bodies: list[tuple[int, bytes]] = []
+        """What the framing was taken off, not decoded yet."""
         self._turns = turns
         self._on_tokens = on_tokens
         self._stamp_ns = 0
-        self._bodies: list[bytes] = []
-        self.on_body = self._bodies.append
+        self._body: list[bytes] = []
+        self.on_body = self._body.append
         """Parser callback, without a Python frame: it comes once an event."""
         self._parser = httptools.HttpResponseParser(self)
         self._reported = 0
@@ -91,16 +71,22 @@ class Call:
         self._inflate: zlib._Decompress | None = None
         self._grace: asyncio.TimerHandle | None = None
 
-    def parse_soon(self) -> None:
-        """Parse what was read, in a turn of its own."""
-        if not self._parse_due:
+    def parse_soon(self, data: bytes) -> None:
+        """See in a turn of its own what `data`, the last read, has brought; the head of a stream brings nothing."""
+        if data.endswith((MORE, HEAD_END)) and not data.endswith(LAST_CHUNK) and begins_stream(data):
+            self.lazy = True
+        elif not self._parse_due:
             self._parse_due = True
-            self._turns.add(self._parse_in_turn)
+            self._turns.soon(self._parse_in_turn)
 
-    def sweep(self, before_ns: int) -> None:
-        """Parse what was read before `before_ns`, if that is still waiting."""
-        if self.reads and self.reads[0][0] < before_ns:
-            self.parse_soon()
+    def tidy(self) -> Iterator[None]:
+        """Decode what was read, a piece a step."""
+        if not self.over:
+            self._parse()
+        while self._bodies and not self.over:
+            self._decode(BATCH)
+            self._judge()
+            yield
 
     def lost(self, error: Exception | None) -> None:
         """The connection is gone, or the server has closed its side of it."""
@@ -121,25 +107,28 @@ class Call:
         self._parse()
         if self.over:
             return
+        self._decode()
         exchange = self.exchange
         if exchange.outcome == "ok" and not (self.stream.complete() and self.stream.done):
             exchange.outcome = outcome
             exchange.error = error
         self._end()
 
-    def settle(self) -> None:
-        """After the end: judge what is there."""
+    def settle(self) -> Exchange:
+        """The Exchange, after the end: decode what is left, judge what is there. Once."""
         del self._parser  # it holds this call: a knot that only the garbage collector would undo
         exchange = self.exchange
+        self._decode()
         self.stream.finish(self._stamp_ns)
         self._report()
         if exchange.outcome not in ("ok", "cut"):
-            return
+            return exchange
         if not self._is_stream():
             exchange.outcome = "rate_limited" if exchange.status == 429 else "http_error"
             exchange.error = error_text(self._kept(), self._headers)
         elif self._body_kept and not self.stream.events:
             exchange.outcome, exchange.error = no_stream(self._kept(), self._headers)
+        return exchange
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback."""
@@ -170,6 +159,12 @@ class Call:
     def _parse_in_turn(self) -> None:
         self._parse_due = False
         self._parse()
+        if not self.over:
+            self._decode()
+            self._judge()
+
+    def _judge(self) -> None:
+        """End what the server says is over, though the response goes on."""
         self._report()
         if self.stream.failed:
             self._end()
@@ -177,42 +172,37 @@ class Call:
             self._grace = asyncio.get_running_loop().call_later(GRACE_S, self._end)
 
     def _parse(self) -> None:
+        """Take the framing off what was read."""
         reads, self.reads = self.reads, []
-        bodies: list[tuple[int, bytes]] = []
         for stamp_ns, data in reads:
             if self.over:
                 return
             self._stamp_ns = stamp_ns
-            wrong = self._http(data)
-            if self._bodies:
-                bodies.append((stamp_ns, b"".join(self._bodies)))
-                self._bodies.clear()
-            if wrong is not None or self._complete:
-                self._take(bodies)
-                bodies = []
-                if wrong is not None:
-                    self.fail(*wrong)
-                else:
-                    self._end(stamp_ns)
-        self._take(bodies)
+            wrong: tuple[Outcome, str] | None = None
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade:
+                self.exchange.status = 101
+                wrong = "http_error", "the server switches to another protocol"
+            except httptools.HttpParserError as error:
+                wrong = "malformed", f"no HTTP: {str(error) or type(error).__name__}"
+            if self._body:
+                self._bodies.append((stamp_ns, b"".join(self._body)))
+                self._body.clear()
+            elif self.exchange.headers_ns is None:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES:
+                    wrong = "malformed", f"more than {HEAD_BYTES} bytes of headers"
+            if wrong is not None:
+                self.fail(*wrong)
+            elif self._complete:
+                self._end(stamp_ns)
 
-    def _http(self, data: bytes) -> tuple[Outcome, str] | None:
-        """Take the framing off; what is wrong with it, if anything."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.exchange.status = 101
-            return "http_error", "the server switches to another protocol"
-        except httptools.HttpParserError as error:
-            return "malformed", f"no HTTP: {str(error) or type(error).__name__}"
-        if self.exchange.headers_ns is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                return "malformed", f"more than {HEAD_BYTES} bytes of headers"
-        return None
-
-    def _take(self, bodies: list[tuple[int, bytes]]) -> None:
-        """Take pieces of the body with the stamps of their reads."""
+    def _decode(self, pieces: int | None = None) -> None:
+        """Take the events out of so many pieces of the body, or all."""
+        bodies, self._bodies = self._bodies[:pieces], self._bodies[pieces:] if pieces else []
+        if not bodies:
+            return
         wrong = None
         if self._inflate is not None:
             bodies, wrong = inflated(self._inflate, bodies)
@@ -220,7 +210,7 @@ class Call:
             if self._body_kept and self._is_stream():
                 break
             self._keep(body)
-        if bodies and self._is_stream():
+        if self._is_stream():
             self.stream.feed(bodies)
         if wrong is not None:
             self.stream.fail("malformed", f"bad gzip: {wrong}")
@@ -240,11 +230,8 @@ class Call:
         if not self.over:
             self.over = True
             self.exchange.end_ns = at_ns or perf_counter_ns()
-            self._turns.add(self._wake)
-
-    def _wake(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+            if not self.ended.done():
+                self.ended.set_result(None)
 
     def _is_chunked(self) -> bool:
         return b"chunked" in self._headers.get(b"transfer-encoding", b"").lower()
@@ -258,6 +245,34 @@ class Call:
 
     def _kept(self) -> bytes:
         return b"".join(self._body_kept)[:ERROR_BODY_BYTES]
+
+
+def plain_fd(transport: asyncio.BaseTransport) -> int:
+    """The socket's descriptor, or -1 where TLS stands between."""
+    tls = transport.get_extra_info("sslcontext") is not None
+    return -1 if tls else cast("int", transport.get_extra_info("socket").fileno())
+
+
+def write_now(transport: asyncio.Transport, fd: int, data: bytes) -> None:
+    """Write at once. uvloop's transport keeps what it is given until all that is ready in this turn of the loop has run.
+
+    Of 64 requests sent in one turn the first would leave 2 ms after its stamp; and writes of one turn would be joined.
+    """
+    written = 0
+    if fd >= 0 and not transport.get_write_buffer_size():
+        try:
+            written = os.write(fd, data)
+        except BlockingIOError:
+            pass
+        except OSError:  # the peer is gone; connection_lost follows
+            return
+    if written < len(data):
+        transport.write(data[written:])
+
+
+def begins_stream(data: bytes) -> bool:
+    """A first read that is the head of a stream in chunks."""
+    return data.startswith(b"HTTP/1.1 200") and b"\r\ntransfer-encoding: chunked\r\n" in data.lower()
 
 
 def inflated(
@@ -319,11 +334,12 @@ class Connection(asyncio.Protocol):
         self.idle_since_ns = 0
         self.on_lost: Callable[[Connection], None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._used = False
+        self._fd = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Protocol callback."""
         self._transport = cast("asyncio.Transport", transport)
+        self._fd = plain_fd(transport)
 
     def start(self, call: Call, payload: bytes) -> None:
         """Send the request of `call` and give it what comes back."""
@@ -332,7 +348,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             call.lost(None)
         else:
-            self._transport.write(payload)
+            write_now(self._transport, self._fd, payload)
 
     def data_received(self, data: bytes) -> None:
         """Protocol callback."""
@@ -341,14 +357,8 @@ class Connection(asyncio.Protocol):
             self.abort()  # nothing was asked: what comes now is no answer to the next request
             return
         call.reads.append((perf_counter_ns(), data))
-        if (
-            call.lazy
-            and SMALL_BYTES <= len(data) < LARGE_BYTES
-            and len(call.reads) < BATCH
-            and not data.endswith(LAST_CHUNK)
-        ):
-            return
-        call.parse_soon()
+        if not (call.lazy and data.endswith(MORE)):
+            call.parse_soon(data)
 
     def eof_received(self) -> bool | None:
         """Protocol callback: the server sends no more."""

@@ -8,12 +8,10 @@ Does not know: preflight, verdicts, summaries, who watches.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from time import perf_counter_ns
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
@@ -33,12 +31,11 @@ from loadgen.prompts import style_of
 from loadgen.record import Record
 from loadgen.run import Brake, drive
 from loadgen.schedule import Closed, Schedule, split
+from loadgen.turns import Turns
 from loadgen.workload import Workload
 
 STRADDLES = "straddles.jsonl"
 """Chunks cut by a derived budget, until their text is settled after the run."""
-SLICE_NS = 500_000
-"""Between two looks at the sockets, records are made for so long, or for one piece of work."""
 
 
 class Listener(Protocol):
@@ -96,11 +93,12 @@ class Ended(NamedTuple):
 
     request: Request
     due_ns: int
-    exchange: Exchange
+    settle: Callable[[], Exchange]
+    """What was read, decoded when this asks for it."""
     phases: list[Phase]
 
 
-def client_of(share: Share, listener: Listener) -> Client:
+def client_of(share: Share, listener: Listener, turns: Turns) -> Client:
     """The client that sends for a share."""
     options = share.options
     return Client(
@@ -111,26 +109,29 @@ def client_of(share: Share, listener: Listener) -> Client:
         ca_file=str(options.ca_file) if options.ca_file else None,
         verify=not options.insecure,
         on_tokens=listener.tokens,
+        turns=turns,
     )
 
 
 async def deliver(client: Client, request: Request, due_ns: int) -> Ended:
     """Send one request, in one call or in two."""
     if request.force is None:
-        return Ended(request, due_ns, await client.send(request), [])
-    return Ended(request, due_ns, *await budgets.send_forced(client.send, request))
+        return Ended(request, due_ns, (await client.call(request)).settle, [])
+    exchange, phases = await budgets.send_forced(client.send, request)
+    return Ended(request, due_ns, lambda: exchange, phases)
 
 
 async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable[[float], None]) -> Report:
     """Send every request of the share; the process's own health. Raises DiskFullError."""
     health = Health(on_lag)
-    client = client_of(share, listener)
+    turns = Turns()
+    client = client_of(share, listener, turns)
 
     async def send(request: Request, due_ns: int) -> Ended:
         listener.due(request)
         return await deliver(client, request, due_ns)
 
-    with Keeper(share, listener) as keeper, Drain(share, brake) as drain:
+    with Keeper(share, listener, turns) as keeper, Drain(share, brake) as drain:
         health.start()
         try:
             async with client:
@@ -180,21 +181,20 @@ class Drain:
 
 
 class Keeper:
-    """Turns what ended into records and files, in slices between which the loop reads its sockets.
+    """Turns what ended into records and files, when the loop has time (`turns`).
 
     4,096 tokens and three derived budgets are 5 ms of work: done at once, every other stream's next stamp would wait so
     long. What is left is done on leaving. What goes wrong (DiskFullError) the next `keep` raises, or leaving.
     """
 
-    def __init__(self, share: Share, listener: Listener) -> None:
+    def __init__(self, share: Share, listener: Listener, turns: Turns) -> None:
         self._share = share
         self._listener = listener
+        self._turns = turns
         self._chunks = ChunkLog(share.chunks)
         self._journal = Journal(share.records, ask.api_key(share.options), self._chunks.sync)
         self._straddles = share.records.with_name(STRADDLES)
         self._largest = max(share.options.budgets)
-        self._waiting: deque[Iterator[None]] = deque()
-        """Work of each request that has ended and is not kept yet."""
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -202,8 +202,7 @@ class Keeper:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            while self._waiting:
-                self._slice()
+            self._turns.finish()
         finally:
             self._journal.close()
             self._chunks.close()
@@ -215,31 +214,22 @@ class Keeper:
         if self._failure is not None:
             raise self._failure
         self._listener.answered()
-        self._waiting.append(self._work(ended))
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._turn)
+        self._turns.later(self._steps(ended))
 
-    def _turn(self) -> None:
-        until_ns = perf_counter_ns() + SLICE_NS
-        while self._waiting and perf_counter_ns() < until_ns:
-            self._slice()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _slice(self) -> None:
+    def _steps(self, ended: Ended) -> Iterator[None]:
         try:
-            next(self._waiting[0])
-        except StopIteration:
-            self._waiting.popleft()
+            if self._failure is None:
+                yield from self._work(ended)
         except Exception as error:  # noqa: BLE001 here it would end a turn of the loop; it has to end the run
             self._failure = error
-            self._waiting.clear()
 
     def _work(self, ended: Ended) -> Iterator[None]:
-        """All that is done of one request; a slice between two yields."""
-        request, due_ns, exchange, phases = ended
+        """All that is done of one request; the loop may look at its sockets at each yield."""
+        request, due_ns, settle, phases = ended
+        exchange = settle()
+        yield
         if self._share.options.one_pass and request.budget == self._largest and not request.warmup:
-            yield from self._derive(ended)
+            yield from self._derive(request, due_ns, exchange)
         try:
             self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._share.clock)
         except OSError as error:
@@ -267,13 +257,13 @@ class Keeper:
         record.simulated = share.server.simulated
         return record
 
-    def _derive(self, ended: Ended) -> Iterator[None]:
+    def _derive(self, request: Request, due_ns: int, whole: Exchange) -> Iterator[None]:
         stride = self._share.workload.planned_with_warmup
         smaller = [b for b in self._share.options.budgets if b < self._largest]
         for position, budget in enumerate(smaller, start=1):
-            seq = ended.request.seq + position * stride
-            exchange, straddle = onepass.derive(ended.exchange, budget)
-            record = self._record(onepass.derived_request(ended.request, budget, seq), exchange, ended.due_ns)
+            seq = request.seq + position * stride
+            exchange, straddle = onepass.derive(whole, budget)
+            record = self._record(onepass.derived_request(request, budget, seq), exchange, due_ns)
             record.derived = True
             if straddle is not None:
                 record.cut_at = "chunk"
