@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -29,6 +29,7 @@ from typing import Any, cast
 import uvloop
 
 from loadgen.alarm import Alarm
+from loadgen.connection import plain_fd, write_now
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nserver: ground-truth\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -220,7 +221,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._fd = transport.get_extra_info("socket").fileno()
+        self._fd = plain_fd(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 the protocol's signature
         self._transport = None
@@ -241,22 +242,9 @@ class _Connection(asyncio.Protocol):
         """Write what was due at `at_ns`; when the next is due."""
         if self._transport is None:
             return None
-        self._write_now(self._transport, self._next)
+        write_now(self._transport, self._fd, self._next)
         offset_ns, self._next = next(self._left, (-1, b""))
         return None if offset_ns < 0 else max(at_ns, self._start_ns + offset_ns)
-
-    def _write_now(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Each event is a segment of its own: the transport would join those of one turn of the loop."""
-        written = 0
-        if not transport.get_write_buffer_size():
-            try:
-                written = os.write(self._fd, data)
-            except BlockingIOError:
-                pass
-            except OSError:  # the client is gone; connection_lost follows
-                return
-        if written < len(data):
-            transport.write(data[written:])
 
     def _answer(self, path: str) -> None:
         name = path.split("/")[1]
@@ -268,7 +256,7 @@ class _Connection(asyncio.Protocol):
             body = json.dumps({"error": {"message": f"no case {path}", "code": 404}}).encode()
             transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
             return
-        self._write_now(transport, HEAD)
+        write_now(transport, self._fd, HEAD)
         self._left = iter(plan)
         offset_ns, self._next = next(self._left)
         if name.startswith("apart"):
@@ -277,18 +265,41 @@ class _Connection(asyncio.Protocol):
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """The server in a process of its own; gives its URL without the case."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "loadgen.ground_truth"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+def serving(*, apart: bool = False) -> Iterator[str]:
+    """The server in a process of its own; gives its URL without the case.
+
+    `apart`: on a core of its own, if there are two. Left to itself Linux now and then wakes the server on the core that the
+    client is busy on, where it waits for the next tick: up to 3 ms of lateness that is neither's (docs/truth.md).
+    """
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "loadgen.ground_truth"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        _own_core(process.pid) if apart else nullcontext(),
+    ):
         try:
             yield json.loads(cast("Any", process.stdout).readline())["url"]
         finally:
             process.terminate()
+
+
+@contextmanager
+def _own_core(pid: int) -> Iterator[None]:
+    """One core for `pid`, the others for this process."""
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    if len(before) < 2:
+        yield
+        return
+    own = {max(before)}
+    os.sched_setaffinity(pid, own)
+    os.sched_setaffinity(0, before - own)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 async def _serve() -> None:
