@@ -1,7 +1,7 @@
 """What can wait while sockets are read: short slices of work, between two of which the loop looks at its sockets.
 
-Rules: a slice lasts SLICE_NS or one step, so no stamp waits for more. Ends of answers come before everything else: a
-request may wait for them.
+Rules: a slice lasts SLICE_NS or one step, so no stamp waits for more. Ends of answers come before everything else, for a
+request may wait for them, until CROWD pieces wait: a client that is full sends more slowly rather than hoard answers.
 
 Does not know: what the work is.
 """
@@ -13,6 +13,8 @@ from time import perf_counter_ns
 
 SLICE_NS = 100_000
 """What a slice sets free (a request that may be sent now) runs before the next look, too, and takes about as long again."""
+
+CROWD = 64
 
 
 class Turns:
@@ -30,7 +32,7 @@ class Turns:
         self._run()
 
     def later(self, steps: Iterator[None]) -> None:
-        """Take all `steps` when nothing of `soon` is left. They must not raise."""
+        """Take all `steps` when nothing of `soon` is left, or CROWD wait. They must not raise."""
         self._later.append(steps)
         self._run()
 
@@ -47,16 +49,17 @@ class Turns:
     def _turn(self) -> None:
         until_ns = perf_counter_ns() + SLICE_NS
         try:
-            self._step()
-            while (self._soon or self._later) and perf_counter_ns() < until_ns:
+            while self._soon or self._later:
                 self._step()
+                if perf_counter_ns() >= until_ns:
+                    break
         finally:
             self._running = False
             if self._soon or self._later:
                 self._run()
 
     def _step(self) -> None:
-        if self._soon:
+        if self._soon and len(self._later) < CROWD:
             self._soon.popleft()()
-        elif self._later and next(self._later[0], self) is self:
+        elif next(self._later[0], self) is self:
             self._later.popleft()

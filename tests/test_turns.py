@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from time import perf_counter_ns
 
-from loadgen.turns import SLICE_NS, Turns
+from loadgen.turns import CROWD, SLICE_NS, Turns
 
 
 def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
@@ -25,6 +25,24 @@ def test_ends_of_answers_come_before_what_can_wait() -> None:
 
     asyncio.run(work())
     assert done == ["end", "a0", "a1", "b0"]
+
+
+def test_ends_wait_when_too_much_is_put_off() -> None:
+    """Else a full client would keep every answer it has read."""
+    done: list[str] = []
+
+    async def work() -> None:
+        turns = Turns()
+        for _ in range(CROWD):
+            turns.later(steps("a", 1, done))
+        turns.soon(lambda: done.append("end"))
+        turns.finish()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context)))
+        await asyncio.sleep(0.01)  # the turn that was due finds nothing left
+
+    asyncio.run(work())
+    assert done.index("end") == 1
+    assert len(done) == CROWD + 1
 
 
 def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
