@@ -2,8 +2,8 @@
 
 `python -m benchmarks.truth [--requests N]`: each case of `loadgen.ground_truth` at concurrency 1 and 64; beside it what
 published tools made of the same cases (docs/truth.md: state of November 2026, one request at a time, another 2-core
-machine). At 64
-the server has a core of its own. Exit 1 where a median is off by more than 1 ms and more than 1 %. The last line is JSON.
+machine). At 64 the server has a core of its own. Exit 1 where a median is off by more than 1 ms and more than 1 %. The last
+line is JSON.
 """
 
 import argparse
