@@ -44,7 +44,7 @@ check: env ## lint, strict types, tests
 
 test-vllm: env ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own: .venv-vllm, 4 GB
 	tests/vllm/make_env.sh .venv-vllm
-	THINKLOAD_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/test_vllm.py tests/test_vllm_accepts.py
+	THINKLOAD_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest -q -m vllm tests/server/emulator/test_vllm.py tests/server/test_vllm_accepts.py
 
 bench: env ## what client and emulator cost, and how true they are (minutes; needs an otherwise idle machine)
 	$(BIN)/python -m benchmarks.truth

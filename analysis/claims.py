@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import optimal, pairs, stats
-from analysis.figures import short_budget, short_models
-from analysis.frame import read_study
-from analysis.page import number, plain
-from analysis.setting import CONDITIONS, by_conditions, conditions, varying
-from analysis.tables import records
+from analysis import stats
+from analysis.data.frame import read_study
+from analysis.data.setting import CONDITIONS, by_conditions, conditions, varying
+from analysis.format import number, plain, records, short_budget, short_models
+from analysis.tables import optima, pairs
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
 LARGE_B, SMALL_B = (
@@ -166,13 +165,13 @@ def parallel_small(evidence: Evidence) -> Claim:
 def not_compute_optimal(evidence: Evidence) -> Claim:
     """How much longer the setting of least arithmetic takes than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
-    found = optimal.resampled_optima(evidence.problems)
+    found = optima.resampled_optima(evidence.problems)
     if found is None:
         return Claim(name, says, CANNOT_TELL, "needs graded answers and models whose names tell their size")
     times = found.times
     verdict = judge(times.low, times.high, ANOTHER)
     names = short_models(evidence.problems["model"].unique())
-    points = f"within {optimal.WITHIN * 100:.0f} points of the best accuracy"
+    points = f"within {optima.WITHIN * 100:.0f} points of the best accuracy"
     if times.estimate == 1.0:
         effect = (
             f"{points} {_choice(found.system, names)} has both the least arithmetic and the least latency"

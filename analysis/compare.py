@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import setting
+from analysis.data import setting
+from analysis.data.frame import read_study
 from analysis.errors import InputError
-from analysis.frame import read_study
-from analysis.page import number, plain
-from analysis.tables import judged, requests
+from analysis.format import number, plain
+from analysis.tables.summary import judged, requests
 
 ALPHA, POWER = 0.05, 0.90
 SETTING = [

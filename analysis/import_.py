@@ -1,16 +1,34 @@
-"""`python -m analysis import FILE --out RUN`: another tool's result as a run folder, with notes on its fields."""
+"""`python -m analysis import FILE --out RUN`: the result file of another load tool as a run folder, with notes on its fields.
+
+It reads the result files of `vllm bench serve`, guidellm and AIPerf. A field is taken only where its definition is the same
+as ours or can be converted, and a note says how. What a tool does not keep stays null and is never guessed. Failed requests
+are kept where the tool keeps them. Nothing is graded, because none of the three keeps the reference answer beside the text.
+"""
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from analysis.errors import InputError
-from analysis.importing import Foreign, read
-from loadgen.record import RECORDS, RunInfo, write_run
+from loadgen.record import RECORDS, Record, RunInfo, write_run
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What a tool's file holds, in our terms."""
+
+    tool: str
+    model: str
+    load: dict[str, Any]
+    records: list[Record]
+    notes: list[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,3 +113,195 @@ def _write(foreign: Foreign, args: argparse.Namespace) -> None:
         reasons=[f"imported from {foreign.tool}: {note}" for note in foreign.notes],
     )
     write_run(args.out, run)
+
+
+def read(document: Any, lines: list[Any]) -> Foreign:
+    """Recognise the tool by its fields. Raises InputError."""
+    if lines and isinstance(lines[0], dict) and "metrics" in lines[0]:
+        return aiperf(lines)
+    if isinstance(document, dict) and "benchmarks" in document:
+        return guidellm(document)
+    if isinstance(document, dict) and ("ttfts" in document or "request_throughput" in document):
+        return vllm_bench(document)
+    raise InputError(
+        "not a result that is known: give vllm bench serve's --save-result --save-detailed JSON, guidellm's benchmarks.json, "
+        "or AIPerf's profile_export.jsonl"
+    )
+
+
+def vllm_bench(document: dict[str, Any]) -> Foreign:
+    """`vllm bench serve --save-result --save-detailed`: one list a field, a position a request."""
+    if not document.get("ttfts"):
+        raise InputError("vllm bench serve kept no requests: run it with --save-result --save-detailed")
+    columns = [
+        document.get(name) or []
+        for name in ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
+    ]
+    records = [_vllm_request(seq, row) for seq, row in enumerate(_together(columns))]
+    concurrency, rate = document.get("max_concurrency"), document.get("request_rate")
+    load = {"kind": "closed", "concurrency": concurrency} if concurrency else _open(rate)
+    notes = [
+        "ttft starts at the send, after the client's own semaphore: time queued in the client is not in it",
+        "e2e is ttft + Σ itls: the last content chunk, as ours",
+        "itls are gaps between chunks, not tokens: with speculation a chunk holds several; tpot here is (e2e − ttft)/(n − 1)",
+        "output_lens are the server's usage where it was sent, else a tokenizer's count",
+    ]
+    return Foreign("vllm bench serve", str(document.get("model_id", "unknown")), load, records, notes)
+
+
+def _together(columns: list[list[Any]]) -> Iterator[list[Any]]:
+    for n in range(max(len(column) for column in columns)):
+        yield [column[n] if n < len(column) else None for column in columns]
+
+
+def _vllm_request(seq: int, row: list[Any]) -> Record:
+    ttft_s, itls, prompt, tokens, error, start_s = row
+    sent_s = float(start_s or 0.0)
+    if error or not ttft_s:
+        return _record(seq, sent_s, outcome="http_error", error=str(error or "no first token")[:500])
+    e2e_s = float(ttft_s) + sum(itls or [])
+    return _record(seq, sent_s, ttft_s=float(ttft_s), e2e_s=e2e_s, prompt=prompt, tokens=tokens)
+
+
+def guidellm(document: dict[str, Any]) -> Foreign:
+    """Guidellm's benchmarks.json: the requests of its last benchmark (one file may hold a sweep)."""
+    benchmarks = document["benchmarks"]
+    if not isinstance(benchmarks, list) or not benchmarks:
+        raise InputError("guidellm's file holds no benchmark")
+    chosen = benchmarks[-1]
+    requests = chosen.get("requests") or {}
+    done = [(request, "ok") for request in requests.get("successful") or []]
+    lost = [(request, "http_error") for request in requests.get("errored") or []]
+    lost += [(request, "cut") for request in requests.get("incomplete") or []]
+    records = [_guidellm_request(seq, request, outcome) for seq, (request, outcome) in enumerate(done + lost)]
+    notes = [
+        "stamps are wall clock (time.time), so a clock step during the run is in them",
+        "its time_per_output_token includes the time to first token; tpot here is (last − first)/(n − 1) from its own stamps",
+        "e2e is its last token's stamp where kept, else its request latency, which includes the usage and [DONE] tail",
+    ]
+    if len(benchmarks) > 1:
+        notes.append(f"the file holds {len(benchmarks)} benchmarks; the last one is taken")
+    args = chosen.get("config") or chosen.get("args") or {}
+    strategy = args.get("strategy") or {}
+    streams = strategy.get("streams") or strategy.get("max_concurrency")
+    load = {"kind": "closed", "concurrency": streams} if streams else _open(strategy.get("rate"))
+    return Foreign("guidellm", _first_text(done, "model") or "unknown", load, _from_start(records), notes)
+
+
+def _first_text(done: list[tuple[dict[str, Any], str]], name: str) -> str:
+    return next((str(request[name]) for request, _ in done if request.get(name)), "")
+
+
+def _guidellm_request(seq: int, request: dict[str, Any], outcome: str) -> Record:
+    info = request.get("info") or request.get("scheduler_info") or {}
+    stamps = info.get("timings") or request
+    sent_s = float(
+        stamps.get("request_start") or request.get("request_start_time") or request.get("start_time") or 0.0
+    )
+    first_s = (
+        stamps.get("first_iteration")
+        or stamps.get("first_token_iteration")
+        or request.get("first_token_time")
+    )
+    last_s = (
+        stamps.get("last_iteration") or stamps.get("last_token_iteration") or request.get("last_token_time")
+    )
+    ttft_ms, latency_s = request.get("time_to_first_token_ms"), request.get("request_latency")
+    ttft_s = first_s - sent_s if first_s and sent_s else ttft_ms / 1e3 if ttft_ms else None
+    e2e_s = last_s - sent_s if last_s and sent_s else latency_s
+    if outcome != "ok":
+        return _record(seq, sent_s, outcome=outcome, error=str(request.get("error") or outcome)[:500])
+    return _record(
+        seq,
+        sent_s,
+        ttft_s=ttft_s,
+        e2e_s=e2e_s,
+        prompt=request.get("prompt_tokens"),
+        tokens=request.get("output_tokens"),
+    )
+
+
+def aiperf(lines: list[Any]) -> Foreign:
+    """AIPerf's profile_export.jsonl: a line a request, metrics as {value, unit}."""
+    records = [_aiperf_request(seq, line) for seq, line in enumerate(lines) if isinstance(line, dict)]
+    notes = [
+        "request_latency ends at the last content, as our e2e",
+        "tokens are counted by its own tokenizer unless it ran with --use-server-token-count",
+        "inter_token_latency is an average a request; tpot here is (e2e − ttft)/(n − 1)",
+    ]
+    return Foreign("AIPerf", "unknown", {"kind": "closed"}, _from_start(records), notes)
+
+
+def _aiperf_request(seq: int, line: dict[str, Any]) -> Record:
+    metrics, about = line.get("metrics") or {}, line.get("metadata") or {}
+    sent_s = float(about.get("request_start_ns") or 0) / 1e9
+    ttft_s, e2e_s = (_seconds(metrics.get(name)) for name in ("time_to_first_token", "request_latency"))
+    tokens, prompt = (
+        _value(metrics.get(name)) for name in ("output_sequence_length", "input_sequence_length")
+    )
+    if line.get("error") or e2e_s is None:
+        return _record(seq, sent_s, outcome="http_error", error=str(line.get("error") or "no latency")[:500])
+    warmup = about.get("benchmark_phase") == "warmup"
+    return _record(seq, sent_s, ttft_s=ttft_s, e2e_s=e2e_s, prompt=prompt, tokens=tokens, warmup=warmup)
+
+
+UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
+
+
+def _value(metric: Any) -> float | None:
+    value = metric.get("value") if isinstance(metric, dict) else metric
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _seconds(metric: Any) -> float | None:
+    value = _value(metric)
+    unit = str(metric.get("unit", "ms")) if isinstance(metric, dict) else "ms"
+    return None if value is None else value * UNITS_S.get(unit, 1e-3)
+
+
+def _open(rate: Any) -> dict[str, Any]:
+    """An open loop; an infinite rate sends all at once."""
+    try:
+        known = float(rate)
+    except (TypeError, ValueError):
+        return {"kind": "open"}
+    return {"kind": "open", "arrival": "burst"} if math.isinf(known) else {"kind": "open", "rate": known}
+
+
+def _from_start(records: list[Record]) -> list[Record]:
+    """Stamps from the run's start: the earliest send is 0."""
+    start_s = min((record.sent_s for record in records if record.sent_s), default=0.0)
+    for record in records:
+        for name in ("due_s", "sent_s", "first_token_s", "last_token_s", "end_s"):
+            stamp = getattr(record, name)
+            if stamp is not None:
+                setattr(record, name, max(0.0, stamp - start_s))
+    return records
+
+
+def _record(seq: int, sent_s: float, **known: Any) -> Record:
+    """A Record of what is known; `budget` is 0 because none of the tools keeps it a request."""
+    tokens, prompt = known.get("tokens"), known.get("prompt")
+    ttft_s, e2e_s = known.get("ttft_s"), known.get("e2e_s")
+    record = Record(
+        run_id="imported",
+        seq=seq,
+        problem_id=f"request-{seq}",
+        budget=0,
+        due_s=sent_s,
+        sent_s=sent_s,
+        warmup=known.get("warmup", False),
+        outcome=known.get("outcome", "ok"),
+        error=known.get("error"),
+        ttft_s=ttft_s,
+        e2e_s=e2e_s,
+        prompt_tokens=int(prompt) if prompt is not None else None,
+        completion_tokens=int(tokens) if tokens is not None else None,
+    )
+    if e2e_s is not None:
+        record.last_token_s = record.end_s = sent_s + e2e_s
+    if ttft_s is not None:
+        record.first_token_s = sent_s + ttft_s
+        if e2e_s is not None and tokens and tokens > 1:
+            record.tpot_s = (e2e_s - ttft_s) / (tokens - 1)
+    return record

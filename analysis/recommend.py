@@ -16,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import optimal, tables
+from analysis.data.frame import read_study
+from analysis.data.setting import setting
 from analysis.errors import InputError
-from analysis.frame import read_study
-from analysis.optimal import MEASURES
-from analysis.page import number, plain
-from analysis.setting import setting
-from analysis.tables import records
+from analysis.format import number, plain, records
+from analysis.tables import optima, summary
+from analysis.tables.optima import MEASURES
 
 Row = dict[str, Any]
 P95 = "e2e_p95_all_s"
@@ -51,7 +50,7 @@ class Recommendation:
 
 def recommend(table: pd.DataFrame, wish: Wish) -> Recommendation:
     """The best setting for a wish."""
-    known = optimal.candidates(table)
+    known = optima.candidates(table)
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
     if wish.objective == "energy" and known["cost_of_pass_j"].isna().all():
@@ -59,7 +58,7 @@ def recommend(table: pd.DataFrame, wish: Wish) -> Recommendation:
     fit = known[_fits(known, wish)]
     if fit.empty:
         return _nearest(known, wish)
-    order = records(optimal.ranked(fit, wish.objective))
+    order = records(optima.ranked(fit, wish.objective))
     best = order[0]
     others = [row for row in order[1:] if (row["model"], row["config"]) != (best["model"], best["config"])]
     second = next(iter(others or order[1:]), None)
@@ -146,7 +145,7 @@ def _doubts(best: Row, wish: Wish) -> list[str]:
 
 
 def _second(best: Row, second: Row, objective: str, fit: pd.DataFrame) -> str:
-    name = optimal.measure(objective, fit)
+    name = optima.measure(objective, fit)
     ratio = _over(second[name], best[name]) - 1
     words = {
         "cost": "dearer per right answer",
@@ -168,7 +167,7 @@ def _stricter(best: Row, known: pd.DataFrame, wish: Wish) -> list[str]:
     allowed = known[_fits(known, limit)]
     better = allowed[allowed["accuracy"] > best["accuracy"]]
     if len(better):
-        row = records(optimal.ranked(better, "cost"))[0]
+        row = records(optima.ranked(better, "cost"))[0]
         gain = (row["accuracy"] - best["accuracy"]) * 100
         out.append(
             f"Being stricter on accuracy: {gain:.1f} points more take {setting(row)}, {_price(best, row)}."
@@ -210,7 +209,7 @@ def _nearest(known: pd.DataFrame, wish: Wish) -> Recommendation:
             found, fast if len(fast) else known, wish, "within the latency asked" if len(fast) else "of all"
         )
     if wish.max_e2e_p95_s is not None and known[P95].isna().all():
-        found.sentences.append(f"No p95 is known: it takes {tables.SMALLEST_P95} requests a setting.")
+        found.sentences.append(f"No p95 is known: it takes {summary.SMALLEST_P95} requests a setting.")
     elif wish.max_e2e_p95_s is not None:
         timed = accurate if len(accurate) else known[known[P95].notna()]
         _add_fastest(found, timed, wish, "that is accurate enough" if len(accurate) else "of all")
@@ -263,7 +262,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--max-e2e-p95 {args.max_e2e_p95:g}: seconds, above 0")
     check_price(args.price_per_gpu_hour)
     study = read_study(args.results)
-    table = tables.summary(study.frame, args.price_per_gpu_hour)
+    table = summary.summary(study.frame, args.price_per_gpu_hour)
     found = recommend(table, Wish(args.min_accuracy, args.max_e2e_p95, args.objective))
     print(found.headline, *found.sentences, sep="\n", file=sys.stderr)
     print(

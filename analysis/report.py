@@ -15,17 +15,17 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import export
-from analysis.conclusions import Conclusions, conclude
-from analysis.definitions import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
+from analysis.contents import Conclusions, conclude
+from analysis.data.frame import Study, read_study
+from analysis.data.setting import in_flight
 from analysis.errors import InputError
-from analysis.frame import Study, read_study
-from analysis.optimal import WITHIN, Optima, candidates, default_target
-from analysis.page import Answer, Notice, Page, Section, Shown, bundle_vega, number, render
+from analysis.figures.style import colours
+from analysis.format import number, records
+from analysis.page import export
+from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
+from analysis.page.html import Answer, Notice, Page, Section, Shown, bundle_vega, render
 from analysis.recommend import Recommendation, Wish, check_price, recommend
-from analysis.setting import in_flight
-from analysis.style import colours
-from analysis.tables import records
+from analysis.tables.optima import WITHIN, Optima, candidates, default_target
 
 SECTIONS = [
     Section("front", "What is worth deploying"),

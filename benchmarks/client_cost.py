@@ -1,6 +1,6 @@
 """What a client costs: CPU µs per SSE event, ours beside others on the same server in the same run.
 
-`python -m benchmarks.client_cost [--quick]`. Three servers of `loadgen.ground_truth`: one paces 16 streams (34 events
+`python -m benchmarks.client_cost [--quick]`. Three servers of `loadgen.checks.reference_server`: one paces 16 streams (34 events
 each, 5 ms apart) out of step, so that each event wakes the client by itself, as from independent requests; one in step, as
 from one engine's batch; one sends the 34 at once, each a segment of its own. Every client is a process of its own; its CPU
 seconds (user + system) at two run lengths give a slope, so start-up drops out. The last line is JSON.
@@ -26,16 +26,17 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
+from loadgen.checks.reference_server import serving
 from loadgen.chunks import ChunkLog
-from loadgen.client import Client
-from loadgen.connection import Call
+from loadgen.client.client import Client
+from loadgen.client.response import Call
+from loadgen.client.work_queue import Turns
+from loadgen.clock import Clock
 from loadgen.exchange import Request
-from loadgen.ground_truth import serving
-from loadgen.health import Health
-from loadgen.measure import Clock, to_record
-from loadgen.run import drive
-from loadgen.schedule import Closed
-from loadgen.turns import Turns
+from loadgen.measure.client_health import Health
+from loadgen.measure.formulas import to_record
+from loadgen.plan.schedule import Closed
+from loadgen.run.dispatch import drive
 
 EVENTS = 34
 STREAMS = 16

@@ -1,6 +1,6 @@
 """How far one client goes: events a second, streams at once, memory over a long run. By the command itself.
 
-`python -m benchmarks.client_scale [--quick]`. Against `loadgen.ground_truth` on the same machine, whose CPU is shared: the
+`python -m benchmarks.client_scale [--quick]`. Against `loadgen.checks.reference_server` on the same machine, whose CPU is shared: the
 most events a second that `--workers 2` takes from a burst server, the same from paced streams, 1,000 streams at once,
 and the largest resident memory after 10,000 and after 200,000 requests. The last line is JSON.
 """
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loadgen.ground_truth import serving
+from loadgen.checks.reference_server import serving
 
 
 def run(url: str, folder: Path, *options: str) -> dict[str, Any]:

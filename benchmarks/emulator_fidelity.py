@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from server.config import Model, Ngram, Serving, load_model, load_serving
-from server.emulator.profiles import EngineVersion, Gpu, engine_versions, gpus
-from server.emulator.simulate import Simulation
-from server.emulator.stream import Stream
-from server.emulator.telemetry import Telemetry
-from server.emulator.text import TextModel
-from server.emulator.tokenizer import Tokenizer
+from server.emulator.engine.gpu_telemetry import Telemetry
+from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
+from server.emulator.engine.sequence import Stream
+from server.emulator.engine.virtual_time import Simulation
+from server.emulator.text.model import TextModel
+from server.emulator.text.tokenizer import Tokenizer
 
 JUDGED_STREAMS = 64
 MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info

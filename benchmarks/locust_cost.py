@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.client_cost import EVENTS, SERVERS, STREAMS, command, cpu_s
-from loadgen.ground_truth import serving
+from loadgen.checks.reference_server import serving
 
 LENGTHS = (200, 1000)
 QUICK = (100, 900)

@@ -1,6 +1,6 @@
 """Does the client measure what is true? A server with a fixed timetable, every metric's median beside the truth.
 
-`python -m benchmarks.truth [--requests N]`: each case of `loadgen.ground_truth` at concurrency 1 and 64; beside it what
+`python -m benchmarks.truth [--requests N]`: each case of `loadgen.checks.reference_server` at concurrency 1 and 64; beside it what
 published tools made of the same cases (docs/truth.md: state of November 2026, one request at a time, another 2-core
 machine). At 64 the server has a core of its own. Exit 1 where a median is off by more than 1 ms and more than 1 %. The last
 line is JSON.
@@ -16,15 +16,16 @@ from time import perf_counter_ns
 
 import uvloop
 
-from loadgen.client import Client
-from loadgen.connection import Call
+from loadgen.checks.reference_server import CASES, serving
+from loadgen.client.client import Client
+from loadgen.client.response import Call
+from loadgen.client.work_queue import Turns
+from loadgen.clock import Clock
 from loadgen.exchange import Request
-from loadgen.ground_truth import CASES, serving
-from loadgen.measure import Clock, to_record
+from loadgen.measure.formulas import to_record
+from loadgen.plan.schedule import Closed
 from loadgen.record import Record
-from loadgen.run import drive
-from loadgen.schedule import Closed
-from loadgen.turns import Turns
+from loadgen.run.dispatch import drive
 
 PEERS = {
     "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · others right",

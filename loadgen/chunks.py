@@ -13,13 +13,15 @@ Does not know: what a request was.
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from loadgen.measure import Clock
-from loadgen.record import chunks_end
+from loadgen.clock import Clock
+
+CHUNKS = "chunks.bin"
+"""When each token event of each request arrived; format: loadgen/chunks.py."""
 
 
 class ChunkLog:
@@ -96,3 +98,67 @@ def _varint(out: bytearray, value: int) -> None:
         out.append(value & 127 | 128)
         value >>= 7
     out.append(value)
+
+
+class Chunks(NamedTuple):
+    """Token events of one call of request `seq`: model time from the run's start, and tokens, of each."""
+
+    seq: int
+    arrival_us: list[int]
+    tokens: list[int]
+
+
+def read_chunks(path: Path) -> Iterator[Chunks]:
+    """Yield the frames of one `chunks.bin`; reading ends at a frame that a crash tore or damaged."""
+    data = path.read_bytes()
+    end = chunks_end(data)
+    at = 0
+    while at < end:
+        length, start = _read_varint(data, at)
+        at = start + length + 4
+        yield _read_frame(data[start : at - 4])
+
+
+def chunks_end(data: bytes) -> int:
+    """Where the last whole frame of a `chunks.bin` ends: what a crash tore comes after it."""
+    at = 0
+    while at < len(data):
+        try:
+            length, start = _read_varint(data, at)
+        except IndexError:
+            return at
+        end = start + length + 4
+        if end > len(data) or zlib.crc32(data[start : end - 4]) != int.from_bytes(
+            data[end - 4 : end], "little"
+        ):
+            return at
+        at = end
+    return at
+
+
+def _read_frame(body: bytes) -> Chunks:
+    seq, at = _read_varint(body, 0)
+    events, at = _read_varint(body, at)
+    chunks = Chunks(seq, [], [])
+    time_us = 0
+    for _ in range(events):
+        gap, at = _read_varint(body, at)
+        tokens = 1
+        if gap & 1:
+            tokens, at = _read_varint(body, at)
+        time_us += gap >> 1
+        chunks.arrival_us.append(time_us)
+        chunks.tokens.append(tokens)
+    return chunks
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A little-endian base-128 number and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from loadgen.option_types import Parser, count
 from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
-from loadgen.values import Parser, count
 
 USAGE, SUSPECT, INVALID = 2, 3, 4
 """Exit codes: an operator's mistake; with `--strict`, a run that doubts or rejects itself."""
@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     )
     add_run_arguments(parser)
     options = dataclasses.replace(from_args(parser.parse_args(argv)), argv=("loadgen", *argv))
-    from loadgen import session  # noqa: PLC0415  imported when needed: --help stays fast
+    from loadgen.run import run as session  # noqa: PLC0415  imported when needed: --help stays fast
 
     info = session.execute(options)
     print(session.result_line(info, options))
@@ -95,7 +95,7 @@ def doctor(argv: Sequence[str]) -> int:
     options = from_args(args)
     if args.url:
         options = dataclasses.replace(options, target=args.url)
-    from loadgen import doctor as examining  # noqa: PLC0415  as above
+    from loadgen.checks import doctor as examining  # noqa: PLC0415  as above
 
     return examining.main(options)
 
@@ -109,14 +109,14 @@ def calibrate(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--most", type=count, default=2048, metavar="STREAMS", help="stop there [2048]")
     args = parser.parse_args(argv)
-    from loadgen import calibrate as calibrating  # noqa: PLC0415  as above
+    from loadgen.checks import calibrate as calibrating  # noqa: PLC0415  as above
 
     return calibrating.main(args.most)
 
 
 def gather(argv: Sequence[str]) -> int:
     """One run out of what Locust's workers wrote."""
-    from loadgen import gather as gathering  # noqa: PLC0415  as above
+    from loadgen.distributed import gather as gathering  # noqa: PLC0415  as above
 
     parser = _parser("gather", description=gathering.__doc__, epilog=gathering.EXAMPLES)
     gathering.add_arguments(parser)

@@ -15,11 +15,11 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import STATE_INIT, LocalRunner, MasterRunner, WorkerRunner
 
-from loadgen.dealer import Dealer
-from loadgen.hand import Hand
+from loadgen.distributed.master import Dealer
+from loadgen.distributed.worker import Hand
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
-from loadgen.prepare import DEFAULT_CONCURRENCY
-from loadgen.values import UsageError
+from loadgen.run.prepare import DEFAULT_CONCURRENCY
 
 OPTIONS = {
     "target": (RunOptions.target, "OpenAI-compatible base URL, with /v1"),

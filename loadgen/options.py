@@ -9,17 +9,18 @@ Does not know: what a server, a data set or a model says; combinations that need
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from loadgen.record import BudgetMode
-from loadgen.values import (
+import msgspec
+
+from loadgen.errors import UsageError
+from loadgen.option_types import (
     Header,
     Label,
-    UsageError,
     arrival,
     budgets,
     count,
@@ -35,6 +36,9 @@ from loadgen.values import (
     whole,
     workers,
 )
+from loadgen.record import BudgetMode
+
+HIDDEN = "***"
 
 __all__ = ["RunOptions", "UsageError", "add_run_arguments", "from_args", "greedy", "open_loop"]
 
@@ -257,3 +261,33 @@ def _naming(add: Callable[..., Any]) -> None:
     add("--gpu", metavar="NAME", help="GPU model")
     add("--price", dest="price_per_gpu_hour", type=positive, metavar="$", help="price of one GPU for one hour")
 # fmt: on
+
+
+def saved(options: RunOptions) -> dict[str, Any]:
+    """Options for run.json: values of headers are hidden."""
+    fields = dataclasses.asdict(options) | {"headers": [(name, HIDDEN) for name, _ in options.headers]}
+    for name in ("argv", "resume", "out", "dry_run", "server"):
+        del fields[name]
+    plain: dict[str, Any] = msgspec.to_builtins(fields, enc_hook=str)
+    return plain
+
+
+def redacted(argv: Sequence[str]) -> list[str]:
+    """The command line without the values of headers."""
+    hidden = []
+    for before, word in zip(("", *argv), argv, strict=False):
+        option, equals, value = word.partition("=")
+        if before == "--header":
+            hidden.append(f"{word.partition(':')[0]}: {HIDDEN}")
+        elif option == "--header" and equals:
+            hidden.append(f"--header={value.partition(':')[0]}: {HIDDEN}")
+        else:
+            hidden.append(word)
+    return hidden
+
+
+def decode(kind: type, value: Any) -> Any:
+    """A path in saved options."""
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)

@@ -7,10 +7,9 @@ value was not measured is null, never zero. Old schema versions stay readable: a
 Does not know: how a request is sent, what an answer is worth, what a token costs.
 """
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -162,17 +161,6 @@ RUN = "run.json"
 PROBLEMS = "problems.jsonl"
 """`unique_id answer subject level` of each problem asked: what grading needs, without the problem's text."""
 
-CHUNKS = "chunks.bin"
-"""When each token event of each request arrived; format: loadgen/chunks.py."""
-
-
-class Chunks(NamedTuple):
-    """Token events of one call of request `seq`: model time from the run's start, and tokens, of each."""
-
-    seq: int
-    arrival_us: list[int]
-    tokens: list[int]
-
 
 _record_decoder = msgspec.json.Decoder(Record)
 
@@ -184,62 +172,6 @@ def read_records(path: Path) -> Iterator[Record]:
             if not line.endswith(b"\n"):
                 return
             yield _record_decoder.decode(line)
-
-
-def read_chunks(path: Path) -> Iterator[Chunks]:
-    """Yield the frames of one `chunks.bin`; reading ends at a frame that a crash tore or damaged."""
-    data = path.read_bytes()
-    end = chunks_end(data)
-    at = 0
-    while at < end:
-        length, start = _varint(data, at)
-        at = start + length + 4
-        yield _frame(data[start : at - 4])
-
-
-def chunks_end(data: bytes) -> int:
-    """Where the last whole frame of a `chunks.bin` ends: what a crash tore comes after it."""
-    at = 0
-    while at < len(data):
-        try:
-            length, start = _varint(data, at)
-        except IndexError:
-            return at
-        end = start + length + 4
-        if end > len(data) or zlib.crc32(data[start : end - 4]) != int.from_bytes(
-            data[end - 4 : end], "little"
-        ):
-            return at
-        at = end
-    return at
-
-
-def _frame(body: bytes) -> Chunks:
-    seq, at = _varint(body, 0)
-    events, at = _varint(body, at)
-    chunks = Chunks(seq, [], [])
-    time_us = 0
-    for _ in range(events):
-        gap, at = _varint(body, at)
-        tokens = 1
-        if gap & 1:
-            tokens, at = _varint(body, at)
-        time_us += gap >> 1
-        chunks.arrival_us.append(time_us)
-        chunks.tokens.append(tokens)
-    return chunks
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A little-endian base-128 number and the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
 
 
 def read_run(folder: Path) -> RunInfo:

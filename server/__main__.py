@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from server import gpu_exporter, relay
+from server import relay
 from server.arguments import Parser, above_zero, port
 from server.config import (
     CONFIGS,
@@ -21,6 +21,7 @@ from server.config import (
     overrides_from,
     read_config,
 )
+from server.gpu import exporter
 from server.launch import cli as launching
 from server.launch import commands
 
@@ -53,17 +54,18 @@ def _configs() -> int:
 
 
 def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
-    from server.emulator import profiles  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.app import Setting, read_problems  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.text import MODES  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.timing import StepModel  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.api.app import Setting  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.api.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.api.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.engine import hardware  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.engine.step_time import StepModel  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.text.model import MODES  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.text.problems import read_problems  # noqa: PLC0415 - `configs` and --help need no numpy
 
     serving = load_serving(args.config, overrides_from(extra))
     model = load_model(args.model)
     check_parallel(serving, model)
-    gpus, versions = profiles.gpus(), profiles.engine_versions()
+    gpus, versions = hardware.gpus(), hardware.engine_versions()
     version = args.era or args.engine_version
     for value, known, flag in ((args.gpu, gpus, "--gpu"), (version, versions, "--engine-version")):
         if value not in known:
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     verbs.add_parser("configs", help="list configurations and models")
     launching.add_verbs(verbs)
-    gpu_exporter.add_verb(verbs)
+    exporter.add_verb(verbs)
     relay.add_verb(verbs)
     emulate = verbs.add_parser(
         "emulate",

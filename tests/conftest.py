@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 # A shell ignores Ctrl-C for what it runs in the background, and whoever that starts inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

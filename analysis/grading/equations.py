@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from analysis.grading import formula as fx
 from analysis.grading.formula import Formula, UndefinedError
-from analysis.grading.read import formula
+from analysis.grading.latex_parser import formula
 
 
 def same_solutions(one: tuple[str, str], other: tuple[str, str]) -> bool:

@@ -23,8 +23,8 @@ from typing import Literal, Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from analysis.grading.clean import clean
-from analysis.grading.compare import compare
+from analysis.grading.equivalence import compare
+from analysis.grading.normalize import clean
 
 Verdict = Literal["correct", "wrong", "grade_timeout", "grade_error"]
 Pair = tuple[str, str]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadgen import datasets
 from loadgen.options import RunOptions
+from loadgen.plan import datasets
 from loadgen.record import RunInfo
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, by_server
@@ -28,7 +28,7 @@ Execute = Callable[[RunOptions], RunInfo]
 
 def execute(options: RunOptions) -> RunInfo:
     """One run, in this process."""
-    from loadgen import session  # noqa: PLC0415 - heavy; `sweep --help` does without
+    from loadgen.run import run as session  # noqa: PLC0415 - heavy; `sweep --help` does without
 
     return session.execute(options)
 

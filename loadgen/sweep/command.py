@@ -19,21 +19,22 @@ from typing import Any
 
 import msgspec
 
-from loadgen import datasets, machine
 from loadgen import options as run_options
+from loadgen.option_types import Parser, count, positive, seconds
 from loadgen.options import RunOptions, UsageError
-from loadgen.preflight import Server as Known
-from loadgen.preflight import check_lengths
+from loadgen.plan import datasets
+from loadgen.run import environment
+from loadgen.sweep import parallel, simulate
 from loadgen.sweep import plan as plans
-from loadgen.sweep import side_by_side, simulating
 from loadgen.sweep.cells import Cells
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
 from loadgen.sweep.plan import Cell
-from loadgen.values import Parser, count, positive, seconds
+from loadgen.target.preflight import check_lengths
+from loadgen.target.server_info import Server as Known
 from server.config import ConfigError, read_config
-from server.emulator import profiles
-from server.forecast import forecast
-from server.launch import commands, containers, gpus
+from server.emulator.engine import hardware
+from server.emulator.forecast import forecast
+from server.launch import commands, docker_backend, gpus
 
 EXAMPLES = """examples:
   python -m loadgen sweep --configs tp1,tp1-ngram,tp2 --models r1-distill-qwen-1.5b --backend emulator --dataset sample
@@ -117,7 +118,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     _check_servers(args)
     options = dataclasses.replace(run_options.from_args(args), argv=("loadgen", "sweep", *argv))
     if args.backend == "simulate":
-        simulating.check(options)
+        simulate.check(options)
     order = _order(args, options)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     manifest = Manifest.new(out, _kept(argv), list(_entries(args, options, order)), _machine())
@@ -140,8 +141,8 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def _check_servers(args: argparse.Namespace) -> None:
     """A sweep starts its own servers: an option that names one would be ignored, and what they can't be is known."""
-    if args.backend in EMULATED and (gpu := getattr(args, "gpu", None)) not in (None, *profiles.gpus()):
-        raise UsageError(f"--gpu {gpu}: choose from {', '.join(profiles.gpus())}")
+    if args.backend in EMULATED and (gpu := getattr(args, "gpu", None)) not in (None, *hardware.gpus()):
+        raise UsageError(f"--gpu {gpu}: choose from {', '.join(hardware.gpus())}")
     for name, instead in (
         ("target", "load a running server with `python -m loadgen run`"),
         ("model", "say --models"),
@@ -169,9 +170,9 @@ def _results(
     args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest
 ) -> Iterator[tuple[Cell, str | None]]:
     if args.backend == "simulate":
-        return simulating.run(options, order, manifest)
+        return simulate.run(options, order, manifest)
     cells = Cells(args, options, manifest)
-    return side_by_side.run(cells, order, args.parallel) if args.parallel > 1 else cells.run(order)
+    return parallel.run(cells, order, args.parallel) if args.parallel > 1 else cells.run(order)
 
 
 def say(line: str) -> None:
@@ -206,7 +207,7 @@ def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -
     """Each cell, with the hash of all that its numbers depend on. Raises UsageError."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     image = (
-        (args.image or os.environ.get("VLLM_IMAGE") or containers.VLLM_IMAGE)
+        (args.image or os.environ.get("VLLM_IMAGE") or docker_backend.VLLM_IMAGE)
         if args.backend == "docker"
         else None
     )
@@ -239,7 +240,7 @@ def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -
 
 
 def _machine() -> dict[str, Any]:
-    return {"host": machine.host(), "git": machine.git(), "gpus": gpus.inventory()}
+    return {"host": environment.host(), "git": environment.git(), "gpus": gpus.inventory()}
 
 
 def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest) -> None:

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import yaml
 
+from loadgen.errors import UsageError
+from loadgen.option_types import positive
 from loadgen.options import RunOptions
-from loadgen.values import UsageError, positive
 
 
 @dataclass(frozen=True)

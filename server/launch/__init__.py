@@ -8,7 +8,7 @@ included, ends its servers: a watchdog process sees the launcher's pipe close, a
 Does not know: what is sent to the server once it is ready, or what a sweep is.
 """
 
-from server.launch.launch import Launcher, announce, gpu_metrics, launched, start, stop
+from server.launch.lifecycle import Launcher, announce, gpu_metrics, launched, start, stop
 from server.launch.spec import BACKENDS, Backend, LaunchFailedError, Server, Spec
 
 __all__ = [

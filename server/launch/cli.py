@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from server.arguments import above_zero, indices, port
-from server.launch import containers, labelled, launch, ready
-from server.launch.down import end_all
+from server.launch import docker_backend, lifecycle, processes, readiness
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
+from server.launch.watchdog import end_all
 
 Verb = Callable[[argparse.Namespace], int]
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ def add_verbs(verbs: Any) -> None:
     )
     up.add_argument("--port", type=port, default=0, help="port on loopback [the first free one from 8000]")
     up.add_argument("--gpus", type=indices, help="GPU indices, e.g. 0,1 [the first free ones]")
-    up.add_argument("--image", help=f"docker: image [$VLLM_IMAGE, else {containers.VLLM_IMAGE}]")
+    up.add_argument("--image", help=f"docker: image [$VLLM_IMAGE, else {docker_backend.VLLM_IMAGE}]")
     up.add_argument(
         "--start-timeout",
         type=above_zero("--start-timeout"),
@@ -100,9 +100,9 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
-    with launch.Launcher(_say) as launcher:  # until it is ready, even `kill -9` of this command ends it
+    with lifecycle.Launcher(_say) as launcher:  # until it is ready, even `kill -9` of this command ends it
         try:
-            server = launch.start(spec, _say)
+            server = lifecycle.start(spec, _say)
         finally:
             launcher.release()
     print(
@@ -134,9 +134,9 @@ def rows() -> list[dict[str, Any]]:
             "port": n.port,
             "log": n.log,
         }
-        for n in labelled.notes()
+        for n in processes.notes()
     ]
-    for container in containers.running():
+    for container in docker_backend.running():
         label = {key: container.labels.get(f"thinkload.{key}") for key in ("config", "model", "port")}
         found.append(
             {
@@ -151,7 +151,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _status(_args: argparse.Namespace) -> int:
-    servers = [{**row, "healthy": ready.healthy(row["port"])} for row in rows()]
+    servers = [{**row, "healthy": readiness.healthy(row["port"])} for row in rows()]
     for row in servers:
         _say(
             f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {'healthy' if row['healthy'] else 'not ready'}"
@@ -173,5 +173,5 @@ def _logs(args: argparse.Namespace) -> int:
 def _log_of(row: dict[str, Any]) -> str:
     if row["log"]:
         return Path(row["log"]).read_text(errors="replace")
-    container = next(each for each in containers.running() if each.name == row["name"])
+    container = next(each for each in docker_backend.running() if each.name == row["name"])
     return str(container.logs().decode(errors="replace"))

@@ -1,0 +1,231 @@
+"""The frame everything is computed from: one row a request, every column named with its unit.
+
+Rules: a failed request is a row; a value that was not measured is NaN, never zero. Seconds are model seconds. Runs that
+cannot be read are left out with a note, never an exception. Columns are listed in docs/analysis.md.
+
+Does not know: budgets' statistics, figures, prices.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analysis.data.costs import add_costs, parameters_b
+from analysis.data.grades import ungraded, verdicts
+from analysis.data.records_reader import read_columns
+from analysis.data.setting import asked_labels, config_labels, load_label
+from analysis.errors import InputError
+from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
+
+SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
+"""Where a number comes from; derived alone: from measured ones."""
+
+
+@dataclass(slots=True)
+class Study:
+    """Everything read below one folder."""
+
+    root: Path
+    frame: pd.DataFrame
+    runs: dict[str, RunInfo] = field(default_factory=dict)
+    """By cell: the run folder's path below `root`."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out, and why."""
+
+    def folder(self, cell: str) -> Path:
+        """Where a cell's files lie."""
+        return self.root if cell == self.root.name and not (self.root / cell).is_dir() else self.root / cell
+
+
+def load(path: str | Path, *, grade: bool = True) -> pd.DataFrame:
+    """One row a request of every run at or below `path`. Columns and units: docs/analysis.md."""
+    return read_study(Path(path), grade=grade).frame
+
+
+def read_study(root: Path, *, grade: bool = True) -> Study:
+    """Read every run at or below `root`, grade the answers, add what each request cost."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give a results folder, as written by `python -m loadgen`")
+    study = Study(root=root, frame=pd.DataFrame())
+    tables, graded, problems = [], [], {}
+    for folder in find_runs(root):
+        cell = folder.relative_to(root).as_posix() if folder != root else root.name
+        run = _read_info(folder, cell, study.notes)
+        if run is None:
+            continue
+        table = _read_table(folder, cell, study.notes)
+        tables.append(
+            table.append_column("run_index", pa.array(np.full(len(table), len(study.runs), np.int32)))
+        )
+        problems.update(_read_problems(folder, cell, study.notes))
+        graded.append(verdicts(folder, table, cell, study.notes) if grade else ungraded(table))
+        study.runs[cell] = run
+    study.frame = _assemble(tables, graded, problems, study.runs)
+    return study
+
+
+def _read_info(folder: Path, cell: str, notes: list[str]) -> RunInfo | None:
+    try:
+        run = read_run(folder)
+    except (msgspec.DecodeError, OSError) as error:
+        notes.append(f"{cell}: run.json is unreadable ({error}); the run is left out")
+        return None
+    if run.schema > SCHEMA:
+        notes.append(
+            f"{cell}: written by a newer version (schema {run.schema}); fields added since are ignored"
+        )
+    return run
+
+
+def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
+    path = folder / RECORDS
+    if not path.exists():
+        notes.append(f"{cell}: no {RECORDS}; the run has no requests")
+        path = Path("/dev/null")
+    columns = read_columns(path)
+    if columns.skipped:
+        notes.append(f"{cell}: {columns.skipped} unreadable line(s) of {RECORDS} skipped")
+    return columns.table
+
+
+def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple[str | None, float]]:
+    """Subject and level by problem."""
+    path, found = folder / PROBLEMS, {}
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = msgspec.json.decode(line, type=dict[str, Any])
+            level = row.get("level")
+            known = float(level) if isinstance(level, int | float) else float("nan")
+            found[str(row["unique_id"])] = (row.get("subject"), known)
+        except (msgspec.DecodeError, KeyError):
+            notes.append(f"{cell}: an unreadable line of {PROBLEMS} skipped")
+    return found
+
+
+def _assemble(
+    tables: list[pa.Table],
+    graded: list[pa.Table],
+    problems: dict[str, tuple[str | None, float]],
+    runs: dict[str, RunInfo],
+) -> pd.DataFrame:
+    if not tables:
+        tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
+        graded = [ungraded(tables[0])]
+    table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
+    for name in judged.column_names:
+        table = table.append_column(name, judged.column(name))
+    index = table.column_names.index("budget_mode")  # writers omit what is the default
+    table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
+    for name in (
+        "run_id",
+        "problem_id",
+        "budget_mode",
+        "token_source",
+        "outcome",
+        "finish_reason",
+        "error",
+        "verdict",
+        "answer",
+    ):
+        index = table.column_names.index(name)
+        encoded = table.column(name).dictionary_encode().combine_chunks()
+        table = table.set_column(index, name, encoded)
+    for name in ("warmup", "derived", "emulated", "simulated"):
+        index = table.column_names.index(name)
+        table = table.set_column(index, name, table.column(name).fill_null(False))
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True)
+    frame["sample"], frame["chunks"] = frame["sample"].fillna(0), frame["chunks"].fillna(0)
+    _add_run_columns(frame, runs)
+    _add_problem_columns(frame, problems)
+    _add_outcomes(frame)
+    add_costs(frame, {cell: joules for cell, run in runs.items() if (joules := _joules(run))})
+    _add_latencies(frame)
+    return frame.drop(columns="run_index")
+
+
+def _joules(run: RunInfo) -> float | None:
+    value = run.energy.get("joules")
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
+    """Everything a run's manifest says of each of its requests."""
+    index = frame["run_index"].to_numpy()
+    words: dict[str, list[Any]] = {
+        "cell": list(runs),
+        "config": config_labels(list(runs.values())),
+        "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
+        "load": [load_label(run.load) for run in runs.values()],
+        "asked": asked_labels(list(runs.values())),
+        "dataset": [str(run.dataset.get("name", "not said")) for run in runs.values()],
+        "speculation": [run.speculation or "off" for run in runs.values()],
+        "gpu": [run.gpu or "unknown" for run in runs.values()],
+        "run_verdict": [run.verdict or "not judged" for run in runs.values()],
+    }
+    for name, values in words.items():
+        categories = list(dict.fromkeys(values))
+        codes = np.array([categories.index(value) for value in values], dtype=np.int32)
+        frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)
+    numbers: dict[str, list[float]] = {
+        "num_gpus": [float(run.num_gpus) for run in runs.values()],
+        "tp": [float(run.tensor_parallel_size) for run in runs.values()],
+        "time_scale": [run.time_scale for run in runs.values()],
+        "params_b": [parameters_b(run.preset, run.model) for run in runs.values()],
+    }
+    for name, floats in numbers.items():
+        frame[name] = np.array(floats, dtype=float)[index] if len(index) else np.array([], dtype=float)
+    for name in ("emulated", "simulated"):
+        run_flags = np.array([bool(getattr(run, name)) for run in runs.values()], dtype=bool)
+        frame[name] |= run_flags[index] if len(index) else False
+    made = np.select([frame["simulated"], frame["emulated"]], [2, 1], default=0)
+    words_of = made + 3 * frame["derived"].to_numpy()
+    frame["source"] = categorical(words_of, list(SOURCES))
+
+
+def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[Any]":
+    """Words as codes: a million rows of a dozen words."""
+    return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories, dtype=object))
+
+
+def _add_problem_columns(frame: pd.DataFrame, problems: dict[str, tuple[str | None, float]]) -> None:
+    known = [problems.get(str(name), (None, float("nan"))) for name in frame["problem_id"].cat.categories]
+    codes = frame["problem_id"].cat.codes.to_numpy()
+    subjects = pd.Categorical([subject for subject, _ in known])
+    lookup = np.append(subjects.codes, -1)
+    frame["subject"] = pd.Categorical.from_codes(lookup[codes], categories=subjects.categories)
+    frame["level"] = np.append(np.array([level for _, level in known], dtype=float), np.nan)[codes]
+
+
+def _add_outcomes(frame: pd.DataFrame) -> None:
+    """`ok`, `truncated`, `correct` (1, 0, NaN where nothing was graded) and the verdict of what grading does not see."""
+    frame["ok"] = (frame["outcome"] == "ok").to_numpy()
+    frame["truncated"] = (frame["finish_reason"] == "length").to_numpy()
+    frame["verdict"] = frame["verdict"].cat.set_categories(
+        ["correct", "wrong", "no_answer", "truncated", "grade_timeout", "grade_error", "failed", "ungraded"]
+    )
+    frame.loc[frame["verdict"].isna(), "verdict"] = "ungraded"
+    frame.loc[~frame["ok"], "verdict"] = "failed"
+    graded = ~frame["verdict"].isin(["ungraded", "grade_timeout", "grade_error"])
+    anything = frame.groupby("cell", observed=True)["verdict"].transform(
+        lambda v: (~v.isin(["ungraded", "failed"])).any()
+    )
+    judged = graded.to_numpy() & anything.astype(bool).to_numpy()
+    frame["correct"] = np.where(judged, (frame["verdict"] == "correct").to_numpy(), np.nan)
+
+
+def _add_latencies(frame: pd.DataFrame) -> None:
+    """Where the server reported its own times: queue, prefill, decode, and what is left for network and client."""
+    frame["queue_s"] = frame.pop("queue_time_ms") / 1e3
+    frame["prefill_s"] = (
+        frame.pop("time_to_first_token_ms") / 1e3
+    )  # vLLM counts it from scheduling: no queue in it
+    frame["decode_s"] = frame.pop("generation_time_ms") / 1e3
+    rest = frame["e2e_s"] - frame["queue_s"] - frame["prefill_s"] - frame["decode_s"]
+    frame["network_client_s"] = rest
+    frame["tokens_per_s"] = frame["completion_tokens"] / frame["e2e_s"]

@@ -1,0 +1,188 @@
+"""What is worth deploying: the fronts of accuracy against latency and cost, and of speed for one user against many.
+
+Rules: a setting is on a front if no other is at least as good in both. The compute-optimal and the system-optimal point
+of optimal.py are marked on every front, so that one sees how far apart they lie.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from analysis.data.setting import SETTING
+from analysis.figures.base import DETAIL, Chart, Figure, drawable, rows_data, tooltip, with_interval
+from analysis.figures.style import MUTED, colour, shape
+from analysis.format import number, records, short_budget, short_models
+from analysis.tables import summary
+from analysis.tables.optima import Optima
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One quantity of a front."""
+
+    name: str
+    title: str
+    number: str
+    log: bool = False
+
+
+ACCURACY = Axis("accuracy", "accuracy", ".1%")
+LATENCY = Axis("e2e_p50_s", "median latency, s", ".3~g", log=True)
+COST = Axis("cost_of_pass_gpu_s", "GPU-seconds per right answer", ".3~g", log=True)
+USER = Axis("tokens_per_s_user", "tokens/s for one user", ".3~g")
+FLEET = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
+
+
+def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
+    """The three fronts."""
+    rows = _labelled(drawable(table), optima)
+    return [
+        f for f in (_latency(rows, optima[0] if optima else None), _cost(rows), _speed(rows)) if f is not None
+    ]
+
+
+def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
+    label = (
+        rows["model"].astype(str).map(short_models(rows["model"])) + " " + rows["budget"].map(short_budget)
+    )
+    marks = pd.Series("", index=rows.index)
+    for one in optima:
+        for point, word in ((one.compute, "compute-optimal"), (one.system, "system-optimal")):
+            same = np.logical_and.reduce([(rows[name] == point[name]).to_numpy() for name in SETTING])
+            marks = marks.mask(same, marks.map(lambda had, word=word: f"{had} and {word}" if had else word))
+    return rows.assign(label=label, optimum=marks)
+
+
+def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
+    known = rows[rows[x.name].notna() & rows[y.name].notna()]
+    cost = known.assign(less=-known[x.name] if x_more else known[x.name])
+    fronts = [summary.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
+    known = known.assign(front=pd.concat(fronts) if fronts else False)
+    twice = known[known["front"]].duplicated(["under", "label"])  # neighbours of one name: said once
+    known.loc[twice[twice].index, "label"] = ""
+    for _, panel in known[known["front"]].groupby("under", sort=False):
+        known.loc[_crowded(panel, known, x, y), "label"] = ""
+    return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
+        width="container", height=height
+    )
+
+
+def _crowded(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
+    """Points whose label would lie on that of one before: within a tenth of the width and a thirtieth of the height."""
+
+    def place(axis: Axis) -> "pd.Series[float]":
+        values = known[axis.name].astype(float)
+        if axis.log:
+            values = values.map(math.log)
+        return ((values - values.min()) / max(values.max() - values.min(), 1e-9))[points.index]
+
+    across, up = place(x), place(y)
+    labelled: list[Any] = []
+    crowded: list[Any] = []
+    for at in points.index[points["label"] != ""]:
+        near = any(abs(across[at] - across[b]) < 0.1 and abs(up[at] - up[b]) < 1 / 30 for b in labelled)
+        (crowded if near else labelled).append(at)
+    return crowded
+
+
+def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
+    x_scale: dict[str, Any] = (
+        {"type": "log", "nice": False, "padding": 26} if x.log else {"zero": False, "padding": 26}
+    )
+    along = alt.X(
+        f"{x.name}:Q", title=x.title, axis=alt.Axis(format="~s" if not x.log else "~g", tickCount=7)
+    ).scale(**x_scale)
+    up = alt.Y(
+        f"{y.name}:Q", title=y.title, axis=alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
+    )
+    base = alt.Chart(rows_data()).encode(x=along, y=up.scale(zero=False, padding=12))
+    on_front = base.transform_filter("datum.front")
+    details = tooltip(*with_interval(y.name, y.title, y.number), *with_interval(x.name, x.title, x.number))
+    layers = [
+        on_front.mark_line(color=MUTED, strokeWidth=1.5, interpolate=step),
+        base.mark_point(filled=True, size=85).encode(
+            color=colour(),
+            shape=shape(),
+            tooltip=details,
+            detail=DETAIL,
+            href="link:N",
+            opacity=alt.condition("datum.front", alt.value(1), alt.value(0.33)),
+        ),
+        on_front.mark_text(align="left", dx=9, dy=11, fontSize=11).encode(text="label:N"),
+        base.transform_filter("datum.optimum != ''").mark_point(
+            size=330, strokeWidth=2, color=MUTED, shape="circle"
+        ),
+        *(
+            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0")
+            .mark_text(align="center", dy=place, fontSize=12, fontWeight="bold")
+            .encode(text="optimum:N")
+            for word, place in (("system", -19), ("compute", 24))  # apart, however near the points
+        ),
+    ]
+    if f"{y.name}_low" in rows:
+        low = alt.Y(f"{y.name}_low:Q", title=y.title)
+        bars = alt.Chart(rows_data()).mark_rule(opacity=0.22, strokeWidth=1.5)
+        layers.insert(0, bars.encode(x=along, y=low, y2=f"{y.name}_high:Q", color=colour()))
+    chart: Chart = alt.layer(*layers)
+    return chart
+
+
+def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
+    known, chart = _front(rows, LATENCY, ACCURACY, x_more=False, height=430)
+    if known.empty:
+        return None
+    on = int(known["front"].sum())
+    claim = f"{on} of {len(known)} settings are worth deploying; for each other one, another is faster and at least as accurate"
+    if optima is not None and optima.differ:
+        names = short_models(rows["model"])
+        claim = (
+            f"The fastest way to {number(optima.target, '.0%')} is not the one with the least arithmetic: "
+            f"{_words(optima.system, names)} in {number(optima.system['e2e_p50_s'], '.3g')} s, "
+            f"against {_words(optima.compute, names)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
+        )
+    note = (
+        f"Up and left is better. Line and full marks: the Pareto front, {on} of {len(known)} settings; thin bars: 95 % intervals of "
+        "accuracy; rings: least arithmetic (compute-optimal) and least median latency (system-optimal) that reach the target."
+    )
+    return Figure("accuracy-latency", claim, note, known, chart, panel="under", section="front", wide=True)
+
+
+def _words(point: dict[str, Any], names: dict[str, str]) -> str:
+    return f"{names[str(point['model'])]} on {point['config']} at {short_budget(point['budget'])}"
+
+
+def _cost(rows: pd.DataFrame) -> Figure | None:
+    known, chart = _front(rows, COST, ACCURACY, x_more=False, height=330)
+    if known.empty:
+        return None
+    best = known[known["front"]].sort_values("accuracy").iloc[-1]
+    half = known[known["front"]].sort_values(COST.name).iloc[0]
+    claim = f"The most accurate setting costs {number(best[COST.name], '.3g')} GPU-seconds per right answer"
+    if best[COST.name] > half[COST.name]:
+        times = number(best[COST.name] / half[COST.name], ".2g")
+        claim += f", {times} times the cheapest, for {(best['accuracy'] - half['accuracy']) * 100:.0f} points more accuracy"
+    return Figure(
+        "accuracy-cost",
+        claim,
+        "Cost of pass: GPUs × wall of all requests / right answers. Up and left is better.",
+        known,
+        chart,
+        panel="under",
+        section="front",
+    )
+
+
+def _speed(rows: pd.DataFrame) -> Figure | None:
+    known, chart = _front(rows, USER, FLEET, x_more=True, height=330)
+    if known.empty:
+        return None
+    user, fleet = (records(known.nlargest(1, axis.name))[0] for axis in (USER, FLEET))
+    claim = f"Fastest for one user: {user['config']}; most from each GPU: {fleet['config']}"
+    if user["config"] == fleet["config"]:
+        claim = f"{user['config']} is fastest for one user and gets most from each GPU"
+    note = "Tokens / e2e against tokens / (GPUs × wall). Up and right is better. Each model and budget is a point."
+    return Figure("speed-throughput", claim, note, known, chart, panel="under", section="front")

@@ -1,0 +1,77 @@
+"""Longer answers or more of them: sequential against parallel test-time compute at equal cost."""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from analysis.figures.base import DETAIL, Figure, drawable, rows_data
+from analysis.figures.style import HEIGHT, MUTED, colour, shape
+from analysis.format import number, records, short_budget, short_model
+
+
+def figures(rows: pd.DataFrame) -> list[Figure]:
+    """One figure, where problems were asked more than once."""
+    rows = rows[rows["majority"].notna() & rows["gpu_s_per_problem"].gt(0)] if len(rows) else rows
+    if rows.empty:
+        return []
+    label = np.where(
+        rows["k"] == 1,
+        rows["budget"].map(short_budget),
+        np.where(rows["k"] == rows["k"].max(), "×" + rows["k"].astype(str), ""),
+    )
+    rows = drawable(rows.assign(label=label, way=np.where(rows["k"] == 1, "one answer", "vote")))
+    x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds a problem", axis=alt.Axis(format="~g", tickCount=5))
+    tips = [
+        "config:N",
+        "model:N",
+        "budget:Q",
+        "k:Q",
+        alt.Tooltip("majority:Q", format=".1%"),
+        alt.Tooltip("pass_at_k:Q", format=".1%"),
+    ]
+    tips += [
+        alt.Tooltip("e2e_s:Q", title="slowest of k, s", format=".3~g"),
+        alt.Tooltip("n:Q", title="problems"),
+        "source:N",
+    ]
+    base = alt.Chart(rows_data()).encode(
+        x=x.scale(type="log", nice=False, padding=18),
+        y=alt.Y("majority:Q", title="accuracy", axis=alt.Axis(format=".0%", tickCount=5)).scale(zero=False),
+        detail=["config:N", *DETAIL],
+    )
+    layers = [
+        base.transform_filter("datum.k == 1").mark_line(color=MUTED, strokeWidth=2.5, opacity=0.7),
+        base.mark_line(strokeWidth=1.5).encode(color=colour(), detail=["budget:N", *DETAIL]),
+        base.mark_point(filled=True, size=55, opacity=1).encode(color=colour(), shape=shape(), tooltip=tips),
+        base.mark_text(dy=-9, fontSize=10).encode(text="label:N"),
+    ]
+    chart = alt.layer(*layers).properties(width="container", height=HEIGHT + 40)
+    note = (
+        "Grey: one answer at growing budgets (sequential). Coloured from there: majority vote over 2, 4, … answers at that "
+        "budget (parallel), at the sum of their cost. The table has pass@k and the time of the slowest."
+    )
+    return [Figure("parallel-compute", claim(rows), note, rows, chart, panel="panel", section="parallel")]
+
+
+def claim(rows: pd.DataFrame) -> str:
+    """Votes against one longer answer at the same cost, and against one at the same budget."""
+    gains, same = [], []
+    for _, line in rows.groupby(["panel", "config"], observed=True, sort=False):
+        single = line[line["k"] == 1].sort_values("gpu_s_per_problem")
+        for row in records(line[line["k"] > 1]):
+            at_budget = single[single["budget"] == row["budget"]]["majority"]
+            most = row["k"] == line["k"].max() and len(at_budget) > 0
+            same += [(row["majority"] - at_budget.iloc[0], row, at_budget.iloc[0])] if most else []
+            if len(single) > 1 and row["gpu_s_per_problem"] <= single["gpu_s_per_problem"].max():
+                longer = np.interp(row["gpu_s_per_problem"], single["gpu_s_per_problem"], single["majority"])
+                gains.append(row["majority"] - longer)
+    if not same:
+        return "One answer or several: accuracy at equal cost"
+    _, best, alone = max(same, key=lambda one: one[0])
+    at = f"{short_model(str(best['model']))} at {short_budget(best['budget'])}"
+    text = f"{best['k']} votes lift {at} from {number(alone, '.0%')} to {number(best['majority'], '.0%')}"
+    if gains:
+        mean = float(np.mean(gains)) * 100
+        better = "better" if mean > 0 else "worse"
+        text += f"; at equal cost votes are {abs(mean):.0f} points {better} than one longer answer"
+    return text

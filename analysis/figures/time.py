@@ -1,0 +1,163 @@
+"""Where the time goes: its parts, its distribution, and each run over time with the power it drew."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from analysis.figures.base import DETAIL, Figure, drawable, link, rows_data
+from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
+from analysis.format import number, short_budget
+from analysis.tables.distributions import PARTS
+
+MOST_RUNS = 12  # timelines on the page; the table has all
+
+
+def figures(parts: pd.DataFrame, quantiles: pd.DataFrame, timelines: pd.DataFrame) -> list[Figure]:
+    """Every figure the tables support."""
+    made = [_parts(parts), _distribution(quantiles), _timeline(timelines)]
+    return [figure for figure in made if figure is not None]
+
+
+def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest budget of each panel: what finishes by itself."""
+    rows = drawable(rows)
+    return rows[rows["budget"] == rows.groupby("panel")["budget"].transform("max")]
+
+
+def _parts(rows: pd.DataFrame) -> Figure | None:
+    rows = largest_budget(rows) if len(rows) else rows
+    rows = rows[rows["seconds"].gt(0)] if len(rows) else rows
+    if rows.empty:
+        return None
+    shares = rows.groupby("part")["share"].mean()
+    queue = float(shares.get("queue", 0.0))
+    claim = (
+        f"{number(shares.get('decode', 0.0), '.1%')} of the wait is decoding, {number(queue, '.1%')} queueing"
+    )
+    tips: list[Any] = [
+        "config:N",
+        "part:N",
+        alt.Tooltip("seconds:Q", format=".3~g"),
+        alt.Tooltip("share:Q", format=".2%"),
+        alt.Tooltip("n:Q", format=",d"),
+        "source:N",
+    ]
+    base = alt.Chart(rows_data()).encode(
+        x=alt.X("seconds:Q", title="mean seconds a request", axis=alt.Axis(format="~g", tickCount=5)).scale(
+            type="log", nice=False, padding=14
+        ),
+        y=alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200)),
+    )
+    points = base.mark_point(filled=True, size=90, opacity=0.9).encode(
+        color=colour(), shape=shape(), tooltip=tips
+    )
+    chart = points.properties(width="container", height=190)
+    note = "As the server reported them, at each model's largest budget; network + client is what e2e has beyond queue, prefill and decode. vLLM's time to first token starts at scheduling."
+    return Figure(
+        "decomposition",
+        claim,
+        note,
+        rows,
+        chart,
+        panel="panel",
+        section="time",
+        filters=["model", "config", "load", "asked"],
+    )
+
+
+def _distribution(rows: pd.DataFrame) -> Figure | None:
+    rows = largest_budget(rows[rows["metric"] == "e2e_s"]) if len(rows) else rows
+    if rows.empty:
+        return None
+    wide = rows.pivot_table(
+        index=["panel", "config", "source"], columns="share", values="seconds", observed=True
+    )
+    times = (wide[0.95] / wide[0.5]).dropna() if 0.95 in wide and 0.5 in wide else wide.sum(axis=1).iloc[:0]
+    claim = "How long answers take"
+    if len(times):
+        claim = f"One answer in twenty takes {number(times.mean(), '.2g')} times the median or more"
+    tips: list[Any] = [
+        "config:N",
+        "load:N",
+        alt.Tooltip("share:Q", format=".1%"),
+        alt.Tooltip("seconds:Q", format=".3~g"),
+        alt.Tooltip("n:Q", format=",d"),
+        "source:N",
+    ]
+    chart = (
+        alt.Chart(rows_data())
+        .mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
+        .encode(
+            x=alt.X("seconds:Q", title="e2e, s", axis=alt.Axis(format="~g", tickCount=6)).scale(
+                type="log", nice=False, padding=10
+            ),
+            y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
+            color=colour(),
+            strokeDash=dash(),
+            detail=[*DETAIL, "source:N"],
+            tooltip=tips,
+        )
+        .properties(width="container", height=HEIGHT)
+    )
+    budgets = " and ".join(short_budget(b) for b in sorted(rows["budget"].unique()))
+    note = f"Order statistics of successes at the largest budget ({budgets}); the table has every budget."
+    return Figure(
+        "distribution",
+        claim,
+        note,
+        rows,
+        chart,
+        panel="panel",
+        section="time",
+        filters=["model", "config", "load", "asked"],
+    )
+
+
+def _timeline(rows: pd.DataFrame) -> Figure | None:
+    if rows.empty:
+        return None
+    cells = list(rows["cell"].unique())
+    rows = rows[rows["cell"].isin(cells[:MOST_RUNS])]
+    rows = rows.assign(link=rows["cell"].map(link))
+    power = rows[rows["series"] == "power, W"]
+    claim = "Each run over time"
+    if len(power):
+        means = power.groupby("cell")["value"].mean()
+        claim = (
+            f"Runs draw {number(means.min(), ',d')} to {number(means.max(), ',d')} W while they answer"
+            if len(means) > 1
+            else f"The run draws {number(means.iloc[0], ',d')} W while it answers"
+        )
+    x = alt.X("t_s:Q", title="seconds from the run's start", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=5))
+    tip: list[Any] = ["series:N", alt.Tooltip("t_s:Q", format=",.1f"), alt.Tooltip("value:Q", format=",.3~g")]
+    base = alt.Chart(rows_data()).encode(x=x, tooltip=tip)
+    watts = base.transform_filter("datum.series == 'power, W'").mark_area(
+        opacity=0.25, color=MUTED, line={"color": MUTED, "strokeWidth": 1.2}
+    )
+    speed = base.transform_filter("datum.series == 'tokens/s'").mark_line(strokeWidth=1.5)
+    layers = alt.layer(
+        watts.encode(y=alt.Y("value:Q", title="power, W", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=4))),
+        speed.encode(
+            y=alt.Y(
+                "value:Q",
+                title="tokens/s",
+                axis=alt.Axis(orient="right", labelExpr=SI_LABEL, tickCount=4, grid=False),
+            ),
+            color=colour(),
+        ),
+    ).resolve_scale(y="independent")
+    chart = layers.properties(width="container", height=150)
+    note = "Grey: power of all GPUs of the configuration (left). Line: tokens per second (right)."
+    if len(cells) > MOST_RUNS:
+        note += f" The first {MOST_RUNS} of {len(cells)} runs; the others are in tables/timelines."
+    return Figure(
+        "timeline",
+        claim,
+        note,
+        rows,
+        chart,
+        panel="cell",
+        section="time",
+        filters=["model", "config", "load", "asked"],
+    )

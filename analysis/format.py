@@ -1,0 +1,60 @@
+"""TODO docstring."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+
+def short_model(model: str) -> str:
+    """The size, where the name tells one: `14B`."""
+    sizes = [part for part in model.replace("_", "-").split("-") if part[:1].isdigit() and part[-1:] in "bB"]
+    return sizes[-1] if sizes else model
+
+
+def short_models(models: Iterable[Any]) -> dict[str, str]:
+    """Each model's size; `s1.1 14B` where sizes are shared, and the whole name where that does not tell them apart."""
+    names = list(dict.fromkeys(str(model) for model in models))
+    sizes = [short_model(name) for name in names]
+    families = [f"{name.split('-')[0]} {size}" for name, size in zip(names, sizes, strict=True)]
+    short = (
+        sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
+    )
+    return dict(zip(names, short, strict=True))
+
+
+def short_budget(budget: float) -> str:
+    """`4K`, `512`."""
+    return f"{budget / 1024:g}K" if budget >= 1024 and budget % 512 == 0 else f"{budget:,.0f}"
+
+
+def plain(value: Any) -> Any:
+    """A JSON value, floats to six digits."""
+    if value is None or value is pd.NaT:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def number(value: Any, form: str) -> str:
+    """A number as read: `.1%`, `.3g`, `,d`; a dash where there is none."""
+    if value is None or pd.isna(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if form == ",d":
+        return f"{round(value):,}"
+    if form.endswith("g") and value:
+        digits = int(form[1:-1])
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{decimals}f}" if decimals <= 5 else f"{value:.{digits - 1}e}"
+    return format(value, form)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,303 @@
+r"""Reading the form of one answer from cleaned text.
+
+Rules: what is read is the whole text, or `UnreadableError`. Digit groups are one number outside brackets (`58,500`) and two
+inside (`(2,102)`). `±` is a list of two.
+
+Does not know: which side is the reference, or when two forms agree.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from analysis.grading.forms import (
+    REALS,
+    Based,
+    Clock,
+    Combined,
+    Equation,
+    Form,
+    Inequality,
+    Infinite,
+    Listing,
+    Matrix,
+    Quantity,
+    Ratio,
+    Row,
+)
+from analysis.grading.formula import UnreadableError
+from analysis.grading.latex_parser import formula
+from analysis.grading.units import Unit, split_unit
+
+_NUMBER_WORDS = {
+    word: number for number, word in enumerate([
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+        "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    ])
+}  # fmt: skip
+_BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
+_BASED = (
+    re.compile(
+        r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE
+    ),
+    re.compile(
+        r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?P<base>\d+|[a-z]+)\)?\s*\}?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?P<digits>[0-9A-F]+)\s*\\text\{\s*\(?(?:in\s+)?base\s*\}\s*(?P<base>\d+)\)?", re.IGNORECASE
+    ),
+)
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?)\s*\}?",
+    re.IGNORECASE,
+)
+_MATRIX = re.compile(
+    r"(?P<before>.*?)[(\[]?\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]+\})?(?P<body>.*)\\end\{(?P=kind)\}\s*[)\]]?",
+    re.DOTALL,
+)
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim)(?![a-zA-Z])|[<>]=?|(?<![<>!])=")
+_OR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:or)\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?")
+_AND = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and)\s*\}|\band\b|\\wedge(?![a-zA-Z])|\\&|;)\s*,?")
+_UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]}])\s*U\s*(?=[(\[\\])")
+_SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...] = (
+    ("or", _UNION),
+    ("and", re.compile(r"\\cap(?![a-zA-Z])")),
+    ("minus", re.compile(r"\\setminus(?![a-zA-Z])")),
+)
+_INFINITE = re.compile(r"([+-]?)\s*\\infty")
+
+
+def read(text: str) -> Form:
+    """Read one answer. Raises UnreadableError."""
+    text = _spelled(text.strip())
+    for reader in (_based, _clock_or_ratio, _matrix, _infinite):
+        if (form := reader(text)) is not None:
+            return form
+    if len(parts := split(text, _OR)) > 1:
+        return _joined(parts, "or")
+    if len(parts := split(text, _AND)) > 1:
+        return _joined(parts, "and")
+    return _read_one_line(text)
+
+
+def _read_one_line(text: str) -> Form:
+    text = ungrouped(text)
+    if len(parts := split(text, re.compile(","))) > 1:
+        return _listed(tuple(_flattened(read(part) for part in _all_excluded(parts))))
+    if (inner := _whole_set(text)) is not None:
+        return inner
+    if "\\pm" in text or "\\mp" in text:
+        return _listed(tuple(_flattened(read(signed) for signed in _both_signs(text))))
+    if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
+        return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
+    for how, operator in _SET_OPERATORS:
+        if len(parts := split(text, operator)) > 1:
+            return Combined(how, tuple(read(part) for part in parts))
+    bracketed = _bracketed(text)
+    return _quantity(text) if bracketed is None else bracketed
+
+
+def _listed(items: "tuple[Form, ...]") -> Form:
+    """Conditions set apart by commas must all hold; values set apart by commas are a list."""
+    conditions = all(isinstance(item, Inequality) or item is REALS for item in items)
+    return Combined("and", items) if conditions else Listing(items)
+
+
+def _all_excluded(parts: list[str]) -> list[str]:
+    r"""`x \ne 2, -2` is `x \ne 2, x \ne -2`."""
+    left, unequal, _ = parts[0].partition("\\ne ")
+    return [part if not unequal or _RELATION.search(part) else f"{left}\\ne {part}" for part in parts]
+
+
+def _spelled(text: str) -> str:
+    """A lone number word as digits."""
+    word = re.fullmatch(r"(?:\\text\{)?\s*([a-z]+)\s*\}?", text, re.IGNORECASE)
+    return str(_NUMBER_WORDS[word[1].lower()]) if word and word[1].lower() in _NUMBER_WORDS else text
+
+
+def split(text: str, separator: re.Pattern[str]) -> list[str]:
+    """Parts between separators that stand outside all brackets."""
+    parts, start = [], 0
+    for match in _top_level(text, separator):
+        parts.append(text[start : match.start()].strip())
+        start = match.end()
+    return [*parts, text[start:].strip()]
+
+
+def separators(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The separators themselves."""
+    return [match[0] for match in _top_level(text, separator)]
+
+
+def _top_level(text: str, separator: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    depth = at = 0
+    while at < len(text):
+        if depth == 0 and (match := separator.match(text, at)) and match.end() > at:
+            yield match
+            at = match.end()
+            continue
+        token = text[at : at + 2] if text[at] == "\\" else text[at]
+        if token in {"(", "[", "{", "\\{"} or text.startswith(("\\begin", "\\langle"), at):
+            depth += 1
+        elif token in {")", "]", "}", "\\}"} or text.startswith(("\\end", "\\rangle"), at):
+            depth -= 1
+        at += len(token)
+
+
+def ungrouped(text: str) -> str:
+    """`58,500` outside brackets is one number; with a space after the comma it is two."""
+    depth, out, at = 0, "", 0
+    group = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+    while at < len(text):
+        if depth == 0 and (match := group.match(text, at)) and not match[0].startswith("0"):
+            out += match[0].replace(",", "")
+            at = match.end()
+            continue
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(text[at], 0)
+        depth += {"\\{": 1, "\\}": -1}.get(text[at : at + 2], 0)
+        out += text[at]
+        at += 1
+    return out
+
+
+def _flattened(items: "Iterator[Form]") -> "Iterator[Form]":
+    for item in items:
+        if isinstance(item, Listing) and not item.is_set:
+            yield from item.items
+        else:
+            yield item
+
+
+def _joined(parts: list[str], how: Literal["or", "and"]) -> Form:
+    if not all(parts):
+        raise UnreadableError("nothing between separators")
+    items = tuple(read(part) for part in parts)
+    if any(isinstance(item, Inequality | Combined) for item in items):
+        return Combined(how, items)
+    return Listing(tuple(_flattened(iter(items))))
+
+
+def _both_signs(text: str) -> tuple[str, str]:
+    def one(plus: str, minus: str) -> str:
+        return re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text))
+
+    return one("+", "-"), one("-", "+")
+
+
+def _based(text: str) -> Form | None:
+    match = next((found for pattern in _BASED if (found := pattern.fullmatch(text))), None)
+    if match is None:
+        return None
+    base = _NUMBER_WORDS.get(match["base"].lower(), 16 if match["base"].lower() == "sixteen" else 0)
+    base = int(match["base"]) if match["base"].isdigit() else base
+    digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
+    if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
+        return None
+    if base == 10:
+        return Quantity(formula(digits), None)
+    return Based(digits, base)
+
+
+def _clock_or_ratio(text: str) -> Form | None:
+    clock = _CLOCK.fullmatch(text)
+    if (
+        clock
+        and (clock["minute"] or clock["half"])
+        and int(clock["hour"]) < 25
+        and int(clock["minute"] or 0) < 60
+    ):
+        return Clock(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
+    parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
+    if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
+        return None
+    return Ratio(tuple(formula(part) for part in parts))
+
+
+def _matrix(text: str) -> Form | None:
+    match = _MATRIX.fullmatch(text)
+    if match is None:
+        return None
+    before = match["before"].rstrip("([ ").strip()
+    if re.search(r"\\begin|=", match["before"] + match["body"]):
+        return None
+    factor = re.sub(r"\\(?:cdot|times)\s*$", "", before)
+    factor = {"": "", "-": "-1", "+": ""}.get(factor, factor)
+    rows = [
+        row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", "")) if row.strip()
+    ]
+    return Matrix(tuple(tuple(_entry(cell, factor) for cell in row.split("&")) for row in rows))
+
+
+def _entry(cell: str, factor: str) -> Form:
+    return _quantity(f"({factor})({cell.strip()})" if factor else cell.strip())
+
+
+def _infinite(text: str) -> Form | None:
+    match = _INFINITE.fullmatch(text)
+    return Infinite(-1 if match[1] == "-" else 1) if match else None
+
+
+def _whole_set(text: str) -> Form | None:
+    r"""`\{…\}`, also with a condition; the named sets."""
+    if re.fullmatch(r"\\emptyset|\\\{\s*\\\}", text):
+        return Listing((), is_set=True)
+    if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\Reals", text):
+        return REALS
+    if not (text.startswith("\\{") and text.endswith("\\}")) or _closes(text) != len(text) - 2:
+        return None
+    inner = text[2:-2].strip()
+    condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
+    if len(condition) == 2:
+        return read(condition[1])
+    return Listing(tuple(_flattened(read(part) for part in split(inner, re.compile("[,;]")))), is_set=True)
+
+
+def _closes(text: str) -> int:
+    """Where the bracket that opens the text closes; -1 if nowhere."""
+    depth = at = 0
+    while at < len(text):
+        token = text[at : at + 2] if text[at] == "\\" else text[at]
+        depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(token, 0)
+        if depth == 0:
+            return at
+        at += len(token)
+    return -1
+
+
+def _relation(sides: list[str], signs: list[str]) -> Form:
+    signs = [{"<=": "\\le", ">=": "\\ge", "==": "="}.get(sign, sign) for sign in signs]
+    if "\\approx" in signs or "\\sim" in signs:
+        cut = min(signs.index(sign) for sign in signs if sign in {"\\approx", "\\sim"})
+        if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
+            return read(sides[0])
+        sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
+    if signs == ["\\in"]:
+        return read(sides[1])
+    if signs and all(sign == "=" for sign in signs):
+        return Equation(tuple(sides))
+    if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides):
+        return Inequality(tuple(sides), tuple(signs))
+    raise UnreadableError("relation")
+
+
+def _bracketed(text: str) -> Form | None:
+    r"""`(a,b)`, `[a,b)`, `\langle a,b\rangle`, `(a)`."""
+    text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
+    if not text or text[0] not in "([" or text[-1] not in ")]" or _closes(text) != len(text) - 1:
+        return None
+    items = split(text[1:-1], re.compile("[,;]"))
+    if len(items) == 1:
+        return read(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
+    return Row(text[0], tuple(read(item) for item in items), text[-1])
+
+
+def _quantity(text: str) -> Quantity:
+    value, unit = split_unit(text)
+    if unit is not None:
+        value, scale = split_unit(value)
+        if scale is not None and scale.dimension not in {"", unit.dimension}:
+            raise UnreadableError("two units")
+        if scale is not None and scale.dimension == "":
+            unit = Unit(unit.dimension, unit.factor * scale.factor)
+    return Quantity(formula(value), unit)

@@ -1,0 +1,123 @@
+"""Each figure as SVG, PNG and PDF, each table as CSV and Parquet, and a summary in Markdown.
+
+Rules: a figure file stands alone: claim, source, legend and note are inside it, on white. Files are named as on the page.
+
+Does not know: what anything means.
+"""
+
+import json
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import vl_convert
+
+from analysis.figures.base import Figure
+from analysis.figures.style import LIGHT, paint
+from analysis.format import number
+from analysis.page.html import rows_of, used
+
+PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
+SCALE = 2.0  # PNG pixels a point: sharp on paper and on slides
+
+
+def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
+    """CSV and Parquet of every table."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in made.items():
+        words = table.select_dtypes(include=["category", "object", "str"]).columns
+        plain = table.astype(dict.fromkeys(words, "str"))
+        plain.to_csv(out / f"{name}.csv", index=False)
+        plain.to_parquet(out / f"{name}.parquet", index=False)
+
+
+def figures(made: list[Figure], scheme: dict[str, str], out: Path) -> None:
+    """SVG, PNG and PDF of every figure; PNG and PDF are drawn from the SVG, which is the slow part."""
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda figure: _figure(figure, scheme, out), made))
+
+
+def _figure(figure: Figure, scheme: dict[str, str], out: Path) -> None:
+    svg = vl_convert.vegalite_to_svg(json.dumps(specification(figure, scheme)))
+    (out / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
+    (out / f"{figure.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=SCALE))
+    (out / f"{figure.name}.pdf").write_bytes(vl_convert.svg_to_pdf(svg))
+
+
+def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
+    """The figure by itself: all panels, title, legend."""
+    chart = figure.chart.to_dict(validate=False)
+    for key in ("config", "$schema", "datasets", "data"):
+        chart.pop(key, None)
+    panels = list(dict.fromkeys(figure.rows[figure.panel].astype(str))) if figure.panel else []
+    chart["width"] = WIDE_WIDTH if len(panels) < 2 else PANEL_WIDTH
+    paint(
+        chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else []
+    )
+    _on_inherited_data(chart)
+    width = chart["width"] * min(COLUMNS, max(1, len(panels)))
+    whole: dict[str, Any] = chart
+    if len(panels) > 1:  # concatenated, not faceted: a facet cannot hold two independent axes
+        whole = {"columns": COLUMNS, "concat": [_panel(chart, str(figure.panel), panel) for panel in panels]}
+    note = f"{figure.source}. {figure.note}" if figure.source else figure.note
+    title = {"text": textwrap.wrap(figure.claim, width // 8), "subtitle": textwrap.wrap(note, width // 6)}
+    return whole | {
+        "title": title,
+        "data": {"values": rows_of(figure.rows[used(figure, json.dumps(chart))])},
+        "config": LIGHT,
+        "padding": 12,
+    }
+
+
+def _panel(chart: dict[str, Any], column: str, value: str) -> dict[str, Any]:
+    shown = f"toString(datum[{json.dumps(column)}]) === {json.dumps(value)}"
+    return chart | {
+        "title": {"text": value, "fontSize": 11},
+        "transform": [{"filter": shown}, *chart.get("transform", [])],
+    }
+
+
+def _on_inherited_data(chart: dict[str, Any]) -> None:
+    """Layers name the page's data set; here they inherit the one given at the top."""
+    for part in chart.get("layer", []):
+        part.pop("data", None)
+        _on_inherited_data(part)
+
+
+def markdown(headline: str, sentences: list[str], summary: pd.DataFrame, made: list[Figure]) -> str:
+    """A summary for a pull request or a note."""
+    lines = [f"# {headline}", "", *sentences, "", *_table(summary), "", "## Findings", ""]
+    lines += [f"- {figure.claim}" + (f" *({figure.source})*" if figure.source else "") for figure in made]
+    return "\n".join(lines) + "\n"
+
+
+def _table(summary: pd.DataFrame) -> list[str]:
+    if summary.empty:
+        return ["No requests."]
+    lines = [
+        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/right answer | n | source | verdict |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
+    ]
+    for row in summary.to_dict("records"):
+        ci = f"{number(row['accuracy_low'], '.1%')}–{number(row['accuracy_high'], '.1%')}"
+        shown = [
+            row["model"],
+            row["config"],
+            row["load"],
+            row["asked"],
+            number(row["budget"], ",d"),
+            f"{number(row['accuracy'], '.1%')} ({ci})",
+        ]
+        shown += [
+            number(row[name], ".3g")
+            for name in ("e2e_p50_s", "e2e_p95_s", "gpu_s_per_token", "cost_of_pass_gpu_s")
+        ]
+        lines.append(
+            "| "
+            + " | ".join(str(cell) for cell in [*shown, row["n"], row["source"], row["run_verdict"]])
+            + " |"
+        )
+    return lines

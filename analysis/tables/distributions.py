@@ -1,0 +1,141 @@
+"""Tables behind the mean: how latency is distributed, where its time goes, how answers end, what a run looked like.
+
+Rules: quantiles come on one grid, so that a million requests are drawn by forty points. A mean of server times covers
+the requests whose server reported them. Derived requests were not sent: they are in no timeline.
+
+Does not know: figures.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.costs import in_flight
+from analysis.data.frame import Study
+from analysis.data.setting import CONDITIONS
+from analysis.tables.summary import KEY, judged, ordered, requests
+
+GRID = np.round(np.concatenate([[0.001, 0.01], np.arange(0.025, 1.0, 0.025), [0.99, 0.999]]), 3)
+PARTS = {
+    "queue_s": "queue",
+    "prefill_s": "prefill",
+    "decode_s": "decode",
+    "network_client_s": "network + client",
+}
+TIMELINE_POINTS = 120  # a run, per series: as many as a panel has room for
+ABOUT = ["params_b", "tp", "speculation"]
+
+
+def usable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Requests of runs that count, with `judged`."""
+    rows = requests(frame)
+    return rows.assign(judged=judged(rows))
+
+
+def distributions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of e2e and TTFT of successes: columns `share seconds metric`; points that n cannot carry are left out."""
+    rows = usable(frame)
+    rows = rows[rows["ok"].to_numpy()]
+    out = []
+    for key, group in rows.groupby(KEY, observed=True, sort=False):
+        n = len(group)
+        grid = GRID[(GRID * n >= 1) & ((1 - GRID) * n >= 1)]
+        setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
+        for metric in ("e2e_s", "ttft_s"):
+            values = group[metric].dropna()
+            if len(values) and len(grid):
+                points = np.quantile(values, grid, method="inverted_cdf")
+                out.append(
+                    pd.DataFrame(setting | {"metric": metric, "share": grid, "seconds": points, "n": n})
+                )
+    columns = [*KEY, *ABOUT, "metric", "share", "seconds"]
+    return ordered(pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=columns))
+
+
+def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds of each part of e2e, where the server reported its own: `part seconds share`."""
+    rows = usable(frame)
+    rows = rows[
+        rows["ok"].to_numpy() & rows["decode_s"].notna().to_numpy() & rows["e2e_s"].notna().to_numpy()
+    ]
+    out = []
+    for key, group in rows.groupby(KEY, observed=True, sort=False):
+        setting = (
+            dict(zip(KEY, key, strict=True))
+            | {name: group[name].iloc[0] for name in ABOUT}
+            | {"n": len(group)}
+        )
+        whole = group["e2e_s"].mean()
+        for column, part in PARTS.items():
+            mean = float(group[column].fillna(0).mean())
+            out.append(setting | {"part": part, "seconds": mean, "share": mean / whole if whole else np.nan})
+    return ordered(
+        pd.DataFrame(out, columns=list(out[0]) if out else [*KEY, *ABOUT, "part", "seconds", "share"])
+    )
+
+
+def endings(frame: pd.DataFrame) -> pd.DataFrame:
+    """How answers end, by group: count of each grading verdict."""
+    rows = usable(frame)
+    groups = rows.groupby([*KEY, "verdict"], observed=True, sort=False)
+    counts = groups.size().rename("count").to_frame().join(groups[ABOUT].first()).reset_index()
+    totals = counts.groupby(KEY, observed=True)["count"].transform("sum")
+    return ordered(counts.assign(share=counts["count"] / totals))
+
+
+def by_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Accuracy by `subject` or `level`."""
+    rows = usable(frame)
+    rows = rows[rows["correct"].notna().to_numpy() & rows[kind].notna().to_numpy()]
+    groups = rows.groupby([*KEY, kind], observed=True, sort=False)["correct"]
+    return groups.agg(accuracy="mean", n="size").reset_index()
+
+
+def timelines(study: Study) -> pd.DataFrame:
+    """Each run over time: requests in flight, tokens per second, power of all its GPUs (`series t_s value`)."""
+    out = []
+    for cell, rows in study.frame.groupby("cell", observed=True, sort=False):
+        sent = rows[~rows["derived"].to_numpy()]
+        series = [*_load_series(sent), *_gpu_series(study.folder(str(cell)) / "gpu.csv")]
+        first = rows.iloc[0]
+        names = {"cell": str(cell)} | {
+            k: first[k] for k in ("model", "config", *CONDITIONS, "source", "run_verdict")
+        }
+        out += [pd.DataFrame(names | part) for part in series]
+    return (
+        pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=["cell", "series", "t_s", "value"])
+    )
+
+
+def _load_series(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    start, stop = rows["sent_s"].to_numpy(), rows["end_s"].fillna(rows["last_token_s"]).to_numpy()
+    known = np.isfinite(start) & np.isfinite(stop)
+    if known.sum() < 2 or stop[known].max() <= start[known].min():
+        return []
+    edges = np.linspace(start[known].min(), stop[known].max(), TIMELINE_POINTS + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    decoding = rows["first_token_s"].fillna(rows["sent_s"]).to_numpy()
+    speed = rows["completion_tokens"].to_numpy() / np.maximum(stop - decoding, 1e-6)
+    spoken = known & np.isfinite(speed)
+    tokens = in_flight(decoding[spoken], stop[spoken], edges, speed[spoken])
+    return [
+        {"series": "in flight", "t_s": middle, "value": in_flight(start[known], stop[known], edges)},
+        {"series": "tokens/s", "t_s": middle, "value": tokens},
+    ]
+
+
+def _gpu_series(path: Path) -> list[dict[str, Any]]:
+    """Power summed over GPUs; a file that cannot be read is a run without telemetry."""
+    try:
+        table = pd.read_csv(path, usecols=["t_s", "gpu", "power_w"], on_bad_lines="skip")
+        table = table.apply(pd.to_numeric, errors="coerce").dropna()
+    except (OSError, ValueError):
+        return []
+    if table.empty:
+        return []
+    total = table.groupby("t_s")["power_w"].sum()
+    step = max(1, len(total) // TIMELINE_POINTS)
+    thin = total.groupby(np.arange(len(total)) // step).mean()
+    return [{"series": "power, W", "t_s": total.index.to_numpy()[::step], "value": thin.to_numpy()}]

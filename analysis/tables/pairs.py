@@ -1,0 +1,135 @@
+"""Two configurations on the same problems: speed-up, cost, identical answers, accuracy, each paired by problem.
+
+Rules: a pair differs in one thing (speculation, or the number of GPUs) and agrees in the
+rest of its setting. Problems that both arms answered count. A speed-up is a ratio of sums, base over new, resampled by problem.
+INVALID runs are left out.
+
+Does not know: what a configuration's name means, but that what follows `tpN` in it must be the same where only the number of
+GPUs may differ (`tp2-sync` is no `tp1` on two GPUs); speculation and tensor parallelism it reads from the run.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import stats
+from analysis.data.setting import SETTING
+from analysis.tables.summary import judged, named, ordered, requests
+
+SAME = [name for name in SETTING if name != "config"]
+MEANS = [
+    "e2e_s",
+    "completion_tokens",
+    "gpu_s",
+    "correct",
+    "s_per_token",
+    "gpu_s_per_token",
+    "energy_j",
+    "tflop",
+]
+
+
+def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means by arm and problem (over samples and repeated runs), what the arm is, and the text's fingerprint."""
+    rows = requests(frame)
+    rows = rows[(judged(rows) != "INVALID").to_numpy()]
+    s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
+    rows = rows.assign(s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"])
+    rows.loc[~rows["ok"], ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
+    groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
+    first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
+    return groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
+
+
+def speculation(problems: pd.DataFrame) -> pd.DataFrame:
+    """Each configuration with speculation against the one without, at the same number of GPUs."""
+    pairs = [
+        _compare(base, new)
+        for base, new in _pairs(problems, [*SAME, "tp", "num_gpus"], "speculation")
+        if base["speculation"].iloc[0] == "off" and new["speculation"].iloc[0] != "off"
+    ]
+    return _sorted(pairs)
+
+
+def tensor_parallel(problems: pd.DataFrame) -> pd.DataFrame:
+    """Each configuration on several GPUs against the one on the fewest, with the same speculation."""
+    pairs = []
+    rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
+    for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
+        if base["tp"].iloc[0] < new["tp"].iloc[0]:
+            pairs.append(_compare(base, new))
+    return _sorted(pairs)
+
+
+def _pairs(
+    problems: pd.DataFrame, same: list[str], differs: str
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """For each group the arm with the least of `differs` against every other; `off` is least."""
+    for _, group in problems.groupby(same, observed=True, sort=False):
+        arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
+        arms.sort(
+            key=lambda arm: (
+                arm[differs].iloc[0] != "off",
+                arm[differs].iloc[0],
+                len(str(arm["config"].iloc[0])),
+            )
+        )
+        for arm in arms[1:]:
+            yield arms[0], arm
+
+
+def _compare(base: pd.DataFrame, new: pd.DataFrame) -> dict[str, Any]:
+    both = base.merge(new, on="problem_id", suffixes=("_base", "_new"), how="inner")
+    first = new.iloc[0]
+    row: dict[str, Any] = {
+        name: first[name] for name in (*SAME, "config", "params_b", "tp", "num_gpus", "speculation")
+    }
+    row |= {"base": base["config"].iloc[0], "base_gpus": base["num_gpus"].iloc[0], "n": len(both)}
+    row |= named("speedup", stats.ratio(both["e2e_s_base"], both["e2e_s_new"]))
+    row |= named("speedup_per_token", stats.ratio(both["s_per_token_base"], both["s_per_token_new"]))
+    row |= named("cost_ratio", stats.ratio(both["gpu_s_new"], both["gpu_s_base"]))
+    return row | _identity(both) | _accuracy(both)
+
+
+def _identity(both: pd.DataFrame) -> dict[str, float]:
+    known = both[both["fingerprint_base"].notna() & both["fingerprint_new"].notna()]
+    same = int((known["fingerprint_base"] == known["fingerprint_new"]).sum())
+    return named("identical", stats.proportion(same, len(known)))
+
+
+def _accuracy(both: pd.DataFrame) -> dict[str, Any]:
+    """McNemar where each problem was asked once, else the mean change by problem."""
+    if (both["samples_base"] > 1).any() or (both["samples_new"] > 1).any():
+        change = stats.mean(both["correct_new"] - both["correct_base"])
+        return named("accuracy_change", change) | {"gained": np.nan, "lost": np.nan, "p_value": np.nan}
+    test = stats.mcnemar(both["correct_base"], both["correct_new"])
+    counts = {"gained": test.gained, "lost": test.lost, "p_value": test.p_value}
+    return named("accuracy_change", test.difference) | counts
+
+
+def _sorted(pairs: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(pairs)
+    if table.empty:
+        return pd.DataFrame(columns=["model", "config", "base", "budget", "speedup"])
+    return ordered(table)
+
+
+def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
+    """How much a token's cost differs between problems, by arm: coefficient of variation and deciles."""
+    rows = []
+    for key, arm in problems.groupby(SETTING, observed=True, sort=False):
+        cost = arm["gpu_s_per_token"].dropna()
+        if len(cost) < stats.SMALLEST:
+            continue
+        deciles = np.quantile(cost, [0.1, 0.5, 0.9])
+        row = dict(zip(SETTING, key, strict=True)) | {
+            "n": len(cost),
+            "speculation": arm["speculation"].iloc[0],
+        }
+        row |= {"params_b": arm["params_b"].iloc[0], "tp": arm["tp"].iloc[0]}
+        row |= named("variation", stats.variation(cost))
+        rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
+    table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
+    return ordered(table)

@@ -1,0 +1,92 @@
+"""Measured runs as rows of benchmarks.emulator_fidelity: `python -m benchmarks.studies.measured_rows RESULTS [--half even|odd]`.
+
+Each cell of random weights becomes one decode row: median TPOT and TTFT over its measured requests. `--half` keeps the cells
+whose hash is even or odd, so that a model fitted to one half is judged on the other, chosen by nobody.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import zlib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from loadgen.record import Record, RunInfo, find_runs, read_records, read_run
+
+
+def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
+    """One decode row, in the schema of the reference measurements. Times of requests in ms."""
+
+    def median_ms(name: str) -> float:
+        values: list[float] = [getattr(record, name) for record in records]
+        return 1000 * statistics.median(values)
+
+    tokens = sum(record.completion_tokens or 0 for record in records)
+    mean_w = (run.energy or {}).get("mean_w")
+    return {
+        "concurrency": run.load["concurrency"],
+        "temperature": run.sampling["temperature"],
+        "output_tokens": statistics.mode(record.completion_tokens or 0 for record in records),
+        "mean_prompt_tokens": statistics.mean(record.prompt_tokens or 0 for record in records),
+        "ttft_p50_ms": round(median_ms("ttft_s"), 3),
+        "tpot_p50_ms": round(median_ms("tpot_s"), 4),
+        "chunk_gap_p50_ms": round(median_ms("inter_chunk_s"), 4),
+        "tokens_per_chunk": round(tokens / sum(record.chunks for record in records), 3),
+        "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w else None,
+    }
+
+
+def half_of(name: str) -> str:
+    """`even` or `odd`, by the cell's name: stable everywhere."""
+    return "odd" if zlib.crc32(name.encode()) % 2 else "even"
+
+
+def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
+    """The cells below `root` by configuration; cells of text that was not forced to its length are left out."""
+    found: dict[tuple[str, str, int, str | None], list[dict[str, Any]]] = defaultdict(list)
+    for folder in find_runs(root):
+        run = read_run(folder)
+        records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
+        forced = (run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}).get(
+            "ignore_eos"
+        )
+        if records and forced and half in {None, half_of(folder.name)}:
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
+    return [
+        {
+            "config": f"{model}-{config}",
+            "model": model,
+            "tensor_parallel_size": tp,
+            "speculation": "ngram k=5 lookup 1..4" if spec else None,
+            "async_scheduling": not config.endswith("-sync"),
+            "decode": rows,
+            "prefill": [],
+        }
+        for (model, config, tp, spec), rows in sorted(found.items(), key=str)
+    ]
+
+
+def main(argv: list[str]) -> int:
+    """Print the rows as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--half", choices=("even", "odd"))
+    parser.add_argument("--engine-version", default="0.26.0", help="of the runs [0.26.0]")
+    args = parser.parse_args(argv)
+    configs = configurations(args.results, args.half)
+    print(
+        json.dumps(
+            {
+                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": args.engine_version},
+                "configs": configs,
+            },
+            indent=1,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

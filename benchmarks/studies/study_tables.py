@@ -1,0 +1,285 @@
+"""The tables of a published study's page: `python -m benchmarks.studies.study_tables docs/results/h200-vllm-0.26.0`.
+
+Reads `cells/`, `variants/` (settings that stand for no configuration: they ask why), `comparisons.csv` (which cells are
+divided by which), `vllm-bench_MODEL_cN.json` and PyTorch's trace beside them; prints Markdown, no table where there is
+nothing. A median's interval is that of order statistics, a ratio's is a bootstrap over the problems that both cells asked
+(95 %, analysis.stats); below five problems there is none, and the range of the requests stands in braces. What repeats of a
+cell would differ by is in no interval: each was run once.
+"""
+
+import csv
+import gzip
+import itertools
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from analysis import stats
+from loadgen.measure.summary import server_split
+from loadgen.record import Record, RunInfo, find_runs, read_records, read_run
+from loadgen.target.server_metrics import totals
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run, and its measured requests."""
+
+    name: str
+    run: RunInfo
+    records: list[Record]
+    counted: dict[str, float]
+    """What the server's counters grew by, over the measured requests; empty where no snapshots were published."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Cell":
+        """From a published folder."""
+        kept = [
+            record
+            for record in read_records(folder / "records.jsonl")
+            if record.outcome == "ok" and not record.warmup and not record.derived and record.tpot_s
+        ]
+        before, after = (
+            totals(path.read_text()) if path.is_file() else {}
+            for path in (folder / "server-before.prom", folder / "server-after.prom")
+        )
+        counted = {name: value - before.get(name, 0.0) for name, value in after.items()}
+        return cls(folder.name, read_run(folder), kept, counted)
+
+    @cached_property
+    def tpot_ms(self) -> dict[str, float]:
+        """By problem; of several requests their mean."""
+        found: dict[str, list[float]] = {}
+        for record in self.records:
+            found.setdefault(record.problem_id, []).append(1e3 * (record.tpot_s or math.nan))
+        return {problem: sum(values) / len(values) for problem, values in found.items()}
+
+
+def table(title: str, head: str, rows: Iterator[str]) -> None:
+    """One Markdown table."""
+    columns = head.count("|") + 1
+    lines = [f"| {row} |" for row in rows]
+    if lines:
+        print(f"\n### {title}\n\n| {head} |\n|{' --- |' * columns}", *lines, sep="\n")
+
+
+def interval(found: stats.Interval, values: list[float], digits: int = 3) -> str:
+    """An estimate with its interval; where there is none, the range in braces."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return f"{found.estimate:.{digits}f} {{{min(values):.{digits}f} to {max(values):.{digits}f}}}"
+    return f"{found.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def times(cells: dict[str, Cell]) -> Iterator[str]:
+    """TPOT, TTFT, power and energy of each cell."""
+    for cell in cells.values():
+        tpot = [1e3 * (record.tpot_s or math.nan) for record in cell.records]
+        ttft = [1e3 * (record.ttft_s or math.nan) for record in cell.records]
+        mean_w = (cell.run.energy or {}).get("mean_w")
+        rate = cell.run.summary.get("steady", {}).get("completion_tokens_per_s")
+        energy = f"{mean_w:.0f} | {mean_w / rate:.3f}" if mean_w and rate else "– | –"
+        yield (
+            f"{cell.name} | {len(tpot)} | {interval(stats.percentile(tpot, 0.5), tpot)}"
+            f" | {interval(stats.percentile(ttft, 0.5), ttft, 1)} | {energy} | {cell.run.verdict}"
+        )
+
+
+def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+    """Σ TPOT over Σ TPOT of the problems two cells share."""
+    with (folder / "comparisons.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["top"] not in cells or row["bottom"] not in cells:
+            yield f"{row['what']} | {row['where']} | not run |"
+            continue
+        first, second = cells[row["top"]].tpot_ms, cells[row["bottom"]].tpot_ms
+        both = [problem for problem in first if problem in second]
+        over, under = ([side[problem] for problem in both] for side in (first, second))
+        each = (np.array(over) / np.array(under)).tolist()
+        yield f"{row['what']} | {row['where']} | {interval(stats.ratio(over, under), each, 2)} | {len(both)}"
+
+
+def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
+    """Means of the parts of e2e by the server's own clock, and what they leave; and decode by both clocks."""
+    for cell in cells.values():
+        split = [(record, found) for record in cell.records if (found := server_split(record))]
+        if not split:
+            continue
+        e2e_s = float(np.mean([record.e2e_s for record, _ in split]))
+        mean = {
+            name: float(np.mean([part[name] for _, part in split]))
+            for name in ("queue_s", "prefill_s", "decode_s")
+        }
+        before = float(np.mean([(r.ttft_s or 0) - p["queue_s"] - p["prefill_s"] for r, p in split]))
+        after = e2e_s - sum(mean.values()) - before
+        clocks = np.median(
+            [((r.last_token_s or 0) - (r.first_token_s or 0)) / p["decode_s"] - 1 for r, p in split]
+        )
+        yield (
+            f"{cell.name} | {e2e_s:.3f} | {1e3 * mean['queue_s']:.2f} | {1e3 * mean['prefill_s']:.1f} | {mean['decode_s']:.4f}"
+            f" | {1e3 * before:.1f} | {1e3 * after:+.2f} | {(before + after) / e2e_s:.2%} | {clocks:+.2%}"
+        )
+
+
+def beside(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+    """`vllm bench serve` on the same server, minutes apart."""
+    for path in sorted(folder.glob("vllm-bench_*.json")):
+        _, model, load, *turn = path.stem.split("_")
+        if turn:
+            continue
+        theirs, cell = json.loads(path.read_text()), cells[f"tp1_{model}_{load}_t0"]
+        tpot, ttft = (
+            stats.percentile([1e3 * getattr(record, name) for record in cell.records], 0.5)
+            for name in ("tpot_s", "ttft_s")
+        )
+        yield (
+            f"{model} {load} | {tpot.estimate:.3f} | {theirs['median_tpot_ms']:.3f}"
+            f" | {tpot.estimate / theirs['median_tpot_ms'] - 1:+.1%} | {ttft.estimate:.1f} | {theirs['median_ttft_ms']:.1f}"
+            f" | {ttft.estimate - theirs['median_ttft_ms']:+.1f} | {cell.run.summary['throughput']['completion_tokens_per_s']:.0f}"
+            f" | {theirs['output_throughput']:.0f}"
+        )
+
+
+def turns(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+    """Both clients on the same server in turn, with usage asked on every chunk and without."""
+    found: list[tuple[str, str]] = []
+    settings = set()
+    for path in folder.glob("vllm-bench_*_*_*.json"):
+        theirs, (_, model, load, turn) = json.loads(path.read_text()), path.stem.split("_")
+        settings.add((model, load))
+        usage = "every chunk" if turn.startswith("usage") else "at the end"
+        times = (
+            f"{theirs['mean_tpot_ms']:.3f} | {theirs['median_tpot_ms']:.3f} | {theirs['median_ttft_ms']:.1f}"
+        )
+        at = datetime.strptime(theirs["date"], "%Y%m%d-%H%M%S").isoformat()  # noqa: DTZ007 - that machine's clock was UTC
+        found.append((at, f"{model} {load} | vllm | {usage} | {times} | {theirs['output_throughput']:.0f}"))
+    for cell, (model, load) in itertools.product(cells.values(), settings):
+        if cell.name.startswith(f"tp1_{model}_{load}_t0"):
+            usage = "at the end" if "nousage" in cell.name else "every chunk"
+            tpot, ttft = (
+                [1e3 * getattr(record, name) for record in cell.records] for name in ("tpot_s", "ttft_s")
+            )
+            times = f"{np.mean(tpot):.3f} | {np.median(tpot):.3f} | {np.median(ttft):.1f}"
+            rate = cell.run.summary["throughput"]["completion_tokens_per_s"]
+            found.append(
+                (cell.run.started_at or "", f"{model} {load} | loadgen | {usage} | {times} | {rate:.0f}")
+            )
+    yield from (row for _, row in sorted(found))
+
+
+def counters(cells: dict[str, Cell]) -> Iterator[str]:
+    """The server's /metrics over the measured requests, beside the client's records; and what was drafted in how many steps."""
+    for cell in cells.values():
+        if not cell.counted:
+            continue
+        server = {name.removeprefix("vllm:"): value for name, value in cell.counted.items()}
+        tokens = sum(record.completion_tokens or 0 for record in cell.records)
+        prompts = sum(record.prompt_tokens or 0 for record in cell.records)
+        ttft_ms = 1e3 * float(np.mean([record.ttft_s for record in cell.records]))
+        served_ms = (
+            1e3 * server["time_to_first_token_seconds_sum"] / server["time_to_first_token_seconds_count"]
+        )
+        decode_s = sum((record.last_token_s or 0) - (record.first_token_s or 0) for record in cell.records)
+        e2e_s = sum(record.e2e_s or 0 for record in cell.records)
+        steps, drafts = (
+            server["iteration_tokens_total_count"],
+            server.get("spec_decode_num_drafts_total", 0.0),
+        )
+        drafted = server.get("spec_decode_num_draft_tokens_total", 0.0)
+        kept = f"{server['spec_decode_num_accepted_tokens_total'] / drafted:.1%}" if drafted else "–"
+        yield (
+            f"{cell.name} | {server['request_success_total'] - len(cell.records):+.0f}"
+            f" | {server['prompt_tokens_total'] - prompts:+.0f} | {server['generation_tokens_total'] - tokens:+.0f}"
+            f" | {decode_s / server['request_decode_time_seconds_sum'] - 1:+.2%}"
+            f" | {e2e_s / server['e2e_request_latency_seconds_sum'] - 1:+.2%} | {ttft_ms - served_ms:+.1f} | {steps:.0f}"
+            f" | {drafts:.0f} | {kept}"
+        )
+
+
+def launches(folder: Path) -> Iterator[str]:
+    """What one step launched and how busy it kept the GPU, by PyTorch's profiler (which slows the host)."""
+    for path in sorted(folder.glob("profile-*.json.gz")):
+        with gzip.open(path) as file:
+            events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+        kernels = [event for event in events if event.get("cat") in {"kernel", "gpu_memcpy", "gpu_memset"}]
+        begin, end = min(e["ts"] for e in kernels), max(e["ts"] + e["dur"] for e in kernels)
+        steps = sum(
+            e.get("cat") == "user_annotation" and e["name"].startswith("execute_context") for e in events
+        )
+        of = {
+            name: [e["dur"] for e in events if e["name"] == name]
+            for name in ("cudaGraphLaunch", "cudaLaunchKernel")
+        }
+        reduced = [e["dur"] for e in kernels if "cross_device_reduce" in e["name"]]
+        busy = sum(e["dur"] for e in kernels)
+        yield (
+            f"{path.name.split('.')[0].removeprefix('profile-')} | {steps} | {(end - begin) / steps / 1e3:.2f}"
+            f" | {len(of['cudaGraphLaunch']) / steps:.0f} | {len(of['cudaLaunchKernel']) / steps:.0f} | {busy / steps / 1e3:.2f}"
+            f" | {sum(reduced) / steps / 1e3:.2f} | {busy / (end - begin):.0%}"
+        )
+
+
+def clients(cells: dict[str, Cell]) -> Iterator[str]:
+    """The client in the cells of 32 streams and more."""
+    for cell in cells.values():
+        client, rate = cell.run.client or {}, cell.run.summary["throughput"]
+        if cell.run.load["concurrency"] >= 32:
+            yield (
+                f"{cell.name} | {rate['completion_tokens_per_s']:.0f} | {rate['chunks_per_s']:.0f} | {client['cpu_share']:.0%}"
+                f" | {1e3 * client['loop_lag_p99_s']:.2f} | {1e3 * client['loop_lag_max_s']:.1f} | {cell.run.verdict}"
+            )
+
+
+def main(argv: list[str]) -> int:
+    """Print every table."""
+    folder = Path(argv[0] if argv else "docs/results/h200-vllm-0.26.0")
+    runs = [
+        path
+        for part in ("cells", "variants")
+        if (folder / part).is_dir()
+        for path in find_runs(folder / part)
+    ]
+    cells = {path.name: Cell.read(path) for path in runs}
+    table(
+        "Times and energy",
+        "cell | n | TPOT p50, ms | TTFT p50, ms | W, all GPUs | J a token | verdict",
+        times(cells),
+    )
+    table("Ratios of TPOT", "what | where | ratio | problems", ratios(folder, cells))
+    table(
+        "The client's stamps beside the server's own",
+        "cell | e2e, s | queue, ms | prefill, ms | decode, s | before the first token, ms | after it, ms | outside | decode, client / server",
+        decompositions(cells),
+    )
+    table(
+        "Beside `vllm bench serve`",
+        "where | TPOT ours, ms | theirs | | TTFT ours, ms | theirs | | tokens/s ours | theirs",
+        beside(folder, cells),
+    )
+    table(
+        "Both clients in turn",
+        "where | client | usage | TPOT mean, ms | p50 | TTFT p50, ms | tokens/s",
+        turns(folder, cells),
+    )
+    table(
+        "The client's records beside `/metrics`",
+        "cell | requests | prompt tokens | tokens | decode | e2e | TTFT, ms | steps | drafts | accepted",
+        counters(cells),
+    )
+    table(
+        "One decode step of tp2-ngram, 1.5B, one stream, nothing drafted",
+        "rank | steps | a step, ms | graph launches | kernel launches | GPU busy, ms | of it all-reduce, waiting included | busy",
+        launches(folder),
+    )
+    table("The client", "cell | tokens/s | chunks/s | CPU | loop lag p99, ms | max | verdict", clients(cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""TODO docstring."""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from loadgen.clock import Clock
+from loadgen.exchange import Exchange, Request
+from loadgen.measure.formulas import completion_tokens
+
+Send = Callable[[Request], Awaitable[Exchange]]
+
+
+class Phase(NamedTuple):
+    """One call of a forced request."""
+
+    kind: str
+    exchange: Exchange
+
+    def row(self, clock: Clock) -> dict[str, Any]:
+        """For `Record.phases`."""
+        exchange = self.exchange
+        return {
+            "kind": self.kind,
+            "sent_s": clock.at_s(exchange.sent_ns),
+            "first_token_s": clock.at_s(exchange.arrival_ns[0] if exchange.arrival_ns else None),
+            "last_token_s": clock.at_s(exchange.arrival_ns[-1] if exchange.arrival_ns else None),
+            "end_s": clock.at_s(exchange.end_ns),
+            "prompt_tokens": (exchange.usage or {}).get("prompt_tokens"),
+            "completion_tokens": completion_tokens(exchange),
+            "outcome": exchange.outcome,
+            "finish_reason": exchange.finish_reason,
+            **({"server_timings": exchange.server_timings} if exchange.server_timings else {}),
+        }
+
+
+async def send_forced(send: Send, request: Request) -> tuple[Exchange, list[Phase]]:
+    """Both calls of a `forced` request as one Exchange; a reply that ended within its budget needs no second call."""
+    think = await send(request)
+    phases = [Phase("think", think)]
+    second = second_call(request, think)
+    if second is None:
+        return think, phases
+    kind, tail, follow_up = second
+    answer = await send(follow_up)
+    phases.append(Phase(kind, answer))
+    return joined(think, tail, answer), phases
+
+
+def second_call(request: Request, think: Exchange) -> tuple[str, str, Request] | None:
+    """What the second call is for (`answer` | `continue`), the text put in between, and the call."""
+    force = request.force
+    if force is None or think.outcome != "ok" or think.finish_reason != "length":
+        return None
+    text = "".join(reasoning + content for reasoning, content in think.pieces)
+    ended = bool(force.ended) and force.ended in text
+    tail = "" if ended else force.tail
+    if text.endswith("\n"):
+        tail = tail.removeprefix("\n")
+    stop = {"stop": list(force.stop)} if force.stop else {}
+    body = (
+        request.body | {"prompt": request.body["prompt"] + text + tail, "max_tokens": force.max_tokens} | stop
+    )
+    return ("continue" if ended else "answer"), tail, dataclasses.replace(request, body=body)
+
+
+def joined(think: Exchange, tail: str, answer: Exchange) -> Exchange:
+    """Two calls as one: sent with the first, ended with the second, tokens and latency of both, the tail in the text."""
+    pieces = list(answer.pieces)
+    if pieces:
+        pieces[0] = (pieces[0][0], tail + pieces[0][1])
+    first, second = think.usage or {}, answer.usage or {}
+    counts = [n for usage in (first, second) if isinstance(n := usage.get("completion_tokens"), int)]
+    usage = {**first, "completion_tokens": sum(counts)} if len(counts) == 2 else None
+    return dataclasses.replace(
+        answer,
+        sent_ns=think.sent_ns,
+        headers_ns=think.headers_ns,
+        arrival_ns=think.arrival_ns + answer.arrival_ns,
+        tokens=think.tokens + answer.tokens,
+        pieces=think.pieces + pieces,
+        token_ids=None,
+        first_answer_ns=think.first_answer_ns or (answer.arrival_ns[0] if answer.arrival_ns else None),
+        usage=usage,
+        token_source=think.token_source,
+        server_timings=None,
+    )

@@ -1,0 +1,187 @@
+"""The part of a run that waits: warm-up, the measured load, and who watches it.
+
+Rules: metrics, terminal and GPU telemetry hear of everything and decide nothing. The first Ctrl-C drains, the second
+stops; a full disk stops. Whatever happened, what was seen until then is returned.
+
+Does not know: what a run is worth, or how a request is sent (share).
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import uvloop
+
+from loadgen.clock import Clock
+from loadgen.errors import DiskFullError
+from loadgen.exchange import Request
+from loadgen.live.exporter import Metrics
+from loadgen.live.progress import Progress
+from loadgen.measure.client_health import Report
+from loadgen.measure.observations import Seen
+from loadgen.plan.schedule import WARMUP_STREAMS, Closed, Open, Schedule
+from loadgen.record import RECORDS, Record, RunInfo
+from loadgen.run import workers
+from loadgen.run.dispatch import Brake
+from loadgen.run.merge import merge_workers
+from loadgen.run.partition import Share
+from loadgen.run.prepare import Prepared
+from loadgen.run.sender import carry
+from loadgen.run.workers import Told, WorkerDiedError
+from loadgen.target.gpu_log import GpuLog
+from loadgen.target.server_metrics import snapshot
+
+CHUNKS = "chunks.bin"
+LEAD_S = 0.05
+"""Real time between a schedule's set-up and its zero, so that the first request is not late."""
+GPU_EVERY_S = 1.0
+
+
+def load(plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> Seen:
+    """Send everything that is missing."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Load(plan, folder, run, clock, live).carry_out())
+
+
+class Load:
+    """One load and its listeners."""
+
+    def __init__(self, plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.run = run
+        self.clock = clock
+        self.metrics = live
+        self.progress = Progress(run, plan.planned, len(plan.before.done), plan.options.progress)
+        self.brake = Brake()
+        self.interrupts = 0
+
+    async def carry_out(self) -> Seen:
+        """All phases, on one progress view."""
+        self.metrics.begin(self.run, self.plan.planned, self.run.load.get("rate"))
+        self.brake.on_interrupt(self._interrupted)
+        with self.progress:
+            return await self._phases()
+
+    async def _phases(self) -> Seen:
+        seen = Seen()
+        options = self.plan.options
+        gpu = self._gpu_log()
+        try:
+            if options.warmup:
+                await self._phase(0, options.warmup, Closed(WARMUP_STREAMS), None)
+            seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh("server-before.prom"))
+            gpu.start()
+            seen.reports = await self._phase(
+                options.warmup, self._last(), self._schedule(), options.duration_s
+            )
+            await gpu.stop()
+            seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
+        except WorkerDiedError as error:
+            seen.stopped = str(error)
+            await gpu.stop()
+        except DiskFullError as error:
+            seen.stopped = f"{error}; every record before it is kept"
+            await gpu.stop()
+        if self.interrupts:
+            seen.stopped = "interrupted"
+        seen.energy, seen.clocks_mhz, seen.gpus = gpu.energy, gpu.clocks_mhz, gpu.inventory
+        return seen
+
+    async def _phase(
+        self, first: int, last: int | None, schedule: Schedule, duration_s: float | None
+    ) -> list[Report]:
+        plan = self.plan
+        share = Share(
+            options=plan.options,
+            server=plan.server,
+            problems=plan.dataset.problems,
+            run_id=plan.run_id,
+            records=self.folder / RECORDS,
+            chunks=self.folder / CHUNKS,
+            clock=self.clock,
+            schedule=schedule,
+            first=first,
+            last=last,
+            start_ns=time.perf_counter_ns() + round(LEAD_S * 1e9),
+            duration_s=duration_s,
+            done=plan.before.done,
+        )
+        cpus = int(self.run.host.get("cpus") or 1)
+        processes = workers.number(plan.options.workers, share, cpus)
+        if processes == 1:
+            return [await carry(share, self.brake, self, self.metrics.loop_lag.observe)]
+        try:
+            return await workers.carry_split(share, processes, self.brake, self)
+        finally:
+            merge_workers(self.folder)
+
+    def _last(self) -> int | None:
+        return None if self.plan.planned is None else self.plan.options.warmup + self.plan.planned
+
+    def _schedule(self) -> Schedule:
+        """The schedule; of a resumed open loop what is left of it, from now on."""
+        schedule = self.plan.schedule
+        done = sum(seq >= self.plan.options.warmup for seq in self.plan.before.done)
+        if isinstance(schedule, Closed) or not done or done >= len(schedule.times_s):
+            return schedule
+        rest = schedule.times_s[done:]
+        return Open([time_s - rest[0] for time_s in rest])
+
+    def _fresh(self, name: str) -> Path:
+        """The snapshot before a resumed part does not replace the first."""
+        path = self.folder / name
+        return path if self.plan.before.run is None else self.folder / f"resumed-{name}"
+
+    def _gpu_log(self) -> GpuLog:
+        scale = self.clock.scale
+        return GpuLog(
+            self.plan.ask,
+            self.plan.server.gpu_metrics,
+            self.folder / "gpu.csv",
+            lambda: (time.perf_counter_ns() - self.clock.start_ns) * scale / 1e9,
+            every_s=max(0.25, GPU_EVERY_S / scale),
+        )
+
+    def _interrupted(self) -> None:
+        self.interrupts += 1
+        if self.interrupts == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.plan.options.drain_s / self.clock.scale, self.brake.stop)
+            self.progress.say("stopping: what is in flight may end; Ctrl-C again cuts it off")
+
+    def due(self, _request: Request) -> None:
+        """Listener."""
+        self.metrics.due.inc()
+        self.metrics.in_flight.inc()
+        self.progress.due()
+
+    def tokens(self, request: Request, count: int) -> None:
+        """Listener."""
+        self.metrics.completion.labels(budget=str(request.budget)).inc(count)
+        self.progress.tokens(count)
+
+    def told(self, told: Told) -> None:
+        """Listener, of workers."""
+        self.metrics.due.inc(told.due)
+        self.metrics.in_flight.inc(told.due - told.answered)
+        self.progress.due(told.due)
+        for budget, count in told.tokens.items():
+            self.metrics.completion.labels(budget=str(budget)).inc(count)
+            self.progress.tokens(count)
+        for lag_s in told.lags_s:
+            self.metrics.loop_lag.observe(lag_s)
+        for record in told.records:
+            self.ended(record, [])
+        if told.gaps:
+            self.metrics.gaps.add(told.gaps, told.gaps_sum_s)
+
+    def answered(self) -> None:
+        """Listener."""
+        self.metrics.in_flight.dec()
+
+    def ended(self, record: Record, arrival_ns: list[int]) -> None:
+        """Listener."""
+        self.metrics.observe(record, self.run.slo)
+        self.metrics.gaps.observe(arrival_ns, self.clock.scale)
+        self.progress.ended(record)

@@ -1,0 +1,110 @@
+"""records.jsonl, written so that nothing finished is ever lost: append-only, one write a record, fsync in batches.
+
+Rules: a record is in the kernel's hands when `append` returns (`kill -9` can't take it back) and on the disk within
+SYNC_S (a power cut can take no more). A torn last line, from a crash inside a write, is cut off before anything is
+appended. When the disk is full the torn line is taken back and DiskFullError tells the run to stop.
+
+Does not know: what a record means, or which requests are missing (resume).
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import msgspec
+
+from loadgen.errors import DiskFullError
+from loadgen.record import Record
+
+BLOCK = 1 << 20
+SYNC_S = 1.0
+"""Batch of the fsyncs: one costs 1 to 30 ms, which no request should pay."""
+
+
+class Journal:
+    """Appends records to one file.
+
+    `secret` is struck out of every line, should a server have echoed it; `also_sync` is called with each fsync.
+    """
+
+    def __init__(
+        self, path: Path, secret: str | None = None, also_sync: Callable[[], None] = lambda: None
+    ) -> None:
+        self.path = path
+        self._also_sync = also_sync
+        self._secret = secret.encode() if secret else None
+        self.torn_bytes = drop_torn_line(path)
+        """Bytes of a torn last line that were cut off on opening."""
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._size = os.fstat(self._file).st_size
+        self._encoder = msgspec.json.Encoder()
+        self._dirty = False
+        self._closing = threading.Event()
+        self._syncer = threading.Thread(target=self._sync_in_batches, name="fsync", daemon=True)
+        self._syncer.start()
+
+    def append(self, record: Record) -> None:
+        """Write one record. Raises DiskFullError."""
+        line = self._encoder.encode(record) + b"\n"
+        if self._secret:
+            line = line.replace(self._secret, b"***")
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # a full disk takes what fits
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise DiskFullError(f"{self.path}: {error.strerror}") from error
+        self._size += written
+        self._dirty = True
+
+    def close(self) -> None:
+        """Sync and close."""
+        self._closing.set()
+        self._syncer.join()
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sync_in_batches(self) -> None:
+        while not self._closing.wait(SYNC_S):
+            self._sync()
+        self._sync()
+
+    def _sync(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            os.fsync(self._file)
+            self._also_sync()
+
+
+def drop_torn_line(path: Path) -> int:
+    """Cut a last line without its newline; how many bytes that were."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        whole = _after_last_newline(file, size)
+        file.truncate(whole)
+    return size - whole
+
+
+def _after_last_newline(file: BinaryIO, size: int) -> int:
+    end = size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0

@@ -1,0 +1,168 @@
+"""One run, from options to a finished folder: plan → folder → load → judge.
+
+Rules: the folder is made only when nothing is left to refuse, and never over an old one; run.json is written before
+the first request and again at the end, so a crash leaves a run that can be resumed. People read stderr.
+
+Does not know: how a request is sent (share), what makes a run doubtful (verdict), how figures are made (summary).
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from loadgen.clock import Clock
+from loadgen.errors import UsageError, say
+from loadgen.live.exporter import Metrics, serving
+from loadgen.measure import summary
+from loadgen.measure.client_health import merge
+from loadgen.measure.observations import Seen
+from loadgen.measure.verdict import Earlier, Evidence, judge
+from loadgen.options import RunOptions
+from loadgen.record import RunInfo, write_run
+from loadgen.run import capacity, one_pass_files
+from loadgen.run.manifest import describe, write_problems
+from loadgen.run.one_pass_files import Detokenizer
+from loadgen.run.phases import load
+from loadgen.run.prepare import Prepared, prepare
+from loadgen.target.gpu_log import energy_between
+from loadgen.target.server_metrics import drafted
+
+
+def execute(options: RunOptions) -> RunInfo:
+    """Do one run. Raises UsageError before the first request; afterwards the RunInfo says what went wrong."""
+    plan = prepare(options)
+    run = plan.before.run or describe(plan)
+    if options.dry_run:
+        say(dry(plan))
+        return run
+    if plan.before.complete and run.verdict is not None:
+        say(f"{plan.before.folder}: nothing is missing")
+        return run
+    live = Metrics()
+    with serving(live, options.metrics_host, options.metrics_port) as where:
+        if options.progress != "none":
+            say(where)
+        carry_out(plan, run, live)
+    return run
+
+
+def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
+    """Make the folder, load the server, judge the run."""
+    folder = make_folder(plan)
+    clock = clock_now(plan)
+    now = {"wall_s": time.time(), "perf_s": time.perf_counter()}
+    if plan.before.run is None:
+        write_problems(folder, plan.dataset)
+        run.clock = now
+    else:
+        run.segments.append({"offset_s": plan.before.offset_s, **now})
+        run.client = {"earlier": dataclasses.asdict(Earlier.of(run))}
+        run.verdict, run.reasons = None, []  # until it has judged itself anew
+    write_run(folder, run)
+    seen = load(plan, folder, run, clock, live)
+    try:
+        finish(plan, folder, run, seen)
+    except OSError as error:
+        run.verdict = "INVALID"
+        run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
+        say(run.reasons[0])
+    live.end(run.verdict or "INVALID")
+
+
+def folder_of(options: RunOptions, run_id: str) -> Path:
+    """Where a run's files are."""
+    return options.resume or options.out or Path("results") / run_id
+
+
+def make_folder(plan: Prepared) -> Path:
+    """Make the run's folder, or find the one to go on in. Raises UsageError where it exists or can't be made."""
+    folder = folder_of(plan.options, plan.run_id)
+    if plan.before.folder is not None:
+        return folder
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"{folder} exists: give another --out, or --resume {folder}") from None
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
+    return folder
+
+
+def clock_now(plan: Prepared) -> Clock:
+    """The run's clock; a resumed run goes on where its last record ended."""
+    offset_ns = round(plan.before.offset_s / plan.server.time_scale * 1e9)
+    return Clock(time.perf_counter_ns() - offset_ns, plan.server.time_scale)
+
+
+def dry(plan: Prepared) -> str:
+    """What would be done."""
+    options, kind = plan.options, type(plan.schedule).__name__.lower()
+    total = "until the duration is over" if plan.planned is None else f"{plan.planned} requests"
+    return (
+        f"would send {total} to {options.target} ({plan.server.model}): {len(plan.dataset.problems)} problems of "
+        f"{plan.dataset.name}, budgets {', '.join(map(str, options.budgets))}, {options.budget_mode}, {kind} loop"
+    )
+
+
+def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
+    """Sum up, judge, write run.json for good and tell people."""
+    if run.one_pass:
+        one_pass_files.settle(folder, Detokenizer(plan.ask, run.model))
+    facts = summary.read(folder, run.slo)
+    earlier = Earlier.stored(run)
+    if seen.reports:
+        run.client = merge(seen.reports).summary() | (
+            {"earlier": run.client["earlier"]} if run.client else {}
+        )
+    run.gpus = seen.gpus or run.gpus
+    run.duration_s = max((end for _, end in facts.spans), default=0.0)
+    run.summary = summary.summarise(folder, run, facts)
+    if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
+        run.summary["speculation"] = drafts
+    if run.one_pass and (check := one_pass_files.compare(folder)) is not None:
+        run.summary["one_pass_check"] = check
+    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    run.energy = energy(plan, seen, facts)
+    evidence = Evidence(
+        run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier
+    )
+    run.verdict, run.reasons = judge(evidence)
+    write_run(folder, run)
+    for line in summary.table(run):
+        print(line, file=sys.stderr)
+    say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
+
+
+def energy(plan: Prepared, seen: Seen, facts: summary.Facts) -> dict[str, Any]:
+    """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
+    if not facts.spans or plan.before.run is not None:
+        return {}
+    since_s, until_s = min(sent for sent, _ in facts.spans), max(end for _, end in facts.spans)
+    found = energy_between(seen.energy, since_s, until_s)
+    if found is None:
+        return {}
+    return {**found, "source": "emulated" if plan.server.emulated else "dcgm"}
+
+
+def result_line(run: RunInfo, options: RunOptions) -> str:
+    """The last line on stdout."""
+    line = {
+        "verdict": run.verdict,
+        "reasons": run.reasons,
+        "requests": run.summary.get("requests", 0),
+        "outcomes": run.summary.get("outcomes", {}),
+        "out": str(folder_of(options, run.run_id)),
+        "run_id": run.run_id,
+        "emulated": run.emulated,
+        "time_scale": run.time_scale,
+        "duration_s": run.duration_s,
+        **{name: run.summary.get(name) for name in summary.METRICS},
+        "throughput": run.summary.get("throughput"),
+        "goodput": run.summary.get("goodput"),
+        "energy": run.energy or None,
+        "one_pass_check": run.summary.get("one_pass_check"),
+    }
+    return json.dumps({name: value for name, value in line.items() if value is not None})

@@ -1,0 +1,153 @@
+"""TODO docstring."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from loadgen.target.control_api import Asker
+from loadgen.target.server_metrics import parse
+
+GPU_COLUMNS = (
+    "t_s",
+    "gpu",
+    "power_w",
+    "energy_j",
+    "util",
+    "memory_mib",
+    "sm_clock_mhz",
+    "dram_active",
+    "sm_active",
+)
+DCGM = {
+    "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("energy_j", 1e-3),  # mJ since boot
+    "DCGM_FI_DEV_GPU_UTIL": ("util", 1.0),
+    "DCGM_FI_DEV_FB_USED": ("memory_mib", 1.0),
+    "DCGM_FI_DEV_SM_CLOCK": ("sm_clock_mhz", 1.0),
+    "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", 1.0),
+    "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1.0),
+}
+BUSY_UTIL = 50.0
+"""Below it, in percent, a GPU may well lower its clocks."""
+
+
+def gpu_rows(text: str) -> dict[str, dict[str, float]]:
+    """GPU index → column → value of one scrape."""
+    rows: dict[str, dict[str, float]] = defaultdict(dict)
+    for sample in parse(text):
+        if sample.name in DCGM and "gpu" in sample.labels:
+            column, factor = DCGM[sample.name]
+            rows[sample.labels["gpu"]][column] = sample.value * factor
+    return dict(rows)
+
+
+def gpu_inventory(text: str) -> list[dict[str, Any]]:
+    """A row a GPU: index, uuid, name."""
+    found = {
+        s.labels["gpu"]: {
+            "index": s.labels["gpu"],
+            "uuid": s.labels.get("UUID"),
+            "name": s.labels.get("modelName"),
+        }
+        for s in parse(text)
+        if s.name in DCGM and "gpu" in s.labels
+    }
+    return [found[index] for index in sorted(found)]
+
+
+class GpuLog:
+    """Scrapes telemetry into gpu.csv until it is stopped."""
+
+    def __init__(
+        self, ask: Asker, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
+    ) -> None:
+        self._ask = ask
+        self._url = url
+        self._path = path
+        self._now_s = now_s
+        self._every_s = every_s
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.inventory: list[dict[str, Any]] = []
+        self.energy: list[tuple[float, float]] = []
+        """(t_s, joules of all GPUs since boot) of each scrape."""
+        self.clocks_mhz: list[float] = []
+        """SM clock of every GPU that was busy, of each scrape."""
+
+    def start(self) -> None:
+        """Begin scraping, where there is telemetry."""
+        if self._url is None:
+            return
+        if not self._path.exists():
+            self._path.write_text(",".join(GPU_COLUMNS) + "\n")
+        self._task = asyncio.create_task(self._loop())
+
+    async def stop(self) -> None:
+        """One last scrape, then the end."""
+        self._stop.set()
+        if self._task is not None:
+            await self._task
+
+    async def _loop(self) -> None:
+        while self._url is not None:
+            await self._scrape(self._url)
+            if self._stop.is_set():
+                return
+            try:
+                await asyncio.wait_for(self._stop.wait(), self._every_s)
+            except TimeoutError:
+                continue
+
+    async def _scrape(self, url: str) -> None:
+        t_s = self._now_s()
+        answer = await asyncio.to_thread(self._ask.get, url)
+        if answer.status != 200:
+            return
+        text = answer.body.decode(errors="replace")
+        rows = gpu_rows(text)
+        if not rows:
+            return
+        self.inventory = self.inventory or gpu_inventory(text)
+        if all("energy_j" in row for row in rows.values()):
+            self.energy.append((t_s, sum(row["energy_j"] for row in rows.values())))
+        self.clocks_mhz += [
+            row["sm_clock_mhz"]
+            for row in rows.values()
+            if "sm_clock_mhz" in row and row.get("util", 0) > BUSY_UTIL
+        ]
+        try:
+            with self._path.open("a") as file:
+                file.writelines(csv_lines(t_s, rows))
+        except OSError:
+            self._stop.set()  # the records' own writer says that the disk is full
+
+
+def csv_lines(t_s: float, rows: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Lines of gpu.csv; a column the exporter lacks stays empty."""
+    for gpu in sorted(rows):
+        values = (f"{rows[gpu][name]:.10g}" if name in rows[gpu] else "" for name in GPU_COLUMNS[2:])
+        yield ",".join((f"{t_s:.6f}", gpu, *values)) + "\n"
+
+
+def energy_between(
+    samples: Iterable[tuple[float, float]], since_s: float, until_s: float
+) -> dict[str, float] | None:
+    """Joules and mean watts between two times, from a counter read now and then: linear between the readings."""
+    points = sorted(samples)
+    if len(points) < 2 or until_s <= since_s:
+        return None
+    begin_s, end_s = max(since_s, points[0][0]), min(until_s, points[-1][0])
+    if end_s <= begin_s:
+        return None
+    joules = _at(points, end_s) - _at(points, begin_s)
+    return {"joules": joules * (until_s - since_s) / (end_s - begin_s), "mean_w": joules / (end_s - begin_s)}
+
+
+def _at(points: list[tuple[float, float]], t_s: float) -> float:
+    for (t0, v0), (t1, v1) in pairwise(points):
+        if t0 <= t_s <= t1:
+            return v0 + (v1 - v0) * ((t_s - t0) / (t1 - t0) if t1 > t0 else 0.0)
+    return points[-1][1]

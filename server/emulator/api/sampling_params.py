@@ -1,0 +1,192 @@
+"""What a client asks for: a body read for its meaning, its values checked as vLLM's SamplingParams checks them.
+
+Rules: a wrong value raises Refusal before anything is computed. Does not know the engine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import UNSET
+
+from server.emulator.api.request_body import (
+    Body,
+    Refusal,
+    StreamOptions,
+    invalid,
+    read_body,
+    read_messages,
+    read_prompts,
+)
+
+MOST_CHOICES = 16_384  # VLLM_MAX_N_SEQUENCES
+MOST_LOGPROBS = 20  # --max-logprobs
+DEFAULT_COMPLETION_TOKENS = 16
+GREEDY_BELOW = 1e-5
+
+
+@dataclass(slots=True, kw_only=True)
+class Ask:
+    """One request body, checked."""
+
+    chat: bool
+    model: str
+    messages: list[dict[str, str]] = field(default_factory=list)
+    prompts: list[str | list[int]] = field(default_factory=list)
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float = 1.0
+    seed: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    stream: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
+    return_token_ids: bool = False
+    logprobs: int | None = None
+    """How many alternatives are shown with each token; None: no logprobs."""
+    echo: bool = False
+    cache_salt: str | None = None
+    thinking_token_budget: int | None = None
+    include_reasoning: bool = True
+    continues: bool = False
+    """The last message is the answer's beginning."""
+
+
+HOW_TO_RAISE = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
+    # in SamplingParams' order; the last says whether its message names the parameter
+    ("n", lambda n: n >= 1, "must be at least 1, got {value}.", False),
+    (
+        "n",
+        lambda n: n <= MOST_CHOICES,
+        f"must be at most {MOST_CHOICES}, got {{value}}. {HOW_TO_RAISE}",
+        False,
+    ),
+    ("presence_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2], got {value}.", False),
+    ("frequency_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2], got {value}.", False),
+    ("repetition_penalty", lambda penalty: penalty > 0, "must be greater than zero, got {value}.", False),
+    ("temperature", lambda temperature: temperature >= 0, "must be non-negative, got {value}.", True),
+    ("temperature", lambda temperature: temperature <= 2, "must be in [0, 2], got {value}.", True),
+    ("top_p", lambda share: 0 < share <= 1, "must be in (0, 1], got {value}.", True),
+    ("top_k", lambda count: count >= -1, "must be 0 (disable), or at least 1, got {value}.", False),
+    ("min_p", lambda share: 0 <= share <= 1, "must be in [0, 1], got {value}.", False),
+    ("max_tokens", lambda tokens: tokens >= 1, "must be at least 1, got {value}.", True),
+    ("min_tokens", lambda tokens: tokens >= 0, "must be greater than or equal to 0, got {value}.", False),
+)
+
+
+def _check_values(body: Body) -> None:
+    for key, holds, text, named in LIMITS:
+        value = getattr(body, key)
+        if value is not None and value is not UNSET and not holds(value):
+            message = f"{key} {text.format(value=value)}"
+            raise invalid(key, value, message) if named else Refusal(message)
+    if (body.thinking_token_budget or 0) < -1:
+        message = "`thinking_token_budget` must be a non-negative integer or -1 for unlimited."
+        raise invalid("thinking_token_budget", body.thinking_token_budget, message)
+
+
+def _check_together(body: Body, *, chat: bool) -> None:
+    """What does not go with what else is asked: the first is told."""
+    greedy = body.temperature is not None and body.temperature < GREEDY_BELOW
+    auto = body.tool_choice is None or body.tool_choice == "auto"
+    for wrong, message, param in (
+        (
+            body.stream_options is not None and not body.stream,
+            "Stream options can only be defined when `stream=True`.",
+            "stream_options",
+        ),
+        (
+            body.cache_salt is not None and not (isinstance(body.cache_salt, str) and body.cache_salt),
+            "Parameter 'cache_salt' must be a non-empty string if provided.",
+            "cache_salt",
+        ),
+        (
+            body.continue_final_message and body.add_generation_prompt,
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
+            "continue_final_message",
+        ),
+        (
+            chat and body.top_logprobs and not body.logprobs,
+            "when using `top_logprobs`, `logprobs` must be set to true.",
+            "top_logprobs",
+        ),
+        (
+            chat and not body.tools and body.tool_choice is not None and body.tool_choice != "none",
+            "When using `tool_choice`, `tools` must be set.",
+            "tool_choice",
+        ),
+        (
+            chat and body.tools and auto,
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            None,
+        ),
+        ((body.n or 1) > 1 and greedy, f"n must be 1 when using greedy sampling, got {body.n}.", None),
+        ("" in _stops(body), "stop cannot contain an empty string.", None),
+    ):
+        if wrong:
+            raise Refusal(f"{message} (parameter={param})" if param else message, param=param)
+
+
+def _stops(body: Body) -> list[str]:
+    return [body.stop] if isinstance(body.stop, str) else body.stop or []
+
+
+def _logprobs(body: Body, *, chat: bool) -> int | None:
+    """A chat says whether and, apart, how many; a completion says how many."""
+    if body.logprobs is None or body.logprobs is False:
+        return None
+    count = (body.top_logprobs or 0) if chat else int(body.logprobs)
+    if count > MOST_LOGPROBS:
+        message = f"Requested sample logprobs of {count}, which is greater than max allowed: {MOST_LOGPROBS}"
+        raise invalid("logprobs", count, message)
+    return count
+
+
+def read_ask(sent: dict[str, Any], *, chat: bool) -> Ask:
+    """Check one body."""
+    body = read_body(sent)
+    if chat and body.max_completion_tokens is not None:
+        body.max_tokens = body.max_completion_tokens
+    _check_values(body)
+    _check_together(body, chat=chat)
+    if body.suffix and not chat:
+        raise Refusal("suffix is only supported for models with FIM completion rendering", param="suffix")
+    limit = body.max_tokens
+    if limit is UNSET:
+        limit = None if chat else DEFAULT_COMPLETION_TOKENS
+    if limit is not None and body.min_tokens > limit:
+        raise Refusal(f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}.")
+    options = body.stream_options or StreamOptions()
+    budget = body.thinking_token_budget
+    return Ask(
+        chat=chat,
+        model=body.model or "",
+        messages=read_messages(sent) if chat else [],
+        prompts=[] if chat else read_prompts(body.prompt),
+        max_tokens=limit,
+        min_tokens=body.min_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        seed=body.seed,
+        n=body.n or 1,
+        stop=tuple(_stops(body)),
+        stop_token_ids=frozenset(body.stop_token_ids or ()),
+        ignore_eos=body.ignore_eos,
+        include_stop=body.include_stop_str_in_output,
+        skip_special_tokens=body.skip_special_tokens,
+        stream=bool(body.stream),
+        include_usage=bool(options.include_usage),
+        continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
+        return_token_ids=bool(body.return_token_ids),
+        logprobs=_logprobs(body, chat=chat),
+        echo=bool(body.echo) and not chat,
+        cache_salt=body.cache_salt,
+        thinking_token_budget=None if budget == -1 else budget,
+        include_reasoning=body.include_reasoning,
+        continues=body.continue_final_message,
+    )

@@ -1,0 +1,116 @@
+"""What the emulated GPUs would report: DCGM's names, from the same step model that makes the latencies.
+
+Activities are averages over the last second or so, as DCGM samples them; energy is the integral of power since the
+start. Power is idle + base while kernels run (more where they use links) + memory and compute by activity, capped at the limit: the
+coefficients and their sources stand in profiles.yaml. Does not know HTTP.
+"""
+
+import uuid
+from collections import deque
+from dataclasses import astuple, dataclass, replace
+
+from server.emulator.engine.hardware import Gpu
+from server.emulator.engine.step_time import GIB, Usage
+
+WINDOW_S = 1.0
+FIELDS = (
+    ("DCGM_FI_DEV_SM_CLOCK", "gauge", "SM clock frequency (in MHz)."),
+    ("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W)."),
+    ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "counter", "Energy since the start (in mJ)."),
+    ("DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %)."),
+    ("DCGM_FI_DEV_FB_USED", "gauge", "Framebuffer memory used (in MiB)."),
+    ("DCGM_FI_DEV_FB_FREE", "gauge", "Framebuffer memory free (in MiB)."),
+    ("DCGM_FI_PROF_SM_ACTIVE", "gauge", "Share of cycles an SM had work."),
+    ("DCGM_FI_PROF_DRAM_ACTIVE", "gauge", "Share of cycles memory was moving data."),
+    ("DCGM_FI_PROF_NVLINK_TX_BYTES", "gauge", "NVLink bytes sent per second."),
+    ("DCGM_FI_PROF_NVLINK_RX_BYTES", "gauge", "NVLink bytes received per second."),
+)
+
+
+@dataclass(slots=True)
+class Sample:
+    """Usage at a time."""
+
+    at_s: float
+    usage: Usage
+
+
+class Telemetry:
+    """Readings of a group of equal GPUs that work in step."""
+
+    def __init__(self, gpu: Gpu, count: int, *, used_bytes: float, seed: int) -> None:
+        self.gpu, self.count = gpu, count
+        self._peak_bandwidth = gpu.peak_bandwidth_tb_s * 1e12
+        self._used_mib = used_bytes / 2**20
+        self._samples: deque[Sample] = deque([Sample(0.0, Usage())])
+        self.uuids = [
+            f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'thinkload emulated {gpu.name} {seed} {n}')}"
+            for n in range(count)
+        ]
+
+    def note(self, now_s: float, usage: Usage) -> None:
+        """Remember usage, a few times a window; to be told whenever it may have grown."""
+        if now_s - self._samples[-1].at_s >= WINDOW_S / 4:
+            self._samples.append(Sample(now_s, replace(usage)))
+            while len(self._samples) > 2 and self._samples[1].at_s <= now_s - WINDOW_S:
+                self._samples.popleft()
+
+    def _recent(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
+        """The last window's length and usage; where it begins between two samples, by straight line."""
+        start_s = max(now_s - WINDOW_S, 0.0)
+        points = [*self._samples, Sample(now_s, usage)]
+        after = next(n for n, sample in enumerate(points) if sample.at_s > start_s or sample is points[-1])
+        late, early = points[after], points[max(after - 1, 0)]
+        share = min(max((start_s - early.at_s) / max(late.at_s - early.at_s, 1e-9), 0.0), 1.0)
+        then = [a + share * (b - a) for a, b in zip(astuple(early.usage), astuple(late.usage), strict=True)]
+        return max(now_s - start_s, 1e-3), Usage(
+            *(now - old for now, old in zip(astuple(usage), then, strict=True))
+        )
+
+    def power_w(self, span_s: float, usage: Usage) -> float:
+        """Mean power over a span."""
+        gpu = self.gpu
+        busy = min(usage.busy_s / span_s, 1.0)
+        memory = usage.read_bytes / span_s / self._peak_bandwidth
+        compute = usage.flops / span_s / (gpu.dense_tflops * 1e12)
+        running_w = gpu.base_w + (gpu.link_w if usage.link_bytes else 0.0)
+        return min(
+            gpu.idle_w + running_w * busy + gpu.memory_w * memory + gpu.compute_w * compute, gpu.limit_w
+        )
+
+    def energy_j(self, now_s: float, usage: Usage) -> float:
+        """Energy of one GPU since the start: power is linear in usage, so the integral is exact but for the cap."""
+        return self.power_w(max(now_s, 1e-9), usage) * now_s
+
+    def readings(self, now_s: float, usage: Usage) -> dict[str, float]:
+        """One GPU's fields now."""
+        span_s, recent = self._recent(now_s, usage)
+        busy = min(recent.busy_s / span_s, 1.0)
+        total_mib = self.gpu.memory_gib * GIB / 2**20
+        link = recent.link_bytes / span_s
+        return {
+            "DCGM_FI_DEV_SM_CLOCK": self.gpu.sm_clock_mhz if busy > 0 else self.gpu.idle_clock_mhz,
+            "DCGM_FI_DEV_POWER_USAGE": round(self.power_w(span_s, recent), 3),
+            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": round(self.energy_j(now_s, usage) * 1e3),
+            "DCGM_FI_DEV_GPU_UTIL": round(100 * busy),
+            "DCGM_FI_DEV_FB_USED": round(self._used_mib),
+            "DCGM_FI_DEV_FB_FREE": round(total_mib - self._used_mib),
+            "DCGM_FI_PROF_SM_ACTIVE": round(busy, 6),
+            "DCGM_FI_PROF_DRAM_ACTIVE": round(min(recent.read_bytes / span_s / self._peak_bandwidth, 1.0), 6),
+            "DCGM_FI_PROF_NVLINK_TX_BYTES": round(link),
+            "DCGM_FI_PROF_NVLINK_RX_BYTES": round(link),
+        }
+
+    def render(self, now_s: float, usage: Usage) -> bytes:
+        """dcgm-exporter's page, one row a GPU."""
+        values = self.readings(now_s, usage)
+        lines = []
+        for name, kind, text in FIELDS:
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+            for number, id_ in enumerate(self.uuids):
+                labels = (
+                    f'gpu="{number}",UUID="{id_}",pci_bus_id="00000000:{number + 1:02X}:00.0",device="nvidia{number}",'
+                    f'modelName="{self.gpu.name} (emulated)",Hostname="emulated"'
+                )
+                lines.append(f"{name}{{{labels}}} {values[name]}")
+        return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,99 @@
+"""Profiles of GPUs and engine versions, from `hardware.yaml`. Every number there carries its source; here it is a number."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).with_name("hardware.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU model. Power: idle + base while busy + links in use + memory and compute by activity, up to the limit."""
+
+    name: str
+    memory_gib: float
+    bandwidth_tb_s: float
+    attention_bandwidth_tb_s: float
+    peak_bandwidth_tb_s: float
+    layer_ms: float
+    dense_tflops: float
+    link_tb_s: float
+    allreduce_us: dict[int, tuple[float, float]]
+    idle_w: float
+    base_w: float
+    memory_w: float
+    compute_w: float
+    link_w: float
+    limit_w: float
+    sm_clock_mhz: float
+    idle_clock_mhz: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVersion:
+    """Host side of one vLLM release: what is not the GPU."""
+
+    release: str
+    ngram_async: bool
+    ngram_full_graph: bool
+    layer_ms: float | None
+    gap_ms: float
+    parallel_gap_ms: float
+    row_us: float
+    async_fill_ms: float
+    async_step_ms: float
+    async_per_stream_us: float
+    async_parallel_per_stream_us: float
+    async_lag_steps: float
+    sync_step_ms: float
+    ngram_step_ms: float
+    sync_per_stream_us: float
+    sync_parallel_ms: float
+    piecewise_layer_ms: float
+    parallel_overlap: float
+    eager_layer_ms: float
+    graph_tokens: int
+    parallel_fill_ms: float
+    gemm_sharpness: float
+    gemm_efficiency: float
+    gemm_half_hidden: float
+    overhead_gib: float
+    ingest_ms: float
+    ingest_request_us: float
+    ingest_token_us: float
+    output_us: float
+    chunk_us: float
+    baseline_async: bool = True
+
+
+def read() -> dict[str, Any]:
+    """The file as written, sources included."""
+    content: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return content
+
+
+def _values(entries: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: entry[0] for key, entry in entries.items()}
+
+
+def gpus() -> dict[str, Gpu]:
+    """Profiles by name."""
+    found = {}
+    for name, entries in read()["gpus"].items():
+        reduce = _values(entries["allreduce_us"])
+        rest = _values({key: entry for key, entry in entries.items() if key != "allreduce_us"})
+        found[name] = Gpu(**rest, allreduce_us={int(ranks): tuple(pair) for ranks, pair in reduce.items()})
+    return found
+
+
+def engine_versions() -> dict[str, EngineVersion]:
+    """Engine versions by `--engine-version` name."""
+    known = {f.name for f in fields(EngineVersion)}
+    found = {name: _values(entries) for name, entries in read()["engines"].items()}
+    return {
+        name: EngineVersion(**{k: v for k, v in values.items() if k in known})
+        for name, values in found.items()
+    }

@@ -1,0 +1,122 @@
+"""Reads GPUs through NVML, unprivileged: one GpuSample a GPU, in DCGM's units.
+
+Rules: a value that this GPU or driver does not give is left out, never zero. GPM (Hopper and later) needs two samples:
+its values are averages since the previous read, and the first read has none.
+
+Does not know: Prometheus. Not tested without a GPU: only what is made of its samples is (gpu_exporter.py).
+"""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml as nvml
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One GPU at one time, in DCGM's units."""
+
+    index: int
+    uuid: str
+    pci_bus_id: str
+    name: str
+    hostname: str
+    driver: str
+    values: dict[str, float]
+
+
+PLAIN: dict[str, Callable[[Any], float]] = {
+    "DCGM_FI_DEV_SM_CLOCK": lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM),
+    "DCGM_FI_DEV_MEM_CLOCK": lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_MEM),
+    "DCGM_FI_DEV_GPU_TEMP": lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU),
+    "DCGM_FI_DEV_POWER_USAGE": lambda h: nvml.nvmlDeviceGetPowerUsage(h) / 1000,  # mW
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": nvml.nvmlDeviceGetTotalEnergyConsumption,  # mJ, as DCGM
+    "DCGM_FI_DEV_GPU_UTIL": lambda h: nvml.nvmlDeviceGetUtilizationRates(h).gpu,
+    "DCGM_FI_DEV_MEM_COPY_UTIL": lambda h: nvml.nvmlDeviceGetUtilizationRates(h).memory,
+    "DCGM_FI_DEV_FB_USED": lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used / 2**20,
+    "DCGM_FI_DEV_FB_FREE": lambda h: nvml.nvmlDeviceGetMemoryInfo(h).free / 2**20,
+    "DCGM_FI_DEV_POWER_VIOLATION": lambda h: (
+        nvml.nvmlDeviceGetViolationStatus(h, nvml.NVML_PERF_POLICY_POWER).violationTime
+    ),
+    "DCGM_FI_DEV_THERMAL_VIOLATION": lambda h: (
+        nvml.nvmlDeviceGetViolationStatus(h, nvml.NVML_PERF_POLICY_THERMAL).violationTime
+    ),
+}
+MIB = 2.0**20
+GPM: dict[str, tuple[int, float]] = {  # GPM's id, and its unit in DCGM's: percent → share, MiB/s → B/s
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": (nvml.NVML_GPM_METRIC_GRAPHICS_UTIL, 0.01),
+    "DCGM_FI_PROF_SM_ACTIVE": (nvml.NVML_GPM_METRIC_SM_UTIL, 0.01),
+    "DCGM_FI_PROF_SM_OCCUPANCY": (nvml.NVML_GPM_METRIC_SM_OCCUPANCY, 0.01),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": (nvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL, 0.01),
+    "DCGM_FI_PROF_DRAM_ACTIVE": (nvml.NVML_GPM_METRIC_DRAM_BW_UTIL, 0.01),
+    "DCGM_FI_PROF_PCIE_TX_BYTES": (nvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC, MIB),
+    "DCGM_FI_PROF_PCIE_RX_BYTES": (nvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC, MIB),
+    "DCGM_FI_PROF_NVLINK_TX_BYTES": (nvml.NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC, MIB),
+    "DCGM_FI_PROF_NVLINK_RX_BYTES": (nvml.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC, MIB),
+}
+
+
+class Reader:
+    """The GPUs of this machine, or some of them; `read` once a scrape."""
+
+    def __init__(self, indices: tuple[int, ...] | None = None) -> None:
+        nvml.nvmlInit()
+        self._driver = str(nvml.nvmlSystemGetDriverVersion())
+        self._host = socket.gethostname()
+        chosen = range(nvml.nvmlDeviceGetCount()) if indices is None else indices
+        self._handles = {index: nvml.nvmlDeviceGetHandleByIndex(index) for index in chosen}
+        self._before: dict[int, Any] = {}
+
+    def read(self) -> list[GpuSample]:
+        """A sample of every GPU."""
+        return [self._sample(index, handle) for index, handle in self._handles.items()]
+
+    def _sample(self, index: int, handle: Any) -> GpuSample:
+        return GpuSample(
+            index=index,
+            uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+            pci_bus_id=str(nvml.nvmlDeviceGetPciInfo(handle).busId),
+            name=str(nvml.nvmlDeviceGetName(handle)),
+            hostname=self._host,
+            driver=self._driver,
+            values=self._plain(handle) | self._activity(index, handle),
+        )
+
+    def _plain(self, handle: Any) -> dict[str, float]:
+        values = {}
+        for name, get in PLAIN.items():
+            try:
+                values[name] = float(get(handle))
+            except nvml.NVMLError:  # not on this GPU, or not for this user
+                continue
+        return values
+
+    def _activity(self, index: int, handle: Any) -> dict[str, float]:
+        """What GPM says of the time since the last read."""
+        try:
+            if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
+                return {}
+            now = nvml.nvmlGpmSampleAlloc()
+            nvml.nvmlGpmSampleGet(handle, now)
+            before, self._before[index] = self._before.get(index), now
+            return _between(before, now) if before is not None else {}
+        except nvml.NVMLError:
+            return {}
+
+
+def _between(before: Any, now: Any) -> dict[str, float]:
+    asked = nvml.c_nvmlGpmMetricsGet_t()
+    asked.version, asked.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(GPM)
+    asked.sample1, asked.sample2 = before, now
+    for slot, (metric, _) in enumerate(GPM.values()):
+        asked.metrics[slot].metricId = metric
+    nvml.nvmlGpmMetricsGet(asked)
+    nvml.nvmlGpmSampleFree(before)
+    pairs = zip(GPM.items(), asked.metrics, strict=False)
+    return {
+        name: slot.value * factor
+        for (name, (_, factor)), slot in pairs
+        if slot.nvmlReturn == nvml.NVML_SUCCESS
+    }

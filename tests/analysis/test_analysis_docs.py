@@ -1,0 +1,56 @@
+"""docs/analysis.md and its notebook say what is there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import analysis
+from analysis.__main__ import COMMANDS
+from tests import ROOT
+from tests.fixtures import make_records
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small cells."""
+    out = tmp_path_factory.mktemp("tour") / "runs"
+    small = ["--models", "r1-distill-qwen-1.5b", "--configs", "tp1,tp1-ngram", "--budgets", "1024,4096"]
+    make_records.main([str(out), *small, "--problems", "12"])
+    return out
+
+
+def test_every_command_is_documented() -> None:
+    """Each command of `python -m analysis` has its line."""
+    text = (DOCS / "analysis.md").read_text()
+    assert [name for name in COMMANDS if not re.search(rf"python -m analysis {name}\b", text)] == []
+
+
+def test_every_column_of_the_frame_is_documented(runs: Path) -> None:
+    """Each column is named in the table of columns."""
+    words = set(re.findall(r"\w+", (DOCS / "analysis.md").read_text()))
+    assert [column for column in analysis.load(runs).columns if column not in words | {"schema"}] == []
+
+
+def test_the_notebook_runs(runs: Path) -> None:
+    """Its cells run from top to bottom on synthetic runs, and it is committed without outputs."""
+    notebook = json.loads((DOCS / "analysis.ipynb").read_text())
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec("".join(cell["source"]).replace("results/tour", str(runs)), names)
+
+
+def test_gpu_seconds_add_up_to_the_wall(runs: Path) -> None:
+    """Over a run Σ gpu_s is GPUs × wall; with one request in flight each is the paper's GPUs × e2e."""
+    for _, rows in analysis.load(runs, grade=False).groupby("cell", observed=True):
+        stop = rows["end_s"].fillna(rows["last_token_s"])
+        assert rows["gpu_s"].sum() == pytest.approx(
+            (stop.max() - rows["sent_s"].min()) * rows["num_gpus"].iloc[0]
+        )
+        ok = rows[rows["ok"]]
+        assert ok["gpu_s"].to_numpy() == pytest.approx(ok["gpu_s_paper"].to_numpy(), rel=0.01)

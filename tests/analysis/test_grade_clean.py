@@ -1,0 +1,199 @@
+"""Every clean-up of answers, one case at least for each; none changes a value."""
+
+import pytest
+
+from analysis.grading.normalize import (
+    clean,
+    grouped_digits,
+    named_functions,
+    named_sets,
+    plain_commands,
+    plain_signs,
+    plain_spacing,
+    plain_text,
+    plain_unicode,
+    scientific,
+    squeezed,
+    unwrapped,
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("3 − 2", "3 - 2"),
+        ("3√13", r"3\sqrt{13}"),
+        ("∛4", r"\sqrt[3]{4}"),
+        ("x² + y³", "x^2 + y^3"),
+        ("10⁻⁵", "10^{-5}"),
+        ("2516₈", "2516_{8}"),
+        ("90°", r"90^\circ "),
+        ("5.4¢", r"5.4\text{ cents}"),
+        ("½", r"\frac{1}{2}"),
+        ("１２", "12"),
+        ("a ≤ b", r"a \le  b"),
+        ("58\u202f500", "58 500"),
+    ],
+)
+def test_unicode_is_latex(before: str, after: str) -> None:
+    assert plain_unicode(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("$5$", "5"),
+        (r"\(5\)", "5"),
+        (r"\[5\]", "5"),
+        ("**5**", "5"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        ("The final answer is 5.", "5"),
+        ("Answer: 5", "5"),
+        (r"\approx 5", r"5"),
+        ("5!", "5!"),
+        (r"\$5", r"\$5"),
+        (r"5\,", "5"),
+        (r"{(-1,\frac{1}{2}]}", r"(-1,\frac{1}{2}]"),
+        (r"{a}{b}", r"{a}{b}"),
+        (r"\{1,2\}", r"\{1,2\}"),
+        (r"5\;.", "5"),
+        ("5\\", "5"),
+        ("(1, 2).", "(1, 2)"),
+    ],
+)
+def test_wrappers_go(before: str, after: str) -> None:
+    assert unwrapped(before).strip() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"10,\!080", "10,080"),
+        (r"11,\! 111,\! 100", "11,111,100"),
+        ("10{,}080", "10,080"),
+        (r"58\,500", "58500"),
+        (r"3\, x", "3 x"),
+        (r"1 \\[4pt] 2", r"1 \\ 2"),
+        (r"x\quad y", "x y"),
+        (r"5~\text{cm}", r"5 \text{cm}"),
+        (r"a\hspace{1cm}b", "a b"),
+    ],
+)
+def test_spacing_is_spaces_and_digit_groups_close(before: str, after: str) -> None:
+    assert plain_spacing(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("58 500", "58500"),
+        ("1 234 567", "1234567"),
+        ("4 7", "4 7"),
+        ("1 500/7", "1 500/7"),
+        ("2.5 100", "2.5 100"),
+    ],
+)
+def test_only_groups_of_three_digits_are_one_number(before: str, after: str) -> None:
+    assert grouped_digits(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"\dfrac12", r"\frac 12"),
+        (r"\tfrac{1}{2}", r"\frac {1}{2}"),
+        (r"\left( x \right]", "( x ]"),
+        (r"x \leq 3", r"x \le  3"),
+        (r"\lbrace 1 \rbrace", r"\{ 1 \}"),
+        (r"{a \over b}", r"\frac{a }{ b}"),
+        (r"{10 \choose 3}", r"\binom{10 }{ 3}"),
+        (r"90^{\circ}", r"90^\circ "),
+        (r"90 \degree", r"90^\circ "),
+        (r"\displaystyle 3", "3"),
+        ("x <= 3", r"x \le  3"),
+        (r"\lvert x \rvert", "| x |"),
+    ],
+)
+def test_synonyms_are_one_command(before: str, after: str) -> None:
+    assert plain_commands(before).replace("  ", " ").strip() == after.replace("  ", " ").strip()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"\mbox{cm}", r"\text{cm}"),
+        (r"\textbf{(C)}", r"\text{(C)}"),
+        (r"\mathrm{e}^2", "e^2"),
+        (r"5\mathrm{i}", "5i"),
+        (r"\text{13}", "13"),
+        (r"\mathbf{v}", "v"),
+        (r"\operatorname{sin} x", r"\sin  x"),
+        (r"5\text{ }", "5 "),
+        (r"x \lt 3", "x < 3"),
+    ],
+)
+def test_text_is_text_and_upright_letters_are_letters(before: str, after: str) -> None:
+    assert plain_text(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("sqrt(2)", r"\sqrt (2)"),
+        ("sin x", r"\sin  x"),
+        ("2pi", r"2\pi "),
+        ("(2, inf)", r"(2, \infty )"),
+        ("spin", "spin"),
+    ],
+)
+def test_functions_without_a_backslash(before: str, after: str) -> None:
+    assert named_functions(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("6.72e-5", r"6.72 \times 10^{-5}"),
+        ("6.72E+05", r"6.72 \times 10^{05}"),
+        ("2e", "2e"),
+        ("x1e5", "x1e5"),
+    ],
+)
+def test_scientific_notation(before: str, after: str) -> None:
+    assert scientific(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("No solutions", r"\emptyset"),
+        (r"\text{no real solution.}", r"\emptyset"),
+        (r"\text{all real numbers}", r"\mathbb{R}"),
+        (r"\text{no solution less than 5}", r"\text{no solution less than 5}"),
+    ],
+)
+def test_sets_that_have_a_name(before: str, after: str) -> None:
+    assert named_sets(before) == after
+
+
+@pytest.mark.parametrize(("before", "after"), [("6 + (-5)i", "6 - 5i"), ("6-(-5)", "6+ 5"), ("+5", "5")])
+def test_double_signs(before: str, after: str) -> None:
+    assert plain_signs(before) == after
+
+
+def test_strings_compare_without_spaces_but_keep_what_separates_numbers() -> None:
+    assert squeezed(r"x ^ {2} + 1") == squeezed("x^2+1")
+    assert squeezed("1 1/2") != squeezed("11/2")
+    assert squeezed("58, 500") != squeezed("58,500")
+
+
+def test_cleaning_twice_changes_nothing_more() -> None:
+    for answer in (
+        r"\left(3,\dfrac{\pi}{2}\right)",
+        "58 500",
+        r"\$32,\!348",
+        r"6.72e-5",
+        r"\text{(C)}",
+        "90°",
+    ):
+        assert clean(clean(answer)) == clean(answer)

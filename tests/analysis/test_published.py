@@ -1,0 +1,61 @@
+"""The runs that the repository publishes: what the suite's own commands make of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.claims import claims
+from analysis.data.frame import read_study
+from analysis.tables.pairs import per_problem, tensor_parallel
+from benchmarks.studies import study_tables
+from benchmarks.studies.tp_prediction import judge
+from tests import ROOT
+
+RESULTS = ROOT / "docs/results"
+STUDY, SECOND = RESULTS / "h200-vllm-0.26.0", RESULTS / "h100-vllm-0.26.0"
+
+
+def test_claims_of_models_with_and_without_graded_text() -> None:
+    """Random weights have no text: what needs grades rests on the model that has them, what needs times on all."""
+    frame = read_study(STUDY / "cells").frame
+    memo = (frame["model"].astype(str) == "memo-20m").to_numpy()
+    frame["correct"] = np.where(memo, (frame["budget"] >= 1024).astype(float), np.nan)
+    found = {claim.name: claim for claim in claims(frame)}
+    assert found["accuracy-flattens"].effect.startswith("memo-20m: 256→512 +0.0 points")
+    assert "14b" not in found["accuracy-flattens"].effect
+    assert found["parallel-speeds-large"].verdict == "held"
+    assert "memo-20m" in found["speculation-faster"].effect
+
+
+def test_more_gpus_are_compared_between_like_configurations() -> None:
+    """A synchronous server on two GPUs against the asynchronous one on one would be a slow-down by scheduling, not by GPUs."""
+    parallel = tensor_parallel(per_problem(read_study(SECOND / "cells").frame))
+    bases = {(str(row.config), str(row.base)) for row in parallel.itertuples()}
+    assert bases == {("tp2", "tp1"), ("tp2-sync", "tp1-sync"), ("tp2-ngram", "tp1-ngram")}
+
+
+@pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
+def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row of the tables in the page is the command's own."""
+    study_tables.main([str(study)])
+    printed = set(capsys.readouterr().out.splitlines())
+    page = (study / "README.md").read_text()
+    tables = page.partition("<!-- benchmarks.studies.study_tables -->")[2].partition("<!-- end -->")[0]
+    rows = [line for line in tables.splitlines() if line.startswith("|")]
+    assert len(rows) > 100
+    assert not [row for row in rows if row not in printed]
+
+
+def test_the_prediction_is_judged_as_the_page_says() -> None:
+    """The CSV that was committed before an H100 was seen, against the cells: the page's rows are the command's."""
+    page = (SECOND / "README.md").read_text().splitlines()
+    rows = [f"| {row} |" for row in judge(RESULTS / "tp4-prediction-h100.csv", SECOND / "cells")]
+    assert len(rows) == 33
+    assert not [row for row in rows if row not in page]
+
+
+@pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
+def test_what_is_published_stays_small(study: Path) -> None:
+    """At most 8 MB in all."""
+    assert sum(path.stat().st_size for path in study.rglob("*") if path.is_file()) <= 8e6

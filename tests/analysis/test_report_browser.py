@@ -1,0 +1,86 @@
+"""The page as Chromium shows it: quiet, without network, every chart drawn, filters that filter."""
+
+import json
+
+import pytest
+
+from analysis.__main__ import main
+from tests.fixtures import chromium, make_records
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium.PROGRAM is None, reason="Chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report of two models, two configurations, two budgets, four samples a problem; its URL."""
+    out = tmp_path_factory.mktemp("browser")
+    models = "r1-distill-qwen-1.5b,r1-distill-qwen-14b"
+    arguments = ["--models", models, "--configs", "tp1,tp1-ngram", "--budgets", "1024,4096", "--samples", "4"]
+    make_records.main([str(out / "results"), *arguments, "--problems", "30"])
+    assert main(["report", str(out / "results"), "--out", str(out / "report"), "--page-only"]) == 0
+    return (out / "report" / "index.html").as_uri()
+
+
+CHARTS = "JSON.stringify([...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('svg path, svg line').length))"
+WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+POINTS = "document.querySelectorAll('#accuracy-latency svg .mark-symbol path').length"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (1440, True)])
+def test_every_chart_is_drawn_without_error_or_request(page: str, width: int, dark: bool) -> None:
+    """No console error, no request but the page itself, marks in every chart, nothing wider than the screen."""
+
+    async def look(tab: chromium.Page) -> None:
+        await tab.open(page, width=width, dark=dark)
+        assert tab.errors == []
+        assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [page]
+        state = await tab.evaluate("window.thinkload")
+        assert state["failed"] == 0
+        assert state["drawn"] >= 20
+        assert min(json.loads(await tab.evaluate(CHARTS))) > 5
+        assert not await tab.evaluate(WIDER)
+
+    chromium.visit(look)
+
+
+def test_filters_filter_and_show_all_brings_everything_back(page: str) -> None:
+    """Taking a configuration away removes its points, panels of a model and rows of the table."""
+
+    async def use(tab: chromium.Page) -> None:
+        await tab.open(page, width=1440)
+        everything = await tab.evaluate(POINTS)
+        rows = "[...document.querySelectorAll('#summary tbody tr')].filter(r => !r.hidden).length"
+        assert await tab.evaluate(rows) == 8
+        click = "document.querySelector('.chip input[name={}][value=\"{}\"]').click()"
+        wait = "new Promise(done => setTimeout(done, 600))"
+        await tab.evaluate(click.format("config", "tp1-ngram"))
+        await tab.evaluate(wait)
+        assert await tab.evaluate(rows) == 4
+        assert 0 < await tab.evaluate(POINTS) < everything
+        await tab.evaluate(click.format("model", "DeepSeek-R1-Distill-Qwen-14B"))
+        await tab.evaluate(wait)
+        assert (
+            await tab.evaluate("document.querySelectorAll('#accuracy .panels > div:not([hidden])').length")
+            == 1
+        )
+        await tab.evaluate("document.getElementById('reset').click()")
+        await tab.evaluate(wait)
+        assert await tab.evaluate(POINTS) == everything
+        assert await tab.evaluate(rows) == 8
+        assert tab.errors == []
+
+    chromium.visit(use)
+
+
+def test_a_verdict_opens_its_manifest(page: str) -> None:
+    """One click from a number to the run that made it."""
+
+    async def use(tab: chromium.Page) -> None:
+        await tab.open(page, width=1440)
+        await tab.evaluate("document.querySelector('#summary a[href^=\"#run-\"]').click()")
+        assert await tab.evaluate("document.querySelectorAll('details[open]').length") == 1
+
+    chromium.visit(use)

@@ -1,0 +1,71 @@
+"""From published runs to the emulator's numbers: which cells count, and that a fit finds what made its rows."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.emulator_fidelity import compare
+from benchmarks.studies.calibrate_emulator import fit
+from benchmarks.studies.measured_rows import configurations, half_of
+from server.emulator.engine.hardware import engine_versions, gpus
+from tests import ROOT
+
+CELLS = ROOT / "docs/results/h200-vllm-0.26.0/cells"
+GPU, ENGINE = gpus()["h200"], engine_versions()["0.26"]
+
+
+def test_halves_are_the_whole_and_nobody_chose_them() -> None:
+    """By the name's hash, the same everywhere; cells of real text are no rows."""
+    whole, even, odd = (configurations(CELLS, half) for half in (None, "even", "odd"))
+    rows = [sum(len(config["decode"]) for config in half) for half in (whole, even, odd)]
+    assert rows[0] == rows[1] + rows[2] == 27
+    assert (half_of("tp1_14b_c32_t0"), half_of("tp1-sync_14b_c32_t0")) == ("odd", "even")
+    assert not [config for config in whole if config["model"] == "memo-20m"]
+
+
+def test_the_matched_baseline_is_a_row_of_its_own() -> None:
+    """What n-gram turns off is told apart from n-gram: the synchronous cells count, and are emulated as synchronous."""
+    found = {config["config"]: config for config in configurations(CELLS, None)}
+    assert found["1.5b-tp1"]["async_scheduling"]
+    assert not found["1.5b-tp1-sync"]["async_scheduling"]
+    plain, matched = (
+        next(row for row in compare([found[name]], GPU, ENGINE) if row.kind == "tpot")
+        for name in ("1.5b-tp1", "1.5b-tp1-sync")
+    )
+    assert matched.measured > 1.4 * plain.measured
+    assert matched.emulated > 1.3 * plain.emulated
+
+
+def test_cells_that_differ_in_temperature_alone_are_rows_apart() -> None:
+    """Every draft accepted and none: 0.58 and 4.7 ms a token are no one cell of 2.6."""
+    rows = next(c for c in configurations(CELLS, None) if c["config"] == "1.5b-tp1-ngram")["decode"]
+    single = {row["temperature"]: row["tpot_p50_ms"] for row in rows if row["concurrency"] == 1}
+    assert single[1] > 7 * single[0]
+
+
+def test_a_fit_finds_the_numbers_that_made_its_rows() -> None:
+    """Rows of an engine whose gap is twice ours and whose host is slower; from our profile the fit comes to it."""
+    truth = replace(ENGINE, gap_ms=2 * ENGINE.gap_ms, sync_step_ms=1.2)
+    row = {
+        "concurrency": 2,
+        "temperature": 0.0,
+        "output_tokens": 24,
+        "mean_prompt_tokens": 40,
+        "tpot_p50_ms": 1.0,
+        "ttft_p50_ms": 1.0,
+    }
+    configs: list[dict[str, Any]] = [
+        {"config": name, "model": "1.5b", "tensor_parallel_size": 1, "speculation": None}
+        | {"async_scheduling": is_async, "decode": [dict(row)], "prefill": []}
+        for name, is_async in (("plain", True), ("sync", False))
+    ]
+    for made in compare(configs, GPU, truth):
+        if made.kind == "tpot":
+            next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = (
+                made.emulated
+            )
+    far = 10.0  # starts that hold nothing back
+    start = {"gap_ms": (ENGINE.gap_ms, far), "sync_step_ms": (ENGINE.sync_step_ms, far)}
+    found = fit({"h200": configs}, "tpot", start, {"h200": GPU}, ENGINE)
+    assert found == pytest.approx({"gap_ms": truth.gap_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03)

@@ -1,0 +1,107 @@
+"""Prometheus' own tool accepts the configuration, and the rules compute and alert as their hand-worked series say."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import ROOT
+from tests.fixtures.prometheus import Prometheus, configure, free_port, needs_prometheus, until, wait
+
+PROMETHEUS = ROOT / "prometheus"
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_prometheus
+def test_configuration_is_valid(tmp_path: Path) -> None:
+    """`promtool check config` follows the rule files too."""
+    configure(tmp_path)
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
+
+
+@needs_prometheus
+def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
+    """`make live` starts a Prometheus that knows this host by the name that a container would use, and ends with SIGTERM."""
+    port = free_port()
+    process = subprocess.Popen(
+        [str(PROMETHEUS / "live.sh")],
+        env=os.environ | {"PROMETHEUS_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    server = Prometheus(f"http://127.0.0.1:{port}", PROMETHEUS)
+    announced = PROMETHEUS / "targets" / f"test-{port}.json"
+    try:
+        wait(server, process)
+        again = subprocess.run(
+            [str(PROMETHEUS / "live.sh")],
+            env=os.environ | {"PROMETHEUS_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (again.returncode, f"port {port} is taken" in again.stderr) == (2, True)
+        announced.write_text(
+            json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
+        )
+        assert until(
+            lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 60
+        )
+    finally:
+        announced.unlink(missing_ok=True)
+        process.terminate()
+        said, printed = process.communicate(timeout=20)
+    assert json.loads(said.splitlines()[-1]) == {"prometheus": server.url}
+    assert "python -m loadgen" in printed
+
+
+@needs_prometheus
+@pytest.mark.parametrize(
+    "cases", sorted((PROMETHEUS / "tests").glob("*.test.yml")), ids=lambda path: path.name
+)
+def test_rules_do_what_their_cases_say(cases: Path) -> None:
+    promtool("test", "rules", str(cases))
+
+
+@pytest.mark.parametrize("kind", ["record", "alert"])
+def test_every_rule_has_a_case(kind: str) -> None:
+    """A rule or an alert without a hand-worked case is named here."""
+    cases = "".join(path.read_text() for path in (PROMETHEUS / "tests").glob("*.test.yml"))
+    rules = [
+        rule[kind]
+        for path in (PROMETHEUS / "rules").glob("*.yml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+        if kind in rule
+    ]
+    # Lag and price are inputs of other rules' cases.
+    covered = {
+        "thinkload:dollars_per_gpu_hour",
+        "thinkload:send_lag_seconds_p99",
+        "thinkload:loop_lag_seconds_p99",
+    }
+    assert [name for name in rules if name not in covered and not re.search(rf"\b{name}\b", cases)] == []
+    assert len(rules) == len(set(rules))
+
+
+def test_every_alert_says_what_to_do() -> None:
+    groups = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yml").read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        assert rule["annotations"]["summary"], rule["alert"]
+        assert rule["annotations"]["action"], rule["alert"]
+        assert rule["labels"]["severity"] in {"warning", "critical"}, rule["alert"]
+
+
+def test_promtool_is_the_one_beside_prometheus() -> None:
+    """Both come in one package; one without the other is a broken installation."""
+    assert bool(shutil.which("prometheus")) == bool(shutil.which("promtool"))

@@ -1,0 +1,473 @@
+"""Whatever a server does, a request is sent once and ends as one Exchange with the right outcome."""
+
+import asyncio
+import gc
+import resource
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import uvloop
+
+from loadgen.client.client import Client
+from loadgen.clock import Clock
+from loadgen.exchange import Exchange, Request
+from loadgen.measure.formulas import to_record
+from loadgen.record import Outcome, Record
+from tests.fixtures.hostile import LONG, Hostile, Proxy
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hostile]:
+    with Hostile().running() as hostile:
+        yield hostile
+
+
+def request(seq: int = 0) -> Request:
+    return Request(seq, "p1", 0, 64, "cut", "/chat/completions", {"model": "m", "stream": True})
+
+
+def send(target: str, *, timeout_s: float = 5.0, **options: object) -> Exchange:
+    async def one() -> Exchange:
+        async with Client(target, timeout_s=timeout_s, **options) as client:  # type: ignore[arg-type]
+            return await client.send(request())
+
+    return uvloop.run(one())
+
+
+def record(exchange: Exchange) -> Record:
+    return to_record(request(), exchange, exchange.sent_ns, Clock(exchange.sent_ns - 10**9), run_id="r")
+
+
+class Case(NamedTuple):
+    """What one behaviour comes to."""
+
+    outcome: Outcome
+    text: str = ""
+    events: int = 0
+    tokens: int | None = None
+    source: str | None = None
+    status: int | None = 200
+    says: str = ""
+
+
+OK = Case("ok", "Hello", 2, 2, "usage")
+CASES: dict[str, Case] = {
+    "plain": OK,
+    "continuous": Case("ok", "Hello!", 2, 5, "continuous_usage"),
+    "reset-before": Case("reset", status=None, says="before the answer"),
+    "reset-after": Case("reset", "Hel", 1, 1, "chunks", says="connection lost"),
+    "reset-in-head": Case("reset", status=None, says="before the answer"),
+    "close-before": Case("reset", status=None, says="closed by the server"),
+    "close-inside": Case("cut", "Hel", 1, 1, "chunks", says="closed the connection inside"),
+    "close-inside-event": Case("cut", "Hel", 1, 1, "chunks"),
+    "close-after-done": OK,
+    "hang-before": Case("timeout", status=None, says="within 0.3 s"),
+    "hang-after-head": Case("timeout"),
+    "hang-after": Case("timeout", "Hel", 1, 1, "chunks"),
+    "hang-after-done": OK,
+    "half-close": Case("cut", "Hel", 1, 1, "chunks"),
+    "redirect": Case("http_error", status=307, says="redirected to http://elsewhere.example/v1"),
+    "400-json": Case("http_error", status=400, says="too long (code 400)"),
+    "401-string": Case("http_error", status=401, says="Unauthorized"),
+    "404-html": Case("http_error", status=404, says="Not here"),
+    "422-detail": Case("http_error", status=422, says="field required"),
+    "429": Case("rate_limited", status=429, says="retry after 7. slow down"),
+    "500-empty": Case("http_error", status=500, says="no body"),
+    "500-json": Case("http_error", status=500, says="boom"),
+    "503-endless": Case("http_error", status=503, says="busy"),
+    "html": Case("malformed", says="no event stream but text/html: <html>Log in"),
+    "json-answer": Case("malformed", says="no event stream but application/json"),
+    "json-error": Case("server_error", says="boom"),
+    "wrong-type": OK,
+    "204": Case("cut", status=204),
+    "empty": Case("cut"),
+    "no-http": Case("malformed", status=None, says="no HTTP"),
+    "bad-chunk": Case("malformed", "Hel", 1, 1, "chunks"),
+    "error-event": Case("server_error", "Hel", 1, 1, "chunks", says="busy (code 500)"),
+    "error-first": Case("server_error", says="busy (code 503)"),
+    "error-429": Case("rate_limited", says="busy (code 429)"),
+    "error-string": Case("server_error", says="out of memory"),
+    "no-done": OK,
+    "no-usage": Case("ok", "Hello", 2, 2, "chunks"),
+    "no-finish": Case("cut", "Hello", 2, 2, "usage", says="[DONE] without a finish_reason"),
+    "no-finish-no-done": Case("cut", "Hel", 1, 1, "chunks", says="without a finish_reason"),
+    "tokens-without-text": Case("ok", "é", 4, 4, "continuous_usage"),
+    "text-without-tokens": Case("ok", "Hello", 2, 2, "chunks"),
+    "held-text": Case("ok", "abc", 2, 2, "continuous_usage"),
+    "usage-in-some": Case("ok", "abcd", 4, 6, "continuous_usage"),
+    "usage-on-last-chunk": OK,
+    "duplicate-usage": OK,
+    "null-usage": OK,
+    "token-ids": Case("ok", "Hello", 3, 4, "token_ids"),
+    "reasoning": Case("ok", "42", 4, 4, "chunks"),
+    "reasoning-content": Case("ok", "42", 4, 4, "chunks"),
+    "think-tag": Case("ok", "<think>hm</think>\n\n42", 4, 4, "chunks"),
+    "completions": OK,
+    "metrics": OK,
+    "crlf": OK,
+    "cr": OK,
+    "comments": OK,
+    "byte-by-byte": Case("ok", "Größe 🙂\u2028", 2, 2, "usage"),
+    "u2028": Case("ok", "a\u2028\u2029\u0085", 2, 2, "chunks"),
+    "long-line": Case("ok", LONG, 1, 1, "chunks"),
+    "endless-head": Case("malformed", status=None, says="bytes of headers"),
+    "bad-json": Case("malformed", "Hel", 1, 1, "chunks", says='{"choices":[{'),
+    "bad-shape": Case("malformed", "Hel", 1, 1, "chunks"),
+    "not-an-object": Case("malformed"),
+    "bad-nesting": Case("malformed"),
+    "bad-utf8": Case("malformed"),
+    "gzip": OK,
+    "bad-gzip": Case("malformed", says="gzip"),
+    "brotli": Case("malformed", says="content-encoding br"),
+    "http10": OK,
+    "continue": OK,
+    "upgrade": Case("http_error", status=101),
+    "two-choices": OK,
+    "after-done": OK,
+    "slow-head": OK,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_behaviour_is_one_record_with_what_was_measured(server: Hostile, name: str) -> None:
+    case = CASES[name]
+    before = len(server.requests)
+    exchange = send(
+        server.target(name), timeout_s=0.3 if name.startswith("hang") and "done" not in name else 5.0
+    )
+    found = record(exchange)
+    assert len(server.requests) == before + 1
+    assert (
+        found.outcome,
+        found.text,
+        found.chunks,
+        found.completion_tokens,
+        found.token_source,
+        found.status,
+    ) == (
+        case.outcome,
+        case.text,
+        case.events,
+        case.tokens,
+        case.source,
+        case.status,
+    )
+    assert case.says in (found.error or "")
+    assert (found.error is None) == (found.outcome == "ok")
+    assert found.end_s is not None
+    assert (found.ttft_s is not None) == (case.events > 0)
+    stamps = [found.sent_s, found.headers_s, found.first_token_s, found.last_token_s, found.end_s]
+    assert sorted(s for s in stamps if s is not None) == [s for s in stamps if s is not None]
+
+
+def test_an_endless_stream_times_out_with_its_tokens(server: Hostile) -> None:
+    found = record(send(server.target("endless"), timeout_s=0.5))
+    assert found.outcome == "timeout"
+    assert found.completion_tokens == found.chunks > 20
+    assert found.e2e_s == pytest.approx(0.5, abs=0.3)
+
+
+def test_an_endless_line_ends_with_bounded_memory(server: Hostile) -> None:
+    found = record(send(server.target("endless-line"), timeout_s=30))
+    assert found.outcome == "malformed"
+    assert "a line of more than" in (found.error or "")
+
+
+def test_a_closed_port_is_refused() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        found = send(f"http://127.0.0.1:{sock.getsockname()[1]}/v1")
+    assert found.outcome == "refused"
+    assert "refused" in (found.error or "").lower()
+    assert found.end_ns is not None
+
+
+def test_an_unknown_host_is_refused() -> None:
+    assert send("http://no-such-host.invalid/v1").outcome == "refused"
+
+
+def test_a_server_that_never_accepts_times_out() -> None:
+    """A full backlog: the connection itself hangs."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(sock.getsockname())
+        found = send(f"http://127.0.0.1:{sock.getsockname()[1]}/v1", timeout_s=0.3)
+        for filler in fillers:
+            filler.close()
+    assert found.outcome == "timeout"
+
+
+def test_reasoning_has_its_own_text_and_ttfot(server: Hostile) -> None:
+    """Both field names; the first token is a reasoning token, the first answer token comes later."""
+    for name in ("reasoning", "reasoning-content"):
+        found = record(send(server.target(name)))
+        assert (found.reasoning, found.text) == ("hmso", "42")
+        assert found.ttft_s is not None
+        assert found.ttfot_s is not None
+        assert found.ttfot_s > found.ttft_s
+
+
+def test_without_a_parser_the_answer_begins_after_the_think_tag(server: Hostile) -> None:
+    exchange = send(server.target("think-tag"))
+    assert record(exchange).ttfot_s == pytest.approx((exchange.arrival_ns[3] - exchange.sent_ns) / 1e9)
+
+
+def test_usage_that_skips_chunks_is_set_right(server: Hostile) -> None:
+    """A chunk without usage counts one token until the next count says how many came since."""
+    assert send(server.target("usage-in-some")).tokens == [1, 1, 3, 1]
+
+
+def test_server_timings_ids_and_fingerprint_are_kept(server: Hostile) -> None:
+    exchange = send(server.target("metrics"))
+    assert exchange.server_timings == {"queue_time_ms": 3.5}
+    assert exchange.fingerprint == "vllm-0.32.0-tp2-x"
+    assert send(server.target("token-ids")).token_ids == [[5, 6], [7], [8]]
+
+
+def run(target: str, work: Callable[[Client], Awaitable[None]], **options: object) -> None:
+    async def all_of_it() -> None:
+        async with Client(target, **options) as client:  # type: ignore[arg-type]
+            await work(client)
+
+    uvloop.run(all_of_it())
+
+
+def test_150_in_flight_are_150_connections(server: Hostile) -> None:
+    """No cap below the concurrency: all answers arrive in the time of one."""
+
+    async def work(client: Client) -> None:
+        start = time.perf_counter()
+        found = await asyncio.gather(*(client.send(request(seq)) for seq in range(150)))
+        assert {exchange.outcome for exchange in found} == {"timeout"}
+        assert time.perf_counter() - start < 10
+        assert client.connections_peak == 150
+
+    run(server.target("hang-after-head"), work, timeout_s=1.0)
+
+
+def test_a_connection_is_used_again(server: Hostile) -> None:
+    async def work(client: Client) -> None:
+        for seq in range(5):
+            assert (await client.send(request(seq))).outcome == "ok"
+        assert client.connections_opened == 1
+
+    run(server.target("plain"), work)
+
+
+def test_warm_connections_are_used_and_a_refusal_is_the_requests(server: Hostile) -> None:
+    """Opened beforehand they carry the first requests; where none can be opened, nothing is raised."""
+
+    async def work(client: Client) -> None:
+        await client.warm(3)
+        found = await asyncio.gather(*(client.send(request(seq)) for seq in range(3)))
+        assert {exchange.outcome for exchange in found} == {"ok"}
+        assert client.connections_opened == 3
+
+    async def refused(client: Client) -> None:
+        await client.warm(3)
+        assert (await client.send(request())).outcome == "refused"
+
+    run(server.target("plain"), work)
+    run("http://127.0.0.1:1/v1", refused)
+
+
+def test_a_connection_that_broke_is_not_used_again(server: Hostile) -> None:
+    """After a failure, and after the server has closed a waiting connection, the next request gets a new one."""
+
+    async def work(client: Client) -> None:
+        for seq in range(3):
+            assert (await client.send(request(seq))).outcome == "ok"
+            await asyncio.sleep(0.05)
+        assert client.connections_opened == 3
+
+    run(server.target("close-after-done"), work)
+
+
+def test_cancelled_is_an_outcome_that_keeps_what_was_measured(server: Hostile) -> None:
+    async def work(client: Client) -> None:
+        task = asyncio.ensure_future(client.send(request()))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        exchange = await task
+        assert exchange.outcome == "cancelled"
+        assert "".join(content for _, content in exchange.pieces) == "Hel"
+
+    run(server.target("hang-after"), work)
+
+
+def test_tokens_are_told_while_the_answer_is_still_coming(server: Hostile) -> None:
+    """Counted in batches during the stream, and in all exactly once."""
+    told: list[int] = []
+
+    async def work(client: Client) -> None:
+        task = asyncio.ensure_future(client.send(request()))
+        await asyncio.sleep(0.5)
+        live = sum(told)
+        task.cancel()
+        exchange = await task
+        assert 0 < live <= sum(exchange.tokens) == sum(told)
+
+    run(server.target("endless"), work, on_tokens=lambda _request, tokens: told.append(tokens))
+
+
+def test_running_out_of_file_descriptors_is_the_clients_own_fault(server: Hostile) -> None:
+    """The outcome says refused, the text says whose fault it was."""
+
+    async def work(client: Client) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            exchange = await client.send(request())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert exchange.outcome == "refused"
+        assert (exchange.error or "").startswith("client: ")
+
+    run(server.target("plain"), work)
+
+
+def test_key_and_headers_are_sent_and_the_body_is_the_requests(server: Hostile) -> None:
+    send(server.target("plain"), api_key="k3y", headers={"X-Route": "blue"})
+    line, headers, body = server.requests[-1]
+    assert line == "POST /plain/v1/chat/completions HTTP/1.1"
+    assert (headers["authorization"], headers["x-route"]) == ("Bearer k3y", "blue")
+    assert body == {"model": "m", "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("localhost:8000/v1", {}),
+        ("ftp://host/v1", {}),
+        ("http:///v1", {}),
+        ("http://host/v1", {"headers": {"x": "a\r\nb: c"}}),
+        ("http://host/v1", {"headers": {"x y": "a"}}),
+        ("https://host/v1", {"ca_file": "/nowhere.pem"}),
+    ],
+)
+def test_an_operators_mistake_is_named_before_anything_is_sent(
+    target: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"no http|header|nowhere"):
+        Client(target, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(
+        [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_server(authority: Path) -> Iterator[Hostile]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
+    with Hostile(context).running() as hostile:
+        yield hostile
+
+
+def test_tls_is_verified_unless_told_otherwise(tls_server: Hostile, authority: Path) -> None:
+    """An unknown authority is refused; a private one is accepted where it is named."""
+    found = send(tls_server.target("plain"))
+    assert found.outcome == "refused"
+    assert "certificate" in (found.error or "").lower()
+    assert send(tls_server.target("plain"), ca_file=str(authority / "cert.pem")).outcome == "ok"
+    assert send(tls_server.target("plain"), verify=False).outcome == "ok"
+
+
+def test_the_environment_names_a_private_authority(
+    tls_server: Hostile, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "cert.pem"))
+    assert send(tls_server.target("reset-after")).outcome == "reset"
+    assert send(tls_server.target("plain")).outcome == "ok"
+
+
+def test_http_goes_through_a_proxy_in_absolute_form(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy's password goes to the proxy, in no error."""
+    monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{server.port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert send("http://elsewhere.example:81/plain/v1", api_key="k").outcome == "ok"
+    line, headers, _ = server.requests[-1]
+    assert line == "POST http://elsewhere.example:81/plain/v1/chat/completions HTTP/1.1"
+    assert headers["host"] == "elsewhere.example:81"
+    assert headers["proxy-authorization"] == "Basic dXNlcjpzM2NyZXQ="
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert send(server.target("plain")).outcome == "ok"
+    assert server.requests[-1][0] == "POST /plain/v1/chat/completions HTTP/1.1"
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_https_goes_through_a_tunnel(
+    tls_server: Hostile, authority: Path, monkeypatch: pytest.MonkeyPatch, refuse: bool
+) -> None:
+    """CONNECT, then TLS with the target's own certificate; a proxy that refuses is an outcome."""
+
+    async def through() -> Exchange:
+        proxy = Proxy(refuse)
+        monkeypatch.setenv("https_proxy", (await proxy.start()).replace("//", "//u:s3cret@"))
+        monkeypatch.setenv("no_proxy", "")
+        async with Client(
+            tls_server.target("plain"), timeout_s=5, ca_file=str(authority / "cert.pem")
+        ) as client:
+            exchange = await client.send(request())
+        proxy.server.close()
+        assert proxy.asked[0].startswith(f"CONNECT 127.0.0.1:{tls_server.port} HTTP/1.1")
+        assert "proxy-authorization: Basic " in proxy.asked[0]
+        return exchange
+
+    exchange = uvloop.run(through())
+    assert exchange.outcome == ("refused" if refuse else "ok")
+    assert not refuse or "the proxy said: HTTP/1.1 403" in (exchange.error or "")
+
+
+def test_a_proxy_of_another_kind_is_an_operators_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://u:s3cret@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(ValueError, match="only http:// proxies") as raised:
+        Client("http://host/v1")
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["plain", "429", "reset-after", "hang-after"])
+def test_an_ended_request_leaves_no_knot(server: Hostile, name: str) -> None:
+    """Its memory is free at once: during a run nothing looks for garbage among old objects."""
+    send(server.target(name), timeout_s=0.3)
+    gc.collect()
+    with_gc_off = gc.isenabled()
+    gc.disable()
+    try:
+        send(server.target(name), timeout_s=0.3)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kinds = {type(knot).__name__ for knot in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        if with_gc_off:
+            gc.enable()
+    assert not kinds & {"Call", "Stream", "Exchange"}

@@ -1,0 +1,85 @@
+"""Work that can wait is done in order and in slices; sockets come between."""
+
+import asyncio
+from collections.abc import Iterator
+from time import perf_counter_ns
+
+from loadgen.client.work_queue import CROWD, SLICE_NS, Turns
+
+
+def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
+    for step in range(count):
+        done.append(f"{name}{step}")
+        yield
+
+
+def test_ends_of_answers_come_before_what_can_wait() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        turns = Turns()
+        turns.later(steps("a", 2, done))
+        turns.later(steps("b", 1, done))
+        turns.soon(lambda: done.append("end"))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+    assert done == ["end", "a0", "a1", "b0"]
+
+
+def test_ends_wait_when_too_much_is_put_off() -> None:
+    """Else a full client would keep every answer it has read."""
+    done: list[str] = []
+
+    async def work() -> None:
+        turns = Turns()
+        for _ in range(CROWD):
+            turns.later(steps("a", 1, done))
+        turns.soon(lambda: done.append("end"))
+        turns.finish()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context)))
+        await asyncio.sleep(0.01)  # the turn that was due finds nothing left
+
+    asyncio.run(work())
+    assert done.index("end") == 1
+    assert len(done) == CROWD + 1
+
+
+def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
+    """Ten steps of a whole slice each: what the loop is asked to do meanwhile is done among them, not after."""
+    done: list[str] = []
+
+    def busy() -> Iterator[None]:
+        for step in range(10):
+            until_ns = perf_counter_ns() + SLICE_NS
+            while perf_counter_ns() < until_ns:
+                pass
+            done.append(str(step))
+            yield
+
+    async def work() -> None:
+        turns = Turns()
+        turns.later(busy())
+        await asyncio.sleep(0)
+        done.append("socket")
+        turns.finish()
+
+    asyncio.run(work())
+    assert "socket" in done[:-1]
+    assert [step for step in done if step != "socket"] == [str(step) for step in range(10)]
+
+
+def test_work_that_fails_does_not_hold_up_the_rest() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        turns = Turns()
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: done.append(str(context["exception"]))
+        )
+        turns.soon(lambda: done.remove("nothing"))
+        turns.soon(lambda: done.append("next"))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+    assert done == ["list.remove(x): x not in list", "next"]

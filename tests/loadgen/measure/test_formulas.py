@@ -1,0 +1,184 @@
+"""The formulas, worked by hand."""
+
+import msgspec
+import pytest
+
+from loadgen.clock import Clock
+from loadgen.exchange import Exchange, Request
+from loadgen.measure.formulas import to_record
+from loadgen.measure.summary import steady_window
+from loadgen.record import Record
+
+MS = 10**6
+START = 7_000 * MS
+REQUEST = Request(3, "p", 1, 64, "cut", "/completions", {})
+
+
+def exchange(arrivals_ms: list[int], tokens: list[int], **fields: object) -> Exchange:
+    """Sent at 100 ms, due at 90 ms."""
+    found = Exchange(
+        sent_ns=START + 100 * MS, status=200, finish_reason="stop", token_source="continuous_usage"
+    )
+    found.arrival_ns = [START + at * MS for at in arrivals_ms]
+    found.tokens = tokens
+    found.pieces = [("", "x")] * len(tokens)
+    found.end_ns = START + 999 * MS
+    for name, value in fields.items():
+        setattr(found, name, value)
+    return found
+
+
+def record(found: Exchange, scale: float = 1.0, **options: bool) -> Record:
+    return to_record(REQUEST, found, START + 90 * MS, Clock(START, scale), run_id="r", **options)
+
+
+def test_stamps_and_latencies() -> None:
+    """TTFT and e2e count from the send, their _due twins from when it was due; the tail after the last token is in neither."""
+    found = record(exchange([200, 210, 230], [1, 1, 1]))
+    assert (found.due_s, found.sent_s, found.first_token_s, found.last_token_s, found.end_s) == (
+        0.09,
+        0.1,
+        0.2,
+        0.23,
+        0.999,
+    )
+    assert (found.ttft_s, found.ttft_due_s, found.e2e_s, found.e2e_due_s, found.send_lag_s) == (
+        0.1,
+        0.11,
+        0.13,
+        0.14,
+        0.01,
+    )
+
+
+def test_tpot_and_itl_with_several_tokens_a_chunk() -> None:
+    """1 token, then 4 every 20 ms: a token takes 5 ms, a chunk 20 ms."""
+    found = record(exchange([200, 220, 240, 260], [1, 4, 4, 4]))
+    assert (found.tpot_s, found.itl_s, found.inter_chunk_s) == (0.005, 0.005, 0.02)
+    assert (found.completion_tokens, found.chunks) == (13, 4)
+
+
+def test_itl_is_the_median_token_not_the_median_chunk() -> None:
+    """Three slow single tokens and one fast chunk of nine: the median token is a fast one."""
+    found = record(exchange([200, 210, 220, 230, 239], [1, 1, 1, 1, 9]))
+    assert (found.itl_s, found.inter_chunk_s) == (0.001, 0.01)
+
+
+def test_a_fat_first_chunk_is_not_in_tpot() -> None:
+    found = record(exchange([200, 210, 220], [10, 1, 1]))
+    assert found.tpot_s == 0.01
+
+
+def test_with_final_usage_only_the_chunks_share_the_tokens() -> None:
+    """65 tokens in 17 chunks of unknown size: one in the first, 4 in each later one."""
+    arrivals = [100 + 20 * i for i in range(17)]
+    found = record(exchange(arrivals, [1] * 17, usage={"completion_tokens": 65}, token_source="usage"))
+    assert (found.tpot_s, found.itl_s, found.inter_chunk_s, found.completion_tokens) == (
+        0.005,
+        0.005,
+        0.02,
+        65,
+    )
+
+
+def test_one_token_has_no_gaps() -> None:
+    """What can't be measured is null, never zero."""
+    found = record(exchange([200], [1]))
+    assert (found.ttft_s, found.tpot_s, found.itl_s, found.inter_chunk_s, found.e2e_s) == (
+        0.1,
+        None,
+        None,
+        None,
+        0.1,
+    )
+
+
+def test_no_token_at_all() -> None:
+    found = record(exchange([], [], outcome="reset", token_source=None))
+    assert (found.ttft_s, found.e2e_s, found.completion_tokens, found.chunks, found.sent_s) == (
+        None,
+        None,
+        None,
+        0,
+        0.1,
+    )
+
+
+def test_a_cut_answer_keeps_the_tokens_that_came() -> None:
+    found = record(exchange([200, 210], [1, 2], outcome="cut", token_source="chunks"))
+    assert (found.completion_tokens, found.e2e_s) == (3, 0.11)
+
+
+def test_scaled_time_is_model_time_and_the_raw_stamps_stand_beside() -> None:
+    found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
+    assert (found.sent_s, found.ttft_s, found.tpot_s, found.itl_s, found.send_lag_s) == (
+        1.0,
+        1.0,
+        0.15,
+        0.15,
+        0.1,
+    )
+    assert found.raw is not None
+    assert (found.raw["sent_s"], found.raw["first_token_s"], found.raw["end_s"]) == (0.1, 0.2, 0.999)
+
+
+def test_details_of_the_usage() -> None:
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "completion_tokens_details": {"reasoning_tokens": 2},
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    found = record(exchange([200, 210, 230], [1, 1, 1], usage=usage))
+    assert (found.prompt_tokens, found.reasoning_tokens, found.cached_tokens) == (5, 2, 4)
+    odd = record(
+        exchange(
+            [200],
+            [1],
+            usage={"completion_tokens_details": None, "prompt_tokens_details": {"cached_tokens": None}},
+        )
+    )
+    assert (odd.reasoning_tokens, odd.cached_tokens) == (None, None)
+
+
+def test_no_text_keeps_no_text() -> None:
+    found = record(exchange([200], [1], pieces=[("hm", "x")]), keep_text=False)
+    assert (found.text, found.reasoning) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "at_s"),
+    [
+        (["hm", "</think>", "\n", "42"], 0.13),
+        (["hm</thi", "nk>\n4", "2", "!"], 0.11),
+        (["hm", "</think>", "\n", "\n"], None),
+        (["no", " tag", " at", " all"], None),
+        (["</think>4", "2", "", ""], 0.1),
+    ],
+)
+def test_ttfot_is_the_first_answer_text_after_thinking(pieces: list[str], at_s: float | None) -> None:
+    found = record(exchange([200, 210, 220, 230], [1] * 4, pieces=[("", piece) for piece in pieces]))
+    assert found.ttfot_s == at_s
+
+
+def test_a_record_survives_its_file() -> None:
+    found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Record) == found
+
+
+def test_the_steady_window_of_a_closed_loop() -> None:
+    """Four slots of 1 s each, the starts a tenth apart: steady from when all are busy to the last send."""
+    spans = [(slot * 0.1 + turn, slot * 0.1 + turn + 1) for slot in range(4) for turn in range(5)]
+    assert steady_window(spans) == pytest.approx((0.3, 4.3))
+
+
+def test_the_steady_window_leaves_out_ramp_and_drain() -> None:
+    """Ten a second that take 2 s each: 20 are in flight from 1.7 s (90 %) until the last is sent."""
+    spans = [(i / 10, i / 10 + 2) for i in range(100)]
+    window = steady_window(spans)
+    assert window == pytest.approx((1.7, 9.9), abs=0.11)
+
+
+@pytest.mark.parametrize("spans", [[], [(0.0, 1.0)], [(0.0, 1.0), (0.0, 2.0)]])
+def test_without_a_plateau_there_is_no_window(spans: list[tuple[float, float]]) -> None:
+    assert steady_window(spans) is None

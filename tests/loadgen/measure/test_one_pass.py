@@ -1,0 +1,112 @@
+"""Smaller budgets out of one run: by hand, and against real runs of the emulated server."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loadgen.exchange import Exchange
+from loadgen.measure.one_pass import Straddle, derive
+from loadgen.record import read_records
+from loadgen.run.one_pass_files import split_piece
+from tests.fixtures.emulated import emulated, loadgen
+
+
+def exchange(finish: str = "stop") -> Exchange:
+    """Ten tokens in five events: 1, 3, 2, 3, 1."""
+    tokens = [1, 3, 2, 3, 1]
+    return Exchange(
+        sent_ns=0,
+        headers_ns=1,
+        end_ns=99,
+        arrival_ns=[10, 20, 30, 40, 50],
+        tokens=tokens,
+        pieces=[("a", ""), ("bcd", ""), ("e", "f"), ("", "ghi"), ("", "")],
+        token_ids=[[0], [1, 2, 3], [4, 5], [6, 7, 8], [9]],
+        first_answer_ns=30,
+        usage={
+            "prompt_tokens": 7,
+            "completion_tokens": 10,
+            "completion_tokens_details": {"reasoning_tokens": 5},
+        },
+        token_source="continuous_usage",
+        status=200,
+        finish_reason=finish,
+    )
+
+
+def test_a_budget_at_a_chunks_end_cuts_there() -> None:
+    cut, straddle = derive(exchange(), 4)
+    assert straddle is None
+    assert (cut.arrival_ns, cut.tokens, cut.finish_reason) == ([10, 20], [1, 3], "length")
+    assert "".join(r + c for r, c in cut.pieces) == "abcd"
+    assert cut.first_answer_ns is None
+    assert cut.usage == {"prompt_tokens": 7, "completion_tokens": 4}
+
+
+def test_a_budget_inside_a_chunk_keeps_its_time_and_leaves_its_text_to_the_tokenizer() -> None:
+    cut, straddle = derive(exchange(), 8)
+    assert (cut.arrival_ns[-1], cut.tokens) == (40, [1, 3, 2, 2])
+    assert "".join(r + c for r, c in cut.pieces) == "abcdef"
+    assert straddle == Straddle((0, 1, 2, 3, 4, 5), (6, 7), ("", "ghi"))
+    assert cut.first_answer_ns == 30
+
+
+@pytest.mark.parametrize("budget", [10, 11, 4096])
+def test_a_reply_that_ended_in_time_is_the_same_reply(budget: int) -> None:
+    whole = exchange()
+    assert derive(whole, budget) == (whole, None)
+
+
+def test_a_reply_that_hit_the_largest_budget_is_cut_by_an_equal_one_too() -> None:
+    cut, _ = derive(exchange("length"), 10)
+    assert cut.finish_reason == "length"
+
+
+def test_a_stream_that_broke_after_the_budget_had_the_whole_shorter_reply() -> None:
+    broken = exchange()
+    broken.outcome, broken.error, broken.finish_reason = "reset", "gone", None
+    assert derive(broken, 6)[0].outcome == "ok"
+    assert derive(broken, 12)[0].outcome == "reset"
+
+
+@pytest.mark.parametrize(
+    ("piece", "part", "expected"),
+    [
+        (("", "ghi"), "gh", ("", "gh")),
+        (("abc", ""), "ab", ("ab", "")),
+        (("abc", "def"), "abc</think>\n\nde", ("abc", "de")),
+        (("abc", "def"), "ab", ("ab", "")),
+        (("abc", ""), "xy", None),
+    ],
+)
+def test_the_part_of_a_chunk_goes_where_the_chunk_went(
+    piece: tuple[str, str], part: str, expected: tuple[str, str] | None
+) -> None:
+    assert split_piece(piece, part) == expected
+
+
+@pytest.mark.parametrize("config", ["tp1", "tp1-ngram"])
+def test_derived_budgets_are_what_real_runs_of_them_give(config: str, tmp_path: Path) -> None:
+    """Same text, tokens and ending for every problem at every budget, at concurrency 1, with and without speculation."""
+    budgets = "48,100,333,800"
+    options = ("--dataset", "sample", "--problems", "8", "--budgets", budgets, "--concurrency", "1")
+    with emulated(config, "--speed", "20") as url:
+        one = loadgen("--target", url, *options, "--one-pass", "--out", str(tmp_path / "one"))
+        real = loadgen("--target", url, *options, "--out", str(tmp_path / "real"))
+    assert (one.returncode, real.returncode) == (0, 0), one.stderr + real.stderr
+    check = json.loads(one.stdout.splitlines()[-1])["one_pass_check"]
+    assert (check["budget"], check["problems"], check["same_text"]) == (48, 8, 8)
+    found = {
+        (r.problem_id, r.budget): (r.text, r.reasoning, r.completion_tokens, r.finish_reason)
+        for r in read_records(tmp_path / "one" / "records.jsonl")
+        if r.derived or r.budget == 800
+    }
+    asked = {
+        (r.problem_id, r.budget): (r.text, r.reasoning, r.completion_tokens, r.finish_reason)
+        for r in read_records(tmp_path / "real" / "records.jsonl")
+    }
+    assert found == asked
+    cuts = [r.cut_at for r in read_records(tmp_path / "one" / "records.jsonl") if r.derived]
+    assert "chunk" not in cuts
+    assert not (tmp_path / "one" / "straddles.jsonl").exists()

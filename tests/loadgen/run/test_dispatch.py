@@ -1,0 +1,196 @@
+"""Requests go out when they are due, whatever the server does, and an interrupt loses none."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import uvloop
+
+from loadgen.exchange import Request
+from loadgen.plan.schedule import Closed, Open, Step, arrivals
+from loadgen.run.dispatch import Brake, drive
+
+Sent = tuple[int, float, float, str]
+"""seq, due and start in seconds from the run's start, how it ended."""
+
+
+def request(seq: int) -> Request:
+    return Request(seq, f"p{seq}", 0, 64, "cut", "/completions", {})
+
+
+class FakeServer:
+    """Takes as long as it is told; a real implementation of `send`."""
+
+    def __init__(self, start_ns: int, takes_s: Callable[[int], float]) -> None:
+        self.start_ns = start_ns
+        self.takes_s = takes_s
+        self.in_flight = 0
+        self.peak = 0
+
+    async def send(self, request: Request, due_ns: int) -> Sent:
+        """Wait as long as the request takes."""
+        start_ns = time.perf_counter_ns()
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        ended = "ok"
+        try:
+            await asyncio.sleep(self.takes_s(request.seq))
+        except asyncio.CancelledError:
+            ended = "cancelled"
+        self.in_flight -= 1
+        return request.seq, (due_ns - self.start_ns) / 1e9, (start_ns - self.start_ns) / 1e9, ended
+
+
+def run(work: Callable[[int], Awaitable[None]]) -> None:
+    async def start() -> None:
+        await work(time.perf_counter_ns())
+
+    uvloop.run(start())
+
+
+def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
+    """No coordinated omission: a server that answers nothing for 1 s makes no request later."""
+    sent: list[Sent] = []
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 1.0)
+        schedule = arrivals("poisson", [Step(200)], seed=0, requests=100)
+        await drive(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        assert server.peak == 100
+        assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
+
+    run(work)
+    lags = sorted(start - due for _, due, start, _ in sent)
+    assert lags[0] >= 0
+    assert lags[50] < 0.02
+
+
+def test_a_closed_loop_holds_its_concurrency() -> None:
+    """Never more, and all slots used; each request is due when its slot became free."""
+    sent: list[Sent] = []
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3))
+        await drive(map(request, range(40)), Closed(8), server.send, sent.append, start_ns=start_ns)
+        assert server.peak == 8
+        assert server.in_flight == 0
+
+    run(work)
+    assert sorted(seq for seq, *_ in sent) == list(range(40))
+    assert all(0 <= start - due < 0.2 for _, due, start, _ in sent)
+    dues = sorted(due for _, due, _, _ in sent)
+    assert dues[0] == dues[7] < dues[8]
+
+
+def test_time_scale_divides_the_waiting() -> None:
+    """At scale 20, 2 model seconds pass in 0.1 real ones."""
+    sent: list[Sent] = []
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 0)
+        times = Open([0.0, 1.0, 2.0])
+        await drive(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
+
+    run(work)
+    assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
+
+
+@pytest.mark.parametrize("schedule", [Closed(2), Open([0.05 * i for i in range(1000)])])
+def test_a_duration_ends_the_sending_and_drains(schedule: Closed | Open) -> None:
+    """After it nothing is sent; what is in flight ends by itself."""
+    sent: list[Sent] = []
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 0.1)
+        plan = map(request, range(1000))
+        await drive(plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6)
+
+    run(work)
+    assert 2 <= len(sent) <= 12
+    assert all(start < 0.35 and ended == "ok" for _, _, start, ended in sent)
+
+
+@pytest.mark.parametrize("schedule", [Closed(3), Open([0.02 * i for i in range(1000)])])
+@pytest.mark.parametrize("presses", [1, 2])
+def test_first_interrupt_drains_second_stops(schedule: Closed | Open, presses: int) -> None:
+    """By real signals: once, what is in flight ends; twice, it is cancelled. Each is one result."""
+    sent: list[Sent] = []
+    started: list[int] = []
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 0.4)
+        brake = Brake()
+        brake.on_interrupt()
+
+        async def send(request: Request, due_ns: int) -> Sent:
+            started.append(request.seq)
+            return await server.send(request, due_ns)
+
+        loop = asyncio.get_running_loop()
+        for press in range(presses):
+            loop.call_later(0.2 + 0.05 * press, os.kill, os.getpid(), signal.SIGINT)
+        begin = time.perf_counter()
+        await drive(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, brake=brake)
+        assert time.perf_counter() - begin < 5
+        assert brake.draining
+        assert brake.stopped == (presses == 2)
+
+    run(work)
+    assert sorted(seq for seq, *_ in sent) == sorted(started)
+    assert 3 <= len(sent) < 20
+    assert {ended for *_, ended in sent} == ({"ok"} if presses == 1 else {"cancelled"})
+
+
+@pytest.mark.parametrize("schedule", [Closed(3), Open([0.01 * i for i in range(100)])])
+def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: Closed | Open) -> None:
+    """A full disk stops the run at once; nothing is sent after it."""
+    seen = 0
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 0.05)
+
+        def write(_sent: Sent) -> None:
+            nonlocal seen
+            seen += 1
+            raise OSError(28, "No space left on device")
+
+        await drive(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
+
+    with pytest.raises(OSError, match="No space left"):
+        run(work)
+    assert seen < 30
+
+
+def test_requests_are_taken_one_by_one() -> None:
+    """A generator of a million requests is not read ahead of the sending."""
+    taken = 0
+
+    def plan() -> Iterator[Request]:
+        nonlocal taken
+        for seq in range(10**6):
+            taken += 1
+            yield request(seq)
+
+    async def work(start_ns: int) -> None:
+        server = FakeServer(start_ns, lambda _seq: 0.01)
+        await drive(plan(), Closed(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
+
+    run(work)
+    assert taken < 200
+
+
+def test_an_interrupt_before_the_first_request_sends_nothing() -> None:
+    sent: list[Sent] = []
+
+    async def work(start_ns: int) -> None:
+        brake = Brake()
+        asyncio.get_running_loop().call_later(0.05, brake.press)
+        server = FakeServer(start_ns, lambda _seq: 0)
+        later_ns = start_ns + 60 * 10**9
+        await drive([request(0)], Closed(1), server.send, sent.append, start_ns=later_ns, brake=brake)
+
+    run(work)
+    assert sent == []

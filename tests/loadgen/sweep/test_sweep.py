@@ -1,0 +1,288 @@
+"""A sweep: every cell once, whatever happens in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.cli import main
+from loadgen.errors import UsageError
+from loadgen.options import RunOptions
+from loadgen.record import find_runs, read_records, read_run
+from loadgen.sweep.plan import Cell, Load, arguments_of, by_server, cells, content_hash, loads
+from tests import ROOT
+
+STANDIN = ROOT / "tests" / "standin"
+SMALL = (
+    "--dataset",
+    "sample",
+    "--problems",
+    "4",
+    "--budgets",
+    "128",
+    "--metrics-port",
+    "off",
+    "--progress",
+    "none",
+)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> dict[str, str]:
+    """An environment of this test's own: its notes, its targets, the stand-in `vllm` first on PATH."""
+    (tmp_path / "targets").mkdir()
+    return {
+        **os.environ,
+        "PATH": f"{STANDIN}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "THINKLOAD_STATE": str(tmp_path / "state"),
+        "THINKLOAD_TARGETS": str(tmp_path / "targets"),
+        "STANDIN_SPEED": "4",
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "loadgen", "sweep", *arguments]
+
+
+def sweep(state: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env=state, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_repeats_are_interleaved_against_drift() -> None:
+    """Each repeat runs backwards to the one before: a drift linear in time cancels between a cell's repeats."""
+    order = cells(["a", "b"], ["m"], [Load("closed", 1), Load("closed", 8)], repeats=2)
+    assert len({cell.name for cell in order}) == len(order) == 8
+    places: dict[tuple[str, str], int] = {}
+    for place, cell in enumerate(order):
+        places[cell.config, cell.load.name] = places.get((cell.config, cell.load.name), 0) + place
+    assert set(places.values()) == {7}
+
+
+def test_neighbouring_load_points_share_a_server() -> None:
+    order = cells(["a", "b"], ["m"], [Load("closed", 1), Load("closed", 8)], repeats=2)
+    assert [(key[0], len(group)) for key, group in by_server(order)] == [("a", 2), ("b", 4), ("a", 2)]
+
+
+def test_load_points_are_streams_or_rates() -> None:
+    assert loads("1,32,0.5/s") == (Load("closed", 1), Load("closed", 32), Load("open", 0.5))
+    with pytest.raises(UsageError, match="'many' is no load point"):
+        loads("many")
+
+
+def test_hash_covers_what_is_measured_and_nothing_else() -> None:
+    """Where results go does not change a cell; a budget, a file's content, the load, the repeat do."""
+    cell, options = Cell("tp1", "m", Load("closed", 1)), RunOptions()
+    same = content_hash(cell, options, {"config": {"seed": 0}})
+    assert content_hash(cell, RunOptions(out=Path("x"), metrics_port=1), {"config": {"seed": 0}}) == same
+    others = [
+        content_hash(cell, RunOptions(budgets=(1,)), {"config": {"seed": 0}}),
+        content_hash(cell, options, {"config": {"seed": 1}}),
+        content_hash(Cell("tp1", "m", Load("closed", 2)), options, {"config": {"seed": 0}}),
+        content_hash(Cell("tp1", "m", Load("closed", 1), 1), options, {"config": {"seed": 0}}),
+    ]
+    assert len({same, *others}) == 5
+
+
+def test_plan_files_are_arguments() -> None:
+    """plans/paper.yaml is the paper's study: six models, six configurations, one stream and 32, one pass."""
+    arguments = arguments_of(ROOT / "plans" / "paper.yaml")
+    plan = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    assert [len(plan[f"--{key}"].split(",")) for key in ("configs", "models", "loads")] == [6, 6, 2]
+    assert "--one-pass" in arguments
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ("configs: [tp1", "flow sequence"),
+        ("config: [tp1]", "['config']"),
+        ("- tp1", "no mapping"),
+        ("run: [sample]", "run: must be a mapping"),
+    ],
+)
+def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(plan)
+    with pytest.raises(UsageError) as error:
+        arguments_of(tmp_path / "plan.yaml")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--models", "s1.1-7b"), "--configs"),
+        (("--configs", "tp1", "--models", "gpt", *SMALL), "'gpt' is no preset"),
+        (("--configs", "tp9", "--models", "s1.1-7b", *SMALL), "unknown configuration 'tp9'"),
+        (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "each name a thing once"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--speed", "0"),
+            "--speed: '0' is no number above zero",
+        ),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"), "--gpu tpu: choose from"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--target", "http://h/v1"),
+            "--target is for one server",
+        ),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--budgets", "64k"), "max_model_len"),
+        (
+            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--out", "/dev/null/x"),
+            "--out /dev/null/x: Not a directory",
+        ),
+        (("--plan", "none.yaml"), "--plan none.yaml: No such file"),
+        (("--resume", "nowhere"), "--resume nowhere: no sweep.json there"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", *arguments]) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_broken_manifest_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep.json").write_text('{"schema": 1')
+    assert main(["sweep", "--resume", str(tmp_path)]) == 2
+    assert "sweep.json is broken" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(state: dict[str, str], tmp_path: Path) -> None:
+    """Cells, tokens and time first; no server, no folder."""
+    out = tmp_path / "sweep"
+    done = sweep(state, "--plan", "plans/smoke.yaml", "--dry-run", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert said(done)["cells"] == ["tp1_r1-distill-qwen-1.5b_c4", "tp1-ngram_r1-distill-qwen-1.5b_c4"]
+    assert "16 requests, about 0.0" in done.stderr
+    assert not out.exists()
+
+
+def test_a_failed_cell_costs_no_other(state: dict[str, str], tmp_path: Path) -> None:
+    """The emulator refuses suffix decoding; the sweep says so, goes on, and ends with 1."""
+    out = tmp_path / "sweep"
+    models = ("--models", "r1-distill-qwen-1.5b")
+    done = sweep(
+        state,
+        "--configs",
+        "tp1-suffix,tp1",
+        *models,
+        "--backend",
+        "emulator",
+        "--speed",
+        "4",
+        *SMALL,
+        "--out",
+        str(out),
+    )
+    assert done.returncode == 1, done.stderr
+    assert said(done)["failed"] == ["tp1-suffix_r1-distill-qwen-1.5b_c16"]
+    manifest = json.loads((out / "sweep.json").read_text())
+    assert [cell["state"] for cell in manifest["cells"]] == ["failed", "done"]
+    assert "'suffix' is not emulated" in manifest["cells"][0]["reason"]
+    assert [path.name for path in find_runs(out)] == ["tp1_r1-distill-qwen-1.5b_c16"]
+    run = read_run(find_runs(out)[0])
+    assert run.server["command"][-1] == "4.0"
+    assert (find_runs(out)[0] / "server.log").read_text()
+
+
+def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_path: Path) -> None:
+    """`kill -9` in the middle against a `vllm` command, `--resume`: every cell complete once, no process left."""
+    out = tmp_path / "sweep"
+    words = (
+        "--configs",
+        "tp1,tp2,tp1-ngram",
+        "--models",
+        "r1-distill-qwen-1.5b",
+        "--backend",
+        "process",
+        *SMALL,
+    )
+    with subprocess.Popen(
+        command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE
+    ) as killed:
+        assert killed.stderr is not None
+        for awaited in (b": done", b": ready at"):  # the second cell's server
+            assert any(awaited in line for line in killed.stderr)
+        killed.send_signal(signal.SIGKILL)
+    before = json.loads((out / "sweep.json").read_text())["cells"]
+    assert {cell["state"] for cell in before} == {"done", "planned"}
+    done = sweep(state, "--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    after = json.loads((out / "sweep.json").read_text())["cells"]
+    assert [cell["state"] for cell in after] == ["done"] * 3
+    assert after[0] == before[0]
+    runs = find_runs(out)
+    assert sorted(path.name for path in runs) == sorted(cell["name"] for cell in after)
+    for folder in runs:
+        assert sorted(record.seq for record in read_records(folder / "records.jsonl")) == [0, 1, 2, 3]
+    names = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.json")]
+    assert not names
+    assert not processes(state)
+
+
+def processes(state: dict[str, str]) -> list[str]:
+    """Of this test, by the state folder in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if state["THINKLOAD_STATE"] in (folder / "environ").read_text(errors="replace"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: Path) -> None:
+    """Workers of a pool would wait for their next job for ever."""
+    words = (
+        "--configs",
+        "tp1,tp2,tp4",
+        "--models",
+        "r1-distill-qwen-1.5b,s1.1-1.5b",
+        "--loads",
+        "1,2,4,8,16,32",
+    )
+    arguments = (*words, "--backend", "simulate", "--dataset", "sample", "--out", str(tmp_path / "sweep"))
+    with subprocess.Popen(command(*arguments), cwd=ROOT, env=state, stderr=subprocess.PIPE) as killed:
+        assert killed.stderr is not None
+        assert any(b": done" in line for line in killed.stderr)
+        assert len(processes(state)) > 2
+        killed.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while processes(state) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes(state)
+
+
+def test_a_changed_plan_does_not_pass_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:
+    """Resumed with another budget, a cell is run again, and what it had is put aside where no reader finds it."""
+    out = tmp_path / "sweep"
+    words = ("--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", *SMALL)
+    assert sweep(state, *words, "--out", str(out)).returncode == 0
+    assert said(sweep(state, "--resume", str(out)))["left"] == []
+    assert not (out / "discarded").exists()
+    done = sweep(state, "--resume", str(out), "--budgets", "256")
+    assert done.returncode == 0, done.stderr
+    assert [read_run(folder).budgets for folder in find_runs(out)] == [[256]]
+    assert len(list((out / "discarded").iterdir())) == 1
+
+
+def test_side_by_side_is_checked_for_interference(state: dict[str, str], tmp_path: Path) -> None:
+    """Two servers at once: probed alone and together first, then every cell done all the same."""
+    out = tmp_path / "sweep"
+    words = ("--configs", "tp1,tp2", "--models", "r1-distill-qwen-1.5b", "--backend", "emulator", *SMALL)
+    done = sweep(state, *words, "--parallel", "2", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "interference check: time per token alone" in done.stderr
+    assert len(find_runs(out)) == 2

@@ -1,0 +1,264 @@
+"""With a real Docker engine: the compose stack, the backend `docker`, and that neither leaves anything behind.
+
+Where image registries cannot be reached, local images stand in (PROMETHEUS_IMAGE); Grafana's is not among them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server.config import CONFIGS, names
+from tests import ROOT
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
+
+IMAGE = "thinkload:local"
+PROMETHEUS = "http://127.0.0.1:9090"
+PROJECT = "thinkload-test"  # never the stack, or the volumes, of whoever runs the tests
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = run("docker", "compose", "--project-name", PROJECT, *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> None:
+    """A Docker engine with Compose v2; its absence skips, and fails CI."""
+    try:
+        found = run("docker", "compose", "version").returncode == 0 and run("docker", "info").returncode == 0
+    except FileNotFoundError:
+        found = False
+    if not found:
+        reason = "no Docker engine with Compose v2 answers"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def image(engine: None) -> str:
+    """Our own image, built from this tree."""
+    compose("build", "emulator")
+    return IMAGE
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Notes and targets of this test's own; whatever it left is ended."""
+    (tmp_path / "targets").mkdir()
+    env = {
+        "THINKLOAD_STATE": str(tmp_path / "state"),
+        "THINKLOAD_TARGETS": str(tmp_path / "targets"),
+        "VLLM_IMAGE": IMAGE,
+    }
+    yield env
+    server("down", "--all", **env)
+
+
+def server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "server", *arguments, **environment)
+
+
+def ours() -> list[str]:
+    """Names of containers with our label, running or not."""
+    return run("docker", "ps", "-aq", "--filter", "label=thinkload.server").stdout.split()
+
+
+def query(expression: str) -> list[dict[str, str]]:
+    """Label sets that Prometheus answers with."""
+    url = f"{PROMETHEUS}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return [series["metric"] for series in json.load(answer)["data"]["result"]]
+
+
+def eventually(expression: str, within_s: float = 20) -> list[dict[str, str]]:
+    deadline = time.monotonic() + within_s
+    while not (found := query(expression)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def test_our_image_is_small_and_harmless(image: str) -> None:
+    """No root, no compiler, no pip; what it adds to its base is small."""
+    told = json.loads(run("docker", "image", "inspect", image).stdout)[0]
+    base = json.loads(
+        run("docker", "image", "inspect", os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")).stdout
+    )[0]
+    assert told["Config"]["User"] == "65532:65532"
+    assert told["Size"] - base["Size"] < 200e6
+    script = "which gcc cc make pip pip3; python3 -c 'import pip'"
+    assert run("docker", "run", "--rm", "--entrypoint", "sh", image, "-c", script).returncode != 0
+
+
+def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> None:
+    """`docker compose up --wait`, `python -m loadgen` from the host: all three in Prometheus, then nothing left."""
+    chosen = {"CONFIG": "tp2-ngram", "MODEL": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "RUN": "ci"}
+    try:
+        compose("up", "--build", "--wait", "emulator", "relay", "prometheus", **chosen)
+        ports = run(
+            "docker",
+            "ps",
+            "--filter",
+            f"label=com.docker.compose.project={PROJECT}",
+            "--format",
+            "{{.Ports}}",
+        ).stdout
+        assert "0.0.0.0" not in ports
+        assert "127.0.0.1:8000" in ports
+        loaded = run(
+            *(
+                sys.executable,
+                "-m",
+                "loadgen",
+                "--dataset",
+                "sample",
+                "--problems",
+                "12",
+                "--budgets",
+                "512,1024",
+            ),
+            *("--concurrency", "6", "--out", str(tmp_path / "run")),
+        )
+        assert loaded.returncode == 0, loaded.stderr
+        said = json.loads(loaded.stdout.splitlines()[-1])
+        server_series = eventually('last_over_time(vllm:generation_tokens_total{run="ci"}[5m]) > 0')
+        gpu_series = eventually('last_over_time(DCGM_FI_DEV_POWER_USAGE{run="ci"}[5m])')
+        client_series = eventually("last_over_time(loadgen_run_info[5m])")
+        expected = {"config": "tp2-ngram", "model": chosen["MODEL"], "tp": "2", "speculation": "ngram"}
+        for series in (*server_series, *gpu_series, *client_series):
+            assert {key: series[key] for key in expected} == expected
+        assert len(gpu_series) == 2
+        assert [series["run"] for series in client_series] == [said["run_id"]]
+        assert eventually("last_over_time(loadgen_completion_tokens_total[5m]) > 0")
+    finally:
+        compose("down", "--remove-orphans", **chosen)
+        # not --volumes: that takes the model caches too
+        run("docker", "volume", "rm", "-f", f"{PROJECT}_prometheus", f"{PROJECT}_grafana")
+    left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").stdout
+    volumes = run(
+        "docker", "volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}"
+    ).stdout
+    networks = run(
+        "docker", "network", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}"
+    ).stdout
+    assert left + volumes + networks == ""
+
+
+@pytest.mark.parametrize("config", names(CONFIGS))
+def test_gpu_profile_is_valid_for_every_configuration(config: str) -> None:
+    """Image pinned, as many GPUs as the configuration needs, ipc host, long start, SIGTERM, loopback only."""
+    text = compose("--profile", "gpu", "config", CONFIG=config, MODEL="r1-distill-qwen-14b").stdout
+    vllm = yaml.safe_load(text)["services"]["vllm"]
+    wanted = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["tensor-parallel-size"]
+    assert vllm["deploy"]["resources"]["reservations"]["devices"][0]["count"] == wanted
+    assert vllm["ipc"] == "host"
+    assert vllm["image"].rpartition(":")[2].startswith("v0.")
+    assert vllm["healthcheck"]["start_period"] == "20m0s"
+    assert [port["host_ip"] for port in vllm["ports"]] == ["127.0.0.1"]
+    assert vllm["command"][:3] == ["r1-distill-qwen-14b", "--config", f"/thinkload/configs/{config}.yaml"]
+
+
+def test_docker_backend_up_and_down(image: str, state: dict[str, str]) -> None:
+    """A container of ours is started as an emulator, found by its label, and gone after `down`."""
+    done = server(
+        "up", "tp2", "--model", "r1-distill-qwen-1.5b", "--backend", "docker", "--run", "r1", **state
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    status = json.loads(server("status", **state).stdout)["servers"]
+    assert [(row["backend"], row["config"], row["healthy"]) for row in status] == [("docker", "tp2", True)]
+    assert "emulated vLLM" in server("logs", "tp2", **state).stderr
+    inspected = json.loads(run("docker", "inspect", said["name"]).stdout)[0]
+    assert inspected["HostConfig"]["ReadonlyRootfs"]
+    assert json.loads(server("down", "tp2", **state).stdout)["ended"] == [said["name"]]
+    assert ours() == []
+
+
+def test_absent_image_is_said(state: dict[str, str]) -> None:
+    """Nothing of 10 GB is pulled behind anybody's back."""
+    arguments = ("up", "tp1", "--model", "x/y", "--backend", "docker", "--image", "vllm/vllm-openai:v9.9.9")
+    done = server(*arguments, **state)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "server: image vllm/vllm-openai:v9.9.9 is not on this machine: docker pull vllm/vllm-openai:v9.9.9"
+    )
+
+
+def test_port_that_a_container_holds_is_said(image: str, state: dict[str, str]) -> None:
+    first = json.loads(
+        server("up", "tp1", "--model", "s1.1-1.5b", "--backend", "docker", **state).stdout.splitlines()[-1]
+    )
+    port = urllib.parse.urlparse(first["url"]).port
+    done = server("up", "tp2", "--model", "s1.1-1.5b", "--backend", "docker", "--port", str(port), **state)
+    assert done.returncode == 2
+    assert f"port {port} is taken" in done.stderr
+    assert len(ours()) == 1
+
+
+def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, str], tmp_path: Path) -> None:
+    """`kill -9` in the middle, `--resume`: every cell complete once, no container left."""
+    out = tmp_path / "sweep"
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "loadgen",
+            "sweep",
+            "--configs",
+            "tp1,tp2,tp1-ngram",
+            "--models",
+            "r1-distill-qwen-1.5b",
+        ),
+        *(
+            "--backend",
+            "docker",
+            "--dataset",
+            "sample",
+            "--problems",
+            "6",
+            "--budgets",
+            "256",
+            "--metrics-port",
+            "off",
+        ),
+    ]
+    with subprocess.Popen(
+        [*command, "--out", str(out)], cwd=ROOT, env={**os.environ, **state}, stderr=subprocess.PIPE
+    ) as sweep:
+        assert sweep.stderr is not None
+        for awaited in (b": done", b": ready at"):  # the second cell's server
+            assert any(awaited in line for line in sweep.stderr)
+        sweep.send_signal(signal.SIGKILL)
+    assert "planned" in {cell["state"] for cell in json.loads((out / "sweep.json").read_text())["cells"]}
+    done = run(*command, "--resume", str(out), **state)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((out / "sweep.json").read_text())["cells"]
+    assert [cell["state"] for cell in cells] == ["done"] * 3
+    for cell in cells:
+        run_json = json.loads((out / cell["name"] / "run.json").read_text())
+        assert run_json["server"]["image"]["id"].startswith("sha256:")
+        assert len((out / cell["name"] / "records.jsonl").read_text().splitlines()) == 6
+    # The killed launcher's watchdog gives its container 10 s to end by itself: the resumed sweep can be quicker.
+    deadline = time.monotonic() + 20
+    while ours() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ours() == []

@@ -1,0 +1,46 @@
+"""The emulator's tokenizer loses nothing."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.emulator.text.tokenizer import MARKS, SPECIAL, Tokenizer
+
+TOKENIZER = Tokenizer()
+
+
+@given(st.text())
+def test_any_text_comes_back(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@given(st.text(st.characters(max_codepoint=127)) | st.text("aZ9 '<|think>\n\r\t.$s"))
+def test_the_short_way_for_ascii_gives_the_library_s_ids(text: str) -> None:
+    assert TOKENIZER.encode(text) == TOKENIZER._encode(text)
+
+
+@given(st.text(), st.integers(1, 4))
+def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> None:
+    """Cut anywhere, the pieces add up to the text and hold no replacement character of their own."""
+    ids = TOKENIZER.encode(text)
+    decoder = TOKENIZER.decoder(skip_special_tokens=False)
+    pieces = [decoder.push(ids[at : at + size]) for at in range(0, len(ids), size)]
+    assert "".join(pieces) == text
+
+
+def test_every_special_token_is_one_id() -> None:
+    for token in (*SPECIAL, *MARKS):
+        assert TOKENIZER.encode(f"a{token}b")[1:-1] == [TOKENIZER.id(token)]
+
+
+def test_special_tokens_are_hidden_but_the_thinking_s_marks_are_not() -> None:
+    ids = TOKENIZER.encode("<|im_start|>think<think>x</think><|im_end|>")
+    assert TOKENIZER.decode(ids, skip_special_tokens=True) == "think<think>x</think>"
+
+
+def test_chat_templates() -> None:
+    """As the models' own: R1 opens the thinking, Qwen2.5 states its system text."""
+    chat = [{"role": "user", "content": "Hi"}]
+    assert TOKENIZER.render_chat(chat, "r1") == "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜><think>\n"
+    s1 = TOKENIZER.render_chat(chat, "s1")
+    assert s1.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud.")
+    assert s1.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")

@@ -1,0 +1,230 @@
+"""The emulated models against the figures measured on real ones, on the full MATH500."""
+
+import collections
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from math_verify import parse, verify
+
+from benchmarks.studies.text_statistics import Output
+from server.config import ConfigError
+from server.emulator.engine.ngram import speculate
+from server.emulator.text.model import TextModel
+from server.emulator.text.outcome import GREEDY, Plan
+from server.emulator.text.prompt import Problem, read_problems
+from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
+from server.emulator.text.wrong_answers import wrong_answers
+from tests import ROOT
+from tools.train_tokenizer import train
+
+MODELS = ROOT / "server" / "models"
+PRESETS = sorted(path.stem for path in MODELS.glob("*.yaml"))
+TOKENIZER = Tokenizer()
+TAIL = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
+
+
+@pytest.fixture(scope="module")
+def problems(shared: Path) -> list[Problem]:
+    return read_problems(shared / "math500.jsonl")
+
+
+def model_of(name: str, problems: list[Problem]) -> TextModel:
+    preset = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
+    return TextModel(preset, problems, TOKENIZER)
+
+
+def raw_prompt(problem: Problem) -> str:
+    user = f"{problem.problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+    return TOKENIZER.render_chat([{"role": "user", "content": user}], "r1")
+
+
+def tokens(fate: Plan) -> float:
+    return float("inf") if fate.loop_from is not None else fate.thinking_tokens + fate.answer_tokens
+
+
+@pytest.mark.parametrize("sample", [GREEDY, "0", "1"])
+def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
+    problems: list[Problem], shared: Path, sample: str
+) -> None:
+    """R1-Distill-Qwen-1.5B with its thinking stopped at 1000 to 8000 tokens: within 5 points."""
+    model = model_of("r1-distill-qwen-1.5b", problems)
+    fates = [model.plan(problem, sample) for problem in problems]
+    rows = csv.DictReader((shared / "reference" / "ref_curves.csv").read_text().splitlines())
+    curve = {
+        int(row["budget_or_avg_tokens"]): float(row["accuracy_pct"])
+        for row in rows
+        if "Anytime" in row["source"]
+    }
+    assert min(curve) == 1000
+    assert max(curve) == 8000
+    for budget, published in curve.items():
+        forced = 100 * np.mean([fate.right_after(budget) for fate in fates])
+        cut = 100 * np.mean([fate.right and tokens(fate) <= budget for fate in fates])
+        assert abs(forced - published) <= 5
+        assert cut < forced
+
+
+def test_what_is_written_is_what_was_planned(problems: list[Problem]) -> None:
+    """Thinking really stopped at 1000 tokens and an answer forced; and outputs left to end by themselves."""
+    model = model_of("r1-distill-qwen-1.5b", problems)
+    agree = 0
+    for problem in problems[::5]:
+        fate = model.plan(problem, "1")
+        prompt = raw_prompt(problem)
+        reply = model.reply(prompt, [], seed=1, temperature=0.6)
+        reply.grow(1000)
+        thinking = TOKENIZER.decode(reply.ids[:1000])
+        if "</think>" not in thinking:
+            forced = model.reply(prompt + thinking + TAIL, [], seed=1, temperature=0.6)
+            forced.grow(256)
+            assert forced.ended
+            right = TOKENIZER.decode(forced.ids[:-1]).startswith(f"{problem.answer}}}")
+            agree += right == fate.right_after(1000)
+        else:
+            agree += 1
+        reply.grow(40_000)
+        assert reply.ended
+        assert len(reply.ids) == pytest.approx(tokens(fate), abs=250)
+        assert (
+            f"\\boxed{{{problem.answer}}}" in TOKENIZER.decode(reply.ids[reply.thinking_end :])
+        ) == fate.right
+    assert agree >= 99  # a token count shifts where text is read back
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("r1-distill-qwen-1.5b", 83), ("r1-distill-qwen-7b", 92.8), ("r1-distill-qwen-14b", 94),
+     ("s1.1-1.5b", 41.1), ("s1.1-7b", 80), ("s1.1-14b", 88.4)],
+)  # fmt: skip
+def test_unbounded_accuracy_is_the_published_one(
+    problems: list[Problem], name: str, published: float
+) -> None:
+    model = model_of(name, problems)
+    right = np.mean([[model.plan(problem, str(seed)).right for problem in problems] for seed in range(4)])
+    assert abs(100 * right - published) < 3
+
+
+def test_lookup_accepts_what_it_does_on_real_traces(problems: list[Problem]) -> None:
+    """Sampled, k = 5, lookup 1 to 4: tokens a step, rising along the output; positions, each less than the one before."""
+    for name in ("r1-distill-qwen-1.5b", "r1-distill-qwen-14b", "s1.1-7b"):
+        model = model_of(name, problems)
+        outputs = [Output(model, problem, 1, 20_480) for problem in problems[::10]]
+        emitted = np.concatenate([each.steps.emitted for each in outputs])
+        accepted = np.concatenate([each.steps.accepted for each in outputs])
+        drafted = np.concatenate([each.steps.drafted for each in outputs]) > 0
+        ends = np.concatenate([each.ends for each in outputs])
+        assert 1.5 <= emitted.mean() <= 1.9
+        places = [
+            emitted[(ends > low) & (ends <= high)].mean()
+            for low, high in ((0, 256), (256, 1024), (1024, 8192))
+        ]
+        assert places == sorted(places)
+        assert places[0] == pytest.approx(1.33, abs=0.1)
+        positions = [(accepted[drafted] >= position).mean() for position in range(1, 6)]
+        assert 0.30 <= positions[0] <= 0.45
+        assert positions == sorted(positions, reverse=True)
+
+
+def test_greedy_loops_feed_lookup(problems: list[Problem]) -> None:
+    """Some greedy outputs of the small model never end; past the onset lookup gives about 4 tokens a step."""
+    model = model_of("r1-distill-qwen-1.5b", problems)
+    fates = {problem: model.plan(problem, GREEDY) for problem in problems}
+    looping = {problem: fate for problem, fate in fates.items() if fate.loop_from is not None}
+    assert 0.05 < len(looping) / len(problems) < 0.2
+    assert not any(model.plan(problem, "1").loop_from for problem in problems)
+    rates = []
+    for problem, fate in list(looping.items())[:15]:
+        prompt = TOKENIZER.encode(raw_prompt(problem))
+        reply = model.reply(raw_prompt(problem), prompt)
+        assert reply.grow(12_000) >= 12_000
+        steps = speculate(prompt, reply.ids[:12_000], 5, 1, 4)
+        late = np.cumsum(steps.emitted) > (fate.loop_from or 0) + fate.loop_period
+        rates.append(steps.emitted[late].mean())
+    assert 3.5 < np.mean(rates) < 4.6
+
+
+def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[Problem]) -> None:
+    model = model_of("r1-distill-qwen-7b", problems)
+    single = majority = 0.0
+    for problem in problems:
+        votes: collections.Counter[str] = collections.Counter()
+        for seed in range(8):
+            fate = model.plan(problem, str(seed))
+            if tokens(fate) <= 8000:
+                votes[problem.answer if fate.right else model._wrong(problem, str(seed))] += 1
+        single += votes[problem.answer] / 8
+        majority += bool(votes) and votes.most_common(1)[0][0] == problem.answer
+    assert majority > single + 0.02 * len(problems)
+
+
+def test_wrong_answers_are_wrong(problems: list[Problem]) -> None:
+    """Several candidates for each answer, none of which a forgiving grader takes for it."""
+    for problem in problems[::4]:
+        candidates = wrong_answers(problem.answer)
+        assert len(set(candidates)) == len(candidates) >= 3
+        gold = parse(f"${problem.answer}$", parsing_timeout=None)
+        for candidate in candidates[:3]:
+            answer = parse(f"$\\boxed{{{candidate}}}$", parsing_timeout=None)
+            assert not verify(gold, answer, timeout_seconds=None), (problem.answer, candidate)
+
+
+def continued(model: TextModel, prompt: str, **options: Any) -> str:
+    reply = model.reply(prompt, [], seed=1, temperature=0.6, **options)
+    reply.grow(40_000)
+    return TOKENIZER.decode(reply.ids)
+
+
+def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[Problem]) -> None:
+    """A raw prompt with half the thinking is answered with the other half."""
+    model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
+    whole = continued(model, raw_prompt(problem))
+    half = TOKENIZER.decode(TOKENIZER.encode(whole)[:300])
+    assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
+
+
+def test_an_answer_that_was_cut_goes_on(problems: list[Problem]) -> None:
+    """A raw prompt that holds the thinking and half the answer gets the other half."""
+    model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
+    whole = continued(model, raw_prompt(problem))
+    half = whole[: whole.index("</think>") + 60]
+    assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
+
+
+def test_a_native_budget_ends_the_thinking(problems: list[Problem]) -> None:
+    """With a reasoning parser `thinking_token_budget` stops it there; without one the field does nothing."""
+    model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
+    whole = continued(model, raw_prompt(problem))
+    stopped = continued(model, raw_prompt(problem), reasoning_parser=True, thinking_token_budget=200)
+    thinking, _, answer = stopped.partition("</think>")
+    assert len(TOKENIZER.encode(thinking)) == 200
+    assert whole.startswith(thinking)
+    assert "\\boxed{" in answer
+    assert continued(model, raw_prompt(problem), thinking_token_budget=200) == whole
+
+
+def test_s1_answers_after_its_own_marks(problems: list[Problem]) -> None:
+    """Thinking and answer by `<|im_start|>`; a forced `Final Answer:` is completed with a box."""
+    model, problem = model_of("s1.1-7b", problems), problems[3]
+    chat = TOKENIZER.render_chat([{"role": "user", "content": problem.problem}], "s1")
+    whole = continued(model, chat)
+    assert whole.startswith("<|im_start|>think\n")
+    assert "\\boxed{" in whole.partition("<|im_start|>answer\n")[2]
+    forced = continued(model, f"{chat}<|im_start|>think\nOkay.\n<|im_start|>answer\nFinal Answer:")
+    assert "\\boxed{" in forced
+    assert len(forced) < 80
+
+
+def test_a_preset_without_figures_writes_too(problems: list[Problem]) -> None:
+    """Any model file will do: assumed figures stand in. A key nobody knows is an error that names it."""
+    assert TextModel({"id": "x"}, problems[:5], TOKENIZER).reply(problems[0].problem, []).grow(50) >= 50
+    with pytest.raises(ConfigError, match="acuracy"):
+        TextModel({"id": "x", "text": {"acuracy": 1}}, problems[:5], TOKENIZER)
+
+
+def test_the_vocabulary_is_what_the_script_trains() -> None:
+    """The committed file, byte for byte."""
+    assert train() == VOCABULARY.read_text()

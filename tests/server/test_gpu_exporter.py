@@ -1,0 +1,91 @@
+"""GPU telemetry speaks dcgm-exporter's language. Reading NVML needs a GPU; here are samples made by hand."""
+
+import threading
+import urllib.request
+from http.server import ThreadingHTTPServer
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadgen.target.gpu_log import gpu_inventory, gpu_rows
+from server.emulator.engine.gpu_telemetry import FIELDS
+from server.gpu.exporter import exposition, fields, handler
+from server.gpu.nvml import GpuSample
+
+VALUES = {
+    "DCGM_FI_DEV_POWER_USAGE": 412.5,
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789012.0,
+    "DCGM_FI_DEV_GPU_UTIL": 97.0,
+    "DCGM_FI_DEV_FB_USED": 131072.0,
+    "DCGM_FI_DEV_SM_CLOCK": 1980.0,
+    "DCGM_FI_PROF_DRAM_ACTIVE": 0.83,
+    "DCGM_FI_PROF_SM_ACTIVE": 0.5,
+}
+
+
+def sample(index: int, values: dict[str, float], name: str = "NVIDIA H200") -> GpuSample:
+    return GpuSample(index, f"GPU-{index}", f"00000000:{index:02X}:00.0", name, "host", "580.159.04", values)
+
+
+def test_page_is_prometheus_text_with_dcgm_labels() -> None:
+    """A name once, every GPU below it, with the labels that dcgm-exporter gives."""
+    families = {
+        f.name: f for f in text_string_to_metric_families(exposition([sample(0, VALUES), sample(1, VALUES)]))
+    }
+    assert families.keys() == VALUES.keys()
+    power = families["DCGM_FI_DEV_POWER_USAGE"]
+    assert power.type == "gauge"
+    assert [row.labels["gpu"] for row in power.samples] == ["0", "1"]
+    assert power.samples[1].labels == {
+        "gpu": "1",
+        "UUID": "GPU-1",
+        "pci_bus_id": "00000000:01:00.0",
+        "device": "nvidia1",
+        "modelName": "NVIDIA H200",
+        "Hostname": "host",
+        "DCGM_FI_DRIVER_VERSION": "580.159.04",
+    }
+
+
+def test_what_a_gpu_does_not_tell_is_absent() -> None:
+    """No zero for a value that was not read: an old GPU has no activity counters."""
+    page = exposition([sample(0, {"DCGM_FI_DEV_POWER_USAGE": 70.0})])
+    assert "DCGM_FI_PROF" not in page
+    assert exposition([]) == "\n"
+
+
+def test_counters_keep_every_digit_and_labels_are_escaped() -> None:
+    """Energy since boot is a large number whose differences count."""
+    page = exposition(
+        [sample(0, {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789012.0}, name='A "b" \\ c')]
+    )
+    assert page.endswith(" 123456789012\n")
+    families = list(text_string_to_metric_families(page))
+    assert families[0].samples[0].labels["modelName"] == 'A "b" \\ c'
+
+
+def test_the_generator_reads_it_as_it_reads_the_emulator() -> None:
+    rows = gpu_rows(exposition([sample(0, VALUES)]))
+    assert rows["0"]["power_w"] == 412.5
+    assert round(rows["0"]["energy_j"], 3) == 123456789.012
+    assert rows["0"]["dram_active"] == 0.83
+    assert gpu_inventory(exposition([sample(0, VALUES)]))[0]["uuid"] == "GPU-0"
+
+
+def test_fields_cover_those_of_the_emulator() -> None:
+    """One dashboard serves dcgm-exporter (by this list), NVML and the emulator."""
+    names = {name for name, _, _ in fields()}
+    assert {name for name, _, _ in FIELDS} <= names
+
+
+def test_served_over_http() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(lambda: [sample(0, VALUES)]))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert b"DCGM_FI_DEV_POWER_USAGE" in answer.read()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

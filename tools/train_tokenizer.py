@@ -1,0 +1,178 @@
+"""Train the emulator's vocabulary: `python -m tools.train_tokenizer [OUT.json]`.
+
+The text is this project's own: the phrase book with its choices and slots filled, a list of words, and LaTeX made
+here. No other text goes in, so nobody's licence comes out. Repeatable: the same seed gives the same file, byte for
+byte. Numbers are one token a digit and text is split as Qwen2 does, so that token counts resemble its own.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Library
+
+from server.emulator.text.phrases import phrase_book, write
+from server.emulator.text.tokenizer import MARKS, SPECIAL, SPLIT, VOCABULARY
+
+WORDS = Path(__file__).with_name("words.txt")
+VOCABULARY_SIZE = 8192
+ATOMS = (
+    *"xyzabckmnpqrst",
+    "AB",
+    "BC",
+    "AC",
+    "CD",
+    "ABC",
+    "PQ",
+    "f(x)",
+    "g(x)",
+    "x^2",
+    "x^3",
+    "y^2",
+    "a_n",
+    "n!",
+    "2x",
+    "3x",
+    "xy",
+)
+GREEK = (r"\pi", r"\theta", r"\alpha", r"\beta", r"\omega", r"\infty", r"\circ")
+LATEX = (
+    r"\frac{@}{@}",
+    r"\dfrac{@}{@}",
+    r"\tfrac{@}{@}",
+    r"\sqrt{@}",
+    r"\sqrt[3]{@}",
+    r"@^{@}",
+    r"@_{@}",
+    r"@_1 + @_2",
+    r"\left( @, @ \right)",
+    r"\left(@\right)",
+    r"\left[ @, @ \right]",
+    r"\left| @ \right|",
+    r"@ \cdot @",
+    r"@ \times @",
+    r"@ + @",
+    r"@ - @",
+    r"@+@",
+    r"@-@",
+    r"@ = @",
+    r"@=@",
+    r"@ \le @ \le @",
+    r"@ < @",
+    r"@ \ge @",
+    r"@ \neq @",
+    r"@ \equiv @ \pmod{@}",
+    r"\binom{@}{@}",
+    r"\sin @",
+    r"\cos @",
+    r"\tan @",
+    r"\log_{@} @",
+    r"\angle @",
+    r"\triangle @",
+    r"\overline{@}",
+    r"@^\circ",
+    r"\text{ @ }",
+    r"\text{cm}",
+    r"\mathbf{@}",
+    r"\mathbb{R}",
+    r"\sum_{@ = 1}^{@} @",
+    r"\prod_{k = 1}^\infty @",
+    r"\begin{pmatrix} @ & @ \\ @ & @ \end{pmatrix}",
+    r"\begin{align*}@ &= @ \\&= @\end{align*}",
+    r"\boxed{@}",
+    r"\lfloor @ \rfloor",
+    r"\lceil @ \rceil",
+    r"\implies @",
+    r"\quad \text{and} \quad @",
+    r"\ldots, @",
+    r"\dots + @",
+    r"\pm @",
+    r"\{ @, @ \}",
+    r"\cup (@, @)",
+    r"\in @",
+    r"\parallel @",
+    r"\perp @",
+    r"\approx @",
+)
+
+
+def formula(rng: random.Random, depth: int = 2) -> str:
+    """A LaTeX expression that means nothing."""
+    if depth == 0 or rng.random() < 0.3:
+        roll = rng.random()
+        return str(rng.randrange(200)) if roll < 0.4 else rng.choice(GREEK if roll > 0.9 else ATOMS)
+    parts = rng.choice(LATEX).split("@")
+    return parts[0] + "".join(formula(rng, depth - 1) + part for part in parts[1:])
+
+
+class Filling(dict[str, str]):
+    """Fills any slot with something of its sort."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self.rng = rng
+
+    def __missing__(self, slot: str) -> str:
+        if slot == "n":
+            return str(self.rng.randrange(30))
+        return f"${formula(self.rng)}$"
+
+
+def sentences(seed: int, rounds: int) -> Iterator[str]:
+    """The training text: each phrase `rounds` times, words in the forms they take, formulas inline and displayed."""
+    rng = random.Random(seed)
+    fill = Filling(rng)
+    for phrases in phrase_book().values():
+        for phrase in phrases:
+            for _ in range(rounds):
+                out: list[str] = []
+                write(phrase, rng, fill, out)
+                yield "".join(out) + rng.choice([" ", "\n\n", "\n"])
+    for word in WORDS.read_text(encoding="utf-8").split():
+        # A word of the list counts as often as one that a few phrases use.
+        yield f" {word}" * (rounds // 4) + f" {word.capitalize()}" * 3
+    for _ in range(rounds * 200):
+        text = formula(rng, 3)
+        yield rng.choice(
+            (f" ${text}$", f" ${text}$,", f" ${text}.$", f"\\[{text}\\]\n", f"\\[\n{text}\n\\]\n\n")
+        )
+
+
+def train(seed: int = 0, rounds: int = 40) -> str:
+    """The vocabulary as tokenizer.json."""
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE - len(SPECIAL) - len(MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator(sentences(seed, rounds), trainer)
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    library.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKS])
+    return json.dumps(json.loads(library.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def main() -> None:
+    """Write the vocabulary."""
+    parser = argparse.ArgumentParser(prog="python -m tools.train_tokenizer", description=__doc__)
+    parser.add_argument(
+        "out", nargs="?", type=Path, default=VOCABULARY, help="where to write (default: the committed file)"
+    )
+    args = parser.parse_args()
+    text = train()
+    args.out.write_text(text, encoding="utf-8")
+    print(json.dumps({"vocabulary": str(args.out), "merges": len(json.loads(text)["model"]["merges"])}))
+
+
+if __name__ == "__main__":
+    main()
