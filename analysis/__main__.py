@@ -25,7 +25,7 @@ def module(command: str) -> ModuleType:
     return importlib.import_module(f"analysis.{command}" + ("_" if command == "import" else ""))
 
 
-class Parser(argparse.ArgumentParser):
+class AnalysisParser(argparse.ArgumentParser):
     """argparse whose errors are one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str]) -> int:
     """Run one command."""
-    parser = Parser(
+    parser = AnalysisParser(
         prog="python -m analysis",
         description="From run folders to conclusions.",
         epilog="example: python -m analysis report results/study",

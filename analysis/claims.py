@@ -53,7 +53,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ClaimData:
     """What claims are tested on."""
 
     problems: pd.DataFrame
@@ -64,12 +64,12 @@ class Evidence:
 def claims(frame: pd.DataFrame) -> list[Claim]:
     """Every claim, in the paper's order."""
     problems = pairs.per_problem(frame)
-    return test(Evidence(problems, pairs.speculation(problems), pairs.tensor_parallel(problems)))
+    return test(ClaimData(problems, pairs.speculation(problems), pairs.tensor_parallel(problems)))
 
 
-def test(evidence: Evidence) -> list[Claim]:
+def test(evidence: ClaimData) -> list[Claim]:
     """Test every claim on what was already paired."""
-    tests: tuple[Callable[[Evidence], Claim], ...] = (
+    tests: tuple[Callable[[ClaimData], Claim], ...] = (
         flattens,
         speculation_faster,
         parallel_large,
@@ -96,7 +96,7 @@ def together(verdicts: Iterable[str]) -> str:
     return NOT_HELD if NOT_HELD in seen else CANNOT_TELL if CANNOT_TELL in seen else HELD
 
 
-def flattens(evidence: Evidence) -> Claim:
+def flattens(evidence: ClaimData) -> Claim:
     """First step of the budget against the last, by problem."""
     name, says = "accuracy-flattens", "Accuracy rises with the budget, then flattens."
     found = []
@@ -127,7 +127,7 @@ def _by_budget(arms: pd.DataFrame) -> pd.DataFrame | None:
     return wide.sort_index(axis=1) if wide.shape[1] >= 3 and len(wide) >= stats.SMALLEST else None
 
 
-def speculation_faster(evidence: Evidence) -> Claim:
+def speculation_faster(evidence: ClaimData) -> Claim:
     """Pooled speed-up of each size; all above 1."""
     name, says = "speculation-faster", "N-gram speculation lowers latency at every size."
     pooled = _pooled(evidence.problems, evidence.speculation)
@@ -138,7 +138,7 @@ def speculation_faster(evidence: Evidence) -> Claim:
     return Claim(name, says, verdict, _speedups(pooled) + _under(evidence.speculation), *worst)
 
 
-def parallel_large(evidence: Evidence) -> Claim:
+def parallel_large(evidence: ClaimData) -> Claim:
     """The largest model on the most GPUs, without speculation where there is such a pair: around 1.7 times as fast."""
     name, says = "parallel-speeds-large", "Tensor parallelism speeds up 14B, by about 1.7 times."
     pooled = [one for one in _pooled(evidence.problems, _most_gpus(evidence.parallel)) if one[1] >= LARGE_B]
@@ -152,7 +152,7 @@ def parallel_large(evidence: Evidence) -> Claim:
     return Claim(name, says, verdict, effect, *pooled[0][2])
 
 
-def parallel_small(evidence: Evidence) -> Claim:
+def parallel_small(evidence: ClaimData) -> Claim:
     """The smallest model on the most GPUs is slower than on one."""
     name, says = "parallel-slows-small", "Tensor parallelism slows down 1.5B."
     pooled = [one for one in _pooled(evidence.problems, _most_gpus(evidence.parallel)) if one[1] <= SMALL_B]
@@ -162,7 +162,7 @@ def parallel_small(evidence: Evidence) -> Claim:
     return Claim(name, says, verdict, _speedups(pooled) + _under(evidence.parallel), *pooled[0][2])
 
 
-def not_compute_optimal(evidence: Evidence) -> Claim:
+def not_compute_optimal(evidence: ClaimData) -> Claim:
     """How much longer the setting of least arithmetic takes than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
     found = optima.resampled_optima(evidence.problems)
@@ -190,7 +190,7 @@ def _choice(row: dict[str, Any], names: dict[str, str]) -> str:
     return f"{names[str(row['model'])]} on {row['config']} at {short_budget(row['budget'])}"
 
 
-def erratic(evidence: Evidence) -> Claim:
+def erratic(evidence: ClaimData) -> Claim:
     """Ratio of the variation of cost per token between problems, with n-gram speculation over without, largest model."""
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []

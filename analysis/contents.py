@@ -56,7 +56,7 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
         "timelines": distributions.timelines(study),
         "runs": tables.runs_table(study.frame, study.runs),
     }
-    evidence = claims.Evidence(problems, made["speculation"], made["tensor_parallel"])
+    evidence = claims.ClaimData(problems, made["speculation"], made["tensor_parallel"])
     made["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(evidence)] if len(summary) else [])
     return Conclusions(made, _figures(made, optima), optima, price_per_gpu_hour)
 

@@ -29,7 +29,7 @@ P95 = "e2e_p95_all_s"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Requirements:
     """What is asked for."""
 
     min_accuracy: float | None = None
@@ -48,7 +48,7 @@ class Recommendation:
     sentences: list[str] = field(default_factory=list)
 
 
-def recommend(table: pd.DataFrame, wish: Wish) -> Recommendation:
+def recommend(table: pd.DataFrame, wish: Requirements) -> Recommendation:
     """The best setting for a wish."""
     known = optima.candidates(table)
     if known.empty:
@@ -82,7 +82,7 @@ def _nothing_known(table: pd.DataFrame) -> str:
     return "Nothing can be recommended: no setting is both graded and timed in a run that counts."
 
 
-def _fits(known: pd.DataFrame, wish: Wish) -> pd.Series:
+def _fits(known: pd.DataFrame, wish: Requirements) -> pd.Series:
     fit = pd.Series(data=True, index=known.index)
     if wish.min_accuracy is not None:
         fit &= known["accuracy"] >= wish.min_accuracy
@@ -106,7 +106,7 @@ def gives(row: Row) -> str:
     )
 
 
-def _why(wish: Wish, fitting: int, known: int) -> str:
+def _why(wish: Requirements, fitting: int, known: int) -> str:
     asked = _asked(wish)
     least = {
         "cost": "costs least per right answer",
@@ -117,7 +117,7 @@ def _why(wish: Wish, fitting: int, known: int) -> str:
     return f"{among} it {least[wish.objective]}."
 
 
-def _asked(wish: Wish) -> str:
+def _asked(wish: Requirements) -> str:
     parts = []
     if wish.min_accuracy is not None:
         parts.append(f"reach {number(wish.min_accuracy, '.1%')} accuracy")
@@ -126,7 +126,7 @@ def _asked(wish: Wish) -> str:
     return " and ".join(parts)
 
 
-def _doubts(best: Row, wish: Wish) -> list[str]:
+def _doubts(best: Row, wish: Requirements) -> list[str]:
     doubts = []
     if wish.min_accuracy is not None and best["accuracy_low"] < wish.min_accuracy:
         doubts.append(
@@ -160,10 +160,10 @@ def _points(points: float) -> str:
     return f"{points:+.1f} points of accuracy" if abs(points) >= 0.05 else "with the same accuracy"
 
 
-def _stricter(best: Row, known: pd.DataFrame, wish: Wish) -> list[str]:
+def _stricter(best: Row, known: pd.DataFrame, wish: Requirements) -> list[str]:
     """What more accuracy, and less latency, would cost."""
     out = []
-    limit = Wish(None, wish.max_e2e_p95_s, wish.objective)
+    limit = Requirements(None, wish.max_e2e_p95_s, wish.objective)
     allowed = known[_fits(known, limit)]
     better = allowed[allowed["accuracy"] > best["accuracy"]]
     if len(better):
@@ -199,11 +199,11 @@ def _price(best: Row, row: Row) -> str:
     return f"at {number(cost, '.2g')} times the cost per right answer and {number(time, '.2g')} times the median latency"
 
 
-def _nearest(known: pd.DataFrame, wish: Wish) -> Recommendation:
+def _nearest(known: pd.DataFrame, wish: Requirements) -> Recommendation:
     """Nothing qualifies: the most accurate within the latency, the fastest of the accurate ones, else the extremes."""
     found = Recommendation(None, headline=f"No setting measured here can {_asked(wish)}.")
-    fast = known[_fits(known, Wish(None, wish.max_e2e_p95_s))]
-    accurate = known[_fits(known, Wish(wish.min_accuracy)) & known[P95].notna()]
+    fast = known[_fits(known, Requirements(None, wish.max_e2e_p95_s))]
+    accurate = known[_fits(known, Requirements(wish.min_accuracy)) & known[P95].notna()]
     if wish.min_accuracy is not None:
         _add_most_accurate(
             found, fast if len(fast) else known, wish, "within the latency asked" if len(fast) else "of all"
@@ -216,7 +216,7 @@ def _nearest(known: pd.DataFrame, wish: Wish) -> Recommendation:
     return found
 
 
-def _add_most_accurate(found: Recommendation, among: pd.DataFrame, wish: Wish, where: str) -> None:
+def _add_most_accurate(found: Recommendation, among: pd.DataFrame, wish: Requirements, where: str) -> None:
     row = records(among.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True]))[0]
     short = ((wish.min_accuracy or 0.0) - row["accuracy"]) * 100
     gap = f"{short:.1f} points short" if short > 0 else "accurate enough"
@@ -224,7 +224,7 @@ def _add_most_accurate(found: Recommendation, among: pd.DataFrame, wish: Wish, w
     found.sentences.append(f"Most accurate {where}: {setting(row)}, {gap}. {gives(row)}")
 
 
-def _add_fastest(found: Recommendation, among: pd.DataFrame, wish: Wish, where: str) -> None:
+def _add_fastest(found: Recommendation, among: pd.DataFrame, wish: Requirements, where: str) -> None:
     row = records(among.sort_values([P95, "e2e_p50_s"]))[0]
     over = row[P95] - (wish.max_e2e_p95_s or 0.0)
     gap = (
@@ -263,7 +263,7 @@ def main(args: argparse.Namespace) -> int:
     check_price(args.price_per_gpu_hour)
     study = read_study(args.results)
     table = summary.summary(study.frame, args.price_per_gpu_hour)
-    found = recommend(table, Wish(args.min_accuracy, args.max_e2e_p95, args.objective))
+    found = recommend(table, Requirements(args.min_accuracy, args.max_e2e_p95, args.objective))
     print(found.headline, *found.sentences, sep="\n", file=sys.stderr)
     print(
         json.dumps(

@@ -24,7 +24,7 @@ from analysis.format import number, records
 from analysis.page import export
 from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.page.html import Answer, Notice, Page, Section, Shown, bundle_vega, render
-from analysis.recommend import Recommendation, Wish, check_price, recommend
+from analysis.recommend import Recommendation, Requirements, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima, candidates, default_target
 
 SECTIONS = [
@@ -81,10 +81,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _wish(found: Conclusions) -> Wish:
+def _wish(found: Conclusions) -> Requirements:
     """Nobody asked for anything here: near the best accuracy, at the least cost."""
     known = candidates(found.summary)
-    return Wish(default_target(known) if len(known) else None)
+    return Requirements(default_target(known) if len(known) else None)
 
 
 def _page(study: Study, found: Conclusions, advice: Recommendation) -> Page:

@@ -29,13 +29,13 @@ import uvloop
 from loadgen.checks.reference_server import serving
 from loadgen.chunks import ChunkLog
 from loadgen.client.client import Client
-from loadgen.client.response import Call
-from loadgen.client.work_queue import Turns
-from loadgen.clock import Clock
+from loadgen.client.response import ResponseReader
+from loadgen.client.work_queue import WorkQueue
+from loadgen.clock import RunClock
 from loadgen.exchange import Request
-from loadgen.measure.client_health import Health
+from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import to_record
-from loadgen.plan.schedule import Closed
+from loadgen.plan.schedule import ClosedLoop
 from loadgen.run.dispatch import drive
 
 EVENTS = 34
@@ -70,8 +70,8 @@ PUBLISHED = {
 
 async def ours(url: str, requests: int) -> None:
     """The path of a request in this suite."""
-    clock = Clock(time.perf_counter_ns())
-    health = Health()
+    clock = RunClock(time.perf_counter_ns())
+    health = ClientHealth()
     health.start()
     seen = 0
     with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
@@ -81,16 +81,16 @@ async def ours(url: str, requests: int) -> None:
             nonlocal seen
             seen += tokens
 
-        turns = Turns()
+        turns = WorkQueue()
         async with Client(url, timeout_s=60, on_tokens=count_tokens, turns=turns) as client:
 
-            async def send(request: Request, due_ns: int) -> tuple[Request, int, Call]:
+            async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
                 return request, due_ns, await client.call(request)
 
-            def keep(ended: tuple[Request, int, Call]) -> None:
+            def keep(ended: tuple[Request, int, ResponseReader]) -> None:
                 turns.later(steps(*ended))
 
-            def steps(request: Request, due_ns: int, call: Call) -> Iterator[None]:
+            def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
                 exchange = call.settle()
                 yield
                 assert exchange.outcome == "ok", exchange.error
@@ -102,7 +102,7 @@ async def ours(url: str, requests: int) -> None:
                 )
 
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
-            await drive(plan, Closed(STREAMS), send, keep, start_ns=clock.start_ns)
+            await drive(plan, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
         turns.finish()
         os.close(journal)
     health.stop()

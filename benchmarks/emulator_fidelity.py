@@ -18,7 +18,7 @@ from typing import Any
 from server.config import Model, Ngram, Serving, load_model, load_serving
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
-from server.emulator.engine.sequence import Stream
+from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ def burst(
         reply = text.reply("", ids, seed=number, temperature=0.0 if text.mode == "loop" else 1.0)
         reply.grow(tokens + 8)
         simulation.submit(
-            Stream(key=str(number), ids=ids + reply.ids[: tokens + 8], prompt=prompt, end=tokens), 0.0
+            TokenSequence(key=str(number), ids=ids + reply.ids[: tokens + 8], prompt=prompt, end=tokens), 0.0
         )
     ttft, tpot = [], []
     for done in simulation.run():

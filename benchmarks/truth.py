@@ -18,12 +18,12 @@ import uvloop
 
 from loadgen.checks.reference_server import CASES, serving
 from loadgen.client.client import Client
-from loadgen.client.response import Call
-from loadgen.client.work_queue import Turns
-from loadgen.clock import Clock
+from loadgen.client.response import ResponseReader
+from loadgen.client.work_queue import WorkQueue
+from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
-from loadgen.plan.schedule import Closed
+from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import drive
 
@@ -58,22 +58,22 @@ class Row:
 async def load(url: str, concurrency: int, requests: int) -> list[Record]:
     """Records of a closed loop against one case."""
     records: list[Record] = []
-    clock = Clock(perf_counter_ns())
-    turns = Turns()
+    clock = RunClock(perf_counter_ns())
+    turns = WorkQueue()
     async with Client(url, timeout_s=30, turns=turns) as client:
 
-        async def send(request: Request, due_ns: int) -> tuple[Request, int, Call]:
+        async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
             return request, due_ns, await client.call(request)
 
-        def keep(ended: tuple[Request, int, Call]) -> None:
+        def keep(ended: tuple[Request, int, ResponseReader]) -> None:
             turns.later(steps(*ended))
 
-        def steps(request: Request, due_ns: int, call: Call) -> Iterator[None]:
+        def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
             records.append(to_record(request, call.settle(), due_ns, clock, run_id="truth"))
             yield
 
         plan = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
-        await drive(plan, Closed(concurrency), send, keep, start_ns=clock.start_ns)
+        await drive(plan, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
     turns.finish()
     return records
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 
 CHUNKS = "chunks.bin"
 """When each token event of each request arrived; format: loadgen/chunks.py."""
@@ -39,7 +39,7 @@ class ChunkLog:
     ) -> None:
         self.close()
 
-    def append(self, seq: int, arrival_ns: Sequence[int], tokens: Sequence[int], clock: Clock) -> None:
+    def append(self, seq: int, arrival_ns: Sequence[int], tokens: Sequence[int], clock: RunClock) -> None:
         """Add the token events of one call. Raises OSError, as when the disk is full."""
         start_ns = clock.start_ns
         if clock.scale == 1:

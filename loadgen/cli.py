@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from loadgen.option_types import Parser, count
+from loadgen.option_types import LoadgenParser, count
 from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
 
 USAGE, SUSPECT, INVALID = 2, 3, 4
@@ -48,9 +48,9 @@ def no_verb(word: str) -> NoReturn:
     raise UsageError(f"{word!r} is no verb: write one of {', '.join(VERBS)} (see python -m loadgen --help)")
 
 
-def _parser(verb: str, **texts: Any) -> Parser:
+def _parser(verb: str, **texts: Any) -> LoadgenParser:
     prog = "python -m loadgen" + ("" if verb == "run" else f" {verb}")
-    return Parser(
+    return LoadgenParser(
         prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
     )
 

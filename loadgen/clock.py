@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class RunClock:
     """A run's time: model seconds since `start_ns`, where `scale` model seconds pass in a real one."""
 
     start_ns: int

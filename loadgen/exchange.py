@@ -11,7 +11,7 @@ from loadgen.record import BudgetMode, Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Force:
+class ForcedAnswer:
     """The second call of budget mode `forced`: how thinking that hit its budget is made to answer."""
 
     tail: str
@@ -37,7 +37,7 @@ class Request:
     """JSON body, complete."""
     warmup: bool = False
     repeat: int = 0
-    force: Force | None = None
+    force: ForcedAnswer | None = None
 
 
 @dataclass(slots=True)

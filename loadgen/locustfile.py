@@ -15,8 +15,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import STATE_INIT, LocalRunner, MasterRunner, WorkerRunner
 
-from loadgen.distributed.master import Dealer
-from loadgen.distributed.worker import Hand
+from loadgen.distributed.master import LocustMaster
+from loadgen.distributed.worker import LocustWorker
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.run.prepare import DEFAULT_CONCURRENCY
@@ -40,15 +40,15 @@ OPTIONS = {
 
 
 @dataclass
-class Here:
+class ProcessRoles:
     """What this process does in a run: deal it, send it, or both."""
 
-    dealer: Dealer | None = None
-    hand: Hand | None = None
+    dealer: LocustMaster | None = None
+    hand: LocustWorker | None = None
     users: int = 0
 
 
-HERE = Here()
+HERE = ProcessRoles()
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -82,7 +82,7 @@ def count(change: int) -> None:
         HERE.hand.users(HERE.users)
 
 
-class Stream(User):
+class StreamUser(User):
     """One stream of a closed loop, for as long as Locust wants it. In an open loop, a spectator."""
 
     wait_time = constant(1)
@@ -100,7 +100,7 @@ class Stream(User):
         """Others send; Locust hears of it by events."""
 
 
-class Course(LoadTestShape):
+class LoadShape(LoadTestShape):
     """All users at once for as long as there is something to send; an open loop's requests as they come due."""
 
     use_common_options = True
@@ -119,14 +119,14 @@ class Course(LoadTestShape):
 def set_up(environment: Environment, runner: Any, **_: Any) -> None:
     """A dealer where the run is planned, a hand where it is sent; both in one process without a master."""
     if isinstance(runner, MasterRunner | LocalRunner):
-        HERE.dealer = Dealer(environment, runner)
+        HERE.dealer = LocustMaster(environment, runner)
         deal(environment, runner, HERE.dealer)
     if isinstance(runner, WorkerRunner | LocalRunner):
-        HERE.hand = Hand(environment, runner)
+        HERE.hand = LocustWorker(environment, runner)
         lend_hand(environment, runner, HERE.hand)
 
 
-def deal(environment: Environment, runner: Any, dealer: Dealer) -> None:
+def deal(environment: Environment, runner: Any, dealer: LocustMaster) -> None:
     """Have the dealer hear of everything."""
     on: Any = environment.events
     parsed: Any = environment.parsed_options
@@ -141,7 +141,7 @@ def deal(environment: Environment, runner: Any, dealer: Dealer) -> None:
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 
 
-def lend_hand(environment: Environment, runner: Any, hand: Hand) -> None:
+def lend_hand(environment: Environment, runner: Any, hand: LocustWorker) -> None:
     """Have the hand hear of everything."""
     on: Any = environment.events
     on.test_start.add_listener(lambda **_: hand.begin())

@@ -14,7 +14,7 @@ from loadgen.errors import UsageError
 SLO_NAMES = ("ttft", "tpot", "e2e", "ttft_due", "e2e_due")
 
 
-class Parser(argparse.ArgumentParser):
+class LoadgenParser(argparse.ArgumentParser):
     """argparse whose errors are UsageErrors: one line, no usage block before it."""
 
     def error(self, message: str) -> NoReturn:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from server import relay
-from server.arguments import Parser, above_zero, port
+from server.arguments import ServerParser, above_zero, port
 from server.config import (
     CONFIGS,
     MODELS,
@@ -54,7 +54,7 @@ def _configs() -> int:
 
 
 def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
-    from server.emulator.api.app import Setting  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.api.app import EmulatorSettings  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.api.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.api.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.engine import hardware  # noqa: PLC0415 - `configs` and --help need no numpy
@@ -91,7 +91,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
             f"{serving.name}: max-model-len: {serving.max_model_len} tokens do not fit into the KV cache, which holds "
             f"{max(room, 0)} beside {model.name} on {serving.tensor_parallel_size} x {args.gpu}"
         )
-    setting = Setting(
+    setting = EmulatorSettings(
         serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
     )  # fmt: skip
     faults = Faults(read_faults(args.fault), args.seed)
@@ -101,7 +101,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = ServerParser(
         prog="python -m server",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,

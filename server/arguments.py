@@ -10,7 +10,7 @@ from typing import NoReturn
 from server.config import ConfigError
 
 
-class Parser(argparse.ArgumentParser):
+class ServerParser(argparse.ArgumentParser):
     """argparse whose errors are ConfigErrors; `--help` has the page."""
 
     def error(self, message: str) -> NoReturn:

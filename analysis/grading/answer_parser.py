@@ -13,7 +13,6 @@ from typing import Literal
 from analysis.grading.forms import (
     REALS,
     Based,
-    Clock,
     Combined,
     Equation,
     Form,
@@ -24,6 +23,7 @@ from analysis.grading.forms import (
     Quantity,
     Ratio,
     Row,
+    TimeOfDay,
 )
 from analysis.grading.formula import UnreadableError
 from analysis.grading.latex_parser import formula
@@ -207,7 +207,7 @@ def _clock_or_ratio(text: str) -> Form | None:
         and int(clock["hour"]) < 25
         and int(clock["minute"] or 0) < 60
     ):
-        return Clock(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
+        return TimeOfDay(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
     parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
         return None

@@ -16,7 +16,6 @@ from analysis.grading.answer_parser import read
 from analysis.grading.equations import same_solutions
 from analysis.grading.forms import (
     Based,
-    Clock,
     Combined,
     Equation,
     Form,
@@ -27,6 +26,7 @@ from analysis.grading.forms import (
     Quantity,
     Ratio,
     Row,
+    TimeOfDay,
 )
 from analysis.grading.formula import Formula, UnreadableError
 from analysis.grading.intervals import ranges, same_ranges, variables
@@ -64,7 +64,7 @@ def same(gold: Form, answer: Form) -> bool:
     for kinds, rule in _RULES:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
-    if isinstance(gold, Clock) != isinstance(answer, Clock):
+    if isinstance(gold, TimeOfDay) != isinstance(answer, TimeOfDay):
         return _same_ratios(_as_ratio(gold), answer)
     return type(gold) is type(answer) and _SAME_KIND[type(gold)](gold, answer)
 
@@ -139,8 +139,8 @@ def _brackets(row: Row) -> tuple[str, str]:
 
 def _same_sets(gold: Form, answer: Form) -> bool:
     """Sets of reals; conditions on differently named variables differ."""
-    if isinstance(gold, Quantity | Matrix | Based | Ratio | Clock) or isinstance(
-        answer, Quantity | Matrix | Based | Ratio | Clock
+    if isinstance(gold, Quantity | Matrix | Based | Ratio | TimeOfDay) or isinstance(
+        answer, Quantity | Matrix | Based | Ratio | TimeOfDay
     ):
         return False
     named = variables(gold), variables(answer)
@@ -166,7 +166,7 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
 
 def _as_ratio(form: Form) -> Form:
     """`16:27` is a time only among times."""
-    if not isinstance(form, Clock) or form.half:
+    if not isinstance(form, TimeOfDay) or form.half:
         return form
     return Ratio((fx.number(Fraction(form.hour)), fx.number(Fraction(form.minute))))
 
@@ -181,8 +181,8 @@ def _quotient(a: Formula, b: Formula) -> Formula:
     )
 
 
-def _same_times(gold: Clock, answer: Clock) -> bool:
-    def minutes(clock: Clock) -> int:
+def _same_times(gold: TimeOfDay, answer: TimeOfDay) -> bool:
+    def minutes(clock: TimeOfDay) -> int:
         hour = clock.hour % 12 + 12 * (clock.half == "p") if clock.half else clock.hour
         return hour * 60 + clock.minute
 
@@ -309,7 +309,7 @@ _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {
     Quantity: same_quantity,
     Row: _same_rows,
     Matrix: _same_matrices,
-    Clock: _same_times,
+    TimeOfDay: _same_times,
     Based: Based.__eq__,
     Infinite: Infinite.__eq__,
 }

@@ -37,7 +37,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class TimeOfDay:
     """A time of day; `half` is a or p where it was said."""
 
     hour: int
@@ -99,7 +99,19 @@ class Combined:
     items: "tuple[Form, ...]"
 
 
-Form = Quantity | Based | Ratio | Clock | Infinite | Listing | Row | Matrix | Equation | Inequality | Combined
+Form = (
+    Quantity
+    | Based
+    | Ratio
+    | TimeOfDay
+    | Infinite
+    | Listing
+    | Row
+    | Matrix
+    | Equation
+    | Inequality
+    | Combined
+)
 REALS = Row("(", (Infinite(-1), Infinite(1)), ")")
 
 

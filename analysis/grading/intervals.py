@@ -17,7 +17,7 @@ End = Value | Infinite
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class NumberInterval:
     """From low to high, with its ends or without."""
 
     low: End
@@ -39,22 +39,22 @@ def _same(a: End, b: End) -> bool:
     return close(a, b)
 
 
-def ranges(form: Form) -> list[Interval]:
+def ranges(form: Form) -> list[NumberInterval]:
     """The set of reals that a form describes. Raises UnreadableError."""
     if isinstance(form, Row) and len(form.items) == 2:
         low, high = (real(item) for item in form.items)
-        return _merged([Interval(low, high, form.opening == "[", form.closing == "]")])
+        return _merged([NumberInterval(low, high, form.opening == "[", form.closing == "]")])
     if isinstance(form, Inequality):
         return _solved(form)
     if isinstance(form, Combined):
         return _combined(form)
     if isinstance(form, Listing):
         points = [real(item) for item in form.items]
-        return _merged([Interval(point, point, has_low=True, has_high=True) for point in points])
+        return _merged([NumberInterval(point, point, has_low=True, has_high=True) for point in points])
     raise UnreadableError("not a set of reals")
 
 
-def same_ranges(a: list[Interval], b: list[Interval]) -> bool:
+def same_ranges(a: list[NumberInterval], b: list[NumberInterval]) -> bool:
     """The same intervals, ends included."""
     return len(a) == len(b) and all(
         _same(x.low, y.low) and _same(x.high, y.high) and (x.has_low, x.has_high) == (y.has_low, y.has_high)
@@ -62,11 +62,11 @@ def same_ranges(a: list[Interval], b: list[Interval]) -> bool:
     )
 
 
-def _merged(parts: list[Interval]) -> list[Interval]:
+def _merged(parts: list[NumberInterval]) -> list[NumberInterval]:
     """Sorted, without empty parts; parts that touch become one."""
     kept = [_open_at_infinity(part) for part in parts if not _empty(part)]
     kept.sort(key=lambda part: (_order(part.low), not part.has_low))
-    out: list[Interval] = []
+    out: list[NumberInterval] = []
     for part in kept:
         last = out[-1] if out else None
         if last and (
@@ -82,14 +82,14 @@ def _order(end: End) -> tuple[int, Value]:
     return (end.sign, Fraction(0)) if isinstance(end, Infinite) else (0, mp(end))
 
 
-def _empty(part: Interval) -> bool:
+def _empty(part: NumberInterval) -> bool:
     return _below(part.high, part.low) or (
         _same(part.low, part.high) and not (part.has_low and part.has_high)
     )
 
 
-def _open_at_infinity(part: Interval) -> Interval:
-    return Interval(
+def _open_at_infinity(part: NumberInterval) -> NumberInterval:
+    return NumberInterval(
         part.low,
         part.high,
         part.has_low and not isinstance(part.low, Infinite),
@@ -97,24 +97,24 @@ def _open_at_infinity(part: Interval) -> Interval:
     )
 
 
-def _joined(a: Interval, b: Interval) -> Interval:
+def _joined(a: NumberInterval, b: NumberInterval) -> NumberInterval:
     if _same(a.high, b.high):
-        return Interval(a.low, a.high, a.has_low, a.has_high or b.has_high)
+        return NumberInterval(a.low, a.high, a.has_low, a.has_high or b.has_high)
     later = b if _below(a.high, b.high) else a
-    return Interval(a.low, later.high, a.has_low, later.has_high)
+    return NumberInterval(a.low, later.high, a.has_low, later.has_high)
 
 
-def _complement(parts: list[Interval]) -> list[Interval]:
+def _complement(parts: list[NumberInterval]) -> list[NumberInterval]:
     out, low, has_low = [], Infinite(-1), False
     start: End = low
     for part in parts:
-        out.append(Interval(start, part.low, has_low, not part.has_low))
+        out.append(NumberInterval(start, part.low, has_low, not part.has_low))
         start, has_low = part.high, not part.has_high
-    out.append(Interval(start, Infinite(1), has_low, has_high=False))
+    out.append(NumberInterval(start, Infinite(1), has_low, has_high=False))
     return _merged(out)
 
 
-def _combined(form: Combined) -> list[Interval]:
+def _combined(form: Combined) -> list[NumberInterval]:
     sets = [ranges(item) for item in form.items]
     if form.how == "or":
         return _merged([part for one in sets for part in one])
@@ -124,7 +124,7 @@ def _combined(form: Combined) -> list[Interval]:
     return _complement(_merged(outside))
 
 
-def _solved(form: Inequality) -> list[Interval]:
+def _solved(form: Inequality) -> list[NumberInterval]:
     """Every link of the chain must hold; `|a| < b` is `-b < a < b`."""
     if len(form.sides) == 2 and (inside := re.fullmatch(r"\|([^|]*)\|", form.sides[0].strip())):
         both = [Inequality((f"{factor}({inside[1]})", form.sides[1]), form.signs) for factor in ("", "-")]
@@ -133,7 +133,7 @@ def _solved(form: Inequality) -> list[Interval]:
     return _complement(_merged([part for link in links for part in _complement(link)]))
 
 
-def _link(left: str, sign: str, right: str) -> list[Interval]:
+def _link(left: str, sign: str, right: str) -> list[NumberInterval]:
     """One linear inequality in one variable."""
     a, b = formula(left), formula(right)
     symbols = a.symbols | b.symbols
@@ -148,11 +148,11 @@ def _link(left: str, sign: str, right: str) -> list[Interval]:
         raise UnreadableError("not linear")
     point = divide(negate(at[0]), slope)
     if sign == "\\ne":
-        return _complement([Interval(point, point, has_low=True, has_high=True)])
+        return _complement([NumberInterval(point, point, has_low=True, has_high=True)])
     closed = sign in {"\\le", "\\ge"}
     if (sign in {"<", "\\le"}) == bool(mp(slope) > 0):
-        return [Interval(Infinite(-1), point, has_low=False, has_high=closed)]
-    return [Interval(point, Infinite(1), closed, has_high=False)]
+        return [NumberInterval(Infinite(-1), point, has_low=False, has_high=closed)]
+    return [NumberInterval(point, Infinite(1), closed, has_high=False)]
 
 
 def variables(form: Form) -> frozenset[str]:

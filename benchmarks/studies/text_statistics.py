@@ -22,7 +22,7 @@ import yaml
 
 from server.emulator.engine.ngram import Steps, speculate
 from server.emulator.text.model import TextModel
-from server.emulator.text.prompt import Problem, read_problems
+from server.emulator.text.prompt import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
 
 MODELS = Path(__file__).parents[2] / "server" / "models"
@@ -52,7 +52,7 @@ REPEATED = {"0-512": ".05", "512-1k": ".09", "1k-2k": ".15", "2k-4k": ".19", "4k
 class Output:
     """One emulated output, looked at."""
 
-    def __init__(self, model: TextModel, problem: Problem, seed: int | None, cap: int) -> None:
+    def __init__(self, model: TextModel, problem: KnownProblem, seed: int | None, cap: int) -> None:
         style = model.style
         text = problem.problem
         if style == "r1":

@@ -31,7 +31,7 @@ TPOT_ERROR = 0.01
 
 
 @dataclass(frozen=True)
-class Step:
+class LoadLevel:
     """What one number of streams gave."""
 
     streams: int
@@ -47,7 +47,7 @@ def main(most: int) -> int:
     """Calibrate up to `most` streams and store the result; 0 where at least one step held."""
     from loadgen.checks.reference_server import serving  # noqa: PLC0415  a session only reads what was stored
 
-    steps: list[Step] = []
+    steps: list[LoadLevel] = []
     with serving() as url:
         for streams in (s for s in STREAMS if s <= most):
             steps.append(best(f"{url}/paced-{TOKENS}-{GAP_MS}/v1", streams))
@@ -69,7 +69,7 @@ def main(most: int) -> int:
     return 0 if held else 1
 
 
-def line(step: Step) -> str:
+def line(step: LoadLevel) -> str:
     """For people."""
     return (
         f"{step.streams:>5} streams {step.events_per_s:>8,.0f} events/s  CPU {step.cpu_cores:>4.0%}  "
@@ -78,7 +78,7 @@ def line(step: Step) -> str:
     )
 
 
-def best(target: str, streams: int) -> Step:
+def best(target: str, streams: int) -> LoadLevel:
     """A step holds when one of TRIES does: what else the machine was doing is not the client's limit."""
     for _ in range(TRIES):
         step = measure(target, streams)
@@ -87,7 +87,7 @@ def best(target: str, streams: int) -> Step:
     return step
 
 
-def measure(target: str, streams: int) -> Step:
+def measure(target: str, streams: int) -> LoadLevel:
     """One step: every stream sends ROUNDS requests, one after another."""
     import uvloop  # noqa: PLC0415  as above
 
@@ -101,7 +101,7 @@ def measure(target: str, streams: int) -> Step:
     error = abs(tpots[len(tpots) // 2] / (GAP_MS * 1e6) - 1) if tpots else 1.0
     failed = sum(e.outcome != "ok" for e in exchanges)
     lag_s, cores = health["loop_lag_p99_s"] or 0.0, health["cpu_share"]
-    return Step(
+    return LoadLevel(
         streams=streams,
         events_per_s=round(sum(len(e.arrival_ns) for e in exchanges) / wall_s, 1),
         cpu_cores=round(cores, 3),
@@ -117,10 +117,10 @@ def measure(target: str, streams: int) -> Step:
 
 async def _load(target: str, streams: int) -> tuple[list[Exchange], dict[str, Any], float]:
     from loadgen.client.client import Client  # noqa: PLC0415  as above
-    from loadgen.measure.client_health import Health  # noqa: PLC0415  as above
+    from loadgen.measure.client_health import ClientHealth  # noqa: PLC0415  as above
 
     exchanges: list[Exchange] = []
-    health = Health()
+    health = ClientHealth()
     body = {"model": "ground-truth", "messages": [], "stream": True}
 
     async def stream(number: int, client: Client) -> None:

@@ -31,9 +31,9 @@ from loadgen.run import capacity as capacity_module
 from loadgen.run.prepare import DEFAULT_CONCURRENCY
 from loadgen.target import control_api as asking
 from loadgen.target import server_metrics
-from loadgen.target.control_api import Asker
+from loadgen.target.control_api import ControlApi
 from loadgen.target.preflight import inspect
-from loadgen.target.server_info import Server
+from loadgen.target.server_info import ServerInfo
 
 FILES_BESIDE = 64
 """Descriptors a run needs besides its connections."""
@@ -52,12 +52,12 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Patient:
+class DoctorContext:
     """What is examined."""
 
     options: RunOptions
-    ask: Asker
-    server: Server
+    ask: ControlApi
+    server: ServerInfo
     metrics: str
     """The server's /metrics, or empty."""
     reply: Exchange
@@ -66,11 +66,11 @@ class Patient:
 
 def main(options: RunOptions) -> int:
     """Print the findings; 1 where one is bad."""
-    ask = Asker(options)
+    ask = ControlApi(options)
     server = inspect(options, ask)
     answer = ask.get(f"{ask.root}/metrics")
     text = answer.body.decode(errors="replace") if answer.status == 200 else ""
-    patient = Patient(options, ask, server, text, asyncio.run(tiny(options, server)))
+    patient = DoctorContext(options, ask, server, text, asyncio.run(tiny(options, server)))
     found = [check for examine in CHECKS for check in examine(patient)]
     for check in found:
         print(f"{check.state.upper():8}{check.name:18}{check.detail}", file=sys.stderr)
@@ -79,7 +79,7 @@ def main(options: RunOptions) -> int:
     return int(worst == "bad")
 
 
-async def tiny(options: RunOptions, server: Server) -> Exchange:
+async def tiny(options: RunOptions, server: ServerInfo) -> Exchange:
     """Ask for four tokens, as a run would."""
     body = {
         "model": server.model,
@@ -101,7 +101,7 @@ async def tiny(options: RunOptions, server: Server) -> Exchange:
         return await client.send(request)
 
 
-def identity(p: Patient) -> Iterator[Check]:
+def identity(p: DoctorContext) -> Iterator[Check]:
     """Who answers."""
     server = p.server
     what = f"{server.model}, version {server.version or 'not told'}"
@@ -115,7 +115,7 @@ def identity(p: Patient) -> Iterator[Check]:
         )
 
 
-def counting(p: Patient) -> Iterator[Check]:
+def counting(p: DoctorContext) -> Iterator[Check]:
     """Tokens can be counted."""
     if p.reply.outcome != "ok":
         yield Check("answer", "bad", f"a four-token request ended as {p.reply.outcome}: {p.reply.error}")
@@ -141,7 +141,7 @@ def counting(p: Patient) -> Iterator[Check]:
     )
 
 
-def caching(p: Patient) -> Iterator[Check]:
+def caching(p: DoctorContext) -> Iterator[Check]:
     """Replayed problems hit the prefix cache."""
     infos = [s.labels for s in server_metrics.parse(p.metrics) if s.name == "vllm:cache_config_info"]
     on = [i.get("enable_prefix_caching") == "True" for i in infos]
@@ -157,7 +157,7 @@ def caching(p: Patient) -> Iterator[Check]:
         yield Check("prefix cache", "good", "off" if not any(on) else f"on, --cache {p.options.cache}")
 
 
-def others(p: Patient) -> Iterator[Check]:
+def others(p: DoctorContext) -> Iterator[Check]:
     """Nobody else loads the server."""
     running = server_metrics.totals(p.metrics).get("vllm:num_requests_running")
     if running is None:
@@ -168,7 +168,7 @@ def others(p: Patient) -> Iterator[Check]:
         yield Check("other load", "good", "the server is idle")
 
 
-def clocks(p: Patient) -> Iterator[Check]:
+def clocks(p: DoctorContext) -> Iterator[Check]:
     """Wall clocks agree well enough to join with Prometheus; intervals use the monotonic clock anyway."""
     before = time.time()
     date = p.ask.get(f"{p.ask.root}/version").date or p.ask.get(f"{p.ask.target}/models").date
@@ -180,7 +180,7 @@ def clocks(p: Patient) -> Iterator[Check]:
     yield Check("clock", state, f"the server's is {off_s:+.0f} s from ours (latencies do not depend on it)")
 
 
-def files(p: Patient) -> Iterator[Check]:
+def files(p: DoctorContext) -> Iterator[Check]:
     """Descriptors for every connection."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     open_ended = open_loop(p.options)
@@ -193,7 +193,7 @@ def files(p: Patient) -> Iterator[Check]:
     )
 
 
-def machine_of(p: Patient) -> Iterator[Check]:
+def machine_of(p: DoctorContext) -> Iterator[Check]:
     """Client and server do not fight for one CPU."""
     host = urlsplit(p.options.target).hostname or ""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -236,7 +236,7 @@ def is_local(host: str) -> bool:
     return False
 
 
-def network(p: Patient) -> Iterator[Check]:
+def network(p: DoctorContext) -> Iterator[Check]:
     """How far the server is."""
     times_ms = []
     for _ in range(5):
@@ -251,7 +251,7 @@ def network(p: Patient) -> Iterator[Check]:
         )
 
 
-def disk(p: Patient) -> Iterator[Check]:
+def disk(p: DoctorContext) -> Iterator[Check]:
     """Room for the results."""
     options = p.options
     try:
@@ -277,7 +277,7 @@ def disk(p: Patient) -> Iterator[Check]:
     )
 
 
-CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
+CHECKS: tuple[Callable[[DoctorContext], Iterator[Check]], ...] = (
     identity,
     counting,
     caching,

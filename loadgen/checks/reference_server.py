@@ -29,7 +29,7 @@ from typing import Any, cast
 import uvloop
 
 from loadgen.client.connection import plain_fd, write_now
-from loadgen.client.timer import Alarm
+from loadgen.client.timer import Timer
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nserver: ground-truth\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -180,7 +180,7 @@ class _Timetables:
     def __init__(self) -> None:
         self._due: list[tuple[int, int, _Connection]] = []
         self._order = count()
-        self._alarm = Alarm(self._ring)
+        self._alarm = Timer(self._ring)
         self._streams = 0
 
     def phase_ns(self, gap_ns: int, now_ns: int) -> int:

@@ -18,8 +18,8 @@ import msgspec
 
 from loadgen.client.connection import Connection
 from loadgen.client.endpoint import find_route, refusal
-from loadgen.client.response import Call
-from loadgen.client.work_queue import Turns
+from loadgen.client.response import ResponseReader
+from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange, Request
 
 IDLE_LIMIT_NS = 2_000_000_000
@@ -49,7 +49,7 @@ class Client:
         ca_file: str | None = None,
         verify: bool = True,
         on_tokens: Callable[[Request, int], None] | None = None,
-        turns: Turns | None = None,
+        turns: WorkQueue | None = None,
     ) -> None:
         """`target` is a base URL such as `http://host:8000/v1`. Raises ValueError where it or a proxy's is none."""
         self._route = find_route(
@@ -57,8 +57,8 @@ class Client:
         )
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
-        self._turns = turns or Turns()
-        self._calls: dict[Call, None] = {}
+        self._turns = turns or WorkQueue()
+        self._calls: dict[ResponseReader, None] = {}
         """In flight, in the order they began."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -98,12 +98,12 @@ class Client:
         """
         return (await self.call(request)).settle()
 
-    async def call(self, request: Request) -> Call:
+    async def call(self, request: Request) -> ResponseReader:
         """The same, but for the events of the answer: they are decoded when `settle` asks for the Exchange."""
         payload = self._route.request_bytes(request.path, msgspec.json.encode(request.body))
         exchange = Exchange(sent_ns=perf_counter_ns())
         on_tokens = self._on_tokens
-        call = Call(
+        call = ResponseReader(
             exchange, self._turns, None if on_tokens is None else lambda tokens: on_tokens(request, tokens)
         )
         connection: Connection | None = None
@@ -173,7 +173,7 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self, call: Call) -> Connection | None:
+    async def _connect(self, call: ResponseReader) -> Connection | None:
         """Open a connection, unless the call's time runs out first."""
         opening = asyncio.ensure_future(self._open_connection())
         try:

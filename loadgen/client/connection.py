@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import cast
 
-from loadgen.client.response import MORE, Call
+from loadgen.client.response import MORE, ResponseReader
 
 
 def plain_fd(transport: asyncio.BaseTransport) -> int:
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
     """A TCP or TLS connection. `on_lost` is told when it is gone."""
 
     def __init__(self) -> None:
-        self.call: Call | None = None
+        self.call: ResponseReader | None = None
         self.idle_since_ns = 0
         self.on_lost: Callable[[Connection], None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._fd = plain_fd(transport)
 
-    def start(self, call: Call, payload: bytes) -> None:
+    def start(self, call: ResponseReader, payload: bytes) -> None:
         """Send the request of `call` and give it what comes back."""
         self.call = call
         if self._transport is None or self._transport.is_closing():

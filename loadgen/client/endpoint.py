@@ -36,7 +36,7 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Endpoint:
     """Where connections go and what every request's head says."""
 
     host: str
@@ -116,7 +116,7 @@ def find_route(
     headers: Mapping[str, str] | None = None,
     ca_file: str | None = None,
     verify: bool = True,
-) -> Route:
+) -> Endpoint:
     """The route to a base URL such as `http://host:8000/v1`. Raises ValueError naming what is wrong."""
     url = urlsplit(target)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -139,7 +139,7 @@ def find_route(
     lines |= {name.lower(): value for name, value in (headers or {}).items()}
     absolute = proxy is not None and url.scheme == "http"
     head = b"".join(_line(name, value) for name, value in lines.items())
-    return Route(
+    return Endpoint(
         host=url.hostname,
         port=port,
         tls=tls_context(ca_file, verify) if url.scheme == "https" else None,

@@ -8,8 +8,8 @@ from time import perf_counter_ns
 import httptools
 import msgspec
 
-from loadgen.client.token_stream import BAD_JSON, Stream, said_error
-from loadgen.client.work_queue import Turns
+from loadgen.client.token_stream import BAD_JSON, TokenStream, said_error
+from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 
@@ -26,12 +26,12 @@ GRACE_S = 1.0
 """A server that has said [DONE] has so long to end the response before we do."""
 
 
-class Call:
+class ResponseReader:
     """One request's way through a connection: what was read, HTTP parser callbacks, the ending."""
 
-    def __init__(self, exchange: Exchange, turns: Turns, on_tokens: Callable[[int], None] | None) -> None:
+    def __init__(self, exchange: Exchange, turns: WorkQueue, on_tokens: Callable[[int], None] | None) -> None:
         self.exchange = exchange
-        self.stream = Stream(exchange)
+        self.stream = TokenStream(exchange)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.over = False
         """The outcome stands. (A cancelled task cancels `ended`, so `ended` alone can't tell.)"""

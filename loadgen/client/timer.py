@@ -27,7 +27,7 @@ class _Times(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
 
 
-class Alarm:
+class Timer:
     """Calls `ring` on the running loop at the stamp set last."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
@@ -71,7 +71,7 @@ async def sleep_until(at_ns: int) -> None:
     if perf_counter_ns() >= at_ns:
         return
     rung = asyncio.get_running_loop().create_future()
-    alarm = Alarm(lambda: None if rung.done() else rung.set_result(None))
+    alarm = Timer(lambda: None if rung.done() else rung.set_result(None))
     try:
         alarm.set(at_ns)
         await rung

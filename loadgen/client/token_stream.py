@@ -58,7 +58,7 @@ class _Chunk(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class Stream:
+class TokenStream:
     """Reads one answer's events into `exchange`."""
 
     __slots__ = (

@@ -18,7 +18,7 @@ CROWD = 64
 """Without a limit 200,000 short answers at full speed took 1.3 GB, with it 81 MB (`benchmarks.client_scale`)."""
 
 
-class Turns:
+class WorkQueue:
     """Of one event loop."""
 
     def __init__(self) -> None:

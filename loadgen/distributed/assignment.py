@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 
 
-class Deck:
+class Assignments:
     """The numbers of one run: `total` of them, or no end of them where a duration ends it."""
 
     def __init__(self, total: int | None) -> None:

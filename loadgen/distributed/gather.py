@@ -24,12 +24,12 @@ import msgspec
 
 from loadgen.chunks import frame, read_chunks
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
-from loadgen.distributed.messages import PLAN, Distributed, Worker
+from loadgen.distributed.messages import PLAN, Distributed, WorkerInfo
 from loadgen.errors import UsageError
 from loadgen.measure import summary
 from loadgen.measure.client_health import merge
-from loadgen.measure.observations import Seen
-from loadgen.measure.verdict import Evidence, judge
+from loadgen.measure.observations import Observations
+from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.options import RunOptions, decode
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
@@ -56,7 +56,7 @@ class Gathered:
     records: dict[int, Record] = field(default_factory=dict)
     cancelled: set[int] = field(default_factory=set)
     twice: Counter[int] = field(default_factory=Counter)
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[WorkerInfo] = field(default_factory=list)
     written: Counter[str] = field(default_factory=Counter)
     """Records by worker."""
 
@@ -129,7 +129,7 @@ def collect(folders: list[Path], plan: Distributed, *, partial: bool) -> Gathere
     """Every whole line of every worker. Raises UsageError where one is of another run, there twice, or not there."""
     found = Gathered()
     for path in (path for folder in folders for path in sorted(folder.glob("worker.*.json"))):
-        worker = read(path, Worker)
+        worker = read(path, WorkerInfo)
         records = path.with_name(f"records.{worker.name}.jsonl")
         if worker.run_id != plan.run.run_id:
             raise UsageError(
@@ -163,7 +163,7 @@ def collect(folders: list[Path], plan: Distributed, *, partial: bool) -> Gathere
     return found
 
 
-def take(found: Gathered, worker: Worker, path: Path) -> None:
+def take(found: Gathered, worker: WorkerInfo, path: Path) -> None:
     """One worker's records. A request that was cancelled is as good as not sent. Raises UsageError."""
     try:
         for record in read_records(path):
@@ -227,13 +227,13 @@ def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) ->
     run.summary = summary.summarise(out, run, facts)
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
-    seen = Seen(
+    seen = Observations(
         reports=reports,
         before=_totals(out, "server-before.prom"),
         after=_totals(out, "server-after.prom"),
         stopped=stopped,
     )
-    run.verdict, run.reasons = judge(Evidence(run, facts, seen, run.client, plan.cache, plan.percentile))
+    run.verdict, run.reasons = judge(VerdictInputs(run, facts, seen, run.client, plan.cache, plan.percentile))
     if (doubts := list(_doubts(plan, found))) and run.verdict == "VALID":
         run.verdict = "SUSPECT"
     run.reasons += doubts
@@ -241,7 +241,7 @@ def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) ->
     return run
 
 
-def _row(worker: Worker, found: Gathered, run: RunInfo) -> dict[str, Any]:
+def _row(worker: WorkerInfo, found: Gathered, run: RunInfo) -> dict[str, Any]:
     """One worker in run.json."""
     own: dict[str, Any] = worker.report.summary() if worker.report else {}
     return {

@@ -22,12 +22,12 @@ import msgspec
 from locust.env import Environment
 from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
 
-from loadgen.distributed.assignment import Deck
+from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot
-from loadgen.distributed.messages import PLAN, Distributed, Plan, options_of
+from loadgen.distributed.messages import PLAN, Distributed, RunSetup, options_of
 from loadgen.errors import UsageError
 from loadgen.options import open_loop
-from loadgen.plan.schedule import WARMUP_STREAMS, Open
+from loadgen.plan.schedule import WARMUP_STREAMS, OpenLoop
 from loadgen.run.manifest import describe, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
@@ -40,13 +40,13 @@ LEAD_S = 0.5
 """From the first dealing to when the first request is due, for it to be with its worker by then."""
 
 
-class Dealer:
+class LocustMaster:
     """Of one Locust master, or of a Locust that is its own worker; a run after the other."""
 
     def __init__(self, environment: Environment, runner: Any) -> None:
         self.environment = environment
         self.runner = runner
-        self.run: Dealt | None = None
+        self.run: MasterRun | None = None
         self.failed = False
         """The last run was refused, and is not stopped yet."""
 
@@ -54,7 +54,7 @@ class Dealer:
         """Plan a run and make its folder, or say why not."""
         self.environment.process_exit_code = None
         try:
-            self.run = Dealt(self, *plan(argv(), users, out))
+            self.run = MasterRun(self, *plan(argv(), users, out))
         except UsageError as error:
             self.failed = True
             self.environment.process_exit_code = 2
@@ -133,17 +133,19 @@ def plan(argv: list[str], users: int, out: str | None) -> tuple[Prepared, Path]:
     return prepared, folder
 
 
-class Dealt:
+class MasterRun:
     """One run: what is dealt to whom."""
 
-    def __init__(self, dealer: Dealer, prepared: Prepared, folder: Path) -> None:
+    def __init__(self, dealer: LocustMaster, prepared: Prepared, folder: Path) -> None:
         self.dealer = dealer
         self.prepared = prepared
         self.folder = folder
         self.total = None if prepared.planned is None else prepared.planned + prepared.options.warmup
-        self.deck = Deck(self.total)
+        self.deck = Assignments(self.total)
         scale, schedule = prepared.server.time_scale, prepared.schedule
-        self.times_s = [time_s / scale for time_s in schedule.times_s] if isinstance(schedule, Open) else []
+        self.times_s = (
+            [time_s / scale for time_s in schedule.times_s] if isinstance(schedule, OpenLoop) else []
+        )
         self.lasts_s = math.inf if self.total is not None else (prepared.options.duration_s or 0.0) / scale
         self.ready: dict[str, str] = {}
         """Names of the workers that can send, in the order they came."""
@@ -157,13 +159,13 @@ class Dealt:
         self.run = describe(prepared)
         self.run.clock = {"wall_s": time.time(), "perf_s": time.perf_counter()}
         self.run.load["generator"] = "locust"
-        self.plan = Plan(
+        self.plan = RunSetup(
             argv=list(prepared.options.argv[1:]),
             run_id=prepared.run_id,
             folder=str(folder),
             sha256=prepared.dataset.sha256,
             server=dataclasses.asdict(prepared.server),
-            open=isinstance(schedule, Open),
+            open=isinstance(schedule, OpenLoop),
             boot=boot(),
             zero_s=self.run.clock["perf_s"],
         )

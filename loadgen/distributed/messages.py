@@ -14,8 +14,8 @@ import msgspec
 
 from loadgen.distributed.clock_sync import Probe
 from loadgen.errors import UsageError
-from loadgen.measure.client_health import Report
-from loadgen.option_types import Parser
+from loadgen.measure.client_health import HealthReport
+from loadgen.option_types import LoadgenParser
 from loadgen.options import RunOptions, add_run_arguments, from_args
 from loadgen.record import RunInfo
 
@@ -24,7 +24,7 @@ PLAN = "distributed.json"
 READY = b"ready\n"
 
 
-class Plan(msgspec.Struct, kw_only=True):
+class RunSetup(msgspec.Struct, kw_only=True):
     """What a worker has to know of the run."""
 
     argv: list[str]
@@ -40,10 +40,10 @@ class Plan(msgspec.Struct, kw_only=True):
     """Zero of the run on the master's monotonic clock, which is its workers' too where the boot is the same."""
 
 
-class SenderPlan(msgspec.Struct, kw_only=True):
+class SenderSetup(msgspec.Struct, kw_only=True):
     """First line to a sending process."""
 
-    plan: Plan
+    plan: RunSetup
     name: str
     """`HOST-INDEX`, part of file names."""
     zero_s: float
@@ -66,7 +66,7 @@ class Slots(msgspec.Struct, array_like=True, tag="slots"):
     count: int
 
 
-class Told(msgspec.Struct, omit_defaults=True):
+class FinishedRequest(msgspec.Struct, omit_defaults=True):
     """What Locust is told of a request that ended."""
 
     seq: int
@@ -80,7 +80,7 @@ class Told(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-class Worker(msgspec.Struct, kw_only=True):
+class WorkerInfo(msgspec.Struct, kw_only=True):
     """`worker.NAME.json`: who wrote the records of that name."""
 
     name: str
@@ -94,7 +94,7 @@ class Worker(msgspec.Struct, kw_only=True):
     """What that was off by, at the most, when the worker began."""
     probes: list[Probe]
     """Before and during the run."""
-    report: Report | None = None
+    report: HealthReport | None = None
     """None where the process was killed."""
 
 
@@ -122,7 +122,7 @@ REFUSED = {
 
 def options_of(argv: Sequence[str]) -> RunOptions:
     """Options as `python -m loadgen` reads them, less what Locust can't do. Raises UsageError."""
-    parser = Parser(
+    parser = LoadgenParser(
         prog="python -m loadgen", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_run_arguments(parser)

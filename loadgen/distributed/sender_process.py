@@ -26,23 +26,31 @@ import uvloop
 
 from loadgen.client.client import Client
 from loadgen.client.timer import sleep_until
-from loadgen.client.work_queue import Turns
-from loadgen.clock import Clock
+from loadgen.client.work_queue import WorkQueue
+from loadgen.clock import RunClock
 from loadgen.distributed.clock_sync import Probe
-from loadgen.distributed.messages import READY, SenderPlan, Slots, Told, Work, Worker, options_of
+from loadgen.distributed.messages import (
+    READY,
+    FinishedRequest,
+    SenderSetup,
+    Slots,
+    Work,
+    WorkerInfo,
+    options_of,
+)
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
-from loadgen.measure.client_health import Health, Report
+from loadgen.measure.client_health import ClientHealth, HealthReport
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
-from loadgen.plan.schedule import Closed
+from loadgen.plan.schedule import ClosedLoop
 from loadgen.plan.workload import Item
 from loadgen.record import Record
-from loadgen.run.dispatch import Brake
-from loadgen.run.partition import Share
-from loadgen.run.recorder import Keeper
+from loadgen.run.dispatch import StopControl
+from loadgen.run.partition import Partition
+from loadgen.run.recorder import Recorder
 from loadgen.run.sender import client_of, deliver
-from loadgen.target.server_info import Server
+from loadgen.target.server_info import ServerInfo
 
 DRAIN_S = 2.0
 """Real seconds: Locust itself waits 10 s for a worker to end."""
@@ -69,7 +77,7 @@ class Pipe:
     def ended(self, record: Record, _arrival_ns: list[int]) -> None:
         """Listener."""
         end_s = record.last_token_s if record.outcome == "ok" else record.end_s
-        told = Told(
+        told = FinishedRequest(
             seq=record.seq,
             budget=record.budget,
             outcome=record.outcome,
@@ -85,11 +93,11 @@ class Pipe:
 class Sender:
     """Sends what it is told to, and keeps the records."""
 
-    def __init__(self, plan: SenderPlan) -> None:
+    def __init__(self, plan: SenderSetup) -> None:
         self.plan = plan
         self.share = share_of(plan)
         self.workload = self.share.workload
-        self.brake = Brake()
+        self.brake = StopControl()
         self.queue: asyncio.Queue[Work] = asyncio.Queue()
         self.slots: list[asyncio.Task[None]] = []
         self.send: Callable[[Work, int], Coroutine[None, None, None]]
@@ -98,9 +106,9 @@ class Sender:
 
     async def carry_out(self, lines: asyncio.StreamReader, write: Callable[[bytes], None]) -> None:
         """Everything until stdin ends."""
-        pipe, health, turns = Pipe(write), Health(), Turns()
+        pipe, health, turns = Pipe(write), ClientHealth(), WorkQueue()
         self._say_who(None)
-        with Keeper(self.share, pipe, turns) as keeper:
+        with Recorder(self.share, pipe, turns) as keeper:
             health.start()
             async with client_of(self.share, pipe, turns) as client:
                 self.send = lambda work, due_ns: self._one(client, keeper, work.seq, due_ns)
@@ -153,7 +161,7 @@ class Sender:
             if not ended.done():
                 ended.set_result(None)
 
-    async def _one(self, client: Client, keeper: Keeper, seq: int, due_ns: int) -> None:
+    async def _one(self, client: Client, keeper: Recorder, seq: int, due_ns: int) -> None:
         keeper.keep(await deliver(client, self.workload.request(seq, self._item(seq)), due_ns))
 
     def _item(self, seq: int) -> Item:
@@ -161,9 +169,9 @@ class Sender:
             self._items += itertools.islice(self._more, 1024)
         return self._items[seq]
 
-    def _say_who(self, report: Report | None) -> None:
+    def _say_who(self, report: HealthReport | None) -> None:
         plan = self.plan
-        worker = Worker(
+        worker = WorkerInfo(
             name=plan.name,
             host=platform.node(),
             run_id=plan.plan.run_id,
@@ -179,9 +187,9 @@ class Sender:
         partial.replace(path)
 
 
-def share_of(plan: SenderPlan) -> Share:
+def share_of(plan: SenderSetup) -> Partition:
     """The run as this process needs it. Raises UsageError where this host lacks the data set."""
-    options, server = options_of(plan.plan.argv), Server(**plan.plan.server)
+    options, server = options_of(plan.plan.argv), ServerInfo(**plan.plan.server)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     if dataset.sha256 != plan.plan.sha256:
         raise UsageError(
@@ -194,15 +202,15 @@ def share_of(plan: SenderPlan) -> Share:
     if records.exists():
         raise UsageError(f"{records} exists, of another run: give another --out, or move it away")
     start_ns = round(plan.zero_s * 1e9)
-    return Share(
+    return Partition(
         options=dataclasses.replace(options, prompt=name),
         server=server,
         problems=dataset.problems,
         run_id=plan.plan.run_id,
         records=records,
         chunks=folder / f"chunks.{plan.name}.bin",
-        clock=Clock(start_ns, server.time_scale),
-        schedule=Closed(1),
+        clock=RunClock(start_ns, server.time_scale),
+        schedule=ClosedLoop(1),
         first=0,
         last=None,
         start_ns=start_ns,
@@ -221,7 +229,7 @@ async def serve() -> None:
         if not out.is_closing():
             out.write(data)
 
-    plan = msgspec.json.decode(await lines.readline(), type=SenderPlan)
+    plan = msgspec.json.decode(await lines.readline(), type=SenderSetup)
     await Sender(plan).carry_out(lines, tell)
 
 

@@ -20,7 +20,7 @@ from gevent.event import Event
 from locust.env import Environment
 
 from loadgen.distributed.clock_sync import Probe, zero_of
-from loadgen.distributed.messages import READY, Plan, SenderPlan, Slots, Told, Work
+from loadgen.distributed.messages import READY, FinishedRequest, RunSetup, SenderSetup, Slots, Work
 
 LOG = logging.getLogger("loadgen")
 PROBES = 7
@@ -31,7 +31,7 @@ WAIT_S = 8.0
 """Longest wait for the sending process: Locust's master waits 10 s for a worker."""
 
 
-class Hand:
+class LocustWorker:
     """Of one Locust worker; a run after the other."""
 
     def __init__(self, environment: Environment, runner: Any) -> None:
@@ -53,7 +53,7 @@ class Hand:
         """The master's answer."""
         if self.sending is not None:
             probe = Probe(said["sent_s"], said["master_s"], time.perf_counter())
-            self.sending.probed(probe, msgspec.convert(said["plan"], Plan))
+            self.sending.probed(probe, msgspec.convert(said["plan"], RunSetup))
 
     def work(self, said: dict[str, Any]) -> None:
         """Numbers from the master."""
@@ -76,7 +76,7 @@ class Hand:
         if self.sending is not None:
             self.sending.wait()
 
-    def report(self, told: Told) -> None:
+    def report(self, told: FinishedRequest) -> None:
         """Locust's event for a request; TTFT and TPOT beside it."""
         name = f"budget {told.budget}"
         failed = f"{told.outcome}: {told.error or ''}".strip(": ")
@@ -94,9 +94,9 @@ class Hand:
 class Sending:
     """One run on one worker: the process that sends, and the numbers that it holds."""
 
-    def __init__(self, hand: Hand) -> None:
+    def __init__(self, hand: LocustWorker) -> None:
         self.hand = hand
-        self.plan: Plan | None = None
+        self.plan: RunSetup | None = None
         self.probes: list[Probe] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = Event()
@@ -111,7 +111,7 @@ class Sending:
         """Ask the master for the time."""
         self.hand.runner.send_message("thinkload-ping", {"sent_s": time.perf_counter()})
 
-    def probed(self, probe: Probe, plan: Plan) -> None:
+    def probed(self, probe: Probe, plan: RunSetup) -> None:
         """The master has said what time it is, and what is to be run."""
         if self.process is not None:
             self._write(probe)
@@ -122,7 +122,7 @@ class Sending:
         else:
             self._start(plan)
 
-    def _start(self, plan: Plan) -> None:
+    def _start(self, plan: RunSetup) -> None:
         self.plan = plan
         zero_s, error_s = zero_of(plan.boot, plan.zero_s, self.probes)
         index = max(getattr(self.hand.runner, "worker_index", 0), 0)
@@ -132,7 +132,7 @@ class Sending:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self._write(SenderPlan(plan=plan, name=name, zero_s=zero_s, error_s=error_s, probes=self.probes))
+        self._write(SenderSetup(plan=plan, name=name, zero_s=zero_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process, name)
 
     def _write(self, line: msgspec.Struct) -> None:
@@ -145,7 +145,7 @@ class Sending:
     def _listen(self, process: "subprocess.Popen[bytes]", name: str) -> None:
         """Until the process ends: what it says of each request."""
         assert process.stdout is not None  # noqa: S101  Popen was given PIPE
-        decode = msgspec.json.Decoder(Told).decode
+        decode = msgspec.json.Decoder(FinishedRequest).decode
         for line in process.stdout:
             if line == READY:
                 self.ready.set()
@@ -164,7 +164,7 @@ class Sending:
             gevent.sleep(PROBE_S)
             self.probe()
 
-    def _ended(self, told: Told) -> None:
+    def _ended(self, told: FinishedRequest) -> None:
         if self.hand.sending is self:  # else Locust counts another run by now
             self.hand.report(told)
         self.held -= 1

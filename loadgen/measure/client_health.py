@@ -26,7 +26,7 @@ FILES_EVERY = 50
 """Open files and memory are counted once a second."""
 
 
-class Report(msgspec.Struct, kw_only=True):
+class HealthReport(msgspec.Struct, kw_only=True):
     """What one process was like; `merge` joins several workers'. Lags are real seconds, not model ones."""
 
     wall_s: float
@@ -51,9 +51,9 @@ class Report(msgspec.Struct, kw_only=True):
         return fields
 
 
-def merge(reports: Sequence[Report]) -> Report:
+def merge(reports: Sequence[HealthReport]) -> HealthReport:
     """One report over the workers of a run: the worst of each, the sums of what adds up, every lag."""
-    return Report(
+    return HealthReport(
         wall_s=max(report.wall_s for report in reports),
         cpu_s=sum(report.cpu_s for report in reports),
         cpu_share=max(report.cpu_share for report in reports),
@@ -68,7 +68,7 @@ def merge(reports: Sequence[Report]) -> Report:
     )
 
 
-class Health:
+class ClientHealth:
     """Watches this process from `start` to `stop`."""
 
     def __init__(self, on_lag: Callable[[float], None] | None = None) -> None:
@@ -93,7 +93,7 @@ class Health:
         self._started = (perf_counter_ns(), process_time_ns())
         self._look_again()
 
-    def stop(self) -> Report:
+    def stop(self) -> HealthReport:
         """End, and say how it was."""
         if self._timer is not None:
             self._timer.cancel()
@@ -103,7 +103,7 @@ class Health:
         self._count_files()
         wall_s = (perf_counter_ns() - self._started[0]) / 1e9
         cpu_s = (process_time_ns() - self._started[1]) / 1e9
-        return Report(
+        return HealthReport(
             wall_s=wall_s,
             cpu_s=cpu_s,
             cpu_share=cpu_s / wall_s,

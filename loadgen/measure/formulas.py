@@ -12,7 +12,7 @@ from operator import sub
 from statistics import median
 from typing import Any, Literal, cast
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.quantiles import _weighted_median
 from loadgen.record import Record
@@ -29,7 +29,7 @@ def to_record(
     request: Request,
     exchange: Exchange,
     due_ns: int,
-    clock: Clock,
+    clock: RunClock,
     *,
     run_id: str,
     emulated: bool = False,
@@ -145,7 +145,7 @@ def raw_stamps(record: Record, scale: float) -> dict[str, float | None]:
     return {name: None if value is None else round(value / scale, 9) for name, value in stamps.items()}
 
 
-def _seconds(ns: float | None, clock: Clock) -> float | None:
+def _seconds(ns: float | None, clock: RunClock) -> float | None:
     return None if ns is None else round(ns * clock.scale / 1e9, 9)
 
 

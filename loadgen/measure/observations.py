@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen.measure.client_health import Report
+from loadgen.measure.client_health import HealthReport
 
 
 @dataclass
-class Seen:
+class Observations:
     """What a load left behind besides its files."""
 
-    reports: list[Report] = field(default_factory=list)
+    reports: list[HealthReport] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     energy: list[tuple[float, float]] = field(default_factory=list)

@@ -25,7 +25,7 @@ CONTEXT_IDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Straddle:
+class PendingCut:
     """A chunk that holds tokens on both sides of the budget."""
 
     before: tuple[int, ...]
@@ -36,7 +36,7 @@ class Straddle:
     """(reasoning, content) text of the whole chunk."""
 
 
-def derive(exchange: Exchange, budget: int) -> tuple[Exchange, Straddle | None]:
+def derive(exchange: Exchange, budget: int) -> tuple[Exchange, PendingCut | None]:
     """The exchange at a smaller budget, and the chunk that its text still lacks a part of."""
     ends = list(accumulate(exchange.tokens))
     if not ends or ends[-1] < budget or (ends[-1] == budget and exchange.finish_reason == "stop"):
@@ -70,11 +70,11 @@ def _usage(exchange: Exchange, budget: int) -> dict[str, object]:
     return prompt | {"completion_tokens": budget}
 
 
-def _straddle(exchange: Exchange, last: int, kept: int) -> Straddle:
+def _straddle(exchange: Exchange, last: int, kept: int) -> PendingCut:
     ids = exchange.token_ids or []
     known = len(ids) > last and len(ids[last]) == exchange.tokens[last]
     before = [i for event in ids[max(0, last - CONTEXT_IDS) : last] for i in event][-CONTEXT_IDS:]
-    return Straddle(tuple(before), tuple(ids[last][:kept]) if known else (), exchange.pieces[last])
+    return PendingCut(tuple(before), tuple(ids[last][:kept]) if known else (), exchange.pieces[last])
 
 
 def derived_request(request: Request, budget: int, seq: int) -> Request:

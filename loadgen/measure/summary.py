@@ -101,7 +101,7 @@ class Spans:
 
 
 @dataclass
-class Facts:
+class RunFacts:
     """What the summary and the verdict need of the records."""
 
     measured: Sums = field(default_factory=Sums)
@@ -154,9 +154,9 @@ def server_split(record: Record) -> dict[str, float]:
     return known | {"outside_s": record.e2e_s - sum(known.values())}
 
 
-def read(folder: Path, slo: dict[str, float]) -> Facts:
+def read(folder: Path, slo: dict[str, float]) -> RunFacts:
     """One pass over a run's records."""
-    facts = Facts()
+    facts = RunFacts()
     for record in read_records(folder / RECORDS):
         if record.warmup:
             facts.warmups += 1
@@ -168,7 +168,7 @@ def read(folder: Path, slo: dict[str, float]) -> Facts:
     return facts
 
 
-def token_times(folder: Path, facts: Facts, warmup: int) -> dict[str, Any]:
+def token_times(folder: Path, facts: RunFacts, warmup: int) -> dict[str, Any]:
     """`itl_s` (one value a token) and `inter_chunk_s` (one a chunk) over the run, from chunks.bin."""
 
     def clusters() -> Iterator[tuple[Cluster, Cluster]]:
@@ -193,7 +193,7 @@ def frames(folder: Path, warmup: int) -> Iterator[Chunks]:
     return (chunks for chunks in (read_chunks(path) if path.exists() else ()) if chunks.seq >= warmup)
 
 
-def summarise(folder: Path, run: RunInfo, facts: Facts) -> dict[str, Any]:
+def summarise(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
     """`RunInfo.summary`."""
     measured = facts.measured
     warmup = int(run.load.get("warmup") or 0)
@@ -224,7 +224,7 @@ def summarise(folder: Path, run: RunInfo, facts: Facts) -> dict[str, Any]:
     return found
 
 
-def _by_budget(facts: Facts) -> dict[str, Any]:
+def _by_budget(facts: RunFacts) -> dict[str, Any]:
     rows = [(b, sums, False) for b, sums in facts.budgets.items()]
     rows += [(b, sums, True) for b, sums in facts.derived_budgets.items()]
     return {
@@ -239,7 +239,7 @@ def _by_budget(facts: Facts) -> dict[str, Any]:
     }
 
 
-def throughput(facts: Facts, num_gpus: int) -> dict[str, float | None]:
+def throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
     """Rates from the first send to the last end, and the paper's and the wall's GPU-seconds a token."""
     measured = facts.measured
     duration_s = facts.spans.duration_s

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.measure.observations import Seen
+from loadgen.measure.observations import Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
-from loadgen.measure.summary import Facts
+from loadgen.measure.summary import RunFacts
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
@@ -58,12 +58,12 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class VerdictInputs:
     """What is judged."""
 
     run: RunInfo
-    facts: Facts
-    seen: Seen
+    facts: RunFacts
+    seen: Observations
     client: dict[str, Any]
     cache_asked: str | None
     percentile: str
@@ -72,7 +72,7 @@ class Evidence:
     earlier: Earlier = Earlier()
 
 
-def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
+def judge(evidence: VerdictInputs) -> tuple[Verdict, list[str]]:
     """The verdict and every reason against VALID, the worst first."""
     invalid = list(_invalid(evidence))
     suspect = list(_suspect(evidence))
@@ -80,7 +80,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
     return verdict, invalid + suspect
 
 
-def _invalid(e: Evidence) -> Iterator[str]:
+def _invalid(e: VerdictInputs) -> Iterator[str]:
     measured = e.facts.measured
     planned = e.run.load.get("requests")
     if planned is not None and measured.n != planned:
@@ -110,7 +110,7 @@ def restarted(before: dict[str, float], after: dict[str, float]) -> bool:
     return any(after.get(name, 0.0) < value for name, value in before.items() if name.endswith("_total"))
 
 
-def _suspect(e: Evidence) -> Iterator[str]:
+def _suspect(e: VerdictInputs) -> Iterator[str]:
     if e.facts.measured.n == 0:
         return
     yield from _client(e)
@@ -122,7 +122,7 @@ def _suspect(e: Evidence) -> Iterator[str]:
         yield f"{e.earlier.killed} earlier parts were killed: how the client did in them is not known"
 
 
-def _client(e: Evidence) -> Iterator[str]:
+def _client(e: VerdictInputs) -> Iterator[str]:
     scale = e.run.time_scale
     summary = e.run.summary
     lag_s = e.client.get("loop_lag_p99_s")
@@ -150,7 +150,7 @@ def quantile(values: Sequence[float], level: float) -> float | None:
     return sorted(values)[min(len(values) - 1, int(level * len(values)))]
 
 
-def _server(e: Evidence) -> Iterator[str]:
+def _server(e: VerdictInputs) -> Iterator[str]:
     measured = e.facts.measured
     share = measured.failed / measured.n
     if share > LIMITS["failed_share"]:
@@ -175,7 +175,7 @@ def behind(before: dict[str, float], after: dict[str, float]) -> float:
     return most if most > before.get(name, 0.0) else after.get("thinkload_emulator_behind_seconds", 0.0)
 
 
-def _cache(e: Evidence) -> Iterator[str]:
+def _cache(e: VerdictInputs) -> Iterator[str]:
     share = hit_share(e)
     asked = e.cache_asked
     if share is None:
@@ -192,7 +192,7 @@ def _cache(e: Evidence) -> Iterator[str]:
     yield f"the prefix cache served {share:.1%} of the prompt tokens, {hint}"
 
 
-def hit_share(e: Evidence) -> float | None:
+def hit_share(e: VerdictInputs) -> float | None:
     """Share of prompt tokens served by the prefix cache, those of second calls (`forced`) left out; None where unknown."""
     name = "vllm:prefix_cache_hits_total"
     before, after = e.seen.before, e.seen.after
@@ -206,7 +206,7 @@ def hit_share(e: Evidence) -> float | None:
     return max(0.0, hits - e.facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0
 
 
-def _sample(e: Evidence) -> Iterator[str]:
+def _sample(e: VerdictInputs) -> Iterator[str]:
     ok, needed = e.facts.measured.outcomes["ok"], least_sample(LEVELS[e.percentile])
     if ok < needed:
         yield f"{ok} requests can't carry a {e.percentile} (that takes {needed}): more --problems, --samples or --repeats"

@@ -14,7 +14,7 @@ Does not know: which budgets are worth asking for, or how a forced answer is gra
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.exchange import Force
+from loadgen.exchange import ForcedAnswer
 from loadgen.options import RunOptions
 from loadgen.plan.prompts import STYLES, Style, user_text
 
@@ -51,11 +51,11 @@ def path(options: RunOptions) -> str:
     return "/completions" if raw(options) else "/chat/completions"
 
 
-def force(options: RunOptions, style: Style) -> Force | None:
+def force(options: RunOptions, style: Style) -> ForcedAnswer | None:
     """The second call of `forced`."""
     if options.budget_mode != "forced" or style.force is None:
         return None
-    return Force(tail=style.force.tail, max_tokens=options.answer_tokens, ended=style.force.ended)
+    return ForcedAnswer(tail=style.force.tail, max_tokens=options.answer_tokens, ended=style.force.ended)
 
 
 def check_style(options: RunOptions, name: str, style: Style) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.exchange import Force
+from loadgen.exchange import ForcedAnswer
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 THINK_WORDS = "\nThink for maximum {budget} tokens."
@@ -28,7 +28,7 @@ class Style:
     user: str = BOXED
     raw: str | None = None
     """Prompt of `/completions`; `{user}` is the user's text."""
-    force: Force | None = None
+    force: ForcedAnswer | None = None
     recommended: dict[str, float] = field(default_factory=dict)
     """Sampling the model's card advises; empty leaves the server's defaults."""
     body: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
 QWEN_SYSTEM = (
     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 )
-THINK_END = Force(tail="\n</think>\n\n**Final Answer**\n\n\\boxed{", max_tokens=0, ended="</think>")
+THINK_END = ForcedAnswer(tail="\n</think>\n\n**Final Answer**\n\n\\boxed{", max_tokens=0, ended="</think>")
 NO_SPECIALS = {"add_special_tokens": False}
 
 STYLES = {
@@ -55,7 +55,9 @@ STYLES = {
     ),
     "s1": Style(
         raw=QWEN_SYSTEM + "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<|im_start|>think\n",
-        force=Force(tail="\n<|im_start|>answer\nFinal Answer:", max_tokens=0, ended="<|im_start|>answer"),
+        force=ForcedAnswer(
+            tail="\n<|im_start|>answer\nFinal Answer:", max_tokens=0, ended="<|im_start|>answer"
+        ),
         recommended={"temperature": 0.0},
         body={"skip_special_tokens": False},  # else the markers read as the words "think" and "answer"
         raw_body=NO_SPECIALS,

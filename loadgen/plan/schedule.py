@@ -18,24 +18,24 @@ WARMUP_STREAMS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenLoop:
     """Open loop: requests are due at these times, whatever the server does."""
 
     times_s: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ClosedLoop:
     """Closed loop: a request is due when one of `concurrency` slots becomes free."""
 
     concurrency: int
 
 
-Schedule = Open | Closed
+Schedule = OpenLoop | ClosedLoop
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RateStep:
     """One step of a ramp: a rate, and for how long. The last may last for ever."""
 
     rate: float
@@ -44,12 +44,12 @@ class Step:
 
 def arrivals(
     kind: str,
-    rate: Sequence[Step],
+    rate: Sequence[RateStep],
     *,
     seed: int,
     requests: int | None = None,
     duration_s: float | None = None,
-) -> Open:
+) -> OpenLoop:
     """Due times of `requests` requests, or of those due before `duration_s` or the ramp's end, whichever is first.
 
     `kind`: `constant`, `poisson`, `gamma:B` (B = burstiness, 1 is Poisson, smaller is burstier), `burst` (all due at
@@ -61,19 +61,19 @@ def arrivals(
     if kind == "burst":
         if requests is None:
             raise ValueError("burst without a group size needs a number of requests")
-        return Open(array("d", [0.0] * requests))
+        return OpenLoop(array("d", [0.0] * requests))
     units = _unit_arrivals(kind, random.Random(seed))
     times = takewhile(lambda time_s: time_s < end_s, _at_rate(units, rate))
-    return Open(array("d", islice(times, requests)))
+    return OpenLoop(array("d", islice(times, requests)))
 
 
-def parse_rate(text: str) -> tuple[Step, ...]:
+def parse_rate(text: str) -> tuple[RateStep, ...]:
     """`4` (per second), or a ramp in steps `1:30,4:30,8` (rate:seconds). Raises ValueError."""
     steps = []
     parts = text.split(",")
     for index, part in enumerate(parts):
         rate, _, seconds = part.partition(":")
-        step = Step(float(rate), float(seconds) if seconds else math.inf)
+        step = RateStep(float(rate), float(seconds) if seconds else math.inf)
         if not (0 < step.rate < math.inf and step.seconds > 0):
             raise ValueError(f"{part}: a rate and its seconds are above 0")
         if math.isinf(step.seconds) and index < len(parts) - 1:
@@ -82,20 +82,20 @@ def parse_rate(text: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def replay(path: Path) -> Open:
+def replay(path: Path) -> OpenLoop:
     """Due times from a file: seconds, one number a line, counted from the first. Raises ValueError naming file:line."""
     times = sorted(_numbers(path))
     if not times:
         raise ValueError(f"{path}: holds no time")
-    return Open(array("d", (time_s - times[0] for time_s in times)))
+    return OpenLoop(array("d", (time_s - times[0] for time_s in times)))
 
 
 def split(schedule: Schedule, worker: int, workers: int) -> Schedule:
     """The part of `schedule` that belongs to one of `workers`; request i goes to worker i mod workers."""
-    if isinstance(schedule, Open):
-        return Open(schedule.times_s[worker::workers])
+    if isinstance(schedule, OpenLoop):
+        return OpenLoop(schedule.times_s[worker::workers])
     whole, rest = divmod(schedule.concurrency, workers)
-    return Closed(whole + (worker < rest))
+    return ClosedLoop(whole + (worker < rest))
 
 
 def _numbers(path: Path) -> Iterator[float]:
@@ -136,7 +136,7 @@ def _positive(kind: str, parameter: str) -> float:
     return value
 
 
-def _at_rate(units: Iterable[float], rate: Sequence[Step]) -> Iterator[float]:
+def _at_rate(units: Iterable[float], rate: Sequence[RateStep]) -> Iterator[float]:
     """Map unit-rate arrivals to times under a rate of steps; the last rate goes on after its step."""
     steps = iter(rate)
     step = next(steps)

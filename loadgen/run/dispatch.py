@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from loadgen.client.timer import sleep_until
 from loadgen.exchange import Request
-from loadgen.plan.schedule import Open, Schedule
+from loadgen.plan.schedule import OpenLoop, Schedule
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ Send = Callable[[Request, int], Awaitable[T]]
 """Sends a request that was due at a stamp (ns). Cancelled, it returns what it has."""
 
 
-class Brake:
+class StopControl:
     """Ends a run early: pressed once it drains, pressed twice it stops. Holds what is in flight."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ async def drive(
     start_ns: int,
     time_scale: float = 1.0,
     duration_s: float | None = None,
-    brake: Brake | None = None,
+    brake: StopControl | None = None,
 ) -> None:
     """Send every request as `schedule` says, counted from `start_ns`, and hand each result to `on_record`.
 
@@ -119,7 +119,7 @@ async def drive(
     taken one by one as they are sent: a generator keeps the memory flat. What `send` or `on_record` raises ends the run
     and is raised as it is, after the requests in flight have ended as cancelled.
     """
-    brake = brake or Brake()
+    brake = brake or StopControl()
     until_ns = None if duration_s is None else start_ns + round(duration_s / time_scale * 1e9)
     plan = _until(iter(requests), until_ns)
 
@@ -127,7 +127,7 @@ async def drive(
         on_record(await send(request, due_ns))
 
     try:
-        if isinstance(schedule, Open):
+        if isinstance(schedule, OpenLoop):
             due = (start_ns + round(time_s / time_scale * 1e9) for time_s in schedule.times_s)
             await _open(plan, due, one, brake)
         else:
@@ -152,7 +152,7 @@ async def _open(
     plan: Iterator[Request],
     due: Iterable[int],
     one: Callable[[Request, int], Coroutine[None, None, None]],
-    brake: Brake,
+    brake: StopControl,
 ) -> None:
     for due_ns in due:
         if not await brake.unless_draining(sleep_until(due_ns)):
@@ -167,7 +167,7 @@ async def _closed(
     plan: Iterator[Request],
     concurrency: int,
     one: Callable[[Request, int], Coroutine[None, None, None]],
-    brake: Brake,
+    brake: StopControl,
     start_ns: int,
 ) -> None:
     async def slot(free_ns: int) -> None:

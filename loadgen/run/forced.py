@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import completion_tokens
 
@@ -17,7 +17,7 @@ class Phase(NamedTuple):
     kind: str
     exchange: Exchange
 
-    def row(self, clock: Clock) -> dict[str, Any]:
+    def row(self, clock: RunClock) -> dict[str, Any]:
         """For `Record.phases`."""
         exchange = self.exchange
         return {

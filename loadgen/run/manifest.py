@@ -11,7 +11,7 @@ import msgspec
 
 from loadgen import options as options_module
 from loadgen.plan.datasets import Dataset
-from loadgen.plan.schedule import Closed
+from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import PROBLEMS, RunInfo
 from loadgen.run import environment
 from loadgen.run.prepare import Prepared, config_name
@@ -81,7 +81,7 @@ def load_facts(plan: Prepared) -> dict[str, Any]:
     """`RunInfo.load`."""
     options = plan.options
     facts: dict[str, Any] = {"requests": plan.planned, "warmup": options.warmup, "repeats": options.repeats}
-    if isinstance(plan.schedule, Closed):
+    if isinstance(plan.schedule, ClosedLoop):
         facts |= {"kind": "closed", "concurrency": plan.schedule.concurrency}
     else:
         times_s = plan.schedule.times_s

@@ -12,21 +12,21 @@ from typing import Any
 
 import msgspec
 
-from loadgen.measure.one_pass import THINK_END, Straddle
+from loadgen.measure.one_pass import THINK_END, PendingCut
 from loadgen.record import RECORDS, Record, read_records
 from loadgen.run.recorder import STRADDLES
-from loadgen.target.control_api import Asker
+from loadgen.target.control_api import ControlApi
 
 
 class Detokenizer:
     """Cuts a chunk's text after a token, by the server's own tokenizer."""
 
-    def __init__(self, ask: Asker, model: str) -> None:
+    def __init__(self, ask: ControlApi, model: str) -> None:
         self._ask = ask
         self._model = model
         self._known: dict[tuple[int, ...], str | None] = {}
 
-    def cut(self, straddle: Straddle) -> tuple[str, str] | None:
+    def cut(self, straddle: PendingCut) -> tuple[str, str] | None:
         """(reasoning, content) of the part that the budget pays for; None where the server can't tell."""
         if not straddle.kept:
             return None
@@ -70,7 +70,7 @@ def settle(folder: Path, detokenizer: Detokenizer) -> None:
 
 
 def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str, str]]]:
-    decoder = msgspec.json.Decoder(tuple[int, Straddle])
+    decoder = msgspec.json.Decoder(tuple[int, PendingCut])
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):

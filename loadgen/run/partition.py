@@ -5,27 +5,27 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Problem
 from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import Schedule
 from loadgen.plan.workload import Workload
-from loadgen.target.server_info import Server
+from loadgen.target.server_info import ServerInfo
 
 
 @dataclass(frozen=True)
-class Share:
+class Partition:
     """Everything a process needs to carry its part; picklable."""
 
     options: RunOptions
-    server: Server
+    server: ServerInfo
     problems: list[Problem]
     run_id: str
     records: Path
     chunks: Path
-    clock: Clock
+    clock: RunClock
     schedule: Schedule
     first: int
     """`seq` of the first request: warm-ups come before the measured ones."""

@@ -12,22 +12,22 @@ from pathlib import Path
 
 import uvloop
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.errors import DiskFullError
 from loadgen.exchange import Request
 from loadgen.live.exporter import Metrics
 from loadgen.live.progress import Progress
-from loadgen.measure.client_health import Report
-from loadgen.measure.observations import Seen
-from loadgen.plan.schedule import WARMUP_STREAMS, Closed, Open, Schedule
+from loadgen.measure.client_health import HealthReport
+from loadgen.measure.observations import Observations
+from loadgen.plan.schedule import WARMUP_STREAMS, ClosedLoop, OpenLoop, Schedule
 from loadgen.record import RECORDS, Record, RunInfo
 from loadgen.run import workers
-from loadgen.run.dispatch import Brake
+from loadgen.run.dispatch import StopControl
 from loadgen.run.merge import merge_workers
-from loadgen.run.partition import Share
+from loadgen.run.partition import Partition
 from loadgen.run.prepare import Prepared
 from loadgen.run.sender import carry
-from loadgen.run.workers import Told, WorkerDiedError
+from loadgen.run.workers import ProgressReport, WorkerDiedError
 from loadgen.target.gpu_log import GpuLog
 from loadgen.target.server_metrics import snapshot
 
@@ -37,39 +37,39 @@ LEAD_S = 0.05
 GPU_EVERY_S = 1.0
 
 
-def load(plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> Seen:
+def load(plan: Prepared, folder: Path, run: RunInfo, clock: RunClock, live: Metrics) -> Observations:
     """Send everything that is missing."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Load(plan, folder, run, clock, live).carry_out())
+        return runner.run(RunPhases(plan, folder, run, clock, live).carry_out())
 
 
-class Load:
+class RunPhases:
     """One load and its listeners."""
 
-    def __init__(self, plan: Prepared, folder: Path, run: RunInfo, clock: Clock, live: Metrics) -> None:
+    def __init__(self, plan: Prepared, folder: Path, run: RunInfo, clock: RunClock, live: Metrics) -> None:
         self.plan = plan
         self.folder = folder
         self.run = run
         self.clock = clock
         self.metrics = live
         self.progress = Progress(run, plan.planned, len(plan.before.done), plan.options.progress)
-        self.brake = Brake()
+        self.brake = StopControl()
         self.interrupts = 0
 
-    async def carry_out(self) -> Seen:
+    async def carry_out(self) -> Observations:
         """All phases, on one progress view."""
         self.metrics.begin(self.run, self.plan.planned, self.run.load.get("rate"))
         self.brake.on_interrupt(self._interrupted)
         with self.progress:
             return await self._phases()
 
-    async def _phases(self) -> Seen:
-        seen = Seen()
+    async def _phases(self) -> Observations:
+        seen = Observations()
         options = self.plan.options
         gpu = self._gpu_log()
         try:
             if options.warmup:
-                await self._phase(0, options.warmup, Closed(WARMUP_STREAMS), None)
+                await self._phase(0, options.warmup, ClosedLoop(WARMUP_STREAMS), None)
             seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh("server-before.prom"))
             gpu.start()
             seen.reports = await self._phase(
@@ -90,9 +90,9 @@ class Load:
 
     async def _phase(
         self, first: int, last: int | None, schedule: Schedule, duration_s: float | None
-    ) -> list[Report]:
+    ) -> list[HealthReport]:
         plan = self.plan
-        share = Share(
+        share = Partition(
             options=plan.options,
             server=plan.server,
             problems=plan.dataset.problems,
@@ -123,10 +123,10 @@ class Load:
         """The schedule; of a resumed open loop what is left of it, from now on."""
         schedule = self.plan.schedule
         done = sum(seq >= self.plan.options.warmup for seq in self.plan.before.done)
-        if isinstance(schedule, Closed) or not done or done >= len(schedule.times_s):
+        if isinstance(schedule, ClosedLoop) or not done or done >= len(schedule.times_s):
             return schedule
         rest = schedule.times_s[done:]
-        return Open([time_s - rest[0] for time_s in rest])
+        return OpenLoop([time_s - rest[0] for time_s in rest])
 
     def _fresh(self, name: str) -> Path:
         """The snapshot before a resumed part does not replace the first."""
@@ -161,7 +161,7 @@ class Load:
         self.metrics.completion.labels(budget=str(request.budget)).inc(count)
         self.progress.tokens(count)
 
-    def told(self, told: Told) -> None:
+    def told(self, told: ProgressReport) -> None:
         """Listener, of workers."""
         self.metrics.due.inc(told.due)
         self.metrics.in_flight.inc(told.due - told.answered)

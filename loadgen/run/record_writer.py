@@ -24,7 +24,7 @@ SYNC_S = 1.0
 """Batch of the fsyncs: one costs 1 to 30 ms, which no request should pay."""
 
 
-class Journal:
+class RecordWriter:
     """Appends records to one file.
 
     `secret` is struck out of every line, should a server have echoed it; `also_sync` is called with each fsync.

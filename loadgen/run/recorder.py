@@ -6,22 +6,22 @@ from typing import NamedTuple, Protocol, Self
 import msgspec
 
 from loadgen.chunks import ChunkLog
-from loadgen.client.work_queue import Turns
+from loadgen.client.work_queue import WorkQueue
 from loadgen.errors import DiskFullError
 from loadgen.exchange import Exchange, Request
 from loadgen.measure import one_pass
 from loadgen.measure.formulas import to_record
 from loadgen.record import Record
 from loadgen.run.forced import Phase
-from loadgen.run.partition import Share
-from loadgen.run.record_writer import Journal
+from loadgen.run.partition import Partition
+from loadgen.run.record_writer import RecordWriter
 from loadgen.target import control_api
 
 STRADDLES = "straddles.jsonl"
 """Chunks cut by a derived budget, until their text is settled after the run."""
 
 
-class Listener(Protocol):
+class RecordListener(Protocol):
     """Who watches a run: metrics, the terminal."""
 
     def due(self, _request: Request) -> None:
@@ -37,7 +37,7 @@ class Listener(Protocol):
         """The record of a request that was sent is kept."""
 
 
-class Ended(NamedTuple):
+class RecordedRequest(NamedTuple):
     """A request that was due, and what became of it."""
 
     request: Request
@@ -47,19 +47,19 @@ class Ended(NamedTuple):
     phases: list[Phase]
 
 
-class Keeper:
+class Recorder:
     """Turns what ended into records and files, when the loop has time (`turns`).
 
     4,096 tokens and three derived budgets are 5 ms of work: done at once, every other stream's next stamp would wait so
     long. What is left is done on leaving. What goes wrong (DiskFullError) the next `keep` raises, or leaving.
     """
 
-    def __init__(self, share: Share, listener: Listener, turns: Turns) -> None:
+    def __init__(self, share: Partition, listener: RecordListener, turns: WorkQueue) -> None:
         self._share = share
         self._listener = listener
         self._turns = turns
         self._chunks = ChunkLog(share.chunks)
-        self._journal = Journal(share.records, control_api.api_key(share.options), self._chunks.sync)
+        self._journal = RecordWriter(share.records, control_api.api_key(share.options), self._chunks.sync)
         self._straddles = share.records.with_name(STRADDLES)
         self._largest = max(share.options.budgets)
         self._failure: Exception | None = None
@@ -76,21 +76,21 @@ class Keeper:
         if self._failure is not None and kind is None:
             raise self._failure
 
-    def keep(self, ended: Ended) -> None:
+    def keep(self, ended: RecordedRequest) -> None:
         """Write one request's record soon, its derived ones before it."""
         if self._failure is not None:
             raise self._failure
         self._listener.answered()
         self._turns.later(self._steps(ended))
 
-    def _steps(self, ended: Ended) -> Iterator[None]:
+    def _steps(self, ended: RecordedRequest) -> Iterator[None]:
         try:
             if self._failure is None:
                 yield from self._work(ended)
         except Exception as error:  # noqa: BLE001 here it would end a turn of the loop; it has to end the run
             self._failure = error
 
-    def _work(self, ended: Ended) -> Iterator[None]:
+    def _work(self, ended: RecordedRequest) -> Iterator[None]:
         """All that is done of one request; the loop may look at its sockets at each yield."""
         request, due_ns, settle, phases = ended
         exchange = settle()
@@ -138,7 +138,7 @@ class Keeper:
             self._journal.append(record)
             yield
 
-    def _note(self, seq: int, straddle: one_pass.Straddle) -> None:
+    def _note(self, seq: int, straddle: one_pass.PendingCut) -> None:
         if not self._share.options.keep_text:
             return
         try:

@@ -23,11 +23,11 @@ from loadgen.plan.datasets import Dataset
 from loadgen.record import RECORDS, RUN, Record, RunInfo, read_run
 from loadgen.run.merge import merge_workers
 from loadgen.run.record_writer import drop_torn_line
-from loadgen.target.server_info import Server
+from loadgen.target.server_info import ServerInfo
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousRun:
     """What an earlier process left; empty for a new run."""
 
     folder: Path | None = None
@@ -44,7 +44,7 @@ class Before:
         return planned is not None and len(self.done) == int(planned) + warmup
 
 
-def restore(options: RunOptions) -> tuple[RunOptions, Before]:
+def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
     """The options a run was begun with, and what it has. Raises UsageError where there is no such run."""
     folder = options.resume
     if folder is None or not (folder / RUN).is_file():
@@ -79,7 +79,7 @@ def _headers(old: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...
     return options.headers
 
 
-def clean(folder: Path, run: RunInfo) -> Before:
+def clean(folder: Path, run: RunInfo) -> PreviousRun:
     """Make the folder whole again, and see what it has."""
     path = folder / RECORDS
     if torn := drop_torn_line(path):
@@ -102,7 +102,7 @@ def clean(folder: Path, run: RunInfo) -> Before:
     clean_chunks(folder / CHUNKS, finished)
     ends = [r.end_s for r in _records(path, decoder) if r.end_s is not None]
     say(f"{folder}: {len(finished)} requests are recorded")
-    return Before(folder, run, frozenset(finished), max(ends, default=0.0))
+    return PreviousRun(folder, run, frozenset(finished), max(ends, default=0.0))
 
 
 def clean_chunks(path: Path, finished: Container[int]) -> None:
@@ -148,7 +148,7 @@ def _rewrite(path: Path, keep: Callable[[bytes], bool]) -> int:
     return dropped
 
 
-def check_same(before: Before, dataset: Dataset, server: Server) -> None:
+def check_same(before: PreviousRun, dataset: Dataset, server: ServerInfo) -> None:
     """Refuse to mix two servers or two data sets in one run. Raises UsageError."""
     run = before.run
     if run is None:

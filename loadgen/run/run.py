@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.errors import UsageError, say
 from loadgen.live.exporter import Metrics, serving
 from loadgen.measure import summary
 from loadgen.measure.client_health import merge
-from loadgen.measure.observations import Seen
-from loadgen.measure.verdict import Earlier, Evidence, judge
+from loadgen.measure.observations import Observations
+from loadgen.measure.verdict import Earlier, VerdictInputs, judge
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo, write_run
 from loadgen.run import capacity, one_pass_files
@@ -91,10 +91,10 @@ def make_folder(plan: Prepared) -> Path:
     return folder
 
 
-def clock_now(plan: Prepared) -> Clock:
+def clock_now(plan: Prepared) -> RunClock:
     """The run's clock; a resumed run goes on where its last record ended."""
     offset_ns = round(plan.before.offset_s / plan.server.time_scale * 1e9)
-    return Clock(time.perf_counter_ns() - offset_ns, plan.server.time_scale)
+    return RunClock(time.perf_counter_ns() - offset_ns, plan.server.time_scale)
 
 
 def dry(plan: Prepared) -> str:
@@ -107,7 +107,7 @@ def dry(plan: Prepared) -> str:
     )
 
 
-def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
+def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> None:
     """Sum up, judge, write run.json for good and tell people."""
     if run.one_pass:
         one_pass_files.settle(folder, Detokenizer(plan.ask, run.model))
@@ -126,7 +126,7 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
         run.summary["one_pass_check"] = check
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     run.energy = energy(plan, seen, facts)
-    evidence = Evidence(
+    evidence = VerdictInputs(
         run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier
     )
     run.verdict, run.reasons = judge(evidence)
@@ -136,7 +136,7 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Seen) -> None:
     say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
 
 
-def energy(plan: Prepared, seen: Seen, facts: summary.Facts) -> dict[str, Any]:
+def energy(plan: Prepared, seen: Observations, facts: summary.RunFacts) -> dict[str, Any]:
     """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
     if not facts.spans or plan.before.run is not None:
         return {}

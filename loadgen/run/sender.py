@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from loadgen.client.client import Client
-from loadgen.client.work_queue import Turns
+from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Request
-from loadgen.measure.client_health import Health, Report
-from loadgen.plan.schedule import Closed, split
+from loadgen.measure.client_health import ClientHealth, HealthReport
+from loadgen.plan.schedule import ClosedLoop, split
 from loadgen.run import forced
-from loadgen.run.dispatch import Brake, drive
-from loadgen.run.partition import Share
-from loadgen.run.recorder import Ended, Keeper, Listener
+from loadgen.run.dispatch import StopControl, drive
+from loadgen.run.partition import Partition
+from loadgen.run.recorder import RecordedRequest, Recorder, RecordListener
 from loadgen.target import control_api
 
 
-def client_of(share: Share, listener: Listener, turns: Turns) -> Client:
+def client_of(share: Partition, listener: RecordListener, turns: WorkQueue) -> Client:
     """The client that sends for a share."""
     options = share.options
     return Client(
@@ -38,30 +38,32 @@ def client_of(share: Share, listener: Listener, turns: Turns) -> Client:
     )
 
 
-async def deliver(client: Client, request: Request, due_ns: int) -> Ended:
+async def deliver(client: Client, request: Request, due_ns: int) -> RecordedRequest:
     """Send one request, in one call or in two."""
     if request.force is None:
-        return Ended(request, due_ns, (await client.call(request)).settle, [])
+        return RecordedRequest(request, due_ns, (await client.call(request)).settle, [])
     exchange, phases = await forced.send_forced(client.send, request)
-    return Ended(request, due_ns, lambda: exchange, phases)
+    return RecordedRequest(request, due_ns, lambda: exchange, phases)
 
 
-async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable[[float], None]) -> Report:
+async def carry(
+    share: Partition, brake: StopControl, listener: RecordListener, on_lag: Callable[[float], None]
+) -> HealthReport:
     """Send every request of the share; the process's own health. Raises DiskFullError."""
-    health = Health(on_lag)
-    turns = Turns()
+    health = ClientHealth(on_lag)
+    turns = WorkQueue()
     client = client_of(share, listener, turns)
 
-    async def send(request: Request, due_ns: int) -> Ended:
+    async def send(request: Request, due_ns: int) -> RecordedRequest:
         listener.due(request)
         return await deliver(client, request, due_ns)
 
-    with Keeper(share, listener, turns) as keeper, Drain(share, brake) as drain:
+    with Recorder(share, listener, turns) as keeper, Drain(share, brake) as drain:
         health.start()
         try:
             async with client:
                 schedule = split(share.schedule, share.worker, share.workers)
-                if isinstance(schedule, Closed):
+                if isinstance(schedule, ClosedLoop):
                     await client.warm(schedule.concurrency)
                 await drive(
                     drain.after(share.requests()),
@@ -81,7 +83,7 @@ async def carry(share: Share, brake: Brake, listener: Listener, on_lag: Callable
 class Drain:
     """Gives what is in flight `drain_s` to end, once the last request is sent or the run's duration is over."""
 
-    def __init__(self, share: Share, brake: Brake) -> None:
+    def __init__(self, share: Partition, brake: StopControl) -> None:
         self._share = share
         self._brake = brake
         self._timers: list[asyncio.TimerHandle] = []

@@ -25,11 +25,11 @@ import uvloop
 
 from loadgen.errors import DiskFullError
 from loadgen.live.exporter import GapHistogram
-from loadgen.measure.client_health import Report
-from loadgen.plan.schedule import Closed
+from loadgen.measure.client_health import HealthReport
+from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
-from loadgen.run.dispatch import Brake
-from loadgen.run.partition import Share
+from loadgen.run.dispatch import StopControl
+from loadgen.run.partition import Partition
 from loadgen.run.sender import carry
 
 TELL_S = 0.25
@@ -41,7 +41,7 @@ class WorkerDiedError(Exception):
     """A worker ended without its report."""
 
 
-class Told(msgspec.Struct, omit_defaults=True):
+class ProgressReport(msgspec.Struct, omit_defaults=True):
     """What happened in a worker since it last told."""
 
     due: int = 0
@@ -51,24 +51,24 @@ class Told(msgspec.Struct, omit_defaults=True):
     lags_s: list[float] = []
     gaps: list[int] = []
     gaps_sum_s: float = 0.0
-    report: Report | None = None
+    report: HealthReport | None = None
     full: str | None = None
 
 
-class Listener(Protocol):
+class ProgressListener(Protocol):
     """Who watches a run through its workers."""
 
-    def told(self, told: Told) -> None:
+    def told(self, told: ProgressReport) -> None:
         """Something happened."""
 
 
-def number(asked: int | None, share: Share, cpus: int) -> int:
+def number(asked: int | None, share: Partition, cpus: int) -> int:
     """Processes for a share: as asked, else one a core; never more than streams of a closed loop."""
-    most = share.schedule.concurrency if isinstance(share.schedule, Closed) else 1 << 16
+    most = share.schedule.concurrency if isinstance(share.schedule, ClosedLoop) else 1 << 16
     return max(1, min(asked or cpus, most))
 
 
-def part(share: Share, worker: int, workers: int) -> Share:
+def part(share: Partition, worker: int, workers: int) -> Partition:
     """The share of one worker, into files of its own beside the run's."""
     return dataclasses.replace(
         share,
@@ -79,9 +79,11 @@ def part(share: Share, worker: int, workers: int) -> Share:
     )
 
 
-async def carry_split(share: Share, workers: int, brake: Brake, listener: Listener) -> list[Report]:
+async def carry_split(
+    share: Partition, workers: int, brake: StopControl, listener: ProgressListener
+) -> list[HealthReport]:
     """Carry a share by several processes. Raises DiskFullError, WorkerDiedError, after all have ended."""
-    crew = [await Worker.start(part(share, worker, workers)) for worker in range(workers)]
+    crew = [await WorkerProcess.start(part(share, worker, workers)) for worker in range(workers)]
     for worker in crew:
         await worker.ready()
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
@@ -95,10 +97,10 @@ async def carry_split(share: Share, workers: int, brake: Brake, listener: Listen
     for failure in ended:
         if isinstance(failure, BaseException):
             raise failure
-    return [report for report in ended if isinstance(report, Report)]
+    return [report for report in ended if isinstance(report, HealthReport)]
 
 
-async def pass_on(brake: Brake, crew: list["Worker"]) -> None:
+async def pass_on(brake: StopControl, crew: list["WorkerProcess"]) -> None:
     """Tell the workers when the brake is pressed."""
     said = ""
     while True:
@@ -110,7 +112,7 @@ async def pass_on(brake: Brake, crew: list["Worker"]) -> None:
                 worker.say(word)
 
 
-class Worker:
+class WorkerProcess:
     """The parent's end of one worker."""
 
     def __init__(self, process: asyncio.subprocess.Process, number: int) -> None:
@@ -118,7 +120,7 @@ class Worker:
         self._number = number
 
     @classmethod
-    async def start(cls, share: Share) -> "Worker":
+    async def start(cls, share: Partition) -> "WorkerProcess":
         """Start the process and hand it its share."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -144,9 +146,9 @@ class Worker:
         """Wait until it has made its plan."""
         await self._line()
 
-    async def listen(self, listener: Listener) -> Report:
+    async def listen(self, listener: ProgressListener) -> HealthReport:
         """Pass on what it tells until its report. Raises DiskFullError, WorkerDiedError."""
-        decoder = msgspec.json.Decoder(Told)
+        decoder = msgspec.json.Decoder(ProgressReport)
         while True:
             told = decoder.decode(await self._line())
             listener.told(told)
@@ -166,11 +168,11 @@ class Worker:
         return line
 
 
-class _Teller:
+class _ProgressSender:
     """A share's listener in the worker: gathers, and tells now and then."""
 
     def __init__(self, scale: float) -> None:
-        self._told = Told()
+        self._told = ProgressReport()
         self._scale = scale
         self._gaps = GapHistogram()
 
@@ -193,7 +195,7 @@ class _Teller:
 
     def tell(self, **more: Any) -> None:
         """One line for the parent."""
-        told, self._told = self._told, Told()
+        told, self._told = self._told, ProgressReport()
         told.gaps, told.gaps_sum_s = self._gaps.take()
         for name, value in more.items():
             setattr(told, name, value)
@@ -201,11 +203,11 @@ class _Teller:
         sys.stdout.buffer.flush()
 
 
-async def _serve(share: Share) -> None:
+async def _serve(share: Partition) -> None:
     """The worker's whole life, after its share was read."""
     loop = asyncio.get_running_loop()
-    brake = Brake()
-    teller = _Teller(share.clock.scale)
+    brake = StopControl()
+    teller = _ProgressSender(share.clock.scale)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     start = await loop.run_in_executor(None, sys.stdin.readline)
@@ -226,13 +228,13 @@ async def _serve(share: Share) -> None:
         telling.cancel()
 
 
-async def _tell(teller: _Teller) -> None:
+async def _tell(teller: _ProgressSender) -> None:
     while True:
         await asyncio.sleep(TELL_S)
         teller.tell()
 
 
-def _obey(loop: asyncio.AbstractEventLoop, brake: Brake) -> None:
+def _obey(loop: asyncio.AbstractEventLoop, brake: StopControl) -> None:
     """Orders from the parent; its end is an order to stop."""
     for line in sys.stdin:
         loop.call_soon_threadsafe(brake.stop if line.strip() == "stop" else brake.drain)

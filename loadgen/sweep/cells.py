@@ -21,7 +21,7 @@ from loadgen.record import RunInfo
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, by_server
 from server.config import ConfigError
-from server.launch import Launcher, LaunchFailedError, Server, Spec, announce, gpu_metrics
+from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, announce, gpu_metrics
 
 Execute = Callable[[RunOptions], RunInfo]
 
@@ -86,7 +86,7 @@ class Cells:
             start_timeout_s=args.start_timeout,
         )
 
-    def cell(self, cell: Cell, server: Server, spec: Spec) -> str | None:
+    def cell(self, cell: Cell, server: RunningServer, spec: Spec) -> str | None:
         """Load the server with one cell; why that failed, or None. KeyboardInterrupt where the run was interrupted."""
         began = time.monotonic()
         run_id = f"{self.out.name}.{cell.name}"
@@ -104,7 +104,7 @@ class Cells:
         self.manifest.done(cell.name, run, time.monotonic() - began)
         return None
 
-    def cell_options(self, cell: Cell, server: Server, run_id: str, telemetry: str | None) -> RunOptions:
+    def cell_options(self, cell: Cell, server: RunningServer, run_id: str, telemetry: str | None) -> RunOptions:
         """Options of the cell's run."""
         return dataclasses.replace(
             cell.load.applied(self.options),

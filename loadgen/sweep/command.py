@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from loadgen import options as run_options
-from loadgen.option_types import Parser, count, positive, seconds
+from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions, UsageError
 from loadgen.plan import datasets
 from loadgen.run import environment
@@ -30,7 +30,7 @@ from loadgen.sweep.cells import Cells
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
 from loadgen.sweep.plan import Cell
 from loadgen.target.preflight import check_lengths
-from loadgen.target.server_info import Server as Known
+from loadgen.target.server_info import ServerInfo as Known
 from server.config import ConfigError, read_config
 from server.emulator.engine import hardware
 from server.emulator.forecast import forecast
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def expanded(argv: Sequence[str]) -> list[str]:
     """The arguments, with those of `--plan` or of the sweep to resume before them. Raises UsageError."""
-    early = Parser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
+    early = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
     early.add_argument("--plan", type=Path)
     early.add_argument("--resume", type=Path)
     given, _ = early.parse_known_args(argv)

@@ -20,7 +20,7 @@ from loadgen.record import RunInfo
 from loadgen.sweep.cells import Cells, execute, say
 from loadgen.sweep.plan import Cell, by_server
 from loadgen.sweep.pool import processes
-from server.launch import Launcher, LaunchFailedError, Server
+from server.launch import Launcher, LaunchFailedError, RunningServer
 
 LIMIT = 0.03
 """Of the time per token: what a neighbour may cost. Repeats of one cell differ by 1 to 2 % on a quiet machine."""
@@ -86,7 +86,7 @@ def interference(
     return cost
 
 
-def _probe(cells: Cells, server: Server, folder: Path, pool: ProcessPoolExecutor) -> "Future[RunInfo]":
+def _probe(cells: Cells, server: RunningServer, folder: Path, pool: ProcessPoolExecutor) -> "Future[RunInfo]":
     target = f"http://127.0.0.1:{server.port}/v1"
     options = dataclasses.replace(
         cells.options, target=target, out=folder, repeats=1, metrics_port=-1, progress="none", **PROBE

@@ -25,7 +25,7 @@ from loadgen.options import RunOptions
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadPoint:
     """One load point: a closed loop of N streams, or an open loop of R requests a second."""
 
     kind: Literal["closed", "open"]
@@ -49,7 +49,7 @@ class Cell:
 
     config: str
     model: str
-    load: Load
+    load: LoadPoint
     repeat: int = 0
 
     @property
@@ -60,25 +60,27 @@ class Cell:
         return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
-def loads(text: str) -> tuple[Load, ...]:
+def loads(text: str) -> tuple[LoadPoint, ...]:
     """`1,32` are closed loops; `0.5/s,2/s` are open ones."""
     return tuple(_load(part.strip()) for part in text.split(","))
 
 
-def _load(text: str) -> Load:
+def _load(text: str) -> LoadPoint:
     if text.endswith("/s"):
-        return Load("open", positive(text.removesuffix("/s")))
+        return LoadPoint("open", positive(text.removesuffix("/s")))
     if not text.isdigit() or int(text) == 0:
         raise UsageError(f"{text!r} is no load point: write 1,32 for closed loops, 2/s for an open one")
-    return Load("closed", int(text))
+    return LoadPoint("closed", int(text))
 
 
-def load_of(options: RunOptions) -> Load:
+def load_of(options: RunOptions) -> LoadPoint:
     """The one load point that the run options alone name."""
-    return Load("open", options.rate) if options.rate else Load("closed", options.concurrency or 16)
+    return LoadPoint("open", options.rate) if options.rate else LoadPoint("closed", options.concurrency or 16)
 
 
-def cells(configs: Iterable[str], models: Iterable[str], points: Iterable[Load], repeats: int) -> list[Cell]:
+def cells(
+    configs: Iterable[str], models: Iterable[str], points: Iterable[LoadPoint], repeats: int
+) -> list[Cell]:
     """Every cell once a repeat, in running order: those of one server together, every second repeat backwards."""
     points = tuple(points)
     pairs = [(config, model) for model in models for config in configs]

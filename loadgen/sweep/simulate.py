@@ -17,12 +17,12 @@ from pathlib import Path
 from loadgen.exchange import Request
 from loadgen.options import RunOptions, UsageError, greedy
 from loadgen.plan import datasets
-from loadgen.plan.schedule import Step, arrivals
+from loadgen.plan.schedule import RateStep, arrivals
 from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell
-from loadgen.sweep.simulated_records import Reply
+from loadgen.sweep.simulated_records import SimulatedReply
 from server.emulator.simulated_cell import Cast, Part, Performance, perform
 
 Result = tuple[Cell, RunInfo | None, str | None, float]
@@ -94,7 +94,7 @@ def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset,
     due_s: Sequence[float] = ()
     if options.rate:
         due_s = arrivals(
-            options.arrival, [Step(options.rate)], seed=options.seed, requests=len(requests)
+            options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
         ).times_s
     played = perform(
         cell.config,
@@ -106,7 +106,7 @@ def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset,
     )
     made = []
     for request, part, one in zip(requests, parts, played.played, strict=True):
-        reply = Reply(
+        reply = SimulatedReply(
             one.sent_s,
             one.times_s,
             one.tokens,

@@ -32,7 +32,7 @@ from loadgen.run.manifest import dataset_facts, write_problems
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SimulatedReply:
     """What one request got: chunks, and what is said of them."""
 
     sent_s: float
@@ -52,7 +52,7 @@ def workload(options: RunOptions, dataset: Dataset, model: str, run_id: str) -> 
     return Workload(dataset.problems, dataclasses.replace(options, prompt=name), model, style, run_id)
 
 
-def record(request: Request, reply: Reply, run_id: str) -> Record:
+def record(request: Request, reply: SimulatedReply, run_id: str) -> Record:
     """The record of a whole reply."""
     times, tokens, sent_s = reply.times_s, reply.tokens, reply.sent_s
     total = int(tokens.sum())
@@ -94,14 +94,14 @@ def record(request: Request, reply: Reply, run_id: str) -> Record:
     )
 
 
-def _reasoning_tokens(reply: Reply, total: int) -> int | None:
+def _reasoning_tokens(reply: SimulatedReply, total: int) -> int | None:
     """Before the mark that ends the thinking, where the server says so at all."""
     if not reply.splits:
         return None
     return total if reply.thinking_end is None else min(reply.thinking_end - 1, total)
 
 
-def _answer_s(reply: Reply, total: int) -> float | None:
+def _answer_s(reply: SimulatedReply, total: int) -> float | None:
     """When the first answer token came: two after the end of thinking, behind the line break that follows it."""
     if not reply.splits or reply.thinking_end is None or reply.thinking_end + 2 > total:
         return None
@@ -115,7 +115,7 @@ def _itl_s(gaps: NDArray[np.float64], tokens: NDArray[np.int64]) -> float | None
     return round(float(np.median(each)), 9)
 
 
-def cut(reply: Reply, budget: int) -> Reply:
+def cut(reply: SimulatedReply, budget: int) -> SimulatedReply:
     """The reply at a smaller budget (onepass.derive, over arrays)."""
     ends = np.cumsum(reply.tokens)
     total = int(ends[-1])
@@ -128,7 +128,7 @@ def cut(reply: Reply, budget: int) -> Reply:
 
 
 def with_derived(
-    request: Request, reply: Reply, run_id: str, options: RunOptions, stride: int
+    request: Request, reply: SimulatedReply, run_id: str, options: RunOptions, stride: int
 ) -> Iterator[Record]:
     """Derived records of the smaller budgets, then the request's own."""
     if options.one_pass and request.budget == max(options.budgets) and not request.warmup:

@@ -21,7 +21,7 @@ from loadgen.options import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ControlResponse:
     """What came back."""
 
     status: int | None
@@ -82,7 +82,7 @@ def root(target: str) -> str:
     return target.rstrip("/").removesuffix("/v1")
 
 
-class Asker:
+class ControlApi:
     """Asks one server."""
 
     def __init__(self, options: RunOptions) -> None:
@@ -93,27 +93,27 @@ class Asker:
             urllib.request.HTTPSHandler(context=tls(options)), _NoRedirect()
         ).open
 
-    def get(self, url: str, timeout_s: float = 10.0) -> Answer:
+    def get(self, url: str, timeout_s: float = 10.0) -> ControlResponse:
         """GET an absolute URL."""
         return self._ask(urllib.request.Request(url, headers=headers(self._options)), timeout_s)  # noqa: S310  http(s), checked by preflight
 
-    def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 60.0) -> Answer:
+    def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 60.0) -> ControlResponse:
         """POST JSON, or nothing, to an absolute URL."""
         data = json.dumps(body).encode() if body is not None else b""
         fields = headers(self._options) | {"Content-Type": "application/json"}
         return self._ask(urllib.request.Request(url, data=data, headers=fields, method="POST"), timeout_s)  # noqa: S310  as above
 
-    def _ask(self, request: urllib.request.Request, timeout_s: float) -> Answer:
+    def _ask(self, request: urllib.request.Request, timeout_s: float) -> ControlResponse:
         try:
             with self._open(request, timeout=timeout_s) as response:
-                return Answer(response.status, response.read(), date=response.headers["Date"])
+                return ControlResponse(response.status, response.read(), date=response.headers["Date"])
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.read(4096))
+                return ControlResponse(error.code, error.read(4096))
         except urllib.error.URLError as error:
-            return Answer(None, error=_reason(error.reason), reached=False)
+            return ControlResponse(None, error=_reason(error.reason), reached=False)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            return Answer(None, error=_reason(error))
+            return ControlResponse(None, error=_reason(error))
 
 
 def _reason(error: object) -> str:

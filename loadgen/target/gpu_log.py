@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from loadgen.target.control_api import Asker
+from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
 
 GPU_COLUMNS = (
@@ -62,7 +62,7 @@ class GpuLog:
     """Scrapes telemetry into gpu.csv until it is stopped."""
 
     def __init__(
-        self, ask: Asker, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
+        self, ask: ControlApi, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
     ) -> None:
         self._ask = ask
         self._url = url

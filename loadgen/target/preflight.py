@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.plan.workload import Workload
-from loadgen.target.control_api import Answer, Asker
-from loadgen.target.server_info import Server
+from loadgen.target.control_api import ControlApi, ControlResponse
+from loadgen.target.server_info import ServerInfo
 
 
-def inspect(options: RunOptions, ask: Asker) -> Server:
+def inspect(options: RunOptions, ask: ControlApi) -> ServerInfo:
     """Ask the server who it is; options that name its parts win. Raises UsageError."""
     check_url(options.target)
     row = _model(options, ask)
@@ -29,7 +29,7 @@ def inspect(options: RunOptions, ask: Asker) -> Server:
     said = said if isinstance(said, dict) else {}
     metrics = ask.get(f"{ask.root}/metrics")
     gpu_metrics = options.gpu_metrics or said.get("gpu_metrics")
-    server = Server(
+    server = ServerInfo(
         model=row["id"],
         max_model_len=row.get("max_model_len"),
         version=said.get("version"),
@@ -58,7 +58,7 @@ def check_url(target: str) -> None:
         raise UsageError("--target must hold no user or password: use --header or --api-key-env")
 
 
-def _model(options: RunOptions, ask: Asker) -> dict[str, Any]:
+def _model(options: RunOptions, ask: ControlApi) -> dict[str, Any]:
     """The served model's row, checked against --model."""
     answer = ask.get(f"{ask.target}/models")
     if not answer.reached or (answer.status is None and options.model is None):
@@ -85,7 +85,7 @@ def _model(options: RunOptions, ask: Asker) -> dict[str, Any]:
     return dict(found[0])
 
 
-def _check_telemetry(url: str, ask: Asker) -> None:
+def _check_telemetry(url: str, ask: ControlApi) -> None:
     """Refuse an exporter that does not answer: without it a run would have no energy, and nobody would know why."""
     deadline_s = time.monotonic() + TELEMETRY_PATIENCE_S
     while (answer := ask.get(url)).status != 200:
@@ -95,7 +95,7 @@ def _check_telemetry(url: str, ask: Asker) -> None:
         time.sleep(0.25)
 
 
-def _unlisted(options: RunOptions, ask: Asker, status: int | None) -> dict[str, Any]:
+def _unlisted(options: RunOptions, ask: ControlApi, status: int | None) -> dict[str, Any]:
     """A server that lists no models, for whatever reason, is taken at the operator's word."""
     if options.model is None:
         raise UsageError(
@@ -104,7 +104,7 @@ def _unlisted(options: RunOptions, ask: Asker, status: int | None) -> dict[str, 
     return {"id": options.model}
 
 
-def check_lengths(options: RunOptions, server: Server) -> None:
+def check_lengths(options: RunOptions, server: ServerInfo) -> None:
     """Refuse a budget that the server would refuse for every prompt."""
     extra = 0 if options.budget_mode == "cut" else options.answer_tokens
     most = max(options.budgets) + extra
@@ -116,7 +116,7 @@ def check_lengths(options: RunOptions, server: Server) -> None:
         )
 
 
-def identify(options: RunOptions, server: Server, ask: Asker) -> Server:
+def identify(options: RunOptions, server: ServerInfo, ask: ControlApi) -> ServerInfo:
     """Tensor parallelism as a real vLLM's `system_fingerprint` tells it (`vllm-0.32.0-tp2-1a2b3c4d`), by one token.
 
     Only where nobody has said it yet; a server without a fingerprint stays as unknown as it was.
@@ -128,7 +128,7 @@ def identify(options: RunOptions, server: Server, ask: Asker) -> Server:
     return with_fingerprint(server, reply.get("system_fingerprint") if isinstance(reply, dict) else None)
 
 
-def with_fingerprint(server: Server, fingerprint: str | None) -> Server:
+def with_fingerprint(server: ServerInfo, fingerprint: str | None) -> ServerInfo:
     """What a fingerprint says of the server."""
     if fingerprint is None or not fingerprint.startswith("vllm-"):
         return server
@@ -137,7 +137,7 @@ def with_fingerprint(server: Server, fingerprint: str | None) -> Server:
     return dataclasses.replace(server, tensor_parallel_size=size, fingerprint=fingerprint)
 
 
-def _speculates(metrics: Answer) -> str | None:
+def _speculates(metrics: ControlResponse) -> str | None:
     """A real vLLM has these metrics only where it speculates; by which method it does not say."""
     return "unnamed" if b"vllm:spec_decode_num_drafts" in metrics.body else None
 
@@ -152,7 +152,7 @@ PROBE_BUDGET, PROBE_TOKENS = 16, 160
 """No model that reasons ends by itself within 16 tokens, and after a budget of 16 that is kept 144 are answer."""
 
 
-def check_mode(options: RunOptions, workload: Workload, ask: Asker) -> None:
+def check_mode(options: RunOptions, workload: Workload, ask: ControlApi) -> None:
     """Refuse what the server can't do: a native budget it ignores, a cache it will not reset. Raises UsageError."""
     if options.budget_mode == "native":
         _probe_native(workload, ask)
@@ -165,7 +165,7 @@ def check_mode(options: RunOptions, workload: Workload, ask: Asker) -> None:
             )
 
 
-def _probe_native(workload: Workload, ask: Asker) -> None:
+def _probe_native(workload: Workload, ask: ControlApi) -> None:
     request = next(workload.requests(0, 1))
     body = request.body | {
         "stream": False,
@@ -179,7 +179,7 @@ def _probe_native(workload: Workload, ask: Asker) -> None:
         raise UsageError(f"--budget-mode native: {reason}: use --budget-mode forced or cut")
 
 
-def native_refusal(answer: Answer) -> str | None:
+def native_refusal(answer: ControlResponse) -> str | None:
     """Why a reply to the probe shows that the thinking budget is not kept; None where it is."""
     reply = answer.json()
     if reply is None:

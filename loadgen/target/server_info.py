@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerInfo:
     """Who answers at the target."""
 
     model: str

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loadgen.errors import DiskFullError
-from loadgen.target.control_api import Asker
+from loadgen.target.control_api import ControlApi
 
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-class Sample(NamedTuple):
+class MetricSample(NamedTuple):
     """One line of the text format."""
 
     name: str
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     value: float
 
 
-def parse(text: str) -> Iterator[Sample]:
+def parse(text: str) -> Iterator[MetricSample]:
     """Samples of a /metrics page; a line that is none is skipped."""
     for line in text.splitlines():
         if line.startswith("#"):
@@ -38,7 +38,7 @@ def parse(text: str) -> Iterator[Sample]:
                 value = float(match[3])
             except ValueError:
                 continue
-            yield Sample(match[1], dict(LABEL.findall(match[2] or "")), value)
+            yield MetricSample(match[1], dict(LABEL.findall(match[2] or "")), value)
 
 
 def totals(text: str) -> dict[str, float]:
@@ -49,7 +49,7 @@ def totals(text: str) -> dict[str, float]:
     return dict(found)
 
 
-def snapshot(ask: Asker, path: Path) -> dict[str, float]:
+def snapshot(ask: ControlApi, path: Path) -> dict[str, float]:
     """Save the server's /metrics and return its totals; empty where it has none."""
     answer = ask.get(f"{ask.root}/metrics")
     if answer.status != 200:

@@ -20,7 +20,7 @@ from server.config import Model, Ngram, Serving, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.ngram import speculate
-from server.emulator.engine.sequence import Drafts, Stream
+from server.emulator.engine.sequence import Drafts, TokenSequence
 from server.emulator.engine.step_time import GIB
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.text.model import TextModel
@@ -184,12 +184,14 @@ class Stage:
             profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
         )
         self._serving, self._parts = serving, parts
-        self._number: dict[Stream, int] = {}
+        self._number: dict[TokenSequence, int] = {}
 
     def send(self, number: int, at_s: float) -> None:
         """Request `number` is sent."""
         script, end = self._parts[number].script, self._parts[number].tokens
-        stream = Stream(key=str(number), ids=script.prompt + script.ids, prompt=len(script.prompt), end=end)
+        stream = TokenSequence(
+            key=str(number), ids=script.prompt + script.ids, prompt=len(script.prompt), end=end
+        )
         self._number[stream] = number
         self._simulation.submit(stream, at_s)
 
@@ -206,7 +208,7 @@ class Stage:
         engine = self._simulation.engine
         return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
 
-    def _drafts(self, ngram: Ngram, stream: Stream) -> Drafts:
+    def _drafts(self, ngram: Ngram, stream: TokenSequence) -> Drafts:
         if stream.preemptions:  # it restarts between the steps that were rehearsed
             return Drafts(ngram, stream)
         return Rehearsed(*rehearse(self._parts[self._number[stream]].script, ngram))

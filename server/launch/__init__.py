@@ -9,14 +9,14 @@ Does not know: what is sent to the server once it is ready, or what a sweep is.
 """
 
 from server.launch.lifecycle import Launcher, announce, gpu_metrics, launched, start, stop
-from server.launch.spec import BACKENDS, Backend, LaunchFailedError, Server, Spec
+from server.launch.spec import BACKENDS, Backend, LaunchFailedError, RunningServer, Spec
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "LaunchFailedError",
     "Launcher",
-    "Server",
+    "RunningServer",
     "Spec",
     "announce",
     "gpu_metrics",

@@ -19,8 +19,8 @@ from uuid import uuid4
 from server.config import read_config
 from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness
 from server.launch.process_backend import start_local
-from server.launch.spec import OWNER, LaunchFailedError, Server, Spec
-from server.launch.startup_log import Progress, explain
+from server.launch.spec import OWNER, LaunchFailedError, RunningServer, Spec
+from server.launch.startup_log import StartupProgress, explain
 
 POLL_S = 0.2
 LINGER_S = 1.0
@@ -56,7 +56,7 @@ class Launcher:
             self._watchdog.kill()
 
     @contextmanager
-    def launched(self, spec: Spec) -> Iterator[Server]:
+    def launched(self, spec: Spec) -> Iterator[RunningServer]:
         """A ready server, for as long as the block lasts."""
         server = start(spec, self.say)
         try:
@@ -66,13 +66,13 @@ class Launcher:
 
 
 @contextmanager
-def launched(spec: Spec, say: Say = _quiet) -> Iterator[Server]:
+def launched(spec: Spec, say: Say = _quiet) -> Iterator[RunningServer]:
     """One ready server, ended with the block or with this process."""
     with Launcher(say) as launcher, launcher.launched(spec) as server:
         yield server
 
 
-def start(spec: Spec, say: Say = _quiet) -> Server:
+def start(spec: Spec, say: Say = _quiet) -> RunningServer:
     """Start a server and return it when it is ready; it then runs until somebody stops it. Raises LaunchFailedError."""
     server = _begin(spec)
     say(f"{server.name}: started on port {server.port}" + (f", GPUs {server.gpus}" if server.gpus else ""))
@@ -85,14 +85,14 @@ def start(spec: Spec, say: Say = _quiet) -> Server:
     return server
 
 
-def stop(server: Server, grace_s: float = 30.0) -> None:
+def stop(server: RunningServer, grace_s: float = 30.0) -> None:
     """End a server and what was announced of it."""
     prometheus_targets.remove(server.name)
     server.stop(grace_s)
     ports.rest(server.port, processes.state_dir())
 
 
-def announce(server: Server, spec: Spec) -> None:
+def announce(server: RunningServer, spec: Spec) -> None:
     """Tell Prometheus of the server; again, with another `run`, when the run on it changes."""
     address = prometheus_targets.address(server.port)
     gpu = address if server.emulated else prometheus_targets.address(9400)
@@ -102,7 +102,7 @@ def announce(server: Server, spec: Spec) -> None:
 
 
 @contextmanager
-def gpu_metrics(server: Server, launcher: Launcher) -> Iterator[str | None]:
+def gpu_metrics(server: RunningServer, launcher: Launcher) -> Iterator[str | None]:
     """URL of the telemetry of just this server's GPUs, over NVML; None where it has none of its own."""
     if not server.gpus:
         yield None
@@ -128,7 +128,7 @@ def _promising() -> Iterator[None]:
         yield
 
 
-def _begin(spec: Spec) -> Server:
+def _begin(spec: Spec) -> RunningServer:
     config = read_config(spec.config)
     name = f"thinkload-{Path(spec.config).stem}-{uuid4().hex[:6]}"
     with _promising():
@@ -180,11 +180,11 @@ def _named(indices: tuple[int, ...], wanted: int, present: int) -> tuple[int, ..
     return indices
 
 
-def _await_ready(server: Server, spec: Spec, say: Say) -> None:
+def _await_ready(server: RunningServer, spec: Spec, say: Say) -> None:
     """Return when the server generates; raise as soon as the log or the exit says that it never will."""
     began = time.monotonic()
     doomed_at: float | None = None
-    progress, token = Progress(), readiness.FirstToken(server.port)
+    progress, token = StartupProgress(), readiness.FirstToken(server.port)
     while not (token.came(POLL_S) and server.holds_port()):
         code = server.exit_code()
         log = server.log.read_text(errors="replace")

@@ -55,7 +55,7 @@ class Spec:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-class Server(Protocol):
+class RunningServer(Protocol):
     """A started server, of whichever backend."""
 
     @property

@@ -94,7 +94,7 @@ PHASES = (
 )
 
 
-class Progress:
+class StartupProgress:
     """Fed the log as it grows; yields each phase when its line first appears."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import analysis
 from analysis import claims, compare
-from analysis.recommend import Wish, recommend
+from analysis.recommend import Requirements, recommend
 from analysis.tables import optima, pairs
 from analysis.tables import summary as tables
 from loadgen.record import RECORDS, Record, RunInfo, write_run
@@ -186,8 +186,8 @@ def test_a_wish_for_p95_counts_failures(tmp_path: Path) -> None:
     """One request in ten fails: no 95 % of requests are answered within anything, however fast the others are."""
     write(tmp_path / "a", ([1.0] * 9 + [-1.0]) * 10)
     summary = tables.summary(load(tmp_path), 3.5)
-    assert recommend(summary, Wish(0.5)).best is not None
-    refused = recommend(summary, Wish(0.5, 5.0))
+    assert recommend(summary, Requirements(0.5)).best is not None
+    refused = recommend(summary, Requirements(0.5, 5.0))
     assert refused.best is None
     assert any("more than 5 % of its requests fail" in line for line in refused.sentences)
 
@@ -197,7 +197,7 @@ def test_energy_that_nobody_measured_recommends_nothing(tmp_path: Path) -> None:
     write(tmp_path / "a", [1.0] * 30)
     assert (
         "no run measured it"
-        in recommend(tables.summary(load(tmp_path), 3.5), Wish(objective="energy")).headline
+        in recommend(tables.summary(load(tmp_path), 3.5), Requirements(objective="energy")).headline
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.chunks import CHUNKS, ChunkLog, Chunks, drop_torn_frame, frame, read_chunks
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.record import RECORDS, Record, read_records
 from loadgen.run.merge import merge_workers
 
@@ -69,7 +69,7 @@ def test_a_token_costs_at_most_4_bytes(tmp_path: Path) -> None:
 
 def test_the_log_keeps_microseconds_of_model_time(tmp_path: Path) -> None:
     """Positions are rounded, not gaps: after 10,000 events the last is still right to 1 µs."""
-    clock = Clock(start_ns=5_000, scale=20.0)
+    clock = RunClock(start_ns=5_000, scale=20.0)
     arrivals = [5_000 + 333_333 * i for i in range(1, 10_001)]
     with ChunkLog(tmp_path / "chunks.bin") as log:
         log.append(7, arrivals, [1] * 10_000, clock)
@@ -82,7 +82,7 @@ def test_the_log_appends_to_what_is_there(tmp_path: Path) -> None:
     """A resumed run goes on in the same file."""
     for seq in (1, 2):
         with ChunkLog(tmp_path / "chunks.bin") as log:
-            log.append(seq, [10**6], [1], Clock(0))
+            log.append(seq, [10**6], [1], RunClock(0))
     assert [chunks.seq for chunks in read_chunks(tmp_path / "chunks.bin")] == [1, 2]
 
 
@@ -92,7 +92,7 @@ def test_a_torn_frame_is_cut_off_so_that_later_ones_are_read(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-3])
     assert drop_torn_frame(path) == len(frame(2, [20], [1])) - 3
     with ChunkLog(path) as log:
-        log.append(3, [10**6], [1], Clock(0))
+        log.append(3, [10**6], [1], RunClock(0))
     assert [chunks.seq for chunks in read_chunks(path)] == [1, 3]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.launch.startup_log import Progress, explain
+from server.launch.startup_log import StartupProgress, explain
 from tests import ROOT
 
 LOGS = ROOT / "tests" / "logs"
@@ -103,7 +103,7 @@ def test_startup_phases_are_said_once() -> None:
         "INFO Model loading took 3.35 GiB memory and 1.271400 seconds\n"
         "INFO GPU KV cache size: 4,028,512 tokens\nINFO Application startup complete.\n"
     )
-    progress = Progress()
+    progress = StartupProgress()
     said = [line for end in range(len(log) + 1) for line in progress.feed(log[:end])]
     assert said == [
         "engine starting",

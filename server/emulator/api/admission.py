@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from server.config import Serving
 from server.emulator.api.request_body import Refusal, invalid
-from server.emulator.engine.sequence import Stream
+from server.emulator.engine.sequence import TokenSequence
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 
@@ -51,7 +51,7 @@ def check_thinking(budget: int | None, *, parsed: bool) -> None:
         )
 
 
-def full_queue(serving: Serving, waiting: Iterable[Stream], prompt_tokens: int) -> str | None:
+def full_queue(serving: Serving, waiting: Iterable[TokenSequence], prompt_tokens: int) -> str | None:
     """The option whose limit a further request would break, if any."""
     prompts = [stream.prompt for stream in waiting]
     requests, tokens = serving.max_num_queued_reqs, serving.max_num_queued_tokens

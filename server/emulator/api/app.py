@@ -15,15 +15,15 @@ from server.config import Model, Serving
 from server.emulator.api.admission import check_model
 from server.emulator.api.faults import Faults
 from server.emulator.api.generation import JSON, VARY, Generations
-from server.emulator.api.http import Exchange
+from server.emulator.api.http import HttpExchange
 from server.emulator.api.metrics_catalogue import Catalogue
 from server.emulator.api.metrics_recorder import Counting
 from server.emulator.api.request_body import Refusal, mistyped, parse_json, read_messages
 from server.emulator.api.response import Dialect
-from server.emulator.engine.api_queue import Frontend
+from server.emulator.engine.api_queue import ApiQueue
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import EngineVersion, Gpu
-from server.emulator.engine.realtime import Clock, Driver
+from server.emulator.engine.realtime import Driver, EngineClock
 from server.emulator.engine.scheduler import Engine
 from server.emulator.engine.step_time import GIB, StepModel
 from server.emulator.text.model import TextModel
@@ -34,7 +34,7 @@ CORS = [(f"access-control-allow-{what}", "*") for what in ("origin", "methods", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class EmulatorSettings:
     """What is emulated."""
 
     serving: Serving
@@ -65,17 +65,17 @@ class Setting:
         )
 
 
-class App:
+class EmulatorApp:
     """One emulated server. Needs a running event loop."""
 
-    def __init__(self, setting: Setting, problems: list[dict[str, Any]], faults: Faults) -> None:
+    def __init__(self, setting: EmulatorSettings, problems: list[dict[str, Any]], faults: Faults) -> None:
         serving, model = setting.serving, setting.model
         self.setting = setting
         self.tokenizer = Tokenizer(tokenizer_file(serving))
         self.text = TextModel(model.behaviour, problems, self.tokenizer, setting.text)
         step_model = StepModel(model, serving, setting.gpu, setting.version)
         engine = Engine(step_model, serving)
-        self.driver = Driver(engine, Frontend(setting.version), Clock(setting.speed))
+        self.driver = Driver(engine, ApiQueue(setting.version), EngineClock(setting.speed))
         self.telemetry = Telemetry(
             setting.gpu,
             serving.tensor_parallel_size,
@@ -107,7 +107,7 @@ class App:
         catalogue.gauge("thinkload_emulated_info", 1, *info)
         return Counting(catalogue, serving, self.driver, {path for _, path in self._routes})
 
-    def _routing(self) -> dict[tuple[str, str], Callable[[Exchange], None]]:
+    def _routing(self) -> dict[tuple[str, str], Callable[[HttpExchange], None]]:
         return {
             ("GET", "/health"): self._health,
             ("GET", "/ping"): self._health,
@@ -124,7 +124,7 @@ class App:
             ("POST", "/reset_prefix_cache"): self._reset_prefix_cache,
         }
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: HttpExchange) -> None:
         """Answer one exchange, now or later."""
         route = self._routes.get((exchange.method, exchange.path))
         if route is None and exchange.method == "HEAD":
@@ -137,7 +137,7 @@ class App:
         else:
             self._unrouted(exchange)
 
-    def _answer(self, route: Callable[[Exchange], None], exchange: Exchange) -> None:
+    def _answer(self, route: Callable[[HttpExchange], None], exchange: HttpExchange) -> None:
         try:
             route(exchange)
         except Refusal as refusal:
@@ -147,13 +147,13 @@ class App:
             fault = Refusal(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
             self.generations.respond(exchange, fault.code, fault.body)
 
-    def _allowed(self, exchange: Exchange) -> bool:
+    def _allowed(self, exchange: HttpExchange) -> bool:
         keys = self.setting.serving.api_key
         if not keys or not exchange.path.startswith("/v1") or exchange.method == "OPTIONS":
             return True
         return exchange.headers.get("authorization", "") in {f"Bearer {key}" for key in keys}
 
-    def _unrouted(self, exchange: Exchange) -> None:
+    def _unrouted(self, exchange: HttpExchange) -> None:
         if exchange.method == "OPTIONS":
             exchange.answer(
                 200, b"OK", [("content-type", "text/plain; charset=utf-8"), *CORS, *self._headers]
@@ -164,13 +164,13 @@ class App:
         status, text = (405, "Method Not Allowed") if known else (404, "Not Found")
         self.generations.respond(exchange, status, {"detail": text})
 
-    def _json(self, exchange: Exchange, body: object) -> None:
+    def _json(self, exchange: HttpExchange, body: object) -> None:
         self.generations.respond(exchange, 200, body)
 
-    def _page(self, exchange: Exchange, page: bytes, version: str) -> None:
+    def _page(self, exchange: HttpExchange, page: bytes, version: str) -> None:
         exchange.answer(200, page, [("content-type", EXPOSITION.format(version)), *self._headers])
 
-    def _health(self, exchange: Exchange) -> None:
+    def _health(self, exchange: HttpExchange) -> None:
         exchange.answer(503 if self.generations.dead else 200, b"", [VARY, *self._headers])
 
     def _load(self) -> int:
@@ -218,7 +218,7 @@ class App:
     def _dcgm(self) -> bytes:
         return self.telemetry.render(self.driver.clock.now_s(), self.driver.engine.usage)
 
-    def _tokenize(self, exchange: Exchange) -> None:
+    def _tokenize(self, exchange: HttpExchange) -> None:
         body = parse_json(bytes(exchange.body))
         check_model(str(body.get("model") or ""), self.generations.names)
         text = body.get("prompt")
@@ -233,7 +233,7 @@ class App:
             exchange, {"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": strings}
         )
 
-    def _detokenize(self, exchange: Exchange) -> None:
+    def _detokenize(self, exchange: HttpExchange) -> None:
         body = parse_json(bytes(exchange.body))
         if "tokens" not in body:
             raise mistyped("missing", "body.tokens", "Field required", body)
@@ -242,7 +242,7 @@ class App:
             raise mistyped("list_type", "body.tokens", "Input should be a valid list", tokens)
         self._json(exchange, {"prompt": self.tokenizer.decode(tokens)})
 
-    def _reset_prefix_cache(self, exchange: Exchange) -> None:
+    def _reset_prefix_cache(self, exchange: HttpExchange) -> None:
         self.driver.engine.pool.forget()
         exchange.answer(200, b"", self._headers)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.emulator.api.sampling_params import Ask
-from server.emulator.engine.sequence import Stream
+from server.emulator.api.sampling_params import SamplingParams
+from server.emulator.engine.sequence import TokenSequence
 
 
 class Decoder(Protocol):
@@ -25,8 +25,8 @@ class Choice:
     """One sequence. `take` moves `seen` on; whoever writes takes `text()` and moves `sent`."""
 
     index: int
-    ask: Ask
-    stream: Stream
+    ask: SamplingParams
+    stream: TokenSequence
     decoder: Decoder
     thinks: bool
     """A reasoning parser splits the text."""

@@ -14,7 +14,7 @@ KEYS = ("error", "stall", "stall-rate", "cut", "crash-after", "slow-start")
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class InjectedFault:
     """What will go wrong with one request."""
 
     error: bool = False
@@ -40,12 +40,12 @@ class Faults:
         self._requests = 0
         self.slow_start_s = settings.get("slow-start", 0.0)
 
-    def fate(self, header: str | None) -> Fate:
+    def fate(self, header: str | None) -> InjectedFault:
         """The next request's."""
         self._requests += 1
         if header is not None:
             name, _, value = header.partition("=")
-            return Fate(
+            return InjectedFault(
                 error=name == "error",
                 cut=name == "cut",
                 crash=name == "crash",
@@ -53,7 +53,7 @@ class Faults:
             )
         get = self._settings.get
         stalls = self._random.random() < get("stall-rate", 1.0 if "stall" in self._settings else 0.0)
-        return Fate(
+        return InjectedFault(
             error=self._random.random() < get("error", 0.0),
             cut=self._random.random() < get("cut", 0.0),
             stall_s=get("stall", 1.0) if stalls else 0.0,

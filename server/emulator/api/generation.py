@@ -20,15 +20,15 @@ from server.emulator.api.admission import (
     full_queue,
 )
 from server.emulator.api.choice import Choice
-from server.emulator.api.faults import HEADER, Fate, Faults
-from server.emulator.api.http import Exchange
+from server.emulator.api.faults import HEADER, Faults, InjectedFault
+from server.emulator.api.http import HttpExchange
 from server.emulator.api.metrics_recorder import Counting
 from server.emulator.api.request_body import Refusal, parse_json
-from server.emulator.api.response import Answer, Dialect, encode, error_event
-from server.emulator.api.sampling_params import Ask, read_ask
+from server.emulator.api.response import Dialect, ResponseWriter, encode, error_event
+from server.emulator.api.sampling_params import SamplingParams, read_ask
 from server.emulator.engine.realtime import Driver
-from server.emulator.engine.sequence import Stream
-from server.emulator.text.model import Reply, TextModel
+from server.emulator.engine.sequence import TokenSequence
+from server.emulator.text.model import GeneratedText, TextModel
 from server.emulator.text.tokenizer import Tokenizer
 
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
@@ -42,7 +42,7 @@ AHEAD_TOKENS = 64
 class Source:
     """A reply's ids, flowing into a choice's stream as far as the engine looks."""
 
-    def __init__(self, reply: Reply, limit: int, choice: Choice) -> None:
+    def __init__(self, reply: GeneratedText, limit: int, choice: Choice) -> None:
         self._reply, self._limit, self._choice = reply, limit, choice
 
     def __call__(self, tokens: int) -> None:
@@ -71,9 +71,9 @@ class Source:
 class Generation:
     """One request under way."""
 
-    exchange: Exchange
-    answer: Answer
-    fate: Fate
+    exchange: HttpExchange
+    answer: ResponseWriter
+    fate: InjectedFault
     midway: int
     """Tokens after which its fate strikes."""
     stalled: bool = False
@@ -106,7 +106,7 @@ class Generations:
         self.names = serving.served_model_name or (model.id,)
         self.dead = False
         self.on_death: Callable[[], None] = lambda: None
-        self._of: dict[Stream, tuple[Generation, Choice]] = {}
+        self._of: dict[TokenSequence, tuple[Generation, Choice]] = {}
         driver.deliver = self._deliver
         driver.engine.on_reject = self._rejected
         driver.on_death = self.die
@@ -116,7 +116,7 @@ class Generations:
 
     # Beginning
 
-    def begin(self, exchange: Exchange, *, chat: bool) -> None:
+    def begin(self, exchange: HttpExchange, *, chat: bool) -> None:
         """Check a request and start it. Raises Refusal."""
         ask = read_ask(parse_json(bytes(exchange.body)), chat=chat)
         if self.dead:
@@ -136,7 +136,7 @@ class Generations:
             raise Refusal(BUSY, type_="Service Unavailable", code=503)
         self._launch(exchange, ask, fate, texts, prompts)
 
-    def _prompts(self, ask: Ask) -> tuple[list[str], list[list[int]]]:
+    def _prompts(self, ask: SamplingParams) -> tuple[list[str], list[list[int]]]:
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if ask.chat:
             text = self.tokenizer.render_chat(ask.messages, self.model.prompt, continues=ask.continues)
@@ -146,12 +146,17 @@ class Generations:
         return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in ask.prompts]
 
     def _launch(
-        self, exchange: Exchange, ask: Ask, fate: Fate, texts: list[str], prompts: list[list[int]]
+        self,
+        exchange: HttpExchange,
+        ask: SamplingParams,
+        fate: InjectedFault,
+        texts: list[str],
+        prompts: list[list[int]],
     ) -> None:
         choices: list[Choice] = []
         for text, prompt in zip(texts, prompts, strict=True):
             choices += [self._choice(ask, text, prompt, len(choices) + n, n) for n in range(ask.n)]
-        answer = Answer(ask, self.dialect, choices, prompts)
+        answer = ResponseWriter(ask, self.dialect, choices, prompts)
         answer.echo = lambda choice: texts[choice.index // ask.n]
         answer.token_text = lambda token: self.tokenizer.decode([token])
         answer.timings = lambda: self.counting.timings(choices)
@@ -165,16 +170,18 @@ class Generations:
             self._of[choice.stream] = (generation, choice)
             self.driver.submit(choice.stream, exchange.started_s)
 
-    def request_id(self, exchange: Exchange) -> list[tuple[str, str]]:
+    def request_id(self, exchange: HttpExchange) -> list[tuple[str, str]]:
         """The header of `--enable-request-id-headers`."""
         if not self.serving.enable_request_id_headers:
             return []
         return [("x-request-id", exchange.headers.get("x-request-id") or secrets.token_hex(16))]
 
-    def _choice(self, ask: Ask, text: str, prompt: list[int], index: int, sample: int) -> Choice:
+    def _choice(self, ask: SamplingParams, text: str, prompt: list[int], index: int, sample: int) -> Choice:
         room = self.serving.max_model_len - len(prompt)
         limit = room if ask.max_tokens is None else min(ask.max_tokens, room)
-        stream = Stream(key=str(index), ids=list(prompt), prompt=len(prompt), end=limit, salt=ask.cache_salt)
+        stream = TokenSequence(
+            key=str(index), ids=list(prompt), prompt=len(prompt), end=limit, salt=ask.cache_salt
+        )
         decoder = self.tokenizer.decoder(skip_special_tokens=ask.skip_special_tokens)
         thinks = self.dialect.reasoning_parser and ask.chat
         choice = Choice(index, ask, stream, decoder, thinks, self.tokenizer.id("<think>"))
@@ -188,8 +195,8 @@ class Generations:
         begin, end = self.tokenizer.id("<think>"), self.tokenizer.id("</think>")
         return next((token == end for token in reversed(prompt) if token in {begin, end}), False)
 
-    def _reply(self, ask: Ask, text: str, prompt: list[int], sample: int) -> Reply:
-        def write(*, ignore_eos: bool) -> Reply:
+    def _reply(self, ask: SamplingParams, text: str, prompt: list[int], sample: int) -> GeneratedText:
+        def write(*, ignore_eos: bool) -> GeneratedText:
             return self.text.reply(
                 text,
                 prompt,
@@ -207,7 +214,7 @@ class Generations:
 
     # Going on
 
-    def _deliver(self, stream: Stream, count: int) -> None:
+    def _deliver(self, stream: TokenSequence, count: int) -> None:
         """Tokens of one stream are due."""
         known = self._of.get(stream)
         if known is None:
@@ -247,7 +254,7 @@ class Generations:
             if self._of.pop(choice.stream, None):
                 self.driver.engine.abort(choice.stream)
 
-    def respond(self, exchange: Exchange, status: int, body: object) -> None:
+    def respond(self, exchange: HttpExchange, status: int, body: object) -> None:
         """A whole JSON answer."""
         exchange.answer(status, encode(body), [JSON, VARY, *self.headers, *self.request_id(exchange)])
         self.counting.http(exchange)
@@ -274,7 +281,7 @@ class Generations:
         return True
 
     def _wake(self, generation: Generation) -> None:
-        generation.fate, generation.stalled = Fate(), False
+        generation.fate, generation.stalled = InjectedFault(), False
         for choice in generation.answer.choices:
             if choice.fresh and generation.exchange.open:
                 self._flush(generation, choice)
@@ -296,7 +303,7 @@ class Generations:
             error: dict[str, Any] = {"message": message, "type": type_, "param": None, "code": code}
             self.respond(generation.exchange, code, {"error": error})
 
-    def _rejected(self, stream: Stream) -> None:
+    def _rejected(self, stream: TokenSequence) -> None:
         """A queue limit met inside the engine: requests raced past the check at the door."""
         known = self._of.get(stream)
         self.counting.rejected("max_num_queued_reqs")

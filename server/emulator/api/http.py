@@ -28,10 +28,10 @@ def _http_date() -> bytes:
     return _date[1]
 
 
-class Exchange:
+class HttpExchange:
     """One request, and the answer to it."""
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "HttpConnection") -> None:
         self._connection = connection
         self.method = ""
         self.path = ""
@@ -107,20 +107,20 @@ class Exchange:
             self._connection.cut()
 
 
-Handler = Callable[[Exchange], None]
+Handler = Callable[[HttpExchange], None]
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, handle: Handler, connections: "set[Connection]") -> None:
+    def __init__(self, handle: Handler, connections: "set[HttpConnection]") -> None:
         self._handle = handle
         self._connections = connections
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._incoming = Exchange(self)
-        self._waiting: deque[Exchange] = deque()
-        self.current: Exchange | None = None
+        self._incoming = HttpExchange(self)
+        self._waiting: deque[HttpExchange] = deque()
+        self.current: HttpExchange | None = None
         self.blocked = False
 
     # asyncio's side
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        self._incoming = Exchange(self)
+        self._incoming = HttpExchange(self)
 
     def on_url(self, url: bytes) -> None:
         """Its target."""
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
 
     # An exchange's side
 
-    def _begin(self, exchange: Exchange) -> None:
+    def _begin(self, exchange: HttpExchange) -> None:
         self.current = exchange
         self._handle(exchange)
 
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
         if self._transport:
             self._transport.write(piece)
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: HttpExchange) -> None:
         """An answer is complete: go on with the next request, or close."""
         self.current = None
         if not exchange.keep_alive or not exchange.chunked:

@@ -8,12 +8,12 @@ from typing import Any
 
 from server.config import Serving
 from server.emulator.api.choice import Choice
-from server.emulator.api.http import Exchange
+from server.emulator.api.http import HttpExchange
 from server.emulator.api.metrics_catalogue import Catalogue
-from server.emulator.api.response import Answer
+from server.emulator.api.response import ResponseWriter
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.realtime import Driver
-from server.emulator.engine.sequence import Stream
+from server.emulator.engine.sequence import TokenSequence
 
 UNCOUNTED = {"/health", "/ping", "/version", "/load", "/metrics", "/dcgm/metrics"}
 
@@ -45,11 +45,11 @@ class Counting:
         self._iteration.observe_all(tokens)
         self._latency.observe_all(gaps, weight)
 
-    def began(self, stream: Stream) -> None:
+    def began(self, stream: TokenSequence) -> None:
         """A first token."""
         self._observe("time_to_first_token_seconds", (stream.first_s or 0.0) - stream.arrived_s)
 
-    def ended(self, choice: Choice, answer: Answer) -> None:
+    def ended(self, choice: Choice, answer: ResponseWriter) -> None:
         """A last token."""
         stream, seen = choice.stream, choice.seen
         first_s, last_s, scheduled_s = stream.first_s or 0.0, stream.last_s or 0.0, stream.scheduled_s or 0.0
@@ -80,7 +80,7 @@ class Counting:
         """A request refused by a queue limit."""
         self.catalogue.reject(reason)
 
-    def http(self, exchange: Exchange) -> None:
+    def http(self, exchange: HttpExchange) -> None:
         """One HTTP exchange; monitoring's own are not counted."""
         if exchange.path in UNCOUNTED:
             return
@@ -141,7 +141,7 @@ class Counting:
         return found or None
 
 
-def _speculation(stream: Stream, width: int, *, detailed: bool) -> dict[str, Any]:
+def _speculation(stream: TokenSequence, width: int, *, detailed: bool) -> dict[str, Any]:
     drafted, accepted, steps = sum(stream.drafted), sum(stream.accepted), len(stream.drafted)
     found: dict[str, Any] = {
         "mean_acceptance_length": 1 + accepted / steps if steps else None,

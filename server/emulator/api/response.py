@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from server.emulator.api.choice import Choice
-from server.emulator.api.sampling_params import Ask
+from server.emulator.api.sampling_params import SamplingParams
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -36,10 +36,12 @@ class Dialect:
     """0.7.3 writes `"usage":null` into chunks where none was asked."""
 
 
-class Answer:
+class ResponseWriter:
     """One answer under way, of one or more choices."""
 
-    def __init__(self, ask: Ask, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]) -> None:
+    def __init__(
+        self, ask: SamplingParams, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
+    ) -> None:
         self.ask, self.dialect, self.choices = ask, dialect, choices
         self.id = f"{'chatcmpl' if ask.chat else 'cmpl'}-{secrets.token_hex(8)}"
         self.created = int(time.time())

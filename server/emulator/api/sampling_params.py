@@ -26,7 +26,7 @@ GREEDY_BELOW = 1e-5
 
 
 @dataclass(slots=True, kw_only=True)
-class Ask:
+class SamplingParams:
     """One request body, checked."""
 
     chat: bool
@@ -148,7 +148,7 @@ def _logprobs(body: Body, *, chat: bool) -> int | None:
     return count
 
 
-def read_ask(sent: dict[str, Any], *, chat: bool) -> Ask:
+def read_ask(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
     """Check one body."""
     body = read_body(sent)
     if chat and body.max_completion_tokens is not None:
@@ -164,7 +164,7 @@ def read_ask(sent: dict[str, Any], *, chat: bool) -> Ask:
         raise Refusal(f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}.")
     options = body.stream_options or StreamOptions()
     budget = body.thinking_token_budget
-    return Ask(
+    return SamplingParams(
         chat=chat,
         model=body.model or "",
         messages=read_messages(sent) if chat else [],

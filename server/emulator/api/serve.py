@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from server.config import ConfigError
-from server.emulator.api.app import App, Setting
+from server.emulator.api.app import EmulatorApp, EmulatorSettings
 from server.emulator.api.faults import Faults
-from server.emulator.api.http import Connection
+from server.emulator.api.http import HttpConnection
 
 DRAIN_S = 6.0
 """How long SIGTERM waits for streams under way: what vLLM took with one."""
@@ -19,16 +19,16 @@ DEATH_S = 0.5
 
 
 async def _serve(
-    setting: Setting, problems: list[dict[str, Any]], faults: Faults, host: str, port: int
+    setting: EmulatorSettings, problems: list[dict[str, Any]], faults: Faults, host: str, port: int
 ) -> int:
     loop = asyncio.get_running_loop()
-    app = App(setting, problems, faults)
+    app = EmulatorApp(setting, problems, faults)
     if faults.slow_start_s:
         await asyncio.sleep(faults.slow_start_s)
-    connections: set[Connection] = set()
+    connections: set[HttpConnection] = set()
     try:
         server = await loop.create_server(
-            lambda: Connection(app.handle, connections), host, port, backlog=2048
+            lambda: HttpConnection(app.handle, connections), host, port, backlog=2048
         )
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -70,7 +70,9 @@ async def _serve(
     return code
 
 
-def serve(setting: Setting, problems: list[dict[str, Any]], faults: Faults, host: str, port: int) -> int:
+def serve(
+    setting: EmulatorSettings, problems: list[dict[str, Any]], faults: Faults, host: str, port: int
+) -> int:
     """Serve until told to stop; the exit status."""
     runner: Any = asyncio.run
     with contextlib.suppress(ImportError):

@@ -16,7 +16,7 @@ from server.emulator.engine.hardware import EngineVersion
 SLICE = 128
 
 
-class Frontend:
+class ApiQueue:
     """Times in and out of the API process, in model seconds."""
 
     def __init__(self, engine: EngineVersion) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from server.emulator.engine.sequence import Output, Stream
+from server.emulator.engine.sequence import StepOutput, TokenSequence
 
 if TYPE_CHECKING:
     from server.emulator.engine.scheduler import Engine
@@ -24,7 +24,7 @@ WORTH_STEPS = 6
 
 
 @dataclass(slots=True)
-class Plan:
+class StepBatch:
     """Steps to come, an entry each; the last two by stream and step, None without speculation."""
 
     tokens: Any
@@ -34,7 +34,7 @@ class Plan:
     drafted: Any = None
 
 
-def leap(engine: "Engine", until_s: float) -> Output | None:
+def leap(engine: "Engine", until_s: float) -> StepOutput | None:
     """Jump as far as `until_s`; None where single steps are needed."""
     if not _uniform(engine):
         return None
@@ -85,21 +85,21 @@ def _most_steps(engine: "Engine", soon_s: float) -> int:
     return min(steps, (pool.free * pool.size + spare) // (count * widest) - pool.size)
 
 
-def _plan(engine: "Engine", steps: int) -> Plan:
+def _plan(engine: "Engine", steps: int) -> StepBatch:
     count, model = len(engine.running), engine.model
     ones = np.ones(steps)
     if not model.speculates:
-        return Plan(ones * count, ones * count, ones.astype(bool))
+        return StepBatch(ones * count, ones * count, ones.astype(bool))
     for stream in engine.running:
         engine.drafts_of(stream)
     ahead = [stream.drafts.ahead(steps) for stream in engine.running if stream.drafts]
     drafted = np.stack([drafts for drafts, _ in ahead])
     emitted = np.stack([accepted for _, accepted in ahead]) + 1
     full = (drafted == model.draft_tokens).all(axis=0) & model.engine.ngram_full_graph
-    return Plan(count + drafted.sum(axis=0), emitted.sum(axis=0), full, emitted, drafted)
+    return StepBatch(count + drafted.sum(axis=0), emitted.sum(axis=0), full, emitted, drafted)
 
 
-def _before_an_end(engine: "Engine", plan: Plan) -> int:
+def _before_an_end(engine: "Engine", plan: StepBatch) -> int:
     """Steps before one that ends a stream."""
     if plan.emitted is None:
         return len(plan.tokens)
@@ -107,7 +107,9 @@ def _before_an_end(engine: "Engine", plan: Plan) -> int:
     return int((np.cumsum(plan.emitted, axis=1) < left[:, None]).sum(axis=1).min())
 
 
-def _land(engine: "Engine", plan: Plan, taken: int, *, ends: Any, seconds: Any, contexts: Any) -> Output:
+def _land(
+    engine: "Engine", plan: StepBatch, taken: int, *, ends: Any, seconds: Any, contexts: Any
+) -> StepOutput:
     streams, tokens = list(engine.running), plan.tokens[:taken]
     count, last_s = len(streams), float(ends[-1])
     left = ends + engine.model.lag_s(count, contexts)
@@ -130,10 +132,10 @@ def _land(engine: "Engine", plan: Plan, taken: int, *, ends: Any, seconds: Any, 
     engine.model.use(engine.usage, spent_s, taken, tokens=computed, context=read)
     engine.on_steps(plan.grown[:taken], first_gaps, 1)
     engine.on_steps([], seconds[1:], count)
-    return Output(left, list(zip(streams, made, strict=True)), each)
+    return StepOutput(left, list(zip(streams, made, strict=True)), each)
 
 
-def _count_drafts(engine: "Engine", stream: Stream, drafted: Any, accepted: Any) -> None:
+def _count_drafts(engine: "Engine", stream: TokenSequence, drafted: Any, accepted: Any) -> None:
     made, totals = drafted > 0, engine.totals
     if stream.drafts:
         stream.drafts.next += len(drafted)

@@ -28,7 +28,7 @@ FIELDS = (
 
 
 @dataclass(slots=True)
-class Sample:
+class GpuReading:
     """Usage at a time."""
 
     at_s: float
@@ -42,7 +42,7 @@ class Telemetry:
         self.gpu, self.count = gpu, count
         self._peak_bandwidth = gpu.peak_bandwidth_tb_s * 1e12
         self._used_mib = used_bytes / 2**20
-        self._samples: deque[Sample] = deque([Sample(0.0, Usage())])
+        self._samples: deque[GpuReading] = deque([GpuReading(0.0, Usage())])
         self.uuids = [
             f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'thinkload emulated {gpu.name} {seed} {n}')}"
             for n in range(count)
@@ -51,14 +51,14 @@ class Telemetry:
     def note(self, now_s: float, usage: Usage) -> None:
         """Remember usage, a few times a window; to be told whenever it may have grown."""
         if now_s - self._samples[-1].at_s >= WINDOW_S / 4:
-            self._samples.append(Sample(now_s, replace(usage)))
+            self._samples.append(GpuReading(now_s, replace(usage)))
             while len(self._samples) > 2 and self._samples[1].at_s <= now_s - WINDOW_S:
                 self._samples.popleft()
 
     def _recent(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
         """The last window's length and usage; where it begins between two samples, by straight line."""
         start_s = max(now_s - WINDOW_S, 0.0)
-        points = [*self._samples, Sample(now_s, usage)]
+        points = [*self._samples, GpuReading(now_s, usage)]
         after = next(n for n, sample in enumerate(points) if sample.at_s > start_s or sample is points[-1])
         late, early = points[after], points[max(after - 1, 0)]
         share = min(max((start_s - early.at_s) / max(late.at_s - early.at_s, 1e-9), 0.0), 1.0)

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from server.emulator.engine.api_queue import Frontend
+from server.emulator.engine.api_queue import ApiQueue
 from server.emulator.engine.scheduler import Engine
-from server.emulator.engine.sequence import Stream
-from server.emulator.engine.timer import Ticker
+from server.emulator.engine.sequence import TokenSequence
+from server.emulator.engine.timer import StepTimer
 
 SLICE_S = 0.02
 """Longest stretch of work between two looks at the sockets."""
@@ -24,7 +24,7 @@ WIRE_S = 0.3e-3
 """From a client's stamp to our first byte, and from our first chunk to its next stamp, on loopback (docs/decisions/0066)."""
 
 
-class Clock:
+class EngineClock:
     """Model seconds since the start: wall seconds times `speed`."""
 
     def __init__(self, speed: float) -> None:
@@ -43,12 +43,12 @@ class Clock:
 class Driver:
     """Runs one engine in real time inside an asyncio loop."""
 
-    def __init__(self, engine: Engine, frontend: Frontend, clock: Clock) -> None:
+    def __init__(self, engine: Engine, frontend: ApiQueue, clock: EngineClock) -> None:
         self.engine, self.frontend, self.clock = engine, frontend, clock
-        self.deliver: Callable[[Stream, int], None] = lambda _stream, _tokens: None
+        self.deliver: Callable[[TokenSequence, int], None] = lambda _stream, _tokens: None
         """Told of tokens that are due."""
-        self._due: deque[tuple[float, list[tuple[Stream, int]]]] = deque()
-        self._ticker = Ticker(asyncio.get_running_loop(), self._tick)
+        self._due: deque[tuple[float, list[tuple[TokenSequence, int]]]] = deque()
+        self._ticker = StepTimer(asyncio.get_running_loop(), self._tick)
         self._pending_tick = False
         self.behind_s = 0.0
         self.behind_max_s = 0.0
@@ -59,7 +59,7 @@ class Driver:
         self.on_death: Callable[[], None] = lambda: None
         """Told that the engine failed."""
 
-    def submit(self, stream: Stream, perf_s: float) -> None:
+    def submit(self, stream: TokenSequence, perf_s: float) -> None:
         """Take a stream whose request arrived at `perf_s`: what reading it cost us is part of what the model says it costs."""
         at_s = self.clock.at_s(perf_s - WIRE_S)
         self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))

@@ -21,7 +21,7 @@ import numpy as np
 from server.config import Ngram, Serving
 from server.emulator.engine import fast_forward
 from server.emulator.engine.kv_cache import BlockPool
-from server.emulator.engine.sequence import Drafts, Output, Step, Stream, Totals
+from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
 from server.emulator.engine.step_time import StepModel, Usage
 
 
@@ -34,32 +34,32 @@ class Engine:
             model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching
         )
         self.now_s = 0.0
-        self.waiting: deque[Stream] = deque()
-        self.running: list[Stream] = []
+        self.waiting: deque[TokenSequence] = deque()
+        self.running: list[TokenSequence] = []
         self.totals = Totals(accepted_at=[0] * model.draft_tokens)
         self.usage = Usage()
-        self.make_drafts: Callable[[Ngram, Stream], Drafts] = Drafts
+        self.make_drafts: Callable[[Ngram, TokenSequence], Drafts] = Drafts
         """Where a stream's drafts come from; a caller that knows the whole text looks them up."""
-        self.on_finish: Callable[[Stream], None] = lambda _stream: None
-        self.on_reject: Callable[[Stream], None] = lambda _stream: None
+        self.on_finish: Callable[[TokenSequence], None] = lambda _stream: None
+        self.on_reject: Callable[[TokenSequence], None] = lambda _stream: None
         """A queue limit refused a stream that had been submitted."""
         self.on_steps: Callable[[Any, Any, Any], None] = lambda _tokens, _gaps, _weights: None
         """Told of ended steps: tokens in each, and gaps between outputs with how many streams saw each."""
-        self.arrivals: list[tuple[float, int, Stream]] = []
+        self.arrivals: list[tuple[float, int, TokenSequence]] = []
         self._numbers = itertools.count()
-        self.under_way: Step | None = None
+        self.under_way: EngineStep | None = None
         """The step begun at `now_s`."""
         self.idle = True
         """No step has just ended: the pipeline is empty."""
 
     # What a caller does
 
-    def submit(self, stream: Stream, at_s: float | None = None) -> None:
+    def submit(self, stream: TokenSequence, at_s: float | None = None) -> None:
         """Queue a stream, from `at_s` on."""
         stream.arrived_s = stream.queued_s = self.now_s if at_s is None else at_s
         heapq.heappush(self.arrivals, (stream.queued_s, next(self._numbers), stream))
 
-    def abort(self, stream: Stream) -> None:
+    def abort(self, stream: TokenSequence) -> None:
         """Stop a stream wherever it is; a finished one stays finished."""
         if stream.state == "running":
             self.running.remove(stream)
@@ -86,7 +86,7 @@ class Engine:
             return step.end_s
         return self.arrivals[0][0] if self.arrivals else None
 
-    def step(self) -> Output | None:
+    def step(self) -> StepOutput | None:
         """End one step, however long it takes; None where nothing is to be done."""
         step = self._plan()
         if step is None and self.arrivals:
@@ -94,7 +94,7 @@ class Engine:
             step = self._plan()
         return self._complete(step) if step else None
 
-    def advance(self, until_s: float) -> Iterator[Output]:
+    def advance(self, until_s: float) -> Iterator[StepOutput]:
         """End every step that ends by `until_s`. Finished streams may be followed by new ones between outputs."""
         while True:
             jumped = fast_forward.leap(self, until_s)
@@ -132,7 +132,7 @@ class Engine:
             else:
                 self.waiting.append(stream)
 
-    def _plan(self) -> Step | None:
+    def _plan(self) -> EngineStep | None:
         """The step under way, begun here if need be."""
         if self.under_way is None:
             self.admit()
@@ -140,7 +140,7 @@ class Engine:
                 self.under_way = self._begin()
         return self.under_way
 
-    def _begin(self) -> Step | None:
+    def _begin(self) -> EngineStep | None:
         work, preempted = self._schedule_running()
         if not preempted:
             self._schedule_waiting(work)
@@ -148,9 +148,9 @@ class Engine:
             return None
         return self._timed(work)
 
-    def _schedule_running(self) -> tuple[list[tuple[Stream, int]], bool]:
+    def _schedule_running(self) -> tuple[list[tuple[TokenSequence, int]], bool]:
         budget = self.serving.max_num_batched_tokens
-        work: list[tuple[Stream, int]] = []
+        work: list[tuple[TokenSequence, int]] = []
         preempted, at = False, 0
         while at < len(self.running) and budget > 0:
             stream = self.running[at]
@@ -168,7 +168,7 @@ class Engine:
                 at += 1
         return work, preempted
 
-    def drafts_of(self, stream: Stream) -> int:
+    def drafts_of(self, stream: TokenSequence) -> int:
         """Tokens drafted for a stream's next step."""
         ngram = self.serving.speculation
         if ngram is None or stream.known - stream.computed != 1:
@@ -178,14 +178,14 @@ class Engine:
         stream.drafts.reach(1)
         return stream.drafts.drafted[stream.drafts.next]
 
-    def _preempt(self, stream: Stream) -> None:
+    def _preempt(self, stream: TokenSequence) -> None:
         self.pool.release(stream)
         stream.computed, stream.state, stream.drafts = 0, "waiting", None
         stream.preemptions += 1
         self.totals.preemptions += 1
         self.waiting.appendleft(stream)
 
-    def _schedule_waiting(self, work: list[tuple[Stream, int]]) -> None:
+    def _schedule_waiting(self, work: list[tuple[TokenSequence, int]]) -> None:
         budget = self.serving.max_num_batched_tokens - sum(tokens for _, tokens in work)
         while self.waiting and budget > 0 and len(self.running) < self.serving.max_num_seqs:
             stream = self.waiting[0]
@@ -201,7 +201,7 @@ class Engine:
             work.append((stream, tokens))
             budget -= tokens
 
-    def _start(self, stream: Stream, cached: int) -> None:
+    def _start(self, stream: TokenSequence, cached: int) -> None:
         stream.state, stream.computed = "running", cached
         if self.pool.caching and not stream.preemptions:
             self.totals.queried_tokens += stream.known
@@ -210,7 +210,7 @@ class Engine:
             stream.cached = cached
             stream.scheduled_s = self.now_s
 
-    def _timed(self, work: list[tuple[Stream, int]]) -> Step:
+    def _timed(self, work: list[tuple[TokenSequence, int]]) -> EngineStep:
         tokens = rows = context = decoding = full = 0
         pairs = 0.0
         for stream, count in work:
@@ -230,14 +230,14 @@ class Engine:
         )
         self.idle = False
         lag_s = float(self.model.lag_s(len(work), context))
-        return Step(self.now_s, self.now_s + float(seconds), work, tokens, rows, context, pairs, lag_s)
+        return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, rows, context, pairs, lag_s)
 
     # Ending steps
 
-    def _complete(self, step: Step) -> Output:
+    def _complete(self, step: EngineStep) -> StepOutput:
         self.under_way, self.now_s = None, step.end_s
         left_s = step.end_s + step.lag_s
-        out: list[tuple[Stream, int]] = []
+        out: list[tuple[TokenSequence, int]] = []
         gaps: list[float] = []
         prompt_tokens = generated = 0
         for stream, count in step.work:
@@ -267,9 +267,11 @@ class Engine:
         )
         self.on_steps([prompt_tokens + generated], gaps, 1)
         self._finish([stream for stream, _ in out])
-        return Output([left_s], out, None if len(out) == generated else np.array([[new] for _, new in out]))
+        return StepOutput(
+            [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
+        )
 
-    def _progress(self, stream: Stream, count: int, end_s: float) -> tuple[int, float]:
+    def _progress(self, stream: TokenSequence, count: int, end_s: float) -> tuple[int, float]:
         """Count one stream's part of a step: output tokens, and the time since its last output."""
         drafted = count - 1 if stream.emitted and stream.known - stream.computed == 1 else 0
         speculating = stream.drafts is not None
@@ -293,7 +295,7 @@ class Engine:
             stream.first_s = end_s
         return new, gap
 
-    def _count_drafts(self, stream: Stream, drafted: int, accepted: int) -> None:
+    def _count_drafts(self, stream: TokenSequence, drafted: int, accepted: int) -> None:
         if not drafted:
             return
         stream.drafted.append(drafted)
@@ -305,7 +307,7 @@ class Engine:
         for position in range(accepted):
             totals.accepted_at[position] += 1
 
-    def _finish(self, streams: list[Stream]) -> None:
+    def _finish(self, streams: list[TokenSequence]) -> None:
         done = [stream for stream in streams if stream.emitted >= stream.end]
         if done:
             gone = set(map(id, done))

@@ -16,7 +16,7 @@ from server.emulator.engine.ngram import NgramProposer, speculate
 
 
 @dataclass(slots=True, eq=False)
-class Stream:
+class TokenSequence:
     """One sequence being generated. The caller fills the first block, the engine the rest."""
 
     key: str
@@ -66,7 +66,7 @@ class Drafts:
     Where the text is known whole it is worked out at once; where it still grows, as far as asked.
     """
 
-    def __init__(self, ngram: Ngram, stream: Stream) -> None:
+    def __init__(self, ngram: Ngram, stream: TokenSequence) -> None:
         width, low, high = ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max
         self._stream, self._width = stream, width
         self._at = stream.known
@@ -115,12 +115,12 @@ class Drafts:
 
 
 @dataclass(slots=True)
-class Step:
+class EngineStep:
     """One step under way."""
 
     start_s: float
     end_s: float
-    work: list[tuple[Stream, int]]
+    work: list[tuple[TokenSequence, int]]
     """Each stream and the tokens computed for it."""
     tokens: int
     rows: int
@@ -130,12 +130,12 @@ class Step:
 
 
 @dataclass(slots=True)
-class Output:
+class StepOutput:
     """What leaves the engine: one step's tokens, or those of many equal ones."""
 
     times: Any
     """When each step's tokens leave, an array."""
-    tokens: list[tuple[Stream, int]]
+    tokens: list[tuple[TokenSequence, int]]
     """Each stream's tokens over all steps."""
     each: Any = None
     """Tokens by stream and step, an array; None: one each."""

@@ -16,7 +16,7 @@ CLOCK_MONOTONIC = 1
 TFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 
 
-class Ticker:
+class StepTimer:
     """Calls back once after each `start`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

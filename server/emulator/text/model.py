@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from server.config import ConfigError
-from server.emulator.text.outcome import GREEDY, Figures, Plan, draw, plan
-from server.emulator.text.prompt import S1_ANSWER, S1_THINK, Asked, Finder, Problem, as_problem
+from server.emulator.text.outcome import GREEDY, Figures, TraceOutline, draw, plan
+from server.emulator.text.prompt import S1_ANSWER, S1_THINK, Finder, KnownProblem, PromptMatch, as_problem
 from server.emulator.text.tokenizer import R1_END, Tokenizer
 from server.emulator.text.trace import Writer, answer_paragraphs, boxed
 from server.emulator.text.wrong_answers import wrong_answers
@@ -29,7 +29,7 @@ MODES = ("trace", "loop", "random")
 Chunks = Iterator[list[int]]
 
 
-class Reply:
+class GeneratedText:
     """One output. `ids` holds what is written so far; call `grow` before reading further."""
 
     def __init__(self, chunks: Chunks, end_thinking: int | None = None) -> None:
@@ -58,7 +58,7 @@ class TextModel:
     def __init__(
         self,
         preset: Mapping[str, Any],
-        problems: Sequence[Problem | Mapping[str, Any]],
+        problems: Sequence[KnownProblem | Mapping[str, Any]],
         tokenizer: Tokenizer,
         mode: str = "trace",
     ) -> None:
@@ -68,12 +68,12 @@ class TextModel:
         self.tokenizer = tokenizer
         self.mode = mode if mode in MODES else "replay"
         self.recorded = read_recorded(Path(mode), tokenizer) if self.mode == "replay" else {}
-        known = [p if isinstance(p, Problem) else as_problem(p, n) for n, p in enumerate(problems)]
+        known = [p if isinstance(p, KnownProblem) else as_problem(p, n) for n, p in enumerate(problems)]
         self.finder = Finder([as_problem({"problem": text}) for text in self.recorded] or known)
         end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
         self.eos_id = 0 if end is None else end
         self._end_thinking = None if self.style == "s1" else tokenizer.id("</think>")
-        self._replies: collections.OrderedDict[tuple[object, ...], Reply] = collections.OrderedDict()
+        self._replies: collections.OrderedDict[tuple[object, ...], GeneratedText] = collections.OrderedDict()
         self._unseeded: collections.Counter[bytes] = collections.Counter()
 
     def reply(
@@ -86,15 +86,17 @@ class TextModel:
         reasoning_parser: bool = False,
         thinking_token_budget: int | None = None,
         ignore_eos: bool = False,
-    ) -> Reply:
+    ) -> GeneratedText:
         """The output to this prompt. `thinking_token_budget` holds only with a reasoning parser, as in vLLM."""
         if self.mode == "loop":
-            return Reply(self._loop(prompt_ids))
+            return GeneratedText(self._loop(prompt_ids))
         if self.mode == "random":
-            return Reply(self._random(prompt_ids, seed if temperature > 0 else 0))
+            return GeneratedText(self._random(prompt_ids, seed if temperature > 0 else 0))
         if self.mode == "replay":
             asked = self.finder.understand(prompt_text)
-            return Reply(iter([self.recorded.get(asked.problem.problem, [self.eos_id])]), self._end_thinking)
+            return GeneratedText(
+                iter([self.recorded.get(asked.problem.problem, [self.eos_id])]), self._end_thinking
+            )
         prompt = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
         sample = self._sample(prompt, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
@@ -105,14 +107,14 @@ class TextModel:
             chunks = self._chunks(asked, sample, budget)
             if ignore_eos:
                 chunks = itertools.chain(chunks, self._beyond(asked.problem, sample))
-            reply = self._replies[key] = Reply(chunks, self._end_thinking)
+            reply = self._replies[key] = GeneratedText(chunks, self._end_thinking)
             if len(self._replies) > KEPT_REPLIES:
                 self._replies.popitem(last=False)
         else:
             self._replies.move_to_end(key)
         return reply
 
-    def plan(self, problem: Problem, sample: str) -> Plan:
+    def plan(self, problem: KnownProblem, sample: str) -> TraceOutline:
         """What is to become of one sample of one problem."""
         return plan(self.name, self.figures, problem, sample)
 
@@ -125,7 +127,7 @@ class TextModel:
         self._unseeded[prompt] += 1
         return f"unseeded/{self._unseeded[prompt]}"
 
-    def _chunks(self, asked: Asked, sample: str, budget: int | None) -> Chunks:
+    def _chunks(self, asked: PromptMatch, sample: str, budget: int | None) -> Chunks:
         """The output, paragraph by paragraph, from where the prompt leaves off."""
         fate = self.plan(asked.problem, sample)
         encode = self.tokenizer.encode
@@ -151,7 +153,7 @@ class TextModel:
             right = fate.right_after(len(encode(asked.thinking)))
         yield from self._answer(asked.problem, sample, answer, fate, right)
 
-    def _thinking(self, problem: Problem, sample: str, fate: Plan) -> Chunks:
+    def _thinking(self, problem: KnownProblem, sample: str, fate: TraceOutline) -> Chunks:
         """The thinking, its end mark left out; for ever where the plan loops."""
         given = problem.answer if fate.right else self._wrong(problem, sample)
         writer = self._writer(problem, given, sample)
@@ -167,7 +169,7 @@ class TextModel:
         else:
             yield from self._circling(writer, fate)
 
-    def _circling(self, writer: Writer, fate: Plan) -> Chunks:
+    def _circling(self, writer: Writer, fate: TraceOutline) -> Chunks:
         """The loop: the same paragraphs for ever, now and then one of them put differently, as in real loops."""
         encode = self.tokenizer.encode
         period: list[list[int]] = []
@@ -177,11 +179,13 @@ class TextModel:
             for chunk in period:
                 yield encode(writer.paragraph()) if writer.rng.random() < LOOP_SLIPS else chunk
 
-    def _writer(self, problem: Problem, answer: str, part: str) -> Writer:
+    def _writer(self, problem: KnownProblem, answer: str, part: str) -> Writer:
         rng = random.Random(f"{self.name}/{problem.unique_id}/{part}")
         return Writer(problem, answer, rng, self.figures.detours)
 
-    def _answer(self, problem: Problem, sample: str, begun: str, fate: Plan, right: bool) -> Chunks:
+    def _answer(
+        self, problem: KnownProblem, sample: str, begun: str, fate: TraceOutline, right: bool
+    ) -> Chunks:
         """What follows the thinking, or what the prompt has begun of it."""
         begun = begun.lstrip("\n")
         answer = problem.answer if right else self._wrong(problem, sample)
@@ -196,7 +200,7 @@ class TextModel:
             yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
         yield [self.eos_id]
 
-    def _explained(self, problem: Problem, answer: str, sample: str, fate: Plan) -> Chunks:
+    def _explained(self, problem: KnownProblem, answer: str, sample: str, fate: TraceOutline) -> Chunks:
         """The answer's part: steps, as long as planned, and the box."""
         written = 0
         for paragraph in answer_paragraphs(self._writer(problem, answer, f"{sample}/answer")):
@@ -207,13 +211,13 @@ class TextModel:
             yield chunk
         yield self.tokenizer.encode(boxed(answer))
 
-    def _wrong(self, problem: Problem, sample: str) -> str:
+    def _wrong(self, problem: KnownProblem, sample: str) -> str:
         """The wrong answer of this sample: the likelier ones more often, so that wrong samples disagree."""
         candidates = wrong_answers(problem.answer or "7")
         at = int(len(candidates) * draw("wrong", self.name, problem.unique_id, sample) ** 1.8)
         return candidates[at]
 
-    def _beyond(self, problem: Problem, sample: str) -> Chunks:
+    def _beyond(self, problem: KnownProblem, sample: str) -> Chunks:
         """After the end token, where the request ignores it: more thinking."""
         writer = self._writer(problem, problem.answer, f"{sample}/beyond")
         while True:

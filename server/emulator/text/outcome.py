@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import Any
 
 from server.config import ConfigError
-from server.emulator.text.prompt import Problem
+from server.emulator.text.prompt import KnownProblem
 
 NORMAL = NormalDist()
 GREEDY = "greedy"
@@ -90,7 +90,7 @@ class Figures:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class TraceOutline:
     """One output's fate."""
 
     right: bool
@@ -116,7 +116,7 @@ def normal(*key: object) -> float:
     return NORMAL.inv_cdf(min(max(draw(*key), 1e-12), 1 - 1e-12))
 
 
-def plan(model: str, figures: Figures, problem: Problem, sample: str) -> Plan:
+def plan(model: str, figures: Figures, problem: KnownProblem, sample: str) -> TraceOutline:
     """The fate of one sample of one problem."""
     who = (model, problem.unique_id)
     one = (*who, sample)
@@ -131,7 +131,7 @@ def plan(model: str, figures: Figures, problem: Problem, sample: str) -> Plan:
     thinking = int(min(max(total - answer, 0.4 * total, 60), LONGEST_THINKING))
     loops = sample == GREEDY and draw("loop", *one) < (figures.loops_right if right else figures.loops_wrong)
     onset = figures.loop_onset * math.exp(0.48 * normal("onset", *one))
-    return Plan(
+    return TraceOutline(
         right=right,
         thinking_tokens=thinking,
         answer_tokens=int(answer),
@@ -141,7 +141,7 @@ def plan(model: str, figures: Figures, problem: Problem, sample: str) -> Plan:
     )
 
 
-def _chance(figures: Figures, problem: Problem, difficulty: float) -> float:
+def _chance(figures: Figures, problem: KnownProblem, difficulty: float) -> float:
     """The chance that a sample of this problem is right: logistic-normal around the level's accuracy."""
     accuracy = figures.accuracy[problem.level - 1]
     # E[sigmoid(mu + s z)] is close to sigmoid(mu / sqrt(1 + pi s^2 / 8)): so the mean comes out as asked.

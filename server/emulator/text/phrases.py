@@ -25,18 +25,18 @@ class Slot:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Choice:
+class PhraseChoice:
     """One of several wordings."""
 
     options: tuple["Phrase", ...]
 
 
-Phrase = tuple[str | Slot | Choice, ...]
+Phrase = tuple[str | Slot | PhraseChoice, ...]
 
 
 def compile_phrase(line: str) -> Phrase:
     """`[a|b] of @e` as parts. A bracket that does not close is an error of the phrase book."""
-    stack: list[list[list[str | Slot | Choice]]] = [[[]]]
+    stack: list[list[list[str | Slot | PhraseChoice]]] = [[[]]]
     at = 0
     for mark in MARK.finditer(line):
         here = stack[-1][-1]
@@ -54,7 +54,7 @@ def compile_phrase(line: str) -> Phrase:
                 options = stack.pop()
                 if not stack:
                     raise ValueError(f"']' without '[': {line}")
-                stack[-1][-1].append(Choice(tuple(tuple(option) for option in options)))
+                stack[-1][-1].append(PhraseChoice(tuple(tuple(option) for option in options)))
             case slot:
                 here.append(Slot(slot[1:]))
     if len(stack) != 1:

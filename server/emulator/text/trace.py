@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from server.emulator.text.phrases import phrase_book, write
-from server.emulator.text.prompt import Problem
+from server.emulator.text.prompt import KnownProblem
 
 # Chances of each kind of sentence; the detours' come from the model's measured rates.
 KINDS: Mapping[str, float] = {
@@ -105,7 +105,7 @@ class Writer:
     """Fills the phrase book's slots from one problem, and strings sentences into paragraphs."""
 
     def __init__(
-        self, problem: Problem, answer: str, rng: random.Random, detours: Mapping[str, float]
+        self, problem: KnownProblem, answer: str, rng: random.Random, detours: Mapping[str, float]
     ) -> None:
         self.answer, self.rng = answer, rng
         self.book = phrase_book()

@@ -18,10 +18,10 @@ from scipy import stats
 
 from loadgen.checks.reference_server import CASES, serving
 from loadgen.client.client import Client
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
-from loadgen.plan.schedule import Closed, Open, Schedule, Step, arrivals
+from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arrivals
 from loadgen.record import Record
 from loadgen.run.dispatch import drive
 
@@ -34,7 +34,7 @@ def server() -> Iterator[str]:
 
 async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
     records: list[Record] = []
-    clock = Clock(perf_counter_ns())
+    clock = RunClock(perf_counter_ns())
     async with Client(url, timeout_s=30) as client:
 
         async def send(request: Request, due_ns: int) -> Record:
@@ -49,7 +49,7 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
 @pytest.mark.parametrize("name", CASES)
 def test_every_metric_is_the_truth(server: str, name: str) -> None:
     """Within 60 ms for what spans the request and 20 % for what counts by token: what others get wrong is further off."""
-    records = uvloop.run(load(f"{server}/{name}/v1", Closed(2), 6))
+    records = uvloop.run(load(f"{server}/{name}/v1", ClosedLoop(2), 6))
     for metric, true_ms in CASES[name].truth.items():
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in records if record.end_s and record.sent_s]
@@ -62,7 +62,7 @@ def test_every_metric_is_the_truth(server: str, name: str) -> None:
 def test_queueing_is_told_apart_from_the_network(server: str) -> None:
     """TTFT = the server's queue + its prefill + what is left: network and client."""
     rests_ms = []
-    for record in uvloop.run(load(f"{server}/queued/v1", Closed(1), 4)):
+    for record in uvloop.run(load(f"{server}/queued/v1", ClosedLoop(1), 4)):
         timings = record.server_timings
         assert timings is not None
         assert record.ttft_s is not None
@@ -73,7 +73,7 @@ def test_queueing_is_told_apart_from_the_network(server: str) -> None:
 
 def test_poisson_arrivals_leave_as_scheduled(server: str) -> None:
     """At 200/s the gaps between the sends are exponential, and the rate is the schedule's."""
-    schedule = arrivals("poisson", [Step(200)], seed=0, requests=600)
+    schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=600)
     records = sorted(uvloop.run(load(f"{server}/burst-4/v1", schedule, 600)), key=lambda record: record.seq)
     assert [record.due_s for record in records] == pytest.approx(list(schedule.times_s), abs=1e-6)
     sent = [record.sent_s for record in records if record.sent_s is not None]
@@ -105,7 +105,7 @@ def test_a_stalled_server_shows_in_e2e_due() -> None:
         os.kill(pid, signal.SIGCONT)
 
     async def work(url: str, pid: int) -> list[Record]:
-        times = Open([i / 100 for i in range(200)])
+        times = OpenLoop([i / 100 for i in range(200)])
         return (await asyncio.gather(load(f"{url}/burst-4/v1", times, 200), stall(pid)))[0]
 
     with stoppable() as (url, pid):

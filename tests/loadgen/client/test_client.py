@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from loadgen.client.client import Client
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.record import Outcome, Record
@@ -42,7 +42,7 @@ def send(target: str, *, timeout_s: float = 5.0, **options: object) -> Exchange:
 
 
 def record(exchange: Exchange) -> Record:
-    return to_record(request(), exchange, exchange.sent_ns, Clock(exchange.sent_ns - 10**9), run_id="r")
+    return to_record(request(), exchange, exchange.sent_ns, RunClock(exchange.sent_ns - 10**9), run_id="r")
 
 
 class Case(NamedTuple):

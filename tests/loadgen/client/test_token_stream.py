@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.client.token_stream import Stream
+from loadgen.client.token_stream import TokenStream
 from loadgen.exchange import Exchange
 
 USAGE = {"prompt_tokens": 3, "total_tokens": 9}
@@ -26,7 +26,7 @@ CHUNKS = st.one_of(
 
 def read(groups: list[list[tuple[int, bytes]]]) -> tuple[Exchange, bool, bool]:
     """What an answer comes to whose reads were parsed a group at a time; whether it ended, and held any event."""
-    stream = Stream(Exchange(0))
+    stream = TokenStream(Exchange(0))
     for group in groups:
         stream.feed(group)
     stream.finish(99)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from time import perf_counter_ns
 
-from loadgen.client.work_queue import CROWD, SLICE_NS, Turns
+from loadgen.client.work_queue import CROWD, SLICE_NS, WorkQueue
 
 
 def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
@@ -17,7 +17,7 @@ def test_ends_of_answers_come_before_what_can_wait() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = Turns()
+        turns = WorkQueue()
         turns.later(steps("a", 2, done))
         turns.later(steps("b", 1, done))
         turns.soon(lambda: done.append("end"))
@@ -32,7 +32,7 @@ def test_ends_wait_when_too_much_is_put_off() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = Turns()
+        turns = WorkQueue()
         for _ in range(CROWD):
             turns.later(steps("a", 1, done))
         turns.soon(lambda: done.append("end"))
@@ -58,7 +58,7 @@ def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
             yield
 
     async def work() -> None:
-        turns = Turns()
+        turns = WorkQueue()
         turns.later(busy())
         await asyncio.sleep(0)
         done.append("socket")
@@ -73,7 +73,7 @@ def test_work_that_fails_does_not_hold_up_the_rest() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = Turns()
+        turns = WorkQueue()
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: done.append(str(context["exception"]))
         )

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.distributed.assignment import Deck
+from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import Probe, drift_s, wall_offset_s, zero_of
-from loadgen.distributed.messages import Distributed, Worker
+from loadgen.distributed.messages import Distributed, WorkerInfo
 from loadgen.record import Record, RunInfo
 from tests.fixtures.swarm import gather, gathered
 
@@ -27,7 +27,7 @@ def test_every_number_is_dealt_once_whoever_comes_and_goes(
     measured: int, warmup: int, steps: list[tuple[str, int, bool]]
 ) -> None:
     """Workers draw, end and vanish in any order: no number twice, none skipped, none beyond the limit or the plan."""
-    deck, dealt = Deck(measured + warmup), []
+    deck, dealt = Assignments(measured + warmup), []
     held: dict[str, int] = {}
     deck.limit = warmup
     for worker, count, leaves in steps:
@@ -46,7 +46,7 @@ def test_every_number_is_dealt_once_whoever_comes_and_goes(
     assert deck.empty == (len(dealt) == measured + warmup)
 
 
-def worker(name: str, **changes: object) -> Worker:
+def worker(name: str, **changes: object) -> WorkerInfo:
     plain = {
         "name": name,
         "host": name,
@@ -56,7 +56,7 @@ def worker(name: str, **changes: object) -> Worker:
         "error_s": 0.0,
         "probes": [],
     }
-    return msgspec.convert(plain | changes, Worker)
+    return msgspec.convert(plain | changes, WorkerInfo)
 
 
 trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, max_size=9)
@@ -87,7 +87,7 @@ def test_wall_clocks_are_compared_through_both_anchors() -> None:
     assert wall_offset_s(RUN.clock, fast, zero_s=700.0) == pytest.approx(-3.0)
 
 
-def write(folder: Path, *workers: Worker, seqs: tuple[range, ...]) -> None:
+def write(folder: Path, *workers: WorkerInfo, seqs: tuple[range, ...]) -> None:
     """What some workers leave on their host."""
     folder.mkdir(exist_ok=True)
     for each, own in zip(workers, seqs, strict=True):

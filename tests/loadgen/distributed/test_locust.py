@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.locust_agreement import beside_server, request_by_request, same_tokens
 from loadgen.chunks import read_chunks
-from loadgen.distributed.messages import Worker
+from loadgen.distributed.messages import WorkerInfo
 from loadgen.record import Record, read_records
 from tests.fixtures.emulated import ROOT, emulated, loadgen
 from tests.fixtures.swarm import (
@@ -183,8 +183,8 @@ def test_hosts_with_clocks_of_their_own_keep_one_schedule(target: str, tmp_path:
     assert all(record.sent_s >= record.due_s for record in found if record.sent_s)
 
 
-def each_worker(out: Path) -> list[Worker]:
-    return [msgspec.json.decode(path.read_bytes(), type=Worker) for path in out.glob("worker.*.json")]
+def each_worker(out: Path) -> list[WorkerInfo]:
+    return [msgspec.json.decode(path.read_bytes(), type=WorkerInfo) for path in out.glob("worker.*.json")]
 
 
 def test_a_duration_after_warm_ups_with_a_worker_a_core(target: str, tmp_path: Path) -> None:

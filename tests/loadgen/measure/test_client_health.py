@@ -6,12 +6,12 @@ import time
 
 import uvloop
 
-from loadgen.measure.client_health import Health, Report, merge
+from loadgen.measure.client_health import ClientHealth, HealthReport, merge
 
 
-def watch(busy_s: float, pause_s: float = 0.0, seen: list[float] | None = None) -> Report:
-    async def work() -> Report:
-        health = Health(None if seen is None else seen.append)
+def watch(busy_s: float, pause_s: float = 0.0, seen: list[float] | None = None) -> HealthReport:
+    async def work() -> HealthReport:
+        health = ClientHealth(None if seen is None else seen.append)
         health.start()
         for _ in range(5):
             end = time.process_time() + busy_s

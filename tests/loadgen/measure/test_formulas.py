@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.measure.summary import steady_window
@@ -29,7 +29,7 @@ def exchange(arrivals_ms: list[int], tokens: list[int], **fields: object) -> Exc
 
 
 def record(found: Exchange, scale: float = 1.0, **options: bool) -> Record:
-    return to_record(REQUEST, found, START + 90 * MS, Clock(START, scale), run_id="r", **options)
+    return to_record(REQUEST, found, START + 90 * MS, RunClock(START, scale), run_id="r", **options)
 
 
 def test_stamps_and_latencies() -> None:

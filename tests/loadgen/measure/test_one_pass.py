@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.exchange import Exchange
-from loadgen.measure.one_pass import Straddle, derive
+from loadgen.measure.one_pass import PendingCut, derive
 from loadgen.record import read_records
 from loadgen.run.one_pass_files import split_piece
 from tests.fixtures.emulated import emulated, loadgen
@@ -48,7 +48,7 @@ def test_a_budget_inside_a_chunk_keeps_its_time_and_leaves_its_text_to_the_token
     cut, straddle = derive(exchange(), 8)
     assert (cut.arrival_ns[-1], cut.tokens) == (40, [1, 3, 2, 2])
     assert "".join(r + c for r, c in cut.pieces) == "abcdef"
-    assert straddle == Straddle((0, 1, 2, 3, 4, 5), (6, 7), ("", "ghi"))
+    assert straddle == PendingCut((0, 1, 2, 3, 4, 5), (6, 7), ("", "ghi"))
     assert cut.first_answer_ns == 30
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from loadgen.measure.observations import Seen
-from loadgen.measure.summary import Facts, Sums, goodput
-from loadgen.measure.verdict import Evidence, judge
+from loadgen.measure.observations import Observations
+from loadgen.measure.summary import RunFacts, Sums, goodput
+from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.record import Record, RunInfo
 
 QUIET = {"loop_lag_p99_s": 0.0011, "cpu_share": 0.2, "workers": 1}
@@ -21,8 +21,8 @@ def record(seq: int, **more: Any) -> Record:
     return Record(**{**fields, **more})
 
 
-def evidence(records: list[Record], **more: Any) -> Evidence:
-    facts = Facts()
+def evidence(records: list[Record], **more: Any) -> VerdictInputs:
+    facts = RunFacts()
     for row in records:
         facts.add(row, {})
     run = RunInfo(
@@ -31,9 +31,9 @@ def evidence(records: list[Record], **more: Any) -> Evidence:
     )  # fmt: skip
     run.summary = {**facts.measured.described(), "throughput": {"chunks_per_s": 100.0}}
     before, after = more.pop("before", {}), more.pop("after", {})
-    seen = Seen([], before, after, [], more.pop("clocks", []), [], more.pop("stopped", None))
+    seen = Observations([], before, after, [], more.pop("clocks", []), [], more.pop("stopped", None))
     fields = {"client": QUIET, "cache_asked": None, "percentile": "p90"} | more
-    return Evidence(run, facts, seen, **fields)
+    return VerdictInputs(run, facts, seen, **fields)
 
 
 RECORDS = [record(i) for i in range(100)]

@@ -14,7 +14,7 @@ from loadgen.plan.prompts import STYLES
 from loadgen.plan.workload import Workload
 from loadgen.record import read_records
 from loadgen.run.forced import joined, second_call
-from loadgen.target.control_api import Answer
+from loadgen.target.control_api import ControlResponse
 from loadgen.target.preflight import native_refusal
 from tests.fixtures.emulated import emulated, loadgen
 
@@ -123,12 +123,12 @@ def test_a_reply_that_ended_needs_no_second_call() -> None:
     assert second_call(forced_request(), exchange("so\n</think>\n\\boxed{2}", "stop", 9, 0)) is None
 
 
-def reply(content: str | None, reasoning: str | None, thought: int | None, finish: str) -> Answer:
+def reply(content: str | None, reasoning: str | None, thought: int | None, finish: str) -> ControlResponse:
     usage = {"completion_tokens": 160} | (
         {"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}
     )
     message = {"content": content, "reasoning": reasoning}
-    return Answer(
+    return ControlResponse(
         200, json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage}).encode()
     )
 
@@ -142,10 +142,10 @@ def reply(content: str | None, reasoning: str | None, thought: int | None, finis
         (reply("It is", "so", None, "length"), True),
         (reply("so so so", None, None, "length"), False),
         (reply("so</think>It is", None, None, "length"), True),
-        (Answer(400, b'{"error": "no"}'), False),
+        (ControlResponse(400, b'{"error": "no"}'), False),
     ],
 )
-def test_a_server_that_ignores_the_native_budget_is_found_out(answer: Answer, kept: bool) -> None:
+def test_a_server_that_ignores_the_native_budget_is_found_out(answer: ControlResponse, kept: bool) -> None:
     assert (native_refusal(answer) is None) == kept
 
 

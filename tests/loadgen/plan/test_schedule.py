@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen.plan.schedule import Closed, Open, Step, arrivals, parse_rate, replay, split
+from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals, parse_rate, replay, split
 
 RATE = 4.0
 N = 100_000
 
 
-def gaps(schedule: Open) -> list[float]:
+def gaps(schedule: OpenLoop) -> list[float]:
     return [b - a for a, b in pairwise(schedule.times_s)]
 
 
@@ -25,7 +25,7 @@ def gaps(schedule: Open) -> list[float]:
 )
 def test_mean_rate_and_gap_variation(kind: str, cv: float) -> None:
     """The mean rate is the one asked for, and the gaps' coefficient of variation is 1/√burstiness."""
-    found = gaps(arrivals(kind, [Step(RATE)], seed=0, requests=N))
+    found = gaps(arrivals(kind, [RateStep(RATE)], seed=0, requests=N))
     assert 1 / mean(found) == pytest.approx(RATE, rel=0.02)
     assert stdev(found) / mean(found) == pytest.approx(cv, abs=0.03)
 
@@ -33,31 +33,31 @@ def test_mean_rate_and_gap_variation(kind: str, cv: float) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_poisson_gaps_are_exponential(seed: int) -> None:
     """No cap, no rescaling: Kolmogorov–Smirnov against the exponential distribution."""
-    found = gaps(arrivals("poisson", [Step(200)], seed=seed, duration_s=60))
+    found = gaps(arrivals("poisson", [RateStep(200)], seed=seed, duration_s=60))
     assert stats.kstest(found, "expon", args=(0, 1 / 200)).pvalue > 0.001
 
 
 def test_poisson_arrivals_keep_to_no_lattice() -> None:
     """Arrivals are uniform within the second: none gathers on whole seconds."""
-    phases = [time_s % 1 for time_s in arrivals("poisson", [Step(RATE)], seed=0, requests=N).times_s]
+    phases = [time_s % 1 for time_s in arrivals("poisson", [RateStep(RATE)], seed=0, requests=N).times_s]
     assert stats.kstest(phases, "uniform").pvalue > 0.001
     assert sum(phase == 0 for phase in phases) == 0
 
 
 def test_seed_0_is_a_seed() -> None:
-    first, again, other = (arrivals("poisson", [Step(1)], seed=seed, requests=9) for seed in (0, 0, 1))
+    first, again, other = (arrivals("poisson", [RateStep(1)], seed=seed, requests=9) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_constant_does_not_drift() -> None:
     """The millionth request is due at its place, not at a sum of a million roundings."""
-    assert arrivals("constant", [Step(10)], seed=0, requests=1_000_001).times_s[-1] == 100_000
+    assert arrivals("constant", [RateStep(10)], seed=0, requests=1_000_001).times_s[-1] == 100_000
 
 
 def test_bursts() -> None:
     """`burst` is due at once; `burst:N` comes in groups of N at the mean rate."""
-    assert list(arrivals("burst", [Step(1)], seed=0, requests=3).times_s) == [0, 0, 0]
-    assert list(arrivals("burst:2", [Step(4)], seed=0, requests=5).times_s) == [0, 0, 0.5, 0.5, 1]
+    assert list(arrivals("burst", [RateStep(1)], seed=0, requests=3).times_s) == [0, 0, 0]
+    assert list(arrivals("burst:2", [RateStep(4)], seed=0, requests=5).times_s) == [0, 0, 0.5, 0.5, 1]
 
 
 def test_a_ramp_changes_its_rate_at_its_steps() -> None:
@@ -91,8 +91,8 @@ def test_the_last_rate_goes_on() -> None:
 )
 def test_times_never_fall_and_prefixes_agree(kind: str, rate: float, seed: int, requests: int) -> None:
     """A longer schedule begins with the shorter one, and no time is below the one before or below 0."""
-    short = arrivals(kind, [Step(rate)], seed=seed, requests=requests).times_s
-    long = arrivals(kind, [Step(rate)], seed=seed, requests=requests + 50).times_s
+    short = arrivals(kind, [RateStep(rate)], seed=seed, requests=requests).times_s
+    long = arrivals(kind, [RateStep(rate)], seed=seed, requests=requests + 50).times_s
     assert list(long[:requests]) == list(short)
     assert all(a <= b for a, b in pairwise([0.0, *long]))
 
@@ -100,16 +100,16 @@ def test_times_never_fall_and_prefixes_agree(kind: str, rate: float, seed: int, 
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.integers(1, 9))
 def test_a_split_schedule_is_the_whole(times: list[float], workers: int) -> None:
     """Every time belongs to exactly one worker."""
-    parts = [split(Open(times), worker, workers) for worker in range(workers)]
-    assert sorted(time_s for part in parts if isinstance(part, Open) for time_s in part.times_s) == sorted(
-        times
-    )
+    parts = [split(OpenLoop(times), worker, workers) for worker in range(workers)]
+    assert sorted(
+        time_s for part in parts if isinstance(part, OpenLoop) for time_s in part.times_s
+    ) == sorted(times)
 
 
 @given(st.integers(1, 500), st.integers(1, 16))
 def test_split_slots_add_up(concurrency: int, workers: int) -> None:
-    parts = [split(Closed(concurrency), worker, workers) for worker in range(workers)]
-    slots = [part.concurrency for part in parts if isinstance(part, Closed)]
+    parts = [split(ClosedLoop(concurrency), worker, workers) for worker in range(workers)]
+    slots = [part.concurrency for part in parts if isinstance(part, ClosedLoop)]
     assert sum(slots) == concurrency
     assert max(slots) - min(slots) <= 1
 
@@ -133,7 +133,7 @@ def test_a_bad_replay_file_is_named_with_its_line(tmp_path: Path, text: str, say
 )
 def test_unknown_arrivals_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=r"arrivals are|needs a number"):
-        arrivals(kind, [Step(1)], seed=0, requests=1)
+        arrivals(kind, [RateStep(1)], seed=0, requests=1)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "1,2", "1:0", "1:-3,2", "inf", "nan"])
@@ -144,4 +144,4 @@ def test_bad_rates_are_refused(text: str) -> None:
 
 def test_an_endless_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="number of requests or a duration"):
-        arrivals("poisson", [Step(1, math.inf)], seed=0)
+        arrivals("poisson", [RateStep(1, math.inf)], seed=0)

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from loadgen.exchange import Request
-from loadgen.plan.schedule import Closed, Open, Step, arrivals
-from loadgen.run.dispatch import Brake, drive
+from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals
+from loadgen.run.dispatch import StopControl, drive
 
 Sent = tuple[int, float, float, str]
 """seq, due and start in seconds from the run's start, how it ended."""
@@ -57,7 +57,7 @@ def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 1.0)
-        schedule = arrivals("poisson", [Step(200)], seed=0, requests=100)
+        schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=100)
         await drive(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
         assert server.peak == 100
         assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
@@ -74,7 +74,7 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3))
-        await drive(map(request, range(40)), Closed(8), server.send, sent.append, start_ns=start_ns)
+        await drive(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
         assert server.peak == 8
         assert server.in_flight == 0
 
@@ -91,15 +91,15 @@ def test_time_scale_divides_the_waiting() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0)
-        times = Open([0.0, 1.0, 2.0])
+        times = OpenLoop([0.0, 1.0, 2.0])
         await drive(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
 
     run(work)
     assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
 
 
-@pytest.mark.parametrize("schedule", [Closed(2), Open([0.05 * i for i in range(1000)])])
-def test_a_duration_ends_the_sending_and_drains(schedule: Closed | Open) -> None:
+@pytest.mark.parametrize("schedule", [ClosedLoop(2), OpenLoop([0.05 * i for i in range(1000)])])
+def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop) -> None:
     """After it nothing is sent; what is in flight ends by itself."""
     sent: list[Sent] = []
 
@@ -113,16 +113,16 @@ def test_a_duration_ends_the_sending_and_drains(schedule: Closed | Open) -> None
     assert all(start < 0.35 and ended == "ok" for _, _, start, ended in sent)
 
 
-@pytest.mark.parametrize("schedule", [Closed(3), Open([0.02 * i for i in range(1000)])])
+@pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.02 * i for i in range(1000)])])
 @pytest.mark.parametrize("presses", [1, 2])
-def test_first_interrupt_drains_second_stops(schedule: Closed | Open, presses: int) -> None:
+def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, presses: int) -> None:
     """By real signals: once, what is in flight ends; twice, it is cancelled. Each is one result."""
     sent: list[Sent] = []
     started: list[int] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.4)
-        brake = Brake()
+        brake = StopControl()
         brake.on_interrupt()
 
         async def send(request: Request, due_ns: int) -> Sent:
@@ -144,8 +144,8 @@ def test_first_interrupt_drains_second_stops(schedule: Closed | Open, presses: i
     assert {ended for *_, ended in sent} == ({"ok"} if presses == 1 else {"cancelled"})
 
 
-@pytest.mark.parametrize("schedule", [Closed(3), Open([0.01 * i for i in range(100)])])
-def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: Closed | Open) -> None:
+@pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.01 * i for i in range(100)])])
+def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
     """A full disk stops the run at once; nothing is sent after it."""
     seen = 0
 
@@ -176,7 +176,7 @@ def test_requests_are_taken_one_by_one() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.01)
-        await drive(plan(), Closed(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
+        await drive(plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
 
     run(work)
     assert taken < 200
@@ -186,11 +186,11 @@ def test_an_interrupt_before_the_first_request_sends_nothing() -> None:
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        brake = Brake()
+        brake = StopControl()
         asyncio.get_running_loop().call_later(0.05, brake.press)
         server = FakeServer(start_ns, lambda _seq: 0)
         later_ns = start_ns + 60 * 10**9
-        await drive([request(0)], Closed(1), server.send, sent.append, start_ns=later_ns, brake=brake)
+        await drive([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, brake=brake)
 
     run(work)
     assert sent == []

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from loadgen.cli import main
-from loadgen.clock import Clock
+from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.measure.one_pass import derive
 from loadgen.record import Record, read_records, read_run
-from loadgen.sweep.simulated_records import Reply, cut, record
+from loadgen.sweep.simulated_records import SimulatedReply, cut, record
 from tests import ROOT
 
 FIELDS = ("ttft_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s", "completion_tokens", "chunks", "outcome")
@@ -26,14 +26,14 @@ def request(budget: int) -> Request:
     return Request(seq=3, problem_id="p", sample=0, budget=budget, budget_mode="cut", path="", body={})
 
 
-def reply(rng: random.Random) -> Reply:
+def reply(rng: random.Random) -> SimulatedReply:
     """Chunks of one to six tokens, now and then, as speculation makes them."""
     tokens = np.array([rng.choice((1, 1, 1, 2, 6)) for _ in range(rng.randint(1, 60))])
     times = 1.0 + np.cumsum([rng.randint(1, 9000) * 1e-6 for _ in tokens])
-    return Reply(0.5, times, tokens, rng.random() < 0.5, 40, None)
+    return SimulatedReply(0.5, times, tokens, rng.random() < 0.5, 40, None)
 
 
-def exchange(reply: Reply) -> Exchange:
+def exchange(reply: SimulatedReply) -> Exchange:
     arrivals = [round(t * 1e9) for t in reply.times_s]
     return Exchange(
         sent_ns=round(reply.sent_s * 1e9),
@@ -59,7 +59,7 @@ def test_formulas_are_those_of_the_client(seed: int) -> None:
     rng = random.Random(seed)
     one = reply(rng)
     total = int(one.tokens.sum())
-    clock = Clock(0)
+    clock = RunClock(0)
     same(
         record(request(total), one, "r"),
         to_record(request(total), exchange(one), 500_000_000, clock, run_id="r"),

@@ -15,7 +15,7 @@ from loadgen.cli import main
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.record import find_runs, read_records, read_run
-from loadgen.sweep.plan import Cell, Load, arguments_of, by_server, cells, content_hash, loads
+from loadgen.sweep.plan import Cell, LoadPoint, arguments_of, by_server, cells, content_hash, loads
 from tests import ROOT
 
 STANDIN = ROOT / "tests" / "standin"
@@ -62,7 +62,7 @@ def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def test_repeats_are_interleaved_against_drift() -> None:
     """Each repeat runs backwards to the one before: a drift linear in time cancels between a cell's repeats."""
-    order = cells(["a", "b"], ["m"], [Load("closed", 1), Load("closed", 8)], repeats=2)
+    order = cells(["a", "b"], ["m"], [LoadPoint("closed", 1), LoadPoint("closed", 8)], repeats=2)
     assert len({cell.name for cell in order}) == len(order) == 8
     places: dict[tuple[str, str], int] = {}
     for place, cell in enumerate(order):
@@ -71,26 +71,26 @@ def test_repeats_are_interleaved_against_drift() -> None:
 
 
 def test_neighbouring_load_points_share_a_server() -> None:
-    order = cells(["a", "b"], ["m"], [Load("closed", 1), Load("closed", 8)], repeats=2)
+    order = cells(["a", "b"], ["m"], [LoadPoint("closed", 1), LoadPoint("closed", 8)], repeats=2)
     assert [(key[0], len(group)) for key, group in by_server(order)] == [("a", 2), ("b", 4), ("a", 2)]
 
 
 def test_load_points_are_streams_or_rates() -> None:
-    assert loads("1,32,0.5/s") == (Load("closed", 1), Load("closed", 32), Load("open", 0.5))
+    assert loads("1,32,0.5/s") == (LoadPoint("closed", 1), LoadPoint("closed", 32), LoadPoint("open", 0.5))
     with pytest.raises(UsageError, match="'many' is no load point"):
         loads("many")
 
 
 def test_hash_covers_what_is_measured_and_nothing_else() -> None:
     """Where results go does not change a cell; a budget, a file's content, the load, the repeat do."""
-    cell, options = Cell("tp1", "m", Load("closed", 1)), RunOptions()
+    cell, options = Cell("tp1", "m", LoadPoint("closed", 1)), RunOptions()
     same = content_hash(cell, options, {"config": {"seed": 0}})
     assert content_hash(cell, RunOptions(out=Path("x"), metrics_port=1), {"config": {"seed": 0}}) == same
     others = [
         content_hash(cell, RunOptions(budgets=(1,)), {"config": {"seed": 0}}),
         content_hash(cell, options, {"config": {"seed": 1}}),
-        content_hash(Cell("tp1", "m", Load("closed", 2)), options, {"config": {"seed": 0}}),
-        content_hash(Cell("tp1", "m", Load("closed", 1), 1), options, {"config": {"seed": 0}}),
+        content_hash(Cell("tp1", "m", LoadPoint("closed", 2)), options, {"config": {"seed": 0}}),
+        content_hash(Cell("tp1", "m", LoadPoint("closed", 1), 1), options, {"config": {"seed": 0}}),
     ]
     assert len({same, *others}) == 5
 

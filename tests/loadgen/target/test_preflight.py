@@ -14,7 +14,7 @@ from loadgen.record import Record, read_run
 from loadgen.run.prepare import config_name
 from loadgen.target.control_api import root
 from loadgen.target.preflight import check_lengths, with_fingerprint
-from loadgen.target.server_info import Server
+from loadgen.target.server_info import ServerInfo
 from tests.fixtures.emulated import loadgen
 from tests.fixtures.hostile import Hostile
 
@@ -31,13 +31,13 @@ from tests.fixtures.hostile import Hostile
 def test_a_fingerprint_tells_the_tensor_parallelism_of_vllm_alone(
     fingerprint: str | None, size: int | None
 ) -> None:
-    assert with_fingerprint(Server("m"), fingerprint).tensor_parallel_size == size
+    assert with_fingerprint(ServerInfo("m"), fingerprint).tensor_parallel_size == size
 
 
 def test_a_configuration_is_named_by_what_is_known() -> None:
-    assert config_name(Server("m")) == "server"
-    assert config_name(Server("m", tensor_parallel_size=2, speculation="ngram")) == "tp2-ngram"
-    assert config_name(Server("m", tensor_parallel_size=2, config="mine")) == "mine"
+    assert config_name(ServerInfo("m")) == "server"
+    assert config_name(ServerInfo("m", tensor_parallel_size=2, speculation="ngram")) == "tp2-ngram"
+    assert config_name(ServerInfo("m", tensor_parallel_size=2, config="mine")) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_the_models_id_chooses_how_to_ask(model: str, style: str) -> None:
 
 
 def test_a_budget_must_leave_room_for_the_prompt() -> None:
-    check_lengths(RunOptions(budgets=(4095,)), Server("m", max_model_len=4096))
+    check_lengths(RunOptions(budgets=(4095,)), ServerInfo("m", max_model_len=4096))
     with pytest.raises(UsageError, match="4096 tokens"):
-        check_lengths(RunOptions(budgets=(4096,)), Server("m", max_model_len=4096))
+        check_lengths(RunOptions(budgets=(4096,)), ServerInfo("m", max_model_len=4096))
     with pytest.raises(UsageError, match="512 for the answer"):
-        check_lengths(RunOptions(budgets=(3800,), budget_mode="forced"), Server("m", max_model_len=4096))
+        check_lengths(RunOptions(budgets=(3800,), budget_mode="forced"), ServerInfo("m", max_model_len=4096))
 
 
 @pytest.mark.parametrize("target", ["http://h:8000/v1", "http://h:8000/v1/", "http://h:8000"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from server.config import Model, Ngram, Serving, load_model, load_serving
 from server.emulator.engine.hardware import engine_versions, gpus, read
 from server.emulator.engine.scheduler import Engine
-from server.emulator.engine.sequence import Stream
+from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
 from server.emulator.engine.virtual_time import Simulation
 
@@ -34,10 +34,10 @@ def engine(size: str = "1.5b", **changes: Any) -> Engine:
     return Engine(step_model(size, **changes), serving(**changes))
 
 
-def stream(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> Stream:
+def stream(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> TokenSequence:
     rng = random.Random(seed)
     ids = [rng.randrange(words) for _ in range(prompt + tokens)]
-    return Stream(key=str(seed), ids=ids, prompt=prompt, end=tokens)
+    return TokenSequence(key=str(seed), ids=ids, prompt=prompt, end=tokens)
 
 
 def empty(subject: Engine) -> None:
@@ -217,7 +217,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
         max_num_seqs=64,
         enable_prefix_caching=True,
     )
-    live: list[Stream] = []
+    live: list[TokenSequence] = []
     for number in range(10_000):
         one = stream(rng.randint(1, 60), rng.randint(1, 12), number % 300)
         subject.submit(one, subject.now_s)
@@ -234,7 +234,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
 
 def test_a_million_steps_take_seconds() -> None:
     subject = engine(max_model_len=2_000_000)
-    one = Stream(key="long", ids=[1] * 1_000_001, prompt=1, end=1_000_000)
+    one = TokenSequence(key="long", ids=[1] * 1_000_001, prompt=1, end=1_000_000)
     subject.submit(one)
     began = time.perf_counter()
     for _ in subject.advance(float("inf")):

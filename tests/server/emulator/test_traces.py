@@ -14,8 +14,8 @@ from benchmarks.studies.text_statistics import Output
 from server.config import ConfigError
 from server.emulator.engine.ngram import speculate
 from server.emulator.text.model import TextModel
-from server.emulator.text.outcome import GREEDY, Plan
-from server.emulator.text.prompt import Problem, read_problems
+from server.emulator.text.outcome import GREEDY, TraceOutline
+from server.emulator.text.prompt import KnownProblem, read_problems
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 from server.emulator.text.wrong_answers import wrong_answers
 from tests import ROOT
@@ -28,27 +28,27 @@ TAIL = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
 
 
 @pytest.fixture(scope="module")
-def problems(shared: Path) -> list[Problem]:
+def problems(shared: Path) -> list[KnownProblem]:
     return read_problems(shared / "math500.jsonl")
 
 
-def model_of(name: str, problems: list[Problem]) -> TextModel:
+def model_of(name: str, problems: list[KnownProblem]) -> TextModel:
     preset = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
     return TextModel(preset, problems, TOKENIZER)
 
 
-def raw_prompt(problem: Problem) -> str:
+def raw_prompt(problem: KnownProblem) -> str:
     user = f"{problem.problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
     return TOKENIZER.render_chat([{"role": "user", "content": user}], "r1")
 
 
-def tokens(fate: Plan) -> float:
+def tokens(fate: TraceOutline) -> float:
     return float("inf") if fate.loop_from is not None else fate.thinking_tokens + fate.answer_tokens
 
 
 @pytest.mark.parametrize("sample", [GREEDY, "0", "1"])
 def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
-    problems: list[Problem], shared: Path, sample: str
+    problems: list[KnownProblem], shared: Path, sample: str
 ) -> None:
     """R1-Distill-Qwen-1.5B with its thinking stopped at 1000 to 8000 tokens: within 5 points."""
     model = model_of("r1-distill-qwen-1.5b", problems)
@@ -68,7 +68,7 @@ def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
         assert cut < forced
 
 
-def test_what_is_written_is_what_was_planned(problems: list[Problem]) -> None:
+def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> None:
     """Thinking really stopped at 1000 tokens and an answer forced; and outputs left to end by themselves."""
     model = model_of("r1-distill-qwen-1.5b", problems)
     agree = 0
@@ -101,14 +101,14 @@ def test_what_is_written_is_what_was_planned(problems: list[Problem]) -> None:
      ("s1.1-1.5b", 41.1), ("s1.1-7b", 80), ("s1.1-14b", 88.4)],
 )  # fmt: skip
 def test_unbounded_accuracy_is_the_published_one(
-    problems: list[Problem], name: str, published: float
+    problems: list[KnownProblem], name: str, published: float
 ) -> None:
     model = model_of(name, problems)
     right = np.mean([[model.plan(problem, str(seed)).right for problem in problems] for seed in range(4)])
     assert abs(100 * right - published) < 3
 
 
-def test_lookup_accepts_what_it_does_on_real_traces(problems: list[Problem]) -> None:
+def test_lookup_accepts_what_it_does_on_real_traces(problems: list[KnownProblem]) -> None:
     """Sampled, k = 5, lookup 1 to 4: tokens a step, rising along the output; positions, each less than the one before."""
     for name in ("r1-distill-qwen-1.5b", "r1-distill-qwen-14b", "s1.1-7b"):
         model = model_of(name, problems)
@@ -129,7 +129,7 @@ def test_lookup_accepts_what_it_does_on_real_traces(problems: list[Problem]) -> 
         assert positions == sorted(positions, reverse=True)
 
 
-def test_greedy_loops_feed_lookup(problems: list[Problem]) -> None:
+def test_greedy_loops_feed_lookup(problems: list[KnownProblem]) -> None:
     """Some greedy outputs of the small model never end; past the onset lookup gives about 4 tokens a step."""
     model = model_of("r1-distill-qwen-1.5b", problems)
     fates = {problem: model.plan(problem, GREEDY) for problem in problems}
@@ -147,7 +147,7 @@ def test_greedy_loops_feed_lookup(problems: list[Problem]) -> None:
     assert 3.5 < np.mean(rates) < 4.6
 
 
-def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[Problem]) -> None:
+def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[KnownProblem]) -> None:
     model = model_of("r1-distill-qwen-7b", problems)
     single = majority = 0.0
     for problem in problems:
@@ -161,7 +161,7 @@ def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[Pr
     assert majority > single + 0.02 * len(problems)
 
 
-def test_wrong_answers_are_wrong(problems: list[Problem]) -> None:
+def test_wrong_answers_are_wrong(problems: list[KnownProblem]) -> None:
     """Several candidates for each answer, none of which a forgiving grader takes for it."""
     for problem in problems[::4]:
         candidates = wrong_answers(problem.answer)
@@ -178,7 +178,7 @@ def continued(model: TextModel, prompt: str, **options: Any) -> str:
     return TOKENIZER.decode(reply.ids)
 
 
-def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[Problem]) -> None:
+def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[KnownProblem]) -> None:
     """A raw prompt with half the thinking is answered with the other half."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
@@ -186,7 +186,7 @@ def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[Problem]) 
     assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
 
 
-def test_an_answer_that_was_cut_goes_on(problems: list[Problem]) -> None:
+def test_an_answer_that_was_cut_goes_on(problems: list[KnownProblem]) -> None:
     """A raw prompt that holds the thinking and half the answer gets the other half."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
@@ -194,7 +194,7 @@ def test_an_answer_that_was_cut_goes_on(problems: list[Problem]) -> None:
     assert continued(model, raw_prompt(problem) + half) == whole[len(half) :]
 
 
-def test_a_native_budget_ends_the_thinking(problems: list[Problem]) -> None:
+def test_a_native_budget_ends_the_thinking(problems: list[KnownProblem]) -> None:
     """With a reasoning parser `thinking_token_budget` stops it there; without one the field does nothing."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
@@ -206,7 +206,7 @@ def test_a_native_budget_ends_the_thinking(problems: list[Problem]) -> None:
     assert continued(model, raw_prompt(problem), thinking_token_budget=200) == whole
 
 
-def test_s1_answers_after_its_own_marks(problems: list[Problem]) -> None:
+def test_s1_answers_after_its_own_marks(problems: list[KnownProblem]) -> None:
     """Thinking and answer by `<|im_start|>`; a forced `Final Answer:` is completed with a box."""
     model, problem = model_of("s1.1-7b", problems), problems[3]
     chat = TOKENIZER.render_chat([{"role": "user", "content": problem.problem}], "s1")
@@ -218,7 +218,7 @@ def test_s1_answers_after_its_own_marks(problems: list[Problem]) -> None:
     assert len(forced) < 80
 
 
-def test_a_preset_without_figures_writes_too(problems: list[Problem]) -> None:
+def test_a_preset_without_figures_writes_too(problems: list[KnownProblem]) -> None:
     """Any model file will do: assumed figures stand in. A key nobody knows is an error that names it."""
     assert TextModel({"id": "x"}, problems[:5], TOKENIZER).reply(problems[0].problem, []).grow(50) >= 50
     with pytest.raises(ConfigError, match="acuracy"):
