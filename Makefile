@@ -5,7 +5,7 @@ RESULTS := results
 DEMO_SPEED := 6
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help env demo live dashboards test test-vllm check bench lock clean
+.PHONY: help env demo live dashboards quick test test-vllm check house bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,14 +33,24 @@ live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboa
 dashboards: env ## grafana/dashboards/*.json from grafana/*.py
 	$(BIN)/python -m grafana.generate
 
-test: env ## every test this machine can run
-	$(BIN)/python -m pytest -q
+TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-2} --dist loadscope
+QUICK = tests/loadgen/plan tests/loadgen/measure tests/loadgen/client/test_sse.py tests/loadgen/client/test_token_stream.py \
+  tests/loadgen/test_chunks.py tests/analysis/test_grade_clean.py tests/analysis/test_grade_extract.py tests/project/test_layers.py
+
+quick: env ## parsing, formulas, schedules, grading tables, layers and one run against the emulator: one minute
+	$(TEST) $(QUICK)
+
+test: env ## every test this machine can run, in two processes
+	$(TEST)
 
 check: env ## lint, strict types, tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(TEST)
+
+house: env ## the structure of the code in one table, and the limits it has to keep
+	@$(BIN)/python -m tools.house
 
 test-vllm: env ## the emulator beside a real vLLM 0.32.0 (CPU), in an environment of its own: .venv-vllm, 4 GB
 	tests/vllm/make_env.sh .venv-vllm

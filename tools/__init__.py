@@ -1,1 +1,1 @@
-"""TODO."""
+"""Programs for the people who work on the repository. The product does not need them."""
