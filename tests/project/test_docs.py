@@ -1,4 +1,4 @@
-"""The README tells the truth: its tree is the repository, its commands run."""
+"""The documentation is true: the README's tree and commands, links between pages, paths of files, and the index of decisions."""
 
 import json
 import os
@@ -19,6 +19,10 @@ import pytest
 from tests import ROOT
 
 README = (ROOT / "README.md").read_text()
+DECISIONS = ROOT / "docs/decisions"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ROOM = "loadgen|server|analysis|grafana|prometheus|tests|benchmarks|plans|docs"
+PATH = re.compile(rf"`((?:{ROOM})/[\w./-]+)`")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "110"}
 
 
@@ -28,7 +32,7 @@ def blocks(language: str) -> list[list[str]]:
 
 
 def tree_entries() -> Iterator[str]:
-    """Paths of the README's file tree, from its indentation."""
+    """The paths of the README's file tree, computed from its indentation."""
     stack: list[str] = []
     for line in blocks("tree")[0]:
         name = line.split("  ")[0] if not line.startswith(" ") else line.strip().split("  ")[0]
@@ -43,7 +47,7 @@ def test_every_path_of_the_tree_exists() -> None:
 
 
 def test_every_tracked_top_level_path_is_in_the_tree() -> None:
-    """A new room or root file without a phrase in the README fails here."""
+    """Every tracked folder or file at the top level is listed in the README's tree."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -58,6 +62,52 @@ def test_every_make_target_of_the_readme_exists() -> None:
     defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets
     assert targets <= defined
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_of_a_page_exist(page: Path) -> None:
+    """Relative links lead to a file and, where they name one, to a heading; a path in backticks exists in the repository."""
+    text = page.read_text()
+    missing = [path for path in PATH.findall(text) if "NAME" not in path and not (ROOT / path).exists()]
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            missing.append(link)
+    assert not missing
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_decision_has_a_status_and_a_row_in_the_index() -> None:
+    """A decision is under 40 lines, and the index repeats its title and status."""
+    index = (DECISIONS / "README.md").read_text()
+    for page in DECISIONS.glob("0*.md"):
+        lines = page.read_text().splitlines()
+        number, title = lines[0].removeprefix("# ").split(". ", 1)
+        status = lines[2].removeprefix("Status: ")
+        assert int(page.name[:4]) == int(number)
+        assert f"| [{number}]({page.name}) | {title} | {status} |" in index
+        assert len(lines) < 40
+
+
+def test_a_decision_that_code_refers_to_exists() -> None:
+    """`docs/decisions/NNNN` in a comment or docstring is the number of a page."""
+    for folder in ("loadgen", "server", "analysis", "benchmarks", "grafana"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for number in re.findall(r"decisions/(\d{4})", path.read_text()):
+                assert list(DECISIONS.glob(f"{number}-*.md")), f"{path}: no decision {number}"
+
+
+def test_contributing_is_short_and_names_the_map() -> None:
+    """CONTRIBUTING.md has at most 60 lines and points to the map of the code."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) <= 60
+    assert "docs/architecture.md" in text
 
 
 @pytest.fixture
@@ -79,7 +129,7 @@ def wait_for(url: str, timeout_s: float = 60) -> None:
 
 
 def test_the_commands_run(tmp_path: Path, port: int) -> None:
-    """The block after «by hand», line by line, from an empty folder; only the port is changed."""
+    """The commands of the README's section "By hand" run one after the other in an empty folder, with another port."""
     commands = [line for line in blocks("sh")[1] if line and not line.startswith("#")]
     background: list[subprocess.Popen[bytes]] = []
     try:
@@ -106,7 +156,7 @@ def test_the_commands_run(tmp_path: Path, port: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
-    """`make demo`, with this interpreter's environment instead of a fresh one, and faster than a VALID run may be."""
+    """`make demo` ends in a report. The test uses the installed environment, and a speed too high for a VALID run."""
     done = subprocess.run(
         [
             "make",

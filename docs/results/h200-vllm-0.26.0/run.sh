@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The study's exact commands. Servers of one phase start together, several on a GPU (an idle vLLM uses memory, not the
-# GPU), and are then loaded one at a time a GPU; so a start-up of two minutes is paid once a phase.
+# The exact commands of the study. The servers of one phase start together, several on one GPU (an idle vLLM uses memory
+# but no computing time). Then one server per GPU is loaded at a time. So the start-up of two minutes occurs once per phase.
 #
-#   run.sh tp1|tp2|memo MODELS MATH500.jsonl OUT        # BACKEND=emulator rehearses the same without a GPU
+#   run.sh tp1|tp2|memo MODELS MATH500.jsonl OUT        # BACKEND=emulator does the same without a GPU
 #   run.sh parallel|7b|synthetic|loads|long|tp4 …       # not run on H200: one server on the machine at a time
 #
-# MODELS holds 1.5b/, 7b/, 14b/ (config and tokenizer, random weights) and memo-20m/. Cells that are in OUT are skipped.
+# MODELS holds 1.5b/, 7b/, 14b/ (config and tokenizer, random weights) and memo-20m/. Cells that exist in OUT are skipped.
 set -uo pipefail
 phase=$1 models=$2 math=$3 out=$4
 backend=${BACKEND:-process}
@@ -16,7 +16,7 @@ export VLLM_ALLREDUCE_USE_SYMM_MEM=0 NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_M
 mkdir -p "$out"/logs
 
 declare -A preset=([1.5b]=r1-distill-qwen-1.5b [7b]=r1-distill-qwen-7b [14b]=r1-distill-qwen-14b)
-# Bytes of KV cache a GPU: 40 requests of 1.2K tokens at TP 1, at 28, 56 and 192 KiB a token (memo: 6 KiB).
+# Bytes of KV cache per GPU: 40 requests of 1.2K tokens at TP 1, at 28, 56 and 192 KiB per token (memo: 6 KiB).
 declare -A kv=([1.5b]=3G [7b]=5G [14b]=11G [memo-20m]=2G)
 declare -A share=([1.5b]=0.08 [7b]=0.17 [14b]=0.31 [memo-20m]=0.05)
 
@@ -32,7 +32,7 @@ up() { # config model gpus port
     room=(--gpu-memory-utilization "${share[$model]}" --kv-cache-memory-bytes "${kv[$model]}")
   [ -n "${ACCEPT:-}" ] && more+=(--speculative-config '{"method":"ngram","num_speculative_tokens":5,"prompt_lookup_min":1,"prompt_lookup_max":4,"rejection_sample_method":"synthetic","synthetic_acceptance_length":'"$ACCEPT}")
   case $config in tp[24]*) more+=(--compilation-config '{"pass_config":{"fuse_allreduce_rms":false}}') ;; esac
-  case $config in *-sync) export VLLM_USE_V2_MODEL_RUNNER=0 ;; esac # n-gram falls back to it too, on 0.26
+  case $config in *-sync) export VLLM_USE_V2_MODEL_RUNNER=0 ;; esac # on 0.26, n-gram uses it too
   "$PYTHON" -m server up "$config" --model "$models/$model" --backend process --gpus "$gpus" --port "$port" -- \
     --served-model-name "$model" "${room[@]}" "${more[@]}" >"$out/logs/up-$model-$config.log" 2>&1
 }
@@ -88,13 +88,13 @@ alone() ( # config model gpus, then concurrency:requests:temperature[:tokens] �
 cells() { # config model gpus port, requests at concurrency 1, at 32
   load "$1" "$2" "$3" "$4" 1 "$5" 0
   load "$1" "$2" "$3" "$4" 32 "$6" 0
-  case $1 in *ngram) # random weights at temperature 0 loop: every draft accepted; at 1: none
+  case $1 in *ngram) # random weights repeat themselves at temperature 0, so every draft is accepted; at 1 nothing is drafted
     load "$1" "$2" "$3" "$4" 1 "$5" 1
     load "$1" "$2" "$3" "$4" 32 "$6" 1 ;;
   esac
 }
 
-memo() { # config port: a real model that knows MATH500 by heart, all problems, real text
+memo() { # config port: a real model that was trained to repeat MATH500, all problems, real text
   local cell
   for concurrency in 32 1; do
     cell="$1_memo-20m_c$concurrency"
@@ -158,7 +158,7 @@ case $phase in
     ( [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:9403/metrics; memo tp1 8500 ) & a=$!
     ( [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:9404/metrics; memo tp1-ngram 8501 ) & b=$!
     wait $a $b ;;
-  parallel) # the matched baseline at TP 2, and the rows marked in the page, each server alone
+  parallel) # the matched baseline at TP 2, and the rows marked † on the page, each server alone
     for model in 1.5b 14b; do
       alone tp2 $model 0,1 1:12:0 32:128:0
       alone tp2-sync $model 0,1 1:12:0 32:128:0
@@ -169,7 +169,7 @@ case $phase in
     alone tp1-ngram 7b 0 1:8:0 32:128:0 1:8:1 32:128:1
     for config in tp2 tp2-sync; do alone $config 7b 0,1 1:8:0 32:128:0; done
     alone tp2-ngram 7b 0,1 1:8:0 32:128:0 1:8:1 32:128:1 ;;
-  synthetic) # loops draft always; how many are accepted is imposed
+  synthetic) # repeated text always has drafts; the share that is accepted is fixed
     for length in 1.5 2.5 4; do
       for model in 1.5b 14b; do ACCEPT=$length alone tp1-ngram $model 0 1:8:0 32:128:0; done
     done ;;
@@ -182,7 +182,7 @@ case $phase in
     for model in 1.5b 14b; do
       for config in tp1 tp1-ngram; do alone $config $model 0 1:4:0:4096 32:64:0:4096 1:1:0:15000; done
     done ;; # 15,000: prompt and answer share the 16,384 of these servers
-  tp4) # TP 1, 2 and 4 on one host: docs/results/tp4-prediction.md says what we expect
+  tp4) # TP 1, 2 and 4 on one host: docs/results/tp4-prediction.md has the predictions
     for model in 1.5b 7b 14b; do
       for config in tp1 tp2 tp4 tp1-ngram tp2-ngram tp4-ngram; do
         gpus=$(seq -s, 0 $((${config:2:1} - 1)))
