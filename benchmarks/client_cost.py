@@ -81,17 +81,17 @@ async def ours(url: str, requests: int) -> None:
             nonlocal seen
             seen += tokens
 
-        turns = WorkQueue()
-        async with Client(url, timeout_s=60, on_tokens=count_tokens, turns=turns) as client:
+        work_queue = WorkQueue()
+        async with Client(url, timeout_s=60, on_tokens=count_tokens, work_queue=work_queue) as client:
 
             async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
                 return request, due_ns, await client.call(request)
 
             def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-                turns.later(steps(*ended))
+                work_queue.add_steps(steps(*ended))
 
-            def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
-                exchange = call.settle()
+            def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+                exchange = reader.result()
                 yield
                 assert exchange.outcome == "ok", exchange.error
                 chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
@@ -103,7 +103,7 @@ async def ours(url: str, requests: int) -> None:
 
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
             await drive(plan, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
-        turns.finish()
+        work_queue.finish()
         os.close(journal)
     health.stop()
     assert seen == requests * (EVENTS - 1), seen

@@ -59,22 +59,22 @@ async def load(url: str, concurrency: int, requests: int) -> list[Record]:
     """Records of a closed loop against one case."""
     records: list[Record] = []
     clock = RunClock(perf_counter_ns())
-    turns = WorkQueue()
-    async with Client(url, timeout_s=30, turns=turns) as client:
+    work_queue = WorkQueue()
+    async with Client(url, timeout_s=30, work_queue=work_queue) as client:
 
         async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
             return request, due_ns, await client.call(request)
 
         def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-            turns.later(steps(*ended))
+            work_queue.add_steps(steps(*ended))
 
-        def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
-            records.append(to_record(request, call.settle(), due_ns, clock, run_id="truth"))
+        def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+            records.append(to_record(request, reader.result(), due_ns, clock, run_id="truth"))
             yield
 
         plan = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
         await drive(plan, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
-    turns.finish()
+    work_queue.finish()
     return records
 
 

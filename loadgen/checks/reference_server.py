@@ -180,7 +180,7 @@ class _Timetables:
     def __init__(self) -> None:
         self._due: list[tuple[int, int, _Connection]] = []
         self._order = count()
-        self._alarm = Timer(self._ring)
+        self._timer = Timer(self._ring)
         self._streams = 0
 
     def phase_ns(self, gap_ns: int, now_ns: int) -> int:
@@ -192,7 +192,7 @@ class _Timetables:
         """`connection` writes at `at_ns`."""
         heapq.heappush(self._due, (at_ns, next(self._order), connection))
         if self._due[0][2] is connection:
-            self._alarm.set(at_ns)
+            self._timer.set(at_ns)
 
     def _ring(self) -> None:
         due = self._due
@@ -204,7 +204,7 @@ class _Timetables:
             else:
                 heapq.heapreplace(due, (later_ns, order, connection))
         if due:
-            self._alarm.set(due[0][0])
+            self._timer.set(due[0][0])
 
 
 class _Connection(asyncio.Protocol):

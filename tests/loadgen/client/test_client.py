@@ -17,6 +17,7 @@ import uvloop
 
 from loadgen.client.client import Client
 from loadgen.clock import RunClock
+from loadgen.errors import UsageError
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.record import Outcome, Record
@@ -61,9 +62,9 @@ OK = Case("ok", "Hello", 2, 2, "usage")
 CASES: dict[str, Case] = {
     "plain": OK,
     "continuous": Case("ok", "Hello!", 2, 5, "continuous_usage"),
-    "reset-before": Case("reset", status=None, says="before the answer"),
+    "reset-before": Case("reset", status=None, says="before the response"),
     "reset-after": Case("reset", "Hel", 1, 1, "chunks", says="connection lost"),
-    "reset-in-head": Case("reset", status=None, says="before the answer"),
+    "reset-in-head": Case("reset", status=None, says="before the response"),
     "close-before": Case("reset", status=None, says="closed by the server"),
     "close-inside": Case("cut", "Hel", 1, 1, "chunks", says="closed the connection inside"),
     "close-inside-event": Case("cut", "Hel", 1, 1, "chunks"),
@@ -82,13 +83,13 @@ CASES: dict[str, Case] = {
     "500-empty": Case("http_error", status=500, says="no body"),
     "500-json": Case("http_error", status=500, says="boom"),
     "503-endless": Case("http_error", status=503, says="busy"),
-    "html": Case("malformed", says="no event stream but text/html: <html>Log in"),
-    "json-answer": Case("malformed", says="no event stream but application/json"),
+    "html": Case("malformed", says="not an event stream but text/html: <html>Log in"),
+    "json-answer": Case("malformed", says="not an event stream but application/json"),
     "json-error": Case("server_error", says="boom"),
     "wrong-type": OK,
     "204": Case("cut", status=204),
     "empty": Case("cut"),
-    "no-http": Case("malformed", status=None, says="no HTTP"),
+    "no-http": Case("malformed", status=None, says="not an HTTP response"),
     "bad-chunk": Case("malformed", "Hel", 1, 1, "chunks"),
     "error-event": Case("server_error", "Hel", 1, 1, "chunks", says="busy (code 500)"),
     "error-first": Case("server_error", says="busy (code 503)"),
@@ -359,7 +360,7 @@ def test_key_and_headers_are_sent_and_the_body_is_the_requests(server: Hostile) 
 def test_an_operators_mistake_is_named_before_anything_is_sent(
     target: str, options: dict[str, object]
 ) -> None:
-    with pytest.raises(ValueError, match=r"no http|header|nowhere"):
+    with pytest.raises(UsageError, match=r"not an http|header|nowhere"):
         Client(target, **options)  # type: ignore[arg-type]
 
 
@@ -448,7 +449,7 @@ def test_https_goes_through_a_tunnel(
 def test_a_proxy_of_another_kind_is_an_operators_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "socks5://u:s3cret@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(ValueError, match="only http:// proxies") as raised:
+    with pytest.raises(UsageError, match="only http:// proxies") as raised:
         Client("http://host/v1")
     assert "s3cret" not in str(raised.value)
 
@@ -470,4 +471,4 @@ def test_an_ended_request_leaves_no_knot(server: Hostile, name: str) -> None:
         gc.garbage.clear()
         if with_gc_off:
             gc.enable()
-    assert not kinds & {"Call", "Stream", "Exchange"}
+    assert not kinds & {"ResponseReader", "TokenStream", "Exchange"}

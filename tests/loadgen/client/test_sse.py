@@ -97,14 +97,16 @@ def test_the_shortcut_gives_what_feeding_gives(before: list[bytes], reads: list[
     fed.feed(b"".join(before))
     short.feed(b"".join(before))
     stamped = list(enumerate(b"".join(read) for read in reads))
-    assert list(short.stamped(stamped)) == [(at, event) for at, read in stamped for event in fed.feed(read)]
+    assert list(short.feed_reads(stamped)) == [
+        (at, event) for at, read in stamped for event in fed.feed(read)
+    ]
     rest = b"\ndata: rest\n\n"
     assert short.feed(rest) == fed.feed(rest)
 
 
 def test_the_shortcut_takes_what_servers_send() -> None:
     reads = [(1, b"data: {1}\n\ndata: {2}\n\n"), (2, b"data: {3}\n\n")]
-    assert list(NoLongWay().stamped(reads)) == [(1, b"{1}"), (1, b"{2}"), (2, b"{3}")]
+    assert list(NoLongWay().feed_reads(reads)) == [(1, b"{1}"), (1, b"{2}"), (2, b"{3}")]
 
 
 class NoLongWay(SSEDecoder):

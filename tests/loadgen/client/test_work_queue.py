@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from time import perf_counter_ns
 
-from loadgen.client.work_queue import CROWD, SLICE_NS, WorkQueue
+from loadgen.client.work_queue import MAX_QUEUED, SLICE_NS, WorkQueue
 
 
 def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
@@ -17,10 +17,10 @@ def test_ends_of_answers_come_before_what_can_wait() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
-        turns.later(steps("a", 2, done))
-        turns.later(steps("b", 1, done))
-        turns.soon(lambda: done.append("end"))
+        work_queue = WorkQueue()
+        work_queue.add_steps(steps("a", 2, done))
+        work_queue.add_steps(steps("b", 1, done))
+        work_queue.call_soon(lambda: done.append("end"))
         await asyncio.sleep(0.01)
 
     asyncio.run(work())
@@ -32,17 +32,17 @@ def test_ends_wait_when_too_much_is_put_off() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
-        for _ in range(CROWD):
-            turns.later(steps("a", 1, done))
-        turns.soon(lambda: done.append("end"))
-        turns.finish()
+        work_queue = WorkQueue()
+        for _ in range(MAX_QUEUED):
+            work_queue.add_steps(steps("a", 1, done))
+        work_queue.call_soon(lambda: done.append("end"))
+        work_queue.finish()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context)))
         await asyncio.sleep(0.01)  # the turn that was due finds nothing left
 
     asyncio.run(work())
     assert done.index("end") == 1
-    assert len(done) == CROWD + 1
+    assert len(done) == MAX_QUEUED + 1
 
 
 def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
@@ -58,11 +58,11 @@ def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
             yield
 
     async def work() -> None:
-        turns = WorkQueue()
-        turns.later(busy())
+        work_queue = WorkQueue()
+        work_queue.add_steps(busy())
         await asyncio.sleep(0)
         done.append("socket")
-        turns.finish()
+        work_queue.finish()
 
     asyncio.run(work())
     assert "socket" in done[:-1]
@@ -73,12 +73,12 @@ def test_work_that_fails_does_not_hold_up_the_rest() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
+        work_queue = WorkQueue()
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: done.append(str(context["exception"]))
         )
-        turns.soon(lambda: done.remove("nothing"))
-        turns.soon(lambda: done.append("next"))
+        work_queue.call_soon(lambda: done.remove("nothing"))
+        work_queue.call_soon(lambda: done.append("next"))
         await asyncio.sleep(0.01)
 
     asyncio.run(work())
