@@ -1,4 +1,4 @@
-"""Work that can wait is done in order and in slices; sockets come between."""
+"""Work that can wait is done in order and in slices, and sockets are read between two slices."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
         yield
 
 
-def test_ends_of_answers_come_before_what_can_wait() -> None:
+def test_urgent_work_runs_before_other_work() -> None:
     done: list[str] = []
 
     async def work() -> None:
@@ -27,8 +27,8 @@ def test_ends_of_answers_come_before_what_can_wait() -> None:
     assert done == ["end", "a0", "a1", "b0"]
 
 
-def test_ends_wait_when_too_much_is_put_off() -> None:
-    """Else a full client would keep every answer it has read."""
+def test_urgent_work_waits_when_too_much_other_work_waits() -> None:
+    """Otherwise a client at its limit would accumulate every response that it has read."""
     done: list[str] = []
 
     async def work() -> None:
@@ -38,15 +38,15 @@ def test_ends_wait_when_too_much_is_put_off() -> None:
         work_queue.call_soon(lambda: done.append("end"))
         work_queue.finish()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context)))
-        await asyncio.sleep(0.01)  # the turn that was due finds nothing left
+        await asyncio.sleep(0.01)  # the slice that was scheduled finds nothing left
 
     asyncio.run(work())
     assert done.index("end") == 1
     assert len(done) == MAX_QUEUED + 1
 
 
-def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
-    """Ten steps of a whole slice each: what the loop is asked to do meanwhile is done among them, not after."""
+def test_sockets_are_read_between_two_slices() -> None:
+    """Each of ten steps takes a whole slice. A callback scheduled meanwhile runs between them and not after them."""
     done: list[str] = []
 
     def busy() -> Iterator[None]:
@@ -69,7 +69,7 @@ def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
     assert [step for step in done if step != "socket"] == [str(step) for step in range(10)]
 
 
-def test_work_that_fails_does_not_hold_up_the_rest() -> None:
+def test_work_that_raises_does_not_stop_the_rest() -> None:
     done: list[str] = []
 
     async def work() -> None:

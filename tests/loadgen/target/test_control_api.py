@@ -4,7 +4,7 @@ import pytest
 
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi
-from tests.fixtures.hostile import Hostile
+from tests.fixtures.hostile import HostileServer
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
@@ -12,7 +12,7 @@ def test_control_requests_go_through_the_proxy(variable: str, monkeypatch: pytes
     """An http URL is requested in absolute form, and the proxy's password is sent to the proxy."""
     for name in ("http_proxy", "all_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with Hostile().running() as server:
+    with HostileServer().running() as server:
         monkeypatch.setenv(variable, f"http://user:s3cret@127.0.0.1:{server.port}")
         api = ControlApi(RunOptions(target="http://elsewhere.example:81/500-empty/v1"))
         assert api.get(f"{api.target}/models").status == 500
