@@ -235,15 +235,9 @@ def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
     """Return the command line of a client's process."""
     if name != "command":
         return [sys.executable, "-m", "benchmarks.client_cost", "--client", name, url, str(requests)]
-    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --concurrency {STREAMS}"
-    return [
-        sys.executable,
-        *line.split(),
-        "--progress",
-        "none",
-        "--out",
-        str(folder / f"run-{requests}-{time.monotonic_ns()}"),
-    ]
+    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --progress none"
+    out = folder / f"run-{requests}-{time.monotonic_ns()}"
+    return [sys.executable, *line.split(), "--concurrency", str(STREAMS), "--out", str(out)]
 
 
 def cpu_s(line: list[str]) -> float:

@@ -48,20 +48,8 @@ class LoadResult:
 @contextmanager
 def server(core: int | None, *flags: str) -> Iterator[str]:
     """Run an emulated server on a free port, on one core; yield its URL."""
-    command = [
-        sys.executable,
-        "-m",
-        "server",
-        "emulate",
-        "tp1",
-        "--model",
-        MODEL,
-        "--text",
-        "random",
-        "--port",
-        "0",
-        *flags,
-    ]
+    arguments = f"-m server emulate tp1 --model {MODEL} --text random --port 0".split()
+    command = [sys.executable, *arguments, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})

@@ -8,6 +8,7 @@ This module does not know requests, responses, or how many connections there are
 
 import asyncio
 import errno
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,11 +53,10 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         name = self.host if self.tls else None
         if self.proxy is None:
-            return (
-                await loop.create_connection(
-                    protocol, self.host, self.port, ssl=self.tls, server_hostname=name
-                )
-            )[1]
+            direct = loop.create_connection(
+                protocol, self.host, self.port, ssl=self.tls, server_hostname=name
+            )
+            return (await direct)[1]
         if self.tls is None:
             return (await loop.create_connection(protocol, self.proxy.host, self.proxy.port))[1]
         transport, tunnel = await loop.create_connection(_Tunnel, self.proxy.host, self.proxy.port)
@@ -155,13 +155,6 @@ def connect_failure(error: OSError) -> tuple[Outcome, str]:
 
 
 def _header_line(name: str, value: str) -> bytes:
-    if (
-        "\r" in value
-        or "\n" in value
-        or not name.isascii()
-        or not name.replace("-", "").replace("_", "").isalnum()
-    ):
-        raise UsageError(
-            f"header {name!r}: the name may contain letters, digits and dashes, and the value no line break"
-        )
+    if not re.fullmatch(r"[-\w]+", name, re.ASCII) or "\r" in value or "\n" in value:
+        raise UsageError(f"header {name!r}: write letters, digits and dashes, and no line break in the value")
     return f"{name}: {value}\r\n".encode("latin-1")

@@ -270,11 +270,9 @@ def decompressed(
 
 def error_text(body: bytes, headers: Mapping[bytes, bytes]) -> str:
     """Return the error of a refused request: the message in the JSON, or the start of the text; and where a redirect leads."""
-    text = (
-        f"redirected to {_text(headers[b'location'])}; give that as the target. "
-        if b"location" in headers
-        else ""
-    )
+    text = ""
+    if b"location" in headers:
+        text = f"redirected to {_text(headers[b'location'])}; give that as the target. "
     if b"retry-after" in headers:
         text += f"retry after {_text(headers[b'retry-after'])}. "
     return (text + (_error_message(body) or _text(body[:200]))).strip() or "no body"
