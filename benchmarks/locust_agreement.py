@@ -108,7 +108,7 @@ def command(kind: str, target: str, requests: int, out: Path) -> list[str]:
     """Return the command line of one run."""
     plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}".split()
     if kind == "single":
-        ours = "-m loadgen run --metrics-port off --progress none --cache salt".split()
+        ours = ["-m", "loadgen", "run", "--metrics-port", "off", "--progress", "none", "--cache", "salt"]
         return [sys.executable, *ours, *plan]
     quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt".split()
     return [sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *quiet, *plan]

@@ -113,19 +113,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--requests",
-        type=int,
-        default=20,
-        help="requests of each stream at concurrency 1, and a fifth of that at 64 [20]",
+        "--requests", type=int, default=20, help="per stream at concurrency 1, and a fifth of it at 64 [20]"
     )
     requests = parser.parse_args().requests
     found: list[Row] = []
     for concurrency in (1, 64):
         number = requests if concurrency == 1 else concurrency * max(2, requests // 5)
         with serving(apart=concurrency > 1) as server:
-            uvloop.run(
-                load(f"{server}/plain/v1", concurrency, 4 * concurrency)
-            )  # a warm-up that is not judged
+            # The first requests are a warm-up that is not judged.
+            uvloop.run(load(f"{server}/plain/v1", concurrency, 4 * concurrency))
             for name in CASES:
                 found += rows(name, concurrency, uvloop.run(load(f"{server}/{name}/v1", concurrency, number)))
     for name in CASES:
