@@ -288,8 +288,8 @@ def main() -> int:
                     f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in values]}",
                     flush=True,
                 )
-    for kind, peers in PUBLISHED.items():
-        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in peers.items()))
+    for kind, costs_by_tool in PUBLISHED.items():
+        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in costs_by_tool.items()))
     result: dict[str, Any] = {"us_per_event": found}
     if "bare" in names and "ours" in names:
         result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)

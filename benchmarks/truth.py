@@ -28,7 +28,7 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import drive
 
-PEERS = {
+OTHER_TOOLS = {
     "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · the others are right",
     "spec": "vllm bench serve: ITL 20.0 · its Rust client: 24.2 · evalscope: 20.0 · sglang: 20 · inference-perf: median 0.0",
     "tail": "guidellm: e2e 630 · AIPerf: effective 628 · evalscope: e2e 626, TPOT 8.14 · inference-perf: 624 · sglang: TPOT 8.13",
@@ -125,7 +125,7 @@ def main() -> int:
             for name in CASES:
                 found += rows(name, concurrency, uvloop.run(load(f"{server}/{name}/v1", concurrency, number)))
     for name in CASES:
-        print(f"\n{name}    other tools: {PEERS.get(name, 'not published')}")
+        print(f"\n{name}    other tools: {OTHER_TOOLS.get(name, 'not published')}")
         for row in (row for row in found if row.case == name):
             mark = "" if row.ok else "  ← wrong"
             print(

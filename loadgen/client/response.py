@@ -22,7 +22,7 @@ from loadgen.record import Outcome
 READS_PER_BATCH = 64
 """Pieces of the body that are decoded in one step, which takes about 0.1 ms."""
 EVENT_AND_CHUNK_END = b"\n\n\r\n"
-"""A read that ends so ends with a whole event in a whole HTTP chunk. It need not be parsed at once."""
+"""A read with this ending ends with a whole event in a whole HTTP chunk. It need not be parsed at once."""
 HEAD_END, LAST_CHUNK = b"\r\n\r\n", b"0\r\n\r\n"
 MAX_ERROR_BODY_BYTES = 2**16
 """How much of an error response is kept; its message is at the start."""
