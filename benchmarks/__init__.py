@@ -1,1 +1,1 @@
-"""What the client and the emulator cost, and how true they are."""
+"""Benchmarks: what the client and the emulator cost, and how accurate they are."""

@@ -1,12 +1,13 @@
-"""What a client costs: CPU µs per SSE event, ours beside others on the same server in the same run.
+"""Measures what a client costs: CPU microseconds per SSE event, for this client and for others on the same server.
 
-`python -m benchmarks.client_cost [--quick]`. Three servers of `loadgen.checks.reference_server`: one paces 16 streams (34 events
-each, 5 ms apart) out of step, so that each event wakes the client by itself, as from independent requests; one in step, as
-from one engine's batch; one sends the 34 at once, each a segment of its own. Every client is a process of its own; its CPU
-seconds (user + system) at two run lengths give a slope, so start-up drops out. The last line is JSON.
+`python -m benchmarks.client_cost [--quick]`. The reference server (loadgen/checks/reference_server.py) offers three cases. In
+`paced` it sends 16 streams of 34 events, 5 ms apart and out of step, so that each event wakes the client separately, as with
+independent requests. In `step` the streams are in step, as with the batch of one engine. In `burst` all 34 events are sent
+at once, each in a segment of its own. Every client runs in a process of its own. Its CPU seconds (user and system) at two
+run lengths give a slope, so that the cost of starting drops out. The last line is JSON.
 
-`bare` is the floor for Python: a uvloop Protocol that reads, stamps, and asks again. `ours` is the whole path of a
-request: send, stamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen` itself.
+`bare` is the lower bound for Python: a uvloop Protocol that reads, timestamps, and sends the next request. `ours` is the
+whole path of a request: send, timestamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen`.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from loadgen.run.dispatch import drive
 EVENTS = 34
 STREAMS = 16
 SERVERS = {"paced": f"apart-{EVENTS - 1}-5", "step": f"paced-{EVENTS - 1}-5", "burst": f"burst-{EVENTS - 1}"}
-"""The role chunk is an event too; the final usage and [DONE] come in one segment and count for none."""
+"""The role chunk counts as an event. The final usage and [DONE] arrive in one segment and are not counted."""
 BODY = {
     "model": "m",
     "messages": [{"role": "user", "content": "How many positive whole-number divisors does 196 have? " * 4}],
@@ -65,56 +66,56 @@ PUBLISHED = {
         "AIPerf": 173,
     },
 }
-"""µs per event on a 2-core machine, November 2026; same shape of server, another machine."""
+"""CPU µs per event, measured in November 2026 on another 2-core machine with the same kind of server."""
 
 
 async def ours(url: str, requests: int) -> None:
-    """The path of a request in this suite."""
+    """Send requests along the whole path of this suite."""
     clock = RunClock(time.perf_counter_ns())
     health = ClientHealth()
     health.start()
-    seen = 0
+    token_count = 0
     with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
-        journal = os.open(Path(folder) / "records.jsonl", os.O_WRONLY | os.O_CREAT)
+        records = os.open(Path(folder) / "records.jsonl", os.O_WRONLY | os.O_CREAT)
 
         def count_tokens(_request: Request, tokens: int) -> None:
-            nonlocal seen
-            seen += tokens
+            nonlocal token_count
+            token_count += tokens
 
-        turns = WorkQueue()
-        async with Client(url, timeout_s=60, on_tokens=count_tokens, turns=turns) as client:
+        work_queue = WorkQueue()
+        async with Client(url, timeout_s=60, on_tokens=count_tokens, work_queue=work_queue) as client:
 
             async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
                 return request, due_ns, await client.call(request)
 
             def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-                turns.later(steps(*ended))
+                work_queue.add_steps(steps(*ended))
 
-            def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
-                exchange = call.settle()
+            def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+                exchange = reader.result()
                 yield
                 assert exchange.outcome == "ok", exchange.error
                 chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
                 yield
                 os.write(
-                    journal,
+                    records,
                     msgspec.json.encode(to_record(request, exchange, due_ns, clock, run_id="bench")) + b"\n",
                 )
 
-            plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
-            await drive(plan, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
-        turns.finish()
-        os.close(journal)
+            planned = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
+            await drive(planned, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
+        work_queue.finish()
+        os.close(records)
     health.stop()
-    assert seen == requests * (EVENTS - 1), seen
+    assert token_count == requests * (EVENTS - 1), token_count
 
 
 class _Bare(asyncio.Protocol):
-    """Reads and stamps, nothing else."""
+    """Reads and timestamps, and does nothing else."""
 
-    def __init__(self, request: bytes, left: list[int], done: asyncio.Future[None]) -> None:
+    def __init__(self, request: bytes, remaining: list[int], done: asyncio.Future[None]) -> None:
         self._request = request
-        self._left = left
+        self._remaining = remaining
         self._done = done
         self._stamps: list[int] = []
 
@@ -129,33 +130,33 @@ class _Bare(asyncio.Protocol):
             self._next()
 
     def _next(self) -> None:
-        if self._left[0] > 0:
-            self._left[0] -= 1
+        if self._remaining[0] > 0:
+            self._remaining[0] -= 1
             self._transport.write(self._request)
             return
         self._transport.close()
-        self._left[1] -= 1
-        if not self._left[1]:
+        self._remaining[1] -= 1
+        if not self._remaining[1]:
             self._done.set_result(None)
 
 
 async def bare(url: str, requests: int) -> None:
-    """A uvloop Protocol that reads and stamps."""
-    at = urlsplit(url)
+    """Send requests by a uvloop Protocol that only reads and timestamps."""
+    address = urlsplit(url)
     body = json.dumps(BODY).encode()
-    head = f"POST {at.path}/chat/completions HTTP/1.1\r\nhost: {at.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {address.path}/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     done = loop.create_future()
-    left = [requests, STREAMS]
+    remaining = [requests, STREAMS]
     for _ in range(STREAMS):
         await loop.create_connection(
-            lambda: _Bare(head.encode() + body, left, done), at.hostname or "", at.port or 80
+            lambda: _Bare(head.encode() + body, remaining, done), address.hostname or "", address.port or 80
         )
     await done
 
 
 async def in_slots(requests: int, one: Callable[[], Awaitable[int]]) -> None:
-    """A closed loop around one call that gives its number of events."""
+    """Run a closed loop around one call, which returns its number of events."""
     numbers = iter(range(requests))
 
     async def slot() -> None:
@@ -166,7 +167,7 @@ async def in_slots(requests: int, one: Callable[[], Awaitable[int]]) -> None:
 
 
 async def bare_aiohttp(url: str, requests: int) -> None:
-    """The loop most tools have: aiohttp `iter_any`, split at blank lines, stamp, JSON at once."""
+    """Send requests as most tools do: aiohttp `iter_any`, split at blank lines, decode the JSON and timestamp."""
     aiohttp: Any = importlib.import_module("aiohttp")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -186,21 +187,21 @@ async def bare_aiohttp(url: str, requests: int) -> None:
 
 
 async def openai_sdk(url: str, requests: int) -> None:
-    """The openai SDK's own stream."""
+    """Send requests by the openai SDK."""
     openai: Any = importlib.import_module("openai")
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
 
     async def one() -> int:
         stamps = []
         async for _ in await client.chat.completions.create(**BODY):
-            stamps.append(time.perf_counter_ns())  # noqa: PERF401 the stamp is the point
+            stamps.append(time.perf_counter_ns())  # noqa: PERF401 each event needs its own timestamp
         return len(stamps)
 
     await in_slots(requests, one)
 
 
 async def bare_httpx(url: str, requests: int) -> None:
-    """An httpx stream read by lines, JSON at once."""
+    """Send requests by httpx, read the stream by lines and decode the JSON."""
     httpx: Any = importlib.import_module(httpx_name() or "httpx")
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
 
@@ -217,7 +218,7 @@ async def bare_httpx(url: str, requests: int) -> None:
 
 
 def httpx_name() -> str | None:
-    """The httpx that is installed, under either of its names."""
+    """Return the name under which httpx is installed."""
     return next((name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)), None)
 
 
@@ -231,43 +232,37 @@ CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {
 
 
 def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
-    """Command line of a client's process."""
+    """Return the command line of a client's process."""
     if name != "command":
         return [sys.executable, "-m", "benchmarks.client_cost", "--client", name, url, str(requests)]
-    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --concurrency {STREAMS}"
-    return [
-        sys.executable,
-        *line.split(),
-        "--progress",
-        "none",
-        "--out",
-        str(folder / f"run-{requests}-{time.monotonic_ns()}"),
-    ]
+    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --progress none"
+    out = folder / f"run-{requests}-{time.monotonic_ns()}"
+    return [sys.executable, *line.split(), "--concurrency", str(STREAMS), "--out", str(out)]
 
 
 def cpu_s(line: list[str]) -> float:
-    """CPU seconds of a process and its children, user and system."""
+    """Run a process; return the CPU seconds of it and its children, user and system."""
     quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
     pid = os.posix_spawn(line[0], line, os.environ, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"failed; run it by itself: {' '.join(line)}")
+        raise SystemExit(f"this command failed; run it separately to see why: {' '.join(line)}")
     return usage.ru_utime + usage.ru_stime
 
 
 def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> float:
-    """CPU µs per event between two run lengths."""
+    """Return the CPU µs per event from two run lengths."""
     short, long = (cpu_s(command(name, url, requests, folder)) for requests in lengths)
     return (long - short) / (lengths[1] - lengths[0]) / EVENTS * 1e6
 
 
 def main() -> int:
-    """Measure every client against both servers."""
+    """Measure every client in every case and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the requests, once")
+    parser.add_argument("--quick", action="store_true", help="send a fifth of the requests, once")
     parser.add_argument(
         "--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]"
     )
@@ -281,9 +276,8 @@ def main() -> int:
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         for kind, case in SERVERS.items():
             costs: dict[str, list[float]] = {name: [] for name in names}
-            for _ in range(
-                1 if options.quick else 3
-            ):  # in turns, so that a busy minute of the machine meets all of them
+            # The clients alternate, so that other load on the machine affects all of them.
+            for _ in range(1 if options.quick else 3):
                 for name in names:
                     slow = name in ("httpx", "openai") or options.quick
                     lengths = (40, 200) if slow else (400, 2400) if kind == "burst" else (100, 500)
@@ -294,8 +288,8 @@ def main() -> int:
                     f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in values]}",
                     flush=True,
                 )
-    for kind, peers in PUBLISHED.items():
-        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in peers.items()))
+    for kind, costs_by_tool in PUBLISHED.items():
+        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in costs_by_tool.items()))
     result: dict[str, Any] = {"us_per_event": found}
     if "bare" in names and "ours" in names:
         result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)

@@ -1,8 +1,9 @@
-"""How far one client goes: events a second, streams at once, memory over a long run. By the command itself.
+"""Measures how much load one client can take: events per second, parallel streams, and memory over a long run.
 
-`python -m benchmarks.client_scale [--quick]`. Against `loadgen.checks.reference_server` on the same machine, whose CPU is shared: the
-most events a second that `--workers 2` takes from a burst server, the same from paced streams, 1,000 streams at once,
-and the largest resident memory after 10,000 and after 200,000 requests. The last line is JSON.
+`python -m benchmarks.client_scale [--quick]`. The command `python -m loadgen` runs against the reference server
+(loadgen/checks/reference_server.py) on the same machine, so that both share its CPU. Measured are the highest number of
+events per second that `--workers 2` receives from a burst server and from paced streams, 1,000 parallel streams, and the
+peak resident memory of runs with 10,000 and with 200,000 requests. The last line is JSON.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from loadgen.checks.reference_server import serving
 
 
 def run(url: str, folder: Path, *options: str) -> dict[str, Any]:
-    """One run of the command; its summary line, its `run.json`, and its peak memory."""
+    """Run the command once; return its summary, what `run.json` says about the client, its duration and its peak memory."""
     out = folder / f"run-{len(list(folder.iterdir()))}"
     line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --progress none --metrics-port off --no-text"
     with subprocess.Popen(
@@ -42,16 +43,16 @@ def run(url: str, folder: Path, *options: str) -> dict[str, Any]:
 
 
 def events_per_s(found: dict[str, Any], events: int) -> float:
-    """Events of all requests over the run's duration."""
+    """Return the events of all requests divided by the duration of the run."""
     return float(found["summary"]["requests"] * events / found["duration_s"])
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
+    parser.add_argument("--quick", action="store_true", help="send a tenth of the requests")
     parser.add_argument("--only", default="burst,paced,streams,memory", help="parts, by comma [%(default)s]")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -93,7 +94,7 @@ def main() -> int:
 
 
 def lags(found: dict[str, Any]) -> dict[str, float]:
-    """The client's own event-loop lag."""
+    """Return the client's event-loop lag and CPU use."""
     return {
         "loop_lag_p99_ms": round(1000 * found["client"]["loop_lag_p99_s"], 2),
         "cpu_share": round(found["client"]["cpu_share"], 2),

@@ -1,8 +1,8 @@
-"""How true the emulator's times are: `python -m benchmarks.emulator_fidelity measurements.json`.
+"""Compares the emulator with real measurements: `python -m benchmarks.emulator_fidelity measurements.json`.
 
-Runs every row of a file of real measurements through the emulator's engine (stepped, no sockets) and compares time per
-output token, time to first token and, where it was measured, power. Rows above 64 streams are shown and not judged: there the API server and the client
-of the measurement set the time. The last line on stdout is one JSON object.
+Every row of a file of real measurements is run through the emulator's engine, which is stepped without sockets. Time per
+output token, time to first token and, where it was measured, power are compared. Rows above 64 streams are shown but not
+judged: there the API server and the client of the measurement determine the time. The last line on stdout is one JSON object.
 """
 
 import argparse
@@ -39,12 +39,12 @@ class Row:
 
     @property
     def error(self) -> float:
-        """Relative, signed."""
+        """Relative error with its sign."""
         return self.emulated / self.measured - 1
 
     @property
     def judged(self) -> bool:
-        """Whether the row counts: above, the API server and the client of the measurement set the time."""
+        """Whether the row counts. With more streams, the API server and the client of the measurement determine the time."""
         return self.streams <= (1 if self.kind == "ttft" else JUDGED_STREAMS)
 
 
@@ -52,8 +52,8 @@ def _serving(config: dict[str, Any]) -> Serving:
     spec = config["speculation"]
     ngram = None
     if spec:
-        k, low, high = map(int, re.findall(r"\d+", spec)[:3])
-        ngram = Ngram(k, low, high)
+        tokens, shortest, longest = map(int, re.findall(r"\d+", spec)[:3])
+        ngram = Ngram(tokens, shortest, longest)
     tp = config["tensor_parallel_size"]
     base = load_serving("tp1")
     return replace(
@@ -69,7 +69,7 @@ def _serving(config: dict[str, Any]) -> Serving:
 def burst(
     simulation: Simulation, text: TextModel, streams: int, prompt: int, tokens: int
 ) -> tuple[list[float], list[float]]:
-    """TTFT and TPOT, in ms, of requests that all start together."""
+    """Return TTFT and TPOT, in ms, of requests that all start at the same time."""
     plain = text.tokenizer.plain_ids
     for number in range(streams):
         ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
@@ -109,7 +109,7 @@ def _compare(
 
 
 def show(rows: list[Row]) -> None:
-    """The table, on stderr."""
+    """Print the table on stderr."""
     print(f"{'row':<32}{'':<6}{'streams':>8}{'measured':>10}{'emulated':>10}{'error':>8}", file=sys.stderr)
     for row in rows:
         mark = "" if row.judged else "  (not judged)"
@@ -118,14 +118,14 @@ def show(rows: list[Row]) -> None:
 
 
 def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[Row]:
-    """Every row of some measured configurations."""
+    """Return one comparison for every row of the measured configurations."""
     tokenizer = Tokenizer()
     texts = {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
     return [row for config in configs for row in _compare(config, gpu, engine, texts)]
 
 
-def verdict(rows: list[Row]) -> dict[str, float | int | None]:
-    """Median and worst errors of what is judged."""
+def summary(rows: list[Row]) -> dict[str, float | int | None]:
+    """Return the median and the worst errors of the rows that are judged."""
     errors = {
         kind: [abs(row.error) for row in rows if row.kind == kind and row.judged]
         for kind in ("tpot", "ttft", "power")
@@ -143,13 +143,13 @@ def verdict(rows: list[Row]) -> dict[str, float | int | None]:
 
 
 def main() -> int:
-    """Compare one file; print the table and a verdict."""
+    """Compare one file; print the table and its summary."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.emulator_fidelity", description=__doc__.splitlines()[0]
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="measurements, e.g. h200-vllm-0.26.0.json")
     parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--engine-version", default=None, help="default: the file's own")
+    parser.add_argument("--engine-version", default=None, help="vLLM release [that of the file]")
     args = parser.parse_args()
     if not args.file.is_file():
         print(f"emulator_fidelity: {args.file}: no such file", file=sys.stderr)
@@ -159,7 +159,7 @@ def main() -> int:
     versions = engine_versions()
     rows = compare(measured["configs"], gpus()[args.gpu], versions.get(release) or versions["0.32"])
     show(rows)
-    print(json.dumps(verdict(rows)))
+    print(json.dumps(summary(rows)))
     return 0
 
 

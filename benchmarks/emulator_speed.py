@@ -1,11 +1,15 @@
-"""What the emulator keeps up with, on one core: `python -m benchmarks.emulator_speed`.
+"""Measures how fast the emulator can send, on one CPU core: `python -m benchmarks.emulator_speed`.
 
-Three loads against a server of its own, pinned to one core: 16 streams of 2 ms steps, 8,000 chunks a second (how late are
-its writes? A tenth faster than real time, as the H200's step for 16 streams takes 2.2 ms), 16,000 chunks a second (does
-it sustain them unmerged? Twice real time, as the emulated API server itself merges beyond 15,000), and far more than it
-can write (does it merge and keep the time?). The reader is a plain socket loop on the other core that counts chunks and
-does not parse them.
-Lateness is the server's own, from /metrics: write time less due time. The last line on stdout is one JSON object.
+Three loads run against an emulated server of their own, pinned to one core:
+
+- 16 streams of 2 ms steps, 8,000 chunks per second: how late are its writes? It runs a tenth faster than real time, because the
+  step of an H200 for 16 streams takes 2.2 ms.
+- 16,000 chunks per second: can it send them without merging? It runs at twice real time, because the emulated API server itself
+  merges above 15,000 chunks per second.
+- Far more than it can write: does it merge chunks and keep to the schedule?
+
+The client is a plain socket loop on the other core that counts chunks and does not parse them. The lateness is the server's
+own, from /metrics: the time of the write minus the time when it was due. The last line on stdout is one JSON object.
 """
 
 import argparse
@@ -28,8 +32,8 @@ LATE = "thinkload_emulator_write_late_seconds"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One load's figures."""
+class LoadResult:
+    """The results of one load."""
 
     chunks_per_s: float
     tokens_per_s: float
@@ -38,26 +42,14 @@ class Outcome:
     cpu: float
     """Share of its core that the server used."""
     expected_s: float
-    """What the same load takes by the engine's clock: how long it would have lasted without drift."""
+    """Duration of the same load by the engine's clock, which is how long it would have taken without drift."""
 
 
 @contextmanager
 def server(core: int | None, *flags: str) -> Iterator[str]:
-    """An emulated server on a free port, on one core."""
-    command = [
-        sys.executable,
-        "-m",
-        "server",
-        "emulate",
-        "tp1",
-        "--model",
-        MODEL,
-        "--text",
-        "random",
-        "--port",
-        "0",
-        *flags,
-    ]
+    """Run an emulated server on a free port, on one core; yield its URL."""
+    arguments = f"-m server emulate tp1 --model {MODEL} --text random --port 0".split()
+    command = [sys.executable, *arguments, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
@@ -91,7 +83,10 @@ def _request(tokens: int, number: int) -> bytes:
 
 
 def _read_all(url: str, streams: int, tokens: int) -> tuple[int, float]:
-    """Start all streams together and read them to their ends: chunks, and seconds from first to last byte of text."""
+    """Start all streams together and read them to the end.
+
+    Returns the number of chunks, and the seconds from the first to the last byte of text.
+    """
     address = urlsplit(url)
     selector, chunks, left = selectors.DefaultSelector(), 0, streams
     for number in range(streams):
@@ -123,7 +118,7 @@ def _scrape(url: str) -> str:
 
 
 def _late_p99_s(before: str, after: str) -> float:
-    """The 99th percentile of write lateness between two scrapes, within its bucket by straight line."""
+    """Return the 99th percentile of write lateness between two scrapes, interpolated linearly within its bucket."""
 
     def buckets(text: str) -> list[tuple[float, float]]:
         rows = re.findall(rf'^{LATE}_bucket{{le="(\S+)"}} (\S+)$', text, re.MULTILINE)
@@ -149,10 +144,10 @@ def _value(text: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def measure(core: int | None, streams: int, tokens: int, *flags: str) -> Outcome:
-    """One load."""
+def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadResult:
+    """Run one load."""
     with server(core, *flags) as url:
-        _read_all(url, min(streams, 4), 8)  # first requests warm the process
+        _read_all(url, min(streams, 4), 8)  # the first requests are a warm-up
         before = _scrape(url)
         chunks, wall_s = _read_all(url, streams, tokens)
         after = _scrape(url)
@@ -160,7 +155,7 @@ def measure(core: int | None, streams: int, tokens: int, *flags: str) -> Outcome
     spent_s = _value(after, "vllm:request_decode_time_seconds_sum") - _value(
         before, "vllm:request_decode_time_seconds_sum"
     )
-    return Outcome(
+    return LoadResult(
         chunks_per_s=chunks / wall_s,
         tokens_per_s=streams * tokens / wall_s,
         late_p99_ms=1e3 * _late_p99_s(before, after),
@@ -172,13 +167,11 @@ def measure(core: int | None, streams: int, tokens: int, *flags: str) -> Outcome
 
 
 def main() -> int:
-    """Run the three loads; print their figures."""
+    """Run the three loads and print their results."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.emulator_speed", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--seconds", type=float, default=8.0, help="about how long each load lasts (default: 8)"
-    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="approximate duration of each load [8]")
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     core = cores[0] if len(cores) > 1 else None
@@ -187,17 +180,17 @@ def main() -> int:
     paced = measure(core, 16, int(args.seconds / 0.00206), "--speed", "1.1")
     sustained = measure(core, 20, int(args.seconds / 0.00206 * 2), "--speed", "2")
     beyond = measure(core, 64, int(args.seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
-    for name, one in (
+    for name, result in (
         ("16 streams, 2 ms a step", paced),
         ("20 streams, 2x real time", sustained),
         ("64 streams, 6x real time", beyond),
     ):
         print(
-            f"{name:<26}{one.chunks_per_s:>9.0f} chunks/s {one.tokens_per_s:>9.0f} tokens/s  late p99 {one.late_p99_ms:6.2f} ms"
-            f"  wall {one.wall_s:6.2f} s of {one.expected_s:6.2f} s  {one.cpu:4.0%} of a core",
+            f"{name:<26}{result.chunks_per_s:>9.0f} chunks/s {result.tokens_per_s:>9.0f} tokens/s  late p99 {result.late_p99_ms:6.2f} ms"
+            f"  wall {result.wall_s:6.2f} s of {result.expected_s:6.2f} s  {result.cpu:4.0%} of a core",
             file=sys.stderr,
         )
-    result = {
+    summary = {
         "paced_chunks_per_s": round(paced.chunks_per_s),
         "paced_late_p99_ms": round(paced.late_p99_ms, 3),
         "sustained_chunks_per_s": round(sustained.chunks_per_s),
@@ -206,7 +199,7 @@ def main() -> int:
         "beyond_chunks_per_s": round(beyond.chunks_per_s),
         "beyond_drift": round(beyond.wall_s / beyond.expected_s - 1, 4),
     }
-    print(json.dumps(result))
+    print(json.dumps(summary))
     return 0
 
 

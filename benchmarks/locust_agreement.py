@@ -1,16 +1,17 @@
-"""Does a run through Locust measure what `python -m loadgen` measures? The same load on one emulated server, in turns.
+"""Compares a run through Locust with a run of `python -m loadgen`: the same load on one emulated server, alternately.
 
-`python -m benchmarks.locust_agreement [--pairs N] [--requests N]`. Each pair is one process, then Locust's master and 3
-workers: the same plan, seed and open-loop schedule, so that request by request both ask the same, at the same time of the
-run, and get the same tokens. Two comparisons, by budget:
+`python -m benchmarks.locust_agreement [--pairs N] [--requests N]`. Each pair is a run in one process, then one with Locust's
+master and 3 workers. Both use the same plan, seed and open-loop schedule, so that corresponding requests send the same prompt
+at the same time of the run and get the same tokens. There are two comparisons for each budget:
 
-- means over all requests, as a ratio with its 95 % interval. (Of a TTFT that waits for the running step the median is twice
-  as noisy as the mean.) Beside it what two halves of the single-process runs differ by: the noise of the comparison.
-- against the server's own word: each request's figure over what the server says of that request (`metrics` in its last
-  chunk), medians. Waiting for a step, the batch and a busy machine's late steps are in both and drop out.
+- The ratio of the means over all requests, with its 95 % interval. The mean is used because the median of a TTFT that waits
+  for the running step is twice as noisy. The noise of the comparison is shown beside it: the ratio between two halves of the
+  single-process runs.
+- The median ratio of each request's figure to the figure that the server reports for it (`metrics` in its last chunk). Waiting
+  for a step, the batch, and steps that are late on a busy machine affect both figures and cancel.
 
-Emulated, at a quarter of real time: what the client adds is then small beside what is measured. The last line is JSON;
-exit 1 where a ratio is not within 2 %.
+The server is emulated at a quarter of real time, so that what the client adds is small compared with what is measured. The
+last line is JSON. The exit code is 1 where a ratio is not within 2 %.
 """
 
 import argparse
@@ -32,14 +33,14 @@ from loadgen.record import Record, read_records
 MODEL = "r1-distill-qwen-14b"
 WORKERS = 3
 RATE = 160
-"""A second of server time: 40 in a real one."""
+"""Requests per second of server time, which is 40 per real second."""
 SPEED = 0.25
 LIMIT = 0.02
 METRICS = ("ttft_s", "tpot_s", "e2e_s")
 
 
-def said_s(record: Record, metric: str) -> float:
-    """The server's own figure for a request."""
+def reported_s(record: Record, metric: str) -> float:
+    """Return the figure that the server reports for a request, in seconds."""
     timings: dict[str, float] = record.server_timings or {}
     first_ms = timings["queue_time_ms"] + timings["time_to_first_token_ms"]
     all_ms = {
@@ -51,18 +52,18 @@ def said_s(record: Record, metric: str) -> float:
 
 
 def beside_server(records: Iterable[Record], metric: str) -> float:
-    """Median over requests of measured / said by the server."""
-    return float(median(getattr(record, metric) / said_s(record, metric) for record in records))
+    """Return the median over requests of the measured figure divided by the reported one."""
+    return float(median(getattr(record, metric) / reported_s(record, metric) for record in records))
 
 
 def request_by_request(records: Iterable[Record], others: Iterable[Record], metric: str) -> float:
-    """Median over the same requests of two runs of one's figure over the other's."""
+    """Return the median over corresponding requests of one run's figure divided by the other's."""
     other = {record.seq: getattr(record, metric) for record in others}
     return float(median(getattr(record, metric) / other[record.seq] for record in records))
 
 
 def ratio(records: list[Record], others: list[Record], metric: str) -> tuple[float, float]:
-    """Of the means, and half the width of its 95 % interval."""
+    """Return the ratio of the means and half the width of its 95 % interval."""
     (mean, spread), (mean2, spread2) = (
         (fmean(values), stdev(values) / fmean(values) / math.sqrt(len(values)))
         for values in ([getattr(record, metric) for record in some] for some in (records, others))
@@ -71,31 +72,31 @@ def ratio(records: list[Record], others: list[Record], metric: str) -> tuple[flo
 
 
 def compare(single: list[list[Record]], locust: list[list[Record]]) -> list[dict[str, Any]]:
-    """A row a budget and metric; runs as lists of records."""
+    """Return one row for each budget and metric. A run is a list of records."""
     rows = []
     for budget in sorted({record.budget for record in single[0]}):
         ours, theirs = ([[r for r in run if r.budget == budget] for run in runs] for runs in (single, locust))
         for metric in METRICS:
             one, other = [*chain.from_iterable(ours)], [*chain.from_iterable(theirs)]
             of_means, half_width = ratio(other, one, metric)
-            said_one, said_other = beside_server(one, metric), beside_server(other, metric)
+            single_to_server, locust_to_server = beside_server(one, metric), beside_server(other, metric)
             row = {
                 "budget": budget, "metric": metric, "single_s": fmean(getattr(r, metric) for r in one),
                 "ratio": of_means, "ci95": half_width, "noise": _noise(ours, metric),
-                "single_to_server": said_one, "locust_to_server": said_other, "ratio_to_server": said_other / said_one,
+                "single_to_server": single_to_server, "locust_to_server": locust_to_server, "ratio_to_server": locust_to_server / single_to_server,
             }  # fmt: skip
             rows.append(row)
     return rows
 
 
 def _noise(runs: list[list[Record]], metric: str) -> float | None:
-    """Every other single-process run against the rest."""
+    """Return the ratio between two halves of the single-process runs; None where there is only one run."""
     half, rest = ([*chain.from_iterable(some)] for some in (runs[::2], runs[1::2]))
     return ratio(half, rest, metric)[0] if rest else None
 
 
 def same_tokens(single: list[Record], locust: list[Record]) -> bool:
-    """Request by request the same question and the same answer."""
+    """Return whether corresponding requests had the same prompt and got the same answer."""
     one, other = (
         {r.seq: (r.problem_id, r.budget, r.text, r.reasoning, r.completion_tokens, r.outcome) for r in run}
         for run in (single, locust)
@@ -104,28 +105,17 @@ def same_tokens(single: list[Record], locust: list[Record]) -> bool:
 
 
 def command(kind: str, target: str, requests: int, out: Path) -> list[str]:
-    """Command line of one run."""
+    """Return the command line of one run."""
     plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}".split()
     if kind == "single":
-        return [
-            sys.executable,
-            "-m",
-            "loadgen",
-            "run",
-            "--metrics-port",
-            "off",
-            "--progress",
-            "none",
-            "--cache",
-            "salt",
-            *plan,
-        ]
+        ours = ["-m", "loadgen", "run", "--metrics-port", "off", "--progress", "none", "--cache", "salt"]
+        return [sys.executable, *ours, *plan]
     quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt".split()
     return [sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *quiet, *plan]
 
 
 def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
-    """Carry one run out; its records."""
+    """Carry out one run and return its records."""
     lines = [command(kind, target, requests, out)]
     if kind == "locust":
         lines.append([sys.executable, "-m", "loadgen", "gather", str(out)])
@@ -141,7 +131,7 @@ def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
 
 
 def main() -> int:
-    """Compare."""
+    """Run all pairs, print the comparison, and return 1 where a ratio is not within the limit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

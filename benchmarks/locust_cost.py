@@ -1,8 +1,9 @@
-"""What Locust costs: CPU µs per SSE event through `locust -f loadgen/locustfile.py`, beside `python -m loadgen`.
+"""Measures what Locust costs: CPU microseconds per SSE event through `locust -f loadgen/locustfile.py` and `python -m loadgen`.
 
-`python -m benchmarks.locust_cost [--quick]`. The paced server of `client_cost` (16 streams of 34 events, 5 ms apart); each
-program's CPU seconds, its sending process included, at two run lengths give a slope, so that start-up drops out. Locust
-runs as master and worker in one; a worker on a machine of its own does less. The last line is JSON.
+`python -m benchmarks.locust_cost [--quick]`. The server is that of the `paced` case in client_cost.py (16 streams of 34 events,
+5 ms apart). The CPU seconds of each program, its sender process included, at two run lengths give a slope, so that the cost
+of starting drops out. Locust runs as master and worker in one process; a worker on a machine of its own does less. The last
+line is JSON.
 """
 
 import argparse
@@ -21,7 +22,7 @@ QUICK = (100, 900)
 
 
 def locust(url: str, requests: int, folder: Path) -> list[str]:
-    """Command line of a run through Locust."""
+    """Return the command line of a run through Locust."""
     line = f"-m locust -f loadgen/locustfile.py --headless --users {STREAMS} --only-summary --loglevel ERROR"
     ours = f"--target {url} --model m --dataset sample --budgets 64 --requests {requests}"
     out = folder / f"locust-{requests}-{time.monotonic_ns()}"
@@ -29,11 +30,11 @@ def locust(url: str, requests: int, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Measure both, in turns."""
+    """Measure both programs alternately and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="once")
+    parser.add_argument("--quick", action="store_true", help="measure once instead of three times")
     options = parser.parse_args()
     short, long = QUICK if options.quick else LENGTHS
     costs: dict[str, list[float]] = {"loadgen": [], "locust": []}

@@ -1,9 +1,10 @@
-"""Does the client measure what is true? A server with a fixed timetable, every metric's median beside the truth.
+"""Compares the client's measurements with the true values of a server that keeps a fixed timetable.
 
-`python -m benchmarks.truth [--requests N]`: each case of `loadgen.checks.reference_server` at concurrency 1 and 64; beside it what
-published tools made of the same cases (docs/truth.md: state of November 2026, one request at a time, another 2-core
-machine). At 64 the server has a core of its own. Exit 1 where a median is off by more than 1 ms and more than 1 %. The last
-line is JSON.
+`python -m benchmarks.truth [--requests N]` runs each case of the reference server (loadgen/checks/reference_server.py) at
+concurrency 1 and 64 and prints the median of every metric beside its true value. It also prints what published tools
+measured in the same cases (docs/truth.md: November 2026, one request at a time, another 2-core machine). At concurrency 64
+the server has a CPU core of its own. The exit code is 1 where a median differs by more than 1 ms and more than 1 %. The
+last line is JSON.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import drive
 
-PEERS = {
-    "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · others right",
+OTHER_TOOLS = {
+    "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · the others are right",
     "spec": "vllm bench serve: ITL 20.0 · its Rust client: 24.2 · evalscope: 20.0 · sglang: 20 · inference-perf: median 0.0",
     "tail": "guidellm: e2e 630 · AIPerf: effective 628 · evalscope: e2e 626, TPOT 8.14 · inference-perf: 624 · sglang: TPOT 8.13",
     "reasoning": "vLLM's Rust client: TTFT 11, TPOT 12.3 · sglang: TPOT 6.1",
@@ -36,7 +37,7 @@ PEERS = {
     "no-usage": "sglang: takes the requested 200 tokens for the 65 sent: TPOT 1.61",
     "early-role": "vLLM's Rust client: TTFT 11.7",
 }
-"""Truth of these cases: plain and tail TTFT 100, TPOT 5, e2e 420; spec ITL 5; reasoning TTFT 100, TPOT 10."""
+"""True values of these cases: plain and tail TTFT 100, TPOT 5, e2e 420; spec ITL 5; reasoning TTFT 100, TPOT 10."""
 
 
 @dataclass(frozen=True)
@@ -51,51 +52,53 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Within 1 ms or 1 %."""
+        """The median is within 1 ms or 1 % of the true value."""
         return abs(self.median_ms - self.true_ms) <= max(1.0, 0.01 * self.true_ms)
 
 
 async def load(url: str, concurrency: int, requests: int) -> list[Record]:
-    """Records of a closed loop against one case."""
+    """Run a closed loop against one case and return its records."""
     records: list[Record] = []
     clock = RunClock(perf_counter_ns())
-    turns = WorkQueue()
-    async with Client(url, timeout_s=30, turns=turns) as client:
+    work_queue = WorkQueue()
+    async with Client(url, timeout_s=30, work_queue=work_queue) as client:
 
         async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
             return request, due_ns, await client.call(request)
 
         def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-            turns.later(steps(*ended))
+            work_queue.add_steps(steps(*ended))
 
-        def steps(request: Request, due_ns: int, call: ResponseReader) -> Iterator[None]:
-            records.append(to_record(request, call.settle(), due_ns, clock, run_id="truth"))
+        def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+            records.append(to_record(request, reader.result(), due_ns, clock, run_id="truth"))
             yield
 
-        plan = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
-        await drive(plan, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
-    turns.finish()
+        planned = (
+            Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
+        )
+        await drive(planned, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
+    work_queue.finish()
     return records
 
 
 def rows(name: str, concurrency: int, records: list[Record]) -> list[Row]:
-    """Median of each metric that has a truth, over the requests after the first round (its connections are new)."""
-    settled = [record for record in records if record.seq >= concurrency]
+    """Return the median of each metric with a true value. The first request of each stream, on a new connection, is left out."""
+    measured = [record for record in records if record.seq >= concurrency]
     assert {record.outcome for record in records} == {"ok"}, {record.error for record in records}
     found = []
     for metric, true_ms in CASES[name].truth.items():
         if metric == "stream_end_s":
-            values = [record.end_s - record.sent_s for record in settled if record.end_s and record.sent_s]
+            values = [record.end_s - record.sent_s for record in measured if record.end_s and record.sent_s]
         else:
-            values = [getattr(record, metric) for record in settled]
+            values = [getattr(record, metric) for record in measured]
         found.append(Row(name, concurrency, metric, true_ms, 1000 * median(values)))
     if name == "queued":
-        found.append(Row(name, concurrency, "network + client", 0.0, median(map(rest_ms, settled))))
+        found.append(Row(name, concurrency, "network + client", 0.0, median(map(unexplained_ms, measured))))
     return found
 
 
-def rest_ms(record: Record) -> float:
-    """What of TTFT the server does not account for."""
+def unexplained_ms(record: Record) -> float:
+    """Return the part of TTFT that the server does not account for."""
     timings = record.server_timings or {}
     return (
         1000 * (record.ttft_s or 0)
@@ -105,23 +108,24 @@ def rest_ms(record: Record) -> float:
 
 
 def main() -> int:
-    """Run every case; print the table."""
+    """Run every case and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--requests", type=int, default=20, help="per slot at concurrency 1; a fifth of it at 64 [20]"
+        "--requests", type=int, default=20, help="per stream at concurrency 1, and a fifth of it at 64 [20]"
     )
     requests = parser.parse_args().requests
     found: list[Row] = []
     for concurrency in (1, 64):
         number = requests if concurrency == 1 else concurrency * max(2, requests // 5)
         with serving(apart=concurrency > 1) as server:
-            uvloop.run(load(f"{server}/plain/v1", concurrency, 4 * concurrency))  # not judged: all is cold
+            # The first requests are a warm-up that is not judged.
+            uvloop.run(load(f"{server}/plain/v1", concurrency, 4 * concurrency))
             for name in CASES:
                 found += rows(name, concurrency, uvloop.run(load(f"{server}/{name}/v1", concurrency, number)))
     for name in CASES:
-        print(f"\n{name}    peers: {PEERS.get(name, 'not published')}")
+        print(f"\n{name}    other tools: {OTHER_TOOLS.get(name, 'not published')}")
         for row in (row for row in found if row.case == name):
             mark = "" if row.ok else "  ← wrong"
             print(

@@ -1,6 +1,6 @@
-"""Tests: real servers on real sockets, no mocks."""
+"""Tests, with real servers on real sockets and no mocks."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-"""The checkout."""
+"""The root folder of the repository."""

@@ -1,4 +1,4 @@
-"""Shared fixtures. Nothing here patches anything: servers are real and on loopback."""
+"""Fixtures for all tests. Nothing is patched: servers are real and on loopback."""
 
 import os
 import signal
@@ -8,13 +8,16 @@ import pytest
 
 from tests import ROOT
 
-# A shell ignores Ctrl-C for what it runs in the background, and whoever that starts inherits it.
+# A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Reference data that is never committed (THINKLOAD_SHARED, default ../shared); its absence skips, and fails CI."""
+    """Return the folder of the reference data, which is never committed (THINKLOAD_SHARED, default ../shared).
+
+    Without it the test is skipped, and fails in CI.
+    """
     folder = Path(os.environ.get("THINKLOAD_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         reason = f"no reference data at {folder} (set THINKLOAD_SHARED)"

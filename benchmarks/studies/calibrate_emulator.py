@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from benchmarks.emulator_fidelity import Row, compare, show, verdict
+from benchmarks.emulator_fidelity import Row, compare, show, summary
 from benchmarks.studies.measured_rows import configurations
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
 
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
             print(f"\n{name}, {card}", file=sys.stderr)
             found = rows({card: configs}, fitted, cards, engine)
             show(found)
-            verdicts[f"{name} {card}"] = verdict(found)
+            verdicts[f"{name} {card}"] = summary(found)
     print(f"\n{'number':<22}{'start':>8}{'fitted':>9}", file=sys.stderr)
     for name, (value, _) in (times | powers).items():
         print(f"{name:<22}{value:>8g}{fitted[name]:>9g}", file=sys.stderr)

@@ -1,12 +1,13 @@
-"""What this machine's client can carry: load a server whose truth is known, harder and harder, until the truth is lost.
+"""Measures how much load this machine's client can generate, against a server whose true latencies are known.
 
-The ground-truth server streams 200 tokens/s a stream; the streams are doubled until the client's own lag, CPU or the
-error of its TPOT exceeds the verdict's limits. The last step that held is the capacity, in events (chunks) a second and
-process; a run beyond it is SUSPECT. Server and client share this machine, so the figure is a low one.
+The reference server sends 200 tokens/s in each stream. The number of streams is doubled until the client's own event-loop
+lag, its CPU use or the error of its TPOT exceeds the limits of the verdict. The last level that passed is the capacity, in
+events (chunks) per second and process; a run beyond it is SUSPECT. Server and client share this machine, so the result is
+a lower bound.
 
-Rules: stored by machine (host name, CPUs) in the user's cache folder; another machine's figure is not used.
+The result is stored for this machine (host name, CPUs) in the user's cache folder, and is not used on another machine.
 
-Does not know: what a real server would stand.
+This module does not know how much load a real server can take.
 """
 
 import asyncio
@@ -17,22 +18,29 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import uvloop
+
+from loadgen.checks.reference_server import serving
+from loadgen.client.client import Client
 from loadgen.exchange import Exchange, Request
+from loadgen.measure.client_health import ClientHealth
+from loadgen.measure.formulas import tpot_ns
+from loadgen.measure.verdict import LIMITS
 from loadgen.run.capacity import _machine, path
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 GAP_MS = 5
 TOKENS = 100
 ROUNDS = 4
-"""Requests a stream in each step: 2 s."""
-TRIES = 3
+"""Requests of each stream at each level, which takes 2 s."""
+MAX_ATTEMPTS = 3
 TPOT_ERROR = 0.01
-"""Share of the truth by which the median TPOT may be off."""
+"""Largest relative error of the median TPOT."""
 
 
 @dataclass(frozen=True)
 class LoadLevel:
-    """What one number of streams gave."""
+    """The result for one number of streams."""
 
     streams: int
     events_per_s: float
@@ -44,59 +52,51 @@ class LoadLevel:
 
 
 def main(most: int) -> int:
-    """Calibrate up to `most` streams and store the result; 0 where at least one step held."""
-    from loadgen.checks.reference_server import serving  # noqa: PLC0415  a session only reads what was stored
-
-    steps: list[LoadLevel] = []
+    """Calibrate up to `most` streams and store the result; return 0 where at least one level passed."""
+    levels: list[LoadLevel] = []
     with serving() as url:
         for streams in (s for s in STREAMS if s <= most):
-            steps.append(best(f"{url}/paced-{TOKENS}-{GAP_MS}/v1", streams))
-            print(f"loadgen: {line(steps[-1])}", file=sys.stderr)
-            if not steps[-1].fit:
+            levels.append(best(f"{url}/paced-{TOKENS}-{GAP_MS}/v1", streams))
+            print(f"loadgen: {line(levels[-1])}", file=sys.stderr)
+            if not levels[-1].fit:
                 break
-    held = [step for step in steps if step.fit]
+    passed = [level for level in levels if level.fit]
     found = {
         "machine": _machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "events_per_s": max((step.events_per_s for step in held), default=0.0),
-        "streams": max((step.streams for step in held), default=0),
-        "steps": [asdict(step) for step in steps],
+        "events_per_s": max((level.events_per_s for level in passed), default=0.0),
+        "streams": max((level.streams for level in passed), default=0),
+        "steps": [asdict(level) for level in levels],
     }
-    if held:
+    if passed:
         path().parent.mkdir(parents=True, exist_ok=True)
         path().write_text(json.dumps(found, indent=1))
-    print(json.dumps(found | {"stored": str(path()) if held else None}))
-    return 0 if held else 1
+    print(json.dumps(found | {"stored": str(path()) if passed else None}))
+    return 0 if passed else 1
 
 
-def line(step: LoadLevel) -> str:
-    """For people."""
+def line(level: LoadLevel) -> str:
+    """Return the line that is printed on stderr for one level."""
     return (
-        f"{step.streams:>5} streams {step.events_per_s:>8,.0f} events/s  CPU {step.cpu_cores:>4.0%}  "
-        f"loop lag p99 {step.loop_lag_p99_s * 1e3:.2f} ms  TPOT off by {step.tpot_error:.2%}  "
-        + ("holds" if step.fit else "does not hold")
+        f"{level.streams:>5} streams {level.events_per_s:>8,.0f} events/s  CPU {level.cpu_cores:>4.0%}  "
+        f"loop lag p99 {level.loop_lag_p99_s * 1e3:.2f} ms  TPOT off by {level.tpot_error:.2%}  "
+        + ("passed" if level.fit else "failed")
     )
 
 
 def best(target: str, streams: int) -> LoadLevel:
-    """A step holds when one of TRIES does: what else the machine was doing is not the client's limit."""
-    for _ in range(TRIES):
-        step = measure(target, streams)
-        if step.fit:
+    """Return the first attempt that passes, or the last one. Other work on this machine is not a limit of the client."""
+    for _ in range(MAX_ATTEMPTS):
+        level = measure(target, streams)
+        if level.fit:
             break
-    return step
+    return level
 
 
 def measure(target: str, streams: int) -> LoadLevel:
-    """One step: every stream sends ROUNDS requests, one after another."""
-    import uvloop  # noqa: PLC0415  as above
-
-    from loadgen.measure.verdict import LIMITS  # noqa: PLC0415  verdict and session read what is stored here
-
+    """Measure one level: every stream sends ROUNDS requests, one after another."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         exchanges, health, wall_s = runner.run(_load(target, streams))
-    from loadgen.measure.formulas import tpot_ns  # noqa: PLC0415  as above
-
     tpots = sorted(value for e in exchanges if (value := tpot_ns(e)) is not None)
     error = abs(tpots[len(tpots) // 2] / (GAP_MS * 1e6) - 1) if tpots else 1.0
     failed = sum(e.outcome != "ok" for e in exchanges)
@@ -116,15 +116,12 @@ def measure(target: str, streams: int) -> LoadLevel:
 
 
 async def _load(target: str, streams: int) -> tuple[list[Exchange], dict[str, Any], float]:
-    from loadgen.client.client import Client  # noqa: PLC0415  as above
-    from loadgen.measure.client_health import ClientHealth  # noqa: PLC0415  as above
-
     exchanges: list[Exchange] = []
     health = ClientHealth()
-    body = {"model": "ground-truth", "messages": [], "stream": True}
+    body = {"model": "reference", "messages": [], "stream": True}
 
     async def stream(number: int, client: Client) -> None:
-        await asyncio.sleep(number / streams * TOKENS * GAP_MS / 1000)  # spread, as real streams are
+        await asyncio.sleep(number / streams * TOKENS * GAP_MS / 1000)  # real streams are not in step either
         for _ in range(ROUNDS):
             request = Request(number, "calibrate", 0, TOKENS, "cut", "/chat/completions", body)
             exchanges.append(await client.send(request))

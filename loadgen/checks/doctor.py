@@ -1,9 +1,9 @@
-"""What will spoil a run, told before it: `python -m loadgen doctor URL`.
+"""Reports before a run what would make its results unreliable: `python -m loadgen doctor URL`.
 
-Rules: each check is one line, good, warn or bad, with what to do; one tiny request is sent, nothing is written. A check
-that can't be made says so instead of passing.
+Each check prints one line: good, warn, bad or unknown, and what to do. A check that cannot be made is unknown and never
+good. One small request is sent, and nothing is written.
 
-Does not know: what a run will find once it is on (verdict).
+This module does not judge a run that has been made (see loadgen/measure/verdict.py).
 """
 
 import asyncio
@@ -20,31 +20,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from loadgen import network
 from loadgen.client.client import Client
 from loadgen.errors import UsageError
 from loadgen.exchange import Exchange, Request
 from loadgen.options import RunOptions, open_loop
 from loadgen.plan import datasets
-from loadgen.run import capacity as capacity_module
+from loadgen.run import capacity
 from loadgen.run.prepare import DEFAULT_CONCURRENCY
-from loadgen.target import control_api as asking
 from loadgen.target import server_metrics
-from loadgen.target.control_api import ControlApi
+from loadgen.target.control_api import ControlApi, api_key
 from loadgen.target.preflight import inspect
 from loadgen.target.server_info import ServerInfo
 
-FILES_BESIDE = 64
-"""Descriptors a run needs besides its connections."""
-BYTES_A_TOKEN = 8
-"""Disk a token takes: 4 to 5 of text, 2 to 3 of timing."""
-BYTES_A_RECORD = 1500
+OTHER_DESCRIPTORS = 64
+"""File descriptors that a run needs in addition to its connections."""
+BYTES_PER_TOKEN, BYTES_PER_TOKEN_WITHOUT_TEXT = 8, 3
+"""Disk space of one token: 4 to 5 bytes of text and 2 to 3 of timing."""
+BYTES_PER_RECORD = 1500
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
     name: str
     state: Literal["good", "warn", "bad", "unknown"]
@@ -53,25 +52,25 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorContext:
-    """What is examined."""
+    """What the checks look at."""
 
     options: RunOptions
-    ask: ControlApi
+    api: ControlApi
     server: ServerInfo
     metrics: str
-    """The server's /metrics, or empty."""
-    reply: Exchange
-    """A four-token answer."""
+    """Text of the server's /metrics; empty where it has none."""
+    exchange: Exchange
+    """A request for four tokens."""
 
 
 def main(options: RunOptions) -> int:
-    """Print the findings; 1 where one is bad."""
-    ask = ControlApi(options)
-    server = inspect(options, ask)
-    answer = ask.get(f"{ask.root}/metrics")
-    text = answer.body.decode(errors="replace") if answer.status == 200 else ""
-    patient = DoctorContext(options, ask, server, text, asyncio.run(tiny(options, server)))
-    found = [check for examine in CHECKS for check in examine(patient)]
+    """Print the result of every check; return 1 where one is bad."""
+    api = ControlApi(options)
+    server = inspect(options, api)
+    response = api.get(f"{api.root}/metrics")
+    metrics = response.body.decode(errors="replace") if response.status == 200 else ""
+    context = DoctorContext(options, api, server, metrics, asyncio.run(small_request(options, server)))
+    found = [check for run_checks in CHECKS for check in run_checks(context)]
     for check in found:
         print(f"{check.state.upper():8}{check.name:18}{check.detail}", file=sys.stderr)
     worst = next((s for s in ("bad", "warn", "unknown") if any(c.state == s for c in found)), "good")
@@ -79,8 +78,8 @@ def main(options: RunOptions) -> int:
     return int(worst == "bad")
 
 
-async def tiny(options: RunOptions, server: ServerInfo) -> Exchange:
-    """Ask for four tokens, as a run would."""
+async def small_request(options: RunOptions, server: ServerInfo) -> Exchange:
+    """Request four tokens in the way a run does."""
     body = {
         "model": server.model,
         "messages": [{"role": "user", "content": "What is 1+1?"}],
@@ -92,7 +91,7 @@ async def tiny(options: RunOptions, server: ServerInfo) -> Exchange:
     request = Request(0, "doctor", 0, 4, "cut", "/chat/completions", body)
     async with Client(
         options.target,
-        api_key=asking.api_key(options),
+        api_key=api_key(options),
         headers=dict(options.headers),
         timeout_s=60,
         ca_file=str(options.ca_file) if options.ca_file else None,
@@ -101,126 +100,137 @@ async def tiny(options: RunOptions, server: ServerInfo) -> Exchange:
         return await client.send(request)
 
 
-def identity(p: DoctorContext) -> Iterator[Check]:
-    """Who answers."""
-    server = p.server
-    what = f"{server.model}, version {server.version or 'not told'}"
+def server_identity(context: DoctorContext) -> Iterator[Check]:
+    """Check that the server is a real one, and that it reports its configuration."""
+    server = context.server
+    description = f"{server.model}, version {server.version or 'not reported'}"
     if server.emulated:
-        yield Check("server", "warn", f"EMULATED, {server.time_scale:g} x faster than its model: {what}")
+        yield Check(
+            "server", "warn", f"EMULATED, {server.time_scale:g} x faster than its model: {description}"
+        )
     else:
-        yield Check("server", "good", what)
+        yield Check("server", "good", description)
     if server.config is None:
         yield Check(
-            "configuration", "warn", "the server does not say how it is configured: --config-name, --num-gpus"
+            "configuration",
+            "warn",
+            "the server does not report its configuration: give --config-name and --num-gpus",
         )
 
 
-def counting(p: DoctorContext) -> Iterator[Check]:
-    """Tokens can be counted."""
-    if p.reply.outcome != "ok":
-        yield Check("answer", "bad", f"a four-token request ended as {p.reply.outcome}: {p.reply.error}")
+def token_counts(context: DoctorContext) -> Iterator[Check]:
+    """Check that tokens can be counted and that the server reports timings."""
+    exchange = context.exchange
+    if exchange.outcome != "ok":
+        yield Check(
+            "answer", "bad", f"a request for four tokens ended as {exchange.outcome}: {exchange.error}"
+        )
         return
-    source = p.reply.token_source
+    source = exchange.token_source
     if source == "continuous_usage":
         yield Check("token counts", "good", "exact for every chunk (continuous_usage_stats)")
     elif source in ("usage", "token_ids"):
         yield Check(
             "token counts",
             "warn",
-            f"from {source}: exact in sum, chunks with several tokens are shared out evenly",
+            f"from {source}: the sum is exact, but the tokens are divided evenly between the chunks",
         )
     else:
         yield Check(
-            "token counts", "bad", "no usage: tokens would be counted as chunks, wrong under speculation"
+            "token counts",
+            "bad",
+            "the server reports no usage: chunks would be counted as tokens, which is wrong under speculation",
         )
-    timed = "per request (queue, prefill, decode)" if p.reply.server_timings else None
-    yield Check(
-        "server timings",
-        "good" if timed else "warn",
-        timed or "none a request: start vLLM with --enable-per-request-metrics to split server from network",
-    )
+    if exchange.server_timings:
+        yield Check("server timings", "good", "for each request (queue, prefill, decode)")
+    else:
+        yield Check(
+            "server timings",
+            "warn",
+            "none: start vLLM with --enable-per-request-metrics to separate server time from network time",
+        )
 
 
-def caching(p: DoctorContext) -> Iterator[Check]:
-    """Replayed problems hit the prefix cache."""
-    infos = [s.labels for s in server_metrics.parse(p.metrics) if s.name == "vllm:cache_config_info"]
-    on = [i.get("enable_prefix_caching") == "True" for i in infos]
-    if not on:
-        yield Check("prefix cache", "unknown", "the server does not tell; use --cache salt to be safe")
-    elif any(on) and p.options.cache is None:
+def prefix_cache(context: DoctorContext) -> Iterator[Check]:
+    """Check that problems sent more than once do not hit the prefix cache."""
+    infos = server_metrics.parse(context.metrics, ("vllm:cache_config_info",))
+    enabled = [info.labels.get("enable_prefix_caching") == "True" for info in infos]
+    cache = context.options.cache
+    if not enabled:
+        yield Check("prefix cache", "unknown", "the server does not report it: use --cache salt to be safe")
+    elif any(enabled) and cache is None:
         yield Check(
             "prefix cache",
             "warn",
-            "ON: repeats and several budgets hide prefill; use --cache salt or start without it",
+            "ON: repeats and several budgets hide the prefill time; use --cache salt or start the server without it",
         )
     else:
-        yield Check("prefix cache", "good", "off" if not any(on) else f"on, --cache {p.options.cache}")
+        yield Check("prefix cache", "good", f"on, --cache {cache}" if any(enabled) else "off")
 
 
-def others(p: DoctorContext) -> Iterator[Check]:
-    """Nobody else loads the server."""
-    running = server_metrics.totals(p.metrics).get("vllm:num_requests_running")
+def other_load(context: DoctorContext) -> Iterator[Check]:
+    """Check that nobody else loads the server."""
+    running = server_metrics.totals(context.metrics).get("vllm:num_requests_running")
     if running is None:
         yield Check("other load", "unknown", "the server has no vLLM metrics")
     elif running > 0:
-        yield Check("other load", "bad", f"{running:.0f} requests are running already: not a quiet server")
+        yield Check("other load", "bad", f"{running:.0f} other requests are running on the server")
     else:
         yield Check("other load", "good", "the server is idle")
 
 
-def clocks(p: DoctorContext) -> Iterator[Check]:
-    """Wall clocks agree well enough to join with Prometheus; intervals use the monotonic clock anyway."""
+def clocks(context: DoctorContext) -> Iterator[Check]:
+    """Check that the wall clocks agree well enough to join results with Prometheus. Latencies do not depend on it."""
     before = time.time()
-    date = p.ask.get(f"{p.ask.root}/version").date or p.ask.get(f"{p.ask.target}/models").date
+    api = context.api
+    date = api.get(f"{api.root}/version").date or api.get(f"{api.target}/models").date
     if date is None:
-        yield Check("clock", "unknown", "the server sends no Date")
+        yield Check("clock", "unknown", "the server sends no Date header")
         return
     off_s = email.utils.parsedate_to_datetime(date).timestamp() - before
     state: Literal["good", "warn"] = "good" if abs(off_s) < 2 else "warn"
     yield Check("clock", state, f"the server's is {off_s:+.0f} s from ours (latencies do not depend on it)")
 
 
-def files(p: DoctorContext) -> Iterator[Check]:
-    """Descriptors for every connection."""
+def file_descriptors(context: DoctorContext) -> Iterator[Check]:
+    """Check that there is a file descriptor for every connection."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    open_ended = open_loop(p.options)
-    needed = (p.options.concurrency or (1024 if open_ended else DEFAULT_CONCURRENCY)) + FILES_BESIDE
-    ok = limit >= needed
-    yield Check(
-        "file descriptors",
-        "good" if ok else "bad",
-        f"{limit}" + ("" if ok else f", {needed} needed: ulimit -n {2 * needed}"),
-    )
+    default = 1024 if open_loop(context.options) else DEFAULT_CONCURRENCY
+    needed = (context.options.concurrency or default) + OTHER_DESCRIPTORS
+    if limit >= needed:
+        yield Check("file descriptors", "good", f"{limit}")
+    else:
+        yield Check("file descriptors", "bad", f"{limit}, {needed} needed: ulimit -n {2 * needed}")
 
 
-def machine_of(p: DoctorContext) -> Iterator[Check]:
-    """Client and server do not fight for one CPU."""
-    host = urlsplit(p.options.target).hostname or ""
+def client_machine(context: DoctorContext) -> Iterator[Check]:
+    """Check that this machine is free to generate load, and is not the server's machine."""
+    host = urlsplit(context.options.target).hostname or ""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if is_local(host):
         yield Check(
             "host",
             "warn",
-            f"client and server share this machine's {cpus} CPUs: chunks may arrive in bunches",
+            f"client and server share this machine's {cpus} CPUs: chunks may arrive in groups",
         )
     else:
         yield Check("host", "good", f"{host} is another machine")
     load = os.getloadavg()[0]
     state: Literal["good", "warn"] = "good" if load < cpus / 2 else "warn"
     yield Check("CPU", state, f"load average {load:.2f} on {cpus} CPUs")
-    capacity = capacity_module.stored()
-    if capacity is None:
+    calibration = capacity.stored()
+    if calibration is None:
         yield Check("calibration", "warn", "none for this machine: python -m loadgen calibrate (a minute)")
     else:
         yield Check(
             "calibration",
             "good",
-            f"{capacity['events_per_s']:,.0f} events/s a process, found {capacity['at'][:10]}",
+            f"{calibration['events_per_s']:,.0f} events/s in each process, measured on {calibration['at'][:10]}",
         )
 
 
 def is_local(host: str) -> bool:
-    """True where a name leads to this machine: its address can be bound."""
+    """Return whether a host name leads to this machine, which is so where its address can be bound."""
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
     except OSError:
@@ -236,40 +246,31 @@ def is_local(host: str) -> bool:
     return False
 
 
-def network(p: DoctorContext) -> Iterator[Check]:
-    """How far the server is."""
+def round_trip(context: DoctorContext) -> Iterator[Check]:
+    """Measure the time to the server, and check that no proxy adds to it."""
     times_ms = []
     for _ in range(5):
         began = time.perf_counter()
-        p.ask.get(f"{p.ask.root}/version")
+        context.api.get(f"{context.api.root}/version")
         times_ms.append((time.perf_counter() - began) * 1e3)
     yield Check("round trip", "good", f"{sorted(times_ms)[2]:.1f} ms, connection included")
-    parts = urlsplit(p.options.target)
-    if getproxies().get(parts.scheme) and not proxy_bypass(parts.hostname or ""):
-        yield Check(
-            "proxy", "warn", f"requests go through {parts.scheme}_proxy: its time is in every latency"
-        )
+    if network.proxy_url(context.options.target) is not None:
+        yield Check("proxy", "warn", "requests go through a proxy, and its time is part of every latency")
 
 
-def disk(p: DoctorContext) -> Iterator[Check]:
-    """Room for the results."""
-    options = p.options
+def disk_space(context: DoctorContext) -> Iterator[Check]:
+    """Check that there is room for the results."""
+    options = context.options
     try:
         problems = len(datasets.load(options.dataset, options.problems, options.seed).problems)
     except UsageError as error:
-        yield Check("disk", "unknown", f"the data set can't be read: {error}")
+        yield Check("disk", "unknown", f"the data set cannot be read: {error}")
         return
-    passes = options.samples * options.repeats
-    tokens = BYTES_A_TOKEN if options.keep_text else 3
-    needed = sum(problems * passes * (BYTES_A_RECORD + tokens * budget) for budget in options.budgets)
-    folder = next(
-        f
-        for f in (
-            (options.out or Path("results")).absolute(),
-            *(options.out or Path("results")).absolute().parents,
-        )
-        if f.exists()
-    )
+    per_token = BYTES_PER_TOKEN if options.keep_text else BYTES_PER_TOKEN_WITHOUT_TEXT
+    per_problem = sum(BYTES_PER_RECORD + per_token * budget for budget in options.budgets)
+    needed = problems * options.samples * options.repeats * per_problem
+    out = (options.out or Path("results")).absolute()
+    folder = next(path for path in (out, *out.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     state: Literal["good", "bad"] = "good" if free > 2 * needed else "bad"
     yield Check(
@@ -278,13 +279,13 @@ def disk(p: DoctorContext) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[DoctorContext], Iterator[Check]], ...] = (
-    identity,
-    counting,
-    caching,
-    others,
+    server_identity,
+    token_counts,
+    prefix_cache,
+    other_load,
     clocks,
-    files,
-    machine_of,
-    network,
-    disk,
+    file_descriptors,
+    client_machine,
+    round_trip,
+    disk_space,
 )

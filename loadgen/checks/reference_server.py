@@ -1,14 +1,14 @@
-"""A server whose every answer keeps a fixed timetable: what a client should measure is known beforehand.
+"""A server that sends every response on a fixed timetable, so that what a client should measure is known in advance.
 
-`http://127.0.0.1:PORT/<case>/v1` is a target. CASES have the truth of each metric beside them, worked by hand;
-`paced-N-G` streams N one-token events G ms apart after the first at G ms, `apart-N-G` the same a part of G later, so that
-streams are out of step and each event wakes the client by itself; `burst-N` sends all N at once. Runs in a process of
-its own (`serving`), so that it does not share the client's interpreter.
+`http://127.0.0.1:PORT/<case>/v1` is a target. CASES contain the true value of each metric, calculated by hand. The case
+`paced-N-G` streams N events of one token each, G ms apart, the first one after G ms. `apart-N-G` does the same with an
+offset for each stream, so that streams are not in step and every event wakes the client separately. `burst-N` sends all N
+events at once. The server runs in a process of its own (`serving`), so that it does not share the client's interpreter.
 
-Rules: an event is written when its time has come by the clock, counted from the request's last byte; timetables are
-rendered once. Speaks as much HTTP as the client needs.
+An event is written when its time has come, counted from the last byte of the request. Timetables are rendered once. The
+server implements only as much HTTP as the client needs.
 
-Does not know: models, load, what the client makes of it.
+This module does not know models, load, or what the client measures.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ from loadgen.client.connection import plain_fd, write_now
 from loadgen.client.timer import Timer
 
 HEAD = (
-    b"HTTP/1.1 200 OK\r\nserver: ground-truth\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"HTTP/1.1 200 OK\r\nserver: thinkload-reference\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
 DONE = b"data: [DONE]\n\n"
 PROMPT_TOKENS = 26
-GOLDEN = 0.618034
-"""Multiples of it, without their whole part, are spread evenly however many there are."""
+GOLDEN_RATIO = 0.618034
+"""The fractional parts of its multiples are spread evenly, however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is sent when (ms after the request), and what is true of it (ms)."""
+    """The events with their times after the request, and the true values of the metrics; all in ms."""
 
     events: tuple[tuple[float, bytes], ...]
     truth: dict[str, float] = field(default_factory=dict)
 
 
 def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) -> bytes:
-    """One event of a chat stream as vLLM writes it; `tokens` so far, None where usage is not asked for."""
+    """Return one event of a chat stream as vLLM writes it. `tokens` is the count until now; None leaves the usage out."""
     body: dict[str, Any] = {
         "id": "chatcmpl-8018ffae731979fe",
         "object": "chat.completion.chunk",
         "created": 1795306932,
-        "model": "ground-truth",
+        "model": "reference",
         "choices": [
             {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
         ],
@@ -66,7 +66,7 @@ def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) 
 
 
 def usage(tokens: int) -> dict[str, Any]:
-    """A usage object."""
+    """Return a usage object."""
     return {
         "prompt_tokens": PROMPT_TOKENS,
         "total_tokens": PROMPT_TOKENS + tokens,
@@ -75,12 +75,12 @@ def usage(tokens: int) -> dict[str, Any]:
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """One SSE event."""
+    """Return one server-sent event."""
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
 def tail(tokens: int | None, metrics: dict[str, float] | None = None) -> bytes:
-    """What comes after the last token: the final usage, where there is one, and [DONE]."""
+    """Return what follows the last token: the final usage, where usage is reported, and [DONE]."""
     if tokens is None:
         return DONE
     final: dict[str, Any] = {"id": "chatcmpl-8018ffae731979fe", "choices": [], "usage": usage(tokens)}
@@ -101,7 +101,10 @@ def timetable(
     tail_ms: float = 0,
     metrics: dict[str, float] | None = None,
 ) -> tuple[tuple[float, bytes], ...]:
-    """One token in the first chunk, `per_chunk` in each later one; `keys` share the chunks evenly, in order."""
+    """Return the events of one stream: one token in the first chunk and `per_chunk` in each later one.
+
+    The chunks are divided evenly between the delta fields in `keys`, in that order.
+    """
     role = chunk({"role": "assistant", "content": ""}, 0 if counted else None)
     events = [(first_ms if role_ms is None else role_ms, role)]
     tokens = 0
@@ -116,16 +119,16 @@ def timetable(
     return tuple(events)
 
 
-def truth(ttft: float, per_token: float, e2e: float, **more: float) -> dict[str, float]:
-    """Truth of a stream whose tokens are evenly spaced."""
-    spaced = {
+def true_values(ttft: float, per_token: float, e2e: float, **others: float) -> dict[str, float]:
+    """Return the true values, in ms, for a stream whose tokens are evenly spaced."""
+    values = {
         "ttft_s": ttft,
         "tpot_s": per_token,
         "itl_s": per_token,
         "inter_chunk_s": per_token,
         "e2e_s": e2e,
     }
-    return spaced | {"stream_end_s": e2e} | more
+    return values | {"stream_end_s": e2e} | others
 
 
 QUEUED = {
@@ -135,26 +138,26 @@ QUEUED = {
     "mean_itl_ms": 5.0,
 }
 CASES = {
-    "plain": Case(timetable(), truth(100, 5, 420)),
-    "spec": Case(timetable(gap_ms=20, chunks=17, per_chunk=4), truth(100, 5, 420, inter_chunk_s=20)),
-    "tail": Case(timetable(tail_ms=200), truth(100, 5, 420, stream_end_s=620)),
+    "plain": Case(timetable(), true_values(100, 5, 420)),
+    "spec": Case(timetable(gap_ms=20, chunks=17, per_chunk=4), true_values(100, 5, 420, inter_chunk_s=20)),
+    "tail": Case(timetable(tail_ms=200), true_values(100, 5, 420, stream_end_s=620)),
     "reasoning": Case(
-        timetable(gap_ms=10, chunks=40, keys=("reasoning", "content")), truth(100, 10, 490, ttfot_s=300)
+        timetable(gap_ms=10, chunks=40, keys=("reasoning", "content")), true_values(100, 10, 490, ttfot_s=300)
     ),
     "reasoning_content": Case(
         timetable(gap_ms=10, chunks=40, keys=("reasoning_content", "content")),
-        truth(100, 10, 490, ttfot_s=300),
+        true_values(100, 10, 490, ttfot_s=300),
     ),
-    "no-usage": Case(timetable(counted=False), truth(100, 5, 420)),
-    "early-role": Case(timetable(role_ms=10), truth(100, 5, 420)),
-    "queued": Case(timetable(first_ms=300, metrics=QUEUED), truth(300, 5, 620)),
+    "no-usage": Case(timetable(counted=False), true_values(100, 5, 420)),
+    "early-role": Case(timetable(role_ms=10), true_values(100, 5, 420)),
+    "queued": Case(timetable(first_ms=300, metrics=QUEUED), true_values(300, 5, 620)),
 }
-"""The cases of the published comparison (docs/truth.md), and queueing inside the server."""
+"""The cases of the published comparison (docs/truth.md), and a case with a queue in the server."""
 
 
 @cache
 def case(name: str) -> Case | None:
-    """A case by its name."""
+    """Return a case by its name; None where there is no such case."""
     if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
         gap_ms = float(paced[2])
         return Case(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
@@ -165,7 +168,7 @@ def case(name: str) -> Case | None:
 
 @cache
 def frames(name: str) -> tuple[tuple[int, bytes], ...] | None:
-    """A case as HTTP chunks: (ns after the request, bytes). Events of a burst stay writes of their own."""
+    """Return a case as HTTP chunks: (ns after the request, bytes). Each event of a burst is a separate write."""
     found = case(name)
     if found is None:
         return None
@@ -175,101 +178,102 @@ def frames(name: str) -> tuple[tuple[int, bytes], ...] | None:
 
 
 class _Timetables:
-    """Everything that is still to be written, and the alarm for the next of it."""
+    """The writes that are still due in all streams, and the timer for the next one."""
 
     def __init__(self) -> None:
         self._due: list[tuple[int, int, _Connection]] = []
         self._order = count()
-        self._alarm = Timer(self._ring)
+        self._timer = Timer(self._write_due)
         self._streams = 0
 
-    def phase_ns(self, gap_ns: int, now_ns: int) -> int:
-        """How long to wait for a place of one's own in a gap that all streams share."""
+    def offset_ns(self, gap_ns: int, now_ns: int) -> int:
+        """Return the delay of a new stream, chosen so that the writes of all streams are spread evenly over `gap_ns`."""
         self._streams += 1
-        return (round(self._streams * GOLDEN % 1 * gap_ns) - now_ns) % gap_ns
+        return (round(self._streams * GOLDEN_RATIO % 1 * gap_ns) - now_ns) % gap_ns
 
     def add(self, at_ns: int, connection: "_Connection") -> None:
-        """`connection` writes at `at_ns`."""
+        """Make `connection` write at `at_ns`."""
         heapq.heappush(self._due, (at_ns, next(self._order), connection))
         if self._due[0][2] is connection:
-            self._alarm.set(at_ns)
+            self._timer.set(at_ns)
 
-    def _ring(self) -> None:
+    def _write_due(self) -> None:
         due = self._due
         while due and due[0][0] <= perf_counter_ns():
             at_ns, order, connection = due[0]
-            later_ns = connection.write_due(at_ns)
-            if later_ns is None:
+            next_ns = connection.write_due(at_ns)
+            if next_ns is None:
                 heapq.heappop(due)
             else:
-                heapq.heapreplace(due, (later_ns, order, connection))
+                heapq.heapreplace(due, (next_ns, order, connection))
         if due:
-            self._alarm.set(due[0][0])
+            self._timer.set(due[0][0])
 
 
 class _Connection(asyncio.Protocol):
-    """Reads requests, writes their timetables."""
+    """Reads requests and writes their timetables."""
 
     def __init__(self, timetables: _Timetables) -> None:
         self._timetables = timetables
-        self._read = b""
+        self._received = b""
         self._transport: asyncio.Transport | None = None
         self._fd = -1
         self._start_ns = 0
-        self._left: Iterator[tuple[int, bytes]] = iter(())
+        self._remaining: Iterator[tuple[int, bytes]] = iter(())
         self._next = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._fd = plain_fd(transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 the protocol's signature
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 the signature of asyncio
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         now_ns = perf_counter_ns()
-        self._read += data
-        head, blank, body = self._read.partition(b"\r\n\r\n")
+        self._received += data
+        head, blank, body = self._received.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         if not blank or len(body) < int(length[1] if length else 0):
             return
-        self._read = b""
+        self._received = b""
         self._start_ns = now_ns
-        # After every other request of this moment has its stamp: an answer takes 20 us, and 64 would queue for 1 ms.
-        asyncio.get_running_loop().call_soon(self._answer, head.split(b" ", 2)[1].decode())
+        # A response takes 20 µs, so 64 of them would take 1 ms: first every request that is ready gets its timestamp.
+        asyncio.get_running_loop().call_soon(self._respond, head.split(b" ", 2)[1].decode())
 
     def write_due(self, at_ns: int) -> int | None:
-        """Write what was due at `at_ns`; when the next is due."""
+        """Write what was due at `at_ns`; return when the next write is due, or None after the last."""
         if self._transport is None:
             return None
         write_now(self._transport, self._fd, self._next)
-        offset_ns, self._next = next(self._left, (-1, b""))
+        offset_ns, self._next = next(self._remaining, (-1, b""))
         return None if offset_ns < 0 else max(at_ns, self._start_ns + offset_ns)
 
-    def _answer(self, path: str) -> None:
+    def _respond(self, path: str) -> None:
         name = path.split("/")[1]
-        plan = frames(name)
+        timetable = frames(name)
         transport = self._transport
         if transport is None:
             return
-        if plan is None:
+        if timetable is None:
             body = json.dumps({"error": {"message": f"no case {path}", "code": 404}}).encode()
             transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
             return
         write_now(transport, self._fd, HEAD)
-        self._left = iter(plan)
-        offset_ns, self._next = next(self._left)
+        self._remaining = iter(timetable)
+        offset_ns, self._next = next(self._remaining)
         if name.startswith("apart"):
-            self._start_ns += self._timetables.phase_ns(offset_ns, self._start_ns)
+            self._start_ns += self._timetables.offset_ns(offset_ns, self._start_ns)
         self._timetables.add(self._start_ns + offset_ns, self)
 
 
 @contextmanager
 def serving(*, apart: bool = False) -> Iterator[str]:
-    """The server in a process of its own; gives its URL without the case.
+    """Run the server in a process of its own; yield its URL without the case.
 
-    `apart`: on a core of its own, if there are two. Left to itself Linux now and then wakes the server on the core that the
-    client is busy on, where it waits for the next tick: up to 3 ms of lateness that is neither's (docs/truth.md).
+    `apart` gives the server a CPU core of its own, if there are two. Otherwise Linux sometimes wakes the server on the core
+    that the client is using, where it waits for the next tick of the scheduler: a delay of up to 3 ms that neither server
+    nor client causes (docs/truth.md).
     """
     with (
         subprocess.Popen(
@@ -288,7 +292,7 @@ def serving(*, apart: bool = False) -> Iterator[str]:
 
 @contextmanager
 def _own_core(pid: int) -> Iterator[None]:
-    """One core for `pid`, the others for this process."""
+    """Give one core to `pid` and the others to this process."""
     before = os.sched_getaffinity(0) if sys.platform == "linux" else set()
     if len(before) < 2:
         yield
@@ -307,7 +311,7 @@ async def _serve() -> None:
     timetables = _Timetables()
     server = await loop.create_server(lambda: _Connection(timetables), "127.0.0.1", 0, backlog=4096)
     print(json.dumps({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)  # ends with the process that started this one
+    await loop.run_in_executor(None, sys.stdin.read)  # returns when the process that started this one ends
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Sends a Request and stamps what comes back: one HTTP call, one Exchange.
+"""Sends a Request and timestamps its response: one HTTP request, one Exchange.
 
-Rules: `send` never raises for the server's faults and never sends twice: a retry would hide what is measured. One clock
-read a socket read; parsing comes after, in batches, so that a busy parser does not stamp the next socket late. `sent` is
-when the attempt begins, a new connection's set-up included; a connection that waits is used first. No limit on
-connections: the schedule is the limit. Keys and proxy passwords appear in no error.
+`send` raises no error for a fault of the server and never sends a request twice: a retry would hide what is measured. The
+clock is read once for each read of a socket; parsing follows later and in batches, so that it does not delay the timestamps
+of other sockets. `sent` is the start of the attempt and includes opening a connection where no idle one can be used. The
+number of connections is not limited: only the schedule limits the load. No error text contains a key or a proxy password.
 
-Does not know: when the request was due, what an answer is worth.
+This module does not know when the request was due, nor what the response is worth.
 """
 
 import asyncio
@@ -17,27 +17,27 @@ from typing import Self
 import msgspec
 
 from loadgen.client.connection import Connection
-from loadgen.client.endpoint import find_route, refusal
+from loadgen.client.endpoint import connect_failure, endpoint_of
 from loadgen.client.response import ResponseReader
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange, Request
 
-IDLE_LIMIT_NS = 2_000_000_000
-"""A connection that waited longer is not used again: servers close theirs after 5 s (uvicorn), and a request that meets
-the closing would look like a reset."""
+MAX_IDLE_NS = 2_000_000_000
+"""A connection that was idle for longer is not used again. Servers close idle connections after 5 s (uvicorn), and a request
+sent at that moment would look like a reset."""
 
-SWEEP_S = 0.25
-"""Tokens are told no later than 1.5 times this after they came: Prometheus asks once a second."""
+DECODE_INTERVAL_S = 0.25
+"""Tokens are reported at most 1.5 times this after they arrived. Prometheus scrapes once a second."""
 
-CLOCK_S = 0.001
-"""uvloop's timers count whole ms, so one may ring that early."""
+TIMER_RESOLUTION_S = 0.001
+"""The timers of uvloop count whole milliseconds and may fire this much too early."""
 
-WARM_S = 5.0
-"""A server that accepts no connection for so long gets the requests all the same, and they time out."""
+WARM_UP_LIMIT_S = 5.0
+"""After this time the load starts even if the server has accepted no connection; its requests then time out."""
 
 
 class Client:
-    """Talks to one target. `tokens` counts token events' tokens as they are parsed, for live views."""
+    """Talks to one target. `on_tokens` is called with the number of new tokens as they are decoded, for live views."""
 
     def __init__(
         self,
@@ -49,19 +49,19 @@ class Client:
         ca_file: str | None = None,
         verify: bool = True,
         on_tokens: Callable[[Request, int], None] | None = None,
-        turns: WorkQueue | None = None,
+        work_queue: WorkQueue | None = None,
     ) -> None:
-        """`target` is a base URL such as `http://host:8000/v1`. Raises ValueError where it or a proxy's is none."""
-        self._route = find_route(
+        """`target` is a base URL such as `http://host:8000/v1`. Raises UsageError where it or the proxy cannot be used."""
+        self._endpoint = endpoint_of(
             target, api_key=api_key, headers=headers or {}, ca_file=ca_file, verify=verify
         )
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
-        self._turns = turns or WorkQueue()
-        self._calls: dict[ResponseReader, None] = {}
-        """In flight, in the order they began."""
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._work_queue = work_queue or WorkQueue()
+        self._in_flight: dict[ResponseReader, None] = {}
+        """Responses that have not ended, in the order in which their requests were sent."""
+        self._decode_timer: asyncio.TimerHandle | None = None
+        self._timeout_timer: asyncio.TimerHandle | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
@@ -77,12 +77,12 @@ class Client:
         await self.close()
 
     async def warm(self, connections: int) -> None:
-        """Open so many connections beforehand: a closed loop's first requests should not time their set-up.
+        """Open connections in advance, so that the first requests of a closed loop do not include the time to connect.
 
-        A server that refuses refuses the requests too, and they say so.
+        Nothing is raised where the server refuses: it then also refuses the requests, and their outcome says so.
         """
         opening = [asyncio.ensure_future(self._open_connection()) for _ in range(connections)]
-        opened, late = await asyncio.wait(opening, timeout=WARM_S)
+        opened, late = await asyncio.wait(opening, timeout=WARM_UP_LIMIT_S)
         for task in late:
             task.cancel()
         for task in opened:
@@ -92,41 +92,43 @@ class Client:
                 self._idle.append(connection)
 
     async def send(self, request: Request) -> Exchange:
-        """Send one request and read its answer to the end, whichever it is.
+        """Send one request and read its response to the end.
 
-        A cancelled `send` returns too: an Exchange `cancelled`, with what was measured until then.
+        A cancelled `send` returns as well: an Exchange with outcome `cancelled` and everything measured until then.
         """
-        return (await self.call(request)).settle()
+        return (await self.call(request)).result()
 
     async def call(self, request: Request) -> ResponseReader:
-        """The same, but for the events of the answer: they are decoded when `settle` asks for the Exchange."""
-        payload = self._route.request_bytes(request.path, msgspec.json.encode(request.body))
+        """Do the same as `send`, but leave the events undecoded until `result` asks for the Exchange."""
+        payload = self._endpoint.request_bytes(request.path, msgspec.json.encode(request.body))
         exchange = Exchange(sent_ns=perf_counter_ns())
         on_tokens = self._on_tokens
-        call = ResponseReader(
-            exchange, self._turns, None if on_tokens is None else lambda tokens: on_tokens(request, tokens)
+        reader = ResponseReader(
+            exchange,
+            self._work_queue,
+            None if on_tokens is None else lambda tokens: on_tokens(request, tokens),
         )
         connection: Connection | None = None
-        self._calls[call] = None
-        self._watch()
+        self._in_flight[reader] = None
+        self._start_timers()
         try:
-            connection = self._waiting_connection() or await self._connect(call)
+            connection = self._idle_connection() or await self._connect(reader)
             if connection is not None:
-                connection.start(call, payload)
-                await call.ended
+                connection.start(reader, payload)
+                await reader.ended
         except asyncio.CancelledError:
-            call.fail("cancelled", "stopped before the answer was whole")
+            reader.fail("cancelled", "stopped before the response was complete")
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
         finally:
-            del self._calls[call]
+            del self._in_flight[reader]
             if connection is not None:
                 self._release(connection)
-        return call
+        return reader
 
     async def close(self) -> None:
         """Close every connection."""
-        for timer in (self._sweeper, self._timer):
+        for timer in (self._decode_timer, self._timeout_timer):
             if timer is not None:
                 timer.cancel()
         self._idle.clear()
@@ -136,36 +138,36 @@ class Client:
             self._all_lost.clear()
             await self._all_lost.wait()
 
-    def _watch(self) -> None:
-        """See to it that answers are taken in while they come, and end when their time is up."""
+    def _start_timers(self) -> None:
+        """Start the timers that decode responses while they arrive and that end those which take too long."""
         loop = asyncio.get_running_loop()
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(SWEEP_S, self._sweep)
-        if self._timer is None and self._timeout_s is not None:
-            self._timer = loop.call_later(self._timeout_s, self._time_out, self._timeout_s)
+        if self._decode_timer is None:
+            self._decode_timer = loop.call_later(DECODE_INTERVAL_S, self._decode_waiting)
+        if self._timeout_timer is None and self._timeout_s is not None:
+            self._timeout_timer = loop.call_later(self._timeout_s, self._time_out, self._timeout_s)
 
-    def _sweep(self) -> None:
-        """Have every call decode what has waited for a while: of short answers nothing has."""
-        before_ns = perf_counter_ns() - round(SWEEP_S / 2 * 1e9)
-        for call in self._calls:
-            if call.reads and call.reads[0][0] < before_ns:
-                self._turns.later(call.tidy())
-        self._sweeper = None
-        if self._calls:
-            self._watch()
+    def _decode_waiting(self) -> None:
+        """Decode the reads of every response that have waited for some time. Short responses have none."""
+        before_ns = perf_counter_ns() - round(DECODE_INTERVAL_S / 2 * 1e9)
+        for reader in self._in_flight:
+            if reader.reads and reader.reads[0][0] < before_ns:
+                self._work_queue.add_steps(reader.decode_steps())
+        self._decode_timer = None
+        if self._in_flight:
+            self._start_timers()
 
     def _time_out(self, limit_s: float) -> None:
-        """End the calls that began too long ago; the first of the others is the next to look at."""
-        self._timer = None
-        for call in list(self._calls):
-            left_s = limit_s - (perf_counter_ns() - call.exchange.sent_ns) / 1e9
-            if left_s > CLOCK_S:
-                self._timer = asyncio.get_running_loop().call_later(left_s, self._time_out, limit_s)
+        """End the responses that have taken too long, and set the timer for the oldest of the others."""
+        self._timeout_timer = None
+        for reader in list(self._in_flight):
+            left_s = limit_s - (perf_counter_ns() - reader.exchange.sent_ns) / 1e9
+            if left_s > TIMER_RESOLUTION_S:
+                self._timeout_timer = asyncio.get_running_loop().call_later(left_s, self._time_out, limit_s)
                 return
-            call.fail("timeout", f"no end within {limit_s:g} s")
+            reader.fail("timeout", f"no end within {limit_s:g} s")
 
-    def _waiting_connection(self) -> Connection | None:
-        oldest_ns = perf_counter_ns() - IDLE_LIMIT_NS
+    def _idle_connection(self) -> Connection | None:
+        oldest_ns = perf_counter_ns() - MAX_IDLE_NS
         while self._idle:
             connection = self._idle.pop()
             if connection.usable() and connection.idle_since_ns > oldest_ns:
@@ -173,24 +175,24 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self, call: ResponseReader) -> Connection | None:
-        """Open a connection, unless the call's time runs out first."""
+    async def _connect(self, reader: ResponseReader) -> Connection | None:
+        """Open a connection; None where this fails or the request times out first."""
         opening = asyncio.ensure_future(self._open_connection())
         try:
-            await asyncio.wait((opening, call.ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((opening, reader.ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not opening.done():
                 opening.cancel()
-        if call.over:
+        if reader.finished:
             return None
         try:
             return opening.result()
         except OSError as error:
-            call.fail(*refusal(error))
+            reader.fail(*connect_failure(error))
             return None
 
     async def _open_connection(self) -> Connection:
-        connection = await self._route.connect(Connection)
+        connection = await self._endpoint.connect(Connection)
         connection.on_lost = self._lost
         self._open.add(connection)
         self.connections_opened += 1

@@ -1,9 +1,10 @@
-"""Bytes of an event stream → the data of its events.
+"""Decodes the bytes of an event stream (server-sent events) into the data of its events.
 
-Rules: no I/O, no JSON, no clock. Bytes, never text: `str.splitlines` cuts at U+2028, which JSON may hold. Any split of
-the input gives the same events. Linear in the input, also for one line of many megabytes in small pieces.
+The decoder works on bytes and not on text, because `str.splitlines` splits at U+2028, which JSON may contain. However the
+input is split into pieces, the events are the same. The time is linear in the input, also for one line of many megabytes
+that arrives in small pieces. Fields other than `data` are ignored.
 
-Does not know: what an event means, nor that `[DONE]` is the last one. Fields other than `data` mean nothing to it.
+This module does no I/O. It does not know what an event means, nor that `[DONE]` is the last one.
 """
 
 from collections.abc import Iterable
@@ -12,41 +13,41 @@ BOM = b"\xef\xbb\xbf"
 
 
 class SSEDecoder:
-    """Feed it bytes as they come; it gives the data of each event that became complete."""
+    """Takes bytes as they arrive and returns the data of each event that they complete."""
 
-    __slots__ = ("_after_cr", "_data", "_first", "_tail")
+    __slots__ = ("_after_cr", "_at_start", "_data_lines", "_partial_line")
 
     def __init__(self) -> None:
-        self._tail: list[bytes] = []
-        """Pieces of a line that has not ended yet: joined once, when it has."""
-        self._data: list[bytes] = []
-        """`data` lines of an event that has not ended yet."""
+        self._partial_line: list[bytes] = []
+        """Pieces of a line that has not ended. They are joined once, when it ends."""
+        self._data_lines: list[bytes] = []
+        """`data` lines of an event that has not ended."""
         self._after_cr = False
-        self._first = True
+        self._at_start = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Data of the events that `chunk` completes. Events without data are none."""
+        """Return the data of the events that `chunk` completes. Events without data are left out."""
         if self._after_cr or b"\r" in chunk:
-            chunk = self._newlines_only(chunk)
+            chunk = self._normalize_newlines(chunk)
         if b"\n" not in chunk:
             if chunk:
-                self._tail.append(chunk)
+                self._partial_line.append(chunk)
             return []
-        if self._tail:
-            self._tail.append(chunk)
-            chunk = b"".join(self._tail)
-            self._tail.clear()
+        if self._partial_line:
+            self._partial_line.append(chunk)
+            chunk = b"".join(self._partial_line)
+            self._partial_line.clear()
         lines = chunk.split(b"\n")
         if lines[-1]:
-            self._tail.append(lines[-1])
+            self._partial_line.append(lines[-1])
         del lines[-1]
         return self._events(lines)
 
-    def stamped(self, reads: list[tuple[int, bytes]]) -> Iterable[tuple[int, bytes]]:
-        """Events of several reads, (stamp, bytes) each, with the stamp of the read that completed them.
+    def feed_reads(self, reads: list[tuple[int, bytes]]) -> Iterable[tuple[int, bytes]]:
+        """Return the events of several (timestamp, bytes) reads, each with the timestamp of the read that completed it.
 
-        The shortcut, split in C, is for what servers nearly always send: reads of whole events, which are one `data` line
-        each. Every newline has to belong to an event's end; else each read is fed by itself.
+        Servers nearly always send reads of whole events, each event being one `data` line. For these there is a fast path
+        that splits in C. It needs every newline to belong to the end of an event; otherwise each read is fed separately.
         """
         body = b"".join([body for _, body in reads])
         events = body[6:-2].split(b"\n\ndata: ")
@@ -56,27 +57,27 @@ class SSEDecoder:
             or 1 in {count & 1 for count in newlines}
             or not (body.startswith(b"data: ") and body.endswith(b"\n\n") and all(events))
             or b"\r" in body
-            or self._tail
-            or self._data
+            or self._partial_line
+            or self._data_lines
             or self._after_cr
         ):
             return [(stamp, event) for stamp, body in reads for event in self.feed(body)]
-        self._first = False
+        self._at_start = False
         stamps = [stamp for (stamp, _), count in zip(reads, newlines, strict=True) for _ in range(count // 2)]
         return zip(stamps, events, strict=True)
 
     def close(self) -> list[bytes]:
-        """Data of an event that the stream's end cut short, if any: whole or torn, the caller has to see."""
-        line = b"".join(self._tail)
-        self._tail.clear()
+        """Return the data of an event that the end of the stream cut short, if any. It may be incomplete."""
+        line = b"".join(self._partial_line)
+        self._partial_line.clear()
         return self._events([line, b""])
 
     def pending_bytes(self) -> int:
-        """How much of an unfinished line is held."""
-        return sum(map(len, self._tail))
+        """Return the number of bytes of the line that has not ended."""
+        return sum(map(len, self._partial_line))
 
-    def _newlines_only(self, chunk: bytes) -> bytes:
-        """CRLF and CR become LF, also where a CRLF is split between two chunks."""
+    def _normalize_newlines(self, chunk: bytes) -> bytes:
+        """Replace CRLF and CR by LF, also where a CRLF is split between two chunks."""
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
             self._after_cr = False
@@ -86,17 +87,17 @@ class SSEDecoder:
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
         events = []
-        data = self._data
-        if self._first and lines:
-            self._first = False
+        data_lines = self._data_lines
+        if self._at_start and lines:
+            self._at_start = False
             lines[0] = lines[0].removeprefix(BOM)
         for line in lines:
             if not line:
-                if data:
-                    event = data[0] if len(data) == 1 else b"\n".join(data)
-                    data.clear()
+                if data_lines:
+                    event = data_lines[0] if len(data_lines) == 1 else b"\n".join(data_lines)
+                    data_lines.clear()
                     if event:
                         events.append(event)
             elif line.startswith(b"data:"):
-                data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                data_lines.append(line[6:] if line.startswith(b"data: ") else line[5:])
         return events

@@ -1,11 +1,10 @@
-"""Wakes the event loop at a stamp of the monotonic clock, to some tens of µs.
+"""Calls back at a time of the monotonic clock, with an error of some tens of microseconds.
 
-uvloop's own timers count whole ms: a request would be up to 1 ms late, or the loop would have to spin. Linux's timerfd
-keeps time to the µs and wakes the loop like a socket. Where there is none (macOS), the loop's timer has to do.
+The timers of uvloop count whole milliseconds: a request would be up to 1 ms late, or the loop would have to poll. A Linux
+timerfd has microsecond resolution and wakes the loop as a socket does. Where there is no timerfd (macOS), the loop's own
+timer is used. On Linux, `perf_counter_ns` and CLOCK_MONOTONIC are the same clock.
 
-Rules: one stamp at a time; absolute; `perf_counter_ns` and CLOCK_MONOTONIC are one clock on Linux.
-
-Does not know: what is due.
+This module does not know what is due.
 """
 
 import asyncio
@@ -18,64 +17,65 @@ from time import perf_counter_ns
 
 CLOCK_MONOTONIC = 1
 TIMERFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
-ABSOLUTE = 1
+TFD_TIMER_ABSTIME = 1
 
 
-class _Times(ctypes.Structure):
-    """struct itimerspec: the interval (none), then the time."""
+class _Itimerspec(ctypes.Structure):
+    """C's struct itimerspec: the interval, which is zero here, then the time."""
 
-    _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
+    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns")]
 
 
 class Timer:
-    """Calls `ring` on the running loop at the stamp set last."""
+    """Calls `callback` in the running loop at the time that was set last. Only one time can be set."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._handle: asyncio.TimerHandle | None = None
         self._fd = -1
         if sys.platform == "linux":
             self._libc = ctypes.CDLL(None)
             self._fd = self._libc.timerfd_create(CLOCK_MONOTONIC, TIMERFD_FLAGS)
         if self._fd >= 0:
-            self._loop.add_reader(self._fd, self._woken)
+            self._loop.add_reader(self._fd, self._expired)
 
     def set(self, at_ns: int) -> None:
-        """Ring at `at_ns`, or at once where that is past; a stamp set before is forgotten."""
+        """Call back at `at_ns` of `perf_counter_ns`, or at once where that is past. This replaces a time set before."""
         if self._fd >= 0:
             seconds, rest_ns = divmod(max(at_ns, 1), 10**9)
-            self._libc.timerfd_settime(self._fd, ABSOLUTE, ctypes.byref(_Times(0, 0, seconds, rest_ns)), None)
+            spec = _Itimerspec(0, 0, seconds, rest_ns)
+            self._libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0, at_ns - perf_counter_ns()) / 1e9, self._ring)
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_later(max(0, at_ns - perf_counter_ns()) / 1e9, self._callback)
 
     def close(self) -> None:
-        """Never ring again."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Cancel the timer and release its file descriptor."""
+        if self._handle is not None:
+            self._handle.cancel()
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
-    def _woken(self) -> None:
+    def _expired(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._fd, 8)
-            self._ring()
+            self._callback()
 
 
 async def sleep_until(at_ns: int) -> None:
-    """Wait for a stamp of `perf_counter_ns`, never less."""
+    """Sleep until a time of `perf_counter_ns`, and never less."""
     if perf_counter_ns() >= at_ns:
         return
-    rung = asyncio.get_running_loop().create_future()
-    alarm = Timer(lambda: None if rung.done() else rung.set_result(None))
+    expired = asyncio.get_running_loop().create_future()
+    timer = Timer(lambda: None if expired.done() else expired.set_result(None))
     try:
-        alarm.set(at_ns)
-        await rung
+        timer.set(at_ns)
+        await expired
     finally:
-        alarm.close()
-    while (left_ns := at_ns - perf_counter_ns()) > 0:  # noqa: ASYNC110 only where the loop's own timer rang early
+        timer.close()
+    while (left_ns := at_ns - perf_counter_ns()) > 0:  # noqa: ASYNC110 only where the loop's own timer was early
         await asyncio.sleep(left_ns / 1e9)

@@ -1,11 +1,11 @@
-"""Events of one answer → token events, text and ending of its Exchange.
+"""Turns the events of one streamed response into the token events, the text and the ending of its Exchange.
 
-Rules: no I/O, no clock: every event comes with the stamp of the read that brought it. A token event is a chunk whose
-completion-token count grew; a role chunk is none; `reasoning` and `reasoning_content` both are. Counts come from
-`continuous_usage_stats`, else `token_ids`, else the final usage, else the chunks with text: `token_source` says which.
-What the server did wrong becomes the Exchange's outcome, never an exception.
+Every event comes with the timestamp of the read that brought it. A token event is a chunk in which the number of completion
+tokens grew; a chunk with only a role is none. Both `reasoning` and `reasoning_content` are reasoning text. Token counts come
+from `continuous_usage_stats`, else from `token_ids`, else from the final usage, else from the number of chunks with text;
+`token_source` says which. A fault of the server becomes the outcome of the Exchange and never an exception.
 
-Does not know: sockets, HTTP, when the request was due.
+This module does no I/O and reads no clock. It does not know HTTP, nor when the request was due.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no JSON, no UTF-8, or nested without end."""
-LINE_LIMIT_BYTES = 64 * 2**20
-"""A longer line is no event of any server: without a limit an endless one would fill the memory."""
-
+"""What decoding raises for bytes that are not JSON, not UTF-8, or nested too deeply."""
+MAX_LINE_BYTES = 64 * 2**20
+"""No server sends a longer event. Without a limit, an endless line would fill the memory."""
 
 CONTINUOUS, IDS, CHUNKS = "continuous_usage", "token_ids", "chunks"
+"""Sources of token counts, as in `Exchange.token_source`."""
 
 
 class _Usage(msgspec.Struct, gc=False):
@@ -59,18 +59,18 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class TokenStream:
-    """Reads one answer's events into `exchange`."""
+    """Reads the events of one response into `exchange`."""
 
     __slots__ = (
-        "_mode",
+        "_has_reasoning",
+        "_source",
         "_sse",
-        "_thought",
         "_usage",
-        "counted",
         "done",
         "events",
         "exchange",
         "failed",
+        "token_count",
     )
 
     def __init__(self, exchange: Exchange) -> None:
@@ -78,37 +78,37 @@ class TokenStream:
         self.done = False
         """`[DONE]` was read."""
         self.failed = False
-        """The server said or sent something that ends the request; the outcome says what."""
+        """The server reported an error or sent something unusable; the outcome says what."""
         self._sse = SSEDecoder()
-        self._mode: str | None = None
-        self.counted = 0
-        """Tokens of the token events so far."""
+        self._source: str | None = None
+        self.token_count = 0
+        """Tokens of the token events until now."""
         self.events = 0
         self._usage: _Usage | None = None
-        """The last that came."""
-        self._thought = False
+        """The last usage object."""
+        self._has_reasoning = False
 
     def feed(self, reads: list[tuple[int, bytes]]) -> None:
-        """Take pieces of the body in order, each with the stamp of its read."""
-        if self._over():
+        """Read parts of the body in order, each with the timestamp of its read."""
+        if self._ended():
             return
-        for stamp_ns, event in self._sse.stamped(reads):
-            self._event(stamp_ns, event)
+        for stamp_ns, event in self._sse.feed_reads(reads):
+            self._read_event(stamp_ns, event)
             if self.done or self.failed:
                 return
-        if self._sse.pending_bytes() > LINE_LIMIT_BYTES:
-            self.fail("malformed", f"a line of more than {LINE_LIMIT_BYTES} bytes")
+        if self._sse.pending_bytes() > MAX_LINE_BYTES:
+            self.fail("malformed", f"a line of more than {MAX_LINE_BYTES} bytes")
 
     def finish(self, stamp_ns: int) -> None:
-        """The body has ended, whole or not: settle the outcome and the counts."""
+        """Decide the outcome and the counts: the body has ended, complete or not."""
         exchange = self.exchange
         for event in self._sse.close():
-            if not self._over() and _whole(event):
-                self._event(stamp_ns, event)
+            if not self._ended() and _is_complete(event):
+                self._read_event(stamp_ns, event)
         if self._usage is not None:
-            given = msgspec.structs.asdict(self._usage)
-            exchange.usage = {name: value for name, value in given.items() if value is not None}
-        exchange.token_source = self._source()
+            fields = msgspec.structs.asdict(self._usage)
+            exchange.usage = {name: value for name, value in fields.items() if value is not None}
+        exchange.token_source = self._token_source()
         if self.failed or exchange.outcome != "ok":
             return
         if exchange.finish_reason is None:
@@ -118,26 +118,26 @@ class TokenStream:
             )
 
     def complete(self) -> bool:
-        """The answer is whole, however the connection ends."""
+        """Return whether the response is complete, however the connection ends."""
         return self.exchange.finish_reason is not None and not self.failed
 
     def fail(self, outcome: Outcome, error: str) -> None:
-        """The answer is of no use from here on."""
+        """End the stream with an error: nothing after it is read."""
         self.failed = True
         self.exchange.outcome = outcome
         self.exchange.error = error
 
-    def _over(self) -> bool:
+    def _ended(self) -> bool:
         return self.done or self.failed
 
-    def _source(self) -> str | None:
-        if self._mode in (CONTINUOUS, IDS):
-            return self._mode
+    def _token_source(self) -> str | None:
+        if self._source in (CONTINUOUS, IDS):
+            return self._source
         if (self.exchange.usage or {}).get("completion_tokens"):  # some servers send a 0 that stays 0
             return "usage"
         return CHUNKS if self.exchange.arrival_ns else None
 
-    def _event(self, stamp_ns: int, event: bytes) -> None:
+    def _read_event(self, stamp_ns: int, event: bytes) -> None:
         self.events += 1
         if event == b"[DONE]":
             self.done = True
@@ -151,58 +151,58 @@ class TokenStream:
         if usage is not None:
             self._usage = usage
         if chunk.error is not None:
-            self.fail(*said_error(chunk.error))
+            self.fail(*error_outcome(chunk.error))
             return
         if chunk.choices:
-            self._choice(stamp_ns, chunk.choices[0], None if usage is None else usage.completion_tokens)
+            self._read_choice(stamp_ns, chunk.choices[0], None if usage is None else usage.completion_tokens)
         if chunk.metrics is not None:
             self.exchange.server_timings = chunk.metrics
         if chunk.system_fingerprint is not None:
             self.exchange.fingerprint = chunk.system_fingerprint
 
-    def _choice(self, stamp_ns: int, choice: _Choice, count: int | None) -> None:
+    def _read_choice(self, stamp_ns: int, choice: _Choice, count: int | None) -> None:
         delta = choice.delta
         if delta is not None:
             content = delta.content or ""
             reasoning = delta.reasoning or delta.reasoning_content or ""
         else:
             content, reasoning = choice.text or "", ""
-        if count is not None and self._mode == CONTINUOUS:  # nearly always: spares a call a token
-            tokens = max(0, count - self.counted)
+        # The usual case is written out here, which saves a function call for each token.
+        if count is not None and self._source == CONTINUOUS:
+            tokens = max(0, count - self.token_count)
         else:
-            tokens = self._tokens(choice, count, content or reasoning)
+            tokens = self._count_tokens(choice, count, content or reasoning)
         if tokens:
             exchange = self.exchange
-            self.counted += tokens
+            self.token_count += tokens
             exchange.arrival_ns.append(stamp_ns)
             exchange.tokens.append(tokens)
             exchange.pieces.append((reasoning, content))
             if choice.token_ids is not None or exchange.token_ids is not None:
                 self._keep_ids(choice.token_ids or [])
             if reasoning:
-                self._thought = True
-            elif content and self._thought and exchange.first_answer_ns is None:
+                self._has_reasoning = True
+            elif content and self._has_reasoning and exchange.first_answer_ns is None:
                 exchange.first_answer_ns = stamp_ns
         elif content or reasoning:
-            self._more_text(reasoning, content)
+            self._append_text(reasoning, content)
         if choice.finish_reason is not None:
             self.exchange.finish_reason = choice.finish_reason
             self.exchange.stop_reason = choice.stop_reason
 
-    def _tokens(self, choice: _Choice, count: int | None, text: str) -> int:
-        """Tokens that this chunk brought. The first chunk that brings any settles where counts come from."""
-        mode = self._mode
-        if mode is None:
+    def _count_tokens(self, choice: _Choice, count: int | None, text: str) -> int:
+        """Return the number of tokens in this chunk. The first chunk with any decides where the counts come from."""
+        source = self._source
+        if source is None:
             if not (text or choice.token_ids or count):
                 return 0
-            self._mode = mode = CONTINUOUS if count else IDS if choice.token_ids else CHUNKS
-            if mode == CONTINUOUS:
+            self._source = source = CONTINUOUS if count else IDS if choice.token_ids else CHUNKS
+            if source == CONTINUOUS:
                 return count or 0
-        if mode == IDS:
+        if source == IDS:
             return len(choice.token_ids or ())
-        return (
-            1 if text else 0
-        )  # continuous, but without usage here: one token until the next count corrects it
+        # Chunks without usage in a stream with continuous usage count one token until the next count corrects it.
+        return 1 if text else 0
 
     def _keep_ids(self, ids: list[int]) -> None:
         exchange = self.exchange
@@ -210,15 +210,15 @@ class TokenStream:
             exchange.token_ids = [[] for _ in exchange.tokens[1:]]
         exchange.token_ids.append(ids)
 
-    def _more_text(self, reasoning: str, content: str) -> None:
-        """Text that came without a token (held back before, as by stop strings) belongs to the event before it."""
+    def _append_text(self, reasoning: str, content: str) -> None:
+        """Add text that came without a token, such as text held back for stop strings, to the event before it."""
         pieces = self.exchange.pieces
         if pieces:
             pieces[-1] = (pieces[-1][0] + reasoning, pieces[-1][1] + content)
 
 
-def said_error(error: Any) -> tuple[Outcome, str]:
-    """Outcome and text of the `error` in a server's JSON, object or string."""
+def error_outcome(error: Any) -> tuple[Outcome, str]:
+    """Return outcome and text of the `error` in a server's JSON, which is an object or a string."""
     if not isinstance(error, dict):
         return "server_error", str(error)
     code = error.get("code")
@@ -227,8 +227,8 @@ def said_error(error: Any) -> tuple[Outcome, str]:
     return outcome, text if code is None else f"{text} (code {code})"
 
 
-def _whole(event: bytes) -> bool:
-    """The last event was cut off after its data: telling a torn one from a malformed one."""
+def _is_complete(event: bytes) -> bool:
+    """Return whether the last event, which lacks its final newline, was sent completely."""
     if event == b"[DONE]":
         return True
     try:

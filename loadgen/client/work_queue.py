@@ -1,9 +1,10 @@
-"""What can wait while sockets are read: short slices of work, between two of which the loop looks at its sockets.
+"""Runs work that can wait in short slices, so that the event loop reads its sockets between two slices.
 
-Rules: a slice lasts SLICE_NS or one step, so no stamp waits for more. Ends of answers come before everything else, for a
-request may wait for them, until CROWD pieces wait: a client that is full sends more slowly rather than hoard answers.
+A slice ends after SLICE_NS or after one step, whichever takes longer, so a timestamp is delayed by no more than that. Work
+that marks the end of a response runs first, because the next request may depend on it. When more than MAX_QUEUED pieces of
+other work wait, they run first instead: a client at its limit then sends more slowly and does not accumulate responses.
 
-Does not know: what the work is.
+This module does not know what the work is.
 """
 
 import asyncio
@@ -12,55 +13,55 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 
 SLICE_NS = 100_000
-"""What a slice sets free (a request that may be sent now) runs before the next look, too, and takes about as long again."""
+"""What a slice makes ready, such as the next request, also runs before the sockets are read, and takes about as long again."""
 
-CROWD = 64
-"""Without a limit 200,000 short answers at full speed took 1.3 GB, with it 81 MB (`benchmarks.client_scale`)."""
+MAX_QUEUED = 64
+"""Without this limit, 200,000 short responses at full speed took 1.3 GB of memory, with it 81 MB (`benchmarks.client_scale`)."""
 
 
 class WorkQueue:
-    """Of one event loop."""
+    """The work that waits in one event loop."""
 
     def __init__(self) -> None:
-        self._soon: deque[Callable[[], None]] = deque()
-        self._later: deque[Iterator[None]] = deque()
-        self._running = False
-        """A turn is scheduled, or runs."""
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._steps: deque[Iterator[None]] = deque()
+        self._scheduled = False
+        """A slice is scheduled or is running."""
 
-    def soon(self, work: Callable[[], None]) -> None:
-        """Do `work` after the sockets that are ready now have been read and stamped."""
-        self._soon.append(work)
-        self._run()
+    def call_soon(self, work: Callable[[], None]) -> None:
+        """Call `work` after all sockets that are ready now have been read and timestamped."""
+        self._urgent.append(work)
+        self._schedule()
 
-    def later(self, steps: Iterator[None]) -> None:
-        """Take all `steps` when nothing of `soon` is left, or CROWD wait. They must not raise."""
-        self._later.append(steps)
-        self._run()
+    def add_steps(self, steps: Iterator[None]) -> None:
+        """Run `steps` one at a time, after the work of `call_soon` or when MAX_QUEUED wait. A step must not raise."""
+        self._steps.append(steps)
+        self._schedule()
 
     def finish(self) -> None:
-        """Do at once whatever waits."""
-        while self._soon or self._later:
-            self._step()
+        """Run everything that waits, without returning to the event loop."""
+        while self._urgent or self._steps:
+            self._run_one()
 
-    def _run(self) -> None:
-        if not self._running:
-            self._running = True
-            asyncio.get_running_loop().call_soon(self._turn)
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_slice)
 
-    def _turn(self) -> None:
+    def _run_slice(self) -> None:
         until_ns = perf_counter_ns() + SLICE_NS
         try:
-            while self._soon or self._later:
-                self._step()
+            while self._urgent or self._steps:
+                self._run_one()
                 if perf_counter_ns() >= until_ns:
                     break
         finally:
-            self._running = False
-            if self._soon or self._later:
-                self._run()
+            self._scheduled = False
+            if self._urgent or self._steps:
+                self._schedule()
 
-    def _step(self) -> None:
-        if self._soon and len(self._later) < CROWD:
-            self._soon.popleft()()
-        elif next(self._later[0], self) is self:
-            self._later.popleft()
+    def _run_one(self) -> None:
+        if self._urgent and len(self._steps) < MAX_QUEUED:
+            self._urgent.popleft()()
+        elif next(self._steps[0], self) is self:
+            self._steps.popleft()

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from loadgen import network
 from loadgen.errors import UsageError
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
@@ -150,7 +150,8 @@ def from_hub(repository: str, filename: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        with socket.create_connection(_gate(hub.constants.ENDPOINT), timeout=5):
+        first_hop = network.proxy_url(hub.constants.ENDPOINT) or urlsplit(hub.constants.ENDPOINT)
+        with socket.create_connection(network.address(first_hop), timeout=5):
             pass  # the Hub's client would try for half a minute
         return Path(hub.hf_hub_download(repository, filename, repo_type="dataset"))
     except (OSError, ValueError) as error:
@@ -159,14 +160,6 @@ def from_hub(repository: str, filename: str) -> Path:
             f"{repository} can't be fetched from the Hub ({type(error).__name__}: {reason}): "
             "give a file (--dataset FILE) or use --dataset sample, which needs no network"
         ) from None
-
-
-def _gate(endpoint: str) -> tuple[str, int]:
-    """Address that a way to the Hub begins at: its own, or a proxy's."""
-    scheme = urlsplit(endpoint).scheme
-    proxy = getproxies().get(scheme)
-    parts = urlsplit(proxy if proxy and not proxy_bypass(urlsplit(endpoint).hostname or "") else endpoint)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 Rows = Iterator[dict[str, Any]]

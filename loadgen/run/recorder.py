@@ -81,7 +81,7 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
         self._listener.answered()
-        self._turns.later(self._steps(ended))
+        self._turns.add_steps(self._steps(ended))
 
     def _steps(self, ended: RecordedRequest) -> Iterator[None]:
         try:

@@ -34,14 +34,14 @@ def client_of(share: Partition, listener: RecordListener, turns: WorkQueue) -> C
         ca_file=str(options.ca_file) if options.ca_file else None,
         verify=not options.insecure,
         on_tokens=listener.tokens,
-        turns=turns,
+        work_queue=turns,
     )
 
 
 async def deliver(client: Client, request: Request, due_ns: int) -> RecordedRequest:
     """Send one request, in one call or in two."""
     if request.force is None:
-        return RecordedRequest(request, due_ns, (await client.call(request)).settle, [])
+        return RecordedRequest(request, due_ns, (await client.call(request)).result, [])
     exchange, phases = await forced.send_forced(client.send, request)
     return RecordedRequest(request, due_ns, lambda: exchange, phases)
 

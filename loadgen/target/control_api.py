@@ -1,10 +1,10 @@
-"""Plain blocking requests beside the load: who the server is, its /metrics, its tokenizer.
+"""Blocking HTTP requests beside the load: the models, the version, /metrics, the tokenizer, GPU telemetry.
 
-Rules: the same target, headers, key, proxies and certificates as the load; no redirect is followed (it could carry the
-key elsewhere); the key is read from the environment when a request is made and is kept nowhere. Failures are values:
-`Answer.status` is None where nobody answered.
+Requests use the same target, headers, API key, proxies and certificates as the load. Redirects are not followed, because a
+redirect could carry the key to another host. The key is read from the environment for each request and is not kept.
+Failures are values: `ControlResponse.status` is None where no HTTP response arrived.
 
-Does not know: what the answers mean (preflight, scrape), and never touches the hot path.
+This module does not interpret the responses (see preflight.py and server_metrics.py) and is not part of the hot path.
 """
 
 import http.client
@@ -16,24 +16,25 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from loadgen import network
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
 class ControlResponse:
-    """What came back."""
+    """The response to one request, or the reason why there is none."""
 
     status: int | None
     body: bytes = b""
     error: str = ""
     date: str | None = None
-    """The `Date` header."""
+    """Value of the `Date` header."""
     reached: bool = True
-    """Somebody took the connection, whatever came of it."""
+    """A connection was accepted, whatever followed."""
 
     def json(self) -> Any:
-        """The body as JSON where the status is 200, else None."""
+        """Return the body as JSON; None where the status is not 200 or the body is not JSON."""
         if self.status != 200:
             return None
         try:
@@ -48,7 +49,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def api_key(options: RunOptions) -> str | None:
-    """The key, from the variable that was named. Raises UsageError where that is not set."""
+    """Return the API key from the variable that --api-key-env names. Raises UsageError where it is not set."""
     if options.api_key_env is None:
         return None
     key = os.environ.get(options.api_key_env, "").strip()
@@ -60,58 +61,53 @@ def api_key(options: RunOptions) -> str | None:
 
 
 def headers(options: RunOptions) -> dict[str, str]:
-    """What every request carries, key included: for the wire only."""
+    """Return the headers of every request, with the API key. They must not be stored or logged."""
     key = api_key(options)
     return dict(options.headers) | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def tls(options: RunOptions) -> ssl.SSLContext:
-    """Verifying unless told otherwise. Raises UsageError where the CA file is no certificate."""
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--ca-file {options.ca_file}: {error.strerror or error}: give a PEM file") from None
-    if options.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def root(target: str) -> str:
-    """The server's root: the target without its /v1."""
+    """Return the server's root URL: the target without its /v1."""
     return target.rstrip("/").removesuffix("/v1")
 
 
 class ControlApi:
-    """Asks one server."""
+    """Sends control requests to one server."""
 
     def __init__(self, options: RunOptions) -> None:
+        """Raises UsageError where --ca-file cannot be used."""
         self.target = options.target.rstrip("/")
         self.root = root(options.target)
         self._options = options
+        tls = network.tls_context(options.ca_file, verify=not options.insecure)
         self._open = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=tls(options)), _NoRedirect()
+            urllib.request.HTTPSHandler(context=tls), urllib.request.ProxyHandler({}), _NoRedirect()
         ).open
 
     def get(self, url: str, timeout_s: float = 10.0) -> ControlResponse:
-        """GET an absolute URL."""
-        return self._ask(urllib.request.Request(url, headers=headers(self._options)), timeout_s)  # noqa: S310  http(s), checked by preflight
+        """Send GET to an absolute URL."""
+        return self._send(urllib.request.Request(url, headers=headers(self._options)), timeout_s)  # noqa: S310  preflight has checked that it is http(s)
 
     def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 60.0) -> ControlResponse:
-        """POST JSON, or nothing, to an absolute URL."""
+        """Send POST with a JSON body, or with an empty one, to an absolute URL."""
         data = json.dumps(body).encode() if body is not None else b""
         fields = headers(self._options) | {"Content-Type": "application/json"}
-        return self._ask(urllib.request.Request(url, data=data, headers=fields, method="POST"), timeout_s)  # noqa: S310  as above
+        return self._send(urllib.request.Request(url, data=data, headers=fields, method="POST"), timeout_s)  # noqa: S310  as above
 
-    def _ask(self, request: urllib.request.Request, timeout_s: float) -> ControlResponse:
+    def _send(self, request: urllib.request.Request, timeout_s: float) -> ControlResponse:
         try:
+            if (proxy := network.http_proxy(request.full_url)) is not None:
+                if proxy.authorization is not None:
+                    request.add_header("Proxy-Authorization", proxy.authorization)
+                host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+                request.set_proxy(f"{host}:{proxy.port}", "http")
             with self._open(request, timeout=timeout_s) as response:
                 return ControlResponse(response.status, response.read(), date=response.headers["Date"])
         except urllib.error.HTTPError as error:
             with error:
                 return ControlResponse(error.code, error.read(4096))
-        except urllib.error.URLError as error:
-            return ControlResponse(None, error=_reason(error.reason), reached=False)
+        except (urllib.error.URLError, UsageError) as error:
+            return ControlResponse(None, error=_reason(getattr(error, "reason", error)), reached=False)
         except (OSError, ValueError, http.client.HTTPException) as error:
             return ControlResponse(None, error=_reason(error))
 

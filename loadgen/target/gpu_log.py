@@ -1,4 +1,10 @@
-"""TODO docstring."""
+"""Scrapes GPU telemetry during a run into gpu.csv, and computes energy from it.
+
+The metrics are read under the DCGM_FI_* names that dcgm-exporter, the NVML exporter of this suite and the emulator use. The
+requests run in a thread beside the load.
+
+This module does not know what energy costs.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -31,13 +37,13 @@ DCGM = {
     "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1.0),
 }
 BUSY_UTIL = 50.0
-"""Below it, in percent, a GPU may well lower its clocks."""
+"""In percent. Below this a GPU may lower its clocks although nothing is wrong."""
 
 
 def gpu_rows(text: str) -> dict[str, dict[str, float]]:
-    """GPU index → column → value of one scrape."""
+    """Return the values of one scrape: GPU index → column → value."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in parse(text):
+    for sample in parse(text, tuple(DCGM)):
         if sample.name in DCGM and "gpu" in sample.labels:
             column, factor = DCGM[sample.name]
             rows[sample.labels["gpu"]][column] = sample.value * factor
@@ -45,26 +51,22 @@ def gpu_rows(text: str) -> dict[str, dict[str, float]]:
 
 
 def gpu_inventory(text: str) -> list[dict[str, Any]]:
-    """A row a GPU: index, uuid, name."""
+    """Return one row for each GPU with its index, UUID and name."""
     found = {
-        s.labels["gpu"]: {
-            "index": s.labels["gpu"],
-            "uuid": s.labels.get("UUID"),
-            "name": s.labels.get("modelName"),
-        }
-        for s in parse(text)
-        if s.name in DCGM and "gpu" in s.labels
+        labels["gpu"]: {"index": labels["gpu"], "uuid": labels.get("UUID"), "name": labels.get("modelName")}
+        for name, labels, *_ in parse(text, tuple(DCGM))
+        if name in DCGM and "gpu" in labels
     }
     return [found[index] for index in sorted(found)]
 
 
 class GpuLog:
-    """Scrapes telemetry into gpu.csv until it is stopped."""
+    """Scrapes telemetry into gpu.csv until it is stopped. Without a URL it does nothing."""
 
     def __init__(
-        self, ask: ControlApi, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
+        self, api: ControlApi, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
     ) -> None:
-        self._ask = ask
+        self._api = api
         self._url = url
         self._path = path
         self._now_s = now_s
@@ -75,10 +77,10 @@ class GpuLog:
         self.energy: list[tuple[float, float]] = []
         """(t_s, joules of all GPUs since boot) of each scrape."""
         self.clocks_mhz: list[float] = []
-        """SM clock of every GPU that was busy, of each scrape."""
+        """SM clock of every busy GPU in each scrape."""
 
     def start(self) -> None:
-        """Begin scraping, where there is telemetry."""
+        """Start scraping."""
         if self._url is None:
             return
         if not self._path.exists():
@@ -86,7 +88,7 @@ class GpuLog:
         self._task = asyncio.create_task(self._loop())
 
     async def stop(self) -> None:
-        """One last scrape, then the end."""
+        """Scrape once more, then end."""
         self._stop.set()
         if self._task is not None:
             await self._task
@@ -103,10 +105,10 @@ class GpuLog:
 
     async def _scrape(self, url: str) -> None:
         t_s = self._now_s()
-        answer = await asyncio.to_thread(self._ask.get, url)
-        if answer.status != 200:
+        response = await asyncio.to_thread(self._api.get, url)
+        if response.status != 200:
             return
-        text = answer.body.decode(errors="replace")
+        text = response.body.decode(errors="replace")
         rows = gpu_rows(text)
         if not rows:
             return
@@ -122,11 +124,11 @@ class GpuLog:
             with self._path.open("a") as file:
                 file.writelines(csv_lines(t_s, rows))
         except OSError:
-            self._stop.set()  # the records' own writer says that the disk is full
+            self._stop.set()  # the disk is full; the record writer reports this
 
 
 def csv_lines(t_s: float, rows: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Lines of gpu.csv; a column the exporter lacks stays empty."""
+    """Yield the lines of gpu.csv for one scrape; a column that the exporter lacks stays empty."""
     for gpu in sorted(rows):
         values = (f"{rows[gpu][name]:.10g}" if name in rows[gpu] else "" for name in GPU_COLUMNS[2:])
         yield ",".join((f"{t_s:.6f}", gpu, *values)) + "\n"
@@ -135,7 +137,10 @@ def csv_lines(t_s: float, rows: dict[str, dict[str, float]]) -> Iterator[str]:
 def energy_between(
     samples: Iterable[tuple[float, float]], since_s: float, until_s: float
 ) -> dict[str, float] | None:
-    """Joules and mean watts between two times, from a counter read now and then: linear between the readings."""
+    """Return joules and mean watts between two times, or None where the samples do not cover them.
+
+    `samples` are (time, joules since boot). Between two samples the energy is interpolated linearly.
+    """
     points = sorted(samples)
     if len(points) < 2 or until_s <= since_s:
         return None

@@ -1,11 +1,11 @@
-"""TODO docstring."""
+"""The description of a server. What a server does not report stays None; nothing is guessed."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """Who answers at the target."""
+    """The server at the target, as it describes itself or as the operator describes it by options."""
 
     model: str
     max_model_len: int | None = None
@@ -22,4 +22,4 @@ class ServerInfo:
     gpu_metrics: str | None = None
     fingerprint: str | None = None
     metrics: bool = False
-    """It has vLLM's /metrics."""
+    """It serves the /metrics of vLLM."""

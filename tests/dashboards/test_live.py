@@ -100,7 +100,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         }
         ports = {config: free_port() for config in LOADS}
         servers = [target for config in LOADS for target in announced(targets[config], config)]
-        server.aim("runs", [*servers, *map(client, ports.values())])
+        server.set_targets("runs", [*servers, *map(client, ports.values())])
         start_s, running = time.time(), []
         for config, load in LOADS.items():
             options = ("--budgets", "256,512", "--slo", "ttft=0.5,e2e=30", *load)
@@ -247,19 +247,19 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
             long = ("--budgets", "1024", "--duration", "4m", *load)
             process = stack.enter_context(generator(port, target, folder / name, *long))
             generators[name] = process, f"127.0.0.1:{port}"
-        server.aim("spoiled", aimed)
+        server.set_targets("spoiled", aimed)
         yield Watch(server, generators)
 
 
 def test_a_killed_server_is_reported(watch: Watch) -> None:
     """TargetDown, for the server and its GPU; a server that was stopped as it should be is forgotten."""
     with emulated("tp1") as target:
-        watch.server.aim("killed", announced(target, "tp1"))
+        watch.server.set_targets("killed", announced(target, "tp1"))
         address = target.removeprefix("http://").removesuffix("/v1")
         assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 60)
         assert "TargetDown" not in watch.server.firing(address)
     assert watch.fires("TargetDown", address)
-    watch.server.aim("killed", [])
+    watch.server.set_targets("killed", [])
     assert until(lambda: "TargetDown" not in watch.server.firing(address), 60)
 
 

@@ -46,7 +46,9 @@ def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         replaying(pages, RAMP_S) as address,
     ):
         start_s = time.time()
-        server.aim("recordings", [target for config in SERVERS for target in targets(address, config)])
+        server.set_targets(
+            "recordings", [target for config in SERVERS for target in targets(address, config)]
+        )
         time.sleep(RAMP_S + 2)
         yield Replay(server, start_s, time.time())
 

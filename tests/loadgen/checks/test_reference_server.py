@@ -1,4 +1,4 @@
-"""The measured figures are the true ones, with margins that a busy machine keeps; benchmarks/truth.py has the narrow ones."""
+"""Measured values are the true ones, within margins for a busy machine; benchmarks/truth.py has narrower ones."""
 
 import asyncio
 import json
@@ -40,15 +40,17 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
         async def send(request: Request, due_ns: int) -> Record:
             return to_record(request, await client.send(request), due_ns, clock, run_id="truth")
 
-        plan = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
-        await drive(plan, schedule, send, records.append, start_ns=clock.start_ns)
+        planned = (
+            Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
+        )
+        await drive(planned, schedule, send, records.append, start_ns=clock.start_ns)
     assert {record.outcome for record in records} == {"ok"}
     return records
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_metric_is_the_truth(server: str, name: str) -> None:
-    """Within 60 ms for what spans the request and 20 % for what counts by token: what others get wrong is further off."""
+def test_every_metric_has_its_true_value(server: str, name: str) -> None:
+    """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger."""
     records = uvloop.run(load(f"{server}/{name}/v1", ClosedLoop(2), 6))
     for metric, true_ms in CASES[name].truth.items():
         if metric == "stream_end_s":
@@ -59,20 +61,20 @@ def test_every_metric_is_the_truth(server: str, name: str) -> None:
         assert 1000 * median(values) == pytest.approx(true_ms, abs=margin), metric
 
 
-def test_queueing_is_told_apart_from_the_network(server: str) -> None:
-    """TTFT = the server's queue + its prefill + what is left: network and client."""
-    rests_ms = []
+def test_queueing_is_separated_from_the_network(server: str) -> None:
+    """TTFT minus the server's queue and prefill times is the time of the network and the client."""
+    unexplained_ms = []
     for record in uvloop.run(load(f"{server}/queued/v1", ClosedLoop(1), 4)):
         timings = record.server_timings
         assert timings is not None
         assert record.ttft_s is not None
         explained_ms = timings["queue_time_ms"] + timings["time_to_first_token_ms"]
-        rests_ms.append(1000 * record.ttft_s - explained_ms)
-    assert 0 <= min(rests_ms) < 60
+        unexplained_ms.append(1000 * record.ttft_s - explained_ms)
+    assert 0 <= min(unexplained_ms) < 60
 
 
-def test_poisson_arrivals_leave_as_scheduled(server: str) -> None:
-    """At 200/s the gaps between the sends are exponential, and the rate is the schedule's."""
+def test_poisson_arrivals_are_sent_as_scheduled(server: str) -> None:
+    """At 200 requests/s the gaps of the schedule are exponential, and the requests are sent over the same time."""
     schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=600)
     records = sorted(uvloop.run(load(f"{server}/burst-4/v1", schedule, 600)), key=lambda record: record.seq)
     assert [record.due_s for record in records] == pytest.approx(list(schedule.times_s), abs=1e-6)
@@ -87,7 +89,7 @@ def test_poisson_arrivals_leave_as_scheduled(server: str) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[tuple[str, int]]:
-    """A server of its own, and its process id."""
+    """Run a separate server; yield its URL and process id."""
     command = [sys.executable, "-m", "loadgen.checks.reference_server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -96,7 +98,7 @@ def stoppable() -> Iterator[tuple[str, int]]:
 
 
 def test_a_stalled_server_shows_in_e2e_due() -> None:
-    """The server is stopped for 1 s: requests go on being sent, and each of those due meanwhile waited out the rest."""
+    """The server is stopped for 1 s. Requests are sent meanwhile, and each waits until the server continues."""
 
     async def stall(pid: int) -> None:
         await asyncio.sleep(0.5)
@@ -113,7 +115,6 @@ def test_a_stalled_server_shows_in_e2e_due() -> None:
     waited = sorted(record.e2e_due_s for record in records if record.e2e_due_s is not None)
     assert len(waited) == 200
     assert 0.7 < waited[-1] < 2
-    assert (
-        sum(wait > 0.5 for wait in waited) >= 40
-    )  # about the 50 that were due in the first half of the stall
+    # About 50 requests were due in the first half of the stall.
+    assert sum(wait > 0.5 for wait in waited) >= 40
     assert median(record.send_lag_s for record in records if record.send_lag_s is not None) < 0.05

@@ -1,4 +1,4 @@
-"""Whatever a server does, a request is sent once and ends as one Exchange with the right outcome."""
+"""Whatever a server does, a request is sent once and ends as one Exchange with the correct outcome."""
 
 import asyncio
 import gc
@@ -17,15 +17,16 @@ import uvloop
 
 from loadgen.client.client import Client
 from loadgen.clock import RunClock
+from loadgen.errors import UsageError
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.record import Outcome, Record
-from tests.fixtures.hostile import LONG, Hostile, Proxy
+from tests.fixtures.hostile import LONG, HostileServer, Proxy
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Hostile]:
-    with Hostile().running() as hostile:
+def server() -> Iterator[HostileServer]:
+    with HostileServer().running() as hostile:
         yield hostile
 
 
@@ -46,7 +47,7 @@ def record(exchange: Exchange) -> Record:
 
 
 class Case(NamedTuple):
-    """What one behaviour comes to."""
+    """The expected result of one behaviour of the server."""
 
     outcome: Outcome
     text: str = ""
@@ -54,50 +55,50 @@ class Case(NamedTuple):
     tokens: int | None = None
     source: str | None = None
     status: int | None = 200
-    says: str = ""
+    error_contains: str = ""
 
 
 OK = Case("ok", "Hello", 2, 2, "usage")
 CASES: dict[str, Case] = {
     "plain": OK,
     "continuous": Case("ok", "Hello!", 2, 5, "continuous_usage"),
-    "reset-before": Case("reset", status=None, says="before the answer"),
-    "reset-after": Case("reset", "Hel", 1, 1, "chunks", says="connection lost"),
-    "reset-in-head": Case("reset", status=None, says="before the answer"),
-    "close-before": Case("reset", status=None, says="closed by the server"),
-    "close-inside": Case("cut", "Hel", 1, 1, "chunks", says="closed the connection inside"),
+    "reset-before": Case("reset", status=None, error_contains="before the response"),
+    "reset-after": Case("reset", "Hel", 1, 1, "chunks", error_contains="connection lost"),
+    "reset-in-head": Case("reset", status=None, error_contains="before the response"),
+    "close-before": Case("reset", status=None, error_contains="closed by the server"),
+    "close-inside": Case("cut", "Hel", 1, 1, "chunks", error_contains="closed the connection inside"),
     "close-inside-event": Case("cut", "Hel", 1, 1, "chunks"),
     "close-after-done": OK,
-    "hang-before": Case("timeout", status=None, says="within 0.3 s"),
+    "hang-before": Case("timeout", status=None, error_contains="within 0.3 s"),
     "hang-after-head": Case("timeout"),
     "hang-after": Case("timeout", "Hel", 1, 1, "chunks"),
     "hang-after-done": OK,
     "half-close": Case("cut", "Hel", 1, 1, "chunks"),
-    "redirect": Case("http_error", status=307, says="redirected to http://elsewhere.example/v1"),
-    "400-json": Case("http_error", status=400, says="too long (code 400)"),
-    "401-string": Case("http_error", status=401, says="Unauthorized"),
-    "404-html": Case("http_error", status=404, says="Not here"),
-    "422-detail": Case("http_error", status=422, says="field required"),
-    "429": Case("rate_limited", status=429, says="retry after 7. slow down"),
-    "500-empty": Case("http_error", status=500, says="no body"),
-    "500-json": Case("http_error", status=500, says="boom"),
-    "503-endless": Case("http_error", status=503, says="busy"),
-    "html": Case("malformed", says="no event stream but text/html: <html>Log in"),
-    "json-answer": Case("malformed", says="no event stream but application/json"),
-    "json-error": Case("server_error", says="boom"),
+    "redirect": Case("http_error", status=307, error_contains="redirected to http://elsewhere.example/v1"),
+    "400-json": Case("http_error", status=400, error_contains="too long (code 400)"),
+    "401-string": Case("http_error", status=401, error_contains="Unauthorized"),
+    "404-html": Case("http_error", status=404, error_contains="Not here"),
+    "422-detail": Case("http_error", status=422, error_contains="field required"),
+    "429": Case("rate_limited", status=429, error_contains="retry after 7. slow down"),
+    "500-empty": Case("http_error", status=500, error_contains="no body"),
+    "500-json": Case("http_error", status=500, error_contains="boom"),
+    "503-endless": Case("http_error", status=503, error_contains="busy"),
+    "html": Case("malformed", error_contains="not an event stream but text/html: <html>Log in"),
+    "json-answer": Case("malformed", error_contains="not an event stream but application/json"),
+    "json-error": Case("server_error", error_contains="boom"),
     "wrong-type": OK,
     "204": Case("cut", status=204),
     "empty": Case("cut"),
-    "no-http": Case("malformed", status=None, says="no HTTP"),
+    "no-http": Case("malformed", status=None, error_contains="not an HTTP response"),
     "bad-chunk": Case("malformed", "Hel", 1, 1, "chunks"),
-    "error-event": Case("server_error", "Hel", 1, 1, "chunks", says="busy (code 500)"),
-    "error-first": Case("server_error", says="busy (code 503)"),
-    "error-429": Case("rate_limited", says="busy (code 429)"),
-    "error-string": Case("server_error", says="out of memory"),
+    "error-event": Case("server_error", "Hel", 1, 1, "chunks", error_contains="busy (code 500)"),
+    "error-first": Case("server_error", error_contains="busy (code 503)"),
+    "error-429": Case("rate_limited", error_contains="busy (code 429)"),
+    "error-string": Case("server_error", error_contains="out of memory"),
     "no-done": OK,
     "no-usage": Case("ok", "Hello", 2, 2, "chunks"),
-    "no-finish": Case("cut", "Hello", 2, 2, "usage", says="[DONE] without a finish_reason"),
-    "no-finish-no-done": Case("cut", "Hel", 1, 1, "chunks", says="without a finish_reason"),
+    "no-finish": Case("cut", "Hello", 2, 2, "usage", error_contains="[DONE] without a finish_reason"),
+    "no-finish-no-done": Case("cut", "Hel", 1, 1, "chunks", error_contains="without a finish_reason"),
     "tokens-without-text": Case("ok", "é", 4, 4, "continuous_usage"),
     "text-without-tokens": Case("ok", "Hello", 2, 2, "chunks"),
     "held-text": Case("ok", "abc", 2, 2, "continuous_usage"),
@@ -117,15 +118,15 @@ CASES: dict[str, Case] = {
     "byte-by-byte": Case("ok", "Größe 🙂\u2028", 2, 2, "usage"),
     "u2028": Case("ok", "a\u2028\u2029\u0085", 2, 2, "chunks"),
     "long-line": Case("ok", LONG, 1, 1, "chunks"),
-    "endless-head": Case("malformed", status=None, says="bytes of headers"),
-    "bad-json": Case("malformed", "Hel", 1, 1, "chunks", says='{"choices":[{'),
+    "endless-head": Case("malformed", status=None, error_contains="bytes of headers"),
+    "bad-json": Case("malformed", "Hel", 1, 1, "chunks", error_contains='{"choices":[{'),
     "bad-shape": Case("malformed", "Hel", 1, 1, "chunks"),
     "not-an-object": Case("malformed"),
     "bad-nesting": Case("malformed"),
     "bad-utf8": Case("malformed"),
     "gzip": OK,
-    "bad-gzip": Case("malformed", says="gzip"),
-    "brotli": Case("malformed", says="content-encoding br"),
+    "bad-gzip": Case("malformed", error_contains="gzip"),
+    "brotli": Case("malformed", error_contains="content-encoding br"),
     "http10": OK,
     "continue": OK,
     "upgrade": Case("http_error", status=101),
@@ -136,7 +137,7 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_behaviour_is_one_record_with_what_was_measured(server: Hostile, name: str) -> None:
+def test_each_behaviour_is_one_record_with_what_was_measured(server: HostileServer, name: str) -> None:
     case = CASES[name]
     before = len(server.requests)
     exchange = send(
@@ -159,7 +160,7 @@ def test_each_behaviour_is_one_record_with_what_was_measured(server: Hostile, na
         case.source,
         case.status,
     )
-    assert case.says in (found.error or "")
+    assert case.error_contains in (found.error or "")
     assert (found.error is None) == (found.outcome == "ok")
     assert found.end_s is not None
     assert (found.ttft_s is not None) == (case.events > 0)
@@ -167,14 +168,14 @@ def test_each_behaviour_is_one_record_with_what_was_measured(server: Hostile, na
     assert sorted(s for s in stamps if s is not None) == [s for s in stamps if s is not None]
 
 
-def test_an_endless_stream_times_out_with_its_tokens(server: Hostile) -> None:
+def test_an_endless_stream_times_out_with_its_tokens(server: HostileServer) -> None:
     found = record(send(server.target("endless"), timeout_s=0.5))
     assert found.outcome == "timeout"
     assert found.completion_tokens == found.chunks > 20
     assert found.e2e_s == pytest.approx(0.5, abs=0.3)
 
 
-def test_an_endless_line_ends_with_bounded_memory(server: Hostile) -> None:
+def test_an_endless_line_ends_with_bounded_memory(server: HostileServer) -> None:
     found = record(send(server.target("endless-line"), timeout_s=30))
     assert found.outcome == "malformed"
     assert "a line of more than" in (found.error or "")
@@ -194,7 +195,7 @@ def test_an_unknown_host_is_refused() -> None:
 
 
 def test_a_server_that_never_accepts_times_out() -> None:
-    """A full backlog: the connection itself hangs."""
+    """The backlog is full, so that the connection is never accepted."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen(0)
@@ -208,8 +209,8 @@ def test_a_server_that_never_accepts_times_out() -> None:
     assert found.outcome == "timeout"
 
 
-def test_reasoning_has_its_own_text_and_ttfot(server: Hostile) -> None:
-    """Both field names; the first token is a reasoning token, the first answer token comes later."""
+def test_reasoning_has_its_own_text_and_ttfot(server: HostileServer) -> None:
+    """Both field names are read. The first token is a reasoning token; the first answer token comes later."""
     for name in ("reasoning", "reasoning-content"):
         found = record(send(server.target(name)))
         assert (found.reasoning, found.text) == ("hmso", "42")
@@ -218,17 +219,17 @@ def test_reasoning_has_its_own_text_and_ttfot(server: Hostile) -> None:
         assert found.ttfot_s > found.ttft_s
 
 
-def test_without_a_parser_the_answer_begins_after_the_think_tag(server: Hostile) -> None:
+def test_without_a_reasoning_parser_the_answer_begins_after_the_think_tag(server: HostileServer) -> None:
     exchange = send(server.target("think-tag"))
     assert record(exchange).ttfot_s == pytest.approx((exchange.arrival_ns[3] - exchange.sent_ns) / 1e9)
 
 
-def test_usage_that_skips_chunks_is_set_right(server: Hostile) -> None:
-    """A chunk without usage counts one token until the next count says how many came since."""
+def test_counts_are_corrected_where_some_chunks_have_no_usage(server: HostileServer) -> None:
+    """A chunk without usage counts as one token until the next usage says how many tokens have come since."""
     assert send(server.target("usage-in-some")).tokens == [1, 1, 3, 1]
 
 
-def test_server_timings_ids_and_fingerprint_are_kept(server: Hostile) -> None:
+def test_server_timings_ids_and_fingerprint_are_kept(server: HostileServer) -> None:
     exchange = send(server.target("metrics"))
     assert exchange.server_timings == {"queue_time_ms": 3.5}
     assert exchange.fingerprint == "vllm-0.32.0-tp2-x"
@@ -236,15 +237,15 @@ def test_server_timings_ids_and_fingerprint_are_kept(server: Hostile) -> None:
 
 
 def run(target: str, work: Callable[[Client], Awaitable[None]], **options: object) -> None:
-    async def all_of_it() -> None:
+    async def with_client() -> None:
         async with Client(target, **options) as client:  # type: ignore[arg-type]
             await work(client)
 
-    uvloop.run(all_of_it())
+    uvloop.run(with_client())
 
 
-def test_150_in_flight_are_150_connections(server: Hostile) -> None:
-    """No cap below the concurrency: all answers arrive in the time of one."""
+def test_150_in_flight_are_150_connections(server: HostileServer) -> None:
+    """The number of connections is not limited: all responses take only as long as one."""
 
     async def work(client: Client) -> None:
         start = time.perf_counter()
@@ -256,7 +257,7 @@ def test_150_in_flight_are_150_connections(server: Hostile) -> None:
     run(server.target("hang-after-head"), work, timeout_s=1.0)
 
 
-def test_a_connection_is_used_again(server: Hostile) -> None:
+def test_a_connection_is_reused(server: HostileServer) -> None:
     async def work(client: Client) -> None:
         for seq in range(5):
             assert (await client.send(request(seq))).outcome == "ok"
@@ -265,8 +266,8 @@ def test_a_connection_is_used_again(server: Hostile) -> None:
     run(server.target("plain"), work)
 
 
-def test_warm_connections_are_used_and_a_refusal_is_the_requests(server: Hostile) -> None:
-    """Opened beforehand they carry the first requests; where none can be opened, nothing is raised."""
+def test_connections_opened_in_advance_are_used_and_a_refusal_raises_nothing(server: HostileServer) -> None:
+    """They carry the first requests. Where none can be opened, the requests have the outcome `refused`."""
 
     async def work(client: Client) -> None:
         await client.warm(3)
@@ -282,8 +283,8 @@ def test_warm_connections_are_used_and_a_refusal_is_the_requests(server: Hostile
     run("http://127.0.0.1:1/v1", refused)
 
 
-def test_a_connection_that_broke_is_not_used_again(server: Hostile) -> None:
-    """After a failure, and after the server has closed a waiting connection, the next request gets a new one."""
+def test_a_closed_connection_is_not_reused(server: HostileServer) -> None:
+    """After the server has closed an idle connection, the next request opens a new one."""
 
     async def work(client: Client) -> None:
         for seq in range(3):
@@ -294,7 +295,7 @@ def test_a_connection_that_broke_is_not_used_again(server: Hostile) -> None:
     run(server.target("close-after-done"), work)
 
 
-def test_cancelled_is_an_outcome_that_keeps_what_was_measured(server: Hostile) -> None:
+def test_a_cancelled_request_keeps_what_was_measured(server: HostileServer) -> None:
     async def work(client: Client) -> None:
         task = asyncio.ensure_future(client.send(request()))
         await asyncio.sleep(0.2)
@@ -306,23 +307,23 @@ def test_cancelled_is_an_outcome_that_keeps_what_was_measured(server: Hostile) -
     run(server.target("hang-after"), work)
 
 
-def test_tokens_are_told_while_the_answer_is_still_coming(server: Hostile) -> None:
-    """Counted in batches during the stream, and in all exactly once."""
-    told: list[int] = []
+def test_tokens_are_reported_while_the_response_is_arriving(server: HostileServer) -> None:
+    """They are reported in batches during the stream, and each token exactly once."""
+    reported: list[int] = []
 
     async def work(client: Client) -> None:
         task = asyncio.ensure_future(client.send(request()))
         await asyncio.sleep(0.5)
-        live = sum(told)
+        live = sum(reported)
         task.cancel()
         exchange = await task
-        assert 0 < live <= sum(exchange.tokens) == sum(told)
+        assert 0 < live <= sum(exchange.tokens) == sum(reported)
 
-    run(server.target("endless"), work, on_tokens=lambda _request, tokens: told.append(tokens))
+    run(server.target("endless"), work, on_tokens=lambda _request, tokens: reported.append(tokens))
 
 
-def test_running_out_of_file_descriptors_is_the_clients_own_fault(server: Hostile) -> None:
-    """The outcome says refused, the text says whose fault it was."""
+def test_running_out_of_file_descriptors_is_a_fault_of_the_client(server: HostileServer) -> None:
+    """The outcome is `refused`, and the error text begins with `client:`."""
 
     async def work(client: Client) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -337,7 +338,7 @@ def test_running_out_of_file_descriptors_is_the_clients_own_fault(server: Hostil
     run(server.target("plain"), work)
 
 
-def test_key_and_headers_are_sent_and_the_body_is_the_requests(server: Hostile) -> None:
+def test_key_headers_and_body_are_sent(server: HostileServer) -> None:
     send(server.target("plain"), api_key="k3y", headers={"X-Route": "blue"})
     line, headers, body = server.requests[-1]
     assert line == "POST /plain/v1/chat/completions HTTP/1.1"
@@ -356,18 +357,16 @@ def test_key_and_headers_are_sent_and_the_body_is_the_requests(server: Hostile) 
         ("https://host/v1", {"ca_file": "/nowhere.pem"}),
     ],
 )
-def test_an_operators_mistake_is_named_before_anything_is_sent(
-    target: str, options: dict[str, object]
-) -> None:
-    with pytest.raises(ValueError, match=r"no http|header|nowhere"):
+def test_a_usage_error_is_raised_before_anything_is_sent(target: str, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"not an http|header|nowhere"):
         Client(target, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that is its own authority."""
+    """Make a self-signed certificate for 127.0.0.1."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
+        pytest.skip("openssl is needed to make the certificate")
     folder = tmp_path_factory.mktemp("tls")
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
@@ -382,15 +381,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tls_server(authority: Path) -> Iterator[Hostile]:
+def tls_server(authority: Path) -> Iterator[HostileServer]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
-    with Hostile(context).running() as hostile:
+    with HostileServer(context).running() as hostile:
         yield hostile
 
 
-def test_tls_is_verified_unless_told_otherwise(tls_server: Hostile, authority: Path) -> None:
-    """An unknown authority is refused; a private one is accepted where it is named."""
+def test_tls_is_verified_unless_this_is_turned_off(tls_server: HostileServer, authority: Path) -> None:
+    """A certificate of an unknown authority is refused, and is accepted where that authority is named."""
     found = send(tls_server.target("plain"))
     assert found.outcome == "refused"
     assert "certificate" in (found.error or "").lower()
@@ -399,15 +398,17 @@ def test_tls_is_verified_unless_told_otherwise(tls_server: Hostile, authority: P
 
 
 def test_the_environment_names_a_private_authority(
-    tls_server: Hostile, authority: Path, monkeypatch: pytest.MonkeyPatch
+    tls_server: HostileServer, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "cert.pem"))
     assert send(tls_server.target("reset-after")).outcome == "reset"
     assert send(tls_server.target("plain")).outcome == "ok"
 
 
-def test_http_goes_through_a_proxy_in_absolute_form(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy's password goes to the proxy, in no error."""
+def test_http_goes_through_a_proxy_in_absolute_form(
+    server: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password of the proxy is sent to the proxy. `no_proxy` is honored."""
     monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{server.port}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -423,9 +424,9 @@ def test_http_goes_through_a_proxy_in_absolute_form(server: Hostile, monkeypatch
 
 @pytest.mark.parametrize("refuse", [False, True])
 def test_https_goes_through_a_tunnel(
-    tls_server: Hostile, authority: Path, monkeypatch: pytest.MonkeyPatch, refuse: bool
+    tls_server: HostileServer, authority: Path, monkeypatch: pytest.MonkeyPatch, refuse: bool
 ) -> None:
-    """CONNECT, then TLS with the target's own certificate; a proxy that refuses is an outcome."""
+    """CONNECT comes first, then TLS with the certificate of the target. A proxy that refuses is an outcome."""
 
     async def through() -> Exchange:
         proxy = Proxy(refuse)
@@ -436,8 +437,8 @@ def test_https_goes_through_a_tunnel(
         ) as client:
             exchange = await client.send(request())
         proxy.server.close()
-        assert proxy.asked[0].startswith(f"CONNECT 127.0.0.1:{tls_server.port} HTTP/1.1")
-        assert "proxy-authorization: Basic " in proxy.asked[0]
+        assert proxy.heads[0].startswith(f"CONNECT 127.0.0.1:{tls_server.port} HTTP/1.1")
+        assert "proxy-authorization: Basic " in proxy.heads[0]
         return exchange
 
     exchange = uvloop.run(through())
@@ -445,29 +446,29 @@ def test_https_goes_through_a_tunnel(
     assert not refuse or "the proxy said: HTTP/1.1 403" in (exchange.error or "")
 
 
-def test_a_proxy_of_another_kind_is_an_operators_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_speak_http_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "socks5://u:s3cret@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(ValueError, match="only http:// proxies") as raised:
+    with pytest.raises(UsageError, match="only http:// proxies") as raised:
         Client("http://host/v1")
     assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["plain", "429", "reset-after", "hang-after"])
-def test_an_ended_request_leaves_no_knot(server: Hostile, name: str) -> None:
-    """Its memory is free at once: during a run nothing looks for garbage among old objects."""
+def test_an_ended_request_leaves_no_reference_cycle(server: HostileServer, name: str) -> None:
+    """Its memory is freed at once, because the garbage collector does not look at old objects during a run."""
     send(server.target(name), timeout_s=0.3)
     gc.collect()
-    with_gc_off = gc.isenabled()
+    gc_was_enabled = gc.isenabled()
     gc.disable()
     try:
         send(server.target(name), timeout_s=0.3)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        kinds = {type(knot).__name__ for knot in gc.garbage}
+        kinds = {type(leaked).__name__ for leaked in gc.garbage}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-        if with_gc_off:
+        if gc_was_enabled:
             gc.enable()
-    assert not kinds & {"Call", "Stream", "Exchange"}
+    assert not kinds & {"ResponseReader", "TokenStream", "Exchange"}

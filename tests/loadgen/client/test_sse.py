@@ -1,4 +1,4 @@
-"""Any split of the bytes gives the same events."""
+"""The events are the same however the bytes are split."""
 
 import time
 from itertools import pairwise
@@ -50,7 +50,7 @@ def test_events(stream: bytes, events: list[bytes]) -> None:
 
 @pytest.mark.parametrize(("stream", "events"), CASES.values(), ids=CASES)
 def test_byte_by_byte(stream: bytes, events: list[bytes]) -> None:
-    """Split at every byte, so also inside a CRLF, a UTF-8 character and a byte order mark."""
+    """The stream is split at every byte, also inside a CRLF, a UTF-8 character and a byte order mark."""
     assert decode(*(stream[i : i + 1] for i in range(len(stream)))) == events
 
 
@@ -80,7 +80,7 @@ def test_a_line_of_10_mb_in_small_pieces_takes_linear_time() -> None:
     stream = b"data: " + line + b"\n\n"
     start = time.process_time()
     assert decode(*(stream[i : i + 4096] for i in range(0, len(stream), 4096))) == [line]
-    assert time.process_time() - start < 2  # joining at every piece would take about 25 s
+    assert time.process_time() - start < 2  # joining the line at every piece would take about 25 s
 
 
 PIECES = st.lists(
@@ -91,24 +91,24 @@ PIECES = st.lists(
 
 
 @given(PIECES, st.lists(PIECES, max_size=4))
-def test_the_shortcut_gives_what_feeding_gives(before: list[bytes], reads: list[list[bytes]]) -> None:
-    """Whatever came before, events and stamps are those of feeding each read by itself, and so is what follows."""
-    fed, short = SSEDecoder(), SSEDecoder()
+def test_the_fast_path_gives_the_same_events_as_feed(before: list[bytes], reads: list[list[bytes]]) -> None:
+    """Events and timestamps are those of feeding each read separately, whatever came before, and so are later events."""
+    fed, fast = SSEDecoder(), SSEDecoder()
     fed.feed(b"".join(before))
-    short.feed(b"".join(before))
+    fast.feed(b"".join(before))
     stamped = list(enumerate(b"".join(read) for read in reads))
-    assert list(short.stamped(stamped)) == [(at, event) for at, read in stamped for event in fed.feed(read)]
+    assert list(fast.feed_reads(stamped)) == [(at, event) for at, read in stamped for event in fed.feed(read)]
     rest = b"\ndata: rest\n\n"
-    assert short.feed(rest) == fed.feed(rest)
+    assert fast.feed(rest) == fed.feed(rest)
 
 
-def test_the_shortcut_takes_what_servers_send() -> None:
+def test_the_fast_path_handles_what_servers_usually_send() -> None:
     reads = [(1, b"data: {1}\n\ndata: {2}\n\n"), (2, b"data: {3}\n\n")]
-    assert list(NoLongWay().stamped(reads)) == [(1, b"{1}"), (1, b"{2}"), (2, b"{3}")]
+    assert list(FastPathOnly().feed_reads(reads)) == [(1, b"{1}"), (1, b"{2}"), (2, b"{3}")]
 
 
-class NoLongWay(SSEDecoder):
-    """Knows the shortcut only."""
+class FastPathOnly(SSEDecoder):
+    """Fails where the fast path is not taken."""
 
     def feed(self, chunk: bytes) -> list[bytes]:  # noqa: D102
         raise AssertionError(chunk)

@@ -1,4 +1,4 @@
-"""Events of one answer come out the same, however many reads brought them and however many reads were parsed together."""
+"""The result of a response does not depend on how many reads it arrived in and how many were parsed together."""
 
 import json
 from itertools import pairwise
@@ -25,7 +25,7 @@ CHUNKS = st.one_of(
 
 
 def read(groups: list[list[tuple[int, bytes]]]) -> tuple[Exchange, bool, bool]:
-    """What an answer comes to whose reads were parsed a group at a time; whether it ended, and held any event."""
+    """Parse the reads of a response in groups; return the Exchange, whether [DONE] was read, and whether there was an event."""
     stream = TokenStream(Exchange(0))
     for group in groups:
         stream.feed(group)
@@ -43,7 +43,7 @@ def read(groups: list[list[tuple[int, bytes]]]) -> tuple[Exchange, bool, bool]:
 def test_reads_parsed_together_are_reads_parsed_one_by_one(
     chunks: list[object], done: bool, cuts: list[int], whole: bool, ends: list[int]
 ) -> None:
-    """An event's stamp is that of the read that completed it. `whole`: every read ends where an event does."""
+    """The timestamp of an event is that of the read that completed it. With `whole`, every read ends at the end of an event."""
     events = [b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n" for chunk in chunks]
     events += [b"data: [DONE]\n\n"] * done
     body = b"".join(events)

@@ -1,10 +1,10 @@
-"""Work that can wait is done in order and in slices; sockets come between."""
+"""Work that can wait is done in order and in slices, and sockets are read between two slices."""
 
 import asyncio
 from collections.abc import Iterator
 from time import perf_counter_ns
 
-from loadgen.client.work_queue import CROWD, SLICE_NS, WorkQueue
+from loadgen.client.work_queue import MAX_QUEUED, SLICE_NS, WorkQueue
 
 
 def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
@@ -13,40 +13,40 @@ def steps(name: str, count: int, done: list[str]) -> Iterator[None]:
         yield
 
 
-def test_ends_of_answers_come_before_what_can_wait() -> None:
+def test_urgent_work_runs_before_other_work() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
-        turns.later(steps("a", 2, done))
-        turns.later(steps("b", 1, done))
-        turns.soon(lambda: done.append("end"))
+        work_queue = WorkQueue()
+        work_queue.add_steps(steps("a", 2, done))
+        work_queue.add_steps(steps("b", 1, done))
+        work_queue.call_soon(lambda: done.append("end"))
         await asyncio.sleep(0.01)
 
     asyncio.run(work())
     assert done == ["end", "a0", "a1", "b0"]
 
 
-def test_ends_wait_when_too_much_is_put_off() -> None:
-    """Else a full client would keep every answer it has read."""
+def test_urgent_work_waits_when_too_much_other_work_waits() -> None:
+    """Otherwise a client at its limit would accumulate every response that it has read."""
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
-        for _ in range(CROWD):
-            turns.later(steps("a", 1, done))
-        turns.soon(lambda: done.append("end"))
-        turns.finish()
+        work_queue = WorkQueue()
+        for _ in range(MAX_QUEUED):
+            work_queue.add_steps(steps("a", 1, done))
+        work_queue.call_soon(lambda: done.append("end"))
+        work_queue.finish()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context)))
-        await asyncio.sleep(0.01)  # the turn that was due finds nothing left
+        await asyncio.sleep(0.01)  # the slice that was scheduled finds nothing left
 
     asyncio.run(work())
     assert done.index("end") == 1
-    assert len(done) == CROWD + 1
+    assert len(done) == MAX_QUEUED + 1
 
 
-def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
-    """Ten steps of a whole slice each: what the loop is asked to do meanwhile is done among them, not after."""
+def test_sockets_are_read_between_two_slices() -> None:
+    """Each of ten steps takes a whole slice. A callback scheduled meanwhile runs between them and not after them."""
     done: list[str] = []
 
     def busy() -> Iterator[None]:
@@ -58,27 +58,27 @@ def test_the_loop_looks_at_its_sockets_between_two_slices() -> None:
             yield
 
     async def work() -> None:
-        turns = WorkQueue()
-        turns.later(busy())
+        work_queue = WorkQueue()
+        work_queue.add_steps(busy())
         await asyncio.sleep(0)
         done.append("socket")
-        turns.finish()
+        work_queue.finish()
 
     asyncio.run(work())
     assert "socket" in done[:-1]
     assert [step for step in done if step != "socket"] == [str(step) for step in range(10)]
 
 
-def test_work_that_fails_does_not_hold_up_the_rest() -> None:
+def test_work_that_raises_does_not_stop_the_rest() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        turns = WorkQueue()
+        work_queue = WorkQueue()
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: done.append(str(context["exception"]))
         )
-        turns.soon(lambda: done.remove("nothing"))
-        turns.soon(lambda: done.append("next"))
+        work_queue.call_soon(lambda: done.remove("nothing"))
+        work_queue.call_soon(lambda: done.append("next"))
         await asyncio.sleep(0.01)
 
     asyncio.run(work())

@@ -104,7 +104,7 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
     ("options", "says"),
     [
         (("--target", "http://127.0.0.1:9/v1"), "no server at http://127.0.0.1:9/v1"),
-        (("--target", "ftp://x"), "is no http(s) URL"),
+        (("--target", "ftp://x"), "is not an http(s) URL"),
         (("--model", "gpt-9"), "--model 'gpt-9' is not served"),
         (("--dataset", "none.jsonl"), "none.jsonl"),
         (("--budgets", "1024,x"), "'x' is no number of tokens"),

@@ -1,4 +1,4 @@
-"""Who the server is, as far as it says so; and where its own timings put a request's time."""
+"""What is learned about a server before a run, and how its own timings divide the latency of a request."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from loadgen.target.control_api import root
 from loadgen.target.preflight import check_lengths, with_fingerprint
 from loadgen.target.server_info import ServerInfo
 from tests.fixtures.emulated import loadgen
-from tests.fixtures.hostile import Hostile
+from tests.fixtures.hostile import HostileServer
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ from tests.fixtures.hostile import Hostile
         (None, None),
     ],
 )
-def test_a_fingerprint_tells_the_tensor_parallelism_of_vllm_alone(
+def test_only_a_fingerprint_of_vllm_tells_the_tensor_parallel_size(
     fingerprint: str | None, size: int | None
 ) -> None:
     assert with_fingerprint(ServerInfo("m"), fingerprint).tensor_parallel_size == size
 
 
-def test_a_configuration_is_named_by_what_is_known() -> None:
+def test_the_name_of_a_configuration_follows_from_what_is_known() -> None:
     assert config_name(ServerInfo("m")) == "server"
     assert config_name(ServerInfo("m", tensor_parallel_size=2, speculation="ngram")) == "tp2-ngram"
     assert config_name(ServerInfo("m", tensor_parallel_size=2, config="mine")) == "mine"
@@ -50,7 +50,7 @@ def test_a_configuration_is_named_by_what_is_known() -> None:
         ("models1.1-x", "chat"),
     ],
 )
-def test_the_models_id_chooses_how_to_ask(model: str, style: str) -> None:
+def test_the_prompt_style_follows_from_the_model_id(model: str, style: str) -> None:
     assert style_of(model, None)[0] == style
     assert style_of(model, "bare")[0] == "bare"
 
@@ -69,7 +69,7 @@ def test_the_root_is_the_target_without_v1(target: str) -> None:
 
 
 def test_server_timings_split_the_latency() -> None:
-    """Of 620 ms the server queued 200, prefilled 100 and decoded 320: nothing is left for the network."""
+    """Of 630 ms, the server queued for 200, prefilled for 100 and decoded for 320; 10 ms remain for the network and the client."""
     timings = {"queue_time_ms": 200.0, "time_to_first_token_ms": 100.0, "generation_time_ms": 320.0}
     record = Record(
         run_id="r", seq=0, problem_id="p", budget=1, due_s=0, outcome="ok", e2e_s=0.63, server_timings=timings
@@ -80,8 +80,8 @@ def test_server_timings_split_the_latency() -> None:
     assert server_split(record) == {}
 
 
-def test_a_gateway_that_lists_nothing_is_taken_at_the_operators_word(tmp_path: Path) -> None:
-    """A server without /models, /version and /metrics: --model is enough, and nothing it did not say is made up."""
+def test_model_is_enough_for_a_server_that_lists_no_models(tmp_path: Path) -> None:
+    """The server has no /models, /version and /metrics. Nothing that it does not report is invented."""
     out = tmp_path / "run"
     with serving() as url:
         options = (
@@ -110,11 +110,11 @@ def test_a_gateway_that_lists_nothing_is_taken_at_the_operators_word(tmp_path: P
     ("behaviour", "outcome"),
     [("reset-before", "reset"), ("close-inside", "cut"), ("no-http", "malformed"), ("429", "rate_limited"), ("error-event", "server_error")],
 )  # fmt: skip
-def test_with_a_model_named_a_hostile_server_is_measured_not_refused(
+def test_with_model_given_a_misbehaving_server_is_measured_and_not_refused(
     behaviour: str, outcome: str, tmp_path: Path
 ) -> None:
-    """Even its /models misbehaves; each request is one record, nothing raises."""
-    hostile = Hostile()
+    """Its /models misbehaves too. Each request becomes one record, and nothing raises."""
+    hostile = HostileServer()
     with hostile.running():
         options = (
             "--target",
