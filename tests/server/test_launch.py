@@ -272,8 +272,8 @@ def parent(folder: Path) -> int:
 
 def test_a_port_rests_until_prometheus_has_forgotten_its_server(tmp_path: Path) -> None:
     """Else a sweep's next configuration is scraped under the name of the one before."""
-    ports.rest(8003, tmp_path)
-    assert ports.resting(tmp_path) == {8003}
-    long_ago_s = time.time() - ports.REST_S - 1
+    ports.start_cooldown(8003, tmp_path)
+    assert ports.cooling_down(tmp_path) == {8003}
+    long_ago_s = time.time() - ports.COOLDOWN_S - 1
     os.utime(tmp_path / "port-8003", (long_ago_s, long_ago_s))
-    assert ports.resting(tmp_path) == frozenset()
+    assert ports.cooling_down(tmp_path) == frozenset()

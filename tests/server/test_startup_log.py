@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.launch.startup_log import StartupProgress, explain
+from server.launch.startup_log import explain
+from server.launch.startup_phases import StartupPhases
 from tests import ROOT
 
 LOGS = ROOT / "tests" / "logs"
@@ -103,8 +104,8 @@ def test_startup_phases_are_said_once() -> None:
         "INFO Model loading took 3.35 GiB memory and 1.271400 seconds\n"
         "INFO GPU KV cache size: 4,028,512 tokens\nINFO Application startup complete.\n"
     )
-    progress = StartupProgress()
-    said = [line for end in range(len(log) + 1) for line in progress.feed(log[:end])]
+    phases = StartupPhases()
+    said = [line for end in range(len(log) + 1) for line in phases.new_phases(log[:end])]
     assert said == [
         "engine starting",
         "loading weights: 50 %",
