@@ -44,9 +44,9 @@ def connect() -> Any:
     return client
 
 
-def image_of(spec: Spec) -> str:
-    """The name of the image: from the spec, else from VLLM_IMAGE, else the pinned version."""
-    return spec.image or os.environ.get("VLLM_IMAGE") or VLLM_IMAGE
+def image_name(image: str | None) -> str:
+    """The given image, else the one in VLLM_IMAGE, else the pinned version."""
+    return image or os.environ.get("VLLM_IMAGE") or VLLM_IMAGE
 
 
 @dataclass
@@ -119,7 +119,7 @@ def remove(container: Any, grace_s: float) -> None:
 def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> ContainerServer:
     """Creates and starts the container. Raises LaunchFailedError."""
     client = connect()
-    image = _image(client, image_of(spec))
+    image = _image(client, image_name(spec.image))
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
@@ -192,7 +192,7 @@ def is_emulator(image: Any) -> bool:
 
 def emulates(spec: Spec) -> bool:
     """True for backend docker with our own image, which needs no GPU."""
-    return spec.backend == "docker" and is_emulator(_image(connect(), image_of(spec)))
+    return spec.backend == "docker" and is_emulator(_image(connect(), image_name(spec.image)))
 
 
 def taken_gpus() -> set[int]:
