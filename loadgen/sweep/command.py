@@ -117,7 +117,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     options = dataclasses.replace(run_options.from_args(args), argv=("loadgen", "sweep", *argv))
     if args.backend == "simulate":
         simulate.check(options)
-    order = _order(args, options)
+    order = _planned_cells(args, options)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     manifest = Manifest.new(out, _saved_arguments(argv), list(_entries(args, options, order)), _machine())
     if resume:
@@ -184,7 +184,7 @@ def _saved_arguments(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _order(args: argparse.Namespace, options: RunOptions) -> list[Cell]:
+def _planned_cells(args: argparse.Namespace, options: RunOptions) -> list[Cell]:
     if not args.configs or not args.models:
         raise UsageError(
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"

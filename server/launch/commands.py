@@ -14,7 +14,7 @@ from typing import Any
 from server.config import config_file, read_config, read_preset
 from server.launch.spec import Spec
 
-MEASURING = (
+MEASUREMENT_OPTIONS = (
     "--enable-per-request-metrics",  # the server's own timings, to compare with the client's
     "--enable-prompt-tokens-details",  # prefix-cache hits of each request
     "--disable-uvicorn-access-log",  # a log line for each request costs time on the measured path
@@ -51,7 +51,7 @@ def vllm_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") 
     arguments = [model, "--config", config, "--host", host, "--port", str(port)]
     for option in ("dtype", "reasoning-parser"):
         arguments += [f"--{option}", str(preset[option])] if preset.get(option) else []
-    return [*arguments, *MEASURING, *spec.vllm]
+    return [*arguments, *MEASUREMENT_OPTIONS, *spec.vllm]
 
 
 def emulator_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") -> list[str]:

@@ -19,7 +19,7 @@ import msgspec
 
 from server.launch.atomic_file import replace_file
 
-VARIABLE = "THINKLOAD_SERVER"
+LABEL_VARIABLE = "THINKLOAD_SERVER"
 
 
 class SavedServer(msgspec.Struct, kw_only=True):
@@ -65,7 +65,7 @@ def start_time(pid: int) -> str | None:
 
 def environment(name: str) -> dict[str, str]:
     """The environment of this process, with the label of the server `name`."""
-    return {**os.environ, VARIABLE: name}
+    return {**os.environ, LABEL_VARIABLE: name}
 
 
 def save(server: SavedServer) -> None:
@@ -107,7 +107,7 @@ def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
 
 def labelled(name: str, session: int | None = None) -> list[int]:
     """The pids that carry the label of the server or belong to the session. Empty on a machine without /proc."""
-    label = f"{VARIABLE}={name}".encode()
+    label = f"{LABEL_VARIABLE}={name}".encode()
     found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _belongs(folder, label, session)]
     return [pid for pid in found if pid != os.getpid() and start_time(pid)]
 

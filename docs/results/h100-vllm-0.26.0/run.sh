@@ -54,7 +54,7 @@ ready() { # server…: wait until each is up, then stop it; a server that failed
       sleep 0.5
     done
     port=$(cat "$out/pids/$server.port")
-    "$PYTHON" -c "from server.launch import labelled; print(next(n.pid for n in labelled.notes() if n.port == $port))" >"$out/pids/$server"
+    "$PYTHON" -c "from server.launch import processes; print(next(s.pid for s in processes.running() if s.port == $port))" >"$out/pids/$server"
     say "up $server: $(grep -o 'ready at.*' "$log" | tail -n 1)"
   done
   for server in "$@"; do signal STOP "$server"; done
