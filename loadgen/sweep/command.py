@@ -125,15 +125,15 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     elif out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
     order = [cell for cell in order if cell.name in manifest.planned()]
+    if not options.dry_run:
+        try:
+            manifest.write()
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error.strerror}: choose another folder") from None
+    _print_plan(args, options, order, manifest)
     if options.dry_run:
-        _print_plan(args, options, order, manifest)
         print(json.dumps({"sweep": None, "cells": [cell.name for cell in order]}))
         return 0
-    try:
-        manifest.write()
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}: choose another folder") from None
-    _print_plan(args, options, order, manifest)
     return _run(args, options, order, manifest)
 
 

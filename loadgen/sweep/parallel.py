@@ -1,7 +1,7 @@
 """Runs several servers at the same time, where there are enough GPUs. Each cell's client runs in a process of its own.
 
 This is off by default, because servers on one machine can slow each other down. Before the sweep, two of its servers are
-measured alone and together. If either needs more than LIMIT more time per token together, the sweep runs its servers one after
+measured alone and together. If the time per token of either increases by more than LIMIT, the sweep runs its servers one after
 the other and reports this. A cell whose GPUs are in use waits until another cell has ended.
 
 This module does not know how a cell runs (see cells.py).
@@ -24,7 +24,7 @@ from server.launch import Launcher, LaunchFailedError, RunningServer
 
 LIMIT = 0.03
 """The largest accepted increase of the time per token. Repeats of one cell differ by 1 to 2 % on an idle machine."""
-PROBE: dict[str, Any] = {
+PROBE_OPTIONS: dict[str, Any] = {
     "problems": 8,
     "budgets": (256,),
     "concurrency": 4,
@@ -93,7 +93,13 @@ def _probe(
 ) -> "Future[RunInfo]":
     target = f"http://127.0.0.1:{server.port}/v1"
     options = dataclasses.replace(
-        runner.options, target=target, out=folder, repeats=1, metrics_port=-1, progress="none", **PROBE
+        runner.options,
+        target=target,
+        out=folder,
+        repeats=1,
+        metrics_port=-1,
+        progress="none",
+        **PROBE_OPTIONS,
     )
     return pool.submit(execute, options)
 

@@ -34,13 +34,13 @@ def connect() -> Any:
         from docker.errors import DockerException  # noqa: PLC0415
     except ImportError as error:
         reason = "the Docker SDK is not installed: pip install 'thinkload[server]'"
-        raise LaunchFailedError(reason, kind="no_docker") from error
+        raise LaunchFailedError(reason) from error
     try:
         client = docker.from_env(timeout=30)
         client.ping()
     except DockerException as error:
         reason = "no Docker daemon answers: start it (systemctl start docker), or check DOCKER_HOST and the groups of your user"
-        raise LaunchFailedError(reason, str(error), "no_docker") from error
+        raise LaunchFailedError(reason, str(error)) from error
     return client
 
 
@@ -179,10 +179,10 @@ def _image(client: Any, name: str) -> Any:
     except APIError as error:
         if error.status_code != HTTPStatus.NOT_FOUND:
             raise LaunchFailedError(
-                f"image {name!r}: Docker reports an error: {error.explanation}", kind="no_image"
+                f"image {name!r}: Docker reports an error: {error.explanation}"
             ) from error
         command = "docker compose build" if "thinkload" in name else f"docker pull {name}"
-        raise LaunchFailedError(f"image {name} is not on this machine: {command}", kind="no_image") from error
+        raise LaunchFailedError(f"image {name} is not on this machine: {command}") from error
 
 
 def is_emulator(image: Any) -> bool:
@@ -211,16 +211,14 @@ def _start_error(error: BaseException, port: int) -> BaseException:
         return error
     text = str(error)
     if "port is already allocated" in text or "address already in use" in text:
-        return LaunchFailedError(
-            f"port {port} is taken: free it or choose another with --port", text, "port_taken"
-        )
+        return LaunchFailedError(f"port {port} is taken: free it or choose another with --port", text)
     if "unknown device" in text:
         reason = "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"
-        return LaunchFailedError(reason, text, "too_few_gpus")
+        return LaunchFailedError(reason, text)
     if "could not select device driver" in text or "nvidia" in text.lower():
         reason = "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"
-        return LaunchFailedError(reason, text, "no_gpu_runtime")
-    return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}", kind="docker")
+        return LaunchFailedError(reason, text)
+    return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}")
 
 
 def _emulator_settings() -> dict[str, Any]:

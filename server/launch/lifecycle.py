@@ -147,9 +147,7 @@ def _choose_port(spec: Spec) -> int:
         taken = {saved.port for saved in processes.running()} | ports.cooling_down(processes.state_dir())
         return ports.first_free(taken=frozenset(taken))
     if not ports.is_free(spec.port):
-        raise LaunchFailedError(
-            f"port {spec.port} is taken: free it or choose another with --port", kind="port_taken"
-        )
+        raise LaunchFailedError(f"port {spec.port} is taken: free it or choose another with --port")
     return spec.port
 
 
@@ -164,11 +162,11 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
         return ()
     if wanted > present:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, this machine has {present}: choose a smaller configuration"
-        raise LaunchFailedError(reason, kind="too_few_gpus")
+        raise LaunchFailedError(reason)
     taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
     if (chosen := gpus.allocate(wanted, present, taken)) is None:
         reason = f"{wanted} GPUs wanted, {present - len(taken)} of {present} free: wait, or stop other servers (python -m server down)"
-        raise LaunchFailedError(reason, kind="gpus_taken")
+        raise LaunchFailedError(reason)
     return chosen
 
 
@@ -176,10 +174,10 @@ def _check_gpus(indices: tuple[int, ...], wanted: int, present: int) -> tuple[in
     """The GPUs of --gpus. Raises LaunchFailedError if they are too few or do not exist."""
     if len(indices) < wanted:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, --gpus names {len(indices)}: name more, or choose a smaller configuration"
-        raise LaunchFailedError(reason, kind="too_few_gpus")
+        raise LaunchFailedError(reason)
     if present and max(indices) >= present:
         reason = f"--gpus {max(indices)}: this machine has GPUs 0 to {present - 1}"
-        raise LaunchFailedError(reason, kind="too_few_gpus")
+        raise LaunchFailedError(reason)
     return indices
 
 
@@ -196,11 +194,10 @@ def _wait_until_ready(server: RunningServer, spec: Spec, report: Report) -> None
         cause = explain(log)
         failed_s = failed_s or (time.monotonic() if cause else None)
         if code is not None or (failed_s and time.monotonic() - failed_s > EXIT_GRACE_S):
-            kind, reason = cause or ("died", _exit_reason(code, log))
-            raise LaunchFailedError(reason, log, kind)
+            raise LaunchFailedError(cause[1] if cause else _exit_reason(code, log), log)
         if time.monotonic() - started_s > spec.start_timeout_s:
             reason = f"not ready after {spec.start_timeout_s:g} s: see the log, or raise --start-timeout"
-            raise LaunchFailedError(reason, log, "timeout")
+            raise LaunchFailedError(reason, log)
         time.sleep(POLL_S)
     report(
         f"{server.name}: ready at http://127.0.0.1:{server.port}/v1 ({time.monotonic() - started_s:.1f} s)"

@@ -84,7 +84,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
         except FileNotFoundError as error:
             processes.forget(name)
             reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or choose --backend docker"
-            raise LaunchFailedError(reason, kind="no_command") from error
+            raise LaunchFailedError(reason) from error
     saved.pid, saved.started = process.pid, processes.start_time(process.pid) or "?"
     processes.save(saved)
     return LocalServer(saved, process, spec.backend, gpus, log)

@@ -19,10 +19,9 @@ OWNER = uuid4().hex[:12]
 class LaunchFailedError(Exception):
     """A server did not become ready: `reason` is one line for the operator, `tail` the last lines of the log."""
 
-    def __init__(self, reason: str, log: str = "", kind: str = "unknown") -> None:
+    def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.kind = kind
         self.tail = log.rstrip().splitlines()[-15:]
 
 
