@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# The study's exact commands: what is asked of which server, in what order, on one machine with two GPUs.
+# The exact commands of the study: which requests are sent to which server, in which order, on one machine with two GPUs.
 #
-#   run.sh MODELS MATH500.jsonl OUT SECONDS      # again with the same OUT: goes on where the time was up
-#   BACKEND=emulator run.sh …                    # rehearses the same without a GPU
+#   run.sh MODELS MATH500.jsonl OUT SECONDS      # with the same OUT again: continues where the time was over
+#   BACKEND=emulator run.sh …                    # does the same without a GPU
 #
-# Servers of a group start together. One is awake at a time (in the TP 1 part: one a GPU), the others' processes are
-# stopped (SIGSTOP): they keep their memory and run nothing. Cells say in their label `others` what stood beside them:
-# `stopped`, `idle` (running, nothing asked of them), `none`, or
-# `other-gpu` (stopped, but for one that is loaded on the other GPU at the same time). MODELS holds 1.5b/, 7b/ and 14b/ (random weights).
+# The servers of a group start together. One of them runs at a time (in the TP 1 part: one per GPU). The processes of the
+# others are stopped (SIGSTOP): they keep their memory and do nothing. The label `others` of a cell says what the other
+# servers did: `stopped`, `idle` (running, without requests), `none` (no other server), or `other-gpu` (stopped, except
+# for one that is loaded on the other GPU at the same time). MODELS holds 1.5b/, 7b/ and 14b/ (random weights).
 set -uo pipefail
 models=$1 math=$2 out=$3 deadline=$((SECONDS + $4))
 backend=${BACKEND:-process} GPU=${GPU:-h100} PYTHON=${PYTHON:-python3}
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_USE_FLASHINFER_SAMPLER=0 TORCHINDUCTOR_COMPILE_THREADS=4
 # No NVLink multicast: the ordinary custom all-reduce (CUDA IPC) runs at TP 2.
 export VLLM_ALLREDUCE_USE_SYMM_MEM=0 NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
-export TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC=7200 # a stopped worker's watchdog must not take it for a hung one
+export TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC=7200 # the watchdog of a stopped worker must not report it as hung
 export THINKLOAD_STATE=$out/state
 mkdir -p "$out"/{logs,cells,pids,done,state,profile}
 declare -A preset=([1.5b]=r1-distill-qwen-1.5b [7b]=r1-distill-qwen-7b [14b]=r1-distill-qwen-14b)
@@ -23,14 +23,14 @@ say() { echo "$(date +%T) $*" | tee -a "$out/log"; }
 
 # --- servers -------------------------------------------------------------------------------------------------------
 
-up() { # server config model gpus port kv-cache-bytes, options of vLLM: in the background, outliving this script
+up() { # server config model gpus port kv-cache-bytes, options of vLLM: starts in the background and continues after this script
   local server=$1 config=$2 model=$3 gpus=$4 port=$5 kv=$6 options=()
   shift 6
   [ -e "$out/pids/$server" ] && return
   [ "$backend" = process ] && options=(--served-model-name "$model" --load-format dummy --max-model-len 16384
     --gpu-memory-utilization 0.02 --kv-cache-memory-bytes "$kv" "$@")
   [ "$backend" = emulator ] && options=(--speed 20 --dataset "$math" --gpu "$GPU")
-  case $server in *-sync*) local -x VLLM_USE_V2_MODEL_RUNNER=0 ;; esac # n-gram falls back to it too, on 0.26
+  case $server in *-sync*) local -x VLLM_USE_V2_MODEL_RUNNER=0 ;; esac # on 0.26, n-gram uses it too
   local name=$model where=(--gpus "$gpus")
   [ "$backend" = process ] && name=$models/$model || { name=${preset[$model]} where=(); }
   echo starting >"$out/pids/$server"
@@ -39,7 +39,7 @@ up() { # server config model gpus port kv-cache-bytes, options of vLLM: in the b
   echo "$port" >"$out/pids/$server.port"
 }
 
-ready() { # server…: wait until each is up, then stop it; a server that failed is left out
+ready() { # server…: waits until each is ready, then stops it (SIGSTOP); a server that failed is skipped
   local server port log began=$SECONDS
   for server in "$@"; do
     [ "$(cat "$out/pids/$server")" = starting ] || continue
@@ -54,7 +54,7 @@ ready() { # server…: wait until each is up, then stop it; a server that failed
       sleep 0.5
     done
     port=$(cat "$out/pids/$server.port")
-    "$PYTHON" -c "from server.launch import processes; print(next(s.pid for s in processes.running() if s.port == $port))" >"$out/pids/$server"
+    "$PYTHON" -c "import glob, json; print(next(s['pid'] for s in (json.load(open(f)) for f in glob.glob('$THINKLOAD_STATE/*.json')) if s['port'] == $port))" >"$out/pids/$server"
     say "up $server: $(grep -o 'ready at.*' "$log" | tail -n 1)"
   done
   for server in "$@"; do signal STOP "$server"; done
@@ -86,26 +86,26 @@ down() { # server…
   done
 }
 
-once() { # name command…: a step that is done once
+once() { # name command…: runs a step only once
   [ -e "$out/done/$1" ] && return
   "${@:2}"
   touch "$out/done/$1"
 }
 
-leave() { # tell what there is, and end; the servers go on
+leave() { # reports the number of cells and ends; the servers continue
   say "left at $SECONDS s; cells: $(ls "$out/cells" | wc -l)"
   exit 0
 }
 
 # --- loads ---------------------------------------------------------------------------------------------------------
 
-enough() { # seconds: that much time is left; with SKIP=yes the cell is passed over, else the script ends
+enough() { # seconds: true if so much time is left; otherwise the script ends, or with SKIP=yes the cell is skipped
   [ $((SECONDS + $1)) -le "$deadline" ] && return 0
   [ -n "${SKIP:-}" ] && return 1
   leave
 }
 
-busy_s() { # cpu seconds of every process of every server so far: do idle workers poll?
+busy_s() { # CPU seconds of every server process so far, which show whether idle workers poll
   "$PYTHON" -S - "$out" "$1" <<'PY'
 import glob, json, os, sys, time
 found = {}
@@ -126,7 +126,7 @@ print(json.dumps({"what": sys.argv[2], "t": time.time(), "load": os.getloadavg()
 PY
 }
 
-cell() { # seconds-it-may-take others server suffix concurrency requests temperature tokens [options of loadgen]
+cell() { # time-limit-in-seconds others server suffix concurrency requests temperature tokens [options of loadgen]
   local limit=$1 others=$2 server=$3 suffix=$4 concurrency=$5 requests=$6 temperature=$7 tokens=$8
   shift 8
   local config=${server%%_*} model=${server##*_} name="${server}_c${concurrency}_t${temperature}" spec=none body='{"ignore_eos":true}'
@@ -153,7 +153,7 @@ cell() { # seconds-it-may-take others server suffix concurrency requests tempera
   say "$name $(grep '^tpot_s' "$out/logs/$name.log" | cut -c 1-60)"
 }
 
-bench() { # seconds-it-may-take server suffix concurrency requests [options]: vLLM's own client, on the same server
+bench() { # time-limit-in-seconds server suffix concurrency requests [options]: vLLM's own client, on the same server
   local limit=$1 server=$2 suffix=$3 concurrency=$4 requests=$5 model=${2##*_}
   shift 5
   local name="vllm-bench_${server}_c$concurrency${suffix:+_$suffix}"
@@ -177,7 +177,7 @@ exporter() { # gpus port
 
 metrics() { [ "$backend" = emulator ] || export GPU_METRICS=http://127.0.0.1:$1/metrics; }
 
-profiled() { # server: 40 steps of one stream, by PyTorch's profiler, without and with drafts
+profiled() { # server: 40 steps at concurrency 1 under PyTorch's profiler
   [ "$backend" = emulator ] && return
   "$PYTHON" - "http://127.0.0.1:$(cat "$out/pids/$1.port")" "${1##*_}" <<'PY'
 import json, sys, urllib.request
@@ -195,10 +195,10 @@ post("/stop_profile")
 PY
 }
 
-# --- the order -----------------------------------------------------------------------------------------------------
+# --- order -----------------------------------------------------------------------------------------------------
 
 none_fused='{"pass_config":{"fuse_allreduce_rms":false}}'
-ngram() { # acceptance length: n-gram whose share of accepted drafts is imposed
+ngram() { # acceptance length: n-gram with a fixed share of accepted drafts
   echo '{"method":"ngram","num_speculative_tokens":5,"prompt_lookup_min":1,"prompt_lookup_max":4,"rejection_sample_method":"synthetic","synthetic_acceptance_length":'"$1"'}'
 }
 "$PYTHON" - "$math" "$out/prompts.jsonl" <<'PY'
@@ -231,7 +231,7 @@ small_up() {
   ready "${parallel[@]}" "${single[@]}"
 }
 
-small_parallel() { # TP 2, 1.5B: each awake alone
+small_parallel() { # TP 2, 1.5B: one server runs at a time
   metrics 9400
   signal CONT tp2_1.5b
   cell 20 stopped tp2_1.5b "" 1 6 0 1024
@@ -265,7 +265,7 @@ small_parallel() { # TP 2, 1.5B: each awake alone
   down tp2-ngram-profile_1.5b tp2-ngram-a1_1.5b tp2-sync-piecewise_1.5b tp2_1.5b tp2-sync_1.5b
 }
 
-lane_small() { # GPU 0, 1.5B at TP 1: both clients in turn, then what n-gram and synchronous scheduling cost
+lane_small() { # GPU 0, 1.5B at TP 1: both clients alternate, then the cost of n-gram and of synchronous scheduling
   metrics 9401
   signal CONT tp1_1.5b
   cell 20 other-gpu tp1_1.5b "" 1 6 0 1024
