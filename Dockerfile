@@ -1,13 +1,13 @@
-# The emulator and the generator in one small image: no compiler, no pip, no root. vLLM has its own image.
+# One small image for the emulator and the load generator, without compiler, pip and root. vLLM has its own image.
 # syntax=docker/dockerfile:1
 ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
-# requirements-distributed.lock adds Locust.
+# requirements-distributed.lock also contains Locust.
 ARG LOCK=requirements-server.lock
 WORKDIR /src
 COPY ${LOCK} ./requirements.lock
-# --target instead of a virtual environment: a venv's python is a link that only this base resolves.
+# --target is used instead of a virtual environment, whose python is a link that works only in this base image.
 RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --target /opt/thinkload/lib -r requirements.lock \
  && rm -rf /opt/thinkload/lib/bin \
  && find /opt/thinkload/lib -name tests -type d -prune -exec rm -rf {} + \
@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.title="thinkload" \
       thinkload.emulator="true"
 ENV PYTHONPATH=/opt/thinkload/app:/opt/thinkload/lib PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 COPY --from=build /opt/thinkload /opt/thinkload
-# pip and its kin, wherever this base keeps them: nothing is to be installed into a running server.
+# Remove pip from all places where a base image may contain it, because nothing may be installed into a running server.
 RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* /usr/lib/python3/dist-packages/pip /usr/local/lib/python3*/ensurepip \
     /usr/local/lib/python3*/site-packages/pip*
 USER 65532:65532

@@ -1,4 +1,4 @@
-"""What we test: serving configurations, the emulated vLLM server, and how either is started.
+"""The serving side: serving configurations, model presets, the emulated vLLM server, and the launcher of servers.
 
-Does not know: the load generator, or what is concluded.
+This package does not know the load generator, or how results are analyzed.
 """

@@ -1,6 +1,6 @@
-"""Text from a command line of `python -m server` to a value, or a ConfigError that quotes the text: one line, no usage block.
+"""Types of command-line arguments of `python -m server`: they convert text to a value, or raise ConfigError.
 
-Does not know: which commands there are.
+The error is one line that quotes the text, without argparse's usage block. This module does not know the commands.
 """
 
 import argparse
@@ -11,30 +11,30 @@ from server.config import ConfigError
 
 
 class ServerParser(argparse.ArgumentParser):
-    """argparse whose errors are ConfigErrors; `--help` has the page."""
+    """An argument parser that raises ConfigError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing a page."""
+        """Called by argparse for an invalid command line. Raises ConfigError."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 def port(text: str) -> int:
-    """A TCP port, or 0."""
+    """A TCP port. 0 means any free port."""
     if not text.isdecimal() or int(text) > 65535:
-        raise ConfigError(f"--port {text}: must be 0 (any free one) to 65535")
+        raise ConfigError(f"--port {text}: must be 0 (any free port) to 65535")
     return int(text)
 
 
 def indices(text: str) -> tuple[int, ...]:
-    """`0,1`: GPUs, each named once."""
+    """GPU indices such as `0,1`, each of which may appear once."""
     parts = text.split(",")
     if not all(part.isdecimal() for part in parts) or len({*parts}) < len(parts):
-        raise ConfigError(f"--gpus {text}: write indices of GPUs, each once, e.g. 0,1")
+        raise ConfigError(f"--gpus {text}: write indices of GPUs, each of them once, e.g. 0,1")
     return tuple(map(int, parts))
 
 
 def above_zero(option: str) -> Callable[[str], float]:
-    """Reads a number above zero."""
+    """Returns the argument type for a finite number above zero; `option` is named in its error."""
 
     def read(text: str) -> float:
         try:

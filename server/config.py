@@ -1,9 +1,9 @@
-"""Reading what we test: `configs/NAME.yaml` (vLLM's own `--config` format) and `models/NAME.yaml` (presets).
+"""Reads serving configurations (`configs/NAME.yaml`, in vLLM's `--config` format) and model presets (`models/NAME.yaml`).
 
-Rules: every error is one line that names the file and the key, before anything starts. A key that `vllm serve` has but
-that changes nothing here is accepted, so that one file configures both; a key it does not have is refused.
+Every error is one line that names the file and the key, and it is raised before anything starts. An option of `vllm serve`
+that has no effect in the emulator is accepted, so that one file configures both servers. An unknown option is refused.
 
-Does not know: how an engine behaves, or how long anything takes.
+This module does not know how an engine behaves, or how long anything takes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,12 +20,12 @@ MODELS = HERE / "models"
 
 
 class ConfigError(Exception):
-    """The operator's mistake, as one line."""
+    """A mistake in a file or in an argument. The message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ngram:
-    """n-gram prompt lookup, as vLLM's `speculative-config` names it."""
+    """Settings of n-gram speculation, under the names of vLLM's `speculative-config`."""
 
     num_speculative_tokens: int
     prompt_lookup_min: int
@@ -34,7 +34,7 @@ class Ngram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """One serving configuration. Defaults are vLLM 0.32's for a server on one large GPU."""
+    """One serving configuration. The defaults are those of vLLM 0.32 for one large GPU."""
 
     name: str
     tensor_parallel_size: int = 1
@@ -49,7 +49,7 @@ class Serving:
     seed: int = 0
     speculation: Ngram | None = None
     async_scheduling: bool | None = None
-    """None: as the engine version decides."""
+    """None means that the engine version decides."""
     enforce_eager: bool = False
     stream_interval: int = 1
     served_model_name: tuple[str, ...] = ()
@@ -64,12 +64,12 @@ class Serving:
     max_num_queued_reqs: int | None = None
     max_num_queued_tokens: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
-    """The file as read, command-line overrides applied."""
+    """The content of the file, with the command-line overrides applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What sets time and memory, from a model's `config.json`."""
+    """The dimensions of a model that determine time and memory, from its `config.json`."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -83,20 +83,21 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model preset. `behaviour` is for the text model: whatever else the file says."""
+    """A model preset. `behaviour` is the whole content of the file, which the emulator's text model reads."""
 
     name: str
     id: str
     prompt: str
     weight_bytes: float
-    """Bytes of one weight: 2 in bfloat16, 1 in fp8, about 0.56 in 4-bit groups."""
+    """Bytes of one weight: 2 in bfloat16, 1 in fp8, about 0.56 in 4-bit formats."""
     reasoning_parser: str | None
     shape: Shape
     behaviour: dict[str, Any]
 
 
 WEIGHT_BYTES = {"bfloat16": 2.0, "float16": 2.0, "half": 2.0, "float32": 4.0, "auto": 2.0}
-QUANTISED_BYTES = {
+# A 4-bit format with groups of 128 weights stores 64 bytes of weights, a 16-bit scale and a zero point for each group.
+QUANTIZED_BYTES = {
     "fp8": 1.0,
     "int8": 1.0,
     "w8a8": 1.0,
@@ -105,9 +106,8 @@ QUANTISED_BYTES = {
     "w4a16": 0.56,
     "mxfp4": 0.53,
 }
-# 4-bit: group 128 keeps a 16-bit scale and a zero point beside 128 half-bytes.
 
-NOT_SPREAD = {"data-parallel-size", "pipeline-parallel-size"}
+PARALLELISM_NOT_EMULATED = {"data-parallel-size", "pipeline-parallel-size"}
 IGNORED = set("""
     allow-credentials allowed-local-media-path allowed-origins attention-backend chat-template
     compilation-config config-format data-parallel-size disable-cascade-attn disable-custom-all-reduce
@@ -119,16 +119,17 @@ IGNORED = set("""
     quantization reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
     skip-tokenizer-init swap-space tensor-parallel-backend tokenizer tokenizer-mode trust-remote-code
     uvicorn-log-level
-""".split())  # noqa: SIM905 - fifty names read better as words  # fmt: skip
-"""Options of `vllm serve` that change nothing an emulated server shows."""
+""".split())  # noqa: SIM905 - a list of fifty names is easier to read as words  # fmt: skip
+"""Options of `vllm serve` that have no effect on an emulated server."""
 
 
 def names(folder: Path) -> list[str]:
-    """Names that a folder of YAML files offers."""
+    """The names of the YAML files in a folder, without their suffix, in alphabetical order."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def _find(folder: Path, name: str, what: str) -> Path:
+    """The file with this name in `folder`, or the YAML file at this path. Raises ConfigError."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
@@ -141,8 +142,30 @@ def _find(folder: Path, name: str, what: str) -> Path:
     return folder / f"{name}.yaml"
 
 
+def config_file(name: str) -> Path:
+    """The file of the configuration with this name, or at this path. Raises ConfigError."""
+    return _find(CONFIGS, name, "configuration")
+
+
+def model_file(model: str) -> Path | None:
+    """The preset with this name, with this model id or at this path; None for a model without a preset.
+
+    Raises ConfigError for the path of a YAML file that does not exist. `server/vllm.sh` finds presets by the same rules
+    inside vLLM's image, which does not contain this package.
+    """
+    if model in names(MODELS) or Path(model).suffix in {".yaml", ".yml"}:
+        return _find(MODELS, model, "model")
+    return next((path for path in MODELS.glob("*.yaml") if read_mapping(path).get("id") == model), None)
+
+
+def read_preset(model: str) -> dict[str, Any]:
+    """The content of the model's preset; empty for a model without a preset. Raises ConfigError."""
+    path = model_file(model)
+    return read_mapping(path) if path else {}
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file of option names and values. Raises ConfigError."""
+    """The content of a YAML file that maps option names to values. Raises ConfigError."""
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -160,7 +183,7 @@ def _convert(value: object, type_: Any, where: str, key: str) -> Any:
 
 
 def _size(value: object) -> object:
-    """`2k`, `16K` and `1M` as vLLM reads them: lower case is decimal, upper case binary."""
+    """Converts `2k`, `16K` and `1M` as vLLM does: a lower-case unit is decimal, an upper-case unit is binary."""
     units = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
     if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in units:
         return int(float(value[:-1]) * units[value[-1]])
@@ -168,7 +191,7 @@ def _size(value: object) -> object:
 
 
 def _speculative(value: object, where: str) -> dict[str, Any] | None:
-    """`speculative-config`: a mapping, or one as JSON."""
+    """The value of `speculative-config`, which is a mapping or its JSON text. Raises ConfigError."""
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
@@ -184,9 +207,9 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
         return None
     method = value.get("method")
     if method not in {"ngram", "ngram_gpu", "[ngram]"}:
-        raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated, only ngram is")
+        raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
     low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
-    low, high = low or high or 5, high or low or 5  # one omitted mirrors the other, both: 5 (vLLM)
+    low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
     numbers = {
         "num_speculative_tokens": value.get("num_speculative_tokens"),
         "prompt_lookup_min": low,
@@ -195,7 +218,7 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
     for key, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ConfigError(
-                f"{where}: speculative-config.{key}: must be a whole number of at least 1, not {number!r}"
+                f"{where}: speculative-config.{key}: must be an integer of at least 1, not {number!r}"
             )
     ngram = msgspec.convert(numbers, Ngram)
     if ngram.prompt_lookup_min > ngram.prompt_lookup_max:
@@ -226,13 +249,11 @@ def _check(serving: Serving, where: str) -> Serving:
     return serving
 
 
-def config_file(name: str) -> Path:
-    """The file that a configuration's name, or path, means. Raises ConfigError."""
-    return _find(CONFIGS, name, "configuration")
-
-
 def read_config(name: str) -> dict[str, Any]:
-    """A configuration as written. Any method of speculation is fine here: the engine decides what it can do."""
+    """The options of a configuration file, for any engine. Raises ConfigError.
+
+    Every speculation method is accepted here, because the engine decides what it supports.
+    """
     path = config_file(name)
     config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
     if "speculative-config" in config:
@@ -244,7 +265,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
-    """Read a configuration by name or path. `overrides` are further options, spelt as on vLLM's command line."""
+    """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
     path, raw = config_file(name), read_config(name)
     raw.update(overrides or {})
     options = dict(raw)
@@ -255,9 +276,9 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
         if key in options:
             options[key] = _size(options[key])
     types = {
-        f.replace("_", "-"): t
-        for f, t in Serving.__annotations__.items()
-        if f not in {"name", "raw", "speculation"}
+        field_name.replace("_", "-"): type_
+        for field_name, type_ in Serving.__annotations__.items()
+        if field_name not in {"name", "raw", "speculation"}
     }
     for key, value in options.items():
         positive = key.removeprefix("no-")
@@ -266,24 +287,27 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], str(path), key)
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
-        elif key in NOT_SPREAD and value not in {1, "1"}:
-            raise ConfigError(f"{path}: {key}: {value} is not emulated, only tensor parallelism is")
+        elif key in PARALLELISM_NOT_EMULATED and value not in {1, "1"}:
+            raise ConfigError(f"{path}: {key}: {value} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED:
-            raise ConfigError(f"{path}: {key}: not an option of vllm serve that is known here")
+            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
     return _check(Serving(**values), str(path))
 
 
-SHORT = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
+SHORT_OPTIONS = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
 
 
 def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
-    """VLLM options given on the command line (`--api-key X`, `--no-async-scheduling`), as configuration keys."""
+    """Converts options of vLLM's command line (`--api-key X`, `--no-async-scheduling`) to keys and values of a configuration.
+
+    Raises ConfigError for a value that follows no option.
+    """
     found: dict[str, Any] = {}
     key: str | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument.startswith("--") or name in SHORT:
-            key = SHORT.get(name) or name[2:].replace("_", "-")
+        if argument.startswith("--") or name in SHORT_OPTIONS:
+            key = SHORT_OPTIONS.get(name) or name[2:].replace("_", "-")
             found[key] = value if equals else True
         elif key is None:
             raise ConfigError(f"unexpected argument {argument!r}")
@@ -297,26 +321,22 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
 
 
 def load_model(name: str) -> Model:
-    """Read a preset by name, path or model id."""
-    by_id = {str(read_mapping(path).get("id")): path.stem for path in MODELS.glob("*.yaml")}
-    path = _find(MODELS, by_id.get(name, name), "model")
+    """Reads a preset for the emulator, by name, model id or path. Raises ConfigError."""
+    path = model_file(name) or _find(MODELS, name, "model")
     raw = read_mapping(path)
     for key in ("id", "shape"):
         if key not in raw:
             raise ConfigError(f"{path}: {key}: missing")
     shape = _convert(raw["shape"], Shape, str(path), "shape")
-    quantised, dtype = raw.get("quantization"), raw.get("dtype", "auto")
-    table = QUANTISED_BYTES if quantised else WEIGHT_BYTES
-    if (quantised or dtype) not in table:
-        key = "quantization" if quantised else "dtype"
-        raise ConfigError(
-            f"{path}: {key}: {quantised or dtype!r} is not known: choose from {', '.join(table)}"
-        )
+    key, table = ("quantization", QUANTIZED_BYTES) if raw.get("quantization") else ("dtype", WEIGHT_BYTES)
+    weight_type = raw.get(key, "auto")
+    if weight_type not in table:
+        raise ConfigError(f"{path}: {key}: {weight_type!r} is not known: choose from {', '.join(table)}")
     return Model(
         name=path.stem,
         id=str(raw["id"]),
         prompt=str(raw.get("prompt", "chat")),
-        weight_bytes=table[quantised or dtype],
+        weight_bytes=table[weight_type],
         reasoning_parser=raw.get("reasoning-parser"),
         shape=shape,
         behaviour=raw,
@@ -324,7 +344,7 @@ def load_model(name: str) -> Model:
 
 
 def check_parallel(serving: Serving, model: Model) -> None:
-    """Refuse what vLLM refuses: heads that tensor parallelism does not divide."""
+    """Refuses a model whose heads tensor parallelism cannot divide, as vLLM does. Raises ConfigError."""
     tp, shape = serving.tensor_parallel_size, model.shape
     if shape.num_attention_heads % tp:
         raise ConfigError(

@@ -1,6 +1,7 @@
 #!/bin/sh
-# `vllm serve` whose model may be a preset: its name or id in server/models/*.yaml adds dtype and reasoning parser.
-# Entry point of the compose service; `python -m server up` does the same in server/launch/commands.py.
+# Runs `vllm serve` for a model or a preset. A name or id in server/models/*.yaml adds the dtype and the reasoning parser.
+# This is the entry point of the compose service, whose image does not contain our Python code. It follows the same rules as
+# vllm_arguments in server/launch/commands.py.
 set -eu
 model=$1
 shift

@@ -1,7 +1,7 @@
-"""Cells one after the other: a server for each configuration and model, a run for each load point on it.
+"""Runs the cells one after the other: one server for each configuration and model, and one run on it for each load point.
 
-Rules: whatever fails in a cell is written down and the next one runs; Ctrl-C ends the sweep, not only the cell.
-Does not know: what is still to be run (command), or how to run several at once (side_by_side).
+A failure in a cell is recorded, and the next cell runs. Ctrl-C ends the whole sweep, not only the current cell. This module
+does not know which cells remain to be run (see command.py), or how several run at once (see parallel.py).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.record import RunInfo
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell, by_server
+from loadgen.sweep.plan import Cell, CellResult, by_server
 from server.config import ConfigError
 from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, announce, gpu_metrics
 
@@ -27,15 +27,20 @@ Execute = Callable[[RunOptions], RunInfo]
 
 
 def execute(options: RunOptions) -> RunInfo:
-    """One run, in this process."""
-    from loadgen.run import run as session  # noqa: PLC0415 - heavy; `sweep --help` does without
+    """Executes one run in this process."""
+    from loadgen.run import run  # noqa: PLC0415 - the import is slow, and `sweep --help` does not need it
 
-    return session.execute(options)
+    return run.execute(options)
+
+
+def report(line: str) -> None:
+    """Prints one line of progress."""
+    print(line, file=sys.stderr)
 
 
 @dataclass
-class Cells:
-    """Runs cells; `execute` does one run."""
+class CellRunner:
+    """Runs cells and records their states in the manifest. `execute` executes one run."""
 
     args: argparse.Namespace
     options: RunOptions
@@ -44,34 +49,34 @@ class Cells:
 
     @property
     def out(self) -> Path:
-        """The sweep's folder."""
+        """The folder of the sweep."""
         return Path(self.manifest.folder)
 
-    def run(self, order: list[Cell]) -> Iterator[tuple[Cell, str | None]]:
-        """Each cell with why it failed, or None."""
-        with Launcher(say) as launcher:
+    def run(self, order: list[Cell]) -> Iterator[CellResult]:
+        """Runs all cells."""
+        with Launcher(report) as launcher:
             for _, group in by_server(order):
-                yield from self.group(launcher, group)
+                yield from self.run_group(launcher, group)
 
-    def group(self, launcher: Launcher, group: list[Cell]) -> Iterator[tuple[Cell, str | None]]:
-        """Cells of one server."""
-        spec, left = self.spec(group[0]), list(group)
+    def run_group(self, launcher: Launcher, group: list[Cell]) -> Iterator[CellResult]:
+        """Starts one server and runs its cells. If the server fails, the remaining cells have failed."""
+        spec, remaining = self.server_spec(group[0]), list(group)
         try:
             with launcher.launched(spec) as server, gpu_metrics(server, launcher) as telemetry:
-                while left:
-                    cell = left.pop(0)
-                    yield cell, self.cell(cell, server, dataclasses.replace(spec, telemetry=telemetry))
-        except Exception as error:  # noqa: BLE001 - one server's failure, ours included, must not cost the others
+                while remaining:
+                    cell = remaining.pop(0)
+                    yield cell, self._run_cell(cell, server, dataclasses.replace(spec, telemetry=telemetry))
+        except Exception as error:  # noqa: BLE001 - no failure of one server, not even a bug, may stop the others
             if not isinstance(error, LaunchFailedError | ConfigError):
                 traceback.print_exc()
             for line in getattr(error, "tail", ()):
-                say(f"  | {line}")
-            for cell in left:
+                report(f"  | {line}")
+            for cell in remaining:
                 self.manifest.failed(cell.name, str(error))
                 yield cell, str(error)
 
-    def spec(self, cell: Cell) -> Spec:
-        """The server that a cell wants."""
+    def server_spec(self, cell: Cell) -> Spec:
+        """The server that the cell needs."""
         args, options = self.args, self.options
         emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
         emulate += ["--speed", str(args.speed)] if args.speed else []
@@ -86,14 +91,14 @@ class Cells:
             start_timeout_s=args.start_timeout,
         )
 
-    def cell(self, cell: Cell, server: RunningServer, spec: Spec) -> str | None:
-        """Load the server with one cell; why that failed, or None. KeyboardInterrupt where the run was interrupted."""
-        began = time.monotonic()
+    def _run_cell(self, cell: Cell, server: RunningServer, spec: Spec) -> str | None:
+        """Runs one cell and returns the reason of a failure, or None. Raises KeyboardInterrupt after an interrupted run."""
+        started_s = time.monotonic()
         run_id = f"{self.out.name}.{cell.name}"
         announce(server, dataclasses.replace(spec, run=run_id))
         try:
-            run = self.execute(self.cell_options(cell, server, run_id, spec.telemetry))
-        except Exception as error:  # noqa: BLE001 - one cell's failure, ours included, must not cost the others
+            run = self.execute(self._run_options(cell, server, run_id, spec.telemetry))
+        except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
             traceback.print_exc()
             self.manifest.failed(cell.name, f"{type(error).__name__}: {error}")
             return f"{type(error).__name__}: {error}"
@@ -101,11 +106,12 @@ class Cells:
             raise KeyboardInterrupt
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(server.log, self.out / cell.name / "server.log")
-        self.manifest.done(cell.name, run, time.monotonic() - began)
+        self.manifest.done(cell.name, run, time.monotonic() - started_s)
         return None
 
-    def cell_options(self, cell: Cell, server: RunningServer, run_id: str, telemetry: str | None) -> RunOptions:
-        """Options of the cell's run."""
+    def _run_options(
+        self, cell: Cell, server: RunningServer, run_id: str, telemetry: str | None
+    ) -> RunOptions:
         return dataclasses.replace(
             cell.load.applied(self.options),
             target=f"http://127.0.0.1:{server.port}/v1",
@@ -117,8 +123,3 @@ class Cells:
             gpu_metrics=telemetry or self.options.gpu_metrics,
             server={**self.options.server, "backend": server.backend, **server.describe()},
         )
-
-
-def say(line: str) -> None:
-    """To people."""
-    print(line, file=sys.stderr)

@@ -1,9 +1,9 @@
-"""`sweep.json`: what a sweep was to run, what became of each cell, and on what machine.
+"""`sweep.json`: the cells that a sweep was asked to run, the state of each cell, and the machine.
 
-Rules: written whole or not at all, after every change; cells may be noted from several threads. A cell that is begun
-again moves what it has aside first: nothing is overwritten, and nothing that is half is read as a run.
+The file is replaced as a whole after every change, and several threads may change it. Before a cell runs again, the files of
+its earlier attempt are moved to another folder, so that nothing is overwritten and no incomplete run is read as a run.
 
-Does not know: what a cell measures.
+This module does not know what a cell measures.
 """
 
 import threading
@@ -22,7 +22,7 @@ _lock = threading.Lock()
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One cell, as planned and as it went."""
+    """One cell: its plan and its state."""
 
     name: str
     config: str
@@ -39,31 +39,31 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The whole sweep."""
+    """The content of `sweep.json`."""
 
     schema: int = 1
     started_at: str
     argv: list[str]
-    """Arguments with the plan file's in front: what `--resume` begins with."""
+    """The arguments of the command, with those of the plan file first. `--resume` starts from them."""
     folder: str
     cells: list[Entry]
     machine: dict[str, Any] = {}
-    """Host, GPUs with UUID, driver, clocks and power limits."""
+    """The host, and the GPUs with their UUID, driver, clocks and power limits."""
     servers: dict[str, dict[str, Any]] = {}
-    """By configuration and model: image digest, command, engine version."""
+    """For each configuration and model: the image digest, the command and the engine version."""
 
     @classmethod
     def new(cls, out: Path, argv: Sequence[str], cells: list[Entry], machine: dict[str, Any]) -> Self:
-        """A manifest with every cell planned."""
+        """A manifest in which every cell is planned."""
         return cls(started_at=_now(), argv=list(argv), folder=str(out), cells=cells, machine=machine)
 
     @classmethod
     def read(cls, out: Path) -> Self:
-        """The manifest of a sweep that was begun. Raises FileNotFoundError, msgspec.DecodeError."""
+        """Reads the manifest of an earlier sweep. Raises FileNotFoundError or msgspec.DecodeError."""
         return msgspec.json.decode((out / MANIFEST).read_bytes(), type=cls)
 
     def write(self) -> None:
-        """Replace `sweep.json`."""
+        """Replaces `sweep.json`. Raises OSError."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / (MANIFEST + ".partial")
@@ -71,36 +71,30 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
         partial.replace(folder / MANIFEST)
 
     def planned(self) -> set[str]:
-        """Names of the cells that are still to be run."""
+        """The names of the cells that still have to run."""
         return {entry.name for entry in self.cells if entry.state != "done"}
 
     def inherit(self, old: "Manifest") -> None:
-        """Keep what an earlier sweep finished: same name, same content hash, a whole run."""
-        before = {entry.name: entry for entry in old.cells}
+        """Keeps the cells that an earlier sweep has finished: with the same name, the same hash and a complete run."""
+        finished = {(entry.name, entry.hash): entry for entry in old.cells if entry.state == "done"}
         for position, entry in enumerate(self.cells):
-            was = before.get(entry.name)
-            if (
-                was
-                and was.state == "done"
-                and was.hash == entry.hash
-                and (Path(self.folder) / entry.name / RUN).is_file()
-            ):
-                self.cells[position] = was
+            if (Path(self.folder) / entry.name / RUN).is_file():
+                self.cells[position] = finished.get((entry.name, entry.hash), entry)
         self.started_at, self.servers = old.started_at, old.servers
 
-    def clear(self, name: str) -> None:
-        """Move aside what a cell that is to be run has in its folder."""
-        folder, aside = Path(self.folder) / name, Path(self.folder) / DISCARDED
+    def discard(self, name: str) -> None:
+        """Moves the folder of a cell that runs again to `discarded/`, and renames its run.json so that no reader finds it."""
+        folder, discarded = Path(self.folder) / name, Path(self.folder) / DISCARDED
         if not folder.exists():
             return
-        aside.mkdir(exist_ok=True)
-        into = next(path for n in range(10_000) if not (path := aside / f"{name}-{n}").exists())
-        folder.rename(into)
-        if (into / RUN).exists():
-            (into / RUN).rename(into / f"{RUN}.discarded")
+        discarded.mkdir(exist_ok=True)
+        target = next(path for n in range(10_000) if not (path := discarded / f"{name}-{n}").exists())
+        folder.rename(target)
+        if (target / RUN).exists():
+            (target / RUN).rename(target / f"{RUN}.discarded")
 
     def done(self, name: str, run: RunInfo, wall_s: float) -> None:
-        """Note that the cell's run is complete."""
+        """Records that the cell's run is complete, after `wall_s` seconds."""
         with _lock:
             entry = self._entry(name)
             entry.state, entry.reason, entry.run_id, entry.verdict = "done", None, run.run_id, run.verdict
@@ -109,7 +103,7 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.write()
 
     def failed(self, name: str, reason: str) -> None:
-        """Note that the cell has no run, and why."""
+        """Records that the cell has failed, and why."""
         with _lock:
             entry = self._entry(name)
             entry.state, entry.reason, entry.finished_at = "failed", reason, _now()

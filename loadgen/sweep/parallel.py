@@ -1,10 +1,10 @@
-"""Several servers at once, where GPUs allow: each cell's client in a process of its own.
+"""Runs several servers at the same time, where there are enough GPUs. Each cell's client runs in a process of its own.
 
-Off unless asked for, and given up where it falsifies: before the sweep, two of its servers are probed alone and together;
-if together costs either more than LIMIT of its time per token, the sweep runs one by one and says so. Rules: a cell whose
-GPUs are taken waits for another to end.
+This is off by default, because servers on one machine can slow each other down. Before the sweep, two of its servers are
+measured alone and together. If the time per token of either increases by more than LIMIT, the sweep runs its servers one after
+the other and reports this. A cell whose GPUs are in use waits until another cell has ended.
 
-Does not know: what a cell is made of (cells).
+This module does not know how a cell runs (see cells.py).
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.record import RunInfo
-from loadgen.sweep.cells import Cells, execute, say
-from loadgen.sweep.plan import Cell, by_server
+from loadgen.sweep.cells import CellRunner, execute, report
+from loadgen.sweep.plan import Cell, CellResult, by_server
 from loadgen.sweep.pool import processes
 from server.launch import Launcher, LaunchFailedError, RunningServer
 
 LIMIT = 0.03
-"""Of the time per token: what a neighbour may cost. Repeats of one cell differ by 1 to 2 % on a quiet machine."""
-PROBE: dict[str, Any] = {
+"""The largest accepted increase of the time per token. Repeats of one cell differ by 1 to 2 % on an idle machine."""
+PROBE_OPTIONS: dict[str, Any] = {
     "problems": 8,
     "budgets": (256,),
     "concurrency": 4,
@@ -32,64 +32,74 @@ PROBE: dict[str, Any] = {
     "one_pass": False,
     "samples": 1,
 }
+"""The options of the short run that measures the time per token of a server."""
 RETRY_S = 5.0
+"""The time between two attempts to start a server whose GPUs are in use."""
 
 
-def run(cells: Cells, order: list[Cell], servers: int) -> Iterator[tuple[Cell, str | None]]:
-    """Each cell with why it failed, or None, in the order they end."""
+def run(runner: CellRunner, order: list[Cell], servers: int) -> Iterator[CellResult]:
+    """Runs all cells, on at most `servers` servers at once, and returns them in the order in which their servers end."""
     groups = [group for _, group in by_server(order)]
-    with processes(servers) as pool, Launcher(say) as launcher:
-        cost = interference(cells, groups[:2], pool, launcher) if len(groups) > 1 else 0.0
+    with processes(servers) as pool, Launcher(report) as launcher:
+        cost = interference(runner, groups[:2], pool, launcher) if len(groups) > 1 else 0.0
         if cost > LIMIT:
-            say(
-                f"sweep: side by side costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one by one"
+            report(
+                f"sweep: running servers at once costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one at a time"
             )
             servers = 1
-        away = dataclasses.replace(cells, execute=lambda options: pool.submit(execute, options).result())
+        in_pool = dataclasses.replace(runner, execute=lambda options: pool.submit(execute, options).result())
         with ThreadPoolExecutor(servers) as threads:
-            futures = [threads.submit(_group, away, launcher, group) for group in groups]
+            futures = [threads.submit(_run_group, in_pool, launcher, group) for group in groups]
             try:
                 for future in as_completed(futures):
                     yield from future.result()
-            except BaseException:  # Ctrl-C: what has not begun does not begin
+            except BaseException:  # Ctrl-C: groups that have not started are canceled
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
-def _group(cells: Cells, launcher: Launcher, group: list[Cell]) -> list[tuple[Cell, str | None]]:
+def _run_group(runner: CellRunner, launcher: Launcher, group: list[Cell]) -> list[CellResult]:
     while True:
-        results = list(cells.group(launcher, group))
+        results = list(runner.run_group(launcher, group))
         if not all(failure and "GPUs wanted" in failure for _, failure in results):
             return results
         time.sleep(RETRY_S)
 
 
 def interference(
-    cells: Cells, groups: list[list[Cell]], pool: ProcessPoolExecutor, launcher: Launcher
+    runner: CellRunner, groups: list[list[Cell]], pool: ProcessPoolExecutor, launcher: Launcher
 ) -> float:
-    """The share by which the slower of two servers is slowed by the other; 0 where they cannot run at once anyway."""
+    """The larger relative increase of the time per token of two servers that run together; 0 if they cannot run together."""
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
-            pair = [stack.enter_context(launcher.launched(cells.spec(group[0]))) for group in groups]
+            pair = [stack.enter_context(launcher.launched(runner.server_spec(group[0]))) for group in groups]
         except LaunchFailedError:
             return 0.0
         alone = [
-            _tpot_s(_probe(cells, server, scratch / f"alone-{n}", pool)) for n, server in enumerate(pair)
+            _tpot_s(_probe(runner, server, folder / f"alone-{n}", pool)) for n, server in enumerate(pair)
         ]
-        both = [_probe(cells, server, scratch / f"both-{n}", pool) for n, server in enumerate(pair)]
-        together = [_tpot_s(future) for future in both]
+        futures = [_probe(runner, server, folder / f"both-{n}", pool) for n, server in enumerate(pair)]
+        together = [_tpot_s(future) for future in futures]
     cost = max(after / before - 1 for before, after in zip(alone, together, strict=True))
-    say(
-        f"sweep: interference check: time per token alone {_ms(alone)}, side by side {_ms(together)}: {cost:+.1%}"
+    report(
+        f"sweep: interference check: time per token alone {_ms(alone)}, together {_ms(together)}: {cost:+.1%}"
     )
     return cost
 
 
-def _probe(cells: Cells, server: RunningServer, folder: Path, pool: ProcessPoolExecutor) -> "Future[RunInfo]":
+def _probe(
+    runner: CellRunner, server: RunningServer, folder: Path, pool: ProcessPoolExecutor
+) -> "Future[RunInfo]":
     target = f"http://127.0.0.1:{server.port}/v1"
     options = dataclasses.replace(
-        cells.options, target=target, out=folder, repeats=1, metrics_port=-1, progress="none", **PROBE
+        runner.options,
+        target=target,
+        out=folder,
+        repeats=1,
+        metrics_port=-1,
+        progress="none",
+        **PROBE_OPTIONS,
     )
     return pool.submit(execute, options)
 

@@ -1,10 +1,11 @@
-"""What a sweep is made of: cells, their order, their names and their content hashes. Pure: nothing starts here.
+"""The cells of a sweep: their order, their names and their content hashes. Nothing is started here.
 
-A cell is one configuration × model × load point × repeat; its budgets are inside it. Rules: a cell's hash covers all that
-its numbers depend on, so a changed plan never passes for a finished one. Repeats are interleaved: every cell once, then
-every cell again in the opposite order, so that a drift which is linear in time cancels between a cell's repeats.
+A cell is one configuration × model × load point × repeat, and contains all its budgets. Its hash covers everything that its
+numbers depend on, so that a cell of a changed plan is never taken for a finished one. Repeats are interleaved: all cells run
+once, then all cells run again in the opposite order, so that a drift that is linear in time cancels between the repeats of a
+cell.
 
-Does not know: how a server is started, or how a run is made.
+This module does not know how a server is started, or how a run works.
 """
 
 import dataclasses
@@ -26,14 +27,14 @@ from loadgen.options import RunOptions
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """One load point: a closed loop of N streams, or an open loop of R requests a second."""
+    """The load of a cell: a closed loop of N streams, or an open loop of R requests per second."""
 
     kind: Literal["closed", "open"]
     value: float
 
     @property
     def name(self) -> str:
-        """`c32` or `r2.5`: part of a cell's name."""
+        """`c32` or `r2.5`, as part of a cell's name."""
         return f"{'c' if self.kind == 'closed' else 'r'}{self.value:g}"
 
     def applied(self, options: RunOptions) -> RunOptions:
@@ -54,34 +55,40 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Folder name, unique in the sweep."""
+        """The name of the cell's folder, which is unique in the sweep."""
         parts = [Path(self.config).stem, self.model.rsplit("/", 1)[-1], self.load.name]
         name = "_".join(parts) + (f"_repeat{self.repeat + 1}" if self.repeat else "")
         return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
-def loads(text: str) -> tuple[LoadPoint, ...]:
-    """`1,32` are closed loops; `0.5/s,2/s` are open ones."""
-    return tuple(_load(part.strip()) for part in text.split(","))
+CellResult = tuple[Cell, str | None]
+"""A cell that has ended, with the reason of its failure, or None."""
 
 
-def _load(text: str) -> LoadPoint:
+def load_points(text: str) -> tuple[LoadPoint, ...]:
+    """Converts `1,32` to closed loops and `0.5/s,2/s` to open loops. Raises UsageError."""
+    return tuple(_load_point(part.strip()) for part in text.split(","))
+
+
+def _load_point(text: str) -> LoadPoint:
     if text.endswith("/s"):
         return LoadPoint("open", positive(text.removesuffix("/s")))
     if not text.isdigit() or int(text) == 0:
-        raise UsageError(f"{text!r} is no load point: write 1,32 for closed loops, 2/s for an open one")
+        raise UsageError(
+            f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
+        )
     return LoadPoint("closed", int(text))
 
 
-def load_of(options: RunOptions) -> LoadPoint:
-    """The one load point that the run options alone name."""
+def load_point_of(options: RunOptions) -> LoadPoint:
+    """The load point of the run options --rate and --concurrency."""
     return LoadPoint("open", options.rate) if options.rate else LoadPoint("closed", options.concurrency or 16)
 
 
 def cells(
     configs: Iterable[str], models: Iterable[str], points: Iterable[LoadPoint], repeats: int
 ) -> list[Cell]:
-    """Every cell once a repeat, in running order: those of one server together, every second repeat backwards."""
+    """The cells in running order: those of one server together, and every second repeat in the opposite order."""
     points = tuple(points)
     pairs = [(config, model) for model in models for config in configs]
     ordered: list[Cell] = []
@@ -92,33 +99,22 @@ def cells(
 
 
 def by_server(order: Iterable[Cell]) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
-    """Neighbouring cells that one server can answer."""
+    """Groups of successive cells that use the same server, each with its configuration and model."""
     for key, group in groupby(order, key=lambda cell: (cell.config, cell.model)):
         yield key, list(group)
 
 
-KEYS = {"configs", "models", "loads", "repeats", "run"}
+PLAN_KEYS = {"configs", "models", "loads", "repeats", "run"}
 
 
 def arguments_of(path: Path) -> list[str]:
-    """A plan file as command-line arguments, so that both are checked by the same rules. Raises UsageError."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--plan {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--plan {path}: no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content.keys() <= KEYS:
-        unknown = sorted(set(content) - KEYS) if isinstance(content, dict) else "no mapping"
-        raise UsageError(f"--plan {path}: {unknown}: a plan has the keys {', '.join(sorted(KEYS))}")
-    run = content.get("run") or {}
+    """Converts a plan file to command-line arguments, so that the same checks apply to both. Raises UsageError."""
+    content = _read_plan(path)
+    run = content.pop("run", None) or {}
     if not isinstance(run, dict):
         raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
     arguments: list[str] = []
-    for key, value in {
-        **{k: v for k, v in content.items() if k != "run"},
-        **run,
-    }.items():
+    for key, value in {**content, **run}.items():
         if isinstance(value, bool):
             arguments += [f"--{key}"] if value else []
         else:
@@ -126,7 +122,21 @@ def arguments_of(path: Path) -> list[str]:
     return arguments
 
 
-UNHASHED = {
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--plan {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--plan {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"--plan {path}: must be a mapping with the keys {', '.join(sorted(PLAN_KEYS))}")
+    if unknown := sorted(set(content) - PLAN_KEYS):
+        raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {', '.join(sorted(PLAN_KEYS))}")
+    return content
+
+
+NOT_HASHED = {
     "out",
     "resume",
     "progress",
@@ -138,11 +148,11 @@ UNHASHED = {
     "server",
     "target",
 }
-"""Options that say where results go and how one watches, not what is measured."""
+"""Options that determine where results go and how progress is shown, but not what is measured."""
 
 
 def content_hash(cell: Cell, options: RunOptions, parts: dict[str, Any]) -> str:
-    """Sixteen hex digits of what the cell's numbers depend on: options, files (in `parts`), load, repeat."""
-    asked = {k: v for k, v in dataclasses.asdict(options).items() if k not in UNHASHED}
-    whole = {"cell": dataclasses.asdict(cell), "options": asked, "parts": parts}
+    """Sixteen hexadecimal digits of everything the cell's numbers depend on: options, files (in `parts`), load and repeat."""
+    measured = {key: value for key, value in dataclasses.asdict(options).items() if key not in NOT_HASHED}
+    whole = {"cell": dataclasses.asdict(cell), "options": measured, "parts": parts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]

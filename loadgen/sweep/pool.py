@@ -1,6 +1,6 @@
-"""Worker processes that end with their sweep, however it ends: on `kill -9` a pool's own would wait for work for ever.
+"""A pool of worker processes that end when the sweep ends, even by `kill -9`.
 
-Does not know: what they work on.
+The workers of an ordinary pool would then wait for work forever. This module does not know what the workers do.
 """
 
 import multiprocessing
@@ -14,25 +14,25 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 def processes(count: int) -> ProcessPoolExecutor:
-    """A pool of `count`."""
+    """A pool of `count` worker processes."""
     return ProcessPoolExecutor(count, mp_context=_spawn, initializer=_end_with_parent)
 
 
 def manager() -> SyncManager:
-    """A process that keeps queues between the others, started."""
-    keeper = SyncManager(ctx=_spawn)
-    keeper.start(_end_with_parent)
-    return keeper
+    """A started manager process, whose queues connect the other processes."""
+    started = SyncManager(ctx=_spawn)
+    started.start(_end_with_parent)
+    return started
 
 
-def end_all() -> None:
-    """End them in the middle of their work."""
+def terminate_all() -> None:
+    """Terminates the workers, without waiting for the end of their work."""
     for process in multiprocessing.active_children():
         process.terminate()
 
 
 def _end_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the sweep
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the sweep
 
     def watch() -> None:
         if parent := multiprocessing.parent_process():

@@ -1,7 +1,8 @@
-"""Backend `simulate`: every cell played by the emulator's engine on a virtual clock, models spread over the cores.
+"""Backend `simulate`: runs every cell in the emulator's engine on a virtual clock, with one process for each model.
 
-Rules: the requests are those that a run over sockets would send. What depends on the model alone is worked out once for
-all its cells. Does not know: how an engine steps (server/emulator/simulated_cell.py), or what a record holds (records).
+The requests are those that a run over sockets would send. Everything that depends on the model alone is computed once for all
+its cells. This module does not know how the engine steps (see server/emulator/simulated_cell.py), or what a record contains (see
+simulated_records.py).
 """
 
 import contextlib
@@ -21,39 +22,42 @@ from loadgen.plan.schedule import RateStep, arrivals
 from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell
+from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.simulated_records import SimulatedReply
 from server.emulator.simulated_cell import Cast, Part, Performance, perform
 
-Result = tuple[Cell, RunInfo | None, str | None, float]
-Results = queue.Queue[Result]
+SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
+"""A cell, its run or the reason of its failure, and the seconds that it took."""
+Results = queue.Queue[SimulationResult]
 
 
-def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[tuple[Cell, str | None]]:
-    """Each cell with why it failed, or None, in the order they end."""
+def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
+    """Simulates all cells and returns them in the order in which they end."""
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with pool.manager() as manager, pool.processes(max(min(cores, len(models)), 1)) as workers:
         results: Results = manager.Queue()
         jobs = [
-            workers.submit(play_model, options, [c for c in order if c.model == m], out, results)
-            for m in models
+            workers.submit(
+                simulate_model, options, [cell for cell in order if cell.model == model], out, results
+            )
+            for model in models
         ]
         try:
-            for cell, run_info, failure, wall_s in arriving(results, jobs):
+            for cell, run_info, failure, wall_s in collect(results, jobs):
                 if run_info is None:
                     manifest.failed(cell.name, failure or "?")
                 else:
                     manifest.done(cell.name, run_info, wall_s)
                 yield cell, failure
         except BaseException:  # Ctrl-C
-            pool.end_all()
+            pool.terminate_all()
             raise
 
 
-def arriving(results: "Results", jobs: "list[Future[None]]") -> "Iterator[Result]":
-    """Results as they come, until every job has ended. Raises what a job raised."""
+def collect(results: Results, jobs: list[Future[None]]) -> Iterator[SimulationResult]:
+    """Returns results as they arrive, until every job has ended. Raises the exception of a failed job."""
     while not results.empty() or not all(job.done() for job in jobs):
         with contextlib.suppress(queue.Empty):
             yield results.get(timeout=0.2)
@@ -62,67 +66,73 @@ def arriving(results: "Results", jobs: "list[Future[None]]") -> "Iterator[Result
 
 
 def check(options: RunOptions) -> None:
-    """What depends on a live server cannot be simulated. Raises UsageError."""
+    """Refuses options that need a running server. Raises UsageError."""
     if options.budget_mode != "cut" or not greedy(options) or options.path != "chat":
         raise UsageError(
-            "--backend simulate plays greedy chat at --budget-mode cut: use --backend emulator for the rest"
+            "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
         )
     if options.duration_s or options.ramp or options.times:
-        raise UsageError("--backend simulate plays a plan whole: leave --duration, --ramp and --times out")
+        raise UsageError(
+            "--backend simulate always runs the whole plan: remove --duration, --ramp and --times"
+        )
 
 
-def play_model(options: RunOptions, cells: list[Cell], out: Path, results: "Results") -> None:
-    """All cells of one model; a cell that fails does not cost the others."""
+def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
+    """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    cast = Cast(cells[0].model, dataset.path)
+    outputs = Cast(cells[0].model, dataset.path)
     for cell in cells:
-        began = time.monotonic()
+        started_s = time.monotonic()
         try:
-            run_info = play(cell.load.applied(options), cell, cast, dataset, out)
-            results.put((cell, run_info, None, time.monotonic() - began))
-        except Exception as error:  # noqa: BLE001 - as in cells.py
+            run_info = simulate_cell(cell.load.applied(options), cell, outputs, dataset, out)
+            results.put((cell, run_info, None, time.monotonic() - started_s))
+        except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
             results.put((cell, None, f"{type(error).__name__}: {error}", 0.0))
 
 
-def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset, out: Path) -> RunInfo:
-    """One cell, into its folder."""
+def simulate_cell(
+    options: RunOptions, cell: Cell, outputs: Cast, dataset: datasets.Dataset, out: Path
+) -> RunInfo:
+    """Simulates one cell, writes its folder and returns its run."""
     run_id = f"{out.name}.{cell.name}"
-    plan = simulated_records.workload(dataclasses.replace(options, repeats=1), dataset, cast.model.id, run_id)
-    requests = list(islice(plan.requests(0, plan.planned_with_warmup), plan.planned_with_warmup))
+    workload = simulated_records.workload(
+        dataclasses.replace(options, repeats=1), dataset, outputs.model.id, run_id
+    )
+    requests = list(islice(workload.requests(0, workload.planned_with_warmup), workload.planned_with_warmup))
     longest = max(options.budgets)
-    parts = [cast.part(request.body["messages"], request.budget, longest) for request in requests]
+    parts = [outputs.part(request.body["messages"], request.budget, longest) for request in requests]
     due_s: Sequence[float] = ()
     if options.rate:
         due_s = arrivals(
             options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
         ).times_s
-    played = perform(
+    result = perform(
         cell.config,
-        cast.model,
+        outputs.model,
         parts,
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
     )
-    made = []
-    for request, part, one in zip(requests, parts, played.played, strict=True):
+    records = []
+    for request, part, timing in zip(requests, parts, result.played, strict=True):
         reply = SimulatedReply(
-            one.sent_s,
-            one.times_s,
-            one.tokens,
+            timing.sent_s,
+            timing.times_s,
+            timing.tokens,
             part.stopped,
             len(part.script.prompt),
             _thinking_end(part),
-            cast.splits,
+            outputs.splits,
         )
         for record in simulated_records.with_derived(
-            request, reply, run_id, options, plan.planned_with_warmup
+            request, reply, run_id, options, workload.planned_with_warmup
         ):
-            record.reasoning, record.text = cast.excerpt(part.script, record.completion_tokens or 0)
-            made.append(record)
-    said = played.facts | {"load": _load(options, requests, due_s), "energy": _energy(played)}
+            record.reasoning, record.text = outputs.excerpt(part.script, record.completion_tokens or 0)
+            records.append(record)
+    facts = result.facts | {"load": _load(options, requests, due_s), "energy": _energy(result)}
     return simulated_records.write(
-        out / cell.name, made, simulated_records.run_info(options, said, dataset, run_id), dataset
+        out / cell.name, records, simulated_records.run_info(options, facts, dataset, run_id), dataset
     )
 
 
@@ -142,5 +152,5 @@ def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) 
     return facts | {"kind": "closed", "concurrency": options.concurrency}
 
 
-def _energy(played: Performance) -> dict[str, float]:
-    return {"joules": played.energy_j, "mean_w": played.energy_j / played.duration_s}
+def _energy(result: Performance) -> dict[str, float]:
+    return {"joules": result.energy_j, "mean_w": result.energy_j / result.duration_s}

@@ -1,8 +1,10 @@
-"""`python -m server gpu-exporter`: GPU telemetry over NVML under dcgm-exporter's names, where that can't run.
+"""`python -m server gpu-exporter`: serves GPU telemetry from NVML under the metric names of dcgm-exporter.
 
-dcgm-exporter wants a container with SYS_ADMIN; this wants a user who may run nvidia-smi. One dashboard, one report then
-serve both, and the emulator. Rules: what a GPU does not tell is absent, never zero; names, types and help texts are those
-of `dcgm.csv`, which dcgm-exporter reads too. Does not know: how samples are read (nvml.py).
+dcgm-exporter needs a container with SYS_ADMIN. This exporter needs only a user who may run nvidia-smi. Because the names are
+equal, the dashboards and the report work with dcgm-exporter, with this exporter and with the emulator. Names, types and help
+texts come from `dcgm.csv`, which dcgm-exporter reads too. A value that a GPU does not report is left out, never zero.
+
+This module does not know how a GPU is read (see nvml.py).
 """
 
 import argparse
@@ -22,14 +24,14 @@ FIELDS_CSV = Path(__file__).parent / "dcgm.csv"
 
 
 def fields() -> list[tuple[str, str, str]]:
-    """(name, type, help) of each field, as dcgm-exporter's csv says them."""
+    """The name, the type and the help text of each field in dcgm-exporter's CSV file."""
     lines = [line for line in FIELDS_CSV.read_text().splitlines() if line and not line.startswith("#")]
     parts = [line.split(",", 2) for line in lines]
     return [(name.strip(), kind.strip(), text.strip()) for name, kind, text in parts]
 
 
 def exposition(samples: Iterable[GpuSample]) -> str:
-    """Prometheus' text format, with dcgm-exporter's labels."""
+    """The samples in Prometheus' text format, with the labels of dcgm-exporter."""
     samples = list(samples)
     lines = []
     for name, kind, text in fields():
@@ -61,7 +63,10 @@ def _escaped(value: str) -> str:
 
 
 def handler(read: Callable[[], list[GpuSample]]) -> type[BaseHTTPRequestHandler]:
-    """`GET /metrics` reads and answers; one read at a time, since activity is measured between reads."""
+    """Returns the request handler that calls `read` for each `GET /metrics`.
+
+    Reads are serialized, because activity counters are averages over the time since the previous read.
+    """
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,31 +80,31 @@ def handler(read: Callable[[], list[GpuSample]]) -> type[BaseHTTPRequestHandler]
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: a line a scrape helps nobody."""
+            """Logs nothing, because a line for each scrape would fill the terminal."""
 
     return Handler
 
 
-def add_verb(verbs: Any) -> None:
-    """Add `gpu-exporter` to the parser of `python -m server`."""
-    verb = verbs.add_parser(
+def add_command(commands: Any) -> None:
+    """Adds `gpu-exporter` to the commands of `python -m server`."""
+    command = commands.add_parser(
         "gpu-exporter",
-        help="GPU telemetry over NVML, under DCGM's names",
+        help="serve GPU telemetry from NVML under the metric names of DCGM",
         epilog="example: python -m server gpu-exporter --port 9400 --gpus 0,1",
     )
-    verb.add_argument("--host", default="127.0.0.1")
-    verb.add_argument("--port", type=port, default=9400)
-    verb.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
-    verb.set_defaults(verb=main)
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=port, default=9400)
+    command.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
+    command.set_defaults(execute=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serves until SIGTERM or SIGINT and returns the exit status."""
     try:
-        from server.gpu.nvml import Reader  # noqa: PLC0415 - loads the driver's library
+        from server.gpu.nvml import GpuReader  # noqa: PLC0415 - this loads the driver's library
 
-        reader = Reader(args.gpus)
-    except Exception as error:  # noqa: BLE001 - pynvml makes its classes when it loads
+        reader = GpuReader(args.gpus)
+    except Exception as error:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         print(f"gpu-exporter: no GPU can be read: {error} (is the NVIDIA driver installed?)", file=sys.stderr)
         return 2
     try:
@@ -109,8 +114,8 @@ def main(args: argparse.Namespace) -> int:
             f"gpu-exporter: {args.host}:{args.port}: {error.strerror}: choose another --port", file=sys.stderr
         )
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: threading.Thread(target=server.shutdown).start())
     print(f"gpu-exporter: http://{args.host}:{server.server_port}/metrics", file=sys.stderr)
     server.serve_forever(poll_interval=0.1)
     print(json.dumps({"served": server.server_port}))

@@ -1,9 +1,9 @@
-"""Reads GPUs through NVML, unprivileged: one GpuSample a GPU, in DCGM's units.
+"""Reads GPUs through NVML without privileges: one GpuSample for each GPU, in the units of DCGM.
 
-Rules: a value that this GPU or driver does not give is left out, never zero. GPM (Hopper and later) needs two samples:
-its values are averages since the previous read, and the first read has none.
+A value that this GPU or driver does not report is left out, never zero. GPU Performance Monitoring (GPM, on Hopper and later)
+needs two samples: its values are averages since the previous read, and the first read has none.
 
-Does not know: Prometheus. Not tested without a GPU: only what is made of its samples is (gpu_exporter.py).
+This module does not know Prometheus. Tests cannot run it without a GPU; they test only what exporter.py makes of its samples.
 """
 
 import socket
@@ -16,7 +16,7 @@ import pynvml as nvml
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One GPU at one time, in DCGM's units."""
+    """The values of one GPU at one time, in the units of DCGM."""
 
     index: int
     uuid: str
@@ -27,7 +27,7 @@ class GpuSample:
     values: dict[str, float]
 
 
-PLAIN: dict[str, Callable[[Any], float]] = {
+NVML_FIELDS: dict[str, Callable[[Any], float]] = {
     "DCGM_FI_DEV_SM_CLOCK": lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM),
     "DCGM_FI_DEV_MEM_CLOCK": lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_MEM),
     "DCGM_FI_DEV_GPU_TEMP": lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU),
@@ -45,7 +45,9 @@ PLAIN: dict[str, Callable[[Any], float]] = {
     ),
 }
 MIB = 2.0**20
-GPM: dict[str, tuple[int, float]] = {  # GPM's id, and its unit in DCGM's: percent → share, MiB/s → B/s
+GPM_FIELDS: dict[
+    str, tuple[int, float]
+] = {  # the GPM id, and the factor to DCGM's unit: percent → ratio, MiB/s → B/s
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": (nvml.NVML_GPM_METRIC_GRAPHICS_UTIL, 0.01),
     "DCGM_FI_PROF_SM_ACTIVE": (nvml.NVML_GPM_METRIC_SM_UTIL, 0.01),
     "DCGM_FI_PROF_SM_OCCUPANCY": (nvml.NVML_GPM_METRIC_SM_OCCUPANCY, 0.01),
@@ -58,8 +60,8 @@ GPM: dict[str, tuple[int, float]] = {  # GPM's id, and its unit in DCGM's: perce
 }
 
 
-class Reader:
-    """The GPUs of this machine, or some of them; `read` once a scrape."""
+class GpuReader:
+    """Reads all GPUs of this machine, or those with the given indices."""
 
     def __init__(self, indices: tuple[int, ...] | None = None) -> None:
         nvml.nvmlInit()
@@ -70,7 +72,7 @@ class Reader:
         self._before: dict[int, Any] = {}
 
     def read(self) -> list[GpuSample]:
-        """A sample of every GPU."""
+        """Returns one sample for each GPU."""
         return [self._sample(index, handle) for index, handle in self._handles.items()]
 
     def _sample(self, index: int, handle: Any) -> GpuSample:
@@ -81,40 +83,40 @@ class Reader:
             name=str(nvml.nvmlDeviceGetName(handle)),
             hostname=self._host,
             driver=self._driver,
-            values=self._plain(handle) | self._activity(index, handle),
+            values=self._nvml_values(handle) | self._gpm_values(index, handle),
         )
 
-    def _plain(self, handle: Any) -> dict[str, float]:
+    def _nvml_values(self, handle: Any) -> dict[str, float]:
         values = {}
-        for name, get in PLAIN.items():
+        for name, get in NVML_FIELDS.items():
             try:
                 values[name] = float(get(handle))
-            except nvml.NVMLError:  # not on this GPU, or not for this user
+            except nvml.NVMLError:  # not available on this GPU or to this user
                 continue
         return values
 
-    def _activity(self, index: int, handle: Any) -> dict[str, float]:
-        """What GPM says of the time since the last read."""
+    def _gpm_values(self, index: int, handle: Any) -> dict[str, float]:
+        """GPM values for the time since the previous read."""
         try:
             if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
                 return {}
             now = nvml.nvmlGpmSampleAlloc()
             nvml.nvmlGpmSampleGet(handle, now)
             before, self._before[index] = self._before.get(index), now
-            return _between(before, now) if before is not None else {}
+            return _gpm_averages(before, now) if before is not None else {}
         except nvml.NVMLError:
             return {}
 
 
-def _between(before: Any, now: Any) -> dict[str, float]:
-    asked = nvml.c_nvmlGpmMetricsGet_t()
-    asked.version, asked.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(GPM)
-    asked.sample1, asked.sample2 = before, now
-    for slot, (metric, _) in enumerate(GPM.values()):
-        asked.metrics[slot].metricId = metric
-    nvml.nvmlGpmMetricsGet(asked)
+def _gpm_averages(before: Any, now: Any) -> dict[str, float]:
+    query = nvml.c_nvmlGpmMetricsGet_t()
+    query.version, query.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(GPM_FIELDS)
+    query.sample1, query.sample2 = before, now
+    for slot, (metric, _) in enumerate(GPM_FIELDS.values()):
+        query.metrics[slot].metricId = metric
+    nvml.nvmlGpmMetricsGet(query)
     nvml.nvmlGpmSampleFree(before)
-    pairs = zip(GPM.items(), asked.metrics, strict=False)
+    pairs = zip(GPM_FIELDS.items(), query.metrics, strict=False)
     return {
         name: slot.value * factor
         for (name, (_, factor)), slot in pairs

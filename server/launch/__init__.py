@@ -1,19 +1,17 @@
-"""Start a server → wait until it is ready → hand out its endpoint → stop it, nothing left behind.
+"""Starts a server, waits until it is ready, provides its endpoint, and stops it without leaving anything behind.
 
-Three backends, one behaviour: `emulator` (our own server as a subprocess), `process` (`vllm serve` on this machine) and
-`docker`. A server is *ready* when `/health` answers and one token was generated. Whatever ends the launcher, `kill -9`
-included, ends its servers: a watchdog process sees the launcher's pipe close, and every server carries labels by which
+Three backends behave the same: `emulator` (our own server as a subprocess), `process` (`vllm serve` on this machine) and
+`docker`. A server is ready when `/health` answers and one token has been generated. The servers end when the launcher ends,
+even by `kill -9`: a watchdog process notices that the launcher's pipe has closed. Every server also carries labels by which
 `python -m server down --all` finds it later.
 
-Does not know: what is sent to the server once it is ready, or what a sweep is.
+This package does not know which requests the server receives, or what a sweep is.
 """
 
-from server.launch.lifecycle import Launcher, announce, gpu_metrics, launched, start, stop
-from server.launch.spec import BACKENDS, Backend, LaunchFailedError, RunningServer, Spec
+from server.launch.lifecycle import Launcher, announce, gpu_metrics, launched
+from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 __all__ = [
-    "BACKENDS",
-    "Backend",
     "LaunchFailedError",
     "Launcher",
     "RunningServer",
@@ -21,6 +19,4 @@ __all__ = [
     "announce",
     "gpu_metrics",
     "launched",
-    "start",
-    "stop",
 ]

@@ -1,7 +1,7 @@
-"""`python -m server up|down|logs|status`: servers that outlive the command that started them.
+"""The commands `python -m server up`, `down`, `logs` and `status`, for servers that outlive the command that started them.
 
-Rules: people read stderr, programs the last line of stdout, one JSON object. What an operator can mend is one line and
-exit code 2. Does not know: how a server is started.
+People read stderr. Programs read the last line of stdout, which is one JSON object. A failed start is one line on stderr and
+exit code 2. This module does not know how a server is started.
 """
 
 import argparse
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from server.arguments import above_zero, indices, port
-from server.launch import docker_backend, lifecycle, processes, readiness
+from server.launch import docker_backend, lifecycle, readiness, running
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
-from server.launch.watchdog import end_all
 
-Verb = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], int]
 EXAMPLES = """examples:
   python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
   python -m server up tp1 --model r1-distill-qwen-1.5b --backend emulator -- --speed 10
@@ -24,66 +23,63 @@ EXAMPLES = """examples:
   python -m server down --all"""
 
 
-def add_verbs(verbs: Any) -> None:
-    """Add the four verbs to the parser of `python -m server`."""
-    plain: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLES}
-    up = verbs.add_parser("up", help="start a server, wait until it generates, leave it running", **plain)
-    up.add_argument("config", help="serving configuration: a name in server/configs or a file")
+def add_commands(commands: Any) -> None:
+    """Adds the four commands to the parser of `python -m server`."""
+    texts: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLES}
+    up = commands.add_parser("up", help="start a server, wait until it is ready, leave it running", **texts)
+    up.add_argument("config", help="serving configuration: a name in server/configs, or a .yaml file")
     up.add_argument("--model", required=True, help="preset in server/models, or a model id or path")
     up.add_argument(
         "--backend",
         choices=BACKENDS,
         default="docker",
-        help="docker, process (vllm serve here) or emulator [docker]",
+        help="docker, process (vllm serve on this machine) or emulator [docker]",
     )
-    up.add_argument("--port", type=port, default=0, help="port on loopback [the first free one from 8000]")
+    up.add_argument("--port", type=port, default=0, help="port on 127.0.0.1 [the first free one from 8000]")
     up.add_argument("--gpus", type=indices, help="GPU indices, e.g. 0,1 [the first free ones]")
-    up.add_argument("--image", help=f"docker: image [$VLLM_IMAGE, else {docker_backend.VLLM_IMAGE}]")
+    up.add_argument(
+        "--image", help=f"image of backend docker [$VLLM_IMAGE, else {docker_backend.VLLM_IMAGE}]"
+    )
     up.add_argument(
         "--start-timeout",
         type=above_zero("--start-timeout"),
         default=900.0,
         metavar="S",
-        help="longest wait until it is ready [900]",
+        help="longest time until the server is ready, in seconds [900]",
     )
-    up.add_argument("--run", default="", help="label `run` of its Prometheus series")
+    up.add_argument("--run", default="", help="label `run` of the server's Prometheus series")
     up.usage = "%(prog)s CONFIG --model M [options] [-- further options of vllm serve, or of the emulator]"
-    up.set_defaults(verb=told(_up))
-    down = verbs.add_parser("down", help="stop servers that were started here", **plain)
+    up.set_defaults(execute=_with_exit_code(_up))
+    down = commands.add_parser("down", help="stop servers that were started with this program", **texts)
     down.add_argument("name", nargs="?", help="configuration or server name")
-    down.add_argument("--all", action="store_true", help="everything, also what a killed launcher left")
-    down.set_defaults(verb=told(_down))
-    logs = verbs.add_parser("logs", help="print a server's log", **plain)
+    down.add_argument("--all", action="store_true", help="stop all, also those of a launcher that was killed")
+    down.set_defaults(execute=_with_exit_code(_down))
+    logs = commands.add_parser("logs", help="print a server's log", **texts)
     logs.add_argument("name", help="configuration or server name")
-    logs.set_defaults(verb=told(_logs))
-    status = verbs.add_parser("status", help="list running servers", **plain)
-    status.set_defaults(verb=told(_status))
+    logs.set_defaults(execute=_with_exit_code(_logs))
+    status = commands.add_parser("status", help="list running servers", **texts)
+    status.set_defaults(execute=_with_exit_code(_status))
 
 
-def told(verb: Verb) -> Verb:
-    """The verb, with what an operator can mend as one line and exit code 2, and Ctrl-C as 130."""
+def _with_exit_code(command: Command) -> Command:
+    """The command, with LaunchFailedError reported as exit code 2 and Ctrl-C as 130."""
 
-    def run(args: argparse.Namespace) -> int:
+    def execute(args: argparse.Namespace) -> int:
         try:
-            return verb(args)
+            return command(args)
         except LaunchFailedError as error:
-            report(error)
+            for line in error.tail:
+                _print(f"  | {line}")
+            _print(f"server: {error.reason}")
             return 2
         except KeyboardInterrupt:
-            print("server: interrupted", file=sys.stderr)
+            _print("server: interrupted")
             return 130
 
-    return run
+    return execute
 
 
-def report(error: LaunchFailedError) -> None:
-    """The last lines of the log, then the one line that says why."""
-    for line in error.tail:
-        print(f"  | {line}", file=sys.stderr)
-    print(f"server: {error.reason}", file=sys.stderr)
-
-
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -100,9 +96,9 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
-    with lifecycle.Launcher(_say) as launcher:  # until it is ready, even `kill -9` of this command ends it
+    with lifecycle.Launcher(_print) as launcher:  # until it is ready, the server ends with this command
         try:
-            server = lifecycle.start(spec, _say)
+            server = lifecycle.start(spec, _print)
         finally:
             launcher.release()
     print(
@@ -114,46 +110,23 @@ def _up(args: argparse.Namespace) -> int:
 def _down(args: argparse.Namespace) -> int:
     if not args.name and not args.all:
         raise LaunchFailedError(
-            "say which: python -m server down NAME, or --all (python -m server status lists them)"
+            "name a server (python -m server status lists them): python -m server down NAME, or --all"
         )
-    ended = end_all(name=None if args.all else args.name)
-    if args.name and not ended:
-        raise LaunchFailedError(f"no server {args.name!r} runs: python -m server status lists them")
-    print(json.dumps({"ended": ended}))
+    stopped = running.stop_all(name=None if args.all else args.name)
+    if args.name and not stopped:
+        raise _no_server(args.name)
+    print(json.dumps({"ended": stopped}))
     return 0
 
 
-def rows() -> list[dict[str, Any]]:
-    """Every running server of ours, whatever its backend."""
-    found = [
-        {
-            "name": n.name,
-            "backend": n.backend,
-            "config": n.config,
-            "model": n.model,
-            "port": n.port,
-            "log": n.log,
-        }
-        for n in processes.notes()
-    ]
-    for container in docker_backend.running():
-        label = {key: container.labels.get(f"thinkload.{key}") for key in ("config", "model", "port")}
-        found.append(
-            {
-                "name": container.name,
-                "backend": "docker",
-                **label,
-                "port": int(label["port"] or 0),
-                "log": None,
-            }
-        )
-    return found
+def _no_server(name: str) -> LaunchFailedError:
+    return LaunchFailedError(f"no server {name!r} is running: python -m server status lists them")
 
 
 def _status(_args: argparse.Namespace) -> int:
-    servers = [{**row, "healthy": readiness.healthy(row["port"])} for row in rows()]
+    servers = [{**row, "healthy": readiness.healthy(row["port"])} for row in running.servers()]
     for row in servers:
-        _say(
+        _print(
             f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {'healthy' if row['healthy'] else 'not ready'}"
         )
     print(json.dumps({"servers": servers}))
@@ -161,11 +134,11 @@ def _status(_args: argparse.Namespace) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    found = [row for row in rows() if args.name in {row["name"], row["config"]}]
+    found = [row for row in running.servers() if args.name in {row["name"], row["config"]}]
     if not found:
-        raise LaunchFailedError(f"no server {args.name!r} runs: python -m server status lists them")
+        raise _no_server(args.name)
     for row in found:
-        _say(_log_of(row))
+        _print(_log_of(row))
     print(json.dumps({"logs": [row["name"] for row in found]}))
     return 0
 

@@ -1,51 +1,43 @@
-"""What is run for a Spec: `vllm serve …` or `python -m server emulate …`, as argument lists.
+"""Builds the command that starts a server for a Spec: `vllm serve …` or `python -m server emulate …`.
 
-Rules: the configuration file goes to vLLM as it is (`--config`); what the model needs (dtype, reasoning parser) and what
-measuring needs is added here, the same for every configuration, so that configurations stay comparable.
+vLLM reads the configuration file itself (`--config`). The options that the model needs (dtype, reasoning parser) and the
+options that the measurement needs are added here. They are the same for every configuration, so that configurations remain
+comparable.
 
-Does not know: where the command runs (local.py, containers.py).
+This module does not know where the command runs (see process_backend.py and docker_backend.py).
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from server.config import MODELS, config_file, names, read_config, read_mapping
+from server.config import config_file, read_config, read_preset
 from server.launch.spec import Spec
 
-MEASURING = (
-    "--enable-per-request-metrics",  # the server's own timings beside the client's
+MEASUREMENT_OPTIONS = (
+    "--enable-per-request-metrics",  # the server's own timings, to compare with the client's
     "--enable-prompt-tokens-details",  # prefix-cache hits of each request
-    "--disable-uvicorn-access-log",  # a line a request costs time where it is measured
+    "--disable-uvicorn-access-log",  # a log line for each request costs time on the measured path
 )
-"""Options of `vllm serve`, 0.26 and later, for every server that is started here."""
+"""Options of `vllm serve` (0.26 and later) that every server started here receives."""
 
 
 def tensor_parallel_size(config: dict[str, Any]) -> int:
-    """GPUs that one replica needs."""
+    """The number of GPUs that one replica needs."""
     return int(config["tensor-parallel-size"])
 
 
 def speculation(config: dict[str, Any]) -> str | None:
-    """Method of speculation, or None."""
+    """The speculation method, or None."""
     return (config.get("speculative-config") or {}).get("method")
 
 
-def preset(model: str) -> dict[str, object]:
-    """The preset of a name or model id; empty for a model that has none."""
-    for name in names(MODELS):
-        content = read_mapping(MODELS / f"{name}.yaml")
-        if model in {name, content["id"]}:
-            return content
-    return {}
-
-
 def labels(spec: Spec) -> dict[str, str]:
-    """The five labels of the server's and its GPUs' series."""
+    """The five labels of the Prometheus series of the server and of its GPUs."""
     config = read_config(spec.config)
     return {
         "config": Path(spec.config).stem,
-        "model": str(preset(spec.model).get("id", spec.model)),
+        "model": str(read_preset(spec.model).get("id", spec.model)),
         "tp": str(tensor_parallel_size(config)),
         "speculation": speculation(config) or "none",
         "run": spec.run or "none",
@@ -53,24 +45,22 @@ def labels(spec: Spec) -> dict[str, str]:
 
 
 def vllm_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") -> list[str]:
-    """Arguments after `vllm serve`."""
-    model = preset(spec.model)
-    head = [str(model.get("id", spec.model)), "--config", config, "--host", host, "--port", str(port)]
-    if model:
-        head += ["--dtype", str(model["dtype"])]
-        head += (
-            ["--reasoning-parser", str(model["reasoning-parser"])] if model.get("reasoning-parser") else []
-        )
-    return [*head, *MEASURING, *spec.vllm]
+    """The arguments after `vllm serve`."""
+    preset = read_preset(spec.model)
+    model = str(preset.get("id", spec.model))
+    arguments = [model, "--config", config, "--host", host, "--port", str(port)]
+    for option in ("dtype", "reasoning-parser"):
+        arguments += [f"--{option}", str(preset[option])] if preset.get(option) else []
+    return [*arguments, *MEASUREMENT_OPTIONS, *spec.vllm]
 
 
 def emulator_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") -> list[str]:
-    """Arguments after `python -m server`."""
+    """The arguments after `python -m server`."""
     return ["emulate", config, "--model", spec.model, "--host", host, "--port", str(port), *spec.emulate]
 
 
 def local_command(spec: Spec, port: int) -> list[str]:
-    """The whole command for a subprocess."""
+    """The whole command of a subprocess on this machine."""
     if spec.backend == "emulator":
         return [sys.executable, "-m", "server", *emulator_arguments(spec, spec.config, port)]
     return ["vllm", "serve", *vllm_arguments(spec, str(config_file(spec.config).resolve()), port)]

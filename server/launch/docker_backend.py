@@ -1,9 +1,9 @@
-"""Backend `docker`: a server in a container, found again by its labels, whoever started it.
+"""Backend `docker`: a server in a container, which any launcher can find again by its labels.
 
-Rules: an image that is not on this machine is not pulled behind anybody's back (vLLM's is over 10 GB): the error says
-how. Our own image is told from vLLM's by its label, and started as an emulator. Ports are published on loopback only.
+An image that is not on this machine is not pulled automatically, because vLLM's is larger than 10 GB; the error names the
+command. Our own image is recognized by its label and started as an emulator. Ports are published on 127.0.0.1 only.
 
-Does not know: when the server is ready, or what its log means.
+This module does not know when the server is ready, or what its log means.
 """
 
 import os
@@ -20,7 +20,7 @@ from server.launch.spec import OWNER, LaunchFailedError, Spec
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
 EMULATOR = "thinkload.emulator"
-"""Label that our own image carries (Dockerfile)."""
+"""The label of our own image (see Dockerfile)."""
 CACHES = {
     "thinkload-huggingface": {"bind": "/cache/huggingface", "mode": "rw"},
     "thinkload-vllm": {"bind": "/cache/vllm", "mode": "rw"},
@@ -28,32 +28,30 @@ CACHES = {
 
 
 def connect() -> Any:
-    """The Docker engine of this machine. Raises LaunchFailedError where none answers."""
+    """A client of this machine's Docker engine. Raises LaunchFailedError if none answers."""
     try:
-        import docker  # noqa: PLC0415 - 0.2 s, and only this backend needs it
+        import docker  # noqa: PLC0415 - the import takes 0.2 s, and only this backend needs it
         from docker.errors import DockerException  # noqa: PLC0415
     except ImportError as error:
         reason = "the Docker SDK is not installed: pip install 'thinkload[server]'"
-        raise LaunchFailedError(reason, kind="no_docker") from error
+        raise LaunchFailedError(reason) from error
     try:
         client = docker.from_env(timeout=30)
         client.ping()
     except DockerException as error:
-        reason = (
-            "no Docker daemon answers: start it (systemctl start docker), or check DOCKER_HOST and your group"
-        )
-        raise LaunchFailedError(reason, str(error), "no_docker") from error
+        reason = "no Docker daemon answers: start it (systemctl start docker), or check DOCKER_HOST and the groups of your user"
+        raise LaunchFailedError(reason, str(error)) from error
     return client
 
 
-def image_of(spec: Spec) -> str:
-    """The image that the spec, else the environment, else this version names."""
-    return spec.image or os.environ.get("VLLM_IMAGE") or VLLM_IMAGE
+def image_name(image: str | None) -> str:
+    """The given image, else the one in VLLM_IMAGE, else the pinned version."""
+    return image or os.environ.get("VLLM_IMAGE") or VLLM_IMAGE
 
 
 @dataclass
 class ContainerServer:
-    """A container that was started, and its log followed into a file."""
+    """A started container, whose log is copied to a file. The methods are those of `RunningServer`."""
 
     container: Any
     name: str
@@ -63,20 +61,20 @@ class ContainerServer:
     image: dict[str, Any]
     emulated: bool
     backend: str = "docker"
-    _follower: threading.Thread | None = field(default=None, repr=False)
+    _log_thread: threading.Thread | None = field(default=None, repr=False)
 
-    def follow(self) -> None:
-        """Copy the container's output into the log file for as long as it runs."""
-        self._follower = threading.Thread(target=self._copy, daemon=True)
-        self._follower.start()
+    def follow_log(self) -> None:
+        """Starts a thread that copies the container's output to the log file until the container ends."""
+        self._log_thread = threading.Thread(target=self._copy_log, daemon=True)
+        self._log_thread.start()
 
-    def _copy(self) -> None:
+    def _copy_log(self) -> None:
         with self.log.open("wb", buffering=0) as out:
             for piece in self.container.logs(stream=True, follow=True):
                 out.write(piece)
 
     def exit_code(self) -> int | None:
-        """Exit status, or None while it runs. 137 is a kill, by the kernel for memory as a rule."""
+        """The exit status, or None while it runs. 137 means SIGKILL, which the kernel sends when memory runs out."""
         from docker.errors import NotFound  # noqa: PLC0415 - only this backend needs it
 
         try:
@@ -85,27 +83,27 @@ class ContainerServer:
             return 137
         if self.container.status in {"created", "running", "restarting", "paused"}:
             return None
-        if self._follower:
-            self._follower.join(timeout=2)
+        if self._log_thread:
+            self._log_thread.join(timeout=2)
         return int(self.container.attrs["State"]["ExitCode"])
 
     def holds_port(self) -> bool:
-        """Docker published it, so nobody else has it."""
+        """Always True, because Docker has published the port."""
         return True
 
     def stop(self, grace_s: float = 30.0) -> None:
-        """SIGTERM, kill after `grace_s`, remove; returns when the container is gone."""
+        """Sends SIGTERM, after `grace_s` seconds SIGKILL, removes the container and returns."""
         remove(self.container, grace_s)
-        if self._follower:
-            self._follower.join(timeout=5)
+        if self._log_thread:
+            self._log_thread.join(timeout=5)
 
     def describe(self) -> dict[str, object]:
-        """What a manifest should say: the image by digest, the command."""
+        """What a run's manifest says about the server: the image with its digest, the container id and the command."""
         return {"image": self.image, "container": self.container.id, "command": self.container.attrs["Args"]}
 
 
 def remove(container: Any, grace_s: float) -> None:
-    """Stop and remove; one that is gone already is fine."""
+    """Stops and removes a container. Does nothing if it has already been removed."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415 - only this backend needs it
 
     try:
@@ -114,14 +112,14 @@ def remove(container: Any, grace_s: float) -> None:
     except NotFound:
         return
     except APIError as error:
-        if error.status_code != 409:  # 409: somebody else is removing it right now
+        if error.status_code != 409:  # 409: another process is removing it at this moment
             raise
 
 
 def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> ContainerServer:
-    """Create and start. Raises LaunchFailedError."""
+    """Creates and starts the container. Raises LaunchFailedError."""
     client = connect()
-    image = _image(client, image_of(spec))
+    image = _image(client, image_name(spec.image))
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
@@ -139,24 +137,26 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
     except BaseException as error:
         if container:
             remove(container, 1)
-        raise _refused(error, port) from error
+        raise _start_error(error, port) from error
     server = ContainerServer(container, name, port, gpus, log, _identity(image), emulated=is_emulator(image))
-    server.follow()
+    server.follow_log()
     return server
 
 
 def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
-    """Arguments for the image's entry point, and the host files it reads."""
+    """The arguments of the image's entry point, and the volumes with the host files that it reads."""
     file = config_file(spec.config).resolve()
     inside = f"/thinkload/configs/{file.name}"
     volumes = {str(file): {"bind": inside, "mode": "ro"}}
     if not is_emulator(image):
-        return commands.vllm_arguments(spec, inside, 8000, host="0.0.0.0"), volumes  # noqa: S104 - published on loopback only
-    arguments = commands.emulator_arguments(spec, inside, 8000, host="0.0.0.0")  # noqa: S104 - likewise
+        return commands.vllm_arguments(spec, inside, 8000, host="0.0.0.0"), volumes  # noqa: S104 - the port is published on 127.0.0.1 only
+    arguments = commands.emulator_arguments(spec, inside, 8000, host="0.0.0.0")  # noqa: S104 - as above
     for position, argument in enumerate(arguments):
-        if (host := Path(argument)).is_file():  # --dataset FILE: show it to the container
-            arguments[position] = f"/thinkload/files/{host.name}"
-            volumes[str(host.resolve())] = {"bind": arguments[position], "mode": "ro"}
+        if (
+            file_on_host := Path(argument)
+        ).is_file():  # a file such as that of --dataset is mounted into the container
+            arguments[position] = f"/thinkload/files/{file_on_host.name}"
+            volumes[str(file_on_host.resolve())] = {"bind": arguments[position], "mode": "ro"}
     return arguments, volumes
 
 
@@ -179,83 +179,77 @@ def _image(client: Any, name: str) -> Any:
     except APIError as error:
         if error.status_code != HTTPStatus.NOT_FOUND:
             raise LaunchFailedError(
-                f"image {name!r}: Docker refuses: {error.explanation}", kind="no_image"
+                f"image {name!r}: Docker reports an error: {error.explanation}"
             ) from error
-        hint = "docker compose build" if "thinkload" in name else f"docker pull {name}"
-        raise LaunchFailedError(f"image {name} is not on this machine: {hint}", kind="no_image") from error
+        command = "docker compose build" if "thinkload" in name else f"docker pull {name}"
+        raise LaunchFailedError(f"image {name} is not on this machine: {command}") from error
 
 
 def is_emulator(image: Any) -> bool:
-    """True for our own image."""
+    """True for our own image, which contains the emulator."""
     return EMULATOR in (image.labels or {})
 
 
 def emulates(spec: Spec) -> bool:
-    """True for backend docker with our own image: no GPU is needed."""
-    return spec.backend == "docker" and is_emulator(_image(connect(), image_of(spec)))
+    """True for backend docker with our own image, which needs no GPU."""
+    return spec.backend == "docker" and is_emulator(_image(connect(), image_name(spec.image)))
 
 
 def taken_gpus() -> set[int]:
-    """GPUs that our running containers hold."""
-    held = ",".join(container.labels.get("thinkload.gpus", "") for container in running())
-    return {int(index) for index in held.split(",") if index}
+    """The indices of the GPUs that our running containers use."""
+    used = ",".join(container.labels.get("thinkload.gpus", "") for container in running())
+    return {int(index) for index in used.split(",") if index}
 
 
 def _identity(image: Any) -> dict[str, Any]:
     return {"id": image.id, "tags": image.tags, "digests": image.attrs.get("RepoDigests") or []}
 
 
-def _refused(error: BaseException, port: int) -> BaseException:
-    """Why Docker did not start it; what is no word of Docker's stays what it is."""
-    if not isinstance(error, OSError):  # as the SDK's own errors are
+def _start_error(error: BaseException, port: int) -> BaseException:
+    """Converts an error of Docker to a LaunchFailedError that says why; returns any other error unchanged."""
+    if not isinstance(error, OSError):  # errors of the Docker SDK are subclasses of OSError
         return error
     text = str(error)
     if "port is already allocated" in text or "address already in use" in text:
-        return LaunchFailedError(
-            f"port {port} is taken: free it or choose another with --port", text, "port_taken"
-        )
+        return LaunchFailedError(f"port {port} is taken: free it or choose another with --port", text)
     if "unknown device" in text:
-        reason = "Docker was asked for a GPU that is not there: choose others with --gpus, or a smaller configuration"
-        return LaunchFailedError(reason, text, "too_few_gpus")
+        reason = "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"
+        return LaunchFailedError(reason, text)
     if "could not select device driver" in text or "nvidia" in text.lower():
-        reason = "Docker cannot hand out GPUs: install nvidia-container-toolkit and restart Docker"
-        return LaunchFailedError(reason, text, "no_gpu_runtime")
-    return LaunchFailedError(f"Docker did not start it: {' '.join(text.split())}", kind="docker")
+        reason = "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"
+        return LaunchFailedError(reason, text)
+    return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}")
 
 
 def _emulator_settings() -> dict[str, Any]:
-    scratch = {"/tmp": ""}  # noqa: S108 - inside the container
-    return {"read_only": True, "tmpfs": scratch, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    tmpfs = {"/tmp": ""}  # noqa: S108 - inside the container
+    return {"read_only": True, "tmpfs": tmpfs, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 
 
 def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
     from docker.types import DeviceRequest  # noqa: PLC0415 - only this backend needs it
 
-    ids = [str(index) for index in gpus]
-    request = (
-        DeviceRequest(device_ids=ids, capabilities=[["gpu"]])
-        if ids
-        else DeviceRequest(count=-1, capabilities=[["gpu"]])
-    )
+    chosen = {"device_ids": [str(index) for index in gpus]} if gpus else {"count": -1}
+    request = DeviceRequest(capabilities=[["gpu"]], **chosen)
     environment = {
         "HF_HOME": "/cache/huggingface",
         "VLLM_CACHE_ROOT": "/cache/vllm",
         "VLLM_NO_USAGE_STATS": "1",
     }
-    # vLLM's workers share tensors through /dev/shm; HF_TOKEN comes from the environment, never from a command line.
+    # HF_TOKEN is passed in the environment, because command lines are visible to every user.
     environment |= {key: os.environ[key] for key in ("HF_TOKEN", "HF_HUB_OFFLINE") if key in os.environ}
     return {
         "device_requests": [request],
-        "ipc_mode": "host",
+        "ipc_mode": "host",  # vLLM's workers share tensors through /dev/shm
         "environment": environment,
         "volumes": dict(CACHES),
     }
 
 
 def running(owner: str | None = None) -> list[Any]:
-    """Our containers, all or one launcher's; empty where there is no Docker engine."""
-    wanted = [LABEL] + ([f"thinkload.owner={owner}"] if owner else [])
+    """Our containers, of one launcher (`owner`) or of all. Empty if there is no Docker engine."""
+    labels = [LABEL] + ([f"thinkload.owner={owner}"] if owner else [])
     try:
-        return list(connect().containers.list(all=True, filters={"label": wanted}))
+        return list(connect().containers.list(all=True, filters={"label": labels}))
     except LaunchFailedError:
         return []

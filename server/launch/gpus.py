@@ -1,19 +1,19 @@
-"""Which GPUs this machine has, which are taken, and which a server gets.
+"""Lists the GPUs of this machine and chooses those that a server gets.
 
-Rules: a machine whose GPUs cannot be seen (no NVML) is not refused: then nobody allocates, and the engine itself says
-what is missing. Does not know: what runs on a GPU.
+A machine whose GPUs cannot be seen (because NVML is missing) is not refused. No GPUs are allocated there, and the engine itself
+reports what is missing. This module does not know what runs on a GPU.
 """
 
 from typing import Any
 
 
 def inventory() -> list[dict[str, Any]]:
-    """A row a GPU: index, uuid, name, memory_mib, power_limit_w, driver, clocks. Empty where NVML is not there."""
+    """One row for each GPU: index, uuid, name, memory_mib, power_limit_w, driver, clocks. Empty if NVML is missing."""
     try:
-        import pynvml as nvml  # noqa: PLC0415 - only the launcher of real servers needs it
+        import pynvml as nvml  # noqa: PLC0415 - only real servers need it
 
         nvml.nvmlInit()
-    except (ImportError, OSError, Exception):  # noqa: BLE001 - pynvml raises its own classes, made when it loads
+    except Exception:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         return []
     try:
         driver = nvml.nvmlSystemGetDriverVersion()
@@ -39,7 +39,10 @@ def _row(nvml: Any, index: int, driver: str) -> dict[str, Any]:
 
 
 def allocate(wanted: int, present: int, taken: set[int]) -> tuple[int, ...] | None:
-    """Lowest free indices, as a block aligned to its own size where one is free (NVLink pairs); None: too few free."""
+    """The lowest free indices out of `present` GPUs, or None if fewer than `wanted` are free.
+
+    A block that is aligned to its own size is preferred, because such GPUs are often connected by NVLink.
+    """
     free = [index for index in range(present) if index not in taken]
     for start in range(0, present, wanted):
         block = range(start, start + wanted)

@@ -1,17 +1,21 @@
-"""Which TCP ports of this machine are free, as far as one can know before binding."""
+"""Finds TCP ports of this machine that are free, as far as this can be known before binding them.
+
+This module does not know which server a port is for.
+"""
 
 import contextlib
 import socket
 import time
 from pathlib import Path
 
-REST_S = 12.0
-"""Prometheus hears of a target's end up to 10 s late (file discovery hands changes on every 5 s, twice). Whoever took the
-port in that time would be scraped under the old name: a sweep's next configuration would count as the one before."""
+COOLDOWN_S = 12.0
+"""How long a port is not used again after its server has ended. Prometheus notices the end of a target up to 10 s late, because
+file discovery applies changes every 5 s, in two steps. A new server on the port would be scraped under the old labels during
+that time, and a sweep's next configuration would be recorded as the previous one."""
 
 
 def is_free(port: int) -> bool:
-    """Nothing listens on the loopback port now."""
+    """True if nothing listens on this port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -22,7 +26,7 @@ def is_free(port: int) -> bool:
 
 
 def held_by(port: int, pids: list[int]) -> bool:
-    """One of the processes listens on the port; True where there is no /proc to tell."""
+    """True if one of the processes listens on the port. Also True on a machine without /proc, where this cannot be known."""
     tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
     sockets = {
@@ -36,19 +40,19 @@ def held_by(port: int, pids: list[int]) -> bool:
 
 
 def first_free(start: int = 8000, taken: frozenset[int] = frozenset()) -> int:
-    """The first free port from `start` on that is not promised to somebody in `taken`."""
+    """The first free port from `start` on that is not in `taken`."""
     return next(port for port in range(start, 65536) if port not in taken and is_free(port))
 
 
-def rest(port: int, state: Path) -> None:
-    """Note that a server which had been announced on this port has ended."""
+def start_cooldown(port: int, state: Path) -> None:
+    """Notes in the state folder that the server on this port has ended now."""
     (state / f"port-{port}").touch()
 
 
-def resting(state: Path) -> frozenset[int]:
-    """Ports whose last server Prometheus may still be looking for."""
+def cooling_down(state: Path) -> frozenset[int]:
+    """The ports whose last server ended less than COOLDOWN_S ago."""
     now_s = time.time()
-    notes = {path: path.stat().st_mtime for path in state.glob("port-*")}
+    ended_s = {path: path.stat().st_mtime for path in state.glob("port-*")}
     return frozenset(
-        int(path.name.removeprefix("port-")) for path, at_s in notes.items() if now_s - at_s < REST_S
+        int(path.name.removeprefix("port-")) for path, at_s in ended_s.items() if now_s - at_s < COOLDOWN_S
     )

@@ -1,6 +1,6 @@
-"""Backends `emulator` and `process`: a server as a subprocess of ours, in a session of its own, its log in a file.
+"""Backends `emulator` and `process`: a server as a subprocess in a session of its own, with its log in a file.
 
-Does not know: when it is ready, or what its log means.
+This module does not know when the server is ready, or what its log means.
 """
 
 import subprocess
@@ -13,9 +13,9 @@ from server.launch.spec import OWNER, Backend, LaunchFailedError, Spec
 
 @dataclass
 class LocalServer:
-    """A running subprocess and its note."""
+    """A running subprocess and what its state file contains. The methods are those of `RunningServer`."""
 
-    note: processes.Note
+    saved: processes.SavedServer
     process: subprocess.Popen[bytes]
     backend: Backend
     gpus: tuple[int, ...]
@@ -23,46 +23,42 @@ class LocalServer:
 
     @property
     def name(self) -> str:
-        """Label by which it is found again."""
-        return self.note.name
+        """The label by which the server is found again."""
+        return self.saved.name
 
     @property
     def port(self) -> int:
-        """Port on loopback."""
-        return self.note.port
+        """The port on 127.0.0.1."""
+        return self.saved.port
 
     @property
     def emulated(self) -> bool:
-        """It is our emulator."""
+        """True for the emulator."""
         return self.backend == "emulator"
 
     def exit_code(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """The exit status of the process, or None while it runs."""
         return self.process.poll()
 
     def holds_port(self) -> bool:
-        """It is this server that answers on the port, not one that took it in between."""
-        return ports.held_by(self.port, processes.remains(self.note))
+        """True if this server listens on the port, and not another program that has opened it in the meantime."""
+        return ports.held_by(self.port, processes.pids_of(self.saved))
 
     def stop(self, grace_s: float = 30.0) -> None:
-        """SIGTERM, then kill; returns when no process of it is left."""
-        processes.end(self.note, grace_s)
+        """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when no process of the server is left."""
+        processes.stop(self.saved, grace_s)
         self.process.wait()
 
     def describe(self) -> dict[str, object]:
-        """What a manifest should say."""
-        return {"pid": self.note.pid, "command": self.note.command, "started": self.note.started}
+        """What a run's manifest says about the server: pid, command and start time."""
+        return {"pid": self.saved.pid, "command": self.saved.command, "started": self.saved.started}
 
 
 def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command: list[str]) -> LocalServer:
-    """Start the command; raises LaunchFailedError where it is not there."""
+    """Starts the command. Raises LaunchFailedError if it is not on PATH."""
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**processes.environment(name), "PYTHONUNBUFFERED": "1"}
-    if spec.backend == "process":
-        environment |= {"VLLM_NO_USAGE_STATS": "1"}
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
-    note = processes.Note(
+    saved = processes.SavedServer(
         name=name,
         owner=OWNER,
         backend=spec.backend,
@@ -73,9 +69,8 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
         gpus=gpus,
         command=command,
     )
-    processes.remember(
-        note
-    )  # before the start: who is killed right after it leaves a label that a note names
+    # The state file is written before the start, so that the server is found even if this process is killed right after it.
+    processes.save(saved)
     with log.open("wb") as out:
         try:
             process = subprocess.Popen(
@@ -83,13 +78,21 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=environment,
+                env=_environment(spec, name, gpus),
                 start_new_session=True,
             )
         except FileNotFoundError as error:
             processes.forget(name)
-            reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or --backend docker"
-            raise LaunchFailedError(reason, kind="no_command") from error
-    note.pid, note.started = process.pid, processes.start_time(process.pid) or "?"
-    processes.remember(note)
-    return LocalServer(note, process, spec.backend, gpus, log)
+            reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or choose --backend docker"
+            raise LaunchFailedError(reason) from error
+    saved.pid, saved.started = process.pid, processes.start_time(process.pid) or "?"
+    processes.save(saved)
+    return LocalServer(saved, process, spec.backend, gpus, log)
+
+
+def _environment(spec: Spec, name: str, gpus: tuple[int, ...]) -> dict[str, str]:
+    environment = {**processes.environment(name), "PYTHONUNBUFFERED": "1"}
+    if spec.backend == "process":
+        environment |= {"VLLM_NO_USAGE_STATS": "1"}
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+    return environment

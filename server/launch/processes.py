@@ -1,9 +1,11 @@
-"""Processes that carry our label, and how to end them: what containers have labels for, plain processes have this.
+"""Finds and stops the processes of a server, as Docker does for containers with labels.
 
-Rules: a started process leads a session of its own and has the label in its environment (`THINKLOAD_SERVER`); its
-children inherit both. (Either alone is not enough: setproctitle, which vLLM's workers use, overwrites what /proc shows
-of the environment, and a child may open a new session.) A note in the state folder says the rest. A note is trusted
-only while pid and start time both match, so that a reused pid is never killed. Does not know: what the processes do.
+Each started process leads a session of its own and has the server's name in its environment (`THINKLOAD_SERVER`). Its children
+inherit both. Neither is enough alone: vLLM's workers call setproctitle, which overwrites the environment that /proc shows, and
+a child may open a new session. A file in the state folder holds the rest. Its pid is used only while pid and start time both
+match, so that a process with a reused pid is never killed.
+
+This module does not know what the processes do.
 """
 
 import contextlib
@@ -15,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-VARIABLE = "THINKLOAD_SERVER"
+from server.launch.atomic_file import replace_file
+
+LABEL_VARIABLE = "THINKLOAD_SERVER"
 
 
-class Note(msgspec.Struct, kw_only=True):
-    """What is remembered of one started server."""
+class SavedServer(msgspec.Struct, kw_only=True):
+    """The content of the state file of one started server."""
 
     name: str
     owner: str
@@ -29,15 +33,15 @@ class Note(msgspec.Struct, kw_only=True):
     port: int
     log: str
     pid: int | None = None
-    """None while it is being started."""
+    """None until the process has been started."""
     started: str = "?"
-    """The process's start time as the system tells it."""
+    """The start time of the process, in the format of the operating system."""
     gpus: tuple[int, ...] = ()
     command: list[str] = []
 
 
 def state_dir() -> Path:
-    """Folder of the notes, logs and locks, per user."""
+    """The user's folder of state files, logs and locks. Creates the folder if it does not exist."""
     default = Path.home() / ".local" / "state"
     folder = Path(
         os.environ.get("THINKLOAD_STATE") or Path(os.environ.get("XDG_STATE_HOME") or default) / "thinkload"
@@ -47,7 +51,7 @@ def state_dir() -> Path:
 
 
 def start_time(pid: int) -> str | None:
-    """When the process started, in the system's own words; None once it is gone or a zombie."""
+    """The start time of the process, in the format of the operating system. None if it has ended or is a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
@@ -60,33 +64,33 @@ def start_time(pid: int) -> str | None:
 
 
 def environment(name: str) -> dict[str, str]:
-    """The environment of this process, with the label."""
-    return {**os.environ, VARIABLE: name}
+    """The environment of this process, with the label of the server `name`."""
+    return {**os.environ, LABEL_VARIABLE: name}
 
 
-def remember(note: Note) -> None:
-    """Keep the note until `forget`."""
-    (state_dir() / f"{note.name}.json").write_bytes(msgspec.json.encode(note))
+def save(server: SavedServer) -> None:
+    """Writes the server's state file, which `forget` removes."""
+    replace_file(state_dir() / f"{server.name}.json", msgspec.json.encode(server))
 
 
 def forget(name: str) -> None:
-    """Drop the note."""
+    """Removes the server's state file."""
     (state_dir() / f"{name}.json").unlink(missing_ok=True)
 
 
-def notes() -> list[Note]:
-    """Notes of the servers that still run; those of dead ones are dropped."""
-    alive = []
+def running() -> list[SavedServer]:
+    """The servers of which a process still runs. The state files of other servers are removed."""
+    found = []
     for path in sorted(state_dir().glob("*.json")):
         try:
-            note = msgspec.json.decode(path.read_bytes(), type=Note)
+            server = msgspec.json.decode(path.read_bytes(), type=SavedServer)
         except (msgspec.DecodeError, FileNotFoundError):
             continue
-        if remains(note):
-            alive.append(note)
+        if pids_of(server):
+            found.append(server)
         else:
-            forget(note.name)
-    return alive
+            forget(server.name)
+    return found
 
 
 def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
@@ -101,42 +105,42 @@ def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
         return False
 
 
-def labelled(name: str | None = None, session: int | None = None) -> list[int]:
-    """Pids that carry the label of one server (or of any), or are of the session. Empty where there is no /proc."""
-    label = f"{VARIABLE}={name or ''}".encode()
+def labelled(name: str, session: int | None = None) -> list[int]:
+    """The pids that carry the label of the server or belong to the session. Empty on a machine without /proc."""
+    label = f"{LABEL_VARIABLE}={name}".encode()
     found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _belongs(folder, label, session)]
     return [pid for pid in found if pid != os.getpid() and start_time(pid)]
 
 
-def _signal(pids: list[int], number: int) -> None:
+def _signal(pids: list[int], signal_number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            os.kill(pid, signal_number)
 
 
-def end(note: Note, grace_s: float = 30.0) -> None:
-    """SIGTERM to the server, SIGKILL to whatever of it is left after `grace_s`; returns when all is gone."""
-    # The leader alone: a vLLM whose workers get the signal too cannot drain what runs.
-    _signal(_leader(note), signal.SIGTERM)
+def stop(server: SavedServer, grace_s: float = 30.0) -> None:
+    """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when no process of the server is left."""
+    # Only the leader gets the first SIGTERM: vLLM cannot finish running requests if its workers get the signal too.
+    _signal(_leader(server), signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while remains(note) and time.monotonic() < deadline:
+    while pids_of(server) and time.monotonic() < deadline:
         time.sleep(0.05)
-        if not _leader(note):
-            _signal(remains(note), signal.SIGTERM)
+        if not _leader(server):
+            _signal(pids_of(server), signal.SIGTERM)
             deadline = min(deadline, time.monotonic() + 5.0)
-    while left := remains(note):
-        _signal(left, signal.SIGKILL)
+    while pids := pids_of(server):
+        _signal(pids, signal.SIGKILL)
         time.sleep(0.05)
-    forget(note.name)
+    forget(server.name)
 
 
-def remains(note: Note) -> list[int]:
-    """Pids of the server that still run."""
-    now = start_time(note.pid) if note.pid else None
-    reused = now is not None and now != note.started
-    return sorted({*_leader(note), *labelled(note.name, None if reused else note.pid)})
+def pids_of(server: SavedServer) -> list[int]:
+    """The pids of the server's processes that still run."""
+    now = start_time(server.pid) if server.pid else None
+    reused = now is not None and now != server.started
+    return sorted({*_leader(server), *labelled(server.name, None if reused else server.pid)})
 
 
-def _leader(note: Note) -> list[int]:
-    """Pid of the process that was started, while it runs."""
-    return [note.pid] if note.pid and start_time(note.pid) == note.started else []
+def _leader(server: SavedServer) -> list[int]:
+    """The pid of the process that was started; empty when it has ended."""
+    return [server.pid] if server.pid and start_time(server.pid) == server.started else []

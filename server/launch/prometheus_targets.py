@@ -1,41 +1,44 @@
-"""What Prometheus should scrape, and under which labels: `prometheus/targets/NAME.json`, one file a server.
+"""Tells Prometheus which servers to scrape and with which labels: one file `prometheus/targets/NAME.json` for each server.
 
-vLLM's own metrics say neither tensor parallelism nor speculation nor the run: these labels do. Rules: no folder, no file
-(an installed package without the repository has none; THINKLOAD_TARGETS names another). Does not know: the scrape's own
-settings (prometheus/prometheus.yml).
+vLLM's own metrics contain neither tensor parallelism, nor speculation, nor the run, so these labels add them. Where the
+folder does not exist, no file is written: an installed package has no repository around it. THINKLOAD_TARGETS names another
+folder.
+
+This module does not know the settings of the scrape (see prometheus/prometheus.yml).
 """
 
 import json
 import os
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2] / "prometheus" / "targets"
+from server.launch.atomic_file import replace_file
+
+DEFAULT_FOLDER = Path(__file__).parents[2] / "prometheus" / "targets"
 
 
 def folder() -> Path | None:
-    """Where target files go, if anywhere."""
-    path = Path(os.environ.get("THINKLOAD_TARGETS") or REPOSITORY)
+    """The folder of the target files, or None if it does not exist."""
+    path = Path(os.environ.get("THINKLOAD_TARGETS") or DEFAULT_FOLDER)
     return path if path.is_dir() else None
 
 
 def address(port: int) -> str:
-    """A port of this machine as Prometheus sees it: from a container unless told otherwise."""
+    """The address at which Prometheus reaches a port of this machine: from a container, unless THINKLOAD_TARGET_HOST is set."""
     return f"{os.environ.get('THINKLOAD_TARGET_HOST', 'host.docker.internal')}:{port}"
 
 
-def write(name: str, server: str, gpu: str | None, gpu_path: str, labels: dict[str, str]) -> None:
-    """Announce a server, and where its GPUs' telemetry is; again with other labels to change them."""
-    if (into := folder()) is None:
+def write(name: str, server: str, gpu: str, gpu_path: str, labels: dict[str, str]) -> None:
+    """Announces a server and the telemetry of its GPUs. A later call with the same name replaces the labels."""
+    if (targets := folder()) is None:
         return
-    entries = [{"targets": [server], "labels": {"job": "server", **labels}}]
-    if gpu:
-        entries.append({"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}})
-    partial = into / f"{name}.partial"
-    partial.write_text(json.dumps(entries, indent=1) + "\n")
-    partial.replace(into / f"{name}.json")
+    entries = [
+        {"targets": [server], "labels": {"job": "server", **labels}},
+        {"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}},
+    ]
+    replace_file(targets / f"{name}.json", (json.dumps(entries, indent=1) + "\n").encode())
 
 
 def remove(name: str) -> None:
-    """The server is gone."""
-    if (into := folder()) is not None:
-        (into / f"{name}.json").unlink(missing_ok=True)
+    """Removes a server that has ended."""
+    if (targets := folder()) is not None:
+        (targets / f"{name}.json").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Ready means: `/health` answers 200 and one token was generated.
+"""Decides whether a server is ready: `/health` answers with 200, and one token has been generated.
 
-Rules: never raises for a server that is not there yet. Does not know: how the server was started.
+No function raises for a server that does not answer yet. This module does not know how the server was started.
 """
 
 import json
@@ -10,51 +10,51 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-# Never through a proxy of the environment: what is asked is on this machine.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# Requests never go through a proxy from the environment, because the server is on this machine.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _get(url: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> bytes | None:
+def _request(url: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> bytes | None:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})  # noqa: S310 - http, loopback
     try:
-        with _direct.open(request, timeout=timeout_s) as response:
+        with _opener.open(request, timeout=timeout_s) as response:
             return bytes(response.read())
     except (urllib.error.URLError, HTTPException, OSError, ValueError):
         return None
 
 
 def healthy(port: int) -> bool:
-    """`/health` answers 200."""
-    return _get(f"http://127.0.0.1:{port}/health", timeout_s=2.0) is not None
+    """True if `/health` answers with 200."""
+    return _request(f"http://127.0.0.1:{port}/health", timeout_s=2.0) is not None
 
 
 class FirstToken:
-    """Asks for a token once `/health` answers. Whoever looks is not kept by a server that answers late, or never."""
+    """Requests one token in a thread once `/health` answers, so that a slow or stuck answer does not block the caller."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._asking: threading.Thread | None = None
-        self._came = False
+        self._thread: threading.Thread | None = None
+        self._received = False
 
-    def came(self, wait_s: float) -> bool:
-        """A token has come; looks for it for about `wait_s`."""
-        if self._asking is None and healthy(self._port):
-            self._asking = threading.Thread(target=self._ask, daemon=True)
-            self._asking.start()
-        if self._asking:
-            self._asking.join(wait_s)
-            if not self._asking.is_alive():
-                self._asking = None
-        return self._came
+    def received(self, wait_s: float) -> bool:
+        """True if a token has been received; waits about `wait_s` seconds for it."""
+        if self._thread is None and healthy(self._port):
+            self._thread = threading.Thread(target=self._request_token, daemon=True)
+            self._thread.start()
+        if self._thread:
+            self._thread.join(wait_s)
+            if not self._thread.is_alive():
+                self._thread = None
+        return self._received
 
-    def _ask(self) -> None:
-        self._came = generates(self._port)
+    def _request_token(self) -> None:
+        self._received = generates(self._port)
 
 
 def served_model(port: int) -> str | None:
-    """Id of the first served model."""
-    answer = _json(_get(f"http://127.0.0.1:{port}/v1/models"))
+    """The id of the first served model, or None."""
+    answer = _json(_request(f"http://127.0.0.1:{port}/v1/models"))
     try:
         return str(answer["data"][0]["id"])
     except (KeyError, IndexError, TypeError):
@@ -62,10 +62,12 @@ def served_model(port: int) -> str | None:
 
 
 def generates(port: int) -> bool:
-    """One token comes back. The first request of a fresh engine may take seconds (measured: 4 s at TP 2 on CPU)."""
+    """True if the server generates a token. The first request of a new engine may take seconds (measured: 4 s at TP 2 on CPU)."""
     model = served_model(port)
     body: dict[str, object] = {"model": model, "prompt": "1 + 1 =", "max_tokens": 1, "temperature": 0}
-    answer = _json(_get(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None)
+    answer = _json(
+        _request(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None
+    )
     try:
         return int(answer["usage"]["completion_tokens"]) >= 1
     except (KeyError, TypeError, ValueError):

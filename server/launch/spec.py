@@ -1,10 +1,10 @@
-"""What is to be started (Spec), what runs (Server), and why it did not (LaunchFailedError).
+"""The types of the launcher: the server to start (Spec), the running server (RunningServer) and the failure (LaunchFailedError).
 
-Rules: a Spec is complete before anything starts; a Server can be stopped by whoever holds it, twice without harm.
-Does not know: how either backend starts anything.
+A Spec is complete before anything starts. A RunningServer may be stopped more than once. This module does not know how a
+backend starts a server.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 from uuid import uuid4
@@ -13,83 +13,82 @@ Backend = Literal["emulator", "process", "docker"]
 BACKENDS: tuple[Backend, ...] = ("emulator", "process", "docker")
 
 OWNER = uuid4().hex[:12]
-"""Label of everything that this process starts. Not its pid: those come back."""
+"""The label of every server that this process starts. It is random, because a pid may be reused by another process."""
 
 
 class LaunchFailedError(Exception):
-    """A server did not become ready: one line saying why, and the last lines that it printed."""
+    """A server did not become ready: `reason` is one line for the operator, `tail` the last lines of the log."""
 
-    def __init__(self, reason: str, log: str = "", kind: str = "unknown") -> None:
+    def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.kind = kind
         self.tail = log.rstrip().splitlines()[-15:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One server to start."""
+    """A server to start."""
 
     config: str
     """A name in `server/configs/`, or a path to a file in the same format."""
     model: str
-    """A name in `server/models/`, or a model id or path as vLLM takes it."""
+    """A name in `server/models/`, the path of a preset, or a model id or path that vLLM accepts."""
     backend: Backend = "emulator"
     port: int = 0
-    """0: the first free one from 8000 on."""
+    """0 means the first free port from 8000 on."""
     gpus: tuple[int, ...] | None = None
-    """Indices to use; None: the first free ones."""
+    """GPU indices to use; None means the first free ones."""
     emulate: tuple[str, ...] = ()
-    """More arguments of `python -m server emulate` (backend emulator, or docker with the emulator's image)."""
+    """Further arguments of `python -m server emulate` (backend emulator, or docker with the emulator's image)."""
     vllm: tuple[str, ...] = ()
-    """More arguments of `vllm serve`."""
+    """Further arguments of `vllm serve`."""
     image: str | None = None
-    """docker: the image; None: vLLM's, at the pinned tag."""
+    """The image of backend docker; None means vLLM's image with the pinned tag."""
     start_timeout_s: float = 900.0
+    """The longest time, in seconds, until the server is ready."""
     log: Path | None = None
-    """Where the server's log goes; None: beside the launcher's state."""
+    """The file of the server's log; None means a file in the state folder."""
     run: str = ""
-    """Label `run` of the Prometheus target."""
+    """The label `run` of the Prometheus target."""
     telemetry: str | None = None
-    """Where this server's GPUs report, if not at its own port."""
-    labels: dict[str, str] = field(default_factory=dict)
+    """The URL of the telemetry of this server's GPUs, if the server itself does not provide it."""
 
 
 class RunningServer(Protocol):
-    """A started server, of whichever backend."""
+    """A started server of any backend."""
 
     @property
     def name(self) -> str:
-        """Label by which it is found again."""
+        """The label by which the server is found again."""
 
     @property
     def backend(self) -> str:
-        """Which backend started it."""
+        """The backend that started it."""
 
     @property
     def port(self) -> int:
-        """Port on loopback."""
+        """The port on 127.0.0.1."""
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        """Indices of the GPUs it was given."""
+        """The indices of its GPUs."""
 
     @property
     def log(self) -> Path:
-        """File that its output goes to."""
+        """The file that contains its output."""
 
     @property
     def emulated(self) -> bool:
-        """It is our emulator."""
+        """True for the emulator."""
 
     def exit_code(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """The exit status, or None while it runs."""
 
     def holds_port(self) -> bool:
-        """It is this server that answers on the port."""
+        """True if this server listens on the port, and not another program."""
 
     def stop(self, grace_s: float = 30.0) -> None:
-        """SIGTERM, then kill after `grace_s`; returns when nothing of it is left."""
+        """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when nothing of the server is left."""
 
     def describe(self) -> dict[str, object]:
-        """Image digest, pid, command: what a manifest should say."""
+        """What a run's manifest says about the server: image, pid, command."""

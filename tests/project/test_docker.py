@@ -1,6 +1,6 @@
-"""With a real Docker engine: the compose stack, the backend `docker`, and that neither leaves anything behind.
+"""The compose stack and the backend `docker` with a real Docker engine; neither leaves anything behind.
 
-Where image registries cannot be reached, local images stand in (PROMETHEUS_IMAGE); Grafana's is not among them.
+On a machine that cannot reach image registries, PROMETHEUS_IMAGE names a local image. Grafana is not tested here.
 """
 
 import json
@@ -24,7 +24,9 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
 
 IMAGE = "thinkload:local"
 PROMETHEUS = "http://127.0.0.1:9090"
-PROJECT = "thinkload-test"  # never the stack, or the volumes, of whoever runs the tests
+PROJECT = (
+    "thinkload-test"  # a name of its own, so that the stack and the volumes of the user are never touched
+)
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,7 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module", autouse=True)
 def engine() -> None:
-    """A Docker engine with Compose v2; its absence skips, and fails CI."""
+    """Requires a Docker engine with Compose v2: without one, the tests are skipped, but fail in CI."""
     try:
         found = run("docker", "compose", "version").returncode == 0 and run("docker", "info").returncode == 0
     except FileNotFoundError:
@@ -56,14 +58,14 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def image(engine: None) -> str:
-    """Our own image, built from this tree."""
+    """Our own image, built from this working tree."""
     compose("build", "emulator")
     return IMAGE
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Notes and targets of this test's own; whatever it left is ended."""
+    """An environment with a separate state folder and targets folder. Servers that the test leaves are stopped."""
     (tmp_path / "targets").mkdir()
     env = {
         "THINKLOAD_STATE": str(tmp_path / "state"),
@@ -79,12 +81,12 @@ def server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def ours() -> list[str]:
-    """Names of containers with our label, running or not."""
+    """The ids of containers with our label, running or not."""
     return run("docker", "ps", "-aq", "--filter", "label=thinkload.server").stdout.split()
 
 
 def query(expression: str) -> list[dict[str, str]]:
-    """Label sets that Prometheus answers with."""
+    """The label sets of the series that Prometheus returns."""
     url = f"{PROMETHEUS}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     with urllib.request.urlopen(url, timeout=5) as answer:
         return [series["metric"] for series in json.load(answer)["data"]["result"]]
@@ -97,20 +99,20 @@ def eventually(expression: str, within_s: float = 20) -> list[dict[str, str]]:
     return found
 
 
-def test_our_image_is_small_and_harmless(image: str) -> None:
-    """No root, no compiler, no pip; what it adds to its base is small."""
-    told = json.loads(run("docker", "image", "inspect", image).stdout)[0]
+def test_our_image_is_small_and_unprivileged(image: str) -> None:
+    """The image has no root user, compiler or pip, and adds less than 200 MB to its base."""
+    image_facts = json.loads(run("docker", "image", "inspect", image).stdout)[0]
     base = json.loads(
         run("docker", "image", "inspect", os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")).stdout
     )[0]
-    assert told["Config"]["User"] == "65532:65532"
-    assert told["Size"] - base["Size"] < 200e6
+    assert image_facts["Config"]["User"] == "65532:65532"
+    assert image_facts["Size"] - base["Size"] < 200e6
     script = "which gcc cc make pip pip3; python3 -c 'import pip'"
     assert run("docker", "run", "--rm", "--entrypoint", "sh", image, "-c", script).returncode != 0
 
 
 def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> None:
-    """`docker compose up --wait`, `python -m loadgen` from the host: all three in Prometheus, then nothing left."""
+    """A run from the host against the stack appears in Prometheus with all three kinds of series; `down` removes everything."""
     chosen = {"CONFIG": "tp2-ngram", "MODEL": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "RUN": "ci"}
     try:
         compose("up", "--build", "--wait", "emulator", "relay", "prometheus", **chosen)
@@ -139,7 +141,7 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> N
             *("--concurrency", "6", "--out", str(tmp_path / "run")),
         )
         assert loaded.returncode == 0, loaded.stderr
-        said = json.loads(loaded.stdout.splitlines()[-1])
+        result = json.loads(loaded.stdout.splitlines()[-1])
         server_series = eventually('last_over_time(vllm:generation_tokens_total{run="ci"}[5m]) > 0')
         gpu_series = eventually('last_over_time(DCGM_FI_DEV_POWER_USAGE{run="ci"}[5m])')
         client_series = eventually("last_over_time(loadgen_run_info[5m])")
@@ -147,11 +149,11 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> N
         for series in (*server_series, *gpu_series, *client_series):
             assert {key: series[key] for key in expected} == expected
         assert len(gpu_series) == 2
-        assert [series["run"] for series in client_series] == [said["run_id"]]
+        assert [series["run"] for series in client_series] == [result["run_id"]]
         assert eventually("last_over_time(loadgen_completion_tokens_total[5m]) > 0")
     finally:
         compose("down", "--remove-orphans", **chosen)
-        # not --volumes: that takes the model caches too
+        # --volumes would also remove the model caches
         run("docker", "volume", "rm", "-f", f"{PROJECT}_prometheus", f"{PROJECT}_grafana")
     left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").stdout
     volumes = run(
@@ -165,7 +167,7 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("config", names(CONFIGS))
 def test_gpu_profile_is_valid_for_every_configuration(config: str) -> None:
-    """Image pinned, as many GPUs as the configuration needs, ipc host, long start, SIGTERM, loopback only."""
+    """The service has a pinned image, the GPUs of the configuration, ipc host, a long start period and a loopback port."""
     text = compose("--profile", "gpu", "config", CONFIG=config, MODEL="r1-distill-qwen-14b").stdout
     vllm = yaml.safe_load(text)["services"]["vllm"]
     wanted = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["tensor-parallel-size"]
@@ -178,23 +180,23 @@ def test_gpu_profile_is_valid_for_every_configuration(config: str) -> None:
 
 
 def test_docker_backend_up_and_down(image: str, state: dict[str, str]) -> None:
-    """A container of ours is started as an emulator, found by its label, and gone after `down`."""
+    """Our own image is started as an emulator, found by its label, and removed by `down`."""
     done = server(
         "up", "tp2", "--model", "r1-distill-qwen-1.5b", "--backend", "docker", "--run", "r1", **state
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
     status = json.loads(server("status", **state).stdout)["servers"]
     assert [(row["backend"], row["config"], row["healthy"]) for row in status] == [("docker", "tp2", True)]
     assert "emulated vLLM" in server("logs", "tp2", **state).stderr
-    inspected = json.loads(run("docker", "inspect", said["name"]).stdout)[0]
+    inspected = json.loads(run("docker", "inspect", result["name"]).stdout)[0]
     assert inspected["HostConfig"]["ReadonlyRootfs"]
-    assert json.loads(server("down", "tp2", **state).stdout)["ended"] == [said["name"]]
+    assert json.loads(server("down", "tp2", **state).stdout)["ended"] == [result["name"]]
     assert ours() == []
 
 
-def test_absent_image_is_said(state: dict[str, str]) -> None:
-    """Nothing of 10 GB is pulled behind anybody's back."""
+def test_missing_image_is_reported(state: dict[str, str]) -> None:
+    """An image, which may be 10 GB large, is never pulled automatically."""
     arguments = ("up", "tp1", "--model", "x/y", "--backend", "docker", "--image", "vllm/vllm-openai:v9.9.9")
     done = server(*arguments, **state)
     assert done.returncode == 2
@@ -203,7 +205,7 @@ def test_absent_image_is_said(state: dict[str, str]) -> None:
     )
 
 
-def test_port_that_a_container_holds_is_said(image: str, state: dict[str, str]) -> None:
+def test_port_of_another_container_is_reported(image: str, state: dict[str, str]) -> None:
     first = json.loads(
         server("up", "tp1", "--model", "s1.1-1.5b", "--backend", "docker", **state).stdout.splitlines()[-1]
     )
@@ -215,7 +217,7 @@ def test_port_that_a_container_holds_is_said(image: str, state: dict[str, str]) 
 
 
 def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, str], tmp_path: Path) -> None:
-    """`kill -9` in the middle, `--resume`: every cell complete once, no container left."""
+    """After `kill -9`, `--resume` completes every cell once and leaves no container."""
     out = tmp_path / "sweep"
     command = [
         *(
@@ -245,8 +247,8 @@ def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, 
         [*command, "--out", str(out)], cwd=ROOT, env={**os.environ, **state}, stderr=subprocess.PIPE
     ) as sweep:
         assert sweep.stderr is not None
-        for awaited in (b": done", b": ready at"):  # the second cell's server
-            assert any(awaited in line for line in sweep.stderr)
+        for expected in (b": done", b": ready at"):  # the second cell's server
+            assert any(expected in line for line in sweep.stderr)
         sweep.send_signal(signal.SIGKILL)
     assert "planned" in {cell["state"] for cell in json.loads((out / "sweep.json").read_text())["cells"]}
     done = run(*command, "--resume", str(out), **state)
@@ -257,7 +259,7 @@ def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, 
         run_json = json.loads((out / cell["name"] / "run.json").read_text())
         assert run_json["server"]["image"]["id"].startswith("sha256:")
         assert len((out / cell["name"] / "records.jsonl").read_text().splitlines()) == 6
-    # The killed launcher's watchdog gives its container 10 s to end by itself: the resumed sweep can be quicker.
+    # The watchdog of the killed launcher gives its container 10 s to end. The resumed sweep may end before that.
     deadline = time.monotonic() + 20
     while ours() and time.monotonic() < deadline:
         time.sleep(0.2)

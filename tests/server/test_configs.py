@@ -1,12 +1,16 @@
-"""Serving configurations: names mean what they say, and differ in nothing else."""
+"""Serving configurations differ only in what their names say."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from server.config import CONFIGS, ConfigError, names, read_config
+from server.config import CONFIGS, MODELS, ConfigError, model_file, names, read_config
+from server.launch import Spec
+from server.launch.commands import MEASUREMENT_OPTIONS, vllm_arguments
 
 SIX = ("tp1", "tp2", "tp4", "tp1-ngram", "tp2-ngram", "tp4-ngram")
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
@@ -26,15 +30,15 @@ def rest(config: dict[str, object]) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", SIX)
 def test_the_six_differ_only_in_tensor_parallelism_and_speculation(name: str) -> None:
-    """A difference between two of them is then a difference of what their names say."""
+    """A difference between two results is then caused by what the names of the configurations say."""
     config = read(name)
     assert rest(config) == rest(read("tp1"))
     assert config["tensor-parallel-size"] == int(name[2])
     assert config.get("speculative-config") == (NGRAM if name.endswith("ngram") else None)
 
 
-def test_nothing_is_left_to_the_engine_version() -> None:
-    """Prefix caching, generation config and lengths are written out. `no-…: true`, since 0.26 ignores `…: false`."""
+def test_nothing_depends_on_defaults_of_the_engine_version() -> None:
+    """Prefix caching, generation config and lengths are explicit. vLLM 0.26 ignores `…: false`, so no file contains it."""
     config = read("tp1")
     assert config["no-enable-prefix-caching"] is True
     assert config["generation-config"] == "vllm"
@@ -57,7 +61,7 @@ def test_matched_baselines_turn_async_scheduling_off_and_nothing_else(tp: int) -
 
 @pytest.mark.parametrize("name", sorted(set(names(CONFIGS)) - {*SIX}))
 def test_examples_keep_the_common_settings(name: str) -> None:
-    """An example differs from its baseline in what it is an example of."""
+    """An example differs from its baseline only in the option that it shows."""
     extra = set(rest(read(name)).items()) - set(rest(read("tp1")).items())
     assert extra <= {("no-async-scheduling", True), ("quantization", "fp8")}
 
@@ -75,7 +79,7 @@ def test_examples_keep_the_common_settings(name: str) -> None:
     ],
 )
 def test_a_broken_file_is_one_line(text: str, says: str, tmp_path: Path) -> None:
-    """Whatever backend would read it: file and key are named before anything starts."""
+    """The error names the file and the key, for every backend and before anything starts."""
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -85,15 +89,39 @@ def test_a_broken_file_is_one_line(text: str, says: str, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
-def test_keys_may_be_spelt_as_vllm_takes_them(tmp_path: Path) -> None:
-    """Underscores, and speculative-config as JSON text."""
+def test_keys_are_accepted_in_every_spelling_of_vllm(tmp_path: Path) -> None:
+    """Keys may contain underscores, and speculative-config may be JSON text."""
     path = tmp_path / "own.yaml"
     path.write_text('tensor_parallel_size: 2\nspeculative-config: \'{"method": "ngram"}\'\n')
     assert read_config(str(path)) == {"tensor-parallel-size": 2, "speculative-config": {"method": "ngram"}}
 
 
+def test_a_preset_is_found_by_name_id_and_path() -> None:
+    path = MODELS / "s1.1-7b.yaml"
+    assert [model_file(name) for name in ("s1.1-7b", "simplescaling/s1.1-7B", str(path))] == [path] * 3
+    assert model_file("meta-llama/Llama-3.1-8B") is None
+    with pytest.raises(ConfigError, match=r"model none\.yaml: no such file"):
+        model_file("none.yaml")
+
+
+@pytest.mark.parametrize("model", ["r1-distill-qwen-14b", "simplescaling/s1.1-7B", "meta-llama/Llama-3.1-8B"])
+def test_the_entry_point_of_compose_finds_presets_by_the_same_rules(model: str, tmp_path: Path) -> None:
+    """server/vllm.sh starts `vllm serve` with the model id, the dtype and the reasoning parser of the preset."""
+    (tmp_path / "vllm").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "vllm").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "THINKLOAD_MODELS": str(MODELS)}
+    command = ["sh", str(CONFIGS.parent / "vllm.sh"), model]
+    words = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    spec = Spec(config="tp1", model=model)
+    expected = [word for word in vllm_arguments(spec, "tp1", 8000) if word not in MEASUREMENT_OPTIONS]
+    assert words[:2] == ["serve", expected[0]]
+    assert set(words[2:]) == set(expected[1:]) - {"--config", "tp1", "--host", "127.0.0.1", "--port", "8000"}
+
+
 def test_compose_reserves_as_many_gpus_as_a_configuration_needs() -> None:
-    """`docker-compose.yml` takes the count from server/gpus.yaml, by the configuration's name."""
+    """`docker-compose.yml` reads the number of GPUs from server/gpus.yaml, by the name of the configuration."""
     services = yaml.safe_load((CONFIGS.parent / "gpus.yaml").read_text())["services"]
     counts = {
         name: service["deploy"]["resources"]["reservations"]["devices"][0]["count"]
@@ -103,7 +131,7 @@ def test_compose_reserves_as_many_gpus_as_a_configuration_needs() -> None:
 
 
 def test_keys_are_options_of_vllm_serve(shared: Path) -> None:
-    """Against the help text of vLLM 0.32.0 (its own parser is tried where it is installed: test_vllm_accepts.py)."""
+    """Checked against the help text of vLLM 0.32.0; test_vllm_accepts.py uses vLLM's parser where it is installed."""
     known = set(
         re.findall(
             r"--([a-z0-9-]+)", (shared / "reference/vllm-samples/vllm-serve-help-0.32.0.txt").read_text()
@@ -114,7 +142,7 @@ def test_keys_are_options_of_vllm_serve(shared: Path) -> None:
 
 
 def test_the_images_lock_has_the_versions_of_the_lock() -> None:
-    """requirements-server.lock is what requirements.lock says, for the image alone (`make lock` makes both)."""
+    """requirements-server.lock is a subset of requirements.lock, for the image (`make lock` writes both)."""
 
     def pins(name: str) -> set[str]:
         lines = (CONFIGS.parent.parent / name).read_text().splitlines()

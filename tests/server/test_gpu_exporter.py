@@ -1,4 +1,4 @@
-"""GPU telemetry speaks dcgm-exporter's language. Reading NVML needs a GPU; here are samples made by hand."""
+"""The GPU exporter uses the metric names and labels of dcgm-exporter. The samples are constants, because NVML needs a GPU."""
 
 import threading
 import urllib.request
@@ -27,7 +27,7 @@ def sample(index: int, values: dict[str, float], name: str = "NVIDIA H200") -> G
 
 
 def test_page_is_prometheus_text_with_dcgm_labels() -> None:
-    """A name once, every GPU below it, with the labels that dcgm-exporter gives."""
+    """Each metric appears once, with a series for each GPU and the labels of dcgm-exporter."""
     families = {
         f.name: f for f in text_string_to_metric_families(exposition([sample(0, VALUES), sample(1, VALUES)]))
     }
@@ -46,15 +46,15 @@ def test_page_is_prometheus_text_with_dcgm_labels() -> None:
     }
 
 
-def test_what_a_gpu_does_not_tell_is_absent() -> None:
-    """No zero for a value that was not read: an old GPU has no activity counters."""
+def test_a_value_that_a_gpu_does_not_report_is_absent() -> None:
+    """A value that was not read is not zero: an old GPU has no activity counters."""
     page = exposition([sample(0, {"DCGM_FI_DEV_POWER_USAGE": 70.0})])
     assert "DCGM_FI_PROF" not in page
     assert exposition([]) == "\n"
 
 
 def test_counters_keep_every_digit_and_labels_are_escaped() -> None:
-    """Energy since boot is a large number whose differences count."""
+    """Energy since boot is a large number, of which small differences are used."""
     page = exposition(
         [sample(0, {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789012.0}, name='A "b" \\ c')]
     )
@@ -63,7 +63,7 @@ def test_counters_keep_every_digit_and_labels_are_escaped() -> None:
     assert families[0].samples[0].labels["modelName"] == 'A "b" \\ c'
 
 
-def test_the_generator_reads_it_as_it_reads_the_emulator() -> None:
+def test_the_load_generator_reads_it_like_the_emulator() -> None:
     rows = gpu_rows(exposition([sample(0, VALUES)]))
     assert rows["0"]["power_w"] == 412.5
     assert round(rows["0"]["energy_j"], 3) == 123456789.012
@@ -72,7 +72,7 @@ def test_the_generator_reads_it_as_it_reads_the_emulator() -> None:
 
 
 def test_fields_cover_those_of_the_emulator() -> None:
-    """One dashboard serves dcgm-exporter (by this list), NVML and the emulator."""
+    """One dashboard works with dcgm-exporter (which reads this list), with NVML and with the emulator."""
     names = {name for name, _, _ in fields()}
     assert {name for name, _, _ in FIELDS} <= names
 

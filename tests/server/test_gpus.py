@@ -1,4 +1,4 @@
-"""Which GPUs a server gets."""
+"""The choice of GPUs for a server."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from server.launch.gpus import allocate
     ("wanted", "present", "taken", "given"),
     [
         (1, 4, set(), (0,)),
-        (2, 4, {0}, (2, 3)),  # an aligned block before two loose ones: pairs share a switch
+        (2, 4, {0}, (2, 3)),  # an aligned block is preferred, because its GPUs often share a switch
         (2, 4, {0, 2}, (1, 3)),
         (4, 4, set(), (0, 1, 2, 3)),
         (4, 4, {3}, None),
@@ -21,7 +21,7 @@ def test_lowest_free_block(wanted: int, present: int, taken: set[int], given: tu
     assert allocate(wanted, present, taken) == given
 
 
-def test_side_by_side_servers_never_share() -> None:
+def test_servers_at_once_never_share_a_gpu() -> None:
     taken: set[int] = set()
     for wanted in (1, 2, 4, 1):
         given = allocate(wanted, 8, taken)

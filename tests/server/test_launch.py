@@ -1,4 +1,4 @@
-"""Servers start, are ready, stop; and whatever happens, nothing is left behind."""
+"""Servers start, become ready and stop, and never leave anything behind."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from server.launch.readiness import healthy
 from tests import ROOT
 
 STANDIN = ROOT / "tests" / "standin"
-CAUSES = {  # the thirteen failures that a log tells of, by the log that shows them
+CAUSES = {  # for each example log in tests/logs, a part of the expected message
     "out-of-memory": "GPU out of memory",
     "kv-too-small": "KV cache too small",
     "unknown-flag": "vllm serve does not know --no-such-flag",
@@ -34,7 +34,7 @@ CAUSES = {  # the thirteen failures that a log tells of, by the log that shows t
 
 @pytest.fixture
 def state(tmp_path: Path) -> dict[str, str]:
-    """An environment of this test's own: its notes, its logs, its targets, the stand-in `vllm` first on PATH."""
+    """An environment with a separate state folder and targets folder, and with the stand-in `vllm` first on PATH."""
     (tmp_path / "targets").mkdir()
     return {
         **os.environ,
@@ -53,12 +53,12 @@ def server(state: dict[str, str], *arguments: str, **more: str) -> subprocess.Co
 
 
 def since_the_cause_s(state: dict[str, str]) -> float:
-    """Since the server wrote the last line of its log."""
+    """The seconds since the server wrote the last line of its log."""
     return time.time() - max(path.stat().st_mtime for path in Path(state["THINKLOAD_STATE"]).glob("*.log"))
 
 
 def left(state: dict[str, str]) -> list[str]:
-    """Names of servers of which something is remembered, or runs."""
+    """The names of servers that have a state file or a running process."""
     names = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.json")]
     logs = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.log")]
     return names + [name for name in logs if labelled(name)]
@@ -82,16 +82,16 @@ def up(state: dict[str, str], *arguments: str) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("backend", ["emulator", "process"])
 def test_up_status_logs_down(state: dict[str, str], backend: str, tmp_path: Path) -> None:
-    """`up` returns when a token was generated; `status` and `logs` show it; `down` leaves no process and no target."""
+    """`up` returns after a token has been generated, `status` and `logs` show the server, and `down` removes everything."""
     port = free_port()
     with up(
         state, "tp2-ngram", "--model", "r1-distill-qwen-1.5b", "--backend", backend, "--port", str(port)
-    ) as said:
-        assert said["url"] == f"http://127.0.0.1:{port}/v1"
+    ) as started:
+        assert started["url"] == f"http://127.0.0.1:{port}/v1"
         status = json.loads(server(state, "status").stdout.splitlines()[-1])["servers"]
         assert [(row["config"], row["port"], row["healthy"]) for row in status] == [("tp2-ngram", port, True)]
         assert "http" in server(state, "logs", "tp2-ngram").stderr.lower()
-        entries = json.loads((tmp_path / "targets" / f"{said['name']}.json").read_text())
+        entries = json.loads((tmp_path / "targets" / f"{started['name']}.json").read_text())
         labels = entries[0]["labels"]
         assert {key: labels[key] for key in ("config", "model", "tp", "speculation")} == {
             "config": "tp2-ngram",
@@ -99,15 +99,15 @@ def test_up_status_logs_down(state: dict[str, str], backend: str, tmp_path: Path
             "tp": "2",
             "speculation": "ngram",
         }
-        assert json.loads(server(state, "down", "tp2-ngram").stdout)["ended"] == [said["name"]]
-    assert not labelled(said["name"])
+        assert json.loads(server(state, "down", "tp2-ngram").stdout)["ended"] == [started["name"]]
+    assert not labelled(started["name"])
     assert not healthy(port)
     assert not list((tmp_path / "targets").iterdir())
 
 
 @pytest.mark.parametrize("log", sorted(CAUSES))
 def test_failure_is_one_line_within_five_seconds(state: dict[str, str], log: str) -> None:
-    """The reason, the last lines of the log before it, exit code 2, nothing running."""
+    """The last lines of the log and then the reason are printed, the exit code is 2, and nothing runs."""
     done = server(
         state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process", STANDIN_FAIL=log
     )
@@ -120,8 +120,8 @@ def test_failure_is_one_line_within_five_seconds(state: dict[str, str], log: str
     assert not left(state)
 
 
-def test_a_dead_engine_whose_server_lingers_is_not_waited_for(state: dict[str, str]) -> None:
-    """The log said that it failed, the process stays: it is ended within seconds all the same."""
+def test_a_server_whose_engine_has_died_is_stopped(state: dict[str, str]) -> None:
+    """If the log shows a failure but the process continues to run, the process is stopped within seconds."""
     more = {"STANDIN_FAIL": "kv-too-small", "STANDIN_HANG": "1"}
     done = server(state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process", **more)
     assert since_the_cause_s(state) < 5
@@ -130,8 +130,8 @@ def test_a_dead_engine_whose_server_lingers_is_not_waited_for(state: dict[str, s
 
 
 @pytest.mark.parametrize("failure", ["silent", "mute"])
-def test_startup_timeout_is_said(state: dict[str, str], failure: str) -> None:
-    """Whether it says nothing at all, or is healthy and never generates."""
+def test_startup_timeout_is_reported(state: dict[str, str], failure: str) -> None:
+    """The server prints nothing, or it is healthy and never generates."""
     arguments = (
         "up",
         "tp1",
@@ -148,14 +148,14 @@ def test_startup_timeout_is_said(state: dict[str, str], failure: str) -> None:
     assert not left(state)
 
 
-def test_a_kill_is_said(state: dict[str, str]) -> None:
+def test_a_kill_is_reported(state: dict[str, str]) -> None:
     words = ("up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process")
     done = server(state, *words, STANDIN_FAIL="killed")
     assert done.returncode == 2
     assert "the server was killed before it was ready" in done.stderr.splitlines()[-1]
 
 
-def test_taken_port_is_said(state: dict[str, str]) -> None:
+def test_taken_port_is_reported(state: dict[str, str]) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -177,19 +177,19 @@ def test_taken_port_is_said(state: dict[str, str]) -> None:
     )
 
 
-def test_absent_docker_daemon_is_said(state: dict[str, str]) -> None:
+def test_missing_docker_daemon_is_reported(state: dict[str, str]) -> None:
     done = server(state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "docker")
     assert done.returncode == 2
     assert "no Docker daemon answers" in done.stderr.splitlines()[-1]
 
 
-def test_absent_vllm_is_said(state: dict[str, str]) -> None:
+def test_missing_vllm_is_reported(state: dict[str, str]) -> None:
     done = server(state, "up", "tp1", "--model", "x/y", "--backend", "process", PATH="/usr/bin:/bin")
     assert done.returncode == 2
     assert "no command 'vllm' on PATH" in done.stderr.splitlines()[-1]
 
 
-def test_unknown_configuration_is_said(state: dict[str, str]) -> None:
+def test_unknown_configuration_is_reported(state: dict[str, str]) -> None:
     done = server(state, "up", "tp3", "--model", "r1-distill-qwen-1.5b", "--backend", "emulator")
     assert done.returncode == 2
     assert "tp3" in done.stderr.splitlines()[-1]
@@ -221,7 +221,7 @@ def gone(name: str, within_s: float) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_server_outlives_its_launcher(state: dict[str, str], number: int) -> None:
-    """Ctrl-C, a plain kill, `kill -9`: the server ends with the launcher, which a watchdog sees from outside."""
+    """The server ends with the launcher after SIGINT, SIGTERM and SIGKILL, because a watchdog process notices it."""
     process, name = launcher(state)
     assert labelled(name)
     process.send_signal(number)
@@ -229,8 +229,8 @@ def test_no_server_outlives_its_launcher(state: dict[str, str], number: int) -> 
     assert gone(name, within_s=15)
 
 
-def test_up_that_is_killed_before_its_server_is_ready_leaves_none(state: dict[str, str]) -> None:
-    """Once it is ready it is meant to stay; until then nobody knows of it."""
+def test_up_that_is_killed_before_its_server_is_ready_leaves_no_server(state: dict[str, str]) -> None:
+    """Only a ready server continues to run after `up` has ended."""
     words = ("up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process")
     process = subprocess.Popen(
         [sys.executable, "-m", "server", *words],
@@ -247,8 +247,8 @@ def test_up_that_is_killed_before_its_server_is_ready_leaves_none(state: dict[st
     assert gone(name, within_s=15)
 
 
-def test_down_all_ends_what_a_killed_launcher_and_its_watchdog_left(state: dict[str, str]) -> None:
-    """Even then the label finds it."""
+def test_down_all_stops_the_server_of_a_killed_launcher_and_watchdog(state: dict[str, str]) -> None:
+    """The server is found by its label."""
     process, name = launcher(state)
     watchdogs = [
         int(folder.name)
@@ -270,10 +270,10 @@ def parent(folder: Path) -> int:
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_a_port_rests_until_prometheus_has_forgotten_its_server(tmp_path: Path) -> None:
-    """Else a sweep's next configuration is scraped under the name of the one before."""
-    ports.rest(8003, tmp_path)
-    assert ports.resting(tmp_path) == {8003}
-    long_ago_s = time.time() - ports.REST_S - 1
+def test_a_port_is_not_reused_until_prometheus_has_dropped_its_server(tmp_path: Path) -> None:
+    """Otherwise the next configuration of a sweep would be scraped under the labels of the previous one."""
+    ports.start_cooldown(8003, tmp_path)
+    assert ports.cooling_down(tmp_path) == {8003}
+    long_ago_s = time.time() - ports.COOLDOWN_S - 1
     os.utime(tmp_path / "port-8003", (long_ago_s, long_ago_s))
-    assert ports.resting(tmp_path) == frozenset()
+    assert ports.cooling_down(tmp_path) == frozenset()

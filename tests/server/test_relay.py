@@ -1,4 +1,4 @@
-"""The relay opens what listens on loopback, for as long as it listens, and nothing else."""
+"""The relay listens on a port exactly as long as a program listens on the same port of 127.0.0.1."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,9 @@ import socket
 
 from server.relay import listening_on_loopback, ports_of, relay
 
-ELSEWHERE = "127.0.0.9"  # stands for the bridge's address: also ours to bind, not 127.0.0.1
+BRIDGE = (
+    "127.0.0.9"  # an address other than 127.0.0.1 that can be bound, instead of the address of the bridge
+)
 
 
 def free_port() -> int:
@@ -15,12 +17,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_ports_are_single_or_spans() -> None:
+def test_ports_are_single_or_ranges() -> None:
     assert ports_of(["8000-8002", "9464"]) == [8000, 8001, 8002, 9464]
 
 
 def test_only_listeners_on_loopback_count() -> None:
-    """From /proc/net/tcp: a listener on all addresses needs no relay, an open connection is no listener."""
+    """A listener on all addresses needs no relay, and an open connection is not a listener."""
     table = (
         "  sl  local_address rem_address   st tx_queue rx_queue\n"
         "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000\n"
@@ -50,7 +52,7 @@ async def until(host: str, port: int, expected: bytes | None) -> bool:
 
 
 def test_relay_follows_the_listener() -> None:
-    """Nothing before it listens, both ways while it does, nothing after."""
+    """Connections fail before the listener exists, work in both directions while it does, and fail afterwards."""
     port = free_port()
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,13 +60,13 @@ def test_relay_follows_the_listener() -> None:
         writer.close()
 
     async def scenario() -> None:
-        task = asyncio.ensure_future(relay(ELSEWHERE, [port], poll_s=0.05))
-        assert await answered(ELSEWHERE, port) is None
+        task = asyncio.ensure_future(relay(BRIDGE, [port], poll_s=0.05))
+        assert await answered(BRIDGE, port) is None
         server = await asyncio.start_server(echo, "127.0.0.1", port)
-        assert await until(ELSEWHERE, port, b"<ping>")
+        assert await until(BRIDGE, port, b"<ping>")
         server.close()
         await server.wait_closed()
-        assert await until(ELSEWHERE, port, None)
+        assert await until(BRIDGE, port, None)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -1,4 +1,4 @@
-"""`python -m server`: what an operator sees."""
+"""The output of `python -m server`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_configs_lists_every_configuration_and_model() -> None:
-    """The last line on stdout is JSON, whatever people read above it."""
+    """The last line on stdout is JSON."""
     done = run("configs")
     found = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0
@@ -61,8 +61,8 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert says in error
 
 
-def test_options_behind_two_dashes_reach_the_server(tmp_path: Path) -> None:
-    """Whatever stands before them: this one the emulator refuses, by name."""
+def test_options_after_two_dashes_reach_the_server(tmp_path: Path) -> None:
+    """The emulator refuses the option in this test and names it."""
     done = run(
         "up", "tp1", "--model", "s1.1-7b", "--backend", "emulator", "--", "--data-parallel-size", "2", THINKLOAD_STATE=str(tmp_path)
     )  # fmt: skip

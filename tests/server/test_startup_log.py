@@ -1,12 +1,14 @@
-"""What a server's log says becomes one line for the operator."""
+"""A server's log is explained in one line for the operator."""
 
 import pytest
 
-from server.launch.startup_log import StartupProgress, explain
+from server.launch.startup_log import explain
+from server.launch.startup_phases import StartupPhases
 from tests import ROOT
 
 LOGS = ROOT / "tests" / "logs"
-# Recorded from vLLM 0.32.0 on CPU, tracebacks cut; those that need a GPU or the Hub are written after reports and source.
+# Most logs were recorded from vLLM 0.32.0 on a CPU, with shortened tracebacks. Those that need a GPU or the Hub were written from bug
+# reports and the source code.
 EXPECTED = {
     "out-of-memory": ("out_of_memory", "270.00 MiB"),
     "memory-held": ("out_of_memory", "19.77 of 139.8 GiB"),
@@ -34,7 +36,7 @@ def test_every_log_is_expected() -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_log_becomes_one_line(name: str) -> None:
-    """The root cause is named, not its consequence; one line that holds what an operator must know."""
+    """The line names the root cause, not a consequence, and contains what the operator needs to know."""
     kind, needle = EXPECTED[name]
     found = explain((LOGS / f"{name}.log").read_text())
     assert found is not None
@@ -48,7 +50,7 @@ PREFIXED = "(APIServer pid=7) ERROR 11-22 03:07:19 [core.py:1510] "
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_prefixes_before_every_line_change_nothing(name: str) -> None:
-    """VLLM 0.26 and later put process, level and place before each line of a traceback, in colour on a terminal."""
+    """Since 0.26, vLLM writes process, level and location before each line of a traceback, in color on a terminal."""
     lines = (LOGS / f"{name}.log").read_text().splitlines()
     expected = explain("\n".join(lines))
     assert (
@@ -60,7 +62,7 @@ def test_prefixes_before_every_line_change_nothing(name: str) -> None:
     )
 
 
-OTHERS = {  # other versions' words for the same
+OTHER_VERSIONS = {  # messages of other versions for the same causes
     "The model's max seq len (131072) is larger than the maximum number of tokens that can be stored in KV cache (18160).": "kv_too_small",
     "ValueError: To serve at least one request with the models's max seq len (20480), (3.75 GiB KV cache is needed, which is "
     "larger than the available KV cache memory (1.10 GiB). Try increasing `gpu_memory_utilization`": "kv_too_small",
@@ -74,19 +76,19 @@ OTHERS = {  # other versions' words for the same
     "OSError: /models/x does not appear to have a file named config.json.": "no_model",
     "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use": "port_taken",
     "OSError: [Errno 28] No space left on device": "disk_full",
-    "server: unknown model 'gpt': choose from …": "refused",  # our emulator
+    "server: unknown model 'gpt': choose from …": "refused",  # from the emulator
 }
 
 
-@pytest.mark.parametrize("log", OTHERS)
-def test_other_versions_words(log: str) -> None:
+@pytest.mark.parametrize("log", OTHER_VERSIONS)
+def test_messages_of_other_versions(log: str) -> None:
     found = explain(f"INFO starting\n{log}\n")
     assert found is not None
-    assert found[0] == OTHERS[log]
+    assert found[0] == OTHER_VERSIONS[log]
 
 
 def test_a_healthy_log_has_no_cause() -> None:
-    """Warnings that a healthy server prints are no failure."""
+    """Warnings of a healthy server are not explained as a failure."""
     log = (
         "WARNING [system_utils.py:255] failed to increase: this can cause errors like `OSError: [Errno 24] Too many open files`\n"
         "INFO [loggers.py:257] Engine 000: Avg prompt throughput: 0.0 tokens/s\n"
@@ -95,17 +97,17 @@ def test_a_healthy_log_has_no_cause() -> None:
     assert explain(log) is None
 
 
-def test_startup_phases_are_said_once() -> None:
-    """The log is fed as it grows, cut anywhere; each phase appears once, in order."""
+def test_startup_phases_are_reported_once() -> None:
+    """Each phase is reported once and in order, at whatever character the growing log ends."""
     log = (
         "(EngineCore pid=1) INFO Initializing a V1 LLM engine (v0.32.0) with config\n"
         "Loading safetensors checkpoint shards:  50% Completed | 1/2\rLoading safetensors checkpoint shards: 100% Completed | 2/2\n"
         "INFO Model loading took 3.35 GiB memory and 1.271400 seconds\n"
         "INFO GPU KV cache size: 4,028,512 tokens\nINFO Application startup complete.\n"
     )
-    progress = StartupProgress()
-    said = [line for end in range(len(log) + 1) for line in progress.feed(log[:end])]
-    assert said == [
+    phases = StartupPhases()
+    reported = [line for end in range(len(log) + 1) for line in phases.new_phases(log[:end])]
+    assert reported == [
         "engine starting",
         "loading weights: 50 %",
         "loading weights: 100 %",

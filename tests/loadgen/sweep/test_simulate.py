@@ -1,4 +1,4 @@
-"""Backend `simulate`: the formulas are the client's, the times are the emulator's."""
+"""Backend `simulate` uses the formulas of the client and the times of the emulator."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def request(budget: int) -> Request:
 
 
 def reply(rng: random.Random) -> SimulatedReply:
-    """Chunks of one to six tokens, now and then, as speculation makes them."""
+    """A reply with chunks of one to six tokens, as speculation produces them."""
     tokens = np.array([rng.choice((1, 1, 1, 2, 6)) for _ in range(rng.randint(1, 60))])
     times = 1.0 + np.cumsum([rng.randint(1, 9000) * 1e-6 for _ in tokens])
     return SimulatedReply(0.5, times, tokens, rng.random() < 0.5, 40, None)
@@ -48,32 +48,32 @@ def exchange(reply: SimulatedReply) -> Exchange:
     )
 
 
-def same(mine: Record, theirs: Record) -> None:
+def assert_same(simulated: Record, measured: Record) -> None:
     for name in (*FIELDS, "finish_reason", "prompt_tokens", "first_token_s", "last_token_s"):
-        assert getattr(mine, name) == pytest.approx(getattr(theirs, name), abs=2e-9), name
+        assert getattr(simulated, name) == pytest.approx(getattr(measured, name), abs=2e-9), name
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_formulas_are_those_of_the_client(seed: int) -> None:
-    """Over arrays as over lists, whole and cut to a budget."""
+    """Formulas over arrays give the same values as over lists, for a whole reply and for one that is cut to a budget."""
     rng = random.Random(seed)
     one = reply(rng)
     total = int(one.tokens.sum())
     clock = RunClock(0)
-    same(
+    assert_same(
         record(request(total), one, "r"),
         to_record(request(total), exchange(one), 500_000_000, clock, run_id="r"),
     )
     for budget in {1, total // 2 or 1, max(total - 1, 1), total, total + 1}:
         derived, _ = derive(exchange(one), budget)
-        same(
+        assert_same(
             record(request(budget), cut(one, budget), "r"),
             to_record(request(budget), derived, 500_000_000, clock, run_id="r"),
         )
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def run_sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def run(name: str, *arguments: str) -> Path:
         out = tmp_path_factory.mktemp("sweep") / name
         command = [
@@ -94,8 +94,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return run
 
 
-def test_s1_over_sockets_agrees_too(swept: Callable[..., Path]) -> None:
-    """A model without a reasoning parser: the same fields are known, and the same are not."""
+def test_s1_over_sockets_agrees_too(run_sweep: Callable[..., Path]) -> None:
+    """For a model without a reasoning parser, the same fields have values, and the same fields have none."""
     plan = (
         "--configs",
         "tp1",
@@ -108,12 +108,12 @@ def test_s1_over_sockets_agrees_too(swept: Callable[..., Path]) -> None:
         "--budgets",
         "700",
     )
-    sockets = swept("s1-sockets", *plan, "--loads", "2", "--backend", "emulator")
-    simulated = swept("s1-simulated", *plan, "--loads", "2", "--backend", "simulate")
+    sockets = run_sweep("s1-sockets", *plan, "--loads", "2", "--backend", "emulator")
+    simulated = run_sweep("s1-simulated", *plan, "--loads", "2", "--backend", "simulate")
     cell = "tp1_s1.1-1.5b_c2"
     measured = {row.seq: row for row in read_records(sockets / cell / "records.jsonl")}
-    for played in read_records(simulated / cell / "records.jsonl"):
-        row = measured[played.seq]
+    for found in read_records(simulated / cell / "records.jsonl"):
+        row = measured[found.seq]
         for name in (
             "problem_id",
             "prompt_tokens",
@@ -122,7 +122,7 @@ def test_s1_over_sockets_agrees_too(swept: Callable[..., Path]) -> None:
             "ttfot_s",
             "finish_reason",
         ):
-            assert getattr(played, name) == getattr(row, name), name
+            assert getattr(found, name) == getattr(row, name), name
 
 
 def sums(folder: Path) -> dict[str, float]:
@@ -134,10 +134,10 @@ def sums(folder: Path) -> dict[str, float]:
     }
 
 
-def test_a_slice_over_sockets_agrees(swept: Callable[..., Path]) -> None:
-    """Latency, time per token, time to the answer and tokens of the same cells within 2 %, with and without speculation.
+def test_a_part_of_the_study_over_sockets_agrees(run_sweep: Callable[..., Path]) -> None:
+    """Latency, time per token, time to the answer and tokens agree within 2 %, with and without speculation.
 
-    At half speed: what sockets and a client on a busy machine cost is then half as much of a model second.
+    The emulator runs at half speed, which halves the cost of sockets and client in relation to the modeled time.
     """
     plan = (
         "--configs",
@@ -150,36 +150,36 @@ def test_a_slice_over_sockets_agrees(swept: Callable[..., Path]) -> None:
         "6",
     )
     load = ("--budgets", "640", "--loads", "3")
-    sockets = swept("sockets", *plan, *load, "--backend", "emulator", "--speed", "0.5")
-    simulated = swept("simulated", *plan, *load, "--backend", "simulate")
+    sockets = run_sweep("sockets", *plan, *load, "--backend", "emulator", "--speed", "0.5")
+    simulated = run_sweep("simulated", *plan, *load, "--backend", "simulate")
     for cell in ("tp1_r1-distill-qwen-7b_c3", "tp2-ngram_r1-distill-qwen-7b_c3"):
-        measured, played = sums(sockets / cell), sums(simulated / cell)
-        assert played["completion_tokens"] == measured["completion_tokens"]
-        assert played["e2e_s"] == pytest.approx(measured["e2e_s"], rel=0.02)
-        assert played["tpot_s"] == pytest.approx(measured["tpot_s"], rel=0.02)
-        assert played["ttfot_s"] == pytest.approx(measured["ttfot_s"], rel=0.02)
+        measured, expected = sums(sockets / cell), sums(simulated / cell)
+        assert expected["completion_tokens"] == measured["completion_tokens"]
+        assert expected["e2e_s"] == pytest.approx(measured["e2e_s"], rel=0.02)
+        assert expected["tpot_s"] == pytest.approx(measured["tpot_s"], rel=0.02)
+        assert expected["ttfot_s"] == pytest.approx(measured["ttfot_s"], rel=0.02)
 
 
-def test_first_tokens_over_sockets_come_when_they_are_played(swept: Callable[..., Path]) -> None:
-    """The quickest within 2 %, none earlier: what a busy machine does to the others is no part of the model.
+def test_first_tokens_over_sockets_arrive_as_simulated(run_sweep: Callable[..., Path]) -> None:
+    """The fastest first token agrees within 2 %. Delays of the others come from a busy machine, which is not modeled.
 
-    At a tenth of the speed: what a machine is busy for is then a tenth as much of a model second.
+    The emulator runs at a tenth of its speed, which makes such delays ten times smaller in relation to the modeled time.
     """
     plan = ("--configs", "tp1,tp2-ngram", "--models", "r1-distill-qwen-7b", "--dataset", "sample")
     load = ("--problems", "8", "--budgets", "8", "--loads", "1")
-    sockets = swept("first-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.1")
-    simulated = swept("first-simulated", *plan, *load, "--backend", "simulate")
+    sockets = run_sweep("first-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.1")
+    simulated = run_sweep("first-simulated", *plan, *load, "--backend", "simulate")
     for cell in ("tp1_r1-distill-qwen-7b_c1", "tp2-ngram_r1-distill-qwen-7b_c1"):
-        played = {row.seq: row.ttft_s or 0 for row in read_records(simulated / cell / "records.jsonl")}
+        expected_s = {row.seq: row.ttft_s or 0 for row in read_records(simulated / cell / "records.jsonl")}
         rows = list(read_records(sockets / cell / "records.jsonl"))
-        late = [(row.ttft_s or 0) / played[row.seq] - 1 for row in rows]
+        late = [(row.ttft_s or 0) / expected_s[row.seq] - 1 for row in rows]
         assert min(late) == pytest.approx(0, abs=0.02)
 
 
-def test_one_pass_gives_every_budget_marked_and_without_text(swept: Callable[..., Path]) -> None:
-    """Derived records hold an excerpt to grade, not the text; run.json and every record say `simulated`."""
+def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..., Path]) -> None:
+    """Records contain an excerpt for grading instead of the text; run.json and every record are marked `simulated`."""
     plan = ("--configs", "tp4-ngram", "--models", "s1.1-1.5b", "--dataset", "sample", "--problems", "10")
-    out = swept(
+    out = run_sweep(
         "onepass",
         *plan,
         "--budgets",

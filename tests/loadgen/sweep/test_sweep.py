@@ -1,4 +1,4 @@
-"""A sweep: every cell once, whatever happens in between."""
+"""A sweep runs every cell exactly once, also after failures and interruptions."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from loadgen.cli import main
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.record import find_runs, read_records, read_run
-from loadgen.sweep.plan import Cell, LoadPoint, arguments_of, by_server, cells, content_hash, loads
+from loadgen.sweep.plan import Cell, LoadPoint, arguments_of, by_server, cells, content_hash, load_points
 from tests import ROOT
 
 STANDIN = ROOT / "tests" / "standin"
@@ -35,7 +35,7 @@ SMALL = (
 
 @pytest.fixture
 def state(tmp_path: Path) -> dict[str, str]:
-    """An environment of this test's own: its notes, its targets, the stand-in `vllm` first on PATH."""
+    """An environment with a separate state folder and targets folder, and with the stand-in `vllm` first on PATH."""
     (tmp_path / "targets").mkdir()
     return {
         **os.environ,
@@ -56,12 +56,12 @@ def sweep(state: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
     )
 
 
-def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_repeats_are_interleaved_against_drift() -> None:
-    """Each repeat runs backwards to the one before: a drift linear in time cancels between a cell's repeats."""
+    """Each repeat runs in the opposite order of the previous one, so that a linear drift cancels between a cell's repeats."""
     order = cells(["a", "b"], ["m"], [LoadPoint("closed", 1), LoadPoint("closed", 8)], repeats=2)
     assert len({cell.name for cell in order}) == len(order) == 8
     places: dict[tuple[str, str], int] = {}
@@ -76,13 +76,17 @@ def test_neighbouring_load_points_share_a_server() -> None:
 
 
 def test_load_points_are_streams_or_rates() -> None:
-    assert loads("1,32,0.5/s") == (LoadPoint("closed", 1), LoadPoint("closed", 32), LoadPoint("open", 0.5))
-    with pytest.raises(UsageError, match="'many' is no load point"):
-        loads("many")
+    assert load_points("1,32,0.5/s") == (
+        LoadPoint("closed", 1),
+        LoadPoint("closed", 32),
+        LoadPoint("open", 0.5),
+    )
+    with pytest.raises(UsageError, match="'many' is not a load point"):
+        load_points("many")
 
 
 def test_hash_covers_what_is_measured_and_nothing_else() -> None:
-    """Where results go does not change a cell; a budget, a file's content, the load, the repeat do."""
+    """The hash depends on budgets, the content of files, the load and the repeat, but not on the results folder."""
     cell, options = Cell("tp1", "m", LoadPoint("closed", 1)), RunOptions()
     same = content_hash(cell, options, {"config": {"seed": 0}})
     assert content_hash(cell, RunOptions(out=Path("x"), metrics_port=1), {"config": {"seed": 0}}) == same
@@ -96,7 +100,7 @@ def test_hash_covers_what_is_measured_and_nothing_else() -> None:
 
 
 def test_plan_files_are_arguments() -> None:
-    """plans/paper.yaml is the paper's study: six models, six configurations, one stream and 32, one pass."""
+    """plans/paper.yaml is the study of the paper: six models, six configurations, 1 and 32 streams, one pass."""
     arguments = arguments_of(ROOT / "plans" / "paper.yaml")
     plan = dict(zip(arguments[::2], arguments[1::2], strict=False))
     assert [len(plan[f"--{key}"].split(",")) for key in ("configs", "models", "loads")] == [6, 6, 2]
@@ -108,7 +112,7 @@ def test_plan_files_are_arguments() -> None:
     [
         ("configs: [tp1", "flow sequence"),
         ("config: [tp1]", "['config']"),
-        ("- tp1", "no mapping"),
+        ("- tp1", "must be a mapping"),
         ("run: [sample]", "run: must be a mapping"),
     ],
 )
@@ -124,9 +128,9 @@ def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("--models", "s1.1-7b"), "--configs"),
-        (("--configs", "tp1", "--models", "gpt", *SMALL), "'gpt' is no preset"),
+        (("--configs", "tp1", "--models", "gpt", *SMALL), "'gpt' is not a preset"),
         (("--configs", "tp9", "--models", "s1.1-7b", *SMALL), "unknown configuration 'tp9'"),
-        (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "each name a thing once"),
+        (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "must not name anything twice"),
         (
             ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--speed", "0"),
             "--speed: '0' is no number above zero",
@@ -155,21 +159,21 @@ def test_a_mistake_is_one_line_and_exit_2(
 def test_a_broken_manifest_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sweep.json").write_text('{"schema": 1')
     assert main(["sweep", "--resume", str(tmp_path)]) == 2
-    assert "sweep.json is broken" in capsys.readouterr().err.splitlines()[-1]
+    assert "sweep.json cannot be read" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(state: dict[str, str], tmp_path: Path) -> None:
-    """Cells, tokens and time first; no server, no folder."""
+    """The plan shows cells, tokens and time. No server is started and no folder is created."""
     out = tmp_path / "sweep"
     done = sweep(state, "--plan", "plans/smoke.yaml", "--dry-run", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert said(done)["cells"] == ["tp1_r1-distill-qwen-1.5b_c4", "tp1-ngram_r1-distill-qwen-1.5b_c4"]
+    assert result_of(done)["cells"] == ["tp1_r1-distill-qwen-1.5b_c4", "tp1-ngram_r1-distill-qwen-1.5b_c4"]
     assert "16 requests, about 0.0" in done.stderr
     assert not out.exists()
 
 
-def test_a_failed_cell_costs_no_other(state: dict[str, str], tmp_path: Path) -> None:
-    """The emulator refuses suffix decoding; the sweep says so, goes on, and ends with 1."""
+def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path: Path) -> None:
+    """The emulator refuses suffix decoding. The sweep reports this, continues and ends with exit code 1."""
     out = tmp_path / "sweep"
     models = ("--models", "r1-distill-qwen-1.5b")
     done = sweep(
@@ -186,7 +190,7 @@ def test_a_failed_cell_costs_no_other(state: dict[str, str], tmp_path: Path) -> 
         str(out),
     )
     assert done.returncode == 1, done.stderr
-    assert said(done)["failed"] == ["tp1-suffix_r1-distill-qwen-1.5b_c16"]
+    assert result_of(done)["failed"] == ["tp1-suffix_r1-distill-qwen-1.5b_c16"]
     manifest = json.loads((out / "sweep.json").read_text())
     assert [cell["state"] for cell in manifest["cells"]] == ["failed", "done"]
     assert "'suffix' is not emulated" in manifest["cells"][0]["reason"]
@@ -197,7 +201,7 @@ def test_a_failed_cell_costs_no_other(state: dict[str, str], tmp_path: Path) -> 
 
 
 def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_path: Path) -> None:
-    """`kill -9` in the middle against a `vllm` command, `--resume`: every cell complete once, no process left."""
+    """After `kill -9` of a sweep of `vllm` servers, `--resume` completes every cell once and leaves no process."""
     out = tmp_path / "sweep"
     words = (
         "--configs",
@@ -212,8 +216,8 @@ def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_pa
         command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE
     ) as killed:
         assert killed.stderr is not None
-        for awaited in (b": done", b": ready at"):  # the second cell's server
-            assert any(awaited in line for line in killed.stderr)
+        for expected in (b": done", b": ready at"):  # the second cell's server
+            assert any(expected in line for line in killed.stderr)
         killed.send_signal(signal.SIGKILL)
     before = json.loads((out / "sweep.json").read_text())["cells"]
     assert {cell["state"] for cell in before} == {"done", "planned"}
@@ -232,7 +236,7 @@ def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_pa
 
 
 def processes(state: dict[str, str]) -> list[str]:
-    """Of this test, by the state folder in their environment."""
+    """The command lines of this test's processes, which have its state folder in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -244,7 +248,7 @@ def processes(state: dict[str, str]) -> list[str]:
 
 
 def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: Path) -> None:
-    """Workers of a pool would wait for their next job for ever."""
+    """The workers of an ordinary pool would wait for their next job forever."""
     words = (
         "--configs",
         "tp1,tp2,tp4",
@@ -265,12 +269,12 @@ def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: 
     assert not processes(state)
 
 
-def test_a_changed_plan_does_not_pass_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:
-    """Resumed with another budget, a cell is run again, and what it had is put aside where no reader finds it."""
+def test_a_changed_plan_is_not_taken_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:
+    """A cell that is resumed with another budget runs again, and its old files move to a folder that no reader searches."""
     out = tmp_path / "sweep"
     words = ("--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", *SMALL)
     assert sweep(state, *words, "--out", str(out)).returncode == 0
-    assert said(sweep(state, "--resume", str(out)))["left"] == []
+    assert result_of(sweep(state, "--resume", str(out)))["left"] == []
     assert not (out / "discarded").exists()
     done = sweep(state, "--resume", str(out), "--budgets", "256")
     assert done.returncode == 0, done.stderr
@@ -278,8 +282,8 @@ def test_a_changed_plan_does_not_pass_for_a_finished_one(state: dict[str, str], 
     assert len(list((out / "discarded").iterdir())) == 1
 
 
-def test_side_by_side_is_checked_for_interference(state: dict[str, str], tmp_path: Path) -> None:
-    """Two servers at once: probed alone and together first, then every cell done all the same."""
+def test_servers_at_once_are_checked_for_interference(state: dict[str, str], tmp_path: Path) -> None:
+    """Two servers are measured alone and together before the sweep, and every cell is done."""
     out = tmp_path / "sweep"
     words = ("--configs", "tp1,tp2", "--models", "r1-distill-qwen-1.5b", "--backend", "emulator", *SMALL)
     done = sweep(state, *words, "--parallel", "2", "--out", str(out))

@@ -1,0 +1,71 @@
+"""Runs `python -m server emulate`: checks the arguments, then serves one configuration without a GPU.
+
+This module imports the emulator and numpy, so `server/__main__.py` imports it only for this command.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from server.config import ConfigError, check_parallel, load_model, load_serving, overrides_from
+from server.emulator.api.app import EmulatorSettings
+from server.emulator.api.faults import Faults, read_faults
+from server.emulator.api.serve import serve
+from server.emulator.engine import hardware
+from server.emulator.engine.step_time import StepModel
+from server.emulator.text.model import MODES
+from server.emulator.text.problems import read_problems
+
+SAMPLE = Path(__file__).parent.parent / "loadgen" / "data" / "sample.jsonl"
+
+
+def main(args: argparse.Namespace, vllm_options: list[str]) -> int:
+    """Serves until SIGTERM and returns the exit status. `vllm_options` override the file. Raises ConfigError."""
+    settings = _settings(args, vllm_options)
+    problems = _problems(Path(args.dataset) if args.dataset else SAMPLE)
+    _check_kv_cache(settings)
+    faults = Faults(read_faults(args.fault), args.seed)
+    status = serve(settings, problems, faults, args.host, args.port)
+    print(json.dumps({"stopped": settings.serving.name, "status": status}))
+    return status
+
+
+def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSettings:
+    serving, model = load_serving(args.config, overrides_from(vllm_options)), load_model(args.model)
+    check_parallel(serving, model)
+    gpus, versions = hardware.gpus(), hardware.engine_versions()
+    version = args.era or args.engine_version
+    for value, known, flag in ((args.gpu, gpus, "--gpu"), (version, versions, "--engine-version")):
+        if value not in known:
+            raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
+    if args.text not in MODES and not Path(args.text).is_file():
+        raise ConfigError(
+            f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs"
+        )
+    return EmulatorSettings(
+        serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
+    )  # fmt: skip
+
+
+def _problems(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise ConfigError(f"--dataset {path}: no such file")
+    try:
+        problems = read_problems(path.read_bytes().splitlines(), str(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not problems:
+        raise ConfigError(f"--dataset {path}: the file contains no problem")
+    return problems
+
+
+def _check_kv_cache(settings: EmulatorSettings) -> None:
+    """Refuses a model that leaves no space for one sequence of maximum length in the KV cache, as vLLM does."""
+    serving, model = settings.serving, settings.model
+    blocks = StepModel(model, serving, settings.gpu, settings.version).kv_blocks(serving)
+    if (tokens := blocks * serving.block_size) < serving.max_model_len:
+        raise ConfigError(
+            f"{serving.name}: max-model-len: {serving.max_model_len} tokens do not fit into the KV cache, which holds "
+            f"{max(tokens, 0)} beside {model.name} on {serving.tensor_parallel_size} x {settings.gpu_name}"
+        )
