@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadgen.files import write_atomically
+
 SCHEMA = 1
 
 Outcome = Literal[
@@ -181,9 +183,7 @@ def read_run(folder: Path) -> RunInfo:
 
 def write_run(folder: Path, run: RunInfo) -> None:
     """Write `run.json` whole or not at all: a reader never sees half a file."""
-    partial = folder / (RUN + ".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1))
-    partial.replace(folder / RUN)
+    write_atomically(folder / RUN, msgspec.json.format(msgspec.json.encode(run), indent=1))
 
 
 def find_runs(root: Path) -> list[Path]:

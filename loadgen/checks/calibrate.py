@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadgen.exchange import Exchange, Request
+from loadgen.files import write_atomically
 from loadgen.run.capacity import _machine, path
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -64,7 +65,7 @@ def main(most: int) -> int:
     }
     if held:
         path().parent.mkdir(parents=True, exist_ok=True)
-        path().write_text(json.dumps(found, indent=1))
+        write_atomically(path(), json.dumps(found, indent=1).encode())
     print(json.dumps(found | {"stored": str(path()) if held else None}))
     return 0 if held else 1
 

@@ -26,6 +26,7 @@ from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot
 from loadgen.distributed.messages import PLAN, Distributed, RunSetup, options_of
 from loadgen.errors import UsageError
+from loadgen.files import write_atomically
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_STREAMS, OpenLoop
 from loadgen.run.manifest import describe, write_problems
@@ -183,9 +184,7 @@ class MasterRun:
             stopped=stopped,
             workers=list(self.ready.values()),
         )
-        partial = self.folder / f"{PLAN}.partial"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
-        partial.replace(self.folder / PLAN)
+        write_atomically(self.folder / PLAN, msgspec.json.format(msgspec.json.encode(found), indent=1))
 
     def end(self) -> None:
         """The last look at the server."""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from loadgen.errors import UsageError
+from loadgen.files import write_atomically
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 
@@ -218,9 +219,7 @@ def _converted(parquet: Path, convert: Callable[[Rows], Rows]) -> Path:
         ) from None
     try:
         lines = [json.dumps(row) + "\n" for row in convert(iter(pq.read_table(parquet).to_pylist()))]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, "".join(lines).encode())
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{parquet} can't be converted ({error!r}): delete it and retry") from None
     return path

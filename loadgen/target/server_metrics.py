@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loadgen.errors import DiskFullError
+from loadgen.files import write_atomically
 from loadgen.target.control_api import ControlApi
 
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
@@ -55,7 +56,7 @@ def snapshot(ask: ControlApi, path: Path) -> dict[str, float]:
     if answer.status != 200:
         return {}
     try:
-        path.write_bytes(answer.body)
+        write_atomically(path, answer.body)
     except OSError as error:
         raise DiskFullError(f"{path}: {error.strerror}") from error
     return totals(answer.body.decode(errors="replace"))

@@ -41,7 +41,7 @@ def cached(home: Path, repository: str, filename: str, rows: list[dict[str, obje
 
 def load(name: str, home: Path) -> "subprocess.CompletedProcess[str]":
     code = f"""
-from loadgen import datasets
+from loadgen.plan import datasets
 for row in datasets.load({name!r}).problems:
     print(row.unique_id, row.answer, row.problem, sep="|")
 """
