@@ -9,6 +9,9 @@ from typing import Any
 
 from loadgen.record import BudgetMode, Outcome
 
+THINK_END = "</think>"
+"""DeepSeek-R1 and most later models end their thinking with this tag; it is in the text where no reasoning parser runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForcedAnswer:

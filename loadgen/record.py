@@ -158,11 +158,18 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     summary: dict[str, Any] = {}
 
 
+# The files of a run folder. `chunks.bin` is named in loadgen.chunks, which holds its format.
 RECORDS = "records.jsonl"
 RUN = "run.json"
 PROBLEMS = "problems.jsonl"
-"""`unique_id answer subject level` of each problem asked: what grading needs, without the problem's text."""
-
+"""`unique_id answer subject level` of each problem that was asked: what grading needs, without the problem's text."""
+STRADDLES = "straddles.jsonl"
+"""Chunks that hold tokens on both sides of a derived budget; deleted once the texts of their records are complete."""
+GPU_LOG = "gpu.csv"
+SERVER_BEFORE = "server-before.prom"
+SERVER_AFTER = "server-after.prom"
+"""The server's /metrics before and after the load, as sent."""
+SERVER_LOG = "server.log"
 
 _record_decoder = msgspec.json.Decoder(Record)
 

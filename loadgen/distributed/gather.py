@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadgen.chunks import frame, read_chunks
+from loadgen.chunks import CHUNKS, frame, read_chunks
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import PLAN, Distributed, WorkerInfo
 from loadgen.errors import UsageError
@@ -34,7 +34,17 @@ from loadgen.options import RunOptions, decode
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
-from loadgen.record import PROBLEMS, RECORDS, RUN, Record, RunInfo, read_records, write_run
+from loadgen.record import (
+    PROBLEMS,
+    RECORDS,
+    RUN,
+    SERVER_AFTER,
+    SERVER_BEFORE,
+    Record,
+    RunInfo,
+    read_records,
+    write_run,
+)
 from loadgen.target.server_metrics import totals
 
 EXAMPLES = """\
@@ -191,14 +201,14 @@ def missing_of(plan: Distributed, found: Gathered) -> list[int]:
 def write(out: Path, home: Path, folders: list[Path], found: Gathered) -> None:
     """The files of a run, records in the order of the plan."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (PROBLEMS, "server-before.prom", "server-after.prom"):
+    for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
         if out != home and (home / name).exists():
             shutil.copyfile(home / name, out / name)
     encoder = msgspec.json.Encoder()
     with (out / RECORDS).open("wb") as file:
         for seq in sorted(found.records):
             file.write(encoder.encode(found.records[seq]) + b"\n")
-    with (out / "chunks.bin").open("wb") as file:
+    with (out / CHUNKS).open("wb") as file:
         for path in sorted(path for folder in folders for path in folder.glob("chunks.*.bin")):
             for chunks in read_chunks(path):
                 if chunks.seq in found.records:
@@ -229,8 +239,8 @@ def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) ->
     stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
     seen = Observations(
         reports=reports,
-        before=_totals(out, "server-before.prom"),
-        after=_totals(out, "server-after.prom"),
+        before=_totals(out, SERVER_BEFORE),
+        after=_totals(out, SERVER_AFTER),
         stopped=stopped,
     )
     run.verdict, run.reasons = judge(VerdictInputs(run, facts, seen, run.client, plan.cache, plan.percentile))

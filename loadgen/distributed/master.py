@@ -29,6 +29,7 @@ from loadgen.errors import UsageError
 from loadgen.files import write_atomically
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_STREAMS, OpenLoop
+from loadgen.record import SERVER_AFTER, SERVER_BEFORE
 from loadgen.run.manifest import describe, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
@@ -188,7 +189,7 @@ class MasterRun:
 
     def end(self) -> None:
         """The last look at the server."""
-        snapshot(self.prepared.ask, self.folder / "server-after.prom")
+        snapshot(self.prepared.ask, self.folder / SERVER_AFTER)
         self.write(None if self.over() else "Locust was stopped")
         print(f"loadgen: python -m loadgen gather {self.folder}", file=sys.stderr)
 
@@ -227,7 +228,7 @@ class MasterRun:
         if self.deck.limit < warmup:
             self._allow(warmup)
         if self.deck.next >= warmup and not self.deck.held(workers):
-            snapshot(self.prepared.ask, self.folder / "server-before.prom")
+            snapshot(self.prepared.ask, self.folder / SERVER_BEFORE)
             self.started_s = self.now_s() + LEAD_S
             self._allow(sys.maxsize)
 

@@ -13,12 +13,9 @@ from statistics import median
 from typing import Any, Literal, cast
 
 from loadgen.clock import RunClock
-from loadgen.exchange import Exchange, Request
+from loadgen.exchange import THINK_END, Exchange, Request
 from loadgen.measure.quantiles import _weighted_median
 from loadgen.record import Record
-
-THINK_END = "</think>"
-"""Where no reasoning parser splits the text: the tag that R1 and most after it end their thinking with."""
 
 TokenSource = Literal["continuous_usage", "token_ids", "usage", "chunks"]
 AT_END: TokenSource = "usage"

@@ -19,7 +19,6 @@ from itertools import accumulate
 
 from loadgen.exchange import Exchange, Request
 
-THINK_END = "</think>"
 CONTEXT_IDS = 8
 """Ids decoded before the cut chunk, so that what depends on neighbours (a leading space, a split character) is right."""
 

@@ -17,7 +17,7 @@ from operator import sub, truediv
 from pathlib import Path
 from typing import Any
 
-from loadgen.chunks import Chunks, read_chunks
+from loadgen.chunks import CHUNKS, Chunks, read_chunks
 from loadgen.measure.formulas import meets
 from loadgen.measure.quantiles import (
     CONFIDENCE,
@@ -189,7 +189,7 @@ def token_times(folder: Path, facts: RunFacts, warmup: int) -> dict[str, Any]:
 
 def frames(folder: Path, warmup: int) -> Iterator[Chunks]:
     """Chunk timings of the measured requests."""
-    path = folder / "chunks.bin"
+    path = folder / CHUNKS
     return (chunks for chunks in (read_chunks(path) if path.exists() else ()) if chunks.seq >= warmup)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.exchange import ForcedAnswer
+from loadgen.exchange import THINK_END, ForcedAnswer
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 THINK_WORDS = "\nThink for maximum {budget} tokens."
@@ -41,7 +41,9 @@ CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
 QWEN_SYSTEM = (
     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 )
-THINK_END = ForcedAnswer(tail="\n</think>\n\n**Final Answer**\n\n\\boxed{", max_tokens=0, ended="</think>")
+END_THINKING = ForcedAnswer(
+    tail=f"\n{THINK_END}\n\n**Final Answer**\n\n\\boxed{{", max_tokens=0, ended=THINK_END
+)
 NO_SPECIALS = {"add_special_tokens": False}
 
 STYLES = {
@@ -49,7 +51,7 @@ STYLES = {
     "bare": Style(user="{problem}", raw="{user}"),
     "r1": Style(
         raw="<｜begin▁of▁sentence｜><｜User｜>{user}<｜Assistant｜><think>\n",
-        force=THINK_END,
+        force=END_THINKING,
         recommended={"temperature": 0.6, "top_p": 0.95},
         raw_body=NO_SPECIALS,
     ),
@@ -62,7 +64,7 @@ STYLES = {
         body={"skip_special_tokens": False},  # else the markers read as the words "think" and "answer"
         raw_body=NO_SPECIALS,
     ),
-    "chatml": Style(raw=CHATML, force=THINK_END, raw_body=NO_SPECIALS),
+    "chatml": Style(raw=CHATML, force=END_THINKING, raw_body=NO_SPECIALS),
 }
 
 BY_MODEL = ((r"r1-distill|deepseek-r1", "r1"), (r"(^|/)s1(\.1)?-", "s1"))

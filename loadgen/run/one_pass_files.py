@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from loadgen.exchange import THINK_END
 from loadgen.files import write_atomically
-from loadgen.measure.one_pass import THINK_END, PendingCut
-from loadgen.record import RECORDS, Record, read_records
-from loadgen.run.recorder import STRADDLES
+from loadgen.measure.one_pass import PendingCut
+from loadgen.record import RECORDS, STRADDLES, Record, read_records
 from loadgen.target.control_api import ControlApi
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadgen.errors import UsageError
+from loadgen.exchange import THINK_END
 from loadgen.options import RunOptions
 from loadgen.plan.workload import Workload
 from loadgen.target.control_api import ControlApi, ControlResponse
@@ -194,7 +195,7 @@ def native_refusal(answer: ControlResponse) -> str | None:
         return f"the server ignores thinking_token_budget (asked for {PROBE_BUDGET}, it thought for {thought} tokens)"
     text = message.get("content") or ""
     reasoning = message.get("reasoning") or message.get("reasoning_content")
-    ended = bool(text.strip()) if reasoning else "</think>" in text
+    ended = bool(text.strip()) if reasoning else THINK_END in text
     if choice.get("finish_reason") == "length" and not ended:
         return f"the server ignores thinking_token_budget ({PROBE_TOKENS} tokens at a budget of {PROBE_BUDGET}, still thinking)"
     return None
