@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadgen.chunks import CHUNKS, frame, read_chunks
+from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import PLAN, Distributed, WorkerInfo
 from loadgen.errors import UsageError
@@ -212,7 +212,7 @@ def write(out: Path, home: Path, folders: list[Path], found: Gathered) -> None:
         for path in sorted(path for folder in folders for path in folder.glob("chunks.*.bin")):
             for chunks in read_chunks(path):
                 if chunks.seq in found.records:
-                    file.write(frame(*chunks))
+                    file.write(encode_frame(*chunks))
 
 
 def put_away(out: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadgen.chunks import CHUNKS, frame, read_chunks
+from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.errors import UsageError, say
 from loadgen.files import write_atomically
 from loadgen.options import RunOptions, decode
@@ -109,7 +109,7 @@ def clean_chunks(path: Path, finished: Container[int]) -> None:
     """Keep the frames of finished requests: one that a crash tore would hide those written after it."""
     if not path.exists():
         return
-    write_atomically(path, (frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
+    write_atomically(path, (encode_frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
 
 
 def _stride(run: RunInfo) -> int:
