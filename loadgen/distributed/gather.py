@@ -26,9 +26,10 @@ from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import PLAN, Distributed, WorkerInfo
 from loadgen.errors import UsageError
-from loadgen.measure import summary
 from loadgen.measure.client_health import merge
 from loadgen.measure.observations import Observations
+from loadgen.measure.run_facts import read_facts
+from loadgen.measure.summary import summarize
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.options import RunOptions, decode
 from loadgen.plan import datasets
@@ -226,7 +227,7 @@ def put_away(out: Path) -> None:
 def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) -> RunInfo:
     """Sum up and judge as a run of one machine is."""
     run = plan.run
-    facts = summary.read(out, run.slo)
+    facts = read_facts(out, run.slo)
     reports = [worker.report for worker in found.workers if worker.report]
     run.client = merge(reports).summary() if reports else {}
     run.client["each"] = [_row(worker, found, run) for worker in found.workers]
@@ -234,7 +235,7 @@ def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) ->
     if worst:  # one laggy worker of many must not drown in the others' looks
         run.client["loop_lag_p99_s"] = max(worst)
     run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summary.summarise(out, run, facts)
+    run.summary = summarize(out, run, facts)
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
     seen = Observations(

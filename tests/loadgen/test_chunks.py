@@ -55,7 +55,7 @@ def test_reading_stops_at_a_damaged_frame(tmp_path: Path) -> None:
 
 
 def test_a_token_takes_at_most_4_bytes(tmp_path: Path) -> None:
-    """This holds at 1 to 130 ms per token, with and without speculation, for answers of at least 32 tokens."""
+    """The limit holds at 1 to 130 ms per token, with and without speculation, for answers of at least 32 tokens."""
     for gap_us, per_chunk, events in [
         (1_000, 1, 32),
         (13_000, 1, 32),
