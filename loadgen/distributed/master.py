@@ -28,7 +28,7 @@ from loadgen.distributed.messages import PLAN, Distributed, RunSetup, options_of
 from loadgen.errors import UsageError
 from loadgen.files import write_atomically
 from loadgen.options import open_loop
-from loadgen.plan.schedule import WARMUP_STREAMS, OpenLoop
+from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
 from loadgen.run.manifest import describe, write_problems
 from loadgen.run.prepare import Prepared, prepare
@@ -266,7 +266,7 @@ class MasterRun:
     def _deal_warmups(self) -> None:
         """An open loop's, a few at a time."""
         workers, last = self._senders(), min(self.prepared.options.warmup, self.deck.limit)
-        while workers and self.deck.next < last and self.deck.held(workers) < WARMUP_STREAMS:
+        while workers and self.deck.next < last and self.deck.held(workers) < WARMUP_CONCURRENCY:
             worker = workers[self.deck.next % len(workers)]
             self._give(worker, [(seq, self.allowed_s) for seq in self.deck.draw(worker, 1)])
 

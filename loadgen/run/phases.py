@@ -20,7 +20,7 @@ from loadgen.live.exporter import Metrics
 from loadgen.live.progress import Progress
 from loadgen.measure.client_health import HealthReport
 from loadgen.measure.observations import Observations
-from loadgen.plan.schedule import WARMUP_STREAMS, ClosedLoop, OpenLoop, Schedule
+from loadgen.plan.schedule import WARMUP_CONCURRENCY, ClosedLoop, OpenLoop, Schedule
 from loadgen.record import GPU_LOG, RECORDS, SERVER_AFTER, SERVER_BEFORE, Record, RunInfo
 from loadgen.run import workers
 from loadgen.run.dispatch import StopControl
@@ -69,7 +69,7 @@ class RunPhases:
         gpu = self._gpu_log()
         try:
             if options.warmup:
-                await self._phase(0, options.warmup, ClosedLoop(WARMUP_STREAMS), None)
+                await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
             seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh(SERVER_BEFORE))
             gpu.start()
             seen.reports = await self._phase(
