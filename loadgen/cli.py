@@ -2,29 +2,23 @@
 
 `run` is the default command, so it can be left out. Messages for people go to stderr. The result for programs is one JSON line,
 the last line on stdout. A UsageError is printed as one line and ends the command with exit code 2. Each command imports what it
-needs when it is called, so that `--help` is fast.
+needs when it is called, so that `--help` is fast. The docstring of a command is the description that its `--help` shows.
 
 This module does not know how a command works.
 """
 
 import argparse
 import dataclasses
-import sys
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
 
-from loadgen.errors import UsageError
+from loadgen.errors import UsageError, say
 from loadgen.option_types import LoadgenParser, count
 from loadgen.options import RunOptions, add_run_arguments, from_args
 
 USAGE, SUSPECT, INVALID = 2, 3, 4
 """Exit codes. The last two are used only with `--strict`."""
 
-DESCRIPTION = """\
-Send mathematics problems under token budgets to a server and write one record for each request.
-
-commands: run (default) · sweep · doctor URL · calibrate · gather DIRS    (each has its own --help)
-"""
 EXAMPLES = """\
 examples:
   python -m loadgen                          (server on port 8000, its first model, MATH-500 at 1k and 4k tokens)
@@ -35,36 +29,49 @@ examples:
   python -m loadgen --samples 8 --sampling recommended --cache salt
   python -m loadgen --resume results/20261122T101500Z-tp2-r1-distill-qwen-14b
 """
+DOCTOR_EXAMPLES = """\
+examples:
+  python -m loadgen doctor
+  python -m loadgen doctor http://10.0.0.7:8000/v1 --dataset sample --concurrency 64
+"""
+CALIBRATE_EXAMPLES = """\
+examples:
+  python -m loadgen calibrate
+  python -m loadgen calibrate --most 256
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     command, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    if command not in COMMANDS:
+        say(f"{command!r} is not a command: use one of {', '.join(COMMANDS)} (see python -m loadgen --help)")
+        return USAGE
     try:
-        return COMMANDS[command](rest) if command in COMMANDS else _unknown(command)
+        return COMMANDS[command](rest)
     except UsageError as error:
-        print(f"loadgen: {error}", file=sys.stderr)
+        say(str(error))
         return USAGE
 
 
-def _unknown(word: str) -> NoReturn:
-    raise UsageError(
-        f"{word!r} is not a command: use one of {', '.join(COMMANDS)} (see python -m loadgen --help)"
-    )
-
-
-def _parser(command: str, **texts: Any) -> LoadgenParser:
-    prog = "python -m loadgen" + ("" if command == "run" else f" {command}")
+def _parser(command: Callable[..., int], arguments: str, epilog: str) -> LoadgenParser:
+    """Return the parser of a command; `arguments` is what its usage line shows after `python -m loadgen`."""
     return LoadgenParser(
-        prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
+        prog="python -m loadgen" + ("" if command is run else f" {command.__name__}"),
+        usage=f"python -m loadgen {arguments}",
+        description=inspect.getdoc(command),
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one load test."""
-    parser = _parser(
-        "run", description=DESCRIPTION, epilog=EXAMPLES, usage="python -m loadgen [run] [options]"
-    )
+    """Send mathematics problems under token budgets to a server and write one record for each request.
+
+    commands: run (default) · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
+    """
+    parser = _parser(run, "[run] [options]", EXAMPLES)
     add_run_arguments(parser)
     options = dataclasses.replace(from_args(parser.parse_args(argv)), argv=("loadgen", *argv))
     from loadgen.run.run import execute, result_line  # noqa: PLC0415  The import is here so that --help is fast.
@@ -75,29 +82,24 @@ def run(argv: Sequence[str]) -> int:
 
 
 def sweep(argv: Sequence[str]) -> int:
-    """Run every cell of a sweep, which starts the servers itself."""
+    """Run every combination (cell) of serving configurations, models and load points.
+
+    The servers are started and stopped as needed. A sweep that was interrupted can be resumed.
+    """
     from loadgen.sweep import command  # noqa: PLC0415
 
-    parser = _parser(
-        "sweep",
-        description="Run every combination (cell) of serving configurations, models and load points. The servers are started and stopped as needed. A sweep that was interrupted can be resumed.",
-        epilog=command.EXAMPLES,
-    )
+    parser = _parser(sweep, "sweep [options]", command.EXAMPLES)
     command.add_arguments(parser)
     words = command.expanded(argv)
     return command.main(parser.parse_args(words), words)
 
 
 def doctor(argv: Sequence[str]) -> int:
-    """Check before a run what would make its results wrong."""
-    parser = _parser(
-        "doctor",
-        description="Check before a run what would make its results wrong. It takes the options of the run, sends one small request and writes nothing.",
-        epilog="examples:\n"
-        "  python -m loadgen doctor\n"
-        "  python -m loadgen doctor http://10.0.0.7:8000/v1 --dataset sample --concurrency 64\n",
-        usage="python -m loadgen doctor [URL] [options]",
-    )
+    """Check before a run what would make its results wrong.
+
+    It takes the options of the run, sends one small request and writes nothing.
+    """
+    parser = _parser(doctor, "doctor [URL] [options]", DOCTOR_EXAMPLES)
     parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
     add_run_arguments(parser)
     args = parser.parse_args(argv)
@@ -110,18 +112,10 @@ def doctor(argv: Sequence[str]) -> int:
 
 
 def calibrate(argv: Sequence[str]) -> int:
-    """Measure how much load this machine can generate."""
-    parser = _parser(
-        "calibrate",
-        description="Measure how much load this machine can generate, and save it for the verdict of later runs.",
-        epilog="examples:\n  python -m loadgen calibrate\n  python -m loadgen calibrate --most 256\n",
-    )
+    """Measure how much load this machine can generate, and save it for the verdict of later runs."""
+    parser = _parser(calibrate, "calibrate [--most STREAMS]", CALIBRATE_EXAMPLES)
     parser.add_argument(
-        "--most",
-        type=count,
-        default=2048,
-        metavar="STREAMS",
-        help="largest number of parallel streams to try [2048]",
+        "--most", type=count, default=2048, metavar="STREAMS", help="most streams to try [2048]"
     )
     args = parser.parse_args(argv)
     from loadgen.checks.calibrate import main as measure  # noqa: PLC0415
@@ -130,14 +124,10 @@ def calibrate(argv: Sequence[str]) -> int:
 
 
 def gather(argv: Sequence[str]) -> int:
-    """Combine the files of Locust's workers into one run."""
+    """Combine the files that Locust's workers wrote, on one host or several, into the results of one run."""
     from loadgen.distributed import gather as module  # noqa: PLC0415
 
-    parser = _parser(
-        "gather",
-        description="Combine the files that Locust's workers wrote, on one host or several, into the results of one run.",
-        epilog=module.EXAMPLES,
-    )
+    parser = _parser(gather, "gather [options] HOST_DIR …", module.EXAMPLES)
     module.add_arguments(parser)
     return module.main(parser.parse_args(argv))
 
@@ -147,9 +137,5 @@ def _exit_code(options: RunOptions, verdict: str | None) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": run,
-    "sweep": sweep,
-    "doctor": doctor,
-    "calibrate": calibrate,
-    "gather": gather,
+    command.__name__: command for command in (run, sweep, doctor, calibrate, gather)
 }

@@ -21,10 +21,10 @@ class ForcedAnswer:
 
     tail: str
     """Text that ends the reasoning; it is appended to the prompt and the reasoning so far."""
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    ended: str = ""
+    ended: str
     """Text that shows that the reasoning had already ended. Then the answer was cut, and is continued without the tail."""
+    max_tokens: int = 0
+    """Limit of the second call."""
 
 
 @dataclass(frozen=True, slots=True)

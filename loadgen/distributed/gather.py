@@ -234,9 +234,7 @@ def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) ->
     worst = [row["loop_lag_p99_s"] for row in run.client["each"] if row["loop_lag_p99_s"] is not None]
     if worst:  # one laggy worker of many must not drown in the others' looks
         run.client["loop_lag_p99_s"] = max(worst)
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summarize(out, run, facts)
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    summarize(out, run, facts)
     stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
     seen = Observations(
         reports=reports,

@@ -33,16 +33,8 @@ def to_record(
     keep_text: bool = True,
 ) -> Record:
     """Return the record of one request, which is one line of `records.jsonl`."""
-    arrivals = exchange.arrival_ns
-    first_ns, last_ns = (arrivals[0], arrivals[-1]) if arrivals else (None, None)
-    answer_ns = exchange.first_answer_ns or _after_thinking(exchange)
-    total = completion_tokens(exchange)
-    gap_ns = inter_chunk_ns(exchange)
-    reasoning, text = (
-        ("".join(part) for part in zip(*exchange.pieces, strict=True)) if exchange.pieces else ("", "")
-    )
     usage = exchange.usage or {}
-    sent_ns = exchange.sent_ns
+    reasoning, text = ("".join(part) for part in zip(*exchange.pieces or [("", "")], strict=True))
     record = Record(
         run_id=run_id,
         seq=request.seq,
@@ -52,26 +44,12 @@ def to_record(
         budget_mode=request.budget_mode,
         warmup=request.warmup,
         emulated=emulated,
-        due_s=cast("float", clock.at_s(due_ns)),
-        sent_s=clock.at_s(sent_ns),
-        headers_s=clock.at_s(exchange.headers_ns),
-        first_token_s=clock.at_s(first_ns),
-        last_token_s=clock.at_s(last_ns),
-        end_s=clock.at_s(exchange.end_ns),
-        ttft_s=clock.between_s(sent_ns, first_ns),
-        ttft_due_s=clock.between_s(due_ns, first_ns),
-        ttfot_s=clock.between_s(sent_ns, answer_ns),
-        tpot_s=_seconds(tpot_ns(exchange), clock),
-        itl_s=_seconds(itl_ns(exchange, gap_ns), clock),
-        inter_chunk_s=_seconds(gap_ns, clock),
-        e2e_s=clock.between_s(sent_ns, last_ns),
-        e2e_due_s=clock.between_s(due_ns, last_ns),
-        send_lag_s=clock.between_s(due_ns, sent_ns),
+        **_times(exchange, due_ns, clock),
         prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=total,
+        completion_tokens=completion_tokens(exchange),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
-        chunks=len(arrivals),
+        chunks=len(exchange.arrival_ns),
         token_source=cast("TokenSource | None", exchange.token_source),
         outcome=exchange.outcome,
         status=exchange.status,
@@ -84,6 +62,30 @@ def to_record(
     if clock.scale != 1:
         record.raw = raw_stamps(record, clock.scale)
     return record
+
+
+def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
+    """Return the stamps and the latencies of a record, in model seconds."""
+    arrivals, sent_ns = exchange.arrival_ns, exchange.sent_ns
+    first_ns, last_ns = (arrivals[0], arrivals[-1]) if arrivals else (None, None)
+    gap_ns = inter_chunk_ns(exchange)
+    return {
+        "due_s": clock.at_s(due_ns),
+        "sent_s": clock.at_s(sent_ns),
+        "headers_s": clock.at_s(exchange.headers_ns),
+        "first_token_s": clock.at_s(first_ns),
+        "last_token_s": clock.at_s(last_ns),
+        "end_s": clock.at_s(exchange.end_ns),
+        "ttft_s": clock.between_s(sent_ns, first_ns),
+        "ttft_due_s": clock.between_s(due_ns, first_ns),
+        "ttfot_s": clock.between_s(sent_ns, exchange.first_answer_ns or _after_thinking(exchange)),
+        "tpot_s": _seconds(tpot_ns(exchange), clock),
+        "itl_s": _seconds(itl_ns(exchange, gap_ns), clock),
+        "inter_chunk_s": _seconds(gap_ns, clock),
+        "e2e_s": clock.between_s(sent_ns, last_ns),
+        "e2e_due_s": clock.between_s(due_ns, last_ns),
+        "send_lag_s": clock.between_s(due_ns, sent_ns),
+    }
 
 
 def completion_tokens(exchange: Exchange) -> int | None:

@@ -18,12 +18,12 @@ from loadgen.measure.token_times import describe_token_times
 from loadgen.record import RunInfo
 
 
-def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
-    """Return `RunInfo.summary` of the run in `folder`."""
+def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
+    """Set the duration, the steady window and the summary of the run in `folder`."""
     measured = facts.measured
-    warmup = int(run.load.get("warmup") or 0)
-    window = steady_window(facts.spans)
-    found: dict[str, Any] = {
+    run.duration_s = max(facts.spans.end_s, default=0.0)
+    run.window_s = steady_window(facts.spans)
+    run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),
         "warmups": facts.warmups,
@@ -35,18 +35,17 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(),
-        **describe_token_times(folder, facts.mean_tokens, warmup),
+        **describe_token_times(folder, facts.mean_tokens, warmup=run.load.get("warmup") or 0),
         "with_failures": measured.with_failures(),
         "budgets": _by_budget(facts),
         "throughput": _throughput(facts, run.num_gpus),
     }
-    if window is not None:
-        found["steady"] = summarize_window(folder, window, run.slo)
+    if run.window_s is not None:
+        run.summary["steady"] = summarize_window(folder, run.window_s, run.slo)
     if facts.split:
-        found["server_split"] = {name: describe(values) for name, values in facts.split.items()}
+        run.summary["server_split"] = {name: describe(values) for name, values in facts.split.items()}
     if run.slo:
-        found["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
-    return found
+        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
 
 
 def _by_budget(facts: RunFacts) -> dict[str, Any]:

@@ -97,10 +97,7 @@ def _invalid(inputs: VerdictInputs) -> Iterator[str]:
         yield RESTARTED
     share = inputs.facts.client_faults / measured.n
     if share > LIMITS["client_faults_share"]:
-        yield (
-            f"{share:.1%} of the requests failed because of this machine's own limits (open files, ports, memory; "
-            f"limit {LIMITS['client_faults_share']:.0%})"
-        )
+        yield f"{share:.1%} of the requests failed because of this machine's own limits (open files, ports, memory)"
     if measured.outcomes["ok"] == 0:
         yield "no request succeeded: " + ", ".join(f"{k} {v}" for k, v in measured.outcomes.items())
 
@@ -122,11 +119,10 @@ def _suspect(inputs: VerdictInputs) -> Iterator[str]:
     yield from _server(inputs)
     yield from _cache(inputs)
     yield from _sample(inputs)
-    yield from (
-        f"before it was resumed: {reason}" for reason in inputs.earlier.reasons if reason != RESTARTED
-    )
-    if inputs.earlier.killed:
-        yield f"{inputs.earlier.killed} earlier parts were killed: the state of the client in them is not known"
+    earlier = inputs.earlier
+    yield from (f"before it was resumed: {reason}" for reason in earlier.reasons if reason != RESTARTED)
+    if earlier.killed:
+        yield f"{earlier.killed} earlier parts were killed: the state of the client in them is not known"
 
 
 def _client(inputs: VerdictInputs) -> Iterator[str]:
@@ -216,7 +212,4 @@ def _hit_share(inputs: VerdictInputs) -> float | None:
 def _sample(inputs: VerdictInputs) -> Iterator[str]:
     ok, needed = inputs.facts.measured.outcomes["ok"], least_sample(LEVELS[inputs.percentile])
     if ok < needed:
-        yield (
-            f"{ok} successful requests are too few for {inputs.percentile}, which needs {needed}: "
-            "use more --problems, --samples or --repeats"
-        )
+        yield f"{ok} successful requests are too few for {inputs.percentile}, which needs {needed}: use more --problems, --samples or --repeats"

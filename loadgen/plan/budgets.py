@@ -13,6 +13,7 @@
 This module does not know which budgets are worth asking for or how an answer is graded.
 """
 
+import dataclasses
 from typing import Any
 
 from loadgen.errors import UsageError
@@ -55,7 +56,7 @@ def forced_answer(options: RunOptions, style: Style) -> ForcedAnswer | None:
     """Return what the second call of mode `forced` needs, or None in the other modes."""
     if options.budget_mode != "forced" or style.force is None:
         return None
-    return ForcedAnswer(tail=style.force.tail, max_tokens=options.answer_tokens, ended=style.force.ended)
+    return dataclasses.replace(style.force, max_tokens=options.answer_tokens)
 
 
 def check_style(options: RunOptions, name: str, style: Style) -> None:

@@ -46,9 +46,7 @@ CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
 QWEN_SYSTEM = (
     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 )
-END_THINKING = ForcedAnswer(
-    tail=f"\n{THINK_END}\n\n**Final Answer**\n\n\\boxed{{", max_tokens=0, ended=THINK_END
-)
+END_THINKING = ForcedAnswer(tail=f"\n{THINK_END}\n\n**Final Answer**\n\n\\boxed{{", ended=THINK_END)
 NO_SPECIAL_TOKENS = {"add_special_tokens": False}
 
 STYLES = {
@@ -62,9 +60,7 @@ STYLES = {
     ),
     "s1": Style(
         raw=QWEN_SYSTEM + "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<|im_start|>think\n",
-        force=ForcedAnswer(
-            tail="\n<|im_start|>answer\nFinal Answer:", max_tokens=0, ended="<|im_start|>answer"
-        ),
+        force=ForcedAnswer(tail="\n<|im_start|>answer\nFinal Answer:", ended="<|im_start|>answer"),
         recommended={"temperature": 0.0},
         body={"skip_special_tokens": False},  # Otherwise the markers become the words "think" and "answer".
         raw_body=NO_SPECIAL_TOKENS,

@@ -120,13 +120,11 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
             {"earlier": run.client["earlier"]} if run.client else {}
         )
     run.gpus = seen.gpus or run.gpus
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summarize(folder, run, facts)
+    summarize(folder, run, facts)
     if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
         run.summary["speculation"] = drafts
     if run.one_pass and (check := one_pass_files.compare(folder)) is not None:
         run.summary["one_pass_check"] = check
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     run.energy = energy(plan, seen, facts)
     evidence = VerdictInputs(
         run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier

@@ -150,9 +150,7 @@ def write(folder: Path, records: Sequence[Record], run: RunInfo, dataset: Datase
     with (folder / RECORDS).open("wb") as file:
         file.writelines(encoder.encode(one) + b"\n" for one in records)
     facts = read_facts(folder, run.slo)
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summarize(folder, run, facts)
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    summarize(folder, run, facts)
     run.verdict = "VALID"
     write_run(folder, run)
     return run
