@@ -6,7 +6,7 @@
           second call continues it.
 `native`  vLLM's `thinking_token_budget` = budget. A server that ignores it is refused before the run.
 `prompt`  The prompt asks for the budget in words. The reply is limited to twice the budget plus the room for the answer, so
-          that one that exceeds the budget can be seen.
+          that a reply that exceeds the budget is visible as such.
 
 `ignore_eos` is never set, because the output length is a result of the run.
 
