@@ -1,4 +1,5 @@
-"""How we load it: problems × budgets → requests → one Record each, failures included.
+"""The load generator: sends problems under token budgets to a server and writes one Record for each request.
 
-Knows one URL; not Docker, models' insides or mathematics. Only `sweep` starts a server.
+It knows the server only by its URL. It does not know Docker, the inside of models, or mathematics. Only `loadgen.sweep` starts
+servers.
 """

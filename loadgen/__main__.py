@@ -1,4 +1,4 @@
-"""`python -m loadgen`."""
+"""Runs `python -m loadgen`."""
 
 import sys
 

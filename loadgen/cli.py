@@ -1,29 +1,27 @@
-"""The verbs of `python -m loadgen`: arguments in, one JSON line on stdout and an exit code out.
+"""Defines the commands of `python -m loadgen`.
 
-Rules: `run` is implied when the first word is no verb; people read stderr, programs the last line of stdout; an operator's
-mistake is one line and exit code 2. What a verb needs is imported when it is called: `--help` stays fast.
+`run` is the default command, so it can be left out. Messages for people go to stderr. The result for programs is one JSON line,
+the last line on stdout. A UsageError is printed as one line and ends the command with exit code 2. Each command imports what it
+needs when it is called, so that `--help` is fast. The docstring of a command is the description that its `--help` shows.
+
+This module does not know how a command works.
 """
 
 import argparse
 import dataclasses
-import sys
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
 
+from loadgen.errors import UsageError, say
 from loadgen.option_types import LoadgenParser, count
-from loadgen.options import RunOptions, UsageError, add_run_arguments, from_args
+from loadgen.options import RunOptions, add_run_arguments, from_args
 
 USAGE, SUSPECT, INVALID = 2, 3, 4
-"""Exit codes: an operator's mistake; with `--strict`, a run that doubts or rejects itself."""
+"""Exit codes. The last two are used only with `--strict`."""
 
-DESCRIPTION = """\
-Load a server with mathematics problems under token budgets; write one record a request.
-
-verbs: run (implied) · sweep · doctor URL · calibrate · gather DIRS       each has its own --help
-"""
 EXAMPLES = """\
 examples:
-  python -m loadgen                                    the server on port 8000, its first model, MATH500 at 1k and 4k tokens
+  python -m loadgen                          (server on port 8000, its first model, MATH-500 at 1k and 4k tokens)
   python -m loadgen --dataset sample --budgets 256,512 --concurrency 8
   python -m loadgen --rate 4 --arrival poisson --duration 2m --slo ttft=0.5,tpot=20ms
   python -m loadgen --budgets 1k,2k,4k,8k,16k --one-pass --concurrency 1
@@ -31,106 +29,113 @@ examples:
   python -m loadgen --samples 8 --sampling recommended --cache salt
   python -m loadgen --resume results/20261122T101500Z-tp2-r1-distill-qwen-14b
 """
+DOCTOR_EXAMPLES = """\
+examples:
+  python -m loadgen doctor
+  python -m loadgen doctor http://10.0.0.7:8000/v1 --dataset sample --concurrency 64
+"""
+CALIBRATE_EXAMPLES = """\
+examples:
+  python -m loadgen calibrate
+  python -m loadgen calibrate --most 256
+"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one verb; the exit code."""
-    verb, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    """Run one command and return its exit code."""
+    command, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    if command not in COMMANDS:
+        say(f"{command!r} is not a command: use one of {', '.join(COMMANDS)} (see python -m loadgen --help)")
+        return USAGE
     try:
-        return VERBS[verb](rest) if verb in VERBS else no_verb(verb)
+        return COMMANDS[command](rest)
     except UsageError as error:
-        print(f"loadgen: {error}", file=sys.stderr)
+        say(str(error))
         return USAGE
 
 
-def no_verb(word: str) -> NoReturn:
-    """Refuse the first word."""
-    raise UsageError(f"{word!r} is no verb: write one of {', '.join(VERBS)} (see python -m loadgen --help)")
-
-
-def _parser(verb: str, **texts: Any) -> LoadgenParser:
-    prog = "python -m loadgen" + ("" if verb == "run" else f" {verb}")
+def _parser(command: Callable[..., int], arguments: str, epilog: str) -> LoadgenParser:
+    """Return the parser of a command; `arguments` is what its usage line shows after `python -m loadgen`."""
     return LoadgenParser(
-        prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
+        prog="python -m loadgen" + ("" if command is run else f" {command.__name__}"),
+        usage=f"python -m loadgen {arguments}",
+        description=inspect.getdoc(command),
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
 def run(argv: Sequence[str]) -> int:
-    """One run."""
-    parser = _parser(
-        "run", description=DESCRIPTION, epilog=EXAMPLES, usage="python -m loadgen [run] [options]"
-    )
+    """Send mathematics problems under token budgets to a server and write one record for each request.
+
+    commands: run (default) · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
+    """
+    parser = _parser(run, "[run] [options]", EXAMPLES)
     add_run_arguments(parser)
     options = dataclasses.replace(from_args(parser.parse_args(argv)), argv=("loadgen", *argv))
-    from loadgen.run import run as session  # noqa: PLC0415  imported when needed: --help stays fast
+    from loadgen.run.run import execute, result_line  # noqa: PLC0415  The import is here so that --help is fast.
 
-    info = session.execute(options)
-    print(session.result_line(info, options))
+    info = execute(options)
+    print(result_line(info, options))
     return _exit_code(options, info.verdict)
 
 
 def sweep(argv: Sequence[str]) -> int:
-    """Many cells, each with a server of its own."""
-    from loadgen.sweep import command  # noqa: PLC0415  as above
+    """Run every combination (cell) of serving configurations, models and load points.
 
-    parser = _parser("sweep", description=command.__doc__, epilog=command.EXAMPLES)
+    The servers are started and stopped as needed. A sweep that was interrupted can be resumed.
+    """
+    from loadgen.sweep import command  # noqa: PLC0415
+
+    parser = _parser(sweep, "sweep [options]", command.EXAMPLES)
     command.add_arguments(parser)
     words = command.expanded(argv)
     return command.main(parser.parse_args(words), words)
 
 
 def doctor(argv: Sequence[str]) -> int:
-    """What would spoil a run."""
-    parser = _parser(
-        "doctor",
-        description="Tell before a run what will spoil it: the same options, one tiny request, nothing written.",
-        epilog="examples:\n"
-        "  python -m loadgen doctor\n"
-        "  python -m loadgen doctor http://10.0.0.7:8000/v1 --dataset sample --concurrency 64\n",
-        usage="python -m loadgen doctor [URL] [options]",
-    )
+    """Check before a run what would make its results wrong.
+
+    It takes the options of the run, sends one small request and writes nothing.
+    """
+    parser = _parser(doctor, "doctor [URL] [options]", DOCTOR_EXAMPLES)
     parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
     add_run_arguments(parser)
     args = parser.parse_args(argv)
     options = from_args(args)
     if args.url:
         options = dataclasses.replace(options, target=args.url)
-    from loadgen.checks import doctor as examining  # noqa: PLC0415  as above
+    from loadgen.checks.doctor import main as check  # noqa: PLC0415
 
-    return examining.main(options)
+    return check(options)
 
 
 def calibrate(argv: Sequence[str]) -> int:
-    """What this machine's client can carry."""
-    parser = _parser(
-        "calibrate",
-        description="Find what this machine's client can carry, and keep it for the verdict of later runs.",
-        epilog="examples:\n  python -m loadgen calibrate\n  python -m loadgen calibrate --most 256\n",
+    """Measure how much load this machine can generate, and save it for the verdict of later runs."""
+    parser = _parser(calibrate, "calibrate [--most STREAMS]", CALIBRATE_EXAMPLES)
+    parser.add_argument(
+        "--most", type=count, default=2048, metavar="STREAMS", help="most streams to try [2048]"
     )
-    parser.add_argument("--most", type=count, default=2048, metavar="STREAMS", help="stop there [2048]")
     args = parser.parse_args(argv)
-    from loadgen.checks import calibrate as calibrating  # noqa: PLC0415  as above
+    from loadgen.checks.calibrate import main as measure  # noqa: PLC0415
 
-    return calibrating.main(args.most)
+    return measure(args.most)
 
 
 def gather(argv: Sequence[str]) -> int:
-    """One run out of what Locust's workers wrote."""
-    from loadgen.distributed import gather as gathering  # noqa: PLC0415  as above
+    """Combine the files that Locust's workers wrote, on one host or several, into the results of one run."""
+    from loadgen.distributed import gather as module  # noqa: PLC0415
 
-    parser = _parser("gather", description=gathering.__doc__, epilog=gathering.EXAMPLES)
-    gathering.add_arguments(parser)
-    return gathering.main(parser.parse_args(argv))
+    parser = _parser(gather, "gather [options] HOST_DIR …", module.EXAMPLES)
+    module.add_arguments(parser)
+    return module.main(parser.parse_args(argv))
 
 
 def _exit_code(options: RunOptions, verdict: str | None) -> int:
     return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
 
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "run": run,
-    "sweep": sweep,
-    "doctor": doctor,
-    "calibrate": calibrate,
-    "gather": gather,
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    command.__name__: command for command in (run, sweep, doctor, calibrate, gather)
 }

@@ -1,17 +1,23 @@
-"""TODO docstring."""
+"""Defines the errors that end a run or a command, and prints messages for people.
+
+Messages for people go to stderr; stdout is for programs.
+"""
 
 import argparse
 import sys
 
 
 class DiskFullError(Exception):
-    """A record could not be written; what was written before it is whole."""
-
-
-def say(text: str) -> None:
-    """For people."""
-    print(f"loadgen: {text}", file=sys.stderr)
+    """A record could not be written. The records before it are complete."""
 
 
 class UsageError(argparse.ArgumentTypeError):
-    """The operator's mistake, as one line: what is wrong and what to do. Ends the command with exit code 2."""
+    """A mistake in how a command was used, as one line that says what is wrong and what to do.
+
+    The command ends with exit code 2.
+    """
+
+
+def say(text: str) -> None:
+    """Print a message to stderr."""
+    print(f"loadgen: {text}", file=sys.stderr)

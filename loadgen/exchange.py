@@ -1,7 +1,9 @@
-"""What goes out and what came back: a Request is *what* to send, never *when*; an Exchange is one HTTP call as seen.
+"""Defines what is sent and what was received: a Request, and the Exchange that one HTTP call results in.
 
-Rules: stamps are `time.perf_counter_ns`; a token event is a chunk whose completion-token count grew. An Exchange always
-exists, however the call ended.
+Stamps are nanoseconds of `time.perf_counter_ns`. A token event is a chunk that brought at least one token. Every call results
+in an Exchange, whether it succeeded or failed.
+
+This module does not know when a request is due or which values are computed from an Exchange.
 """
 
 from dataclasses import dataclass, field
@@ -9,22 +11,25 @@ from typing import Any
 
 from loadgen.record import BudgetMode, Outcome
 
+THINK_END = "</think>"
+"""DeepSeek-R1 and most later models end their thinking with this tag; it is in the text where no reasoning parser runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForcedAnswer:
-    """The second call of budget mode `forced`: how thinking that hit its budget is made to answer."""
+    """The second call of budget mode `forced`, which asks for the answer after the reasoning reached its budget."""
 
     tail: str
-    """Appended to prompt + thinking that was cut while thinking."""
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    ended: str = ""
-    """Text that shows the thinking had ended by itself: what was cut is the answer, which goes on without the tail."""
+    """Text that ends the reasoning; it is appended to the prompt and the reasoning so far."""
+    ended: str
+    """Text that shows that the reasoning had already ended. Then the answer was cut, and is continued without the tail."""
+    max_tokens: int = 0
+    """Limit of the second call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One problem at one budget, ready to send."""
+    """One problem at one budget, ready to be sent."""
 
     seq: int
     problem_id: str
@@ -32,9 +37,9 @@ class Request:
     budget: int
     budget_mode: BudgetMode
     path: str
-    """`/chat/completions` or `/completions`, below the target."""
+    """Path of the endpoint below the target: `/chat/completions` or `/completions`."""
     body: dict[str, Any]
-    """JSON body, complete."""
+    """The complete JSON body."""
     warmup: bool = False
     repeat: int = 0
     force: ForcedAnswer | None = None
@@ -42,23 +47,23 @@ class Request:
 
 @dataclass(slots=True)
 class Exchange:
-    """Stamps, token events, text and ending of one HTTP call. Times in ns of the monotonic clock."""
+    """Stamps, token events, text and outcome of one HTTP call."""
 
     sent_ns: int
     headers_ns: int | None = None
     end_ns: int | None = None
     arrival_ns: list[int] = field(default_factory=list)
-    """One entry a token event."""
+    """Stamp of each token event."""
     tokens: list[int] = field(default_factory=list)
-    """Tokens in each event; where the server reports none, see `token_source`."""
+    """Number of tokens in each event; `token_source` says where the numbers come from."""
     pieces: list[tuple[str, str]] = field(default_factory=list)
     """(reasoning, content) text of each event."""
     token_ids: list[list[int]] | None = None
-    """Ids of each event, where `return_token_ids` was asked."""
+    """Token ids of each event, where the request asked for them with `return_token_ids`."""
     first_answer_ns: int | None = None
-    """First event with answer text after reasoning."""
+    """Stamp of the first event with answer text after reasoning."""
     usage: dict[str, Any] | None = None
-    """The last usage object seen."""
+    """The last usage object that the server sent."""
     token_source: str | None = None
     server_timings: dict[str, Any] | None = None
     fingerprint: str | None = None

@@ -16,6 +16,7 @@ from analysis.data.costs import in_flight
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.tables.summary import KEY, judged, ordered, requests
+from loadgen.record import GPU_LOG
 
 GRID = np.round(np.concatenate([[0.001, 0.01], np.arange(0.025, 1.0, 0.025), [0.99, 0.999]]), 3)
 PARTS = {
@@ -98,7 +99,7 @@ def timelines(study: Study) -> pd.DataFrame:
     out = []
     for cell, rows in study.frame.groupby("cell", observed=True, sort=False):
         sent = rows[~rows["derived"].to_numpy()]
-        series = [*_load_series(sent), *_gpu_series(study.folder(str(cell)) / "gpu.csv")]
+        series = [*_load_series(sent), *_gpu_series(study.folder(str(cell)) / GPU_LOG)]
         first = rows.iloc[0]
         names = {"cell": str(cell)} | {
             k: first[k] for k in ("model", "config", *CONDITIONS, "source", "run_verdict")

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import stats
-from loadgen.measure.summary import server_split
+from loadgen.measure.run_facts import server_split
 from loadgen.record import Record, RunInfo, find_runs, read_records, read_run
 from loadgen.target.server_metrics import totals
 

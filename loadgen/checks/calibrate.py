@@ -23,6 +23,7 @@ import uvloop
 from loadgen.checks.reference_server import serving
 from loadgen.client.client import Client
 from loadgen.exchange import Exchange, Request
+from loadgen.files import write_atomically
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import tpot_ns
 from loadgen.measure.verdict import LIMITS
@@ -70,7 +71,7 @@ def main(most: int) -> int:
     }
     if passed:
         path().parent.mkdir(parents=True, exist_ok=True)
-        path().write_text(json.dumps(found, indent=1))
+        write_atomically(path(), json.dumps(found, indent=1).encode())
     print(json.dumps(found | {"stored": str(path()) if passed else None}))
     return 0 if passed else 1
 

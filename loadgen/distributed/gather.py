@@ -22,19 +22,30 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loadgen.chunks import frame, read_chunks
+from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import PLAN, Distributed, WorkerInfo
 from loadgen.errors import UsageError
-from loadgen.measure import summary
 from loadgen.measure.client_health import merge
 from loadgen.measure.observations import Observations
+from loadgen.measure.run_facts import read_facts
+from loadgen.measure.summary import summarize
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.options import RunOptions, decode
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
-from loadgen.record import PROBLEMS, RECORDS, RUN, Record, RunInfo, read_records, write_run
+from loadgen.record import (
+    PROBLEMS,
+    RECORDS,
+    RUN,
+    SERVER_AFTER,
+    SERVER_BEFORE,
+    Record,
+    RunInfo,
+    read_records,
+    write_run,
+)
 from loadgen.target.server_metrics import totals
 
 EXAMPLES = """\
@@ -191,18 +202,18 @@ def missing_of(plan: Distributed, found: Gathered) -> list[int]:
 def write(out: Path, home: Path, folders: list[Path], found: Gathered) -> None:
     """The files of a run, records in the order of the plan."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (PROBLEMS, "server-before.prom", "server-after.prom"):
+    for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
         if out != home and (home / name).exists():
             shutil.copyfile(home / name, out / name)
     encoder = msgspec.json.Encoder()
     with (out / RECORDS).open("wb") as file:
         for seq in sorted(found.records):
             file.write(encoder.encode(found.records[seq]) + b"\n")
-    with (out / "chunks.bin").open("wb") as file:
+    with (out / CHUNKS).open("wb") as file:
         for path in sorted(path for folder in folders for path in folder.glob("chunks.*.bin")):
             for chunks in read_chunks(path):
                 if chunks.seq in found.records:
-                    file.write(frame(*chunks))
+                    file.write(encode_frame(*chunks))
 
 
 def put_away(out: Path) -> None:
@@ -216,21 +227,19 @@ def put_away(out: Path) -> None:
 def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) -> RunInfo:
     """Sum up and judge as a run of one machine is."""
     run = plan.run
-    facts = summary.read(out, run.slo)
+    facts = read_facts(out, run.slo)
     reports = [worker.report for worker in found.workers if worker.report]
     run.client = merge(reports).summary() if reports else {}
     run.client["each"] = [_row(worker, found, run) for worker in found.workers]
     worst = [row["loop_lag_p99_s"] for row in run.client["each"] if row["loop_lag_p99_s"] is not None]
     if worst:  # one laggy worker of many must not drown in the others' looks
         run.client["loop_lag_p99_s"] = max(worst)
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summary.summarise(out, run, facts)
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    summarize(out, run, facts)
     stopped = plan.stopped or (f"{len(missing)} requests were lost" if missing else None)
     seen = Observations(
         reports=reports,
-        before=_totals(out, "server-before.prom"),
-        after=_totals(out, "server-after.prom"),
+        before=_totals(out, SERVER_BEFORE),
+        after=_totals(out, SERVER_AFTER),
         stopped=stopped,
     )
     run.verdict, run.reasons = judge(VerdictInputs(run, facts, seen, run.client, plan.cache, plan.percentile))

@@ -26,8 +26,10 @@ from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot
 from loadgen.distributed.messages import PLAN, Distributed, RunSetup, options_of
 from loadgen.errors import UsageError
+from loadgen.files import write_atomically
 from loadgen.options import open_loop
-from loadgen.plan.schedule import WARMUP_STREAMS, OpenLoop
+from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
+from loadgen.record import SERVER_AFTER, SERVER_BEFORE
 from loadgen.run.manifest import describe, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
@@ -183,13 +185,11 @@ class MasterRun:
             stopped=stopped,
             workers=list(self.ready.values()),
         )
-        partial = self.folder / f"{PLAN}.partial"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
-        partial.replace(self.folder / PLAN)
+        write_atomically(self.folder / PLAN, msgspec.json.format(msgspec.json.encode(found), indent=1))
 
     def end(self) -> None:
         """The last look at the server."""
-        snapshot(self.prepared.ask, self.folder / "server-after.prom")
+        snapshot(self.prepared.ask, self.folder / SERVER_AFTER)
         self.write(None if self.over() else "Locust was stopped")
         print(f"loadgen: python -m loadgen gather {self.folder}", file=sys.stderr)
 
@@ -228,7 +228,7 @@ class MasterRun:
         if self.deck.limit < warmup:
             self._allow(warmup)
         if self.deck.next >= warmup and not self.deck.held(workers):
-            snapshot(self.prepared.ask, self.folder / "server-before.prom")
+            snapshot(self.prepared.ask, self.folder / SERVER_BEFORE)
             self.started_s = self.now_s() + LEAD_S
             self._allow(sys.maxsize)
 
@@ -266,7 +266,7 @@ class MasterRun:
     def _deal_warmups(self) -> None:
         """An open loop's, a few at a time."""
         workers, last = self._senders(), min(self.prepared.options.warmup, self.deck.limit)
-        while workers and self.deck.next < last and self.deck.held(workers) < WARMUP_STREAMS:
+        while workers and self.deck.next < last and self.deck.held(workers) < WARMUP_CONCURRENCY:
             worker = workers[self.deck.next % len(workers)]
             self._give(worker, [(seq, self.allowed_s) for seq in self.deck.draw(worker, 1)])
 

@@ -40,6 +40,7 @@ from loadgen.distributed.messages import (
 )
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
+from loadgen.files import write_atomically
 from loadgen.measure.client_health import ClientHealth, HealthReport
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
@@ -181,10 +182,7 @@ class Sender:
             probes=plan.probes,
             report=report,
         )
-        path = Path(plan.plan.folder) / f"worker.{plan.name}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(worker))
-        partial.replace(path)
+        write_atomically(Path(plan.plan.folder) / f"worker.{plan.name}.json", msgspec.json.encode(worker))
 
 
 def share_of(plan: SenderSetup) -> Partition:

@@ -1,9 +1,9 @@
-"""Is the generator itself fit? CPU, event-loop lag, garbage collection, open files, memory of this process.
+"""Measures the client process itself: CPU, event-loop lag, garbage collection, open files and memory.
 
-Rules: costs less than a thousandth of a core. A late timer is the measure of lag: what was late for it was late for every
-socket. uvloop's timers count whole ms, so a lag below 1 ms is noise.
+The lag of the event loop is how late a timer runs, because the loop handles every socket equally late. uvloop's timers count
+whole milliseconds, so a lag below 1 ms means nothing. The measurement uses less than 0.1 % of a core.
 
-Does not know: what is too much (`verdict` does), what the process is busy with.
+This module does not know which values are too high (see `verdict`) or what the process is busy with.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from typing import Any
 import msgspec
 
 PERIOD_S = 0.02
-"""50 looks a second: a lag of 5 ms in 1 % of the time shows in p99 after a few seconds."""
+"""With 50 samples per second, a lag of 5 ms in 1 % of the time shows in p99 after a few seconds."""
 GENERATIONS = (2_000, 5, 1_000_000)
-"""Garbage is looked for among young objects only. A look through the old ones, whole streams among them, stopped every
-socket for up to 34 ms, and finds nothing: a request that has ended leaves no knot (`tests/loadgen/client/test_client.py`)."""
+"""Only young objects are searched for garbage. A full collection stopped the event loop for up to 34 ms and would find nothing,
+because a finished request leaves no reference cycle (`tests/loadgen/client/test_client.py` checks this)."""
 FILES_EVERY = 50
-"""Open files and memory are counted once a second."""
+"""Open files are counted once per this number of samples, which is once per second."""
 
 
 class HealthReport(msgspec.Struct, kw_only=True):
-    """What one process was like; `merge` joins several workers'. Lags are real seconds, not model ones."""
+    """The health of one process, or after `merge` of several workers. Times are real seconds, not model seconds."""
 
     wall_s: float
     cpu_s: float
     cpu_share: float
-    """Of one core; of several workers the busiest."""
+    """Share of one core; of several workers, that of the busiest."""
     loop_lags_s: list[float]
     gc_pauses: int
     gc_pause_max_s: float
@@ -43,7 +43,7 @@ class HealthReport(msgspec.Struct, kw_only=True):
     workers: int = 1
 
     def summary(self) -> dict[str, Any]:
-        """For `run.json`: the lags as percentiles, the rest as it is."""
+        """Return the report for `run.json`, with percentiles in place of the single lags."""
         fields = msgspec.structs.asdict(self)
         lags = sorted(fields.pop("loop_lags_s"))
         for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
@@ -52,7 +52,7 @@ class HealthReport(msgspec.Struct, kw_only=True):
 
 
 def merge(reports: Sequence[HealthReport]) -> HealthReport:
-    """One report over the workers of a run: the worst of each, the sums of what adds up, every lag."""
+    """Return one report for all workers of a run: sums, the worst value where a sum means nothing, and every lag."""
     return HealthReport(
         wall_s=max(report.wall_s for report in reports),
         cpu_s=sum(report.cpu_s for report in reports),
@@ -69,7 +69,7 @@ def merge(reports: Sequence[HealthReport]) -> HealthReport:
 
 
 class ClientHealth:
-    """Watches this process from `start` to `stop`."""
+    """Measures this process from `start` to `stop`. It needs a running event loop."""
 
     def __init__(self, on_lag: Callable[[float], None] | None = None) -> None:
         self._on_lag = on_lag
@@ -79,22 +79,22 @@ class ClientHealth:
         self._started = (0, 0)
         self._gc_started_ns = 0
         self._gc_pauses_ns: list[int] = [0, 0, 0]
-        """Number, longest, sum."""
+        """Number of pauses, the longest pause and their sum."""
         self._files_max = 0
         self._generations = gc.get_threshold()
 
     def start(self) -> None:
-        """Begin. What the process holds already is left out of garbage collections from here on."""
+        """Start measuring. From here on, garbage collections leave out the objects that exist already."""
         gc.collect()
         gc.freeze()
         self._generations = gc.get_threshold()
         gc.set_threshold(*GENERATIONS)
         gc.callbacks.append(self._collected)
         self._started = (perf_counter_ns(), process_time_ns())
-        self._look_again()
+        self._schedule()
 
     def stop(self) -> HealthReport:
-        """End, and say how it was."""
+        """Stop measuring and return the report."""
         if self._timer is not None:
             self._timer.cancel()
         gc.callbacks.remove(self._collected)
@@ -116,21 +116,21 @@ class ClientHealth:
             rss_max_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         lag_s = max(0, perf_counter_ns() - self._due_ns) / 1e9
         self._lags_s.append(lag_s)
         if self._on_lag is not None:
             self._on_lag(lag_s)
         if len(self._lags_s) % FILES_EVERY == 1:
             self._count_files()
-        self._look_again()
+        self._schedule()
 
-    def _look_again(self) -> None:
+    def _schedule(self) -> None:
         self._due_ns = perf_counter_ns() + round(PERIOD_S * 1e9)
-        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._look)
+        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._sample)
 
     def _count_files(self) -> None:
-        self._files_max = max(self._files_max, len(os.listdir("/proc/self/fd")))  # noqa: PTH208 names, not paths
+        self._files_max = max(self._files_max, len(os.listdir("/proc/self/fd")))  # noqa: PTH208  Only the number of names is needed.
 
     def _collected(self, phase: str, _info: dict[str, int]) -> None:
         if phase == "start":

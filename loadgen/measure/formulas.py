@@ -1,8 +1,8 @@
-"""Request + Exchange + clock → Record. The formulas of docs/metrics.md, each once.
+"""Turns a Request and its Exchange into a Record, with the formulas of docs/metrics.md.
 
-Rules: pure; no clock is read. What was not measured is None, never zero. A failed request keeps what was measured.
+No clock is read here. A value that was not measured is None, never zero. A failed request keeps what was measured.
 
-Does not know: percentiles over requests, budgets, files.
+This module does not know percentiles over requests, token budgets or files.
 """
 
 from bisect import bisect_right
@@ -13,16 +13,13 @@ from statistics import median
 from typing import Any, Literal, cast
 
 from loadgen.clock import RunClock
-from loadgen.exchange import Exchange, Request
-from loadgen.measure.quantiles import _weighted_median
+from loadgen.exchange import THINK_END, Exchange, Request
+from loadgen.measure.quantiles import weighted_median
 from loadgen.record import Record
-
-THINK_END = "</think>"
-"""Where no reasoning parser splits the text: the tag that R1 and most after it end their thinking with."""
 
 TokenSource = Literal["continuous_usage", "token_ids", "usage", "chunks"]
 AT_END: TokenSource = "usage"
-"""The server counted tokens once, at the end: how many each chunk held is not known."""
+"""The server counted the tokens only once, at the end, so the number of tokens in each chunk is not known."""
 
 
 def to_record(
@@ -35,17 +32,9 @@ def to_record(
     emulated: bool = False,
     keep_text: bool = True,
 ) -> Record:
-    """Everything one request did, as the line that `records.jsonl` keeps."""
-    arrivals = exchange.arrival_ns
-    first_ns, last_ns = (arrivals[0], arrivals[-1]) if arrivals else (None, None)
-    answer_ns = exchange.first_answer_ns or _after_thinking(exchange)
-    total = completion_tokens(exchange)
-    gap_ns = inter_chunk_ns(exchange)
-    reasoning, text = (
-        ("".join(part) for part in zip(*exchange.pieces, strict=True)) if exchange.pieces else ("", "")
-    )
+    """Return the record of one request, which is one line of `records.jsonl`."""
     usage = exchange.usage or {}
-    sent_ns = exchange.sent_ns
+    reasoning, text = ("".join(part) for part in zip(*exchange.pieces or [("", "")], strict=True))
     record = Record(
         run_id=run_id,
         seq=request.seq,
@@ -55,26 +44,12 @@ def to_record(
         budget_mode=request.budget_mode,
         warmup=request.warmup,
         emulated=emulated,
-        due_s=cast("float", clock.at_s(due_ns)),
-        sent_s=clock.at_s(sent_ns),
-        headers_s=clock.at_s(exchange.headers_ns),
-        first_token_s=clock.at_s(first_ns),
-        last_token_s=clock.at_s(last_ns),
-        end_s=clock.at_s(exchange.end_ns),
-        ttft_s=clock.between_s(sent_ns, first_ns),
-        ttft_due_s=clock.between_s(due_ns, first_ns),
-        ttfot_s=clock.between_s(sent_ns, answer_ns),
-        tpot_s=_seconds(tpot_ns(exchange), clock),
-        itl_s=_seconds(itl_ns(exchange, gap_ns), clock),
-        inter_chunk_s=_seconds(gap_ns, clock),
-        e2e_s=clock.between_s(sent_ns, last_ns),
-        e2e_due_s=clock.between_s(due_ns, last_ns),
-        send_lag_s=clock.between_s(due_ns, sent_ns),
+        **_times(exchange, due_ns, clock),
         prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=total,
+        completion_tokens=completion_tokens(exchange),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
-        chunks=len(arrivals),
+        chunks=len(exchange.arrival_ns),
         token_source=cast("TokenSource | None", exchange.token_source),
         outcome=exchange.outcome,
         status=exchange.status,
@@ -89,17 +64,41 @@ def to_record(
     return record
 
 
+def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
+    """Return the stamps and the latencies of a record, in model seconds."""
+    arrivals, sent_ns = exchange.arrival_ns, exchange.sent_ns
+    first_ns, last_ns = (arrivals[0], arrivals[-1]) if arrivals else (None, None)
+    gap_ns = inter_chunk_ns(exchange)
+    return {
+        "due_s": clock.at_s(due_ns),
+        "sent_s": clock.at_s(sent_ns),
+        "headers_s": clock.at_s(exchange.headers_ns),
+        "first_token_s": clock.at_s(first_ns),
+        "last_token_s": clock.at_s(last_ns),
+        "end_s": clock.at_s(exchange.end_ns),
+        "ttft_s": clock.between_s(sent_ns, first_ns),
+        "ttft_due_s": clock.between_s(due_ns, first_ns),
+        "ttfot_s": clock.between_s(sent_ns, exchange.first_answer_ns or _after_thinking(exchange)),
+        "tpot_s": _seconds(tpot_ns(exchange), clock),
+        "itl_s": _seconds(itl_ns(exchange, gap_ns), clock),
+        "inter_chunk_s": _seconds(gap_ns, clock),
+        "e2e_s": clock.between_s(sent_ns, last_ns),
+        "e2e_due_s": clock.between_s(due_ns, last_ns),
+        "send_lag_s": clock.between_s(due_ns, sent_ns),
+    }
+
+
 def completion_tokens(exchange: Exchange) -> int | None:
-    """Tokens of the answer: the server's last count where it gave one, else what the events hold, if any came."""
+    """Return the server's last count of tokens where it gave one, and otherwise the sum over the token events, if any."""
     reported = (exchange.usage or {}).get("completion_tokens")
-    seen = sum(exchange.tokens)
-    if isinstance(reported, int) and (reported >= seen or exchange.token_source == AT_END):
+    counted = sum(exchange.tokens)
+    if isinstance(reported, int) and (reported >= counted or exchange.token_source == AT_END):
         return reported
-    return seen if seen or exchange.outcome == "ok" else None
+    return counted if counted or exchange.outcome == "ok" else None
 
 
 def tpot_ns(exchange: Exchange) -> float | None:
-    """(last token − first token) / (tokens − tokens in the first chunk)."""
+    """Return (last token − first token) / (tokens − tokens in the first chunk)."""
     total = completion_tokens(exchange)
     if len(exchange.arrival_ns) < 2 or total is None:
         return None
@@ -108,10 +107,11 @@ def tpot_ns(exchange: Exchange) -> float | None:
 
 
 def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
-    """Median over the tokens after the first chunk of gap / tokens in the chunk: one value a token.
+    """Return the median of gap / tokens in the chunk, with one value for each token after the first chunk.
 
-    Where the server counted tokens at the end only, every later chunk is taken to hold the same share of them. `gap_ns` is
-    the median raw gap (`inter_chunk_ns`), which is the answer where a chunk is a token: sorting 4,096 gaps takes 0.5 ms.
+    Where the server counted tokens only at the end, every later chunk is assumed to hold the same number of them. `gap_ns`
+    is the median raw gap (`inter_chunk_ns`). It is passed in because it is the result where every chunk is one token, and
+    sorting 4,096 gaps a second time would take 0.5 ms.
     """
     counts = exchange.tokens[1:]
     if gap_ns is None:
@@ -122,24 +122,22 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     if max(counts) == 1:
         return gap_ns
     gaps = gaps_ns(exchange.arrival_ns)
-    return _weighted_median(
-        [(gap / tokens, tokens) for gap, tokens in zip(gaps, counts, strict=True) if tokens]
-    )
+    return weighted_median((gap / tokens, tokens) for gap, tokens in zip(gaps, counts, strict=True) if tokens)
 
 
 def inter_chunk_ns(exchange: Exchange) -> float | None:
-    """Median raw gap between token events."""
+    """Return the median raw gap between token events."""
     gaps = gaps_ns(exchange.arrival_ns)
     return median(gaps) if gaps else None
 
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:
-    """Gaps between successive stamps."""
+    """Return the gaps between successive stamps."""
     return list(map(sub, arrivals[1:], arrivals))
 
 
 def raw_stamps(record: Record, scale: float) -> dict[str, float | None]:
-    """The record's stamps in real seconds: what a clock on the wall would have shown."""
+    """Return the record's stamps in real seconds."""
     names = ("due_s", "sent_s", "headers_s", "first_token_s", "last_token_s", "end_s")
     stamps = {name: getattr(record, name) for name in names}
     return {name: None if value is None else round(value / scale, 9) for name, value in stamps.items()}
@@ -155,7 +153,7 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
 
 
 def _after_thinking(exchange: Exchange) -> int | None:
-    """Arrival of the first event with text after `</think>`, where thinking is part of the content."""
+    """Return when the first text after `</think>` arrived, where the reasoning is part of the content."""
     text = "".join(content for _, content in exchange.pieces)
     _, tag, answer = text.partition(THINK_END)
     answer = answer.lstrip()
@@ -166,7 +164,7 @@ def _after_thinking(exchange: Exchange) -> int | None:
 
 
 def meets(record: Record, slo: dict[str, float]) -> bool:
-    """True where a request succeeded and met every objective; a latency it does not have (one token) is met."""
+    """Tell whether a request succeeded and met every objective. A latency that it does not have (one token) counts as met."""
     if record.outcome != "ok":
         return False
     values = {name: getattr(record, f"{name}_s") for name in slo}

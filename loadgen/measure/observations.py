@@ -1,4 +1,7 @@
-"""TODO docstring."""
+"""What a run observed besides the records: the client's health, the server's metrics and the GPUs.
+
+This module does not know how the values were obtained.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +11,16 @@ from loadgen.measure.client_health import HealthReport
 
 @dataclass
 class Observations:
-    """What a load left behind besides its files."""
+    """Everything that is known of a run beyond its files."""
 
     reports: list[HealthReport] = field(default_factory=list)
+    """One report for each client process."""
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    """The server's metrics before and after the load, summed over their labels; empty where it has none."""
     energy: list[tuple[float, float]] = field(default_factory=list)
+    """(model seconds since the start of the run, joules) of each reading."""
     clocks_mhz: list[float] = field(default_factory=list)
     gpus: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None
-    """Why the run ended early, if it did."""
+    """Why the run ended early, or None."""

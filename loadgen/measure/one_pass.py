@@ -1,16 +1,15 @@
-"""One run at the largest budget → the Exchange that every smaller budget would have had.
+"""Derives from one run at the largest budget the Exchange that every smaller budget would have had.
 
-With greedy decoding a reply under budget b is the first b tokens of the longer reply, and they arrived when they arrived:
-text cut after token b, latency to the chunk that held it. A reply that ended within b is the same reply.
+With greedy decoding, a reply under budget b is the first b tokens of the longer reply, at the same arrival times: its text
+ends after token b, and its latency ends at the chunk that held token b. A reply that ended within b is unchanged. A reply
+that failed after token b is a success at budget b, and one that failed before is the same failure.
 
-A chunk with several tokens (n-gram speculation) can straddle b. Its ids are kept as a Straddle and the server's
-`/detokenize` cuts its text after the run, off the hot path; where that can't be, the text ends at the chunk's start and
-the record says `cut_at: "chunk"`.
+A chunk with several tokens (speculative decoding) can hold tokens on both sides of b. Its token ids are then kept as a
+PendingCut, and the server's `/detokenize` gives the missing text after the run, outside the measured time. Where that is not
+possible, the text ends at the start of the chunk and the record says `cut_at: "chunk"`.
 
-Rules: pure, but for `Detokenizer`. Failed requests derive nothing a shorter run would not have shown: a reply that broke
-after token b gives budget b its whole answer, one that broke before gives the failure.
-
-Does not know: that load changes latency (the re-run budget shows it), or how text is graded.
+This module does not know that load changes latency (a second budget that is really run shows how much), or how text is
+graded.
 """
 
 import dataclasses
@@ -19,25 +18,24 @@ from itertools import accumulate
 
 from loadgen.exchange import Exchange, Request
 
-THINK_END = "</think>"
 CONTEXT_IDS = 8
-"""Ids decoded before the cut chunk, so that what depends on neighbours (a leading space, a split character) is right."""
+"""Number of token ids before the chunk that are decoded with it, because text depends on its neighbors (spaces, characters)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCut:
-    """A chunk that holds tokens on both sides of the budget."""
+    """A chunk that holds tokens on both sides of the budget, whose text is still to be cut."""
 
     before: tuple[int, ...]
-    """Ids just before the chunk."""
+    """Token ids just before the chunk."""
     kept: tuple[int, ...]
-    """Ids of the chunk that the budget still pays for."""
+    """Token ids of the chunk that are within the budget."""
     piece: tuple[str, str]
     """(reasoning, content) text of the whole chunk."""
 
 
 def derive(exchange: Exchange, budget: int) -> tuple[Exchange, PendingCut | None]:
-    """The exchange at a smaller budget, and the chunk that its text still lacks a part of."""
+    """Return the exchange at a smaller budget, and the chunk whose text is still to be cut, if any."""
     ends = list(accumulate(exchange.tokens))
     if not ends or ends[-1] < budget or (ends[-1] == budget and exchange.finish_reason == "stop"):
         return exchange, None
@@ -61,16 +59,16 @@ def derive(exchange: Exchange, budget: int) -> tuple[Exchange, PendingCut | None
     )
     if cut.first_answer_ns is not None and cut.first_answer_ns > exchange.arrival_ns[last]:
         cut.first_answer_ns = None
-    return cut, _straddle(exchange, last, kept) if straddles else None
+    return cut, _pending_cut(exchange, last, kept) if straddles else None
 
 
 def _usage(exchange: Exchange, budget: int) -> dict[str, object]:
-    """Counts as the server would have said them; reasoning tokens are not known before the end."""
+    """Return the usage object that the server would have sent. Reasoning tokens are not known before the end of a reply."""
     prompt = {k: v for k, v in (exchange.usage or {}).items() if k.startswith("prompt_tokens")}
     return prompt | {"completion_tokens": budget}
 
 
-def _straddle(exchange: Exchange, last: int, kept: int) -> PendingCut:
+def _pending_cut(exchange: Exchange, last: int, kept: int) -> PendingCut:
     ids = exchange.token_ids or []
     known = len(ids) > last and len(ids[last]) == exchange.tokens[last]
     before = [i for event in ids[max(0, last - CONTEXT_IDS) : last] for i in event][-CONTEXT_IDS:]
@@ -78,5 +76,5 @@ def _straddle(exchange: Exchange, last: int, kept: int) -> PendingCut:
 
 
 def derived_request(request: Request, budget: int, seq: int) -> Request:
-    """The request that a derived record answers."""
+    """Return the request that a derived record answers."""
     return dataclasses.replace(request, budget=budget, seq=seq)

@@ -1,16 +1,19 @@
-"""Four ways to hold a reply to a token budget, as fields of a request and, for `forced`, as two calls in one.
+"""Limits a reply to a token budget, in one of four modes.
 
-`cut`     max_tokens = budget: counts thinking and answer; a reply that hits it is truncated.
-`forced`  max_tokens = budget on `/completions` with the raw template; a reply still thinking then is closed by the
-          style's tail and answers in a second call, one whose answer was cut goes on without the tail.
-`native`  vLLM's `thinking_token_budget` = budget; refused where the server ignores it (preflight asks it).
-`prompt`  asked for in words; capped at twice the budget and the answer's room, so that overshooting shows.
+`cut`     max_tokens = budget. It counts reasoning and answer, so a reply that reaches it is truncated.
+`forced`  max_tokens = budget, on `/completions` with the raw template. Where the reply is still reasoning at the budget, a
+          second call ends the reasoning with the style's text and asks for the answer. Where the answer itself was cut, the
+          second call continues it.
+`native`  vLLM's `thinking_token_budget` = budget. A server that ignores it is refused before the run.
+`prompt`  The prompt asks for the budget in words. The reply is limited to twice the budget plus the room for the answer, so
+          that a reply that exceeds the budget is visible as such.
 
-`ignore_eos` is never set: output length is a result here.
+`ignore_eos` is never set, because the output length is a result of the run.
 
-Does not know: which budgets are worth asking for, or how a forced answer is graded.
+This module does not know which budgets are worth asking for or how an answer is graded.
 """
 
+import dataclasses
 from typing import Any
 
 from loadgen.errors import UsageError
@@ -20,19 +23,18 @@ from loadgen.plan.prompts import STYLES, Style, user_text
 
 
 def body(options: RunOptions, style: Style, problem: str, budget: int) -> dict[str, Any]:
-    """Prompt and limits."""
-    words = budget if options.budget_mode == "prompt" else None
-    fields = limits(options, budget)
+    """Return the fields of a request's body that hold the prompt and the limits."""
+    fields = _limits(options, budget)
     if options.one_pass:
-        fields["return_token_ids"] = True  # a chunk that straddles a smaller budget is cut by its ids
-    user = user_text(style, problem, words)
-    if not raw(options):
+        # Where a chunk holds tokens on both sides of a smaller budget, its text is cut with the help of the token ids.
+        fields["return_token_ids"] = True
+    user = user_text(style, problem, budget if options.budget_mode == "prompt" else None)
+    if not _uses_completions(options):
         return {"messages": [{"role": "user", "content": user}], **fields}
     return {"prompt": (style.raw or "").replace("{user}", user), **style.raw_body, **fields}
 
 
-def limits(options: RunOptions, budget: int) -> dict[str, Any]:
-    """The fields that hold a reply to its budget."""
+def _limits(options: RunOptions, budget: int) -> dict[str, Any]:
     answer = options.answer_tokens
     if options.budget_mode == "native":
         return {"max_tokens": budget + answer, "thinking_token_budget": budget}
@@ -41,37 +43,36 @@ def limits(options: RunOptions, budget: int) -> dict[str, Any]:
     return {"max_tokens": budget}
 
 
-def raw(options: RunOptions) -> bool:
-    """True where the request goes to `/completions`."""
+def _uses_completions(options: RunOptions) -> bool:
     return options.path == "completions" or options.budget_mode == "forced"
 
 
 def path(options: RunOptions) -> str:
-    """Endpoint below the target."""
-    return "/completions" if raw(options) else "/chat/completions"
+    """Return the path of the endpoint below the target."""
+    return "/completions" if _uses_completions(options) else "/chat/completions"
 
 
-def force(options: RunOptions, style: Style) -> ForcedAnswer | None:
-    """The second call of `forced`."""
+def forced_answer(options: RunOptions, style: Style) -> ForcedAnswer | None:
+    """Return what the second call of mode `forced` needs, or None in the other modes."""
     if options.budget_mode != "forced" or style.force is None:
         return None
-    return ForcedAnswer(tail=style.force.tail, max_tokens=options.answer_tokens, ended=style.force.ended)
+    return dataclasses.replace(style.force, max_tokens=options.answer_tokens)
 
 
 def check_style(options: RunOptions, name: str, style: Style) -> None:
-    """Refuse a style without the template that the mode or the path needs. Raises UsageError."""
-    if raw(options) and style.raw is None:
+    """Check that the style has the template that the mode and the endpoint need. Raises UsageError."""
+    if _uses_completions(options) and style.raw is None:
         able = ", ".join(n for n, s in STYLES.items() if s.raw)
         raise UsageError(
-            f"--prompt {name} has no raw template, which /completions needs: say --prompt with one of {able}"
+            f"--prompt {name} has no raw template, which /completions needs: use --prompt with one of {able}"
         )
     if options.budget_mode == "forced" and style.force is None:
         able = ", ".join(n for n, s in STYLES.items() if s.force)
-        raise UsageError(f"--prompt {name} can't force an answer: say --prompt with one of {able}")
+        raise UsageError(f"--prompt {name} can't force an answer: use --prompt with one of {able}")
 
 
-def run_for_real(options: RunOptions) -> tuple[int, ...]:
-    """Budgets that are sent: all, or under --one-pass the largest and the one that checks the derived ones."""
+def sent_budgets(options: RunOptions) -> tuple[int, ...]:
+    """Return the budgets that are sent: all, or with --one-pass the largest and the one that checks the derived ones."""
     if not options.one_pass:
         return options.budgets
     largest = max(options.budgets)

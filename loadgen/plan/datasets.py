@@ -1,9 +1,9 @@
-"""Where problems come from: a name or a file in, checked rows and their hash out.
+"""Loads the problems of a run from a named data set or a file, checks them and computes their hash.
 
-Rules: every loader returns the path of a JSONL file; one reader checks every file, and names a bad line as file:line.
-Rows are `problem answer [subject level unique_id]`, MATH-500's schema; what else a line holds is left alone.
+Every loader returns the path of a JSONL file, and one reader checks every file. Rows have the fields of MATH-500, `problem
+answer [subject level unique_id]`; other fields are ignored. Errors name the file and the line.
 
-Does not know: how a problem is asked, or what makes an answer right.
+This module does not know how a problem is asked or what makes an answer right.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from urllib.parse import urlsplit
 
 from loadgen import network
 from loadgen.errors import UsageError
+from loadgen.files import write_atomically
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 
 MATH500_SHA256 = "bf0e84bdbc5184a626a5718f93a45ad73f84a7c067969c96289dd3f5dec707dd"
-"""`canonical_hash` of MATH-500's 500 rows: from OpenAI's prm800k/math_splits/test.jsonl, byte-identical to the copies on
-GitHub. It covers (unique_id, problem, answer) sorted by id, so that key order, escapes and further fields may differ."""
+"""`canonical_hash` of the 500 rows of MATH-500, from OpenAI's prm800k/math_splits/test.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row."""
+    """One problem, which is one row of a data set."""
 
     unique_id: str
     problem: str
@@ -40,31 +40,31 @@ class Problem:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The problems of a run, and which they are."""
+    """The problems of a run and where they come from."""
 
     name: str
     path: str
     sha256: str
-    """Over all rows of the file, whatever --problems chose."""
+    """Hash of all rows of the file, not only of those that --problems selects."""
     problems: list[Problem]
 
 
 def load(name: str, count: int | None = None, seed: int = 0) -> Dataset:
-    """Read a data set by name or path; `count` of its problems, the same ones for the same seed. Raises UsageError."""
+    """Load a data set by name or path. `count` selects some of its problems, by the seed. Raises UsageError."""
     path = LOADERS[name]() if name in LOADERS else Path(name)
     rows = read(path)
     digest = canonical_hash(rows)
     if name == "math500" and digest != MATH500_SHA256:
         raise UsageError(
-            f"{path} is not MATH-500 (hash {digest[:12]}…, not {MATH500_SHA256[:12]}…): delete it and retry"
+            f"{path} is not MATH-500 (its hash is {digest[:12]}…, not {MATH500_SHA256[:12]}…): delete it and try again"
         )
     if count is not None and count > len(rows):
-        raise UsageError(f"--problems {count}: {path} has {len(rows)}")
+        raise UsageError(f"--problems {count}: {path} has only {len(rows)} problems")
     return Dataset(name if name in LOADERS else path.stem, str(path), digest, choose(rows, count, seed))
 
 
 def choose(rows: list[Problem], count: int | None, seed: int) -> list[Problem]:
-    """`count` rows in the file's order; a larger count holds every row of a smaller one."""
+    """Select `count` rows, in the order of the file. A larger count includes every row of a smaller one."""
     if count is None:
         return rows
     order = list(range(len(rows)))
@@ -73,7 +73,10 @@ def choose(rows: list[Problem], count: int | None, seed: int) -> list[Problem]:
 
 
 def canonical_hash(rows: list[Problem]) -> str:
-    """SHA-256 over (unique_id, problem, answer), sorted by id, as compact JSON lines."""
+    """Return the SHA-256 of (unique_id, problem, answer) as compact JSON lines, sorted by id.
+
+    The order of rows and keys, the escapes and further fields have no influence on it.
+    """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: r.unique_id):
         digest.update(
@@ -83,36 +86,36 @@ def canonical_hash(rows: list[Problem]) -> str:
 
 
 def read(path: Path) -> list[Problem]:
-    """Read and check one JSONL file. Raises UsageError naming file:line."""
+    """Read and check one JSONL file. Raises UsageError with file and line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a mark
+        text = path.read_text(encoding="utf-8-sig")  # Editors on Windows put a byte-order mark at the start.
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"--dataset {path}: {_why(error)}: write {', '.join(LOADERS)} or a JSONL file"
+            f"--dataset {path}: {_reason(error)}: use {', '.join(LOADERS)} or a JSONL file"
         ) from None
     rows = list(_rows(path, text))
     if not rows:
         raise UsageError(
-            f"--dataset {path}: no problem in it: write one JSON object with `problem` and `answer` a line"
+            f"--dataset {path}: the file has no problem: write one JSON object with `problem` and `answer` per line"
         )
     return rows
 
 
-def _why(error: OSError | UnicodeDecodeError) -> str:
+def _reason(error: OSError | UnicodeDecodeError) -> str:
     return (error.strerror or "unreadable") if isinstance(error, OSError) else "not UTF-8"
 
 
 def _rows(path: Path, text: str) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         row = _row(f"{path}:{number}", line, number)
-        if row.unique_id in seen:
+        if row.unique_id in line_of:
             raise UsageError(
-                f"{path}:{number}: unique_id {row.unique_id!r} is already that of line {seen[row.unique_id]}"
+                f"{path}:{number}: unique_id {row.unique_id!r} is already used in line {line_of[row.unique_id]}"
             )
-        seen[row.unique_id] = number
+        line_of[row.unique_id] = number
         yield row
 
 
@@ -120,13 +123,15 @@ def _row(where: str, line: str, number: int) -> Problem:
     try:
         row: Any = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{where}: no JSON ({error}): every line is one JSON object") from None
+        raise UsageError(
+            f"{where}: the line is not JSON ({error}): every line must be one JSON object"
+        ) from None
     if not isinstance(row, dict):
-        raise UsageError(f"{where}: no JSON object: every line is one")
+        raise UsageError(f"{where}: the line is not a JSON object: every line must be one")
     if not isinstance(row.get("problem"), str) or not row["problem"].strip():
-        raise UsageError(f"{where}: `problem` is missing or no text: every line needs one")
+        raise UsageError(f"{where}: `problem` is missing or is not text: every line needs it")
     if not isinstance(row.get("answer"), str | int | float):
-        raise UsageError(f'{where}: `answer` is missing (write "" where there is none to grade against)')
+        raise UsageError(f'{where}: `answer` is missing: write "" if there is none to grade against')
     level = row.get("level")
     return Problem(
         unique_id=str(row.get("unique_id") or f"line/{number}"),
@@ -138,13 +143,13 @@ def _row(where: str, line: str, number: int) -> Problem:
 
 
 def math500() -> Path:
-    """MATH-500 from the Hugging Face Hub, fetched once and cached by its client."""
+    """Return MATH-500 from the Hugging Face Hub, whose client caches it."""
     return from_hub("HuggingFaceH4/MATH-500", "test.jsonl")
 
 
 def from_hub(repository: str, filename: str) -> Path:
-    """One file of a data set on the Hub; from the Hub's cache where it is there. Raises UsageError where it can't be had."""
-    import huggingface_hub as hub  # noqa: PLC0415  0.4 s that no other data set should pay
+    """Return one file of a data set on the Hub, from the cache where possible. Raises UsageError where the Hub can't be reached."""
+    import huggingface_hub as hub  # noqa: PLC0415  The import takes 0.4 s.
 
     cached = hub.try_to_load_from_cache(repository, filename, repo_type="dataset")
     if isinstance(cached, str):
@@ -158,7 +163,7 @@ def from_hub(repository: str, filename: str) -> Path:
         reason = str(error).strip().split("\n")[0][:160]
         raise UsageError(
             f"{repository} can't be fetched from the Hub ({type(error).__name__}: {reason}): "
-            "give a file (--dataset FILE) or use --dataset sample, which needs no network"
+            "use a file (--dataset FILE) or --dataset sample, which needs no network"
         ) from None
 
 
@@ -166,21 +171,21 @@ Rows = Iterator[dict[str, Any]]
 
 
 def gsm8k() -> Path:
-    """The 1,319 test problems; the answer is what follows `####` in the worked solution."""
+    """Return the 1,319 test problems of GSM8K. The answer is the text after `####` in the solution."""
     return _converted(from_hub("openai/gsm8k", "main/test-00000-of-00001.parquet"), _gsm8k)
 
 
 def aime() -> Path:
-    """The 30 problems of AIME 2024 I and II."""
+    """Return the 30 problems of AIME 2024 I and II."""
     return _converted(from_hub("HuggingFaceH4/aime_2024", "data/train-00000-of-00001.parquet"), _aime)
 
 
 def _gsm8k(rows: Rows) -> Rows:
     for number, row in enumerate(rows):
-        worked, _, answer = row["answer"].rpartition("####")
+        solution, _, answer = row["answer"].rpartition("####")
         yield {
             "problem": row["question"],
-            "solution": re.sub(r"<<[^<>]*>>", "", worked).strip(),
+            "solution": re.sub(r"<<[^<>]*>>", "", solution).strip(),
             "answer": answer.strip().replace(",", ""),
             "subject": "Grade School Math",
             "unique_id": f"gsm8k/test/{number}",
@@ -199,23 +204,21 @@ def _aime(rows: Rows) -> Rows:
 
 
 def _converted(parquet: Path, convert: Callable[[Rows], Rows]) -> Path:
-    """The same rows beside the Parquet file, written whole or not at all."""
+    """Return a JSONL file with the rows, beside the Parquet file; it is written once."""
     path = parquet.with_suffix(".jsonl")
     if path.exists():
         return path
     try:
-        import pyarrow.parquet as pq  # noqa: PLC0415  no part of the generator alone
+        import pyarrow.parquet as pq  # noqa: PLC0415  It is not among the dependencies of the load generator.
     except ImportError:
         raise UsageError(
-            "gsm8k and aime are Parquet files: pip install pyarrow, or give a JSONL file (--dataset FILE)"
+            "gsm8k and aime are Parquet files: pip install pyarrow, or use a JSONL file (--dataset FILE)"
         ) from None
     try:
         lines = [json.dumps(row) + "\n" for row in convert(iter(pq.read_table(parquet).to_pylist()))]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, "".join(lines).encode())
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{parquet} can't be converted ({error!r}): delete it and retry") from None
+        raise UsageError(f"{parquet} can't be converted ({error!r}): delete it and try again") from None
     return path
 
 

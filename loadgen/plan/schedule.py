@@ -1,9 +1,10 @@
-"""When requests are due: computed before the run, absolute, seeded.
+"""Computes before the run when each request is due.
 
-Rules: pure; no clock, no waiting. Times are model seconds from the start of the load. An arrival process is a sequence
-of unit-rate arrivals mapped through the inverse of the cumulated rate, so every process can be ramped and none drifts.
+Times are model seconds from the start of the load. They are absolute and depend only on the options and the seed. An arrival
+process is a sequence of arrivals at rate 1 that is mapped through the inverse of the cumulated rate. In this way every process
+can follow a rate that changes in steps, and none drifts.
 
-Does not know: what is sent, nor how late a request was (`run` and `Record.send_lag_s` do).
+This module does not know what is sent or how late a request was sent (see `Record.send_lag_s`).
 """
 
 import math
@@ -14,19 +15,20 @@ from dataclasses import dataclass
 from itertools import accumulate, count, islice, takewhile
 from pathlib import Path
 
-WARMUP_STREAMS = 16
+WARMUP_CONCURRENCY = 16
+"""Number of warm-up requests that are in flight at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
-    """Open loop: requests are due at these times, whatever the server does."""
+    """Requests are due at these times, whatever the server does."""
 
     times_s: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """Closed loop: a request is due when one of `concurrency` slots becomes free."""
+    """A request is due when one of `concurrency` slots becomes free."""
 
     concurrency: int
 
@@ -36,7 +38,7 @@ Schedule = OpenLoop | ClosedLoop
 
 @dataclass(frozen=True, slots=True)
 class RateStep:
-    """One step of a ramp: a rate, and for how long. The last may last for ever."""
+    """A rate in requests per second and how long it lasts. The last step can last forever."""
 
     rate: float
     seconds: float = math.inf
@@ -50,10 +52,10 @@ def arrivals(
     requests: int | None = None,
     duration_s: float | None = None,
 ) -> OpenLoop:
-    """Due times of `requests` requests, or of those due before `duration_s` or the ramp's end, whichever is first.
+    """Return the due times of `requests` requests, or of those due before `duration_s` or the end of the last step.
 
-    `kind`: `constant`, `poisson`, `gamma:B` (B = burstiness, 1 is Poisson, smaller is burstier), `burst` (all due at
-    once) or `burst:N` (groups of N due together, at the mean rate). Raises ValueError for any other.
+    `kind` is `constant`, `poisson`, `gamma:B` (B is the shape of the gamma distribution: 1 is Poisson, smaller is burstier),
+    `burst` (all are due at once) or `burst:N` (N are due together, at the given mean rate). Raises ValueError for any other.
     """
     end_s = min(duration_s or math.inf, sum(step.seconds for step in rate))
     if requests is None and math.isinf(end_s):
@@ -62,36 +64,21 @@ def arrivals(
         if requests is None:
             raise ValueError("burst without a group size needs a number of requests")
         return OpenLoop(array("d", [0.0] * requests))
-    units = _unit_arrivals(kind, random.Random(seed))
-    times = takewhile(lambda time_s: time_s < end_s, _at_rate(units, rate))
+    unit_arrivals = _unit_arrivals(kind, random.Random(seed))
+    times = takewhile(lambda time_s: time_s < end_s, _at_rate(unit_arrivals, rate))
     return OpenLoop(array("d", islice(times, requests)))
 
 
-def parse_rate(text: str) -> tuple[RateStep, ...]:
-    """`4` (per second), or a ramp in steps `1:30,4:30,8` (rate:seconds). Raises ValueError."""
-    steps = []
-    parts = text.split(",")
-    for index, part in enumerate(parts):
-        rate, _, seconds = part.partition(":")
-        step = RateStep(float(rate), float(seconds) if seconds else math.inf)
-        if not (0 < step.rate < math.inf and step.seconds > 0):
-            raise ValueError(f"{part}: a rate and its seconds are above 0")
-        if math.isinf(step.seconds) and index < len(parts) - 1:
-            raise ValueError(f"{part}: every step but the last needs its seconds, as in {part}:30")
-        steps.append(step)
-    return tuple(steps)
-
-
 def replay(path: Path) -> OpenLoop:
-    """Due times from a file: seconds, one number a line, counted from the first. Raises ValueError naming file:line."""
+    """Read due times in seconds from a file, one per line, counted from the earliest. Raises ValueError with file and line."""
     times = sorted(_numbers(path))
     if not times:
-        raise ValueError(f"{path}: holds no time")
+        raise ValueError(f"{path}: contains no time")
     return OpenLoop(array("d", (time_s - times[0] for time_s in times)))
 
 
 def split(schedule: Schedule, worker: int, workers: int) -> Schedule:
-    """The part of `schedule` that belongs to one of `workers`; request i goes to worker i mod workers."""
+    """Return the part of the schedule for one of `workers` processes. Request i goes to worker i mod `workers`."""
     if isinstance(schedule, OpenLoop):
         return OpenLoop(schedule.times_s[worker::workers])
     whole, rest = divmod(schedule.concurrency, workers)
@@ -106,14 +93,14 @@ def _numbers(path: Path) -> Iterator[float]:
         try:
             time_s = float(text)
         except ValueError:
-            raise ValueError(f"{path}:{number}: {text!r} is no number of seconds") from None
+            raise ValueError(f"{path}:{number}: {text!r} is not a number of seconds") from None
         if not math.isfinite(time_s):
-            raise ValueError(f"{path}:{number}: {text!r} is no time")
+            raise ValueError(f"{path}:{number}: {text!r} is not a finite time")
         yield time_s
 
 
 def _unit_arrivals(kind: str, rng: random.Random) -> Iterator[float]:
-    """Arrivals of a process with mean rate 1, the first of a constant one at 0."""
+    """Yield the arrivals of a process with mean rate 1. A constant process begins at 0."""
     name, _, parameter = kind.partition(":")
     if name == "constant" and not parameter:
         return map(float, count())
@@ -136,12 +123,12 @@ def _positive(kind: str, parameter: str) -> float:
     return value
 
 
-def _at_rate(units: Iterable[float], rate: Sequence[RateStep]) -> Iterator[float]:
-    """Map unit-rate arrivals to times under a rate of steps; the last rate goes on after its step."""
+def _at_rate(unit_arrivals: Iterable[float], rate: Sequence[RateStep]) -> Iterator[float]:
+    """Map arrivals at rate 1 to times at a rate that changes in steps. The last rate continues after its step."""
     steps = iter(rate)
     step = next(steps)
     start_s, start_units = 0.0, 0.0
-    for unit in units:
+    for unit in unit_arrivals:
         while unit - start_units >= step.rate * step.seconds and (following := next(steps, None)):
             start_units += step.rate * step.seconds
             start_s += step.seconds

@@ -1,10 +1,10 @@
-"""Problems × budgets × samples → Requests, in a seeded order.
+"""Makes the requests of a run from problems, budgets and samples, in a seeded random order.
 
-Rules: pure; the same options give the same plan, so a request's `seq` means the same after a crash. Each (problem,
-budget, sample) is in a pass exactly once; further passes (`--repeats`, `--requests`, `--duration`) are shuffled anew.
-Bodies are built when a request is asked for: a plan of 200,000 holds three small integers each.
+The same options give the same requests, so that a request's `seq` means the same after a crash. One pass holds each
+(problem, budget, sample) exactly once. Further passes (`--repeats`, `--requests`, `--duration`) have another order. Bodies are
+built when a request is needed, so that a run of 200,000 requests holds only a few small integers for each.
 
-Does not know: when a request is due, or what comes back.
+This module does not know when a request is due or what comes back.
 """
 
 import itertools
@@ -21,18 +21,20 @@ from loadgen.plan.prompts import Style
 
 
 class Item(NamedTuple):
-    """What one request asks: positions in the problems, the budget, the sample, the pass."""
+    """What one request asks."""
 
     problem: int
+    """Index in the list of problems."""
     budget: int
     sample: int
     repeat: int
+    """Number of the pass, from 0; -1 for warm-up requests."""
     warmup: bool = False
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The plan of a run: `items[i]` is what request `seq` i asks. Without a number of requests it goes on for ever."""
+    """The requests of a run. The n-th item, counted from 0, is what the request with `seq` n asks."""
 
     problems: list[Problem]
     options: RunOptions
@@ -41,60 +43,53 @@ class Workload:
     run_id: str
 
     def items(self) -> Iterator[Item]:
-        """Warm-ups, then pass after pass, without end."""
-        one = self.one_pass_items(-1)
-        yield from (
-            item._replace(warmup=True) for item in itertools.islice(itertools.cycle(one), self.options.warmup)
-        )
+        """Yield the warm-up items and then the items of one pass after another, without end."""
+        warmup = itertools.cycle(self._pass_items(-1))
+        yield from (item._replace(warmup=True) for item in itertools.islice(warmup, self.options.warmup))
         for repeat in itertools.count():
-            yield from self.one_pass_items(repeat)
+            yield from self._pass_items(repeat)
 
-    def one_pass_items(self, repeat: int) -> list[Item]:
-        """Each (problem, budget, sample) once; under --one-pass the largest budget, then the one that checks it."""
-        options = self.options
-        rng = random.Random(f"{options.seed}/{repeat}")
-        waves = [[b] for b in budgets.run_for_real(options)] if options.one_pass else [options.budgets]
-        plan = []
-        for wave in waves:
+    def _pass_items(self, repeat: int) -> list[Item]:
+        """Return the items of one pass. With --one-pass, those of the largest budget come before those of the check."""
+        rng = random.Random(f"{self.options.seed}/{repeat}")
+        sent = budgets.sent_budgets(self.options)
+        groups = [(budget,) for budget in sent] if self.options.one_pass else [sent]
+        items = []
+        for group in groups:
             part = [
                 Item(*key, repeat)
-                for key in itertools.product(range(len(self.problems)), wave, range(options.samples))
+                for key in itertools.product(range(len(self.problems)), group, range(self.options.samples))
             ]
             rng.shuffle(part)
-            plan += part
-        return plan
-
-    @property
-    def pass_length(self) -> int:
-        """Requests in one pass."""
-        each = len(budgets.run_for_real(self.options)) if self.options.one_pass else len(self.options.budgets)
-        return len(self.problems) * each * self.options.samples
+            items += part
+        return items
 
     @property
     def planned(self) -> int | None:
-        """Measured requests in all; None where a duration ends the run."""
+        """Number of measured requests, or None where a duration ends the run."""
         if self.options.duration_s is not None:
             return None
-        return self.options.requests or self.pass_length * self.options.repeats
+        pass_length = len(self.problems) * len(budgets.sent_budgets(self.options)) * self.options.samples
+        return self.options.requests or pass_length * self.options.repeats
 
     @property
     def planned_with_warmup(self) -> int:
-        """`seq` of the first record that is none of the plan's: derived ones begin there."""
+        """Number of requests that are sent; the `seq` of derived records begins here."""
         return self.options.warmup + (self.planned or 0)
 
     def requests(self, first: int, last: int | None) -> Iterator[Request]:
-        """Requests `first` … `last` - 1 of the run, in order; without end where `last` is None."""
+        """Yield the requests with `seq` from `first` to `last` - 1, or without end where `last` is None."""
         for seq, item in enumerate(itertools.islice(self.items(), first, last), start=first):
             yield self.request(seq, item)
 
     def request(self, seq: int, item: Item) -> Request:
-        """One request, ready to send."""
+        """Return one request, ready to be sent."""
         problem = self.problems[item.problem]
         options = self.options
         body: dict[str, Any] = {
             "model": self.model,
             **budgets.body(options, self.style, problem.problem, item.budget),
-            **sampling(options, self.style, problem.unique_id, item),
+            **_sampling(options, self.style, problem.unique_id, item),
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
             **self.style.body,
@@ -111,12 +106,12 @@ class Workload:
             body=body,
             warmup=item.warmup,
             repeat=max(item.repeat, 0),
-            force=budgets.force(options, self.style),
+            force=budgets.forced_answer(options, self.style),
         )
 
 
-def sampling(options: RunOptions, style: Style, problem_id: str, item: Item) -> dict[str, Any]:
-    """Temperature, top_p and a seed of its own for each (problem, sample, pass), the same at every budget."""
+def _sampling(options: RunOptions, style: Style, problem_id: str, item: Item) -> dict[str, Any]:
+    """Return the sampling parameters: each (problem, sample, pass) has its own seed, which is the same at every budget."""
     chosen = {"temperature": 0.0} if options.sampling == "greedy" else dict(style.recommended)
     given = {"temperature": options.temperature, "top_p": options.top_p}
     chosen |= {name: value for name, value in given.items() if value is not None}

@@ -53,14 +53,11 @@ def second_call(request: Request, think: Exchange) -> tuple[str, str, Request] |
     if force is None or think.outcome != "ok" or think.finish_reason != "length":
         return None
     text = "".join(reasoning + content for reasoning, content in think.pieces)
-    ended = bool(force.ended) and force.ended in text
+    ended = force.ended in text
     tail = "" if ended else force.tail
     if text.endswith("\n"):
         tail = tail.removeprefix("\n")
-    stop = {"stop": list(force.stop)} if force.stop else {}
-    body = (
-        request.body | {"prompt": request.body["prompt"] + text + tail, "max_tokens": force.max_tokens} | stop
-    )
+    body = request.body | {"prompt": request.body["prompt"] + text + tail, "max_tokens": force.max_tokens}
     return ("continue" if ended else "answer"), tail, dataclasses.replace(request, body=body)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from loadgen import options as options_module
+from loadgen.files import write_atomically
 from loadgen.plan.datasets import Dataset
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import PROBLEMS, RunInfo
@@ -112,4 +113,4 @@ def write_problems(folder: Path, dataset: Dataset) -> None:
         )
         for p in dataset.problems
     )
-    (folder / PROBLEMS).write_bytes(b"".join(row + b"\n" for row in rows))
+    write_atomically(folder / PROBLEMS, (row + b"\n" for row in rows))

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from loadgen.measure.one_pass import THINK_END, PendingCut
-from loadgen.record import RECORDS, Record, read_records
-from loadgen.run.recorder import STRADDLES
+from loadgen.exchange import THINK_END
+from loadgen.files import write_atomically
+from loadgen.measure.one_pass import PendingCut
+from loadgen.record import RECORDS, STRADDLES, Record, read_records
 from loadgen.target.control_api import ControlApi
 
 
@@ -55,18 +56,19 @@ def settle(folder: Path, detokenizer: Detokenizer) -> None:
     if not path.exists():
         return
     cuts = dict(_cuts(path, detokenizer))
-    encoder = msgspec.json.Encoder()
-    partial = folder / f"{RECORDS}.partial"
-    with partial.open("wb") as file:
-        for record in read_records(folder / RECORDS):
-            if record.seq in cuts and record.cut_at == "chunk":
-                reasoning, content = cuts[record.seq]
-                record.text = (record.text or "") + content
-                record.reasoning = ((record.reasoning or "") + reasoning) or None
-                record.cut_at = "token"
-            file.write(encoder.encode(record) + b"\n")
-    partial.replace(folder / RECORDS)
+    write_atomically(folder / RECORDS, _completed(folder, cuts))
     path.unlink()
+
+
+def _completed(folder: Path, cuts: dict[int, tuple[str, str]]) -> Iterator[bytes]:
+    encoder = msgspec.json.Encoder()
+    for record in read_records(folder / RECORDS):
+        if record.seq in cuts and record.cut_at == "chunk":
+            reasoning, content = cuts[record.seq]
+            record.text = (record.text or "") + content
+            record.reasoning = ((record.reasoning or "") + reasoning) or None
+            record.cut_at = "token"
+        yield encoder.encode(record) + b"\n"
 
 
 def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str, str]]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from loadgen.chunks import CHUNKS
 from loadgen.clock import RunClock
 from loadgen.errors import DiskFullError
 from loadgen.exchange import Request
@@ -19,8 +20,8 @@ from loadgen.live.exporter import Metrics
 from loadgen.live.progress import Progress
 from loadgen.measure.client_health import HealthReport
 from loadgen.measure.observations import Observations
-from loadgen.plan.schedule import WARMUP_STREAMS, ClosedLoop, OpenLoop, Schedule
-from loadgen.record import RECORDS, Record, RunInfo
+from loadgen.plan.schedule import WARMUP_CONCURRENCY, ClosedLoop, OpenLoop, Schedule
+from loadgen.record import GPU_LOG, RECORDS, SERVER_AFTER, SERVER_BEFORE, Record, RunInfo
 from loadgen.run import workers
 from loadgen.run.dispatch import StopControl
 from loadgen.run.merge import merge_workers
@@ -31,7 +32,6 @@ from loadgen.run.workers import ProgressReport, WorkerDiedError
 from loadgen.target.gpu_log import GpuLog
 from loadgen.target.server_metrics import snapshot
 
-CHUNKS = "chunks.bin"
 LEAD_S = 0.05
 """Real time between a schedule's set-up and its zero, so that the first request is not late."""
 GPU_EVERY_S = 1.0
@@ -69,14 +69,14 @@ class RunPhases:
         gpu = self._gpu_log()
         try:
             if options.warmup:
-                await self._phase(0, options.warmup, ClosedLoop(WARMUP_STREAMS), None)
-            seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh("server-before.prom"))
+                await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
+            seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh(SERVER_BEFORE))
             gpu.start()
             seen.reports = await self._phase(
                 options.warmup, self._last(), self._schedule(), options.duration_s
             )
             await gpu.stop()
-            seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / "server-after.prom")
+            seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / SERVER_AFTER)
         except WorkerDiedError as error:
             seen.stopped = str(error)
             await gpu.stop()
@@ -138,7 +138,7 @@ class RunPhases:
         return GpuLog(
             self.plan.ask,
             self.plan.server.gpu_metrics,
-            self.folder / "gpu.csv",
+            self.folder / GPU_LOG,
             lambda: (time.perf_counter_ns() - self.clock.start_ns) * scale / 1e9,
             every_s=max(0.25, GPU_EVERY_S / scale),
         )

@@ -11,13 +11,12 @@ from loadgen.errors import DiskFullError
 from loadgen.exchange import Exchange, Request
 from loadgen.measure import one_pass
 from loadgen.measure.formulas import to_record
-from loadgen.record import Record
+from loadgen.record import STRADDLES, Record
 from loadgen.run.forced import Phase
 from loadgen.run.partition import Partition
 from loadgen.run.record_writer import RecordWriter
 from loadgen.target import control_api
 
-STRADDLES = "straddles.jsonl"
 """Chunks cut by a derived budget, until their text is settled after the run."""
 
 

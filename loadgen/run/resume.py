@@ -9,15 +9,15 @@ Does not know: how requests are sent.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from loadgen.chunks import CHUNKS, frame, read_chunks
+from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.errors import UsageError, say
+from loadgen.files import write_atomically
 from loadgen.options import RunOptions, decode
 from loadgen.plan.datasets import Dataset
 from loadgen.record import RECORDS, RUN, Record, RunInfo, read_run
@@ -109,9 +109,7 @@ def clean_chunks(path: Path, finished: Container[int]) -> None:
     """Keep the frames of finished requests: one that a crash tore would hide those written after it."""
     if not path.exists():
         return
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
-    partial.replace(path)
+    write_atomically(path, (encode_frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
 
 
 def _stride(run: RunInfo) -> int:
@@ -131,20 +129,11 @@ def _rewrite(path: Path, keep: Callable[[bytes], bool]) -> int:
     """Take the other lines out, all at once; how many that were."""
     if not path.exists():
         return 0
-    partial = path.with_suffix(".partial")
-    dropped = 0
-    with path.open("rb") as old, partial.open("wb") as new:
-        for line in old:
-            if keep(line):
-                new.write(line)
-            else:
-                dropped += 1
-        new.flush()
-        os.fsync(new.fileno())
-    if dropped:
-        partial.replace(path)
-    else:
-        partial.unlink()
+    with path.open("rb") as file:
+        dropped = sum(not keep(line) for line in file)
+        file.seek(0)
+        if dropped:
+            write_atomically(path, filter(keep, file), sync=True)
     return dropped
 
 

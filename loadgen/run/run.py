@@ -16,10 +16,12 @@ from typing import Any
 from loadgen.clock import RunClock
 from loadgen.errors import UsageError, say
 from loadgen.live.exporter import Metrics, serving
-from loadgen.measure import summary
 from loadgen.measure.client_health import merge
+from loadgen.measure.console_table import METRICS, table
 from loadgen.measure.observations import Observations
-from loadgen.measure.verdict import Earlier, VerdictInputs, judge
+from loadgen.measure.run_facts import RunFacts, read_facts
+from loadgen.measure.summary import summarize
+from loadgen.measure.verdict import EarlierParts, VerdictInputs, judge
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo, write_run
 from loadgen.run import capacity, one_pass_files
@@ -59,7 +61,7 @@ def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
         run.clock = now
     else:
         run.segments.append({"offset_s": plan.before.offset_s, **now})
-        run.client = {"earlier": dataclasses.asdict(Earlier.of(run))}
+        run.client = {"earlier": dataclasses.asdict(EarlierParts.before_resuming(run))}
         run.verdict, run.reasons = None, []  # until it has judged itself anew
     write_run(folder, run)
     seen = load(plan, folder, run, clock, live)
@@ -111,32 +113,30 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
     """Sum up, judge, write run.json for good and tell people."""
     if run.one_pass:
         one_pass_files.settle(folder, Detokenizer(plan.ask, run.model))
-    facts = summary.read(folder, run.slo)
-    earlier = Earlier.stored(run)
+    facts = read_facts(folder, run.slo)
+    earlier = EarlierParts.saved(run)
     if seen.reports:
         run.client = merge(seen.reports).summary() | (
             {"earlier": run.client["earlier"]} if run.client else {}
         )
     run.gpus = seen.gpus or run.gpus
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summary.summarise(folder, run, facts)
+    summarize(folder, run, facts)
     if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
         run.summary["speculation"] = drafts
     if run.one_pass and (check := one_pass_files.compare(folder)) is not None:
         run.summary["one_pass_check"] = check
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     run.energy = energy(plan, seen, facts)
     evidence = VerdictInputs(
         run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier
     )
     run.verdict, run.reasons = judge(evidence)
     write_run(folder, run)
-    for line in summary.table(run):
+    for line in table(run):
         print(line, file=sys.stderr)
     say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
 
 
-def energy(plan: Prepared, seen: Observations, facts: summary.RunFacts) -> dict[str, Any]:
+def energy(plan: Prepared, seen: Observations, facts: RunFacts) -> dict[str, Any]:
     """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
     if not facts.spans or plan.before.run is not None:
         return {}
@@ -159,7 +159,7 @@ def result_line(run: RunInfo, options: RunOptions) -> str:
         "emulated": run.emulated,
         "time_scale": run.time_scale,
         "duration_s": run.duration_s,
-        **{name: run.summary.get(name) for name in summary.METRICS},
+        **{name: run.summary.get(name) for name in METRICS},
         "throughput": run.summary.get("throughput"),
         "goodput": run.summary.get("goodput"),
         "energy": run.energy or None,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
-from loadgen.record import RunInfo
+from loadgen.record import SERVER_LOG, RunInfo
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, by_server
 from server.config import ConfigError
@@ -105,7 +105,7 @@ class CellRunner:
         if any("interrupted" in reason for reason in run.reasons):
             raise KeyboardInterrupt
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(server.log, self.out / cell.name / "server.log")
+            shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
         self.manifest.done(cell.name, run, time.monotonic() - started_s)
         return None
 

@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from loadgen import options as run_options
+from loadgen.errors import UsageError
 from loadgen.option_types import LoadgenParser, count, positive, seconds
-from loadgen.options import RunOptions, UsageError
+from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.run import environment
 from loadgen.sweep import parallel, plan, simulate

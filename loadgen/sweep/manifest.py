@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from loadgen.files import write_atomically
 from loadgen.record import RUN, RunInfo
 
 MANIFEST = "sweep.json"
@@ -66,9 +67,7 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Replaces `sweep.json`. Raises OSError."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / (MANIFEST + ".partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
-        partial.replace(folder / MANIFEST)
+        write_atomically(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=1))
 
     def planned(self) -> set[str]:
         """The names of the cells that still have to run."""

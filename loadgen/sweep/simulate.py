@@ -15,8 +15,9 @@ from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
+from loadgen.errors import UsageError
 from loadgen.exchange import Request
-from loadgen.options import RunOptions, UsageError, greedy
+from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
 from loadgen.record import RunInfo

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from loadgen import options as options_module
 from loadgen.exchange import Request
-from loadgen.measure import summary
+from loadgen.measure.run_facts import read_facts
+from loadgen.measure.summary import summarize
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Dataset
 from loadgen.plan.prompts import style_of
@@ -148,10 +149,8 @@ def write(folder: Path, records: Sequence[Record], run: RunInfo, dataset: Datase
     encoder = msgspec.json.Encoder()
     with (folder / RECORDS).open("wb") as file:
         file.writelines(encoder.encode(one) + b"\n" for one in records)
-    facts = summary.read(folder, run.slo)
-    run.duration_s = max((end for _, end in facts.spans), default=0.0)
-    run.summary = summary.summarise(folder, run, facts)
-    run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
+    facts = read_facts(folder, run.slo)
+    summarize(folder, run, facts)
     run.verdict = "VALID"
     write_run(folder, run)
     return run

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadgen.errors import UsageError
+from loadgen.exchange import THINK_END
 from loadgen.options import RunOptions
 from loadgen.plan.workload import Workload
 from loadgen.target.control_api import ControlApi, ControlResponse
@@ -198,7 +199,7 @@ def native_refusal(response: ControlResponse) -> str | None:
         return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {reasoning_tokens} reasoning tokens)"
     text = message.get("content") or ""
     reasoning = message.get("reasoning") or message.get("reasoning_content")
-    ended = bool(text.strip()) if reasoning else "</think>" in text
+    ended = bool(text.strip()) if reasoning else THINK_END in text
     if choice.get("finish_reason") == "length" and not ended:
         return f"the server ignores thinking_token_budget (after {PROBE_TOKENS} tokens at a budget of {PROBE_BUDGET} it was still reasoning)"
     return None

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from loadgen.errors import DiskFullError
+from loadgen.files import write_atomically
 from loadgen.target.control_api import ControlApi
 
 
@@ -49,7 +50,7 @@ def snapshot(api: ControlApi, path: Path) -> dict[str, float]:
     if response.status != 200:
         return {}
     try:
-        path.write_bytes(response.body)
+        write_atomically(path, response.body)
     except OSError as error:
         raise DiskFullError(f"{path}: {error.strerror}") from error
     return totals(response.body.decode(errors="replace"))

@@ -56,7 +56,7 @@ def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> Non
             until(lambda: page.stats().get("worker_count") == 1)
             assert all(f'"{name}"' in page.get("/") for name in ("target", "budgets", "budget_mode", "more"))
             page.start(target=target, budgets="many")
-            until(lambda: "loadgen: --budgets: 'many' is no number" in page.get("/logs"))
+            until(lambda: "loadgen: --budgets: 'many' is not a number" in page.get("/logs"))
             for name in ("first", "second"):
                 out = tmp_path / name
                 while not (

@@ -1,4 +1,4 @@
-"""The formulas, worked by hand."""
+"""The formulas of docs/metrics.md, with values computed by hand."""
 
 import msgspec
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
-from loadgen.measure.summary import steady_window
+from loadgen.measure.steady_window import steady_window
 from loadgen.record import Record
 
 MS = 10**6
@@ -15,7 +15,7 @@ REQUEST = Request(3, "p", 1, 64, "cut", "/completions", {})
 
 
 def exchange(arrivals_ms: list[int], tokens: list[int], **fields: object) -> Exchange:
-    """Sent at 100 ms, due at 90 ms."""
+    """Return an exchange that was sent at 100 ms and due at 90 ms."""
     found = Exchange(
         sent_ns=START + 100 * MS, status=200, finish_reason="stop", token_source="continuous_usage"
     )
@@ -33,7 +33,7 @@ def record(found: Exchange, scale: float = 1.0, **options: bool) -> Record:
 
 
 def test_stamps_and_latencies() -> None:
-    """TTFT and e2e count from the send, their _due twins from when it was due; the tail after the last token is in neither."""
+    """TTFT and e2e start at the send, or at the due time for `_due`; e2e ends at the last token, not at the end of the stream."""
     found = record(exchange([200, 210, 230], [1, 1, 1]))
     assert (found.due_s, found.sent_s, found.first_token_s, found.last_token_s, found.end_s) == (
         0.09,
@@ -51,26 +51,26 @@ def test_stamps_and_latencies() -> None:
     )
 
 
-def test_tpot_and_itl_with_several_tokens_a_chunk() -> None:
-    """1 token, then 4 every 20 ms: a token takes 5 ms, a chunk 20 ms."""
+def test_tpot_and_itl_with_several_tokens_per_chunk() -> None:
+    """After the first token, 4 tokens arrive every 20 ms: 5 ms per token and 20 ms per chunk."""
     found = record(exchange([200, 220, 240, 260], [1, 4, 4, 4]))
     assert (found.tpot_s, found.itl_s, found.inter_chunk_s) == (0.005, 0.005, 0.02)
     assert (found.completion_tokens, found.chunks) == (13, 4)
 
 
-def test_itl_is_the_median_token_not_the_median_chunk() -> None:
-    """Three slow single tokens and one fast chunk of nine: the median token is a fast one."""
+def test_itl_is_the_median_over_tokens_not_over_chunks() -> None:
+    """There are three slow chunks of one token and one fast chunk of nine tokens."""
     found = record(exchange([200, 210, 220, 230, 239], [1, 1, 1, 1, 9]))
     assert (found.itl_s, found.inter_chunk_s) == (0.001, 0.01)
 
 
-def test_a_fat_first_chunk_is_not_in_tpot() -> None:
+def test_tpot_leaves_out_the_tokens_of_the_first_chunk() -> None:
     found = record(exchange([200, 210, 220], [10, 1, 1]))
     assert found.tpot_s == 0.01
 
 
-def test_with_final_usage_only_the_chunks_share_the_tokens() -> None:
-    """65 tokens in 17 chunks of unknown size: one in the first, 4 in each later one."""
+def test_without_counts_per_chunk_the_chunks_share_the_tokens_equally() -> None:
+    """17 chunks of unknown size hold 65 tokens: 1 in the first chunk and 4 in each later one."""
     arrivals = [100 + 20 * i for i in range(17)]
     found = record(exchange(arrivals, [1] * 17, usage={"completion_tokens": 65}, token_source="usage"))
     assert (found.tpot_s, found.itl_s, found.inter_chunk_s, found.completion_tokens) == (
@@ -81,8 +81,8 @@ def test_with_final_usage_only_the_chunks_share_the_tokens() -> None:
     )
 
 
-def test_one_token_has_no_gaps() -> None:
-    """What can't be measured is null, never zero."""
+def test_a_single_token_has_no_gaps() -> None:
+    """A value that can't be measured is null, not zero."""
     found = record(exchange([200], [1]))
     assert (found.ttft_s, found.tpot_s, found.itl_s, found.inter_chunk_s, found.e2e_s) == (
         0.1,
@@ -93,7 +93,7 @@ def test_one_token_has_no_gaps() -> None:
     )
 
 
-def test_no_token_at_all() -> None:
+def test_a_reply_without_tokens() -> None:
     found = record(exchange([], [], outcome="reset", token_source=None))
     assert (found.ttft_s, found.e2e_s, found.completion_tokens, found.chunks, found.sent_s) == (
         None,
@@ -104,12 +104,12 @@ def test_no_token_at_all() -> None:
     )
 
 
-def test_a_cut_answer_keeps_the_tokens_that_came() -> None:
+def test_a_cut_reply_keeps_the_tokens_that_arrived() -> None:
     found = record(exchange([200, 210], [1, 2], outcome="cut", token_source="chunks"))
     assert (found.completion_tokens, found.e2e_s) == (3, 0.11)
 
 
-def test_scaled_time_is_model_time_and_the_raw_stamps_stand_beside() -> None:
+def test_times_are_model_time_and_raw_has_the_unscaled_stamps() -> None:
     found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
     assert (found.sent_s, found.ttft_s, found.tpot_s, found.itl_s, found.send_lag_s) == (
         1.0,
@@ -122,7 +122,7 @@ def test_scaled_time_is_model_time_and_the_raw_stamps_stand_beside() -> None:
     assert (found.raw["sent_s"], found.raw["first_token_s"], found.raw["end_s"]) == (0.1, 0.2, 0.999)
 
 
-def test_details_of_the_usage() -> None:
+def test_token_details_come_from_the_usage_object() -> None:
     usage = {
         "prompt_tokens": 5,
         "completion_tokens": 3,
@@ -131,17 +131,17 @@ def test_details_of_the_usage() -> None:
     }
     found = record(exchange([200, 210, 230], [1, 1, 1], usage=usage))
     assert (found.prompt_tokens, found.reasoning_tokens, found.cached_tokens) == (5, 2, 4)
-    odd = record(
+    without = record(
         exchange(
             [200],
             [1],
             usage={"completion_tokens_details": None, "prompt_tokens_details": {"cached_tokens": None}},
         )
     )
-    assert (odd.reasoning_tokens, odd.cached_tokens) == (None, None)
+    assert (without.reasoning_tokens, without.cached_tokens) == (None, None)
 
 
-def test_no_text_keeps_no_text() -> None:
+def test_text_is_left_out_where_it_is_not_kept() -> None:
     found = record(exchange([200], [1], pieces=[("hm", "x")]), keep_text=False)
     assert (found.text, found.reasoning) == (None, None)
 
@@ -156,24 +156,26 @@ def test_no_text_keeps_no_text() -> None:
         (["</think>4", "2", "", ""], 0.1),
     ],
 )
-def test_ttfot_is_the_first_answer_text_after_thinking(pieces: list[str], at_s: float | None) -> None:
+def test_ttfot_is_the_time_of_the_first_answer_text_after_the_reasoning(
+    pieces: list[str], at_s: float | None
+) -> None:
     found = record(exchange([200, 210, 220, 230], [1] * 4, pieces=[("", piece) for piece in pieces]))
     assert found.ttfot_s == at_s
 
 
-def test_a_record_survives_its_file() -> None:
+def test_a_record_is_read_back_as_written() -> None:
     found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Record) == found
 
 
 def test_the_steady_window_of_a_closed_loop() -> None:
-    """Four slots of 1 s each, the starts a tenth apart: steady from when all are busy to the last send."""
-    spans = [(slot * 0.1 + turn, slot * 0.1 + turn + 1) for slot in range(4) for turn in range(5)]
+    """Four slots start 0.1 s apart and each request takes 1 s: the window is from when all are busy to the last send."""
+    spans = [(slot * 0.1 + index, slot * 0.1 + index + 1) for slot in range(4) for index in range(5)]
     assert steady_window(spans) == pytest.approx((0.3, 4.3))
 
 
 def test_the_steady_window_leaves_out_ramp_and_drain() -> None:
-    """Ten a second that take 2 s each: 20 are in flight from 1.7 s (90 %) until the last is sent."""
+    """Ten requests per second take 2 s each, so 20 are in flight; 90 % of that is reached at 1.7 s."""
     spans = [(i / 10, i / 10 + 2) for i in range(100)]
     window = steady_window(spans)
     assert window == pytest.approx((1.7, 9.9), abs=0.11)

@@ -1,4 +1,4 @@
-"""Smaller budgets out of one run: by hand, and against real runs of the emulated server."""
+"""Budgets derived from one run, compared with values computed by hand and with real runs on the emulated server."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.fixtures.emulated import emulated, loadgen
 
 
 def exchange(finish: str = "stop") -> Exchange:
-    """Ten tokens in five events: 1, 3, 2, 3, 1."""
+    """Return ten tokens in five events of 1, 3, 2, 3 and 1 tokens."""
     tokens = [1, 3, 2, 3, 1]
     return Exchange(
         sent_ns=0,
@@ -35,35 +35,35 @@ def exchange(finish: str = "stop") -> Exchange:
     )
 
 
-def test_a_budget_at_a_chunks_end_cuts_there() -> None:
-    cut, straddle = derive(exchange(), 4)
-    assert straddle is None
+def test_a_budget_at_the_end_of_a_chunk_needs_no_pending_cut() -> None:
+    cut, pending = derive(exchange(), 4)
+    assert pending is None
     assert (cut.arrival_ns, cut.tokens, cut.finish_reason) == ([10, 20], [1, 3], "length")
     assert "".join(r + c for r, c in cut.pieces) == "abcd"
     assert cut.first_answer_ns is None
     assert cut.usage == {"prompt_tokens": 7, "completion_tokens": 4}
 
 
-def test_a_budget_inside_a_chunk_keeps_its_time_and_leaves_its_text_to_the_tokenizer() -> None:
-    cut, straddle = derive(exchange(), 8)
+def test_a_budget_inside_a_chunk_keeps_its_time_and_leaves_its_text_pending() -> None:
+    cut, pending = derive(exchange(), 8)
     assert (cut.arrival_ns[-1], cut.tokens) == (40, [1, 3, 2, 2])
     assert "".join(r + c for r, c in cut.pieces) == "abcdef"
-    assert straddle == PendingCut((0, 1, 2, 3, 4, 5), (6, 7), ("", "ghi"))
+    assert pending == PendingCut((0, 1, 2, 3, 4, 5), (6, 7), ("", "ghi"))
     assert cut.first_answer_ns == 30
 
 
 @pytest.mark.parametrize("budget", [10, 11, 4096])
-def test_a_reply_that_ended_in_time_is_the_same_reply(budget: int) -> None:
+def test_a_reply_that_ended_within_the_budget_is_unchanged(budget: int) -> None:
     whole = exchange()
     assert derive(whole, budget) == (whole, None)
 
 
-def test_a_reply_that_hit_the_largest_budget_is_cut_by_an_equal_one_too() -> None:
+def test_a_reply_that_hit_the_largest_budget_is_cut_by_an_equal_budget() -> None:
     cut, _ = derive(exchange("length"), 10)
     assert cut.finish_reason == "length"
 
 
-def test_a_stream_that_broke_after_the_budget_had_the_whole_shorter_reply() -> None:
+def test_a_stream_that_broke_after_the_budget_holds_the_whole_shorter_reply() -> None:
     broken = exchange()
     broken.outcome, broken.error, broken.finish_reason = "reset", "gone", None
     assert derive(broken, 6)[0].outcome == "ok"
@@ -80,15 +80,15 @@ def test_a_stream_that_broke_after_the_budget_had_the_whole_shorter_reply() -> N
         (("abc", ""), "xy", None),
     ],
 )
-def test_the_part_of_a_chunk_goes_where_the_chunk_went(
+def test_a_part_of_a_chunk_is_split_into_reasoning_and_content(
     piece: tuple[str, str], part: str, expected: tuple[str, str] | None
 ) -> None:
     assert split_piece(piece, part) == expected
 
 
 @pytest.mark.parametrize("config", ["tp1", "tp1-ngram"])
-def test_derived_budgets_are_what_real_runs_of_them_give(config: str, tmp_path: Path) -> None:
-    """Same text, tokens and ending for every problem at every budget, at concurrency 1, with and without speculation."""
+def test_derived_budgets_equal_real_runs_at_these_budgets(config: str, tmp_path: Path) -> None:
+    """Text, tokens and finish reason are the same for every problem at every budget, at concurrency 1."""
     budgets = "48,100,333,800"
     options = ("--dataset", "sample", "--problems", "8", "--budgets", budgets, "--concurrency", "1")
     with emulated(config, "--speed", "20") as url:

@@ -1,15 +1,16 @@
-"""A run judges itself: each reason by the evidence that causes it."""
+"""Each reason of a verdict, with the inputs that cause it."""
 
 from typing import Any
 
 import pytest
 
 from loadgen.measure.observations import Observations
-from loadgen.measure.summary import RunFacts, Sums, goodput
+from loadgen.measure.run_facts import RunFacts, Totals
+from loadgen.measure.summary import goodput
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.record import Record, RunInfo
 
-QUIET = {"loop_lag_p99_s": 0.0011, "cpu_share": 0.2, "workers": 1}
+IDLE = {"loop_lag_p99_s": 0.0011, "cpu_share": 0.2, "workers": 1}
 
 
 def record(seq: int, **more: Any) -> Record:
@@ -21,7 +22,7 @@ def record(seq: int, **more: Any) -> Record:
     return Record(**{**fields, **more})
 
 
-def evidence(records: list[Record], **more: Any) -> VerdictInputs:
+def inputs(records: list[Record], **more: Any) -> VerdictInputs:
     facts = RunFacts()
     for row in records:
         facts.add(row, {})
@@ -31,9 +32,9 @@ def evidence(records: list[Record], **more: Any) -> VerdictInputs:
     )  # fmt: skip
     run.summary = {**facts.measured.described(), "throughput": {"chunks_per_s": 100.0}}
     before, after = more.pop("before", {}), more.pop("after", {})
-    seen = Observations([], before, after, [], more.pop("clocks", []), [], more.pop("stopped", None))
-    fields = {"client": QUIET, "cache_asked": None, "percentile": "p90"} | more
-    return VerdictInputs(run, facts, seen, **fields)
+    observations = Observations([], before, after, [], more.pop("clocks", []), [], more.pop("stopped", None))
+    fields = {"client": IDLE, "cache": None, "percentile": "p90"} | more
+    return VerdictInputs(run, facts, observations, **fields)
 
 
 RECORDS = [record(i) for i in range(100)]
@@ -42,8 +43,8 @@ QUERIES = "vllm:prefix_cache_queries_total"
 BEHIND = "thinkload_emulator_behind_max_seconds"
 
 
-def test_a_quiet_run_is_valid() -> None:
-    assert judge(evidence(RECORDS)) == ("VALID", [])
+def test_a_run_without_any_reason_is_valid() -> None:
+    assert judge(inputs(RECORDS)) == ("VALID", [])
 
 
 @pytest.mark.parametrize(
@@ -53,66 +54,66 @@ def test_a_quiet_run_is_valid() -> None:
         ({"planned": 101, "stopped": "interrupted"}, "INVALID", "missing (interrupted)"),
         ({"before": {"a_total": 5.0}, "after": {"a_total": 3.0}}, "INVALID", "restarted"),
         ({"before": {"process_start_time_seconds": 5.0}, "after": {"process_start_time_seconds": 6.0}}, "INVALID", "restarted"),
-        ({"client": QUIET | {"loop_lag_p99_s": 0.0052}}, "SUSPECT", "event-loop lag p99 5.2 ms"),
-        ({"client": QUIET | {"cpu_share": 0.9}}, "SUSPECT", "90% of a core"),
+        ({"client": IDLE | {"loop_lag_p99_s": 0.0052}}, "SUSPECT", "event-loop lag p99 5.2 ms"),
+        ({"client": IDLE | {"cpu_share": 0.9}}, "SUSPECT", "90% of a core"),
         ({"capacity": {"events_per_s": 50.0}}, "SUSPECT", "beyond the 50"),
-        ({"capacity": {"events_per_s": 60.0}, "client": QUIET | {"workers": 2}}, "VALID", None),
+        ({"capacity": {"events_per_s": 60.0}, "client": IDLE | {"workers": 2}}, "VALID", None),
         ({"before": {HITS: 0.0}, "after": {HITS: 5000.0}}, "SUSPECT", "served 50.0% of the prompt tokens"),
         ({"before": {HITS: 7.0}, "after": {HITS: 7.0}}, "VALID", None),
-        ({"before": {HITS: 0.0}, "after": {HITS: 5000.0}, "cache_asked": "keep"}, "VALID", None),
-        ({"before": {HITS: 0.0}, "after": {HITS: 5000.0}, "cache_asked": "salt"}, "SUSPECT", "ignores cache_salt"),
-        ({"before": {QUERIES: 0.0}, "after": {QUERIES: 0.0}, "cache_asked": "salt"}, "SUSPECT", "can't be asserted"),
+        ({"before": {HITS: 0.0}, "after": {HITS: 5000.0}, "cache": "keep"}, "VALID", None),
+        ({"before": {HITS: 0.0}, "after": {HITS: 5000.0}, "cache": "salt"}, "SUSPECT", "ignores cache_salt"),
+        ({"before": {QUERIES: 0.0}, "after": {QUERIES: 0.0}, "cache": "salt"}, "SUSPECT", "can't be verified"),
         ({"after": {BEHIND: 0.02}}, "SUSPECT", "0.02 model seconds behind its clock"),
-        ({"after": {BEHIND: 0.002}, "scale": 20.0, "client": QUIET | {"loop_lag_p99_s": 0.0}}, "SUSPECT", "behind"),
+        ({"after": {BEHIND: 0.002}, "scale": 20.0, "client": IDLE | {"loop_lag_p99_s": 0.0}}, "SUSPECT", "behind"),
         ({"clocks": [1980.0] * 9 + [1200.0]}, "SUSPECT", "throttled: 1200 MHz"),
-        ({"percentile": "p99"}, "SUSPECT", "100 requests can't carry a p99 (that takes 368)"),
+        ({"percentile": "p99"}, "SUSPECT", "100 successful requests are too few for p99, which needs 368"),
     ],
 )  # fmt: skip
-def test_each_reason_has_its_evidence(more: dict[str, Any], verdict: str, says: str | None) -> None:
-    found, reasons = judge(evidence(RECORDS, **more))
+def test_each_reason_is_given_where_it_applies(more: dict[str, Any], verdict: str, says: str | None) -> None:
+    found, reasons = judge(inputs(RECORDS, **more))
     assert found == verdict, reasons
     assert says is None or says in reasons[0]
 
 
-def test_lag_is_held_against_the_tokens_pace() -> None:
-    """2.5 ms is nothing at 50 ms a token, too much at 10."""
+def test_the_limit_on_lag_depends_on_the_tpot() -> None:
+    """A lag of 2.5 ms is below the limit at 50 ms per token and above it at 10 ms."""
     fast = [record(i, tpot_s=0.010) for i in range(100)]
-    lagging = QUIET | {"loop_lag_p99_s": 0.0025}
-    assert judge(evidence(RECORDS, client=lagging))[0] == "VALID"
-    assert judge(evidence(fast, client=lagging))[0] == "SUSPECT"
+    lagging = IDLE | {"loop_lag_p99_s": 0.0025}
+    assert judge(inputs(RECORDS, client=lagging))[0] == "VALID"
+    assert judge(inputs(fast, client=lagging))[0] == "SUSPECT"
 
 
-def test_failures_of_the_server_are_suspect_and_of_this_machine_invalid() -> None:
+def test_failures_of_the_server_are_suspect_and_those_of_this_machine_are_invalid() -> None:
     server = [*RECORDS, *(record(100 + i, outcome="reset", error="connection lost") for i in range(6))]
     ours = [
         *RECORDS,
         *(record(100 + i, outcome="refused", error="client: too many open files") for i in range(6)),
     ]
-    assert judge(evidence(server))[0] == "SUSPECT"
-    verdict, reasons = judge(evidence(ours))
+    assert judge(inputs(server))[0] == "SUSPECT"
+    verdict, reasons = judge(inputs(ours))
     assert (verdict, "this machine's own limits" in reasons[0]) == ("INVALID", True)
 
 
-def test_send_lag_is_real_time_on_a_fast_server() -> None:
-    """60 model ms at speed 20 are 3 real ms."""
+def test_the_limit_on_send_lag_is_real_time() -> None:
+    """60 ms of model time at time scale 20 are 3 ms of real time."""
     late = [record(i, send_lag_s=0.06) for i in range(100)]
-    assert "send lag p99 60" in judge(evidence(late))[1][0]
-    scaled = evidence(late, scale=20.0, client=QUIET | {"loop_lag_p99_s": 0.0})
+    assert "send lag p99 60" in judge(inputs(late))[1][0]
+    scaled = inputs(late, scale=20.0, client=IDLE | {"loop_lag_p99_s": 0.0})
     assert judge(scaled) == ("VALID", [])
 
 
-def test_hits_of_second_calls_are_meant() -> None:
-    """A forced answer's prompt is served by the cache on purpose."""
+def test_cache_hits_of_second_calls_are_intended() -> None:
+    """The prefix cache is meant to serve the prompt of a forced answer."""
     phases = [{"prompt_tokens": 100}, {"prompt_tokens": 164}]
     forced = [record(i, phases=phases) for i in range(100)]
-    assert judge(evidence(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
+    assert judge(inputs(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
 
 
-def test_goodput_counts_every_request_that_was_sent() -> None:
-    """Half fail: at most half are good, however fast the others were."""
-    sums = Sums()
+def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
+    """Where half of the requests fail, at most half are good, however fast the others were."""
+    totals = Totals()
     for row in [*RECORDS[:10], *(record(i, outcome="reset") for i in range(10))]:
-        sums.add(row, {"e2e": 2.0, "tpot": 0.1})
-    found = goodput(sums, {"e2e": 2.0, "tpot": 0.1}, 10.0)
+        totals.add(row, {"e2e": 2.0, "tpot": 0.1})
+    found = goodput(totals, {"e2e": 2.0, "tpot": 0.1}, 10.0)
     assert (found["good"], found["share"], found["requests_per_s"]) == (10, 0.5, 1.0)
     assert found["interval"][0] < 0.5 < found["interval"][1]

@@ -27,24 +27,24 @@ def bodies(**options: Any) -> list[dict[str, Any]]:
     return [r.body for r in workload.requests(0, workload.planned_with_warmup)]
 
 
-def test_cut_is_max_tokens_and_nothing_ignores_the_end() -> None:
+def test_cut_sets_max_tokens_and_no_mode_sets_ignore_eos() -> None:
     found = bodies(budgets=(8, 64))
     assert Counter(b["max_tokens"] for b in found) == {8: 5, 64: 5}
     assert all("ignore_eos" not in b and b["temperature"] == 0 and "seed" not in b for b in found)
 
 
-def test_native_bounds_thinking_and_leaves_room_for_the_answer() -> None:
+def test_native_limits_the_reasoning_and_leaves_room_for_the_answer() -> None:
     body = bodies(budgets=(64,), budget_mode="native", answer_tokens=100)[0]
     assert (body["thinking_token_budget"], body["max_tokens"]) == (64, 164)
 
 
-def test_prompt_asks_in_words() -> None:
+def test_prompt_states_the_budget_in_words() -> None:
     body = bodies(budgets=(64,), budget_mode="prompt", answer_tokens=100)[0]
     assert body["messages"][0]["content"].endswith("Think for maximum 64 tokens.")
     assert body["max_tokens"] == 228
 
 
-def test_raw_templates_hold_their_special_tokens_once() -> None:
+def test_raw_templates_contain_the_special_tokens_once() -> None:
     r1 = bodies(budgets=(64,), budget_mode="forced", prompt="r1")[0]
     assert r1["prompt"].startswith("<｜begin▁of▁sentence｜><｜User｜>What is ")
     assert r1["prompt"].endswith("\\boxed{}.<｜Assistant｜><think>\n")
@@ -54,8 +54,8 @@ def test_raw_templates_hold_their_special_tokens_once() -> None:
     assert s1["skip_special_tokens"] is False
 
 
-def test_samples_have_seeds_of_their_own_that_budgets_share() -> None:
-    """The same sample of a problem has one seed at every budget, in every run of the same --seed."""
+def test_each_sample_has_its_own_seed_at_every_budget() -> None:
+    """A sample of a problem has the same seed at every budget and in every run with the same --seed."""
     options = {"budgets": (8, 64), "samples": 3, "sampling": "recommended", "prompt": "r1"}
     found = bodies(**options)
     seeds = Counter(b["seed"] for b in found)
@@ -66,11 +66,11 @@ def test_samples_have_seeds_of_their_own_that_budgets_share() -> None:
     assert {b["seed"] for b in bodies(**options, seed=1)}.isdisjoint(seeds)
 
 
-def test_salting_gives_every_request_a_salt_of_its_own() -> None:
+def test_every_request_has_its_own_cache_salt() -> None:
     assert len({b["cache_salt"] for b in bodies(cache="salt")}) == 10
 
 
-def test_every_pass_holds_each_request_once_in_an_order_of_its_own() -> None:
+def test_every_pass_has_each_request_once_in_its_own_order() -> None:
     workload = Workload(
         PROBLEMS, RunOptions(budgets=(8, 64), repeats=2, warmup=3), "m", STYLES["chat"], "run"
     )
@@ -95,7 +95,7 @@ def exchange(text: str, finish: str, tokens: int, at: int) -> Exchange:
     )  # fmt: skip
 
 
-def test_thinking_that_hit_its_budget_is_closed_and_answers() -> None:
+def test_reasoning_that_reached_the_budget_is_ended_and_the_answer_is_forced() -> None:
     request = forced_request()
     kind, tail, call = second_call(request, exchange("so 2\n", "length", 64, 0)) or ("", "", request)
     assert kind == "answer"
@@ -108,7 +108,7 @@ def test_thinking_that_hit_its_budget_is_closed_and_answers() -> None:
     assert both.first_answer_ns == 105
 
 
-def test_an_answer_that_was_cut_goes_on_without_the_tail() -> None:
+def test_an_answer_that_was_cut_is_continued_without_the_tail() -> None:
     request = forced_request()
     kind, tail, call = second_call(request, exchange("so\n</think>\nIt is \\boxed{", "length", 64, 0)) or (
         "",
@@ -123,9 +123,11 @@ def test_a_reply_that_ended_needs_no_second_call() -> None:
     assert second_call(forced_request(), exchange("so\n</think>\n\\boxed{2}", "stop", 9, 0)) is None
 
 
-def reply(content: str | None, reasoning: str | None, thought: int | None, finish: str) -> ControlResponse:
+def reply(
+    content: str | None, reasoning: str | None, reasoning_tokens: int | None, finish: str
+) -> ControlResponse:
     usage = {"completion_tokens": 160} | (
-        {"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}
+        {"completion_tokens_details": {"reasoning_tokens": reasoning_tokens}} if reasoning_tokens else {}
     )
     message = {"content": content, "reasoning": reasoning}
     return ControlResponse(
@@ -145,12 +147,12 @@ def reply(content: str | None, reasoning: str | None, thought: int | None, finis
         (ControlResponse(400, b'{"error": "no"}'), False),
     ],
 )
-def test_a_server_that_ignores_the_native_budget_is_found_out(answer: ControlResponse, kept: bool) -> None:
+def test_a_server_that_ignores_the_native_budget_is_detected(answer: ControlResponse, kept: bool) -> None:
     assert (native_refusal(answer) is None) == kept
 
 
-def test_forced_answers_end_every_reply_in_a_box(tmp_path: Path) -> None:
-    """On the emulated server: both calls in one record, latency and tokens of both counted, always an answer."""
+def test_with_forced_answers_every_reply_has_a_boxed_answer(tmp_path: Path) -> None:
+    """On the emulated server, one record holds both calls, with the latency and the tokens of both."""
     out = tmp_path / "run"
     with emulated("tp1", "--speed", "20") as url:
         done = loadgen(

@@ -1,4 +1,4 @@
-"""Problems in: files, the sample set, and MATH-500 from a Hub that runs here."""
+"""Data sets: files, the sample problems, and MATH-500 from a local server that acts as the Hub."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ from tests.fixtures.emulated import ROOT
 
 @contextmanager
 def hub(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A Hub that holds one file, and what it was asked."""
-    asked: list[str] = []
+    """Run a Hub that has one file; yield its URL and the list of requests that it received."""
+    received: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -31,7 +31,7 @@ def hub(content: bytes) -> Iterator[tuple[str, list[str]]]:
             self._answer(content)
 
         def _answer(self, body: bytes) -> None:
-            asked.append(f"{self.command} {self.path}")
+            received.append(f"{self.command} {self.path}")
             found = self.path.endswith("/HuggingFaceH4/MATH-500/resolve/main/test.jsonl")
             self.send_response(200 if found else 404)
             self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
@@ -47,7 +47,7 @@ def hub(content: bytes) -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", received
     finally:
         server.shutdown()
         server.server_close()
@@ -55,9 +55,9 @@ def hub(content: bytes) -> Iterator[tuple[str, list[str]]]:
 
 
 def math500(endpoint: str, cache: Path) -> "subprocess.CompletedProcess[str]":
-    """`load("math500")` in a process of its own, for the Hub's client reads its environment once."""
+    """Call `load("math500")` in another process, because the Hub's client reads its environment only once."""
     code = (
-        "from loadgen.plan.datasets import load\nfrom loadgen.option_types import UsageError\nimport sys\n"
+        "from loadgen.plan.datasets import load\nfrom loadgen.errors import UsageError\nimport sys\n"
         "try:\n    found = load('math500', 3)\nexcept UsageError as error:\n    sys.exit(str(error))\n"
         "print(found.sha256, len(found.problems), found.name)"
     )
@@ -72,17 +72,17 @@ def math500(endpoint: str, cache: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_math500_is_fetched_once_checked_and_cached(shared: Path, tmp_path: Path) -> None:
-    with hub((shared / "math500.jsonl").read_bytes()) as (endpoint, asked):
+    with hub((shared / "math500.jsonl").read_bytes()) as (endpoint, received):
         first = math500(endpoint, tmp_path)
-        fetched = sum(line.startswith("GET") for line in asked)
+        fetched = sum(line.startswith("GET") for line in received)
         second = math500(endpoint, tmp_path)
-        again = sum(line.startswith("GET") for line in asked)
+        again = sum(line.startswith("GET") for line in received)
     assert first.stdout.split() == [MATH500_SHA256, "3", "math500"], first.stderr
     assert second.stdout == first.stdout
     assert again == fetched
 
 
-def test_another_file_under_its_name_is_refused(tmp_path: Path) -> None:
+def test_another_file_under_the_name_of_math500_is_refused(tmp_path: Path) -> None:
     row = {"problem": "1+1?", "answer": "2", "unique_id": "a"}
     with hub(json.dumps(row).encode() + b"\n") as (endpoint, _):
         done = math500(endpoint, tmp_path)
@@ -90,15 +90,15 @@ def test_another_file_under_its_name_is_refused(tmp_path: Path) -> None:
     assert "is not MATH-500" in done.stderr
 
 
-def test_a_hub_out_of_reach_is_one_line_that_says_what_else_there_is(tmp_path: Path) -> None:
+def test_an_unreachable_hub_gives_one_line_with_an_alternative(tmp_path: Path) -> None:
     done = math500("http://127.0.0.1:9", tmp_path)
     assert done.returncode == 1
     assert "--dataset sample" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_hash_is_of_the_rows_not_of_the_file(shared: Path, tmp_path: Path) -> None:
-    """Other keys, other order of keys and lines, other escapes: the same rows."""
+def test_the_hash_depends_on_the_rows_not_on_the_file(shared: Path, tmp_path: Path) -> None:
+    """Further keys, another order of keys and lines, and other escapes do not change the hash."""
     rows = [json.loads(line) for line in (shared / "math500.jsonl").read_text().splitlines()]
     other = tmp_path / "other.jsonl"
     lines = [
@@ -111,7 +111,7 @@ def test_the_hash_is_of_the_rows_not_of_the_file(shared: Path, tmp_path: Path) -
     assert canonical_hash(read(other)) != MATH500_SHA256
 
 
-def test_a_larger_choice_holds_the_smaller_one() -> None:
+def test_a_larger_selection_includes_a_smaller_one() -> None:
     problems = load("sample").problems
     small, large = ({p.unique_id for p in choose(problems, n, 7)} for n in (10, 20))
     assert small < large
@@ -119,7 +119,7 @@ def test_a_larger_choice_holds_the_smaller_one() -> None:
     assert small != {p.unique_id for p in choose(problems, 10, 8)}
 
 
-def test_rows_without_an_id_are_named_by_their_line_and_numbers_are_answers(tmp_path: Path) -> None:
+def test_a_row_without_an_id_gets_its_line_number_and_an_answer_can_be_a_number(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text(
         '{"problem": "1+1?", "answer": 2}\n\n{"problem": "a\\u2028b", "answer": "x", "level": 3}\n'
@@ -132,15 +132,15 @@ def test_rows_without_an_id_are_named_by_their_line_and_numbers_are_answers(tmp_
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "no problem in it"),
-        (b"[1]\n", ":1: no JSON object"),
+        (b"", "the file has no problem"),
+        (b"[1]\n", ":1: the line is not a JSON object"),
         (b'{"problem": "a", "answer": "1"}\n{"problem": ""}\n', ":2: `problem`"),
         (b'{"problem": "a", "answer": "1", "unique_id": "x"}\n{"problem": "b", "answer": "1", "unique_id": "x"}\n',
-         "already that of line 1"),
+         "already used in line 1"),
         (b"\xff\xfe", "not UTF-8"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+def test_errors_name_the_line_and_what_is_wrong(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=str(path)) as caught:

@@ -1,4 +1,4 @@
-"""GSM8K and AIME, from files laid out as the Hub's client keeps them: nothing is fetched."""
+"""GSM8K and AIME, from files in the layout of the Hub's cache. Nothing is fetched."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def cached(home: Path, repository: str, filename: str, rows: list[dict[str, obje
 
 def load(name: str, home: Path) -> "subprocess.CompletedProcess[str]":
     code = f"""
-from loadgen import datasets
+from loadgen.plan import datasets
 for row in datasets.load({name!r}).problems:
     print(row.unique_id, row.answer, row.problem, sep="|")
 """
@@ -61,10 +61,10 @@ for row in datasets.load({name!r}).problems:
         ("aime", ("HuggingFaceH4/aime_2024", "data/train-00000-of-00001.parquet"), AIME, ["aime/2024/60|33|Find $x$."]),
     ],
 )  # fmt: skip
-def test_final_answers_are_plain_integers(
+def test_answers_are_plain_integers(
     name: str, where: tuple[str, str], rows: list[dict[str, object]], lines: list[str], tmp_path: Path
 ) -> None:
-    """Commas, the worked solution and leading zeros are gone; a second load reads what the first converted."""
+    """Thousands separators, the solution and leading zeros are removed; a second load reads the converted file."""
     cached(tmp_path, *where, rows)
     for _ in range(2):
         done = load(name, tmp_path)
@@ -72,8 +72,8 @@ def test_final_answers_are_plain_integers(
         assert done.stdout.splitlines() == lines
 
 
-def test_without_the_hub_the_operator_is_told(tmp_path: Path) -> None:
-    """One line that names the data set and what to do."""
+def test_an_unreachable_hub_is_a_usage_error(tmp_path: Path) -> None:
+    """The error names the data set."""
     done = load("gsm8k", tmp_path)
     assert done.returncode != 0
     assert "UsageError: openai/gsm8k can't be fetched from the Hub" in done.stderr

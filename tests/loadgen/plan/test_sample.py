@@ -1,4 +1,4 @@
-"""The sample problems: written for this repository, so that everything runs without a data set."""
+"""The sample problems, which were written for this repository so that it can be used without a data set."""
 
 import json
 import re
@@ -43,7 +43,7 @@ KINDS = {
 }
 
 
-def last_box(solution: str) -> str:
+def boxed_answer(solution: str) -> str:
     start = solution.rindex(r"\boxed{") + len(r"\boxed{")
     depth, end = 1, start
     while depth:
@@ -53,7 +53,7 @@ def last_box(solution: str) -> str:
 
 
 def test_at_least_42_problems_over_all_subjects_and_levels() -> None:
-    """Seven subjects, five levels; every subject has at least four problems of at least four levels."""
+    """There are seven subjects and five levels, and every subject has problems of at least four levels."""
     assert len(ROWS) >= 42
     assert {row["subject"] for row in ROWS} == SUBJECTS
     assert {row["level"] for row in ROWS} == {1, 2, 3, 4, 5}
@@ -67,8 +67,8 @@ def test_every_answer_kind_occurs(kind: str) -> None:
     assert any(re.fullmatch(KINDS[kind], row["answer"]) for row in ROWS)
 
 
-def test_schema_is_that_of_math_500() -> None:
-    """Same keys in the same order and types, ids `sample/<subject>/<n>.json`, unique; ASCII only."""
+def test_the_schema_is_that_of_math_500() -> None:
+    """Keys, their order and types are the same; ids are `sample/<subject>/<n>.json` and unique; the text is ASCII."""
     keys = {"problem": str, "solution": str, "answer": str, "subject": str, "level": int, "unique_id": str}
     for row in ROWS:
         assert list(row) == list(keys)
@@ -80,17 +80,17 @@ def test_schema_is_that_of_math_500() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["unique_id"])
-def test_solution_is_prose_that_ends_in_the_answer(row: dict[str, str]) -> None:
-    """60 to 250 words, several sentences, one box in the last sentence, and the box holds the answer."""
+def test_a_solution_is_prose_that_ends_with_the_answer(row: dict[str, str]) -> None:
+    """It has 60 to 250 words in several sentences, and one box, which is in the last sentence and holds the answer."""
     solution = row["solution"]
     assert 60 <= len(solution.split()) <= 250
     assert len(re.findall(r"\.\s", solution)) >= 4
-    assert last_box(solution) == row["answer"]
+    assert boxed_answer(solution) == row["answer"]
     assert solution.count(r"\boxed") == 1
     assert len(solution) - solution.index(r"\boxed") < len(row["answer"]) + 40
 
 
 def test_no_row_is_from_math_500(shared: Path) -> None:
-    """Nothing here is copied from the benchmark that the suite is meant to measure."""
-    theirs = {json.loads(line)["problem"] for line in (shared / "math500.jsonl").read_text().splitlines()}
-    assert not theirs & {row["problem"] for row in ROWS}
+    """None of the sample problems is copied from the benchmark."""
+    math500 = {json.loads(line)["problem"] for line in (shared / "math500.jsonl").read_text().splitlines()}
+    assert not math500 & {row["problem"] for row in ROWS}

@@ -1,4 +1,4 @@
-"""Schedules have the rate and the gaps they claim, and nothing else in common with a clock."""
+"""Schedules have the rate and the distribution of gaps that were asked for."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals, parse_rate, replay, split
+from loadgen.errors import UsageError
+from loadgen.option_types import ramp
+from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals, replay, split
 
 RATE = 4.0
 N = 100_000
@@ -24,7 +26,7 @@ def gaps(schedule: OpenLoop) -> list[float]:
     ("kind", "cv"), [("constant", 0), ("poisson", 1), ("gamma:1", 1), ("gamma:0.25", 2), ("gamma:4", 0.5)]
 )
 def test_mean_rate_and_gap_variation(kind: str, cv: float) -> None:
-    """The mean rate is the one asked for, and the gaps' coefficient of variation is 1/√burstiness."""
+    """The mean rate is the one asked for, and the coefficient of variation of the gaps is 1/√B."""
     found = gaps(arrivals(kind, [RateStep(RATE)], seed=0, requests=N))
     assert 1 / mean(found) == pytest.approx(RATE, rel=0.02)
     assert stdev(found) / mean(found) == pytest.approx(cv, abs=0.03)
@@ -32,48 +34,50 @@ def test_mean_rate_and_gap_variation(kind: str, cv: float) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_poisson_gaps_are_exponential(seed: int) -> None:
-    """No cap, no rescaling: Kolmogorov–Smirnov against the exponential distribution."""
+    """A Kolmogorov–Smirnov test compares the gaps with the exponential distribution."""
     found = gaps(arrivals("poisson", [RateStep(200)], seed=seed, duration_s=60))
     assert stats.kstest(found, "expon", args=(0, 1 / 200)).pvalue > 0.001
 
 
-def test_poisson_arrivals_keep_to_no_lattice() -> None:
-    """Arrivals are uniform within the second: none gathers on whole seconds."""
+def test_poisson_arrivals_are_uniform_within_a_second() -> None:
+    """No arrival is exactly at a whole second."""
     phases = [time_s % 1 for time_s in arrivals("poisson", [RateStep(RATE)], seed=0, requests=N).times_s]
     assert stats.kstest(phases, "uniform").pvalue > 0.001
     assert sum(phase == 0 for phase in phases) == 0
 
 
-def test_seed_0_is_a_seed() -> None:
+def test_seed_0_is_a_seed_like_any_other() -> None:
     first, again, other = (arrivals("poisson", [RateStep(1)], seed=seed, requests=9) for seed in (0, 0, 1))
     assert first == again != other
 
 
-def test_constant_does_not_drift() -> None:
-    """The millionth request is due at its place, not at a sum of a million roundings."""
+def test_constant_arrivals_do_not_drift() -> None:
+    """The time of the millionth request has no accumulated rounding error."""
     assert arrivals("constant", [RateStep(10)], seed=0, requests=1_000_001).times_s[-1] == 100_000
 
 
 def test_bursts() -> None:
-    """`burst` is due at once; `burst:N` comes in groups of N at the mean rate."""
+    """With `burst` all requests are due at once; with `burst:N` they come in groups of N at the mean rate."""
     assert list(arrivals("burst", [RateStep(1)], seed=0, requests=3).times_s) == [0, 0, 0]
     assert list(arrivals("burst:2", [RateStep(4)], seed=0, requests=5).times_s) == [0, 0, 0.5, 0.5, 1]
 
 
-def test_a_ramp_changes_its_rate_at_its_steps() -> None:
-    times = arrivals("constant", parse_rate("1:4,2:2,4:1"), seed=0, duration_s=100).times_s
+def test_a_ramp_changes_the_rate_at_its_steps() -> None:
+    times = arrivals(
+        "constant", [RateStep(1, 4), RateStep(2, 2), RateStep(4, 1)], seed=0, duration_s=100
+    ).times_s
     assert list(times) == [0, 1, 2, 3, 4, 4.5, 5, 5.5, 6, 6.25, 6.5, 6.75]
 
 
-def test_a_poisson_ramp_has_each_steps_rate() -> None:
-    times = arrivals("poisson", parse_rate("10:1000,40:1000"), seed=3, duration_s=2000).times_s
+def test_a_poisson_ramp_has_the_rate_of_each_step() -> None:
+    times = arrivals("poisson", [RateStep(10, 1000), RateStep(40, 1000)], seed=3, duration_s=2000).times_s
     slow = sum(time_s < 1000 for time_s in times)
     assert slow == pytest.approx(10_000, abs=4 * 100)
     assert len(times) - slow == pytest.approx(40_000, abs=4 * 200)
 
 
-def test_the_last_rate_goes_on() -> None:
-    assert list(arrivals("constant", parse_rate("1:2,2"), seed=0, requests=6).times_s) == [
+def test_the_last_rate_continues() -> None:
+    assert list(arrivals("constant", [RateStep(1, 2), RateStep(2)], seed=0, requests=6).times_s) == [
         0,
         1,
         2,
@@ -89,8 +93,10 @@ def test_the_last_rate_goes_on() -> None:
     st.integers(0, 2**32),
     st.integers(1, 200),
 )
-def test_times_never_fall_and_prefixes_agree(kind: str, rate: float, seed: int, requests: int) -> None:
-    """A longer schedule begins with the shorter one, and no time is below the one before or below 0."""
+def test_times_are_ascending_and_a_longer_schedule_begins_with_the_shorter(
+    kind: str, rate: float, seed: int, requests: int
+) -> None:
+    """No time is negative or earlier than the one before it."""
     short = arrivals(kind, [RateStep(rate)], seed=seed, requests=requests).times_s
     long = arrivals(kind, [RateStep(rate)], seed=seed, requests=requests + 50).times_s
     assert list(long[:requests]) == list(short)
@@ -98,7 +104,7 @@ def test_times_never_fall_and_prefixes_agree(kind: str, rate: float, seed: int, 
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.integers(1, 9))
-def test_a_split_schedule_is_the_whole(times: list[float], workers: int) -> None:
+def test_a_split_schedule_has_every_time_once(times: list[float], workers: int) -> None:
     """Every time belongs to exactly one worker."""
     parts = [split(OpenLoop(times), worker, workers) for worker in range(workers)]
     assert sorted(
@@ -107,21 +113,21 @@ def test_a_split_schedule_is_the_whole(times: list[float], workers: int) -> None
 
 
 @given(st.integers(1, 500), st.integers(1, 16))
-def test_split_slots_add_up(concurrency: int, workers: int) -> None:
+def test_split_slots_add_up_to_the_concurrency(concurrency: int, workers: int) -> None:
     parts = [split(ClosedLoop(concurrency), worker, workers) for worker in range(workers)]
     slots = [part.concurrency for part in parts if isinstance(part, ClosedLoop)]
     assert sum(slots) == concurrency
     assert max(slots) - min(slots) <= 1
 
 
-def test_replay_counts_from_the_first_time(tmp_path: Path) -> None:
+def test_replayed_times_are_counted_from_the_first_one(tmp_path: Path) -> None:
     file = tmp_path / "times.txt"
     file.write_text("1700000002.5\n# a comment\n\n1700000000\n1700000001 # late\n")
     assert list(replay(file).times_s) == [0, 1, 2.5]
 
 
 @pytest.mark.parametrize(("text", "says"), [("1\nx\n", ":2: 'x'"), ("inf\n", ":1: 'inf'"), ("", "no time")])
-def test_a_bad_replay_file_is_named_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+def test_an_error_in_a_replay_file_names_the_line(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "times.txt"
     file.write_text(text)
     with pytest.raises(ValueError, match=says):
@@ -137,9 +143,9 @@ def test_unknown_arrivals_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "1,2", "1:0", "1:-3,2", "inf", "nan"])
-def test_bad_rates_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        parse_rate(text)
+def test_invalid_ramps_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r".+"):
+        ramp(text)
 
 
 def test_an_endless_schedule_is_refused() -> None:

@@ -107,21 +107,21 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
         (("--target", "ftp://x"), "is not an http(s) URL"),
         (("--model", "gpt-9"), "--model 'gpt-9' is not served"),
         (("--dataset", "none.jsonl"), "none.jsonl"),
-        (("--budgets", "1024,x"), "'x' is no number of tokens"),
-        (("--budgets", "0"), "'0' is no number of tokens"),
+        (("--budgets", "1024,x"), "'x' is not a number of tokens"),
+        (("--budgets", "0"), "'0' is not a number of tokens"),
         (("--budgets", "64k"), "max_model_len"),
         (("--problems", "1000"), "--problems 1000"),
         (("--budget-mode", "forced", "--prompt", "chat"), "no raw template"),
-        (("--prompt", "nice"), "'nice' is no style"),
+        (("--prompt", "nice"), "'nice' is not a prompt style"),
         (("--one-pass", "--temperature", "0.6"), "--one-pass needs greedy"),
         (("--rate", "2", "--concurrency", "3"), "closed loop"),
         (("--arrival", "constant"), "--arrival constant needs a rate"),
-        (("--arrival", "burst:x", "--rate", "2"), "'x' is no whole number"),
+        (("--arrival", "burst:x", "--rate", "2"), "'x' is not a whole number"),
         (("--slo", "speed=3"), "--slo: 'speed'"),
-        (("--concurrency", "0"), "--concurrency: '0' is no whole number above zero"),
-        (("--warmup", "-1"), "--warmup: '-1' is no whole number"),
+        (("--concurrency", "0"), "--concurrency: '0' is not a whole number above zero"),
+        (("--warmup", "-1"), "--warmup: '-1' is not a whole number"),
         (("--top-p", "7"), "--top-p: '7' is above one"),
-        (("--gpu-metrics", "here"), "--gpu-metrics: 'here' is no http(s) URL"),
+        (("--gpu-metrics", "here"), "--gpu-metrics: 'here' is not an http(s) URL"),
         (("--gpu-metrics", "http://127.0.0.1:9/metrics"), "--gpu-metrics http://127.0.0.1:9/metrics: connection refused"),
         (("--api-key-env", "NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE: that variable is not set"),
         (("--times", "none.txt"), "none.txt"),
@@ -145,7 +145,11 @@ def test_bad_lines_are_named_by_file_and_line(target: str, tmp_path: Path) -> No
     """What is no JSON, lacks a field or repeats an id is refused where it stands."""
     bad = tmp_path / "bad.jsonl"
     good = '{"problem": "1+1?", "answer": 2}'
-    for line, says in (("{", "no JSON"), ('{"answer": "2"}', "`problem`"), ('{"problem": "x"}', "`answer`")):
+    for line, says in (
+        ("{", "is not JSON"),
+        ('{"answer": "2"}', "`problem`"),
+        ('{"problem": "x"}', "`answer`"),
+    ):
         bad.write_text(f"{good}\n{line}\n")
         done = loadgen("--target", target, "--dataset", str(bad), "--out", str(tmp_path / "run"))
         assert (done.returncode, f"{bad}:2" in done.stderr, says in done.stderr) == (2, True, True), (

@@ -133,7 +133,7 @@ def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
         (("--configs", "tp1,tp1", "--models", "s1.1-7b", *SMALL), "must not name anything twice"),
         (
             ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--speed", "0"),
-            "--speed: '0' is no number above zero",
+            "--speed: '0' is not a number above zero",
         ),
         (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"), "--gpu tpu: choose from"),
         (

@@ -7,7 +7,7 @@ import pytest
 
 from loadgen.checks.reference_server import serving
 from loadgen.errors import UsageError
-from loadgen.measure.summary import server_split
+from loadgen.measure.run_facts import server_split
 from loadgen.options import RunOptions
 from loadgen.plan.prompts import style_of
 from loadgen.record import Record, read_run

@@ -1,0 +1,126 @@
+"""Percentiles of the values of many requests, where the values of one request depend on each other.
+
+One example is the time between tokens: a request that is slow at one token is often slow at the next one too. An interval
+that took every token as independent would be far too narrow. The intervals here are those of Woodruff (1952): for each
+percentile, the share of values at or below it varies from request to request, and this variance gives two ranks in the
+pooled values.
+
+This module does not know what the values measure.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from loadgen.measure.quantiles import LEVELS, Z, describe
+
+LEAST_CLUSTERS = 6
+"""With fewer requests, the variance between them says too little for an interval."""
+
+
+class Cluster(NamedTuple):
+    """The values of one request. Without weights, each value counts once."""
+
+    values: Sequence[float]
+    weights: Sequence[float] | None = None
+
+
+def describe_clusters(
+    clusters: Callable[[], Iterable[Sequence[Cluster]]], unit: float
+) -> list[dict[str, Any]]:
+    """Describe several metrics at once, with the keys of `quantiles.describe`.
+
+    `clusters` is called twice. Each time it yields for every request one cluster per metric, in the same order. The results
+    are multiplied by `unit`.
+    """
+    pools: list[_Pool] = []
+    for row in clusters():
+        pools += [_Pool() for _ in row[len(pools) :]]
+        for pool, cluster in zip(pools, row, strict=True):
+            pool.add(cluster)
+    for pool in pools:
+        pool.close()
+    for row in clusters():
+        for pool, cluster in zip(pools, row, strict=True):
+            pool.add_variance(cluster)
+    return [pool.described(unit) for pool in pools]
+
+
+class _Pool:
+    """All values of one metric. The values are added first, then the variance between the requests."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[float] = Counter()
+        self._weights: defaultdict[float, float] = defaultdict(float)
+        self._values: list[float] = []
+        self._cumulated: list[float] = []
+        self._percentiles: dict[str, float] = {}
+        self._clusters = 0
+        self._squares = dict.fromkeys(LEVELS, 0.0)
+        self._sum = 0.0
+
+    def add(self, cluster: Cluster) -> None:
+        """Add the values of one request (first pass)."""
+        if cluster.weights is None:
+            self._counts.update(cluster.values)
+            return
+        for value, weight in zip(cluster.values, cluster.weights, strict=True):
+            self._weights[value] += weight
+
+    def close(self) -> None:
+        """Compute the percentiles once all values have been added."""
+        for value, count in self._counts.items():
+            self._weights[value] += count
+        ordered = sorted(self._weights.items())
+        self._values = [value for value, _ in ordered]
+        self._cumulated = list(accumulate(weight for _, weight in ordered))
+        self._sum = math.fsum(value * weight for value, weight in ordered)
+        if ordered:
+            self._percentiles = {name: self._at(level) for name, level in LEVELS.items()}
+
+    def add_variance(self, cluster: Cluster) -> None:
+        """Add how far this request's share below each percentile is from that of all requests (second pass)."""
+        if not cluster.values:
+            return
+        self._clusters += 1
+        ordered, cumulated = _in_order(cluster)
+        for name, percentile in self._percentiles.items():
+            index = bisect_right(ordered, percentile)
+            below = cumulated[index - 1] if index else 0.0
+            self._squares[name] += (below - LEVELS[name] * cumulated[-1]) ** 2
+
+    def described(self, unit: float) -> dict[str, Any]:
+        """Return the percentiles and their intervals."""
+        if not self._values:
+            return describe([])
+        total, n = self._cumulated[-1], self._clusters
+        found: dict[str, Any] = {}
+        intervals: dict[str, list[float]] = {}
+        why: dict[str, str] = {}
+        for name, level in LEVELS.items():
+            error = math.sqrt(n / max(n - 1, 1) * self._squares[name]) / total
+            low, high = level - Z * error, level + Z * error
+            if n < LEAST_CLUSTERS or low <= 0 or high >= 1:
+                found[name] = None
+                why[name] = f"n too small: {n} requests"
+                continue
+            found[name] = round(self._percentiles[name] * unit, 9)
+            intervals[name] = [round(self._at(bound) * unit, 9) for bound in (low, high)]
+        found["mean"] = round(self._sum / total * unit, 9)
+        return found | {"n": round(total), "interval": intervals} | ({"why": why} if why else {})
+
+    def _at(self, level: float) -> float:
+        """Return the pooled value at `level` (nearest rank)."""
+        index = bisect_left(self._cumulated, level * self._cumulated[-1] * (1 - 1e-12))
+        return self._values[min(index, len(self._values) - 1)]
+
+
+def _in_order(cluster: Cluster) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the values in ascending order and their cumulated weights."""
+    if cluster.weights is None:
+        return sorted(cluster.values), range(1, len(cluster.values) + 1)
+    pairs = sorted(zip(cluster.values, cluster.weights, strict=True))
+    return [value for value, _ in pairs], list(accumulate(weight for _, weight in pairs))
