@@ -55,7 +55,7 @@ def _configs() -> int:
 
 def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     from server.emulator.api.app import EmulatorSettings  # noqa: PLC0415 - `configs` and --help need no numpy
-    from server.emulator.api.faults import Faults, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
+    from server.emulator.api.faults import FaultInjector, read_faults  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.api.serve import serve  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.engine import hardware  # noqa: PLC0415 - `configs` and --help need no numpy
     from server.emulator.engine.step_time import StepModel  # noqa: PLC0415 - `configs` and --help need no numpy
@@ -78,7 +78,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     if not path.is_file():
         raise ConfigError(f"--dataset {path}: no such file")
     try:
-        problems = read_problems(path.read_bytes().splitlines(), str(path))
+        problems = read_problems(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not problems:
@@ -94,7 +94,7 @@ def _emulate(args: argparse.Namespace, extra: list[str]) -> int:
     setting = EmulatorSettings(
         serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
     )  # fmt: skip
-    faults = Faults(read_faults(args.fault), args.seed)
+    faults = FaultInjector(read_faults(args.fault), args.seed)
     code = serve(setting, problems, faults, args.host, args.port)
     print(json.dumps({"stopped": serving.name, "status": code}))
     return code

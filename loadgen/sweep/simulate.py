@@ -23,7 +23,7 @@ from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell
 from loadgen.sweep.simulated_records import SimulatedReply
-from server.emulator.simulated_cell import Cast, Part, Performance, perform
+from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, SimulatedRun, simulate_requests
 
 Result = tuple[Cell, RunInfo | None, str | None, float]
 Results = queue.Queue[Result]
@@ -74,61 +74,65 @@ def check(options: RunOptions) -> None:
 def play_model(options: RunOptions, cells: list[Cell], out: Path, results: "Results") -> None:
     """All cells of one model; a cell that fails does not cost the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    cast = Cast(cells[0].model, dataset.path)
+    outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         began = time.monotonic()
         try:
-            run_info = play(cell.load.applied(options), cell, cast, dataset, out)
+            run_info = play(cell.load.applied(options), cell, outputs, dataset, out)
             results.put((cell, run_info, None, time.monotonic() - began))
         except Exception as error:  # noqa: BLE001 - as in cells.py
             results.put((cell, None, f"{type(error).__name__}: {error}", 0.0))
 
 
-def play(options: RunOptions, cell: Cell, cast: Cast, dataset: datasets.Dataset, out: Path) -> RunInfo:
+def play(
+    options: RunOptions, cell: Cell, outputs: ModelOutputs, dataset: datasets.Dataset, out: Path
+) -> RunInfo:
     """One cell, into its folder."""
     run_id = f"{out.name}.{cell.name}"
-    plan = simulated_records.workload(dataclasses.replace(options, repeats=1), dataset, cast.model.id, run_id)
+    plan = simulated_records.workload(
+        dataclasses.replace(options, repeats=1), dataset, outputs.model.id, run_id
+    )
     requests = list(islice(plan.requests(0, plan.planned_with_warmup), plan.planned_with_warmup))
     longest = max(options.budgets)
-    parts = [cast.part(request.body["messages"], request.budget, longest) for request in requests]
+    prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
     due_s: Sequence[float] = ()
     if options.rate:
         due_s = arrivals(
             options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
         ).times_s
-    played = perform(
+    simulated = simulate_requests(
         cell.config,
-        cast.model,
-        parts,
+        outputs.model,
+        prepared,
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
     )
     made = []
-    for request, part, one in zip(requests, parts, played.played, strict=True):
+    for request, wanted, response in zip(requests, prepared, simulated.responses, strict=True):
         reply = SimulatedReply(
-            one.sent_s,
-            one.times_s,
-            one.tokens,
-            part.stopped,
-            len(part.script.prompt),
-            _thinking_end(part),
-            cast.splits,
+            response.sent_s,
+            response.times_s,
+            response.tokens,
+            wanted.stopped,
+            len(wanted.output.prompt),
+            _thinking_end(wanted),
+            outputs.has_reasoning_parser,
         )
         for record in simulated_records.with_derived(
             request, reply, run_id, options, plan.planned_with_warmup
         ):
-            record.reasoning, record.text = cast.excerpt(part.script, record.completion_tokens or 0)
+            record.reasoning, record.text = outputs.excerpt(wanted.output, record.completion_tokens or 0)
             made.append(record)
-    said = played.facts | {"load": _load(options, requests, due_s), "energy": _energy(played)}
+    said = simulated.server_info | {"load": _load(options, requests, due_s), "energy": _energy(simulated)}
     return simulated_records.write(
         out / cell.name, made, simulated_records.run_info(options, said, dataset, run_id), dataset
     )
 
 
-def _thinking_end(part: Part) -> int | None:
-    end = part.script.thinking_end
-    return end if end is not None and end <= part.tokens else None
+def _thinking_end(wanted: PreparedRequest) -> int | None:
+    end = wanted.output.thinking_end
+    return end if end is not None and end <= wanted.tokens else None
 
 
 def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) -> dict[str, object]:
@@ -142,5 +146,5 @@ def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) 
     return facts | {"kind": "closed", "concurrency": options.concurrency}
 
 
-def _energy(played: Performance) -> dict[str, float]:
-    return {"joules": played.energy_j, "mean_w": played.energy_j / played.duration_s}
+def _energy(simulated: SimulatedRun) -> dict[str, float]:
+    return {"joules": simulated.energy_j, "mean_w": simulated.energy_j / simulated.duration_s}

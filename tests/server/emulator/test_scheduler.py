@@ -34,10 +34,10 @@ def engine(size: str = "1.5b", **changes: Any) -> Engine:
     return Engine(step_model(size, **changes), serving(**changes))
 
 
-def stream(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> TokenSequence:
+def sequence(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> TokenSequence:
     rng = random.Random(seed)
     ids = [rng.randrange(words) for _ in range(prompt + tokens)]
-    return TokenSequence(key=str(seed), ids=ids, prompt=prompt, end=tokens)
+    return TokenSequence(ids=ids, prompt=prompt, end=tokens)
 
 
 def empty(subject: Engine) -> None:
@@ -165,7 +165,7 @@ def test_every_request_ends_whole_and_no_block_leaks(
         num_gpu_blocks_override=blocks, max_num_seqs=8, max_num_batched_tokens=budget,
         enable_prefix_caching=caching, speculation=NGRAM if speculates else None,
     )  # fmt: skip
-    streams = [stream(rng.randint(1, 200), rng.randint(1, 300), rng.randrange(5)) for _ in range(20)]
+    streams = [sequence(rng.randint(1, 200), rng.randint(1, 300), rng.randrange(5)) for _ in range(20)]
     arrivals = [rng.random() for _ in streams]
     for one, at_s in zip(streams, arrivals, strict=True):
         subject.submit(one, at_s)
@@ -188,7 +188,7 @@ def test_jumping_and_stepping_agree(seed: int, speculates: bool, caching: bool) 
         subject = engine(
             speculation=NGRAM if speculates else None, max_num_seqs=6, enable_prefix_caching=caching
         )
-        streams = [stream(rng.randint(1, 80), rng.randint(1, 400), rng.randrange(100)) for _ in range(10)]
+        streams = [sequence(rng.randint(1, 80), rng.randint(1, 400), rng.randrange(100)) for _ in range(10)]
         for one in streams:
             subject.submit(one, rng.random() / 2)
         if jump:
@@ -219,7 +219,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
     )
     live: list[TokenSequence] = []
     for number in range(10_000):
-        one = stream(rng.randint(1, 60), rng.randint(1, 12), number % 300)
+        one = sequence(rng.randint(1, 60), rng.randint(1, 12), number % 300)
         subject.submit(one, subject.now_s)
         live.append(one)
         if rng.random() < 0.3:
@@ -234,7 +234,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
 
 def test_a_million_steps_take_seconds() -> None:
     subject = engine(max_model_len=2_000_000)
-    one = TokenSequence(key="long", ids=[1] * 1_000_001, prompt=1, end=1_000_000)
+    one = TokenSequence(ids=[1] * 1_000_001, prompt=1, end=1_000_000)
     subject.submit(one)
     began = time.perf_counter()
     for _ in subject.advance(float("inf")):
@@ -248,7 +248,7 @@ def test_speculation_changes_steps_and_not_tokens() -> None:
     plain, fast = engine(), engine(speculation=NGRAM)
     streams = []
     for subject in (plain, fast):
-        one = stream(50, 800, seed=1, words=6)
+        one = sequence(50, 800, seed=1, words=6)
         streams.append(one)
         subject.submit(one)
         for _ in subject.advance(float("inf")):
@@ -263,7 +263,7 @@ def test_speculation_changes_steps_and_not_tokens() -> None:
 
 def test_a_shared_prefix_is_computed_once() -> None:
     subject = engine(enable_prefix_caching=True)
-    first, second = stream(100, 4, seed=3), stream(100, 4, seed=3)
+    first, second = sequence(100, 4, seed=3), sequence(100, 4, seed=3)
     subject.submit(first)
     for _ in subject.advance(float("inf")):
         pass
@@ -272,7 +272,7 @@ def test_a_shared_prefix_is_computed_once() -> None:
         pass
     assert (first.cached, second.cached) == (0, 96)
     assert subject.totals.cached_tokens == 96
-    salted = stream(100, 4, seed=3)
+    salted = sequence(100, 4, seed=3)
     salted.salt = "other"
     subject.submit(salted)
     for _ in subject.advance(float("inf")):
@@ -282,7 +282,7 @@ def test_a_shared_prefix_is_computed_once() -> None:
 
 def test_a_long_prompt_is_cut_into_pieces_that_fit_the_step() -> None:
     subject = engine(max_num_batched_tokens=512)
-    subject.submit(stream(1500, 3))
+    subject.submit(sequence(1500, 3))
     steps = []
     while subject.step():
         steps.append(subject.totals.generation_tokens)
@@ -293,15 +293,15 @@ def test_a_closed_loop_keeps_its_concurrency() -> None:
     """Each end is followed by a new request; every chunk's time lies after its request's arrival, in order."""
     sim = Simulation(serving(), MODELS["1.5b"], GPUS["h200"], VERSIONS["0.32"])
     for number in range(8):
-        sim.submit(stream(40, 50, number), 0.0)
+        sim.submit(sequence(40, 50, number), 0.0)
     done = []
     for end in sim.run():
         done.append(end)
         assert (np.diff(end.times_s) > 0).all()
-        assert end.times_s[0] > end.stream.arrived_s
+        assert end.times_s[0] > end.sequence.arrived_s
         assert end.tokens.sum() == 50
         if len(done) <= 40:
-            sim.submit(stream(40, 50, 100 + len(done)), float(end.times_s[-1]))
+            sim.submit(sequence(40, 50, 100 + len(done)), float(end.times_s[-1]))
     assert len(done) == 48
     empty(sim.engine)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.emulator.text.tokenizer import MARKS, SPECIAL, Tokenizer
+from server.emulator.text.tokenizer import SPECIAL, THINKING_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer()
 
@@ -28,7 +28,7 @@ def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> No
 
 
 def test_every_special_token_is_one_id() -> None:
-    for token in (*SPECIAL, *MARKS):
+    for token in (*SPECIAL, *THINKING_TOKENS):
         assert TOKENIZER.encode(f"a{token}b")[1:-1] == [TOKENIZER.id(token)]
 
 

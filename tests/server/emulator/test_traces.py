@@ -15,7 +15,7 @@ from server.config import ConfigError
 from server.emulator.engine.ngram import speculate
 from server.emulator.text.model import TextModel
 from server.emulator.text.outcome import GREEDY, TraceOutline
-from server.emulator.text.prompt import KnownProblem, read_problems
+from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 from server.emulator.text.wrong_answers import wrong_answers
 from tests import ROOT
@@ -42,8 +42,8 @@ def raw_prompt(problem: KnownProblem) -> str:
     return TOKENIZER.render_chat([{"role": "user", "content": user}], "r1")
 
 
-def tokens(fate: TraceOutline) -> float:
-    return float("inf") if fate.loop_from is not None else fate.thinking_tokens + fate.answer_tokens
+def tokens(outline: TraceOutline) -> float:
+    return float("inf") if outline.loop_from is not None else outline.thinking_tokens + outline.answer_tokens
 
 
 @pytest.mark.parametrize("sample", [GREEDY, "0", "1"])
@@ -52,7 +52,7 @@ def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
 ) -> None:
     """R1-Distill-Qwen-1.5B with its thinking stopped at 1000 to 8000 tokens: within 5 points."""
     model = model_of("r1-distill-qwen-1.5b", problems)
-    fates = [model.plan(problem, sample) for problem in problems]
+    outlines = [model.outline(problem, sample) for problem in problems]
     rows = csv.DictReader((shared / "reference" / "ref_curves.csv").read_text().splitlines())
     curve = {
         int(row["budget_or_avg_tokens"]): float(row["accuracy_pct"])
@@ -62,8 +62,8 @@ def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
     assert min(curve) == 1000
     assert max(curve) == 8000
     for budget, published in curve.items():
-        forced = 100 * np.mean([fate.right_after(budget) for fate in fates])
-        cut = 100 * np.mean([fate.right and tokens(fate) <= budget for fate in fates])
+        forced = 100 * np.mean([outline.right_after(budget) for outline in outlines])
+        cut = 100 * np.mean([outline.right and tokens(outline) <= budget for outline in outlines])
         assert abs(forced - published) <= 5
         assert cut < forced
 
@@ -73,7 +73,7 @@ def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> No
     model = model_of("r1-distill-qwen-1.5b", problems)
     agree = 0
     for problem in problems[::5]:
-        fate = model.plan(problem, "1")
+        outline = model.outline(problem, "1")
         prompt = raw_prompt(problem)
         reply = model.reply(prompt, [], seed=1, temperature=0.6)
         reply.grow(1000)
@@ -83,15 +83,15 @@ def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> No
             forced.grow(256)
             assert forced.ended
             right = TOKENIZER.decode(forced.ids[:-1]).startswith(f"{problem.answer}}}")
-            agree += right == fate.right_after(1000)
+            agree += right == outline.right_after(1000)
         else:
             agree += 1
         reply.grow(40_000)
         assert reply.ended
-        assert len(reply.ids) == pytest.approx(tokens(fate), abs=250)
+        assert len(reply.ids) == pytest.approx(tokens(outline), abs=250)
         assert (
             f"\\boxed{{{problem.answer}}}" in TOKENIZER.decode(reply.ids[reply.thinking_end :])
-        ) == fate.right
+        ) == outline.right
     assert agree >= 99  # a token count shifts where text is read back
 
 
@@ -104,7 +104,7 @@ def test_unbounded_accuracy_is_the_published_one(
     problems: list[KnownProblem], name: str, published: float
 ) -> None:
     model = model_of(name, problems)
-    right = np.mean([[model.plan(problem, str(seed)).right for problem in problems] for seed in range(4)])
+    right = np.mean([[model.outline(problem, str(seed)).right for problem in problems] for seed in range(4)])
     assert abs(100 * right - published) < 3
 
 
@@ -132,17 +132,17 @@ def test_lookup_accepts_what_it_does_on_real_traces(problems: list[KnownProblem]
 def test_greedy_loops_feed_lookup(problems: list[KnownProblem]) -> None:
     """Some greedy outputs of the small model never end; past the onset lookup gives about 4 tokens a step."""
     model = model_of("r1-distill-qwen-1.5b", problems)
-    fates = {problem: model.plan(problem, GREEDY) for problem in problems}
-    looping = {problem: fate for problem, fate in fates.items() if fate.loop_from is not None}
+    outlines = {problem: model.outline(problem, GREEDY) for problem in problems}
+    looping = {problem: outline for problem, outline in outlines.items() if outline.loop_from is not None}
     assert 0.05 < len(looping) / len(problems) < 0.2
-    assert not any(model.plan(problem, "1").loop_from for problem in problems)
+    assert not any(model.outline(problem, "1").loop_from for problem in problems)
     rates = []
-    for problem, fate in list(looping.items())[:15]:
+    for problem, outline in list(looping.items())[:15]:
         prompt = TOKENIZER.encode(raw_prompt(problem))
         reply = model.reply(raw_prompt(problem), prompt)
         assert reply.grow(12_000) >= 12_000
         steps = speculate(prompt, reply.ids[:12_000], 5, 1, 4)
-        late = np.cumsum(steps.emitted) > (fate.loop_from or 0) + fate.loop_period
+        late = np.cumsum(steps.emitted) > (outline.loop_from or 0) + outline.loop_period
         rates.append(steps.emitted[late].mean())
     assert 3.5 < np.mean(rates) < 4.6
 
@@ -153,9 +153,9 @@ def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[Kn
     for problem in problems:
         votes: collections.Counter[str] = collections.Counter()
         for seed in range(8):
-            fate = model.plan(problem, str(seed))
-            if tokens(fate) <= 8000:
-                votes[problem.answer if fate.right else model._wrong(problem, str(seed))] += 1
+            outline = model.outline(problem, str(seed))
+            if tokens(outline) <= 8000:
+                votes[problem.answer if outline.right else model._wrong(problem, str(seed))] += 1
         single += votes[problem.answer] / 8
         majority += bool(votes) and votes.most_common(1)[0][0] == problem.answer
     assert majority > single + 0.02 * len(problems)
