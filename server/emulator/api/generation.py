@@ -32,7 +32,7 @@ from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.model import GeneratedText, TextModel
 from server.emulator.text.tokenizer import END_THINK, THINK, Tokenizer
 
-EVENTS = ("content-type", "text/event-sequence; charset=utf-8")
+EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
 JSON = ("content-type", "application/json")
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
