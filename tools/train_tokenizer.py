@@ -21,24 +21,9 @@ from server.emulator.text.tokenizer import SPECIAL, SPLIT, THINKING_TOKENS, VOCA
 WORDS = Path(__file__).with_name("words.txt")
 VOCABULARY_SIZE = 8192
 ATOMS = (
-    *"xyzabckmnpqrst",
-    "AB",
-    "BC",
-    "AC",
-    "CD",
-    "ABC",
-    "PQ",
-    "f(x)",
-    "g(x)",
-    "x^2",
-    "x^3",
-    "y^2",
-    "a_n",
-    "n!",
-    "2x",
-    "3x",
+    *"xyzabckmnpqrst", "AB", "BC", "AC", "CD", "ABC", "PQ", "f(x)", "g(x)", "x^2", "x^3", "y^2", "a_n", "n!", "2x", "3x",
     "xy",
-)
+)  # fmt: skip
 GREEK = (r"\pi", r"\theta", r"\alpha", r"\beta", r"\omega", r"\infty", r"\circ")
 LATEX = (
     r"\frac{@}{@}",

@@ -7,7 +7,7 @@ are timed.
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class EmulatorApp:
     """One emulated server. It needs a running event loop."""
 
     def __init__(
-        self, settings: EmulatorSettings, problems: Sequence[KnownProblem], faults: FaultInjector
+        self, settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector
     ) -> None:
         serving, model = settings.serving, settings.model
         self.settings = settings

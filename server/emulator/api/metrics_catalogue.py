@@ -35,7 +35,7 @@ class Catalogue:
         self._v0 = release.startswith("0.7")
         self._old = release.startswith("0.26") or self._v0
         self._common = {"model_name": model} if self._v0 else {"engine": "0", "model_name": model}
-        self._model, self._max_model_len = model, max_model_len
+        self.model, self._max_model_len = model, max_model_len
         self._engine: dict[str, Family] = {}
         self._others: dict[str, Family] = {}
         for name, row in TABLE["engine"].items():
@@ -74,7 +74,7 @@ class Catalogue:
             family.child()
         if name == "vllm:admission_rejections_total":
             for reason in ("max_num_queued_reqs", "max_num_queued_tokens"):
-                family.child(self._model, reason)
+                family.child(self.model, reason)
 
     # Updates
 
@@ -83,7 +83,7 @@ class Catalogue:
         if self._old:
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        labels = ({"model_name": self._model} if self._v0 else {"engine": "0"}) | labels
+        labels = ({"model_name": self.model} if self._v0 else {"engine": "0"}) | labels
         name = "vllm:cache_config_info"
         self._others[name] = family = Family(name, "gauge", "The KV cache's configuration.", tuple(labels))
         family.child(*labels.values())[0] = 1.0
@@ -105,10 +105,6 @@ class Catalogue:
         family = self._engine.get(name) or self._others.get(name)
         if family:
             family.child(*labels)[0] += by
-
-    def reject(self, reason: str) -> None:
-        """Count a request that a queue limit refused."""
-        self.count("vllm:admission_rejections_total", self._model, reason)
 
     def http(self, handler: str, method: str, status: int, seconds: float, sizes: tuple[int, int]) -> None:
         """Count one HTTP exchange as prometheus-fastapi-instrumentator does. `sizes`: bytes of request and response bodies."""

@@ -36,7 +36,7 @@ class MetricsRecorder:
     def __init__(
         self, catalogue: Catalogue, serving: Serving, realtime: RealtimeEngine, paths: set[str]
     ) -> None:
-        self.catalogue, self._serving, self._driver, self._paths = catalogue, serving, realtime, paths
+        self.catalogue, self._serving, self._realtime, self._paths = catalogue, serving, realtime, paths
         self._step_tokens = catalogue.histogram("iteration_tokens_total")
         self._itl = catalogue.histogram("inter_token_latency_seconds")
         realtime.engine.on_steps = self._steps
@@ -54,15 +54,12 @@ class MetricsRecorder:
 
     def ended(self, choice: Choice, writer: ResponseWriter) -> None:
         """Record the end of a choice."""
-        sequence, seen = choice.sequence, choice.decoded
-        first_s, last_s, scheduled_s = (
-            sequence.first_s or 0.0,
-            sequence.last_s or 0.0,
-            sequence.scheduled_s or 0.0,
-        )
+        sequence, tokens = choice.sequence, choice.decoded
+        first_s, last_s = sequence.first_s or 0.0, sequence.last_s or 0.0
+        scheduled_s = sequence.scheduled_s or 0.0
         self.catalogue.count("request_success_total", choice.finish)
         self._observe("request_prompt_tokens", sequence.prompt)
-        self._observe("request_generation_tokens", seen)
+        self._observe("request_generation_tokens", tokens)
         self._observe(
             "request_params_max_tokens",
             writer.params.max_tokens or self._serving.max_model_len - sequence.prompt,
@@ -75,7 +72,7 @@ class MetricsRecorder:
         self._observe("request_prefill_time_seconds", first_s - scheduled_s)
         self._observe("request_decode_time_seconds", last_s - first_s)
         self._observe(
-            "request_time_per_output_token_seconds", (last_s - first_s) / (seen - 1) if seen > 1 else 0.0
+            "request_time_per_output_token_seconds", (last_s - first_s) / (tokens - 1) if tokens > 1 else 0.0
         )
         if writer.done:
             self._observe("request_params_n", writer.params.n)
@@ -86,20 +83,20 @@ class MetricsRecorder:
 
     def rejected(self, reason: str) -> None:
         """Record a request that a queue limit refused."""
-        self.catalogue.reject(reason)
+        self.catalogue.count("vllm:admission_rejections_total", self.catalogue.model, reason)
 
     def exchange(self, exchange: HttpExchange) -> None:
         """Record one HTTP exchange; as in vLLM, health and metrics requests are not counted."""
         if exchange.path in UNCOUNTED:
             return
         handler = exchange.path if exchange.path in self._paths else "none"
-        seconds = (time.perf_counter() - exchange.started_s) * self._driver.clock.speed
+        seconds = (time.perf_counter() - exchange.started_s) * self._realtime.clock.speed
         sizes = (len(exchange.body), exchange.sent_bytes)
         self.catalogue.http(handler, exchange.method, exchange.status, seconds, sizes)
 
     def render(self) -> bytes:
         """The current `/metrics` page."""
-        engine, gauge = self._driver.engine, self.catalogue.gauge
+        engine, gauge = self._realtime.engine, self.catalogue.gauge
         totals = engine.totals
         cached = totals.prompt_tokens - totals.computed_prompt_tokens
         gauge("num_requests_running", len(engine.running))
@@ -120,14 +117,14 @@ class MetricsRecorder:
         gauge("spec_decode_num_accepted_tokens_total", totals.accepted_tokens)
         for position, accepted in enumerate(totals.accepted_at):
             gauge("spec_decode_num_accepted_tokens_per_pos_total", accepted, str(position))
-        gauge("thinkload_emulator_behind_seconds", self._driver.behind_s)
-        gauge("thinkload_emulator_behind_max_seconds", self._driver.behind_max_s)
+        gauge("thinkload_emulator_behind_seconds", self._realtime.behind_s)
+        gauge("thinkload_emulator_behind_max_seconds", self._realtime.behind_max_s)
         gauge("thinkload_emulator_steps_total", totals.steps)
         return self.catalogue.render()
 
     def timings(self, choices: list[Choice]) -> dict[str, Any] | None:
         """Metrics of one request if the server's options enable them. As in vLLM, there are none for n > 1."""
-        serving, sequence, seen = self._serving, choices[0].sequence, choices[0].decoded
+        serving, sequence, tokens = self._serving, choices[0].sequence, choices[0].decoded
         first_s, last_s, scheduled_s = sequence.first_s, sequence.last_s, sequence.scheduled_s
         if len(choices) > 1 or first_s is None or last_s is None or scheduled_s is None:
             return None
@@ -137,8 +134,8 @@ class MetricsRecorder:
                 "time_to_first_token_ms": (first_s - scheduled_s) * 1e3,
                 "generation_time_ms": (last_s - first_s) * 1e3,
                 "queue_time_ms": (scheduled_s - sequence.queued_s) * 1e3,
-                "mean_itl_ms": (last_s - first_s) * 1e3 / (seen - 1) if seen > 1 else None,
-                "tokens_per_second": seen / (last_s - scheduled_s),
+                "mean_itl_ms": (last_s - first_s) * 1e3 / (tokens - 1) if tokens > 1 else None,
+                "tokens_per_second": tokens / (last_s - scheduled_s),
             }
         level = serving.per_request_spec_decode_metrics
         if level == "none" and serving.enable_per_request_metrics:

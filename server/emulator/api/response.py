@@ -243,9 +243,8 @@ class ResponseWriter:
         texts = [self.token_text(token) for token in choice.ids(start, end)]
         if self.params.chat:
             rows = [{"token": text, "logprob": 0.0, "bytes": list(text.encode())} for text in texts]
-            return encode(
-                {"content": [row | {"top_logprobs": [row][: self.params.logprobs]} for row in rows]}
-            )
+            shown = self.params.logprobs
+            return encode({"content": [row | {"top_logprobs": [row][:shown]} for row in rows]})
         offsets = list(accumulate(map(len, texts), initial=choice.offset))
         choice.offset = offsets.pop()
         logprobs = {

@@ -156,16 +156,14 @@ def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
     _check_values(body)
     _check_together(body, chat=chat)
     if body.suffix and not chat:
-        raise RequestError(
-            "suffix is only supported for models with FIM completion rendering", param="suffix"
-        )
+        message = "suffix is only supported for models with FIM completion rendering"
+        raise RequestError(message, param="suffix")
     limit = body.max_tokens
     if limit is UNSET:
         limit = None if chat else DEFAULT_COMPLETION_TOKENS
     if limit is not None and body.min_tokens > limit:
-        raise RequestError(
-            f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
-        )
+        message = f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
+        raise RequestError(message)
     options = body.stream_options or StreamOptions()
     budget = body.thinking_token_budget
     return SamplingParams(

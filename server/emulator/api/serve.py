@@ -9,7 +9,6 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from server.config import ConfigError
@@ -25,7 +24,7 @@ EXIT_DELAY_S = 0.5
 
 
 async def _serve(
-    settings: EmulatorSettings, problems: Sequence[KnownProblem], faults: FaultInjector, host: str, port: int
+    settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int
 ) -> int:
     loop = asyncio.get_running_loop()
     app = EmulatorApp(settings, problems, faults)
@@ -77,7 +76,7 @@ async def _serve(
 
 
 def serve(
-    settings: EmulatorSettings, problems: Sequence[KnownProblem], faults: FaultInjector, host: str, port: int
+    settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int
 ) -> int:
     """Serve until a signal or a failure; returns the exit status. Raises ConfigError if the port cannot be used."""
     runner: Any = asyncio.run

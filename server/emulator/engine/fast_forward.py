@@ -26,30 +26,21 @@ MIN_STEPS = 6
 
 
 @dataclass(slots=True)
-class DecodeSteps:
-    """Coming decode steps. The arrays have one entry per step; `emitted` and `drafted` have one row per sequence.
-
-    `emitted` and `drafted` are None without speculation.
-    """
+class RepeatedSteps:
+    """Coming decode steps: one entry per step. `emitted` and `drafted` have a row per sequence, or are None."""
 
     tokens: Any
-    """Tokens that the step computes."""
+    """Tokens that a step computes."""
     new_tokens: Any
     """Output tokens of all sequences together."""
     full_graph: Any
     """Whether one CUDA graph covers the step."""
     emitted: Any = None
     drafted: Any = None
-
-
-@dataclass(slots=True)
-class RepeatedSteps:
-    """Decode steps with their times."""
-
-    steps: DecodeSteps
-    seconds: Any
-    ends_s: Any
-    contexts: Any
+    """Draft tokens; like `emitted`, None without speculation."""
+    contexts: Any = None
+    seconds: Any = None
+    ends_s: Any = None
 
 
 def repeated_steps(
@@ -78,12 +69,10 @@ def repeated_steps(
     taken = min(taken, int(np.searchsorted(ends_s, arrival_s, side="left")) + 1, number)
     if steps.emitted is not None:
         taken = min(taken, _steps_before_an_end(running, steps.emitted))
-    if taken < 1:
-        return None
-    kept = DecodeSteps(steps.tokens[:taken], steps.new_tokens[:taken], steps.full_graph[:taken])
-    if steps.emitted is not None:
-        kept.emitted, kept.drafted = steps.emitted[:, :taken], steps.drafted[:, :taken]
-    return RepeatedSteps(kept, seconds[:taken], ends_s[:taken], contexts[:taken])
+        steps.emitted, steps.drafted = steps.emitted[:, :taken], steps.drafted[:, :taken]
+    steps.tokens, steps.new_tokens = steps.tokens[:taken], steps.new_tokens[:taken]
+    steps.contexts, steps.seconds, steps.ends_s = contexts[:taken], seconds[:taken], ends_s[:taken]
+    return steps if taken else None
 
 
 def _step_limit(running: Sequence[TokenSequence], model: StepModel, pool: BlockPool, seconds: float) -> int:
@@ -101,15 +90,15 @@ def _step_limit(running: Sequence[TokenSequence], model: StepModel, pool: BlockP
     return min(steps, (pool.free * pool.size + spare) // (count * widest) - pool.size)
 
 
-def _decode_steps(running: Sequence[TokenSequence], model: StepModel, number: int) -> DecodeSteps:
+def _decode_steps(running: Sequence[TokenSequence], model: StepModel, number: int) -> RepeatedSteps:
     count, ones = len(running), np.ones(number)
     if not model.speculates:
-        return DecodeSteps(ones * count, ones * count, ones.astype(bool))
+        return RepeatedSteps(ones * count, ones * count, ones.astype(bool))
     ahead = [sequence.drafts.ahead(number) for sequence in running if sequence.drafts]
     drafted = np.stack([drafts for drafts, _ in ahead])
     emitted = np.stack([accepted for _, accepted in ahead]) + 1
     full = (drafted == model.draft_tokens).all(axis=0) & model.engine.ngram_full_graph
-    return DecodeSteps(count + drafted.sum(axis=0), emitted.sum(axis=0), full, emitted, drafted)
+    return RepeatedSteps(count + drafted.sum(axis=0), emitted.sum(axis=0), full, emitted, drafted)
 
 
 def _steps_before_an_end(running: Sequence[TokenSequence], emitted: Any) -> int:

@@ -121,9 +121,8 @@ def _accepted(
 def _step_positions(accepted: list[int], prompt_length: int, total: int) -> NDArray[np.int64]:
     """The positions at which decode steps begin."""
     visited = []
-    position = (
-        prompt_length  # the token that the prefill has emitted; the context of the first step ends with it
-    )
+    # The context of the first decode step ends with the token that the prefill has emitted.
+    position = prompt_length
     while position < total - 1:
         visited.append(position)
         position += accepted[position] + 1

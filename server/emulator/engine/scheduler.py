@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from server.config import Ngram, Serving
-from server.emulator.engine.fast_forward import DecodeSteps, RepeatedSteps, repeated_steps
+from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
 from server.emulator.engine.step_time import StepModel, Usage
@@ -96,9 +96,8 @@ class Engine:
             step = self._current_step()
             if step is None:
                 if not self._arrivals or self._arrivals[0][0] > until_s:
-                    self.now_s = (
-                        max(self.now_s, until_s) if self.empty and until_s < float("inf") else self.now_s
-                    )
+                    if self.empty and until_s < float("inf"):
+                        self.now_s = max(self.now_s, until_s)
                     return
                 self._idle_until(self._arrivals[0][0])
             elif step.end_s > until_s:
@@ -143,9 +142,8 @@ class Engine:
         if self._current is not None or self._pipeline_empty or not self.running:
             return None
         self._admit()
-        if self.waiting and len(self.running) < self.serving.max_num_seqs:
-            return None
-        if any(s.known - s.computed != 1 or not s.emitted for s in self.running):
+        can_join = self.waiting and len(self.running) < self.serving.max_num_seqs
+        if can_join or any(s.known - s.computed != 1 or not s.emitted for s in self.running):
             return None
         if len(self.running) * (1 + self.model.draft_tokens) > self.serving.max_num_batched_tokens:
             return None
@@ -265,29 +263,17 @@ class Engine:
                 gaps.append(gap)
         self.totals.steps += 1
         self.totals.generation_tokens += generated
-        self.model.use(
-            self.usage,
-            step.end_s - step.start_s,
-            1,
-            tokens=step.tokens,
-            context=step.context,
-            pairs=step.pairs,
-        )
+        seconds, tokens, context = step.end_s - step.start_s, step.tokens, step.context
+        self.model.use(self.usage, seconds, 1, tokens=tokens, context=context, pairs=step.pairs)
         self.on_steps([prompt_tokens + generated], gaps, 1)
         self._finish([sequence for sequence, _ in out])
         return StepOutput(
             [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
         )
 
-    def _complete_repeated(self, repeated: RepeatedSteps) -> StepOutput:
-        steps, ends_s, seconds, contexts = (
-            repeated.steps,
-            repeated.ends_s,
-            repeated.seconds,
-            repeated.contexts,
-        )
-        sequences, taken, last_s = list(self.running), len(ends_s), float(ends_s[-1])
-        first_gaps = [float(ends_s[0]) - (sequence.last_s or 0.0) for sequence in sequences]
+    def _complete_repeated(self, steps: RepeatedSteps) -> StepOutput:
+        sequences, taken, last_s = list(self.running), len(steps.ends_s), float(steps.ends_s[-1])
+        first_gaps = [float(steps.ends_s[0]) - (sequence.last_s or 0.0) for sequence in sequences]
         each = steps.emitted
         emitted = [taken] * len(sequences) if each is None else each.sum(axis=1).tolist()
         if each is not None:
@@ -302,11 +288,11 @@ class Engine:
         self.now_s = last_s
         self.totals.steps += taken
         self.totals.generation_tokens += sum(emitted)
-        computed, context = float(steps.tokens.sum()), float(contexts.sum())
-        self.model.use(self.usage, float(seconds.sum()), taken, tokens=computed, context=context)
+        computed, context = float(steps.tokens.sum()), float(steps.contexts.sum())
+        self.model.use(self.usage, float(steps.seconds.sum()), taken, tokens=computed, context=context)
         self.on_steps(steps.new_tokens, first_gaps, 1)
-        self.on_steps([], seconds[1:], len(sequences))
-        left_s = ends_s + self.model.lag_s(len(sequences), contexts)
+        self.on_steps([], steps.seconds[1:], len(sequences))
+        left_s = steps.ends_s + self.model.lag_s(len(sequences), steps.contexts)
         return StepOutput(left_s, list(zip(sequences, emitted, strict=True)), each)
 
     def _progress(self, sequence: TokenSequence, count: int, end_s: float) -> tuple[int, float]:
@@ -344,7 +330,7 @@ class Engine:
         for position in range(accepted):
             totals.accepted_at[position] += 1
 
-    def _count_repeated_drafts(self, steps: DecodeSteps) -> None:
+    def _count_repeated_drafts(self, steps: RepeatedSteps) -> None:
         totals, accepted = self.totals, steps.emitted - 1
         for sequence, drafted, right in zip(self.running, steps.drafted, accepted, strict=True):
             if sequence.drafts:

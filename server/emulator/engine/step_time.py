@@ -100,9 +100,8 @@ class StepModel:
         size = tokens * self.hidden * 2.0
         custom = base_us * 1e-6 + _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
         ring = 20e-6 + size * 2 * (self.tp - 1) / self.tp / (self.gpu.link_tb_s * 1e12)
-        return (
-            2 * self.layers * (custom - _positive(custom - ring))
-        )  # the shorter of the two; NCCL's ring wins above some MiB
+        # The shorter of the two times; above some MiB it is the one of NCCL's ring.
+        return 2 * self.layers * (custom - _positive(custom - ring))
 
     def gpu_s(self, tokens: Any, rows: Any, context: Any, pairs: Any = 0.0) -> Any:
         """GPU time of one step.

@@ -66,11 +66,9 @@ class Simulation:
         log = self._logs.pop(sequence)
         times = np.concatenate([written for written, _ in log])
         each = [np.ones(len(written), np.int64) if tokens is None else tokens for written, tokens in log]
-        starts = np.flatnonzero(
-            np.diff(times, prepend=-1.0) > 0
-        )  # tokens written at the same time form one chunk
+        # Tokens that are written at the same time form one chunk.
+        starts = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)
         tokens = np.add.reduceat(np.concatenate(each), starts)
-        tokens[-1] -= max(
-            int(tokens.sum()) - sequence.end, 0
-        )  # draft tokens of the last step that lie beyond the end
+        # Accepted draft tokens of the last step can lie beyond the end.
+        tokens[-1] -= max(int(tokens.sum()) - sequence.end, 0)
         return SimulatedCompletion(sequence, times[starts], tokens)

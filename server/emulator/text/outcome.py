@@ -33,13 +33,8 @@ LONGEST_THINKING = 32_000  # tokens; in the measured set A7w 99.8 % of the outpu
 class TextStatistics:
     """Statistics of a model's outputs. The defaults are assumed values of a 7B model, for presets without the key."""
 
-    accuracy: tuple[float, ...] = (
-        0.954,
-        0.967,
-        0.959,
-        0.912,
-        0.856,
-    )  # share right by level 1..5, of finished outputs
+    # share of right answers among finished outputs, by level 1..5
+    accuracy: tuple[float, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)
     # mean and standard deviation of ln(tokens of the whole output), by level 1..5
     length_mu: tuple[float, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
     length_sigma: tuple[float, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
@@ -124,56 +119,48 @@ def normal(*key: object) -> float:
     return NORMAL.inv_cdf(min(max(draw(*key), 1e-12), 1 - 1e-12))
 
 
-def outline(model: str, statistics: TextStatistics, problem: KnownProblem, sample: str) -> TraceOutline:
+def outline(model: str, stats: TextStatistics, problem: KnownProblem, sample: str) -> TraceOutline:
     """Decide the output of one sample of one problem."""
     problem_key = (model, problem.unique_id)
-    sample_key = (*problem_key, sample)
+    key = (*problem_key, sample)
     level = problem.level - 1
-    right = draw("right", *sample_key) < _probability_right(
-        statistics, problem, normal("difficulty", *problem_key)
-    )
+    right = draw("right", *key) < _probability_right(stats, problem, normal("difficulty", *problem_key))
     # Samples of one problem have similar lengths: about 70 % of the variance lies between problems.
-    z = math.sqrt(0.7) * normal("length", *problem_key) + math.sqrt(0.3) * normal("length", *sample_key)
-    extra = math.log(statistics.wrong_longer)
-    mu = statistics.length_mu[level] + extra * (
-        statistics.accuracy[level] - 1 if right else statistics.accuracy[level]
-    )
-    answer = statistics.answer_tokens * math.exp(statistics.answer_sigma * normal("answer", *sample_key))
-    total = math.exp(mu + statistics.length_sigma[level] * z)
+    z = math.sqrt(0.7) * normal("length", *problem_key) + math.sqrt(0.3) * normal("length", *key)
+    extra = math.log(stats.wrong_longer)
+    mu = stats.length_mu[level] + extra * (stats.accuracy[level] - 1 if right else stats.accuracy[level])
+    answer = stats.answer_tokens * math.exp(stats.answer_sigma * normal("answer", *key))
+    total = math.exp(mu + stats.length_sigma[level] * z)
     thinking = int(min(max(total - answer, 0.4 * total, 60), LONGEST_THINKING))
-    loops = sample == GREEDY and draw("loop", *sample_key) < (
-        statistics.loops_right if right else statistics.loops_wrong
-    )
-    onset = statistics.loop_onset * math.exp(0.48 * normal("onset", *sample_key))
+    loops = sample == GREEDY and draw("loop", *key) < (stats.loops_right if right else stats.loops_wrong)
+    onset = stats.loop_onset * math.exp(0.48 * normal("onset", *key))
     return TraceOutline(
         right=right,
         thinking_tokens=thinking,
         answer_tokens=int(answer),
-        found_at=_found_at(statistics, thinking, normal("found", *sample_key)) if right else math.inf,
+        found_at=_found_at(stats, thinking, normal("found", *key)) if right else math.inf,
         loop_from=int(onset) if loops else None,
-        loop_period=int(
-            min(max(statistics.loop_period * math.exp(0.8 * normal("period", *sample_key)), 30), 800)
-        ),
+        loop_period=int(min(max(stats.loop_period * math.exp(0.8 * normal("period", *key)), 30), 800)),
     )
 
 
-def _probability_right(statistics: TextStatistics, problem: KnownProblem, difficulty: float) -> float:
+def _probability_right(stats: TextStatistics, problem: KnownProblem, difficulty: float) -> float:
     """The probability that a sample of this problem is right: logistic-normal around the accuracy of its level."""
-    accuracy = statistics.accuracy[problem.level - 1]
+    accuracy = stats.accuracy[problem.level - 1]
     # E[sigmoid(mu + s z)] is close to sigmoid(mu / sqrt(1 + pi s^2 / 8)), so this mu gives the wanted mean.
-    mu = math.log(accuracy / (1 - accuracy)) * math.sqrt(1 + math.pi * statistics.spread**2 / 8)
-    return 1 / (1 + math.exp(-(mu + statistics.spread * difficulty)))
+    mu = math.log(accuracy / (1 - accuracy)) * math.sqrt(1 + math.pi * stats.spread**2 / 8)
+    return 1 / (1 + math.exp(-(mu + stats.spread * difficulty)))
 
 
-def _found_at(statistics: TextStatistics, thinking: int, z: float) -> float:
+def _found_at(stats: TextStatistics, thinking: int, z: float) -> float:
     """Thinking tokens after which a right output finds its answer: drawn from the budget curve, later for longer outputs."""
-    mean, deviation = statistics.right_lengths
+    mean, deviation = stats.right_lengths
     rank = NORMAL.cdf(0.6 * (math.log(max(thinking, 1)) - mean) / deviation + 0.8 * z)
     # The curve counts all outputs, whereas this one is known to end right.
-    share = rank * _over_levels(statistics.accuracy)
+    share = rank * _over_levels(stats.accuracy)
     latest = max(0.0, LATEST_FIND * thinking - CLOSING_TOKENS)
     below = (0.0, 0.0)
-    for budget, reached in sorted(statistics.forced.items()):
+    for budget, reached in sorted(stats.forced.items()):
         if share <= reached:
             part = (share - below[1]) / (reached - below[1])
             return min(below[0] + part * (budget - below[0]), latest)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 PHRASES = Path(__file__).with_name("phrases.txt")
-WORD_SKEW = (
-    3.4  # how strongly the first wordings are preferred, as in real text; with 1 all are equally likely
-)
+# How strongly the first wordings of a choice are preferred, as in real text. With 1 all are equally likely.
+WORD_SKEW = 3.4
 SYNTAX = re.compile(r"[\[\]|]|@[a-z]")
 
 

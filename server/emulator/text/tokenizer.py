@@ -110,18 +110,6 @@ class Tokenizer:
         """An incremental decoder for one output."""
         return IncrementalDecoder(self, skip_special_tokens=skip_special_tokens)
 
-    def decode_incremental(
-        self, pending: bytes, ids: Sequence[int], *, skip_special_tokens: bool = True
-    ) -> tuple[str, bytes]:
-        """The text that `ids` complete after the pending bytes, and the bytes that are pending now.
-
-        The bytes of an incomplete character stay pending; bytes that cannot form a character become U+FFFD.
-        """
-        hidden = self.hidden_ids if skip_special_tokens else frozenset()
-        data = pending + b"".join(self.piece(i) for i in ids if i not in hidden)
-        whole = len(data) - _incomplete(data)
-        return data[:whole].decode("utf-8", errors="replace"), data[whole:]
-
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], style: str, *, continues: bool = False
     ) -> str:
@@ -140,15 +128,18 @@ class IncrementalDecoder:
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._skip = skip_special_tokens
+        self._hidden = tokenizer.hidden_ids if skip_special_tokens else frozenset()
         self._pending = b""
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that these ids complete."""
-        text, self._pending = self._tokenizer.decode_incremental(
-            self._pending, ids, skip_special_tokens=self._skip
-        )
-        return text
+        """The text that these ids complete.
+
+        The bytes of an incomplete character are held back; bytes that cannot form a character become U+FFFD.
+        """
+        data = self._pending + b"".join(self._tokenizer.piece(i) for i in ids if i not in self._hidden)
+        complete = len(data) - _incomplete(data)
+        self._pending = data[complete:]
+        return data[:complete].decode("utf-8", errors="replace")
 
 
 def _incomplete(data: bytes) -> int:

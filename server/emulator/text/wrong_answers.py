@@ -11,14 +11,8 @@ import re
 NUMBER = re.compile(
     r"(?<![_\d])(?<!_\{)(?<!\}\^)(?<!\}\^\{)(?:(?<=\\[dt]frac)\d|(?<=\\frac)\d|(?<=\\frac )\d|(?<=\\frac\d)\d|\d+)"
 )
-CHANGES = (
-    (1, 1),
-    (2, 0),
-    (1, -1),
-    (1, 10),
-    (3, 0),
-    (7, 0),
-)  # (factor, addend), the most likely mistake first
+# (factor, addend), the most likely mistake first.
+CHANGES = ((1, 1), (2, 0), (1, -1), (1, 10), (3, 0), (7, 0))
 SMALL_DECIMAL = re.compile(r"\.0\d")  # adding 1 to the last digit makes no difference to a tolerant grader
 WORDS = ("even", "odd", "neither", "Tuesday", "circle", "line", "east", "west", "no solution", "both")
 SIGNS = ((" - ", " + "), (" + ", " - "), (r"\sin", r"\cos"), (r"\cos", r"\sin"))
