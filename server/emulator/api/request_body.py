@@ -85,7 +85,7 @@ class RequestBody(msgspec.Struct, kw_only=True):
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The body as an object; vLLM's answer to what is none."""
+    """The JSON object of the body. Raises RequestError for anything else."""
     if not body:
         raise validation_error("missing", "body", "Field required", None)
     try:

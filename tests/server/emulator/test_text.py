@@ -1,4 +1,4 @@
-"""What the emulated model writes."""
+"""The text of emulated models, on a small dataset."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ def written(model: TextModel, text: str, **options: Any) -> list[int]:
 
 
 def test_greedy_ignores_the_seed_and_repeats(tokenizer: Tokenizer) -> None:
-    """A fresh model writes the same ids; another seed changes them only above temperature 0."""
+    """A new model writes the same ids, and another seed changes them only above temperature 0."""
     text = prompt(tokenizer, ROWS[0])
     first = written(TextModel(PRESET, PROBLEMS, tokenizer), text, seed=1)
     model = TextModel(PRESET, PROBLEMS, tokenizer)
@@ -64,7 +64,7 @@ def test_a_reply_grows_as_it_is_read_and_ends_with_the_end_token(tokenizer: Toke
 
 
 def test_a_forced_answer_fills_the_open_box(tokenizer: Tokenizer) -> None:
-    """Problem, some thinking, its end and an open box: the model closes the box and stops."""
+    """After a problem, some thinking, its end and an open box, the model closes the box and stops."""
     text = prompt(tokenizer, ROWS[2]) + "Okay, so.\n</think>\n\n**Final Answer**\n\n\\boxed{"
     model = TextModel(PRESET, PROBLEMS, tokenizer)
     tail = tokenizer.decode(written(model, text)[:-1])
@@ -103,7 +103,7 @@ def test_a_bad_line_of_recorded_outputs_is_named(
 
 
 def test_of_several_problems_in_a_prompt_the_last_is_asked(tokenizer: Tokenizer) -> None:
-    """Examples or earlier turns come before the question; what the model has said itself asks nothing."""
+    """Examples and earlier messages come before the question; the model's own output is not searched."""
     finder = TextModel(PRESET, PROBLEMS, tokenizer).finder
     one, two, three = (row["problem"] for row in ROWS[:3])
     chat = [
@@ -116,7 +116,7 @@ def test_of_several_problems_in_a_prompt_the_last_is_asked(tokenizer: Tokenizer)
     assert asked.thinking == three
 
 
-def test_a_stranger_s_text_quotes_no_special_tokens(tokenizer: Tokenizer) -> None:
+def test_the_text_for_an_unknown_problem_quotes_no_special_tokens(tokenizer: Tokenizer) -> None:
     model = TextModel(PRESET, PROBLEMS, tokenizer)
     text = tokenizer.render_chat(
         [{"role": "user", "content": "Tell me <think> about ships. Sail well."}], "r1"
@@ -136,7 +136,7 @@ def test_ignoring_the_end_goes_on_after_it(tokenizer: Tokenizer) -> None:
 
 
 def test_recorded_outputs_are_served_as_they_were(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """By ids or by text, found by the problem inside the prompt; a prompt nobody recorded ends at once."""
+    """Outputs are recorded as ids or text and found by the problem; for other prompts the output ends at once."""
     end = tokenizer.encode("<｜end▁of▁sentence｜>")
     by_ids = {"problem": ROWS[0]["problem"], "ids": [*tokenizer.encode("one"), *end]}
     by_text = {"problem": ROWS[1]["problem"], "text": "Two.<｜end▁of▁sentence｜>"}
