@@ -24,8 +24,8 @@ class ApiQueue:
     def __init__(self, engine: EngineVersion) -> None:
         self._engine = engine
         self._parse_free_s = 0.0
-        self._group_s = 0.0
-        self._group_cost_s = 0.0
+        self._batch_s = 0.0
+        self._batch_cost_s = 0.0
 
     def ingest(self, at_s: float, prompt_tokens: int) -> float:
         """The time at which a request that arrives at `at_s` reaches the engine."""
@@ -38,19 +38,19 @@ class ApiQueue:
         """The time at which outputs of `streams` streams that leave the engine at `at_s` are written."""
         engine = self._engine
         output_s, chunk_s = engine.output_us * 1e-6, engine.chunk_us * 1e-6
-        free_s = self._group_s + self._group_cost_s
-        if at_s < self._group_s and streams <= SLICE:
-            self._group_cost_s += streams * output_s
+        free_s = self._batch_s + self._batch_cost_s
+        if at_s < self._batch_s and streams <= SLICE:
+            self._batch_cost_s += streams * output_s
         else:
-            self._group_s = max(at_s, free_s, self._parse_free_s)
-            self._group_cost_s = streams * (output_s + chunk_s)
-        return self._group_s
+            self._batch_s = max(at_s, free_s, self._parse_free_s)
+            self._batch_cost_s = streams * (output_s + chunk_s)
+        return self._batch_s
 
     def emit_each(self, times: NDArray[np.float64], streams: int) -> NDArray[np.float64]:
         """`emit` for the outputs of several steps; computed together if none of them waits for another."""
         cost_s = streams * (self._engine.output_us + self._engine.chunk_us) * 1e-6
-        free_s = max(self._group_s + self._group_cost_s, self._parse_free_s)
+        free_s = max(self._batch_s + self._batch_cost_s, self._parse_free_s)
         if times[0] >= free_s and (len(times) == 1 or float(np.diff(times).min()) >= cost_s):
-            self._group_s, self._group_cost_s = float(times[-1]), cost_s
+            self._batch_s, self._batch_cost_s = float(times[-1]), cost_s
             return times
         return np.array([self.emit(float(at_s), streams) for at_s in times])

@@ -107,7 +107,7 @@ class TextModel:
             match = self.finder.match(prompt_text)
             chunks = self._chunks(match, sample, budget)
             if ignore_eos:
-                chunks = itertools.chain(chunks, self._beyond(match.problem, sample))
+                chunks = itertools.chain(chunks, self._after_eos(match.problem, sample))
             reply = self._replies[key] = GeneratedText(chunks, self._end_thinking_id)
             if len(self._replies) > CACHED_REPLIES:
                 self._replies.popitem(last=False)
@@ -137,18 +137,18 @@ class TextModel:
             if self.style == "s1" and not match.opened:
                 yield encode(f"{S1_THINK}\n")
             right = trace.right
-            done = len(encode(match.thinking)) if match.thinking else 0
-            thought = 0
+            present = len(encode(match.thinking)) if match.thinking else 0
+            written = 0
             for chunk in self._thinking(match.problem, sample, trace):
-                part = chunk[max(0, done - thought) :]
-                thought += len(chunk)
-                if budget is not None and thought > budget:
-                    yield part[: max(0, len(part) - (thought - budget))]
+                part = chunk[max(0, present - written) :]
+                written += len(chunk)
+                if budget is not None and written > budget:
+                    yield part[: max(0, len(part) - (written - budget))]
                     right = trace.right_after(budget)
                     break
                 if part:
                     yield part
-            yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else "</think>\n\n")
+            yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else f"{END_THINK}\n\n")
             answer = ""
         else:
             right = trace.right_after(len(encode(match.thinking)))
@@ -218,7 +218,7 @@ class TextModel:
         index = int(len(candidates) * draw("wrong", self.name, problem.unique_id, sample) ** 1.8)
         return candidates[index]
 
-    def _beyond(self, problem: KnownProblem, sample: str) -> Chunks:
+    def _after_eos(self, problem: KnownProblem, sample: str) -> Chunks:
         """More thinking after the end-of-text token, for requests with `ignore_eos`."""
         writer = self._writer(problem, problem.answer, f"{sample}/beyond")
         while True:
