@@ -75,9 +75,7 @@ def burst(
         ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
         reply = text.reply("", ids, seed=number, temperature=0.0 if text.mode == "loop" else 1.0)
         reply.grow(tokens + 8)
-        simulation.submit(
-            TokenSequence(key=str(number), ids=ids + reply.ids[: tokens + 8], prompt=prompt, end=tokens), 0.0
-        )
+        simulation.submit(TokenSequence(ids=ids + reply.ids[: tokens + 8], prompt=prompt, end=tokens), 0.0)
     ttft, tpot = [], []
     for done in simulation.run():
         ttft.append(1e3 * float(done.times_s[0]))

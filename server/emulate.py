@@ -6,16 +6,15 @@ This module imports the emulator and numpy, so `server/__main__.py` imports it o
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from server.config import ConfigError, check_parallel, load_model, load_serving, overrides_from
 from server.emulator.api.app import EmulatorSettings
-from server.emulator.api.faults import Faults, read_faults
+from server.emulator.api.faults import FaultInjector, read_faults
 from server.emulator.api.serve import serve
 from server.emulator.engine import hardware
 from server.emulator.engine.step_time import StepModel
 from server.emulator.text.model import MODES
-from server.emulator.text.problems import read_problems
+from server.emulator.text.problems import KnownProblem, read_problems
 
 SAMPLE = Path(__file__).parent.parent / "loadgen" / "data" / "sample.jsonl"
 
@@ -25,7 +24,7 @@ def main(args: argparse.Namespace, vllm_options: list[str]) -> int:
     settings = _settings(args, vllm_options)
     problems = _problems(Path(args.dataset) if args.dataset else SAMPLE)
     _check_kv_cache(settings)
-    faults = Faults(read_faults(args.fault), args.seed)
+    faults = FaultInjector(read_faults(args.fault), args.seed)
     status = serve(settings, problems, faults, args.host, args.port)
     print(json.dumps({"stopped": settings.serving.name, "status": status}))
     return status
@@ -48,11 +47,11 @@ def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSett
     )  # fmt: skip
 
 
-def _problems(path: Path) -> list[dict[str, Any]]:
+def _problems(path: Path) -> list[KnownProblem]:
     if not path.is_file():
         raise ConfigError(f"--dataset {path}: no such file")
     try:
-        problems = read_problems(path.read_bytes().splitlines(), str(path))
+        problems = read_problems(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not problems:

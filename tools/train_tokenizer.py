@@ -1,8 +1,9 @@
 """Train the emulator's vocabulary: `python -m tools.train_tokenizer [OUT.json]`.
 
-The text is this project's own: the phrase book with its choices and slots filled, a list of words, and LaTeX made
-here. No other text goes in, so nobody's licence comes out. Repeatable: the same seed gives the same file, byte for
-byte. Numbers are one token a digit and text is split as Qwen2 does, so that token counts resemble its own.
+The training text is this project's own: the phrase book with its choices and slots filled in, a list of words, and
+generated LaTeX. No other text is used, so no other license applies to the result. The same seed gives the same file, byte
+for byte. Every digit is one token and text is split as by Qwen2, so that token counts are similar to Qwen2's. This module
+does not know models or problems.
 """
 
 import argparse
@@ -12,32 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Library
+from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from server.emulator.text.phrases import phrase_book, write
-from server.emulator.text.tokenizer import MARKS, SPECIAL, SPLIT, VOCABULARY
+from server.emulator.text.tokenizer import SPECIAL, SPLIT, THINKING_TOKENS, VOCABULARY
 
 WORDS = Path(__file__).with_name("words.txt")
 VOCABULARY_SIZE = 8192
 ATOMS = (
-    *"xyzabckmnpqrst",
-    "AB",
-    "BC",
-    "AC",
-    "CD",
-    "ABC",
-    "PQ",
-    "f(x)",
-    "g(x)",
-    "x^2",
-    "x^3",
-    "y^2",
-    "a_n",
-    "n!",
-    "2x",
-    "3x",
+    *"xyzabckmnpqrst", "AB", "BC", "AC", "CD", "ABC", "PQ", "f(x)", "g(x)", "x^2", "x^3", "y^2", "a_n", "n!", "2x", "3x",
     "xy",
-)
+)  # fmt: skip
 GREEK = (r"\pi", r"\theta", r"\alpha", r"\beta", r"\omega", r"\infty", r"\circ")
 LATEX = (
     r"\frac{@}{@}",
@@ -100,7 +86,7 @@ LATEX = (
 
 
 def formula(rng: random.Random, depth: int = 2) -> str:
-    """A LaTeX expression that means nothing."""
+    """A random LaTeX expression."""
     if depth == 0 or rng.random() < 0.3:
         roll = rng.random()
         return str(rng.randrange(200)) if roll < 0.4 else rng.choice(GREEK if roll > 0.9 else ATOMS)
@@ -108,8 +94,8 @@ def formula(rng: random.Random, depth: int = 2) -> str:
     return parts[0] + "".join(formula(rng, depth - 1) + part for part in parts[1:])
 
 
-class Filling(dict[str, str]):
-    """Fills any slot with something of its sort."""
+class RandomSlots(dict[str, str]):
+    """Provides a random text for every slot: a number for `n`, a formula for all others."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -122,9 +108,9 @@ class Filling(dict[str, str]):
 
 
 def sentences(seed: int, rounds: int) -> Iterator[str]:
-    """The training text: each phrase `rounds` times, words in the forms they take, formulas inline and displayed."""
+    """The training text: each phrase `rounds` times, each word in its forms, and inline and displayed formulas."""
     rng = random.Random(seed)
-    fill = Filling(rng)
+    fill = RandomSlots(rng)
     for phrases in phrase_book().values():
         for phrase in phrases:
             for _ in range(rounds):
@@ -132,7 +118,7 @@ def sentences(seed: int, rounds: int) -> Iterator[str]:
                 write(phrase, rng, fill, out)
                 yield "".join(out) + rng.choice([" ", "\n\n", "\n"])
     for word in WORDS.read_text(encoding="utf-8").split():
-        # A word of the list counts as often as one that a few phrases use.
+        # A word of the list occurs about as often as a word that a few phrases use.
         yield f" {word}" * (rounds // 4) + f" {word.capitalize()}" * 3
     for _ in range(rounds * 200):
         text = formula(rng, 3)
@@ -142,28 +128,28 @@ def sentences(seed: int, rounds: int) -> Iterator[str]:
 
 
 def train(seed: int = 0, rounds: int = 40) -> str:
-    """The vocabulary as tokenizer.json."""
-    library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.Sequence(
+    """Train the vocabulary; returns the content of tokenizer.json."""
+    tokenizer = HuggingFaceTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    library.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE - len(SPECIAL) - len(MARKS),
+        vocab_size=VOCABULARY_SIZE - len(SPECIAL) - len(THINKING_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    library.train_from_iterator(sentences(seed, rounds), trainer)
-    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    library.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKS])
-    return json.dumps(json.loads(library.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n"
+    tokenizer.train_from_iterator(sentences(seed, rounds), trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINKING_TOKENS])
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def main() -> None:
-    """Write the vocabulary."""
+    """Write the vocabulary to a file."""
     parser = argparse.ArgumentParser(prog="python -m tools.train_tokenizer", description=__doc__)
     parser.add_argument(
         "out", nargs="?", type=Path, default=VOCABULARY, help="where to write (default: the committed file)"

@@ -22,7 +22,7 @@ import yaml
 
 from server.emulator.engine.ngram import Steps, speculate
 from server.emulator.text.model import TextModel
-from server.emulator.text.prompt import KnownProblem, read_problems
+from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
 
 MODELS = Path(__file__).parents[2] / "server" / "models"

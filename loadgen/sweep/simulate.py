@@ -25,7 +25,7 @@ from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.simulated_records import SimulatedReply
-from server.emulator.simulated_cell import Cast, Part, Performance, perform
+from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, SimulatedRun, simulate_requests
 
 SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
 """A cell, its run or the reason of its failure, and the seconds that it took."""
@@ -81,7 +81,7 @@ def check(options: RunOptions) -> None:
 def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    outputs = Cast(cells[0].model, dataset.path)
+    outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         started_s = time.monotonic()
         try:
@@ -92,7 +92,7 @@ def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: R
 
 
 def simulate_cell(
-    options: RunOptions, cell: Cell, outputs: Cast, dataset: datasets.Dataset, out: Path
+    options: RunOptions, cell: Cell, outputs: ModelOutputs, dataset: datasets.Dataset, out: Path
 ) -> RunInfo:
     """Simulates one cell, writes its folder and returns its run."""
     run_id = f"{out.name}.{cell.name}"
@@ -101,45 +101,45 @@ def simulate_cell(
     )
     requests = list(islice(workload.requests(0, workload.planned_with_warmup), workload.planned_with_warmup))
     longest = max(options.budgets)
-    parts = [outputs.part(request.body["messages"], request.budget, longest) for request in requests]
+    prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
     due_s: Sequence[float] = ()
     if options.rate:
         due_s = arrivals(
             options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
         ).times_s
-    result = perform(
+    result = simulate_requests(
         cell.config,
         outputs.model,
-        parts,
+        prepared,
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
     )
     records = []
-    for request, part, timing in zip(requests, parts, result.played, strict=True):
+    for request, response, times in zip(requests, prepared, result.responses, strict=True):
         reply = SimulatedReply(
-            timing.sent_s,
-            timing.times_s,
-            timing.tokens,
-            part.stopped,
-            len(part.script.prompt),
-            _thinking_end(part),
-            outputs.splits,
+            times.sent_s,
+            times.times_s,
+            times.tokens,
+            response.stopped,
+            len(response.output.prompt),
+            _thinking_end(response),
+            outputs.has_reasoning_parser,
         )
         for record in simulated_records.with_derived(
             request, reply, run_id, options, workload.planned_with_warmup
         ):
-            record.reasoning, record.text = outputs.excerpt(part.script, record.completion_tokens or 0)
+            record.reasoning, record.text = outputs.excerpt(response.output, record.completion_tokens or 0)
             records.append(record)
-    facts = result.facts | {"load": _load(options, requests, due_s), "energy": _energy(result)}
+    facts = result.server_info | {"load": _load(options, requests, due_s), "energy": _energy(result)}
     return simulated_records.write(
         out / cell.name, records, simulated_records.run_info(options, facts, dataset, run_id), dataset
     )
 
 
-def _thinking_end(part: Part) -> int | None:
-    end = part.script.thinking_end
-    return end if end is not None and end <= part.tokens else None
+def _thinking_end(response: PreparedRequest) -> int | None:
+    end = response.output.thinking_end
+    return end if end is not None and end <= response.tokens else None
 
 
 def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) -> dict[str, object]:
@@ -153,5 +153,5 @@ def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) 
     return facts | {"kind": "closed", "concurrency": options.concurrency}
 
 
-def _energy(result: Performance) -> dict[str, float]:
+def _energy(result: SimulatedRun) -> dict[str, float]:
     return {"joules": result.energy_j, "mean_w": result.energy_j / result.duration_s}

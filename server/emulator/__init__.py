@@ -1,1 +1,1 @@
-"""A vLLM-compatible server without a GPU: an instrument, not a mock. Everything it produces says `emulated`."""
+"""A vLLM-compatible server that needs no GPU. It is a measuring instrument: everything it produces is marked `emulated`."""

@@ -1,23 +1,23 @@
-"""What a cell will about take, before it runs: tokens from a few texts, time from the step model.
+"""Estimates the tokens and the duration of a cell before it runs, from a few outputs and the step-time model.
 
-Does not know: queues, or how a load comes and goes; a simulated run does (simulate.py).
+This module does not know queues or how the load changes over time; a simulated run does (simulated_cell.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from server.config import ConfigError, Ngram, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.step_time import StepModel
-from server.emulator.simulated_cell import ENGINE_VERSION, Cast, Script, rehearse
+from server.emulator.simulated_cell import ENGINE_VERSION, ModelOutputs, PreparedOutput, ngram_drafts
+from server.emulator.text.problems import KnownProblem
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """About what a cell will take."""
+    """Estimate for one cell."""
 
     requests: int
     tokens: float
@@ -25,8 +25,8 @@ class Forecast:
 
 
 SAMPLE = 12
-"""Problems whose outputs are looked at for a forecast."""
-_casts: dict[str, list[Script]] = {}
+"""Number of problems whose outputs are generated for a forecast."""
+_outputs: dict[str, list[PreparedOutput]] = {}
 
 
 def forecast(
@@ -40,40 +40,42 @@ def forecast(
     concurrency: int | None = None,
     rate: float | None = None,
 ) -> Forecast | None:
-    """Tokens and time of `count` problems at every limit, from a few texts and the step model; None where nothing is known."""
+    """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown."""
     try:
         serving, preset = load_serving(config), load_model(model)
     except ConfigError:
         return None
     if gpu not in hardware.gpus():
         return None
-    if model not in _casts:
-        cast = Cast(model, dataset)
-        sample = cast.problems[:: max(len(cast.problems) // SAMPLE, 1)][:SAMPLE]
-        _casts[model] = [cast.part(_ask(row), max(limits), max(limits)).script for row in sample]
-    scripts = _casts[model]
+    if model not in _outputs:
+        source = ModelOutputs(model, dataset)
+        sample = source.problems[:: max(len(source.problems) // SAMPLE, 1)][:SAMPLE]
+        _outputs[model] = [
+            source.prepare(_messages(problem), max(limits), max(limits)).output for problem in sample
+        ]
+    outputs = _outputs[model]
     streams = concurrency or serving.max_num_seqs // 8
     tokens = (
-        sum(float(np.mean([min(len(script.ids), limit) for script in scripts])) for limit in limits) * count
+        sum(float(np.mean([min(len(output.ids), limit) for output in outputs])) for limit in limits) * count
     )
-    emitted, drafted = _speculated(scripts, serving.speculation)
+    emitted, drafted = _tokens_per_step(outputs, serving.speculation)
     step_model = StepModel(preset, serving, hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION])
     width = streams * (1 + drafted)
-    context = streams * float(np.mean([len(script.prompt) + len(script.ids) / 2 for script in scripts]))
+    context = streams * float(np.mean([len(output.prompt) + len(output.ids) / 2 for output in outputs]))
     step_s = float(step_model.step_s(streams, width, width, context))
     requests = count * len(limits)
     return Forecast(requests, tokens, requests / rate if rate else tokens / emitted * step_s / streams)
 
 
-def _ask(row: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"role": "user", "content": str(row["problem"])}]
+def _messages(problem: KnownProblem) -> list[dict[str, str]]:
+    return [{"role": "user", "content": problem.problem}]
 
 
-def _speculated(scripts: Sequence[Script], ngram: Ngram | None) -> tuple[float, float]:
-    """Tokens that a step emits and drafts on average, for each stream."""
+def _tokens_per_step(outputs: Sequence[PreparedOutput], ngram: Ngram | None) -> tuple[float, float]:
+    """Mean numbers of tokens that a decode step emits and drafts for each stream."""
     if ngram is None:
         return 1.0, 0.0
-    rehearsed = [rehearse(script, ngram) for script in scripts]
-    steps = sum(len(drafted) for drafted, _ in rehearsed)
-    drafted = sum(sum(each) for each, _ in rehearsed) / steps
-    return sum(len(script.ids) for script in scripts) / steps, drafted
+    drafts = [ngram_drafts(output, ngram) for output in outputs]
+    steps = sum(len(drafted) for drafted, _ in drafts)
+    mean_drafted = sum(sum(drafted) for drafted, _ in drafts) / steps
+    return sum(len(output.ids) for output in outputs) / steps, mean_drafted

@@ -1,1 +1,1 @@
-"""What the tests against a real vLLM need."""
+"""Files for the tests that compare with a real vLLM."""

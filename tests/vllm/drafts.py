@@ -1,4 +1,4 @@
-"""Runs in vLLM's environment: contexts in, vLLM's own n-gram drafts out, as JSON (k, min, max, contexts)."""
+"""Runs in vLLM's environment: reads [k, min, max, contexts] as JSON and prints vLLM's n-gram drafts."""
 
 import json
 import sys

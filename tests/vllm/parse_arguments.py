@@ -1,12 +1,12 @@
-"""Run by vLLM's own Python (test_vllm_accepts.py): parse each argument list on stdin, print what vLLM understood."""
+"""Runs in vLLM's environment (test_vllm_accepts.py): parses argument lists from stdin and prints the parsed values."""
 
 import importlib
 import json
 import sys
 
 
-def parser():  # noqa: ANN201 - vLLM's own type, of whichever version
-    """VLLM's server parser; its module moved between 0.26 and 0.32."""
+def parser():  # noqa: ANN201 - the type belongs to vLLM and depends on its version
+    """The argument parser of vLLM's server, whose module moved between 0.26 and 0.32."""
     argparse_utils = importlib.import_module("vllm.utils.argparse_utils")
     for name in ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"):
         try:
@@ -14,11 +14,11 @@ def parser():  # noqa: ANN201 - vLLM's own type, of whichever version
         except ModuleNotFoundError:
             continue
         return make(argparse_utils.FlexibleArgumentParser())
-    raise SystemExit("this vLLM has no make_arg_parser where it is looked for")
+    raise SystemExit("this vLLM has no make_arg_parser in the known modules")
 
 
 def main() -> None:
-    """One JSON object by configuration on the last line."""
+    """Print one JSON object with the values of each configuration."""
     make = parser()
     keys = (
         *(

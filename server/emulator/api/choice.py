@@ -1,7 +1,7 @@
-"""One sequence of an answer: ids in, counted text out, split into reasoning and content.
+"""One choice of a response: decodes its token ids and splits the text into reasoning and content.
 
-Rules: a token is counted when it comes, its text may come later: held back where a stop string could begin or a character
-lacks bytes. A stop token that ends the text is counted and not written. Does not know JSON, sockets or time.
+Rules: a token is counted when it arrives, but its text may be held back until a stop string is ruled out or a character is
+complete. A stop token that ends the text is counted but not written. This module does not know JSON, sockets or time.
 """
 
 from collections.abc import Sequence
@@ -13,65 +13,69 @@ from server.emulator.engine.sequence import TokenSequence
 
 
 class Decoder(Protocol):
-    """Ids in, the text they complete out."""
+    """An incremental decoder."""
 
     def push(self, ids: Sequence[int], /) -> str:
-        """The text these ids complete."""
+        """The text that these ids complete."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One sequence. `take` moves `seen` on; whoever writes takes `text()` and moves `sent`."""
+    """One choice. `take` decodes tokens; the writer of the response takes `text()` and increases `sent`."""
 
     index: int
-    ask: SamplingParams
-    stream: TokenSequence
+    params: SamplingParams
+    sequence: TokenSequence
     decoder: Decoder
-    thinks: bool
-    """A reasoning parser splits the text."""
-    think_start: int | None = None
-    """Id of the start-of-thinking mark, dropped where the output opens with it."""
-    think_at: int | None = None
-    """Where in the output the end-of-thinking mark stands, as far as is known; -1 where the prompt holds it."""
+    splits_reasoning: bool
+    """Whether a reasoning parser splits the text."""
+    think_start_id: int | None = None
+    """Id of the start-of-thinking token, which is dropped at the beginning of the output."""
+    think_end_at: int | None = None
+    """Position of the end-of-thinking token in the output; -1 if it is in the prompt, None if it is not known yet."""
     finish: str = "length"
     stop_reason: int | str | None = None
-    seen: int = 0
+    decoded: int = 0
+    """Number of tokens decoded."""
     sent: int = 0
+    """Number of tokens written into chunks."""
     done: bool = False
     role_sent: bool = False
     offset: int = 0
-    """Characters whose logprobs were written."""
+    """Number of characters whose logprobs were written."""
     _reasoning: str = ""
     _content: str = ""
     _held: str = ""
     _held_reasoning: int = 0
-    """How many characters of what is held are reasoning."""
+    """Number of held characters that belong to the reasoning."""
 
     @property
-    def fresh(self) -> int:
-        """Tokens seen and not sent."""
-        return self.seen - self.sent
+    def unsent(self) -> int:
+        """Number of tokens that are decoded but not sent."""
+        return self.decoded - self.sent
 
     @property
     def reasoning_tokens(self) -> int:
-        """Tokens before the end of thinking, its mark left out."""
-        return self.seen if self.think_at is None else max(min(self.seen, self.think_at), 0)
+        """Number of tokens before the end-of-thinking token."""
+        return self.decoded if self.think_end_at is None else max(min(self.decoded, self.think_end_at), 0)
 
     def ids(self, start: int, end: int) -> list[int]:
-        """Output ids between two places."""
-        return self.stream.ids[self.stream.prompt + start : self.stream.prompt + end]
+        """Output ids between two positions."""
+        return self.sequence.ids[self.sequence.prompt + start : self.sequence.prompt + end]
 
     def take(self, count: int) -> bool:
-        """Count and decode the next tokens; True where they end the sequence."""
-        start = self.seen
-        self.seen += count
-        ended = self.seen >= self.stream.end
-        ids = self.ids(start, self.seen)
+        """Count and decode the next tokens. Returns True if they end the choice."""
+        start = self.decoded
+        self.decoded += count
+        ended = self.decoded >= self.sequence.end
+        ids = self.ids(start, self.decoded)
         if ended and self.finish == "stop" and ids:
             ids.pop()
-        reasoning, content = self._split(start, ids) if self.thinks else ("", self.decoder.push(ids))
-        if self.ask.stop:
+        reasoning, content = (
+            self._split(start, ids) if self.splits_reasoning else ("", self.decoder.push(ids))
+        )
+        if self.params.stop:
             reasoning, content, ended = self._stop(reasoning, content, ended=ended)
         self._reasoning += reasoning
         self._content += content
@@ -79,34 +83,34 @@ class Choice:
         return ended
 
     def text(self) -> tuple[str, str]:
-        """Reasoning and content not asked for before."""
+        """The reasoning and content that became available since the last call."""
         found = (self._reasoning, self._content)
         self._reasoning = self._content = ""
         return found
 
     def _split(self, start: int, ids: list[int]) -> tuple[str, str]:
-        if start == 0 and ids and ids[0] == self.think_start:
+        if start == 0 and ids and ids[0] == self.think_start_id:
             ids, start = ids[1:], 1
-        if self.think_at is None or start + len(ids) <= self.think_at:
+        if self.think_end_at is None or start + len(ids) <= self.think_end_at:
             return self.decoder.push(ids), ""
-        cut = max(self.think_at - start, 0)
+        cut = max(self.think_end_at - start, 0)
         reasoning = self.decoder.push(ids[:cut]) if cut else ""
-        rest = ids[cut + 1 :] if start + cut == self.think_at else ids[cut:]
+        rest = ids[cut + 1 :] if start + cut == self.think_end_at else ids[cut:]
         return reasoning, self.decoder.push(rest)
 
     def _stop(self, reasoning: str, content: str, *, ended: bool) -> tuple[str, str, bool]:
-        """Look for stop strings in what is held and what is new; hold back what could begin one."""
+        """Search held and new text for stop strings, and hold back text that could begin one."""
         self._held_reasoning += len(reasoning)
         self._held += reasoning + content
-        hits = [(self._held.find(stop), stop) for stop in self.ask.stop if stop in self._held]
-        if hits and self.seen > self.ask.min_tokens:
-            at, self.stop_reason = min(hits)
+        found = [(self._held.find(stop), stop) for stop in self.params.stop if stop in self._held]
+        if found and self.decoded > self.params.min_tokens:
+            position, self.stop_reason = min(found)
             self.finish, ended = "stop", True
-            cut = at + (len(self.stop_reason) if self.ask.include_stop else 0)
+            cut = position + (len(self.stop_reason) if self.params.include_stop else 0)
         else:
-            hold = 0 if ended or self.ask.include_stop else max(map(len, self.ask.stop)) - 1
+            hold = 0 if ended or self.params.include_stop else max(map(len, self.params.stop)) - 1
             cut = max(len(self._held) - hold, 0)
         out, self._held = self._held[:cut], self._held[cut:]
-        border = min(self._held_reasoning, cut)
-        self._held_reasoning -= border
-        return out[:border], out[border:], ended
+        boundary = min(self._held_reasoning, cut)
+        self._held_reasoning -= boundary
+        return out[:boundary], out[boundary:], ended

@@ -1,7 +1,8 @@
-"""Faults on request: what a server does wrong, switched on by the operator or by one request's header.
+"""Fault injection: errors, stalls, broken connections and crashes, enabled by option or by a request header.
 
 `--fault error=0.1 --fault stall=2 --fault stall-rate=0.05 --fault cut=0.1 --fault crash-after=100 --fault slow-start=10`,
-or on one request `x-thinkload-fault: cut` | `stall=2` | `error`. Seeded, so the same requests fail again.
+or for one request the header `x-thinkload-fault: error | cut | crash | stall=2`. Faults are drawn with a seed, so the same
+requests fail again. This module does not know how a fault is carried out.
 """
 
 import random
@@ -15,24 +16,25 @@ KEYS = ("error", "stall", "stall-rate", "cut", "crash-after", "slow-start")
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """What will go wrong with one request."""
+    """The fault of one request; by default there is none."""
 
     error: bool = False
+    """The response is an error 500."""
     stall_s: float = 0.0
-    """Nothing is written for so long, midway."""
+    """Model seconds during which nothing is written, in the middle of the response."""
     cut: bool = False
-    """The connection breaks midway."""
+    """The connection is closed in the middle of the response."""
     crash: bool = False
-    """The engine dies under it, and with it the server."""
+    """The engine fails in the middle of the response, and the server exits."""
 
     @property
-    def strikes(self) -> bool:
-        """Something happens midway."""
+    def interrupts(self) -> bool:
+        """Whether the fault occurs in the middle of the response."""
         return self.cut or self.crash or self.stall_s > 0
 
 
-class Faults:
-    """Decides each request's fate."""
+class FaultInjector:
+    """Decides which fault each request gets."""
 
     def __init__(self, settings: dict[str, float], seed: int) -> None:
         self._settings = settings
@@ -40,8 +42,8 @@ class Faults:
         self._requests = 0
         self.slow_start_s = settings.get("slow-start", 0.0)
 
-    def fate(self, header: str | None) -> InjectedFault:
-        """The next request's."""
+    def next_fault(self, header: str | None) -> InjectedFault:
+        """The fault of the next request. `header` is its fault header, which replaces the options."""
         self._requests += 1
         if header is not None:
             name, _, value = header.partition("=")
@@ -61,16 +63,16 @@ class Faults:
         )
 
 
-def read_faults(settings: list[str]) -> dict[str, float]:
-    """`key=number` pairs."""
+def read_faults(options: list[str]) -> dict[str, float]:
+    """Parse `--fault KEY=NUMBER` options. Raises ConfigError."""
     found = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
+    for option in options:
+        key, _, value = option.partition("=")
         try:
             number = float(value)
         except ValueError:
             number = -1.0
         if key not in KEYS or number < 0:
-            raise ConfigError(f"--fault {setting}: give KEY=NUMBER with KEY one of {', '.join(KEYS)}")
+            raise ConfigError(f"--fault {option}: give KEY=NUMBER with KEY one of {', '.join(KEYS)}")
         found[key] = number
     return found

@@ -1,8 +1,8 @@
-"""HTTP/1.1 on asyncio and httptools, no more than an emulated server needs: docs/decisions/0010 says why not a framework.
+"""An HTTP/1.1 server on asyncio and httptools with what an emulated server needs (reasons: docs/decisions/0010).
 
-Rules: one exchange at a time on a connection, later ones wait their turn; a handler is a plain function that answers at
-once or keeps the exchange and writes to it later; a write is one `transport.write`, never awaited. Where the client reads
-slower than we write, `blocked` says so and the writer holds back. Does not know what is served.
+Rules: a connection answers one request at a time, in order. A handler is a plain function that answers immediately or
+keeps the exchange and writes to it later. Writing never waits: if the client reads too slowly, `blocked` becomes true and
+the writer must hold its output back. This module does not know what is served.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ _date = (0, b"")
 
 
 def _http_date() -> bytes:
-    """Now, as a `date` header; worked out once a second."""
-    global _date  # noqa: PLW0603 - a cache of one line for the process
+    """The value of the `date` header; computed once per second."""
+    global _date  # noqa: PLW0603 - a cache for the process
     second = int(time.time())
     if _date[0] != second:
         _date = (second, formatdate(second, usegmt=True).encode())
@@ -29,13 +29,12 @@ def _http_date() -> bytes:
 
 
 class HttpExchange:
-    """One request, and the answer to it."""
+    """One request and the response to it."""
 
     def __init__(self, connection: "HttpConnection") -> None:
         self._connection = connection
         self.method = ""
         self.path = ""
-        self.query = ""
         self.headers: dict[str, str] = {}
         self.body = bytearray()
         self.keep_alive = True
@@ -44,18 +43,18 @@ class HttpExchange:
         self.status = 0
         self.sent_bytes = 0
         self.on_close: Callable[[], None] = lambda: None
-        """The client went away before the answer ended."""
+        """Called when the client disconnects before the response has ended."""
         self.on_resume: Callable[[], None] = lambda: None
-        """The client reads again."""
+        """Called when a slow client has read enough for more to be written."""
 
     @property
     def open(self) -> bool:
-        """The client is there and the answer has not ended."""
+        """Whether the client is connected and the response has not ended."""
         return self._connection.current is self
 
     @property
     def blocked(self) -> bool:
-        """The client reads slower than we write."""
+        """Whether the client reads more slowly than the server writes."""
         return self._connection.blocked
 
     def _head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
@@ -71,7 +70,7 @@ class HttpExchange:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def answer(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:
-        """Answer whole."""
+        """Send a complete response."""
         if self.open:
             self.sent_bytes = len(body)
             head = self._head(status, [("content-length", str(len(body))), *headers])
@@ -79,19 +78,19 @@ class HttpExchange:
             self._connection.end(self)
 
     def start(self, headers: list[tuple[str, str]]) -> None:
-        """Open a stream, status 200."""
+        """Start a streamed response with status 200."""
         if self.open:
             if self.chunked:
                 headers = [*headers, ("transfer-encoding", "chunked")]
             self._connection.write(self._head(200, headers))
 
     def write(self, piece: bytes) -> None:
-        """One piece of a stream."""
+        """Send one piece of a streamed response."""
         if self.open:
             self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece)
 
     def finish(self, piece: bytes = b"") -> None:
-        """End a stream, with a last piece."""
+        """End a streamed response, with an optional last piece."""
         if self.open:
             if self.chunked:
                 self._connection.write(
@@ -102,7 +101,7 @@ class HttpExchange:
             self._connection.end(self)
 
     def cut(self) -> None:
-        """Break the connection where it is."""
+        """Break the connection immediately."""
         if self.open:
             self._connection.cut()
 
@@ -123,20 +122,18 @@ class HttpConnection(asyncio.Protocol):
         self.current: HttpExchange | None = None
         self.blocked = False
 
-    # asyncio's side
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport of the new connection."""
         self._transport = transport  # type: ignore[assignment]  # TCP servers get asyncio.Transport
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; what is no HTTP ends the connection with a 400."""
+        """Parse received bytes. Bytes that are not HTTP are answered with 400 and end the connection."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse()
-        except httptools.HttpParserError:
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self._refuse()
 
     def _refuse(self) -> None:
@@ -148,7 +145,7 @@ class HttpConnection(asyncio.Protocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Tell whoever was being answered."""
+        """Tell the exchange in progress that the client has disconnected."""
         self._connections.discard(self)
         self._transport = None
         self._waiting.clear()
@@ -157,45 +154,44 @@ class HttpConnection(asyncio.Protocol):
             exchange.on_close()
 
     def pause_writing(self) -> None:
-        """The socket's buffer is full."""
+        """Note that the write buffer is full."""
         self.blocked = True
 
     def resume_writing(self) -> None:
-        """It drained."""
+        """Note that the write buffer has been drained, and let the exchange continue."""
         self.blocked = False
         if self.current:
             self.current.on_resume()
 
-    # httptools' side
+    # Called by httptools
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
+        """Start a new exchange."""
         self._incoming = HttpExchange(self)
 
     def on_url(self, url: bytes) -> None:
-        """Its target."""
+        """Keep the path of the request."""
         target = httptools.parse_url(url)
         self._incoming.path = unquote((target.path or b"/").decode("latin-1"))
-        self._incoming.query = (target.query or b"").decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """Keep one header."""
         self._incoming.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """All headers."""
+        """Answer `Expect: 100-continue`."""
         if self._incoming.headers.get("expect", "").lower() == "100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Append a piece of the body, up to MAX_BODY bytes."""
         if len(self._incoming.body) + len(body) > MAX_BODY:
             self._refuse()
         else:
             self._incoming.body += body
 
     def on_message_complete(self) -> None:
-        """A whole request: answer it, or let it wait for the one before."""
+        """Handle the request, or queue it behind the one in progress."""
         exchange = self._incoming
         exchange.method = self._parser.get_method().decode()
         exchange.keep_alive = self._parser.should_keep_alive()
@@ -205,19 +201,19 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._begin(exchange)
 
-    # An exchange's side
+    # Called by exchanges
 
     def _begin(self, exchange: HttpExchange) -> None:
         self.current = exchange
         self._handle(exchange)
 
     def write(self, piece: bytes) -> None:
-        """Send now, or as soon as the socket takes it."""
+        """Send bytes; the transport buffers what the socket does not accept."""
         if self._transport:
             self._transport.write(piece)
 
     def end(self, exchange: HttpExchange) -> None:
-        """An answer is complete: go on with the next request, or close."""
+        """End a response: continue with the next request, or close the connection."""
         self.current = None
         if not exchange.keep_alive or not exchange.chunked:
             self.close()
@@ -225,11 +221,11 @@ class HttpConnection(asyncio.Protocol):
             self._begin(self._waiting.popleft())
 
     def close(self) -> None:
-        """Close once all is written."""
+        """Close the connection when everything has been written."""
         if self._transport:
             self._transport.close()
 
     def cut(self) -> None:
-        """Drop the connection, unwritten bytes included."""
+        """Close the connection immediately and discard unwritten bytes."""
         if self._transport:
             self._transport.abort()

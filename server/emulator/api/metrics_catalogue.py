@@ -1,7 +1,8 @@
-"""`/metrics`: the catalogue of a vLLM server, read from `catalogue.yaml`, and what moves it.
+"""The metrics of one vLLM server, built from `metrics_catalogue.yaml`, and how to update and render them.
 
-Rules: names, types, labels and buckets are vLLM's for the version; inter-token latency is observed once a stream and
-*step*, as vLLM does, not once a token. Our own metrics begin with `thinkload_`. Does not know when anything happens.
+Rules: names, types, labels and buckets are vLLM's for the release. Inter-token latency is observed once per sequence and
+step, as in vLLM, not once per token. Thinkload's own metrics begin with `thinkload_`. This module does not know when
+events happen.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("metrics_catalog
 
 
 def decades(limit: int) -> tuple[float, ...]:
-    """1, 2, 5, 10 … up to `limit`: vLLM's buckets for token counts."""
+    """1, 2, 5, 10 … up to `limit`, which are vLLM's buckets for token counts."""
     found = [float(mantissa * 10**power) for power in range(12) for mantissa in (1, 2, 5)]
     return tuple(bound for bound in found if bound <= limit)
 
@@ -34,7 +35,7 @@ class Catalogue:
         self._v0 = release.startswith("0.7")
         self._old = release.startswith("0.26") or self._v0
         self._common = {"model_name": model} if self._v0 else {"engine": "0", "model_name": model}
-        self._model, self._max_model_len = model, max_model_len
+        self.model, self._max_model_len = model, max_model_len
         self._engine: dict[str, Family] = {}
         self._others: dict[str, Family] = {}
         for name, row in TABLE["engine"].items():
@@ -73,44 +74,40 @@ class Catalogue:
             family.child()
         if name == "vllm:admission_rejections_total":
             for reason in ("max_num_queued_reqs", "max_num_queued_tokens"):
-                family.child(self._model, reason)
+                family.child(self.model, reason)
 
-    # Moving them
+    # Updates
 
     def describe_cache(self, labels: dict[str, str]) -> None:
-        """`cache_config_info`: all in labels."""
+        """Set `cache_config_info`, which holds its information in labels."""
         if self._old:
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        labels = ({"model_name": self._model} if self._v0 else {"engine": "0"}) | labels
+        labels = ({"model_name": self.model} if self._v0 else {"engine": "0"}) | labels
         name = "vllm:cache_config_info"
         self._others[name] = family = Family(name, "gauge", "The KV cache's configuration.", tuple(labels))
         family.child(*labels.values())[0] = 1.0
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
-        """Set a gauge, or a counter kept elsewhere."""
+        """Set a gauge, or a counter that is counted elsewhere."""
         family = self._engine.get(name) or self._others.get(name)
         if family:
             family.child(*labels)[0] = float(value)
 
     def histogram(self, name: str) -> Histogram:
-        """An engine histogram, to observe into; one this version lacks swallows."""
+        """The histogram of this name. If the release does not have it, observations are discarded."""
         family = self._engine.get(name) or self._others.get(name)
         found: Histogram = family.child() if family else Histogram(())
         return found
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
-        """Raise a counter."""
+        """Increase a counter; does nothing if the release does not have it."""
         family = self._engine.get(name) or self._others.get(name)
         if family:
             family.child(*labels)[0] += by
 
-    def reject(self, reason: str) -> None:
-        """A request refused by a queue limit."""
-        self.count("vllm:admission_rejections_total", self._model, reason)
-
     def http(self, handler: str, method: str, status: int, seconds: float, sizes: tuple[int, int]) -> None:
-        """One HTTP exchange, as prometheus-fastapi-instrumentator counts it."""
+        """Count one HTTP exchange as prometheus-fastapi-instrumentator does. `sizes`: bytes of request and response bodies."""
         self.count("http_requests_total", handler, method, f"{status // 100}xx")
         for name, size in zip(("http_request_size_bytes", "http_response_size_bytes"), sizes, strict=True):
             child = self._others[name].child(handler)
@@ -120,7 +117,7 @@ class Catalogue:
         self._others["http_request_duration_seconds"].child(handler, method).observe(seconds)
 
     def render(self) -> bytes:
-        """The whole page."""
+        """The `/metrics` page."""
         lines: list[str] = []
         for family in self._engine.values():
             lines.extend(family.render(self._common))

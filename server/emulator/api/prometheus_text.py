@@ -1,6 +1,7 @@
-"""Counters, gauges, histograms and summaries, and Prometheus's text format as prometheus_client writes it.
+"""Counters, gauges, histograms and summaries in Prometheus' text format, as prometheus_client writes it.
 
-Rules: counters, histograms and summaries also have a `_created` gauge. Cheap to observe many at once. Knows no names.
+Rules: counters, histograms and summaries also have a `_created` gauge. Many observations at once are cheap. This module
+does not know the names of metrics.
 """
 
 import time
@@ -28,7 +29,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 class Histogram:
-    """Observations by bucket."""
+    """A histogram: observations counted by bucket."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -38,25 +39,25 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
-        """`count` observations of one value."""
+        """Add `count` observations of one value."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += value * count
 
     def observe_all(self, values: Any, weight: int = 1) -> None:
-        """Each value `weight` times."""
-        if len(values) < 32:  # below this numpy costs more than it saves
+        """Add each value `weight` times."""
+        if len(values) < 32:  # for fewer values numpy costs more than it saves
             for value in values:
                 self.observe(float(value), weight)
             return
         array = np.asarray(values, float)
-        for place, count in zip(
+        for bucket, count in zip(
             *np.unique(np.searchsorted(self.bounds, array), return_counts=True), strict=True
         ):
-            self.counts[place] += int(count) * weight
+            self.counts[bucket] += int(count) * weight
         self.sum += float(array.sum()) * weight
 
     def lines(self, name: str, labels: Mapping[str, str]) -> Iterable[str]:
-        """Cumulative buckets, count and sum."""
+        """Lines of the cumulative buckets, the count and the sum."""
         total = 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             total += count
@@ -67,7 +68,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class Family:
-    """One metric: its children by label values."""
+    """One metric with its children by label values."""
 
     name: str
     kind: str
@@ -78,7 +79,10 @@ class Family:
     created: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def child(self, *values: str) -> Any:
-        """The child of these label values, made on first use: a Histogram, or a one-element list."""
+        """The child with these label values, created on first use.
+
+        It is a Histogram, a list of count and sum for a summary, or else a list with one value.
+        """
         if values not in self.children:
             made = (
                 Histogram(self.bounds)
@@ -95,7 +99,7 @@ class Family:
         return self.name.removesuffix("_total") if self.kind == "counter" else self.name
 
     def render(self, common: Mapping[str, str]) -> Iterable[str]:
-        """Exposition lines."""
+        """The lines of this metric. `common` labels are added to every sample."""
         yield f"# HELP {self.name} {self.help}"
         yield f"# TYPE {self.name} {self.kind}"
         for values, child in self.children.items():

@@ -1,7 +1,8 @@
-"""The form of a request's body: JSON, types as pydantic reads them, and the refusals of what has another form.
+"""Reads the JSON body of a request: fields with the types that pydantic accepts, and errors for bodies of another form.
 
-Rules: a refusal has vLLM's body and status; where a field may have several types, vLLM lists an error for each and we the
-first. Unknown fields are ignored, as vLLM ignores them. What the values mean is ask.py's business.
+Rules: an error has vLLM's body and status. If a field may have several types, vLLM lists an error for each type and the
+emulator only the first. Unknown fields are ignored, as in vLLM. This module does not know what values mean
+(sampling_params.py checks them).
 """
 
 import re
@@ -13,8 +14,8 @@ from msgspec import UNSET, Meta, UnsetType
 MOST_STOP_STRINGS = 4  # VLLM_MAX_STOP_STRINGS
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
-    """An error answer: `{"error": {message, type, param, code}}`."""
+class RequestError(Exception):
+    """A request that is refused, with the response body `{"error": {message, type, param, code}}`."""
 
     def __init__(
         self, message: str, *, type_: str = "BadRequestError", param: str | None = None, code: int = 400
@@ -24,17 +25,17 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         self.body = {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
-def invalid(param: str, value: object, message: str) -> Refusal:
-    """A 400 about one parameter, in vLLM's words' order."""
-    return Refusal(f"{message} (parameter={param}, value={value})", param=param)
+def invalid_parameter(param: str, value: object, message: str) -> RequestError:
+    """An error 400 about one parameter, worded as by vLLM."""
+    return RequestError(f"{message} (parameter={param}, value={value})", param=param)
 
 
-def mistyped(kind: str, place: str, message: str, given: object, **more: object) -> Refusal:
-    """A 400 about the form of a body, as FastAPI and pydantic word it; vLLM sums up what was given."""
+def validation_error(kind: str, location: str, message: str, given: object, **more: object) -> RequestError:
+    """An error 400 about the form of a body, worded as by FastAPI and pydantic; vLLM shortens long values."""
     many = isinstance(given, (list, dict))
     shown = f"<{type(given).__name__} of {len(given)} items>" if many else str(given)  # type: ignore[arg-type]
-    detail = {"type": kind, "loc": place, "msg": message, "input": shown, **more}
-    return Refusal(f"1 validation error:\n  {detail}", type_="Bad Request", param=place)
+    detail = {"type": kind, "loc": location, "msg": message, "input": shown, **more}
+    return RequestError(f"1 validation error:\n  {detail}", type_="Bad Request", param=location)
 
 
 class StreamOptions(msgspec.Struct):
@@ -44,8 +45,8 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool | None = False
 
 
-class Body(msgspec.Struct, kw_only=True):
-    """The fields looked at, typed as vLLM types them; read as laxly ("5" is 5). What has a form of its own is Any."""
+class RequestBody(msgspec.Struct, kw_only=True):
+    """The fields that are read, with vLLM's types and tolerance ("5" is 5). Fields that other functions check are Any."""
 
     model: str | None = None
     messages: Any = None
@@ -84,23 +85,23 @@ class Body(msgspec.Struct, kw_only=True):
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The body as an object; vLLM's answer to what is none."""
+    """The JSON object of the body. Raises RequestError for anything else."""
     if not body:
-        raise mistyped("missing", "body", "Field required", None)
+        raise validation_error("missing", "body", "Field required", None)
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         place = getattr(error, "args", [""])[0].rpartition("byte ")[2].rstrip(")")
         at = int(place) if place.isdigit() else len(body)
         reason = {"error": "Expecting value"}
-        raise mistyped("json_invalid", f"body.{at}", "JSON decode error", {}, ctx=reason) from error
+        raise validation_error("json_invalid", f"body.{at}", "JSON decode error", {}, ctx=reason) from error
     if not isinstance(found, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
-        raise mistyped("model_attributes_type", "body", message, found)
+        raise validation_error("model_attributes_type", "body", message, found)
     return found
 
 
-WORDS = {
+TYPE_NAMES = {
     "int": ("int", "integer", ", unable to parse string as an integer"),
     "float": ("float", "number", ", unable to parse string as a number"),
     "bool": ("bool", "boolean", ", unable to interpret input"),
@@ -110,61 +111,65 @@ WORDS = {
 }
 
 
-def read_body(body: dict[str, Any]) -> Body:
-    """The fields, or a refusal of the first that is mistyped."""
+def read_body(body: dict[str, Any]) -> RequestBody:
+    """Read the fields. Raises RequestError for the first field of a wrong type."""
     try:
-        return msgspec.convert(body, Body, strict=False)
+        return msgspec.convert(body, RequestBody, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         wanted, key = what.partition(", got")[0], re.findall(r"\w+", where)[0]
-        kind = next((kind for kind in WORDS if f"`{kind}" in wanted), "str")
-        name, text, unread = WORDS[kind]
+        kind = next((kind for kind in TYPE_NAMES if f"`{kind}" in wanted), "str")
+        name, text, unread = TYPE_NAMES[kind]
         form, given = "type", body[key]
         if isinstance(given, str) and unread:
             form, text = "parsing", text + unread
         elif isinstance(given, float) and kind == "int":
             form, text = "from_float", text + ", got a number with a fractional part"
-        raise mistyped(f"{name}_{form}", f"body.{key}", f"Input should be a valid {text}", given) from error
+        raise validation_error(
+            f"{name}_{form}", f"body.{key}", f"Input should be a valid {text}", given
+        ) from error
 
 
 def _message(message: object, number: int, model: str) -> dict[str, str]:
-    """One message with its content as text; list-typed parts are joined by newlines, as vLLM's string format does."""
+    """One message with its content as text. Parts of a list are joined by newlines, as in vLLM's string format."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise mistyped("missing", f"body.messages.{number}.role", "Field required", message)
+        raise validation_error("missing", f"body.messages.{number}.role", "Field required", message)
     content = message.get("content") or ""
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
         if any(str(part.get("type")).startswith(("image", "audio", "video", "input_")) for part in parts):
-            raise Refusal(f"{model} is not a multimodal model")
+            raise RequestError(f"{model} is not a multimodal model")
         content = "\n".join(str(part.get("text", "")) for part in parts)
     return {"role": message["role"], "content": str(content)}
 
 
 def read_messages(body: dict[str, Any]) -> list[dict[str, str]]:
-    """A chat, checked."""
+    """The messages of a chat. Raises RequestError."""
     messages = body.get("messages")
     if messages is None:
-        raise mistyped("missing", "body.messages", "Field required", body)
+        raise validation_error("missing", "body.messages", "Field required", body)
     if not isinstance(messages, list):
-        raise mistyped("list_type", "body.messages", "Input should be a valid list", messages)
+        raise validation_error("list_type", "body.messages", "Input should be a valid list", messages)
     if not messages:
-        raise Refusal("Cannot apply chat template to an empty conversation. Provide at least one message.")
+        raise RequestError(
+            "Cannot apply chat template to an empty conversation. Provide at least one message."
+        )
     return [_message(message, at, str(body.get("model") or "This")) for at, message in enumerate(messages)]
 
 
 def read_prompts(value: object) -> list[str | list[int]]:
-    """One prompt or several, as text or as ids."""
+    """One or several prompts, as text or as ids. Raises RequestError."""
 
     def is_ids(item: object) -> bool:
         return isinstance(item, list) and all(type(token) is int and token >= 0 for token in item)
 
     if value is None or value == "":
         message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
-        raise Refusal(message, param="prompt")
+        raise RequestError(message, param="prompt")
     if value == []:
-        raise Refusal("You must pass at least one prompt")
+        raise RequestError("You must pass at least one prompt")
     if isinstance(value, str) or is_ids(value):
-        return [value]  # type: ignore[list-item]  # is_ids says so
+        return [value]  # type: ignore[list-item]  # checked by is_ids
     if isinstance(value, list) and (all(isinstance(i, str) for i in value) or all(map(is_ids, value))):
         return value
-    raise mistyped("string_type", "body.prompt", "Input should be a valid string", value)
+    raise validation_error("string_type", "body.prompt", "Input should be a valid string", value)

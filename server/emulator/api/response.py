@@ -1,7 +1,7 @@
-"""The bytes of an answer: chunks of a stream, or one JSON body, key for key as recorded from vLLM.
+"""Renders responses: the chunks of a stream or one JSON body, key for key as recorded from vLLM.
 
-Rules: what is constant in a request's chunks is rendered once; a chunk is a few bytes joined. Tests compare keys and
-chunk kinds with the recorded streams. Does not know sockets, time or the engine.
+Rules: the constant parts of a request's chunks are rendered once. Tests compare keys and kinds of chunks with recorded
+streams. This module does not know sockets or the engine's scheduling.
 """
 
 import secrets
@@ -22,51 +22,51 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between releases and flags in the bytes of an answer."""
+    """The differences between releases and server options in the format of responses."""
 
     model: str
     fingerprint: str
     reasoning_parser: bool
     reasoning_key: str = "reasoning"
     usage_details: bool = True
-    """0.32 has completion_tokens_details in usage; 0.26 does not."""
+    """Whether usage has completion_tokens_details: 0.32 has them, 0.26 does not."""
     prompt_details: bool = False
     stream_interval: int = 1
     null_usage: bool = False
-    """0.7.3 writes `"usage":null` into chunks where none was asked."""
+    """Whether chunks have `"usage":null` if no usage was requested, as in 0.7.3."""
 
 
 class ResponseWriter:
-    """One answer under way, of one or more choices."""
+    """Writes one response with one or more choices."""
 
     def __init__(
-        self, ask: SamplingParams, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
+        self, params: SamplingParams, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
     ) -> None:
-        self.ask, self.dialect, self.choices = ask, dialect, choices
-        self.id = f"{'chatcmpl' if ask.chat else 'cmpl'}-{secrets.token_hex(8)}"
+        self.params, self.dialect, self.choices = params, dialect, choices
+        self.id = f"{'chatcmpl' if params.chat else 'cmpl'}-{secrets.token_hex(8)}"
         self.created = int(time.time())
         self._prompts = prompts
         self.prompt_tokens = sum(map(len, prompts))
         self.timings: Callable[[], dict[str, Any] | None] = lambda: None
         self.echo: Callable[[Choice], str] = lambda _choice: ""
         self.token_text: Callable[[int], str] = str
-        kind = b"chat.completion.chunk" if ask.chat else b"text_completion"
+        kind = b"chat.completion.chunk" if params.chat else b"text_completion"
         head = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":['
         self._head = head % (encode(self.id), kind, self.created, encode(dialect.model))
         self._fingerprint = b',"system_fingerprint":' + encode(dialect.fingerprint)
 
     @property
     def done(self) -> bool:
-        """Every choice has ended."""
+        """Whether every choice has ended."""
         return all(choice.done for choice in self.choices)
 
     # Streams
 
     def chunks(self, choice: Choice) -> bytes:
-        """Events for what the choice took since the last ones; none while a stream interval holds them."""
-        if choice.sent and not choice.done and choice.fresh < self.dialect.stream_interval:
+        """Events for the tokens decoded since the last call; empty until the stream interval is full."""
+        if choice.sent and not choice.done and choice.unsent < self.dialect.stream_interval:
             return b""
-        if not self.ask.chat:
+        if not self.params.chat:
             return self._completion(choice)
         role = b"" if choice.role_sent else self._role(choice)
         return role + self._chat(choice)
@@ -79,19 +79,19 @@ class ResponseWriter:
         ) % (
             self._head,
             choice.index,
-            self._usage(0, 0) if self.ask.continuous_usage else b"",
-            encode(self._prompts[0]) if self.ask.return_token_ids else b"null",
+            self._usage(0, 0) if self.params.continuous_usage else b"",
+            encode(self._prompts[0]) if self.params.return_token_ids else b"null",
         )
 
     def _chat(self, choice: Choice) -> bytes:
-        start, end = choice.sent, choice.seen
+        start, end = choice.sent, choice.decoded
         reasoning, content = choice.text()
         choice.sent = end
         if self.dialect.reasoning_parser:
-            mark = choice.think_at is not None and start <= choice.think_at < end
-            if mark and not (reasoning or content or choice.done or self.ask.return_token_ids):
-                return b""  # the end-of-thinking mark alone makes no chunk
-            thinking = choice.think_at is None or start < choice.think_at
+            ends_thinking = choice.think_end_at is not None and start <= choice.think_end_at < end
+            if ends_thinking and not (reasoning or content or choice.done or self.params.return_token_ids):
+                return b""  # the end-of-thinking token alone makes no chunk
+            thinking = choice.think_end_at is None or start < choice.think_end_at
             delta = self._delta(reasoning, content, thinking=thinking)
         else:
             delta = b'"content":' + encode(content)
@@ -104,27 +104,29 @@ class ResponseWriter:
             delta,
             self._logprobs(choice, start, end),
             ending,
-            encode(choice.ids(start, end)) if self.ask.return_token_ids else b"null",
+            encode(choice.ids(start, end)) if self.params.return_token_ids else b"null",
             self._chunk_end(choice),
         )
 
     def _delta(self, reasoning: str, content: str, *, thinking: bool) -> bytes:
         key = self.dialect.reasoning_key.encode()
-        if not self.ask.include_reasoning or not (thinking or reasoning):
+        if not self.params.include_reasoning or not (thinking or reasoning):
             return b'"content":' + encode(content)
         if reasoning and content:
             return b'"content":%b,"%b":%b' % (encode(content), key, encode(reasoning))
         return b'"%b":%b' % (key, encode(reasoning)) if not content else b'"content":' + encode(content)
 
     def _completion(self, choice: Choice) -> bytes:
-        start, end = choice.sent, choice.seen
+        start, end = choice.sent, choice.decoded
         _, content = choice.text()
         choice.sent = end
         prompt = b"null"
         if not start:
-            content = self.echo(choice) + content if self.ask.echo else content
+            content = self.echo(choice) + content if self.params.echo else content
             prompt = (
-                encode(choice.stream.ids[: choice.stream.prompt]) if self.ask.return_token_ids else prompt
+                encode(choice.sequence.ids[: choice.sequence.prompt])
+                if self.params.return_token_ids
+                else prompt
             )
         return (
             b'%b{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b,"stop_reason":%b,"prompt_token_ids":%b'
@@ -137,21 +139,21 @@ class ResponseWriter:
             b'"%b"' % choice.finish.encode() if choice.done else b"null",
             encode(choice.stop_reason) if choice.done else b"null",
             prompt,
-            encode(choice.ids(start, end)) if self.ask.return_token_ids else b"null",
+            encode(choice.ids(start, end)) if self.params.return_token_ids else b"null",
             self._chunk_end(choice),
         )
 
     def _chunk_end(self, choice: Choice) -> bytes:
-        """Usage so far, and the fingerprint on a last chunk that no usage chunk follows."""
-        if self.ask.continuous_usage:
+        """Usage so far, and the fingerprint if this is the last chunk and no usage chunk follows."""
+        if self.params.continuous_usage:
             choices = self.choices
             return self._usage(sum(c.sent for c in choices), sum(c.reasoning_tokens for c in choices))
         usage = b',"usage":null' if self.dialect.null_usage else b""
-        return usage + self._fingerprint if choice.done and not self.ask.include_usage else usage
+        return usage + self._fingerprint if choice.done and not self.params.include_usage else usage
 
     def _usage(self, completion: int, reasoning: int) -> bytes:
         details = b""
-        if self.ask.chat and self.dialect.usage_details:
+        if self.params.chat and self.dialect.usage_details:
             counted = b'{"reasoning_tokens":%d}' % reasoning if self.dialect.reasoning_parser else b"null"
             details = b',"completion_tokens_details":' + counted
         total = self.prompt_tokens + completion
@@ -159,23 +161,23 @@ class ResponseWriter:
         return form % (self.prompt_tokens, total, completion, details)
 
     def tail(self) -> bytes:
-        """What follows the last choice's last chunk."""
-        if not self.ask.include_usage:
+        """The events after the last chunk of the last choice."""
+        if not self.params.include_usage:
             return DONE
         usage = {key: value for key, value in self.usage().items() if value is not None}
         metrics = _without_nulls(self.timings() or {})
         extra = b',"metrics":' + encode(metrics) if metrics else b""
         return b'%b],"usage":%b%b%b}\n\n%b' % (self._head, encode(usage), self._fingerprint, extra, DONE)
 
-    # Whole answers
+    # Complete responses
 
     def usage(self) -> dict[str, Any]:
-        """Final usage; what was not asked for is null."""
-        completion = sum(choice.seen for choice in self.choices)
-        cached = {"cached_tokens": sum(max(c.stream.cached, 0) for c in self.choices)}
-        if self.ask.chat:
+        """Final usage. Details that the server does not report are null."""
+        completion = sum(choice.decoded for choice in self.choices)
+        cached = {"cached_tokens": sum(max(c.sequence.cached, 0) for c in self.choices)}
+        if self.params.chat:
             cached["created_cache_tokens"] = 0
-        parsed = self.dialect.reasoning_parser and self.dialect.usage_details and self.ask.chat
+        parsed = self.dialect.reasoning_parser and self.dialect.usage_details and self.params.chat
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + completion,
@@ -187,24 +189,24 @@ class ResponseWriter:
         }
 
     def body(self) -> dict[str, Any]:
-        """The answer without streaming; asked for once."""
-        ask, chat = self.ask, self.ask.chat
+        """The response without streaming. It may be called once."""
+        params, chat = self.params, self.params.chat
         body: dict[str, Any] = {
             "id": self.id,
             "object": "chat.completion" if chat else "text_completion",
             "created": self.created,
             "model": self.dialect.model,
-            "choices": [self._whole_chat(c) if chat else self._whole_text(c) for c in self.choices],
+            "choices": [self._chat_choice(c) if chat else self._completion_choice(c) for c in self.choices],
             "service_tier": None,
             "system_fingerprint": self.dialect.fingerprint,
             "usage": self.usage(),
         }
         if chat:
-            ids = self._prompts[0] if ask.return_token_ids else None
+            ids = self._prompts[0] if params.return_token_ids else None
             body |= {"prompt_logprobs": None, "prompt_token_ids": ids, "prompt_text": None}
         return body | {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": self.timings()}
 
-    def _whole_chat(self, choice: Choice) -> dict[str, Any]:
+    def _chat_choice(self, choice: Choice) -> dict[str, Any]:
         reasoning, content = choice.text()
         parser = self.dialect.reasoning_parser
         message = {
@@ -215,33 +217,34 @@ class ResponseWriter:
             "audio": None,
             "function_call": None,
             self.dialect.reasoning_key: (reasoning or None)
-            if parser and self.ask.include_reasoning
+            if parser and self.params.include_reasoning
             else None,
         }
         return {"index": choice.index, "message": message, **self._ending(choice), "routed_experts": None}
 
-    def _whole_text(self, choice: Choice) -> dict[str, Any]:
-        text = (self.echo(choice) if self.ask.echo else "") + choice.text()[1]
-        ids = choice.stream.ids[: choice.stream.prompt] if self.ask.return_token_ids else None
+    def _completion_choice(self, choice: Choice) -> dict[str, Any]:
+        text = (self.echo(choice) if self.params.echo else "") + choice.text()[1]
+        ids = choice.sequence.ids[: choice.sequence.prompt] if self.params.return_token_ids else None
         rest = {"prompt_logprobs": None, "prompt_token_ids": ids, "routed_experts": None}
         return {"index": choice.index, "text": text, **self._ending(choice), **rest}
 
     def _ending(self, choice: Choice) -> dict[str, Any]:
         return {
-            "logprobs": msgspec.Raw(self._logprobs(choice, 0, choice.seen)),
+            "logprobs": msgspec.Raw(self._logprobs(choice, 0, choice.decoded)),
             "finish_reason": choice.finish,
             "stop_reason": choice.stop_reason,
-            "token_ids": choice.ids(0, choice.seen) if self.ask.return_token_ids else None,
+            "token_ids": choice.ids(0, choice.decoded) if self.params.return_token_ids else None,
         }
 
     def _logprobs(self, choice: Choice, start: int, end: int) -> bytes:
-        """The text is certain: each token's probability is 1, and it is its own only alternative."""
-        if self.ask.logprobs is None:
+        """Every token has probability 1 and is its own only alternative."""
+        if self.params.logprobs is None:
             return b"null"
         texts = [self.token_text(token) for token in choice.ids(start, end)]
-        if self.ask.chat:
+        if self.params.chat:
             rows = [{"token": text, "logprob": 0.0, "bytes": list(text.encode())} for text in texts]
-            return encode({"content": [row | {"top_logprobs": [row][: self.ask.logprobs]} for row in rows]})
+            shown = self.params.logprobs
+            return encode({"content": [row | {"top_logprobs": [row][:shown]} for row in rows]})
         offsets = list(accumulate(map(len, texts), initial=choice.offset))
         choice.offset = offsets.pop()
         logprobs = {
@@ -254,13 +257,13 @@ class ResponseWriter:
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    """As streams write objects: what is null is left out."""
+    """Remove null values, as in the objects of streams."""
     kept = {key: value for key, value in values.items() if value is not None}
     return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def error_event(message: str, type_: str, code: int) -> bytes:
-    """An error inside a 200 stream, spaced as vLLM writes it, and the stream's end."""
+    """An error event inside a stream with status 200, spaced as by vLLM, and the end of the stream."""
     text, kind = encode(message).decode(), encode(type_).decode()
     body = f'{{"error": {{"message": {text}, "type": {kind}, "param": null, "code": {code}}}}}'
     return b"data: " + body.encode() + b"\n\n" + DONE

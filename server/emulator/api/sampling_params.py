@@ -1,6 +1,6 @@
-"""What a client asks for: a body read for its meaning, its values checked as vLLM's SamplingParams checks them.
+"""Reads what a client requests: the body's fields, with values checked as vLLM's SamplingParams checks them.
 
-Rules: a wrong value raises Refusal before anything is computed. Does not know the engine.
+Rules: an invalid value raises RequestError before anything is computed. This module does not know the engine.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import UNSET
 
 from server.emulator.api.request_body import (
-    Body,
-    Refusal,
+    RequestBody,
+    RequestError,
     StreamOptions,
-    invalid,
+    invalid_parameter,
     read_body,
     read_messages,
     read_prompts,
@@ -27,7 +27,7 @@ GREEDY_BELOW = 1e-5
 
 @dataclass(slots=True, kw_only=True)
 class SamplingParams:
-    """One request body, checked."""
+    """The checked parameters of one request."""
 
     chat: bool
     model: str
@@ -48,18 +48,18 @@ class SamplingParams:
     continuous_usage: bool = False
     return_token_ids: bool = False
     logprobs: int | None = None
-    """How many alternatives are shown with each token; None: no logprobs."""
+    """Number of alternatives shown with each token; None means no logprobs."""
     echo: bool = False
     cache_salt: str | None = None
     thinking_token_budget: int | None = None
     include_reasoning: bool = True
     continues: bool = False
-    """The last message is the answer's beginning."""
+    """Whether the last message is the beginning of the answer."""
 
 
 HOW_TO_RAISE = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
 LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
-    # in SamplingParams' order; the last says whether its message names the parameter
+    # in the order of SamplingParams: field, condition, message, and whether the message names the parameter
     ("n", lambda n: n >= 1, "must be at least 1, got {value}.", False),
     (
         "n",
@@ -72,27 +72,27 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
     ("repetition_penalty", lambda penalty: penalty > 0, "must be greater than zero, got {value}.", False),
     ("temperature", lambda temperature: temperature >= 0, "must be non-negative, got {value}.", True),
     ("temperature", lambda temperature: temperature <= 2, "must be in [0, 2], got {value}.", True),
-    ("top_p", lambda share: 0 < share <= 1, "must be in (0, 1], got {value}.", True),
+    ("top_p", lambda p: 0 < p <= 1, "must be in (0, 1], got {value}.", True),
     ("top_k", lambda count: count >= -1, "must be 0 (disable), or at least 1, got {value}.", False),
-    ("min_p", lambda share: 0 <= share <= 1, "must be in [0, 1], got {value}.", False),
+    ("min_p", lambda p: 0 <= p <= 1, "must be in [0, 1], got {value}.", False),
     ("max_tokens", lambda tokens: tokens >= 1, "must be at least 1, got {value}.", True),
     ("min_tokens", lambda tokens: tokens >= 0, "must be greater than or equal to 0, got {value}.", False),
 )
 
 
-def _check_values(body: Body) -> None:
+def _check_values(body: RequestBody) -> None:
     for key, holds, text, named in LIMITS:
         value = getattr(body, key)
         if value is not None and value is not UNSET and not holds(value):
             message = f"{key} {text.format(value=value)}"
-            raise invalid(key, value, message) if named else Refusal(message)
+            raise invalid_parameter(key, value, message) if named else RequestError(message)
     if (body.thinking_token_budget or 0) < -1:
         message = "`thinking_token_budget` must be a non-negative integer or -1 for unlimited."
-        raise invalid("thinking_token_budget", body.thinking_token_budget, message)
+        raise invalid_parameter("thinking_token_budget", body.thinking_token_budget, message)
 
 
-def _check_together(body: Body, *, chat: bool) -> None:
-    """What does not go with what else is asked: the first is told."""
+def _check_together(body: RequestBody, *, chat: bool) -> None:
+    """Raise RequestError for the first combination of fields that vLLM refuses."""
     greedy = body.temperature is not None and body.temperature < GREEDY_BELOW
     auto = body.tool_choice is None or body.tool_choice == "auto"
     for wrong, message, param in (
@@ -130,38 +130,40 @@ def _check_together(body: Body, *, chat: bool) -> None:
         ("" in _stops(body), "stop cannot contain an empty string.", None),
     ):
         if wrong:
-            raise Refusal(f"{message} (parameter={param})" if param else message, param=param)
+            raise RequestError(f"{message} (parameter={param})" if param else message, param=param)
 
 
-def _stops(body: Body) -> list[str]:
+def _stops(body: RequestBody) -> list[str]:
     return [body.stop] if isinstance(body.stop, str) else body.stop or []
 
 
-def _logprobs(body: Body, *, chat: bool) -> int | None:
-    """A chat says whether and, apart, how many; a completion says how many."""
+def _logprobs(body: RequestBody, *, chat: bool) -> int | None:
+    """The number of logprobs. A chat has two fields for it (`logprobs`, `top_logprobs`), a completion one."""
     if body.logprobs is None or body.logprobs is False:
         return None
     count = (body.top_logprobs or 0) if chat else int(body.logprobs)
     if count > MOST_LOGPROBS:
         message = f"Requested sample logprobs of {count}, which is greater than max allowed: {MOST_LOGPROBS}"
-        raise invalid("logprobs", count, message)
+        raise invalid_parameter("logprobs", count, message)
     return count
 
 
-def read_ask(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
-    """Check one body."""
+def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
+    """Check one body. Raises RequestError."""
     body = read_body(sent)
     if chat and body.max_completion_tokens is not None:
         body.max_tokens = body.max_completion_tokens
     _check_values(body)
     _check_together(body, chat=chat)
     if body.suffix and not chat:
-        raise Refusal("suffix is only supported for models with FIM completion rendering", param="suffix")
+        message = "suffix is only supported for models with FIM completion rendering"
+        raise RequestError(message, param="suffix")
     limit = body.max_tokens
     if limit is UNSET:
         limit = None if chat else DEFAULT_COMPLETION_TOKENS
     if limit is not None and body.min_tokens > limit:
-        raise Refusal(f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}.")
+        message = f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
+        raise RequestError(message)
     options = body.stream_options or StreamOptions()
     budget = body.thinking_token_budget
     return SamplingParams(

@@ -1,4 +1,8 @@
-"""Starting and stopping one emulated server."""
+"""Starts and stops one emulated server.
+
+Rules: SIGTERM and SIGINT let requests in progress end for DRAIN_S seconds; the exit status is 0, or 1 after a failure of
+the engine. This module does not know routes or the engine.
+"""
 
 import asyncio
 import contextlib
@@ -9,20 +13,21 @@ from typing import Any
 
 from server.config import ConfigError
 from server.emulator.api.app import EmulatorApp, EmulatorSettings
-from server.emulator.api.faults import Faults
+from server.emulator.api.faults import FaultInjector
 from server.emulator.api.http import HttpConnection
+from server.emulator.text.problems import KnownProblem
 
 DRAIN_S = 6.0
-"""How long SIGTERM waits for streams under way: what vLLM took with one."""
-DEATH_S = 0.5
-"""Between the engine's death and the server's exit: time for /health to say so."""
+"""Longest wait for requests in progress after SIGTERM, in seconds; measured on vLLM."""
+EXIT_DELAY_S = 0.5
+"""Seconds between a failure of the engine and the exit of the server, during which `/health` reports it."""
 
 
 async def _serve(
-    setting: EmulatorSettings, problems: list[dict[str, Any]], faults: Faults, host: str, port: int
+    settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int
 ) -> int:
     loop = asyncio.get_running_loop()
-    app = EmulatorApp(setting, problems, faults)
+    app = EmulatorApp(settings, problems, faults)
     if faults.slow_start_s:
         await asyncio.sleep(faults.slow_start_s)
     connections: set[HttpConnection] = set()
@@ -45,39 +50,39 @@ async def _serve(
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, end, 0)
 
-    def die() -> None:
-        loop.call_later(DEATH_S, end, 1)
+    def exit_after_failure() -> None:
+        loop.call_later(EXIT_DELAY_S, end, 1)
 
-    app.generations.on_death = die
-    tp = setting.serving.tensor_parallel_size
+    app.generations.on_engine_failure = exit_after_failure
+    tp = settings.serving.tensor_parallel_size
     print(
-        f"emulated vLLM {setting.version.release}: {app.generations.names[0]} on {tp} x {setting.gpu.name}, {setting.serving.name}, "
-        f"speed {setting.speed:g}, at http://{host}:{bound}/v1",
+        f"emulated vLLM {settings.version.release}: {app.generations.names[0]} on {tp} x {settings.gpu.name}, {settings.serving.name}, "
+        f"speed {settings.speed:g}, at http://{host}:{bound}/v1",
         file=sys.stderr,
         flush=True,
     )
     gc.collect()
-    gc.freeze()  # what start-up made is never garbage: collections stay short while streams run
+    gc.freeze()  # objects made at start-up stay alive; excluding them keeps garbage collections short
     code = await stop
     server.close()
     deadline = loop.time() + DRAIN_S
-    while len(app.generations) and loop.time() < deadline:  # noqa: ASYNC110 - once, at the end; an event would cost every request
+    while len(app.generations) and loop.time() < deadline:  # noqa: ASYNC110 - happens once at the end; an event would cost time in every request
         await asyncio.sleep(0.02)
     for connection in list(connections):
         connection.close()
-    app.driver.close()
+    app.realtime.close()
     await asyncio.sleep(0.01)
     return code
 
 
 def serve(
-    setting: EmulatorSettings, problems: list[dict[str, Any]], faults: Faults, host: str, port: int
+    settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int
 ) -> int:
-    """Serve until told to stop; the exit status."""
+    """Serve until a signal or a failure; returns the exit status. Raises ConfigError if the port cannot be used."""
     runner: Any = asyncio.run
     with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415 - not on Windows
+        import uvloop  # noqa: PLC0415 - not available on Windows
 
         runner = uvloop.run
-    code: int = runner(_serve(setting, problems, faults, host, port))
+    code: int = runner(_serve(settings, problems, faults, host, port))
     return code

@@ -1,8 +1,9 @@
-"""What the emulated GPUs would report: DCGM's names, from the same step model that makes the latencies.
+"""Readings of the emulated GPUs under the names of the DCGM exporter, computed from the usage that the step model counts.
 
-Activities are averages over the last second or so, as DCGM samples them; energy is the integral of power since the
-start. Power is idle + base while kernels run (more where they use links) + memory and compute by activity, capped at the limit: the
-coefficients and their sources stand in profiles.yaml. Does not know HTTP.
+Activities are averages over the last second, as DCGM samples them. Energy is the integral of power since the start.
+Power is the sum of idle power, base power while kernels run, link power if kernels use links, and memory and compute
+power in proportion to their activity, capped at the power limit. The coefficients and their sources are in
+`hardware.yaml`. This module does not know HTTP.
 """
 
 import uuid
@@ -29,17 +30,17 @@ FIELDS = (
 
 @dataclass(slots=True)
 class GpuReading:
-    """Usage at a time."""
+    """Usage up to a point in time."""
 
     at_s: float
     usage: Usage
 
 
 class Telemetry:
-    """Readings of a group of equal GPUs that work in step."""
+    """Readings of a group of equal GPUs that share the work equally."""
 
     def __init__(self, gpu: Gpu, count: int, *, used_bytes: float, seed: int) -> None:
-        self.gpu, self.count = gpu, count
+        self.gpu = gpu
         self._peak_bandwidth = gpu.peak_bandwidth_tb_s * 1e12
         self._used_mib = used_bytes / 2**20
         self._samples: deque[GpuReading] = deque([GpuReading(0.0, Usage())])
@@ -48,15 +49,15 @@ class Telemetry:
             for n in range(count)
         ]
 
-    def note(self, now_s: float, usage: Usage) -> None:
-        """Remember usage, a few times a window; to be told whenever it may have grown."""
+    def record(self, now_s: float, usage: Usage) -> None:
+        """Keep usage a few times per window. Call it whenever usage may have grown."""
         if now_s - self._samples[-1].at_s >= WINDOW_S / 4:
             self._samples.append(GpuReading(now_s, replace(usage)))
             while len(self._samples) > 2 and self._samples[1].at_s <= now_s - WINDOW_S:
                 self._samples.popleft()
 
     def _recent(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
-        """The last window's length and usage; where it begins between two samples, by straight line."""
+        """Length and usage of the last window. Its beginning is interpolated linearly between two samples."""
         start_s = max(now_s - WINDOW_S, 0.0)
         points = [*self._samples, GpuReading(now_s, usage)]
         after = next(n for n, sample in enumerate(points) if sample.at_s > start_s or sample is points[-1])
@@ -68,7 +69,7 @@ class Telemetry:
         )
 
     def power_w(self, span_s: float, usage: Usage) -> float:
-        """Mean power over a span."""
+        """Mean power of one GPU over a span of time with this usage."""
         gpu = self.gpu
         busy = min(usage.busy_s / span_s, 1.0)
         memory = usage.read_bytes / span_s / self._peak_bandwidth
@@ -79,11 +80,11 @@ class Telemetry:
         )
 
     def energy_j(self, now_s: float, usage: Usage) -> float:
-        """Energy of one GPU since the start: power is linear in usage, so the integral is exact but for the cap."""
+        """Energy of one GPU since the start. Power is linear in usage, so the result is exact except for the power limit."""
         return self.power_w(max(now_s, 1e-9), usage) * now_s
 
     def readings(self, now_s: float, usage: Usage) -> dict[str, float]:
-        """One GPU's fields now."""
+        """The current value of each field for one GPU."""
         span_s, recent = self._recent(now_s, usage)
         busy = min(recent.busy_s / span_s, 1.0)
         total_mib = self.gpu.memory_gib * GIB / 2**20
@@ -102,7 +103,7 @@ class Telemetry:
         }
 
     def render(self, now_s: float, usage: Usage) -> bytes:
-        """dcgm-exporter's page, one row a GPU."""
+        """The page that dcgm-exporter would serve, with one sample per GPU and field."""
         values = self.readings(now_s, usage)
         lines = []
         for name, kind, text in FIELDS:

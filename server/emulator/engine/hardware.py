@@ -1,4 +1,7 @@
-"""Profiles of GPUs and engine versions, from `hardware.yaml`. Every number there carries its source; here it is a number."""
+"""Reads the profiles of GPUs and of engine versions from `hardware.yaml`, where every number has a source.
+
+This module does not know what the numbers are used for.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +14,7 @@ FILE = Path(__file__).with_name("hardware.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU model. Power: idle + base while busy + links in use + memory and compute by activity, up to the limit."""
+    """One GPU model. gpu_telemetry.py explains how the power figures (`…_w`) are combined."""
 
     name: str
     memory_gib: float
@@ -34,7 +37,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class EngineVersion:
-    """Host side of one vLLM release: what is not the GPU."""
+    """The part of the step time that depends on the vLLM release and its host, not on the GPU model."""
 
     release: str
     ngram_async: bool
@@ -70,7 +73,7 @@ class EngineVersion:
 
 
 def read() -> dict[str, Any]:
-    """The file as written, sources included."""
+    """The content of the file: each number with its source."""
     content: dict[str, Any] = yaml.safe_load(FILE.read_text())
     return content
 
@@ -80,7 +83,7 @@ def _values(entries: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def gpus() -> dict[str, Gpu]:
-    """Profiles by name."""
+    """The GPU profiles by their `--gpu` name."""
     found = {}
     for name, entries in read()["gpus"].items():
         reduce = _values(entries["allreduce_us"])
@@ -90,7 +93,7 @@ def gpus() -> dict[str, Gpu]:
 
 
 def engine_versions() -> dict[str, EngineVersion]:
-    """Engine versions by `--engine-version` name."""
+    """The engine versions by their `--engine-version` name."""
     known = {f.name for f in fields(EngineVersion)}
     found = {name: _values(entries) for name, entries in read()["engines"].items()}
     return {

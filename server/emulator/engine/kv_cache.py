@@ -1,8 +1,8 @@
-"""KV-cache blocks: who holds which, what is free, what can be shared.
+"""The KV cache: which sequence holds which blocks, which blocks are free, and which cached prefixes can be shared.
 
-Rules: a block is free, or held by at least one stream; free blocks keep what they hold until they are taken, oldest
-first, so a prefix may be found again. Only whole blocks are shared, and the last prompt token is always computed.
-Does not know time, scheduling or text.
+Rules: a block is free or held by at least one sequence. Free blocks keep their content until they are taken again, the
+longest-freed block first, so that a prefix can be found later. Only full blocks are shared, and the last prompt token is
+always computed. This module does not know time, scheduling or text.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """What the pool needs of a stream."""
+    """What the pool needs of a sequence."""
 
     blocks: list[int]
     hashes: list[int]
@@ -24,29 +24,29 @@ class BlockPool:
     def __init__(self, blocks: int, size: int, *, caching: bool) -> None:
         self.total, self.size, self.caching = blocks, size, caching
         self._unused = blocks
-        """Blocks never taken yet; their ids count down to 0."""
+        """Number of blocks that were never taken; the next one taken has this number minus one as its id."""
         self._freed: dict[int, None] = {}
-        """In the order they will be taken."""
-        self._holders: dict[int, int] = {}
+        """Freed blocks, in the order in which they will be taken again."""
+        self._references: dict[int, int] = {}
         self._block_of: dict[int, int] = {}
         self._hash_of: dict[int, int] = {}
 
     @property
     def free(self) -> int:
-        """Blocks that a stream may take."""
+        """Number of blocks that can be taken."""
         return self._unused + len(self._freed)
 
     @property
     def usage(self) -> float:
-        """Share of blocks held, 0 to 1."""
+        """Share of blocks that are held, from 0 to 1."""
         return 1 - self.free / self.total if self.total else 1.0
 
     def needed(self, holder: Holder, tokens: int) -> int:
-        """Further blocks that `tokens` tokens in all would take."""
+        """Number of further blocks that the holder needs for `tokens` tokens in total."""
         return -(-tokens // self.size) - len(holder.blocks)
 
     def grow(self, holder: Holder, tokens: int) -> bool:
-        """Hold enough for `tokens` tokens; False, and nothing taken, where too few are free."""
+        """Take blocks until the holder has enough for `tokens` tokens. Takes nothing and returns False if too few are free."""
         more = self.needed(holder, tokens)
         if more > self.free:
             return False
@@ -64,21 +64,21 @@ class BlockPool:
             known = self._hash_of.pop(block, None)
             if known is not None:
                 del self._block_of[known]
-        self._holders[block] = 1
+        self._references[block] = 1
         return block
 
     def release(self, holder: Holder) -> None:
-        """Give back everything; the last block first, as it is the least likely to be asked for again."""
+        """Free all blocks of the holder, the last one first because it is the least likely to be shared again."""
         for block in reversed(holder.blocks):
-            self._holders[block] -= 1
-            if not self._holders[block]:
-                del self._holders[block]
+            self._references[block] -= 1
+            if not self._references[block]:
+                del self._references[block]
                 self._freed[block] = None
         holder.blocks.clear()
         holder.hashes.clear()
 
     def find(self, holder: Holder, tokens: int) -> int:
-        """Share the cached blocks that begin this stream's first `tokens` tokens; how many tokens they hold."""
+        """Share cached blocks that match the beginning of the first `tokens` tokens; returns how many tokens they hold."""
         if not self.caching:
             return 0
         found = []
@@ -89,13 +89,13 @@ class BlockPool:
             found.append((block, hash_))
         for block, hash_ in found:
             self._freed.pop(block, None)
-            self._holders[block] = self._holders.get(block, 0) + 1
+            self._references[block] = self._references.get(block, 0) + 1
             holder.blocks.append(block)
             holder.hashes.append(hash_)
         return len(found) * self.size
 
     def cache(self, holder: Holder, computed: int) -> None:
-        """Make the whole blocks of `computed` tokens findable."""
+        """Add the full blocks of the first `computed` tokens to the prefix cache."""
         if not self.caching or computed // self.size <= len(holder.hashes):
             return
         for hash_ in self._chain(holder, computed // self.size)[len(holder.hashes) :]:
@@ -106,7 +106,7 @@ class BlockPool:
                 self._hash_of[block] = hash_
 
     def _chain(self, holder: Holder, blocks: int) -> Sequence[int]:
-        """Hashes of the first blocks, each of all that comes before it too."""
+        """Hashes of the first blocks. Each hash covers its block and all blocks before it."""
         chain = list(holder.hashes)
         previous = chain[-1] if chain else hash(holder.salt)
         for start in range(len(chain) * self.size, blocks * self.size, self.size):
@@ -114,9 +114,9 @@ class BlockPool:
             chain.append(previous)
         return chain
 
-    def forget(self) -> bool:
-        """Drop every cached prefix (`/reset_prefix_cache`); False while blocks are held."""
-        if self._holders:
+    def reset_prefixes(self) -> bool:
+        """Remove every cached prefix (`/reset_prefix_cache`). Does nothing and returns False while blocks are held."""
+        if self._references:
             return False
         self._block_of.clear()
         self._hash_of.clear()

@@ -1,9 +1,9 @@
-"""n-gram prompt lookup, as vLLM V1 proposes it, over a request's real token ids.
+"""n-gram prompt lookup over token ids, with the same result as vLLM V1's proposer.
 
-The rule: of the suffixes of the context min_n to max_n long, the longest that occurred before; of its occurrences the
-earliest; the draft is what followed it there, up to k tokens and no further than the context reaches. Occurrences may
-overlap the suffix itself. `NgramProposer` serves a running request, `speculate` a whole known text at once.
-Knows nothing of requests, batches or time.
+Of all suffixes of the context with a length from min_n to max_n, the longest one that also occurs earlier is used, and
+of its occurrences the earliest one. The draft consists of the tokens that follow it there: up to k tokens, but not beyond
+the end of the context. An occurrence may overlap the suffix. `NgramProposer` is used while a text grows, `speculate` for
+a text that is known completely. This module does not know requests, batches or time.
 """
 
 import dataclasses
@@ -12,29 +12,29 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BITS = 20  # a token id in a packed n-gram: every vocabulary served has fewer than a million
+BITS = 20  # bits of a token id in a packed n-gram; every supported vocabulary has fewer than 2**20 tokens
 
 
 class NgramProposer:
-    """One request's context and its index; `extend` costs the same for each token however long the context."""
+    """The context of one request and an index of its n-grams. The cost of `extend` per token is independent of its length."""
 
     def __init__(self, k: int, min_n: int, max_n: int, tokens: Iterable[int] = ()) -> None:
         self.k, self.min_n, self.max_n = k, min_n, max_n
         self.tokens: list[int] = []
-        # for each length: packed n-gram -> where its earliest occurrence ends
+        # for each length: packed n-gram -> position after its earliest occurrence
         self._ends: list[dict[int, int]] = [{} for _ in range(min_n, max_n + 1)]
         self._masks = [(1 << (BITS * n)) - 1 for n in range(min_n, max_n + 1)]
         self._packed = 0  # the last max_n tokens
         self.extend(tokens)
 
     def extend(self, tokens: Iterable[int]) -> None:
-        """Append to the context. The n-grams that ended at its old end become findable now."""
+        """Append tokens to the context and add the n-grams that now lie before its end to the index."""
         packed, context = self._packed, self.tokens
         widest = self._masks[-1]
         shortest, lengths = self.min_n, tuple(zip(self._masks, self._ends, strict=True))
         for token in tokens:
             end = len(context)
-            # A shorter context has no such n-gram; its zero padding must not look like one.
+            # A context shorter than n has no n-gram of that length; its zero padding must not be indexed.
             for mask, ends in lengths[: end - shortest + 1] if end >= shortest else ():
                 ends.setdefault(packed & mask, end)
             context.append(token)
@@ -42,7 +42,7 @@ class NgramProposer:
         self._packed = packed
 
     def propose(self, limit: int | None = None) -> list[int]:
-        """The draft after the context as it stands, at most `limit` tokens (what the model's length leaves)."""
+        """The draft for the current context, at most `limit` tokens (as many as the model's context length allows)."""
         k = self.k if limit is None else min(self.k, limit)
         longest = min(self.max_n, len(self.tokens) - 1)
         for n in range(longest, self.min_n - 1, -1):
@@ -54,22 +54,22 @@ class NgramProposer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Steps:
-    """The decode steps of one known output, in order; the prefill's step and its token are left out."""
+    """The decode steps of one known output, in order. The prefill step and its token are not included."""
 
-    emitted: NDArray[np.int64]  # tokens a step
+    emitted: NDArray[np.int64]  # tokens per step
     drafted: NDArray[np.int64]
     accepted: NDArray[np.int64]
-    matched: NDArray[np.int64]  # the length of the suffix found, 0 where none was
+    matched: NDArray[np.int64]  # length of the matching suffix, 0 if none was found
 
 
 def speculate(prompt: Sequence[int], output: Sequence[int], k: int, min_n: int, max_n: int) -> Steps:
-    """What n-gram speculation does over a text known whole: equal, step by step, to NgramProposer verified."""
+    """The decode steps of a completely known text; the same steps as with NgramProposer and verification."""
     tokens = np.asarray([*prompt, *output], dtype=np.int64)
     starts, matched = _lookup(tokens, min_n, max_n)
     here = np.arange(len(tokens))
     drafted = np.where(matched > 0, np.minimum(k, here + 1 - starts), 0)
-    accepted = _agreement(tokens, starts, drafted, k)
-    visited = _walk(accepted.tolist(), len(prompt), len(tokens))
+    accepted = _accepted(tokens, starts, drafted, k)
+    visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
     left = len(tokens) - 1 - visited
     return Steps(
         emitted=np.minimum(accepted[visited] + 1, left),
@@ -80,10 +80,10 @@ def speculate(prompt: Sequence[int], output: Sequence[int], k: int, min_n: int, 
 
 
 def _lookup(tokens: NDArray[np.int64], min_n: int, max_n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For a context ending at each place: where the draft starts, and how long the suffix found is (0: none)."""
+    """For a context that ends at each position: where the draft starts and the length of the suffix found (0: none)."""
     total = len(tokens)
     starts, matched = np.zeros(total, dtype=np.int64), np.zeros(total, dtype=np.int64)
-    # Ranks instead of ids: n-grams are packed pairwise and ranked anew, so that no length overflows 64 bits.
+    # Ranks replace ids, and n-grams are ranked again after each extension, so that no packed value overflows 64 bits.
     ranks = np.unique(tokens, return_inverse=True)[1].astype(np.int64)
     grams = ranks
     for n in range(1, max_n + 1):
@@ -102,27 +102,28 @@ def _lookup(tokens: NDArray[np.int64], min_n: int, max_n: int) -> tuple[NDArray[
     return starts, matched
 
 
-def _agreement(
+def _accepted(
     tokens: NDArray[np.int64], starts: NDArray[np.int64], drafted: NDArray[np.int64], k: int
 ) -> NDArray[np.int64]:
-    """How many tokens of each place's draft the text then follows."""
+    """For each position, how many tokens of its draft equal the text that follows."""
     total = len(tokens)
     here = np.arange(total)
     accepted = np.zeros(total, dtype=np.int64)
-    live = drafted > 0
+    matching = drafted > 0
     for j in range(k):
         nxt = here + 1 + j
-        live = live & (j < drafted) & (nxt < total)
-        live[live] = tokens[starts[live] + j] == tokens[nxt[live]]
-        accepted += live
+        matching = matching & (j < drafted) & (nxt < total)
+        matching[matching] = tokens[starts[matching] + j] == tokens[nxt[matching]]
+        accepted += matching
     return accepted
 
 
-def _walk(accepted: list[int], prompt_length: int, total: int) -> NDArray[np.int64]:
-    """The places where a step begins: after the prefill's token, then past what each step emitted."""
+def _step_positions(accepted: list[int], prompt_length: int, total: int) -> NDArray[np.int64]:
+    """The positions at which decode steps begin."""
     visited = []
-    at = prompt_length  # the prefill has emitted this token; the next step's context ends here
-    while at < total - 1:
-        visited.append(at)
-        at += accepted[at] + 1
+    # The context of the first decode step ends with the token that the prefill has emitted.
+    position = prompt_length
+    while position < total - 1:
+        visited.append(position)
+        position += accepted[position] + 1
     return np.asarray(visited, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""The engine on a wall clock: ends steps when they are due, hands outputs on when they would be written.
+"""Runs the engine in real time: completes steps when they are due and delivers tokens when they would be written.
 
-Rules: due times are absolute, so lateness never adds up: what falls due together while we were late leaves together, as
-vLLM's own API server merges. `speed` divides all waiting. Lateness is measured at every delivery and published.
-Does not know HTTP or text.
+Rules: due times are absolute, so lateness does not accumulate. Tokens of one sequence that became due in the meantime
+are delivered together, as vLLM's API server merges outputs. `speed` divides all waiting times. Lateness is measured at
+every delivery and published as a metric. This module does not know HTTP or text.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.timer import StepTimer
 
 SLICE_S = 0.02
-"""Longest stretch of work between two looks at the sockets."""
-WIRE_S = 0.3e-3
-"""From a client's stamp to our first byte, and from our first chunk to its next stamp, on loopback (docs/decisions/0066)."""
+"""Longest time that steps are computed before the event loop may serve sockets again."""
+LOOPBACK_S = 0.3e-3
+"""Time on the loopback interface that a client's TTFT includes, in both directions (docs/decisions/0066)."""
 
 
 class EngineClock:
@@ -36,41 +36,44 @@ class EngineClock:
         return self.at_s(time.perf_counter())
 
     def at_s(self, perf_s: float) -> float:
-        """Model time at a stamp of `time.perf_counter`."""
+        """Model time at a value of `time.perf_counter`."""
         return (perf_s - self._start) * self.speed
 
 
-class Driver:
-    """Runs one engine in real time inside an asyncio loop."""
+class RealtimeEngine:
+    """Runs one engine in real time inside the running asyncio event loop."""
 
-    def __init__(self, engine: Engine, frontend: ApiQueue, clock: EngineClock) -> None:
-        self.engine, self.frontend, self.clock = engine, frontend, clock
-        self.deliver: Callable[[TokenSequence, int], None] = lambda _stream, _tokens: None
-        """Told of tokens that are due."""
+    def __init__(self, engine: Engine, api_queue: ApiQueue, clock: EngineClock) -> None:
+        self.engine, self.clock, self._api_queue = engine, clock, api_queue
+        self.deliver: Callable[[TokenSequence, int], None] = lambda _sequence, _tokens: None
+        """Called with a sequence and a number of its tokens when they are due."""
         self._due: deque[tuple[float, list[tuple[TokenSequence, int]]]] = deque()
-        self._ticker = StepTimer(asyncio.get_running_loop(), self._tick)
+        self._timer = StepTimer(asyncio.get_running_loop(), self._tick)
         self._pending_tick = False
         self.behind_s = 0.0
         self.behind_max_s = 0.0
         self.on_tick: Callable[[float], None] = lambda _now_s: None
-        """Told the model time, whenever steps may have ended."""
+        """Called with the model time before steps are completed."""
         self.on_late: Callable[[float, int], None] = lambda _late_s, _writes: None
-        """Told how late, in wall seconds, how many writes were."""
-        self.on_death: Callable[[], None] = lambda: None
-        """Told that the engine failed."""
+        """Called after deliveries with their lateness in wall seconds and their number."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called when the engine has failed."""
 
-    def submit(self, stream: TokenSequence, perf_s: float) -> None:
-        """Take a stream whose request arrived at `perf_s`: what reading it cost us is part of what the model says it costs."""
-        at_s = self.clock.at_s(perf_s - WIRE_S)
-        self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))
-        stream.arrived_s = at_s
-        self._soon()
+    def submit(self, sequence: TokenSequence, perf_s: float) -> None:
+        """Submit a sequence whose request arrived at `perf_s` (`time.perf_counter`).
+
+        The time that the emulator needed to read the request is part of the modeled time, not added to it.
+        """
+        at_s = self.clock.at_s(perf_s - LOOPBACK_S)
+        self.engine.submit(sequence, self._api_queue.ingest(at_s, sequence.prompt))
+        sequence.arrived_s = at_s
+        self._tick_soon()
 
     def close(self) -> None:
-        """Stop ticking."""
-        self._ticker.close()
+        """Stop the timer."""
+        self._timer.close()
 
-    def _soon(self) -> None:
+    def _tick_soon(self) -> None:
         if not self._pending_tick:
             self._pending_tick = True
             asyncio.get_running_loop().call_soon(self._tick)
@@ -78,10 +81,10 @@ class Driver:
     def _tick(self) -> None:
         try:
             self._advance()
-        except Exception:  # noqa: BLE001 - as vLLM: the engine's mistake is its death, not a server that hangs
+        except Exception:  # noqa: BLE001 - as in vLLM, an exception in the engine ends the server instead of leaving it hanging
             traceback.print_exc()
-            self._ticker.stop()
-            self.on_death()
+            self._timer.stop()
+            self.on_failure()
 
     def _advance(self) -> None:
         self._pending_tick = False
@@ -91,17 +94,17 @@ class Driver:
         for output in self.engine.advance(now_s):
             self._due.append(
                 (
-                    float(self.frontend.emit_each(np.asarray(output.times), len(output.tokens))[-1]),
+                    float(self._api_queue.emit_each(np.asarray(output.times), len(output.tokens))[-1]),
                     output.tokens,
                 )
             )
             if time.perf_counter() > stop_s:
                 break
-        self._write(now_s)
-        self._arm()
+        self._deliver_due(now_s)
+        self._start_timer()
 
-    def _write(self, now_s: float) -> None:
-        """Deliver what is due, merged by stream."""
+    def _deliver_due(self, now_s: float) -> None:
+        """Deliver all tokens that are due, merged by sequence."""
         if not self._due or self._due[0][0] > now_s:
             self.behind_s = 0.0
             return
@@ -109,24 +112,24 @@ class Driver:
         if self._due and self._due[0][0] <= now_s:
             tokens = dict(merged)
             while self._due and self._due[0][0] <= now_s:
-                for stream, count in self._due.popleft()[1]:
-                    tokens[stream] = tokens.get(stream, 0) + count
+                for sequence, count in self._due.popleft()[1]:
+                    tokens[sequence] = tokens.get(sequence, 0) + count
             merged = list(tokens.items())
-        for stream, count in merged:
-            self.deliver(stream, count)
+        for sequence, count in merged:
+            self.deliver(sequence, count)
         self.behind_s = (self.clock.now_s() - first_s) / self.clock.speed
         self.behind_max_s = max(self.behind_max_s, self.behind_s)
         self.on_late(self.behind_s, len(merged))
 
-    def _arm(self) -> None:
+    def _start_timer(self) -> None:
         next_s = self.engine.next_s()
         if self._due:
             next_s = self._due[0][0] if next_s is None else min(next_s, self._due[0][0])
         if next_s is None:
-            self._ticker.stop()
+            self._timer.stop()
             return
         wait_s = (next_s - self.clock.now_s()) / self.clock.speed
         if wait_s <= 0:
-            self._soon()
+            self._tick_soon()
         else:
-            self._ticker.start(wait_s)
+            self._timer.start(wait_s)

@@ -1,13 +1,13 @@
-"""The engine: waiting → running → finished, one step at a time, as vLLM's V1 scheduler does it.
+"""The engine: sequences go from waiting to running to finished, one step at a time, as in vLLM's V1 scheduler.
 
-A step takes, in order: every running stream's next tokens (one, and its drafts; or the next piece of its prompt), then
-waiting streams while tokens, places and KV blocks last. Where blocks run out the youngest running stream is preempted
-and computes everything again. Time is a number that steps move on; nothing here reads a clock, so a caller may follow a
-wall clock, run ahead of it, or step through a day in a second.
+A step schedules, in this order: the next tokens of every running sequence (one token and its draft tokens, or the next
+part of its prompt), then waiting sequences while the token budget, the sequence limit and the KV blocks allow. When KV
+blocks run out, the sequence that was started last is preempted and is computed again later. Time is a number that steps
+increase. This module reads no clock, so a caller can follow a wall clock or run faster than real time.
 
-Rules: `advance(until_s)` ends every step that ends by then, jumping over steps in which only numbers move; jumping and
-stepping give the same times and tokens (a test holds this). Outputs are (stream, tokens) with the time they leave.
-Does not know text, HTTP or metrics' names.
+Rules: `advance(until_s)` completes every step that ends by then. Steps that only repeat are computed together
+(fast_forward.py), with the same times and tokens as single steps. This module does not know text, HTTP or the names of
+metrics.
 """
 
 import heapq
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from server.config import Ngram, Serving
-from server.emulator.engine import fast_forward
+from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
 from server.emulator.engine.step_time import StepModel, Usage
 
 
 class Engine:
-    """Streams in, outputs out. `now_s` is the last step boundary."""
+    """Sequences are submitted, and step outputs come out. `now_s` is the end of the last step, in model seconds."""
 
     def __init__(self, model: StepModel, serving: Serving) -> None:
         self.model, self.serving = model, serving
@@ -39,76 +39,67 @@ class Engine:
         self.totals = Totals(accepted_at=[0] * model.draft_tokens)
         self.usage = Usage()
         self.make_drafts: Callable[[Ngram, TokenSequence], Drafts] = Drafts
-        """Where a stream's drafts come from; a caller that knows the whole text looks them up."""
-        self.on_finish: Callable[[TokenSequence], None] = lambda _stream: None
-        self.on_reject: Callable[[TokenSequence], None] = lambda _stream: None
-        """A queue limit refused a stream that had been submitted."""
-        self.on_steps: Callable[[Any, Any, Any], None] = lambda _tokens, _gaps, _weights: None
-        """Told of ended steps: tokens in each, and gaps between outputs with how many streams saw each."""
-        self.arrivals: list[tuple[float, int, TokenSequence]] = []
+        """Creates the drafts of a sequence. A caller that has computed them before can replace it."""
+        self.on_reject: Callable[[TokenSequence], None] = lambda _sequence: None
+        """Called when a queue limit rejects a sequence that was submitted before."""
+        self.on_steps: Callable[[Any, Any, Any], None] = lambda _tokens, _gaps, _weight: None
+        """Called after steps with the tokens of each step, times between outputs, and how many sequences saw each."""
+        self._arrivals: list[tuple[float, int, TokenSequence]] = []
         self._numbers = itertools.count()
-        self.under_way: EngineStep | None = None
-        """The step begun at `now_s`."""
-        self.idle = True
-        """No step has just ended: the pipeline is empty."""
+        self._current: EngineStep | None = None
+        """The step that began at `now_s`."""
+        self._pipeline_empty = True
+        """Whether the engine was idle before the next step, so that nothing hides the host's work."""
 
-    # What a caller does
+    def submit(self, sequence: TokenSequence, at_s: float | None = None) -> None:
+        """Queue a sequence that reaches the engine at `at_s` (default: now)."""
+        sequence.arrived_s = sequence.queued_s = self.now_s if at_s is None else at_s
+        heapq.heappush(self._arrivals, (sequence.queued_s, next(self._numbers), sequence))
 
-    def submit(self, stream: TokenSequence, at_s: float | None = None) -> None:
-        """Queue a stream, from `at_s` on."""
-        stream.arrived_s = stream.queued_s = self.now_s if at_s is None else at_s
-        heapq.heappush(self.arrivals, (stream.queued_s, next(self._numbers), stream))
-
-    def abort(self, stream: TokenSequence) -> None:
-        """Stop a stream wherever it is; a finished one stays finished."""
-        if stream.state == "running":
-            self.running.remove(stream)
-        elif stream in self.waiting:
-            self.waiting.remove(stream)
-        if stream.state in {"running", "waiting"}:
-            stream.state = "aborted"
-            self.pool.release(stream)
-
-    @property
-    def queued(self) -> int:
-        """Streams waiting, those about to arrive included."""
-        return len(self.waiting) + len(self.arrivals)
+    def abort(self, sequence: TokenSequence) -> None:
+        """Stop a sequence that is waiting or running; a finished sequence stays finished."""
+        if sequence.state == "running":
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence.state in {"running", "waiting"}:
+            sequence.state = "aborted"
+            self.pool.release(sequence)
 
     @property
     def empty(self) -> bool:
-        """Nothing waits and nothing runs."""
-        return not (self.running or self.waiting or any(s.state == "waiting" for _, _, s in self.arrivals))
+        """Whether no sequence is waiting, running or about to arrive."""
+        return not (self.running or self.waiting or any(s.state == "waiting" for _, _, s in self._arrivals))
 
     def next_s(self) -> float | None:
-        """When the next step ends, or the next arrival is due where the engine is idle; None where nothing is to come."""
-        step = self._plan()
+        """When the current step ends or, if the engine is idle, when the next sequence arrives; None if neither."""
+        step = self._current_step()
         if step:
             return step.end_s
-        return self.arrivals[0][0] if self.arrivals else None
+        return self._arrivals[0][0] if self._arrivals else None
 
     def step(self) -> StepOutput | None:
-        """End one step, however long it takes; None where nothing is to be done."""
-        step = self._plan()
-        if step is None and self.arrivals:
-            self._wait(self.arrivals[0][0])
-            step = self._plan()
+        """Complete one step, however long it takes; None if there is nothing to compute."""
+        step = self._current_step()
+        if step is None and self._arrivals:
+            self._idle_until(self._arrivals[0][0])
+            step = self._current_step()
         return self._complete(step) if step else None
 
     def advance(self, until_s: float) -> Iterator[StepOutput]:
-        """End every step that ends by `until_s`. Finished streams may be followed by new ones between outputs."""
+        """Complete every step that ends by `until_s`. The caller may submit further sequences between outputs."""
         while True:
-            jumped = fast_forward.leap(self, until_s)
-            if jumped:
-                yield jumped
+            repeated = self._repeated_steps(until_s)
+            if repeated:
+                yield self._complete_repeated(repeated)
                 continue
-            step = self._plan()
+            step = self._current_step()
             if step is None:
-                if not self.arrivals or self.arrivals[0][0] > until_s:
-                    self.now_s = (
-                        max(self.now_s, until_s) if self.empty and until_s < float("inf") else self.now_s
-                    )
+                if not self._arrivals or self._arrivals[0][0] > until_s:
+                    if self.empty and until_s < float("inf"):
+                        self.now_s = max(self.now_s, until_s)
                     return
-                self._wait(self.arrivals[0][0])
+                self._idle_until(self._arrivals[0][0])
             elif step.end_s > until_s:
                 return
             else:
@@ -116,190 +107,222 @@ class Engine:
 
     # Scheduling
 
-    def _wait(self, until_s: float) -> None:
-        self.now_s, self.idle = max(self.now_s, until_s), True
+    def _idle_until(self, until_s: float) -> None:
+        self.now_s, self._pipeline_empty = max(self.now_s, until_s), True
 
-    def admit(self) -> None:
-        """Queue what has arrived by now."""
-        while self.arrivals and self.arrivals[0][0] <= self.now_s:
-            stream = heapq.heappop(self.arrivals)[2]
-            if stream.state != "waiting":
+    def _admit(self) -> None:
+        """Move sequences that have arrived by now to the waiting queue."""
+        while self._arrivals and self._arrivals[0][0] <= self.now_s:
+            sequence = heapq.heappop(self._arrivals)[2]
+            if sequence.state != "waiting":
                 continue
             limit = self.serving.max_num_queued_reqs
             if limit is not None and len(self.waiting) >= limit:
-                stream.state = "rejected"
-                self.on_reject(stream)
+                sequence.state = "rejected"
+                self.on_reject(sequence)
             else:
-                self.waiting.append(stream)
+                self.waiting.append(sequence)
 
-    def _plan(self) -> EngineStep | None:
-        """The step under way, begun here if need be."""
-        if self.under_way is None:
-            self.admit()
+    def _current_step(self) -> EngineStep | None:
+        """The current step; begins one if there is none and there is work."""
+        if self._current is None:
+            self._admit()
             if self.waiting or self.running:
-                self.under_way = self._begin()
-        return self.under_way
+                self._current = self._begin()
+        return self._current
 
     def _begin(self) -> EngineStep | None:
         work, preempted = self._schedule_running()
         if not preempted:
             self._schedule_waiting(work)
-        if not work:
+        return self._timed(work) if work else None
+
+    def _repeated_steps(self, until_s: float) -> RepeatedSteps | None:
+        """Steps up to `until_s` that only repeat, if every running sequence decodes and no other can join."""
+        if self._current is not None or self._pipeline_empty or not self.running:
             return None
-        return self._timed(work)
+        self._admit()
+        can_join = self.waiting and len(self.running) < self.serving.max_num_seqs
+        if can_join or any(s.known - s.computed != 1 or not s.emitted for s in self.running):
+            return None
+        if len(self.running) * (1 + self.model.draft_tokens) > self.serving.max_num_batched_tokens:
+            return None
+        for sequence in self.running:
+            self._draft_tokens(sequence)
+        arrival_s = self._arrivals[0][0] if self._arrivals else float("inf")
+        return repeated_steps(
+            self.running, self.model, self.pool, now_s=self.now_s, until_s=until_s, arrival_s=arrival_s
+        )
 
     def _schedule_running(self) -> tuple[list[tuple[TokenSequence, int]], bool]:
         budget = self.serving.max_num_batched_tokens
         work: list[tuple[TokenSequence, int]] = []
-        preempted, at = False, 0
-        while at < len(self.running) and budget > 0:
-            stream = self.running[at]
-            stream.reach(1)
-            tokens = min(stream.known - stream.computed + self.drafts_of(stream), budget)
-            while not self.pool.grow(stream, stream.computed + tokens):
+        preempted, index = False, 0
+        while index < len(self.running) and budget > 0:
+            sequence = self.running[index]
+            sequence.reach(1)
+            tokens = min(sequence.known - sequence.computed + self._draft_tokens(sequence), budget)
+            while not self.pool.grow(sequence, sequence.computed + tokens):
                 victim = self.running.pop()
                 self._preempt(victim)
                 preempted = True
-                if victim is stream:
+                if victim is sequence:
                     break
             else:
-                work.append((stream, tokens))
+                work.append((sequence, tokens))
                 budget -= tokens
-                at += 1
+                index += 1
         return work, preempted
 
-    def drafts_of(self, stream: TokenSequence) -> int:
-        """Tokens drafted for a stream's next step."""
+    def _draft_tokens(self, sequence: TokenSequence) -> int:
+        """Number of draft tokens in the next step of a sequence."""
         ngram = self.serving.speculation
-        if ngram is None or stream.known - stream.computed != 1:
+        if ngram is None or sequence.known - sequence.computed != 1:
             return 0
-        if stream.drafts is None:
-            stream.drafts = self.make_drafts(ngram, stream)
-        stream.drafts.reach(1)
-        return stream.drafts.drafted[stream.drafts.next]
+        if sequence.drafts is None:
+            sequence.drafts = self.make_drafts(ngram, sequence)
+        sequence.drafts.reach(1)
+        return sequence.drafts.drafted[sequence.drafts.next]
 
-    def _preempt(self, stream: TokenSequence) -> None:
-        self.pool.release(stream)
-        stream.computed, stream.state, stream.drafts = 0, "waiting", None
-        stream.preemptions += 1
+    def _preempt(self, sequence: TokenSequence) -> None:
+        self.pool.release(sequence)
+        sequence.computed, sequence.state, sequence.drafts = 0, "waiting", None
+        sequence.preemptions += 1
         self.totals.preemptions += 1
-        self.waiting.appendleft(stream)
+        self.waiting.appendleft(sequence)
 
     def _schedule_waiting(self, work: list[tuple[TokenSequence, int]]) -> None:
         budget = self.serving.max_num_batched_tokens - sum(tokens for _, tokens in work)
         while self.waiting and budget > 0 and len(self.running) < self.serving.max_num_seqs:
-            stream = self.waiting[0]
-            cached = self.pool.find(stream, stream.known)
-            tokens = min(stream.known - cached, budget)
-            if not self.pool.grow(stream, cached + tokens):
-                self.pool.release(stream)
+            sequence = self.waiting[0]
+            cached = self.pool.find(sequence, sequence.known)
+            tokens = min(sequence.known - cached, budget)
+            if not self.pool.grow(sequence, cached + tokens):
+                self.pool.release(sequence)
                 return
             self.waiting.popleft()
-            stream.reach(1)
-            self._start(stream, cached)
-            self.running.append(stream)
-            work.append((stream, tokens))
+            sequence.reach(1)
+            self._start(sequence, cached)
+            self.running.append(sequence)
+            work.append((sequence, tokens))
             budget -= tokens
 
-    def _start(self, stream: TokenSequence, cached: int) -> None:
-        stream.state, stream.computed = "running", cached
-        if self.pool.caching and not stream.preemptions:
-            self.totals.queried_tokens += stream.known
+    def _start(self, sequence: TokenSequence, cached: int) -> None:
+        sequence.state, sequence.computed = "running", cached
+        if self.pool.caching and not sequence.preemptions:
+            self.totals.queried_tokens += sequence.known
             self.totals.cached_tokens += cached
-        if stream.cached < 0:
-            stream.cached = cached
-            stream.scheduled_s = self.now_s
+        if sequence.cached < 0:
+            sequence.cached = cached
+            sequence.scheduled_s = self.now_s
 
     def _timed(self, work: list[tuple[TokenSequence, int]]) -> EngineStep:
-        tokens = rows = context = decoding = full = 0
+        tokens = rows = context = decoding = full_drafts = 0
         pairs = 0.0
-        for stream, count in work:
+        for sequence, count in work:
             tokens += count
-            context += stream.computed + count
-            if stream.emitted and stream.known - stream.computed == 1:
+            context += sequence.computed + count
+            if sequence.emitted and sequence.known - sequence.computed == 1:
                 decoding += 1
                 rows += count
-                full += count == 1 + self.model.draft_tokens
+                full_drafts += count == 1 + self.model.draft_tokens
             else:
-                rows += stream.computed + count >= stream.known
-                pairs += count * (stream.computed + count / 2)
-        whole = decoding == len(work) and (full == decoding or not self.model.speculates)
-        graph = whole and (self.model.engine.ngram_full_graph or not self.model.speculates)
+                rows += sequence.computed + count >= sequence.known
+                pairs += count * (sequence.computed + count / 2)
+        uniform = decoding == len(work) and (full_drafts == decoding or not self.model.speculates)
+        full_graph = uniform and (self.model.engine.ngram_full_graph or not self.model.speculates)
         seconds = self.model.step_s(
-            len(work), tokens, rows, context, pairs=pairs, full_graph=graph, fill=self.idle
+            len(work), tokens, rows, context, pairs=pairs, full_graph=full_graph, fill=self._pipeline_empty
         )
-        self.idle = False
+        self._pipeline_empty = False
         lag_s = float(self.model.lag_s(len(work), context))
         return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, rows, context, pairs, lag_s)
 
-    # Ending steps
+    # Completing steps
 
     def _complete(self, step: EngineStep) -> StepOutput:
-        self.under_way, self.now_s = None, step.end_s
+        self._current, self.now_s = None, step.end_s
         left_s = step.end_s + step.lag_s
         out: list[tuple[TokenSequence, int]] = []
         gaps: list[float] = []
         prompt_tokens = generated = 0
-        for stream, count in step.work:
-            if stream.state != "running":
+        for sequence, count in step.work:
+            if sequence.state != "running":
                 continue
-            first = stream.first_s is None
-            new, gap = self._progress(stream, count, step.end_s)
+            first = sequence.first_s is None
+            new, gap = self._progress(sequence, count, step.end_s)
             if not new:
                 continue
-            out.append((stream, new))
+            out.append((sequence, new))
             generated += new
             if first:
-                prompt_tokens += stream.prompt - stream.cached
-                self.totals.prompt_tokens += stream.prompt
-                self.totals.computed_prompt_tokens += stream.prompt - stream.cached
+                prompt_tokens += sequence.prompt - sequence.cached
+                self.totals.prompt_tokens += sequence.prompt
+                self.totals.computed_prompt_tokens += sequence.prompt - sequence.cached
             else:
                 gaps.append(gap)
         self.totals.steps += 1
         self.totals.generation_tokens += generated
-        self.model.use(
-            self.usage,
-            step.end_s - step.start_s,
-            1,
-            tokens=step.tokens,
-            context=step.context,
-            pairs=step.pairs,
-        )
+        seconds, tokens, context = step.end_s - step.start_s, step.tokens, step.context
+        self.model.use(self.usage, seconds, 1, tokens=tokens, context=context, pairs=step.pairs)
         self.on_steps([prompt_tokens + generated], gaps, 1)
-        self._finish([stream for stream, _ in out])
+        self._finish([sequence for sequence, _ in out])
         return StepOutput(
             [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
         )
 
-    def _progress(self, stream: TokenSequence, count: int, end_s: float) -> tuple[int, float]:
-        """Count one stream's part of a step: output tokens, and the time since its last output."""
-        drafted = count - 1 if stream.emitted and stream.known - stream.computed == 1 else 0
-        speculating = stream.drafts is not None
-        if stream.computed + count - drafted < stream.known:  # a piece of its prompt
-            stream.computed += count
-            self.pool.cache(stream, stream.computed)
+    def _complete_repeated(self, steps: RepeatedSteps) -> StepOutput:
+        sequences, taken, last_s = list(self.running), len(steps.ends_s), float(steps.ends_s[-1])
+        first_gaps = [float(steps.ends_s[0]) - (sequence.last_s or 0.0) for sequence in sequences]
+        each = steps.emitted
+        emitted = [taken] * len(sequences) if each is None else each.sum(axis=1).tolist()
+        if each is not None:
+            self._count_repeated_drafts(steps)
+        for sequence, new in zip(sequences, emitted, strict=True):
+            self.pool.grow(sequence, sequence.computed + new)
+            sequence.computed += new
+            sequence.emitted += new
+            sequence.steps += taken
+            sequence.last_s = last_s
+            self.pool.cache(sequence, sequence.computed)
+        self.now_s = last_s
+        self.totals.steps += taken
+        self.totals.generation_tokens += sum(emitted)
+        computed, context = float(steps.tokens.sum()), float(steps.contexts.sum())
+        self.model.use(self.usage, float(steps.seconds.sum()), taken, tokens=computed, context=context)
+        self.on_steps(steps.new_tokens, first_gaps, 1)
+        self.on_steps([], steps.seconds[1:], len(sequences))
+        left_s = steps.ends_s + self.model.lag_s(len(sequences), steps.contexts)
+        return StepOutput(left_s, list(zip(sequences, emitted, strict=True)), each)
+
+    def _progress(self, sequence: TokenSequence, count: int, end_s: float) -> tuple[int, float]:
+        """Apply one sequence's part of a step; returns its output tokens and the time since its last output."""
+        drafted = count - 1 if sequence.emitted and sequence.known - sequence.computed == 1 else 0
+        if sequence.computed + count - drafted < sequence.known:  # part of the prompt, no output yet
+            sequence.computed += count
+            self.pool.cache(sequence, sequence.computed)
             return 0, 0.0
         accepted = 0
-        if speculating and stream.drafts is not None:
-            accepted = min(stream.drafts.accepted[stream.drafts.next], drafted)
-            stream.drafts.next += 1
-            self._count_drafts(stream, drafted, accepted)
-        new = min(1 + accepted, stream.end - stream.emitted)
-        stream.computed = stream.known + new - 1
-        stream.emitted += new
-        stream.steps += 1
-        self.pool.cache(stream, stream.computed)
-        gap = end_s - stream.last_s if stream.last_s is not None else 0.0
-        stream.last_s = end_s
-        if stream.first_s is None:
-            stream.first_s = end_s
+        if sequence.drafts:
+            accepted = min(sequence.drafts.accepted[sequence.drafts.next], drafted)
+            sequence.drafts.next += 1
+            self._count_drafts(sequence, drafted, accepted)
+        new = min(1 + accepted, sequence.end - sequence.emitted)
+        sequence.computed = sequence.known + new - 1
+        sequence.emitted += new
+        sequence.steps += 1
+        self.pool.cache(sequence, sequence.computed)
+        gap = end_s - sequence.last_s if sequence.last_s is not None else 0.0
+        sequence.last_s = end_s
+        if sequence.first_s is None:
+            sequence.first_s = end_s
         return new, gap
 
-    def _count_drafts(self, stream: TokenSequence, drafted: int, accepted: int) -> None:
+    def _count_drafts(self, sequence: TokenSequence, drafted: int, accepted: int) -> None:
         if not drafted:
             return
-        stream.drafted.append(drafted)
-        stream.accepted.append(accepted)
+        sequence.drafted.append(drafted)
+        sequence.accepted.append(accepted)
         totals = self.totals
         totals.drafts += 1
         totals.draft_tokens += drafted
@@ -307,13 +330,25 @@ class Engine:
         for position in range(accepted):
             totals.accepted_at[position] += 1
 
-    def _finish(self, streams: list[TokenSequence]) -> None:
-        done = [stream for stream in streams if stream.emitted >= stream.end]
+    def _count_repeated_drafts(self, steps: RepeatedSteps) -> None:
+        totals, accepted = self.totals, steps.emitted - 1
+        for sequence, drafted, right in zip(self.running, steps.drafted, accepted, strict=True):
+            if sequence.drafts:
+                sequence.drafts.next += len(drafted)
+            sequence.drafted += drafted[drafted > 0].tolist()
+            sequence.accepted += right[drafted > 0].tolist()
+        totals.drafts += int((steps.drafted > 0).sum())
+        totals.draft_tokens += int(steps.drafted.sum())
+        totals.accepted_tokens += int(accepted.sum())
+        for position in range(self.model.draft_tokens):
+            totals.accepted_at[position] += int((accepted > position).sum())
+
+    def _finish(self, sequences: list[TokenSequence]) -> None:
+        done = [sequence for sequence in sequences if sequence.emitted >= sequence.end]
         if done:
-            gone = set(map(id, done))
-            self.running = [stream for stream in self.running if id(stream) not in gone]
-        for stream in done:
-            stream.state = "finished"
-            self.pool.release(stream)
-            stream.drafts = None
-            self.on_finish(stream)
+            ended = set(done)
+            self.running = [sequence for sequence in self.running if sequence not in ended]
+        for sequence in done:
+            sequence.state = "finished"
+            self.pool.release(sequence)
+            sequence.drafts = None

@@ -1,7 +1,7 @@
-"""One sequence being generated, and what the engine says of it.
+"""The data that the engine's modules share: sequences with their n-gram drafts, steps, step outputs and counters.
 
-A stream's future text is known, as far as asked: so where it ends and what speculation will do with it are facts of the
-stream, not of the batch. Does not know scheduling or time.
+The future text of a sequence is known as far as the engine asks for it. Where the sequence ends and which draft tokens
+are accepted therefore depend on the sequence alone, not on the batch. This module does not know scheduling or time.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,32 @@ from server.emulator.engine.ngram import NgramProposer, speculate
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
-    """One sequence being generated. The caller fills the first block, the engine the rest."""
+    """One sequence that is being generated. The caller sets the first group of fields, the engine the second."""
 
-    key: str
     ids: list[int]
-    """Prompt, then everything the model would say: drafts are verified against it."""
+    """Prompt tokens, followed by all output tokens known so far. Draft tokens are verified against them."""
     prompt: int
-    """How many of `ids` are prompt."""
+    """Number of prompt tokens."""
     end: int
-    """Output tokens until it ends, at least 1, as far as is known."""
+    """Number of output tokens after which the sequence ends, as far as is known; at least 1."""
     grow: Callable[[int], None] | None = None
-    """Called before output beyond `ids` is looked at: makes at least so many output tokens known, or lowers `end`."""
+    """Called with a number of output tokens before they are read. It must extend `ids` that far or lower `end`.
+
+    None: `ids` is complete.
+    """
     salt: str | None = None
+    """Prefix-cache salt: only sequences with the same salt share blocks."""
     arrived_s: float = 0.0
+    """When the API server received the request; `submit` sets it to `queued_s`, and the caller may correct it."""
     queued_s: float = 0.0
-    """Arrival at the engine; the caller may set `arrived_s` to when the client's request came."""
+    """When the sequence reached the engine."""
 
     computed: int = 0
+    """Tokens whose keys and values are in the KV cache."""
     emitted: int = 0
+    """Output tokens so far."""
     cached: int = -1
+    """Prompt tokens found in the prefix cache; -1 before the sequence is scheduled."""
     preemptions: int = 0
     scheduled_s: float | None = None
     first_s: float | None = None
@@ -45,44 +52,48 @@ class TokenSequence:
     hashes: list[int] = field(default_factory=list)
     drafts: "Drafts | None" = None
     drafted: list[int] = field(default_factory=list)
-    """Draft tokens of each decode step that had any, and below those accepted."""
+    """Number of draft tokens in each decode step that had any."""
     accepted: list[int] = field(default_factory=list)
+    """Number of accepted draft tokens in the same steps."""
     steps: int = 0
 
     @property
     def known(self) -> int:
-        """Tokens so far: prompt and output."""
+        """Number of prompt and output tokens so far."""
         return self.prompt + self.emitted
 
     def reach(self, tokens: int) -> None:
-        """Know `tokens` more output tokens, or where the output ends."""
+        """Make `tokens` further output tokens known, or the end of the output."""
         if self.grow and len(self.ids) - self.known < tokens and len(self.ids) - self.prompt < self.end:
             self.grow(self.emitted + tokens)
 
 
 class Drafts:
-    """What n-gram lookup drafts for one stream, and how much of it the text to come confirms, step after step.
+    """What n-gram lookup drafts for one sequence and how many of the draft tokens are accepted, decode step by step.
 
-    Where the text is known whole it is worked out at once; where it still grows, as far as asked.
+    If the text is complete, all steps are computed at once; otherwise they are computed as far as requested.
     """
 
-    def __init__(self, ngram: Ngram, stream: TokenSequence) -> None:
+    def __init__(self, ngram: Ngram, sequence: TokenSequence) -> None:
         width, low, high = ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max
-        self._stream, self._width = stream, width
-        self._at = stream.known
+        self._sequence, self._width = sequence, width
+        self._position = sequence.known
         self.next = 0
+        """Number of steps already taken."""
         self.drafted: list[int] = []
         self.accepted: list[int] = []
         self._proposer: NgramProposer | None = None
-        if stream.grow:
-            self._proposer = NgramProposer(width, low, high, stream.ids[: self._at])
+        if sequence.grow:
+            self._proposer = NgramProposer(width, low, high, sequence.ids[: self._position])
         else:
-            # The last known token is where the next step's context ends: to `speculate`, the prefill's own.
-            steps = speculate(stream.ids[: self._at - 1], stream.ids[self._at - 1 :], width, low, high)
+            # The context of the next step ends with the last known token, which `speculate` takes for the prefill's.
+            steps = speculate(
+                sequence.ids[: self._position - 1], sequence.ids[self._position - 1 :], width, low, high
+            )
             self.drafted, self.accepted = steps.drafted.tolist(), steps.accepted.tolist()
 
     def reach(self, steps: int) -> None:
-        """Know at least `steps` steps beyond those taken; past the end of the text nothing is drafted."""
+        """Compute at least `steps` steps beyond those taken. After the end of the text nothing is drafted."""
         missing = self.next + steps - len(self.drafted)
         if missing <= 0:
             return
@@ -90,25 +101,25 @@ class Drafts:
             self.drafted += [0] * missing
             self.accepted += [0] * missing
             return
-        self._stream.reach((steps + 1) * (1 + self._width))
+        self._sequence.reach((steps + 1) * (1 + self._width))
         for _ in range(missing):
-            self._look(self._proposer)
+            self._draft(self._proposer)
 
-    def _look(self, proposer: NgramProposer) -> None:
-        ids, at = self._stream.ids, self._at
+    def _draft(self, proposer: NgramProposer) -> None:
+        ids, position = self._sequence.ids, self._position
         draft = proposer.propose()
-        right = 0
+        accepted = 0
         for token in draft:
-            if at + right >= len(ids) or ids[at + right] != token:
+            if position + accepted >= len(ids) or ids[position + accepted] != token:
                 break
-            right += 1
+            accepted += 1
         self.drafted.append(len(draft))
-        self.accepted.append(right)
-        proposer.extend(ids[at : at + right + 1])
-        self._at += right + 1
+        self.accepted.append(accepted)
+        proposer.extend(ids[position : position + accepted + 1])
+        self._position += accepted + 1
 
     def ahead(self, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Drafted and accepted in the next `steps` steps."""
+        """The numbers of drafted and of accepted tokens in each of the next `steps` steps."""
         self.reach(steps)
         window = slice(self.next, self.next + steps)
         return np.array(self.drafted[window]), np.array(self.accepted[window])
@@ -116,34 +127,38 @@ class Drafts:
 
 @dataclass(slots=True)
 class EngineStep:
-    """One step under way."""
+    """One step that the engine has begun."""
 
     start_s: float
     end_s: float
     work: list[tuple[TokenSequence, int]]
-    """Each stream and the tokens computed for it."""
+    """Each sequence with the number of tokens computed for it."""
     tokens: int
     rows: int
+    """Rows of logits that are sampled."""
     context: int
+    """Tokens whose keys and values attention reads."""
     pairs: float
+    """Pairs of tokens that attention computes during prefill."""
     lag_s: float
+    """How much later than the end of the step its output leaves the engine."""
 
 
 @dataclass(slots=True)
 class StepOutput:
-    """What leaves the engine: one step's tokens, or those of many equal ones."""
+    """Output of one step, or of several steps that emit tokens for the same sequences."""
 
     times: Any
-    """When each step's tokens leave, an array."""
+    """When the output of each step leaves the engine: an array or list, in seconds."""
     tokens: list[tuple[TokenSequence, int]]
-    """Each stream's tokens over all steps."""
+    """Each sequence with its number of tokens over all these steps."""
     each: Any = None
-    """Tokens by stream and step, an array; None: one each."""
+    """Number of tokens by sequence and step (an array), or None if every entry is 1."""
 
 
 @dataclass(slots=True)
 class Totals:
-    """Counters that only grow."""
+    """Counters that only increase. Prompt tokens are counted when a sequence emits its first token."""
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -156,3 +171,4 @@ class Totals:
     draft_tokens: int = 0
     accepted_tokens: int = 0
     accepted_at: list[int] = field(default_factory=list)
+    """Accepted draft tokens by position."""

@@ -1,12 +1,13 @@
-"""How long one engine step takes, and what it does to the GPU.
+"""The step-time model: how long one engine step takes and how much work it does on each GPU.
 
-Physics: weights are read once a step, keys and values once a stream; both over effective bandwidth. Beyond a few dozen
-tokens a step the multiplications outgrow the reading (softly: real kernels overlap the two imperfectly). Every layer
-costs a fixed time and, under tensor parallelism, two all-reduces. Beside the GPU runs the host: launching kernels where
-no CUDA graph holds the whole step, and scheduling. An asynchronous engine hides its host time behind the GPU (or the
-reverse); a synchronous one adds it.
+Weights are read once per step, and keys and values once per stream, both at the effective memory bandwidth. Above a few
+dozen tokens per step the matrix multiplications take longer than the reading; the transition is gradual because real
+kernels overlap the two imperfectly. Every layer costs a fixed time and, with tensor parallelism, two all-reduces. The
+host works at the same time as the GPU: it schedules, and it launches kernels if no CUDA graph covers the whole step. With
+asynchronous scheduling the longer of host time and GPU time determines the step; without it they are added.
 
-Rules: pure functions of numbers; what takes a number takes a numpy array too. Does not know requests, clocks or text.
+Rules: the functions are pure, and every number may also be a numpy array. This module does not know requests, clocks or
+text.
 """
 
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from server.emulator.engine.hardware import EngineVersion, Gpu
 
 GIB = 2**30
 ACTIVATION_READS = 12
-"""Hidden-sized reads and writes a token and layer that no GEMM does: norms, rope, residuals, attention's ends."""
+"""Reads and writes of hidden-size vectors per token and layer outside GEMMs: norms, rotary embedding, residuals, attention."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What steps did to each GPU of the group, summed."""
+    """Work of all steps so far on each GPU of the group."""
 
     busy_s: float = 0.0
     read_bytes: float = 0.0
@@ -33,21 +34,21 @@ class Usage:
 
 
 OVERLAP = 12
-"""How sharply the longer of two things done at once sets the time: near a tie they hinder each other by some 6 %."""
+"""Exponent of the norm that combines concurrent work: equal durations slow each other down by about 6 %."""
 
 
-def _longer(first: Any, second: Any, sharpness: float = OVERLAP) -> Any:
-    """Time of two things done at once, for numbers and arrays."""
+def _concurrent(first: Any, second: Any, sharpness: float = OVERLAP) -> Any:
+    """Duration of two concurrent pieces of work, for numbers and arrays."""
     return (first**sharpness + second**sharpness) ** (1 / sharpness)
 
 
-def _excess(value: Any) -> Any:
-    """What is above zero, for numbers and arrays."""
+def _positive(value: Any) -> Any:
+    """The larger of zero and the value, for numbers and arrays."""
     return (value + abs(value)) / 2
 
 
 class StepModel:
-    """Step times of one model on one GPU type under one configuration."""
+    """Step times of one model on one GPU model with one serving configuration."""
 
     def __init__(self, model: Model, serving: Serving, gpu: Gpu, engine: EngineVersion) -> None:
         shape, tp = model.shape, serving.tensor_parallel_size
@@ -63,13 +64,13 @@ class StepModel:
         head = hidden * shape.vocab_size
         self.body_parameters = body
         self.weight_bytes = (body + head) * model.weight_bytes / tp
-        """Read a step on each GPU: the input embedding is not."""
+        """Bytes of weights that each GPU reads per step; the input embedding is not read as a whole."""
         embedding = head * (1 if shape.tie_word_embeddings else 2)
         self.resident_bytes = (body * model.weight_bytes + embedding * max(model.weight_bytes, 2.0)) / tp
-        kv_share = max(shape.num_key_value_heads // tp, 1)
+        kv_heads = max(shape.num_key_value_heads // tp, 1)
         kv_bytes = 1 if serving.kv_cache_dtype.startswith("fp8") else 2
-        self.kv_bytes = 2 * layers * kv_share * shape.head_dim * kv_bytes
-        """One token's keys and values on each GPU; replicated where ranks outnumber key-value heads."""
+        self.kv_bytes = 2 * layers * kv_heads * shape.head_dim * kv_bytes
+        """Bytes of keys and values per token on each GPU; heads are replicated if there are more ranks than key-value heads."""
         efficiency = engine.gemm_efficiency * hidden / (hidden + engine.gemm_half_hidden)
         fast = 2.0 if model.weight_bytes <= 1.0 else 1.0  # FP8 tensor cores run at twice the rate
         self.flops = gpu.dense_tflops * 1e12 * efficiency * (fast if model.weight_bytes == 1.0 else 1.0)
@@ -84,25 +85,30 @@ class StepModel:
         self.pair_s = (
             4 * layers * shape.num_attention_heads * shape.head_dim / tp / (gpu.dense_tflops * 1e12 * 0.45)
         )
-        # 0.45: FlashAttention-3's share of peak on Hopper, forward, head size 128, causal
+        # 0.45: share of peak that FlashAttention-3 reaches on Hopper (forward, head size 128, causal)
         gap_ms = engine.gap_ms + (engine.parallel_gap_ms if tp > 1 else 0.0)
         self.fixed_s = (layers * (engine.layer_ms or gpu.layer_ms) + gap_ms) / 1e3
         self.attention_flops = 4 * layers * shape.num_attention_heads * shape.head_dim / tp
 
     def allreduce_s(self, tokens: Any) -> Any:
-        """Two all-reduces a layer of one step's hidden states."""
+        """Time of the all-reduces of one step's hidden states: two per layer."""
         if self.tp == 1:
             return 0.0 * tokens
         base_us, per_mib_us = self.gpu.allreduce_us[
             min(size for size in self.gpu.allreduce_us if size >= self.tp)
         ]
         size = tokens * self.hidden * 2.0
-        custom = base_us * 1e-6 + _excess(size - 65536) / 2**20 * per_mib_us * 1e-6
+        custom = base_us * 1e-6 + _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
         ring = 20e-6 + size * 2 * (self.tp - 1) / self.tp / (self.gpu.link_tb_s * 1e12)
-        return 2 * self.layers * (custom - _excess(custom - ring))  # the shorter: NCCL's ring beyond some MiB
+        # The shorter of the two times; above some MiB it is the one of NCCL's ring.
+        return 2 * self.layers * (custom - _positive(custom - ring))
 
     def gpu_s(self, tokens: Any, rows: Any, context: Any, pairs: Any = 0.0) -> Any:
-        """Kernels of one step: `tokens` computed, `rows` sampled, `context` tokens read, `pairs` attended in prefill."""
+        """GPU time of one step.
+
+        `tokens` are computed, `rows` of logits are sampled, the keys and values of `context` tokens are read, and attention
+        computes `pairs` of tokens in prefill.
+        """
         sharpness = self.engine.gemm_sharpness
         multiply = tokens * self.token_s + rows * self.row_s
         gemm = (self.weights_s**sharpness + multiply**sharpness) ** (1 / sharpness)
@@ -113,7 +119,7 @@ class StepModel:
         )
 
     def launch_s(self, tokens: Any, full_graph: Any) -> tuple[Any, Any]:
-        """Host time to launch a step's kernels where no full CUDA graph does: kernel by kernel, and piece by piece."""
+        """Host time to launch the kernels of a step that no full CUDA graph covers: without graphs, and with piecewise graphs."""
         engine = self.engine
         eager = (tokens > engine.graph_tokens) | self.eager
         pieces = (1 - eager) * (1 - full_graph)
@@ -131,25 +137,25 @@ class StepModel:
         full_graph: Any = True,
         fill: bool = False,
     ) -> Any:
-        """Wall time of one step. `fill`: the pipeline was empty, so nothing hides the host."""
-        engine, many = self.engine, self.tp > 1
+        """Duration of one step. `fill` means that the engine was idle before, so that nothing hides the host's work."""
+        engine, parallel = self.engine, self.tp > 1
         kernels, pieces = self.launch_s(tokens, full_graph)
         gpu = self.gpu_s(tokens, rows, context, pairs)
-        filling_ms = engine.parallel_fill_ms if many and fill else 0.0
+        filling_ms = engine.parallel_fill_ms if parallel and fill else 0.0
         if not self.is_async:
-            # Ranks launch their pieces apart and wait for each other at every all-reduce: kernels hide launching in part.
-            sharpness = engine.parallel_overlap if many and not np.any(pairs) else OVERLAP
-            work = _longer(gpu, kernels + pieces, sharpness)
+            # Ranks launch their pieces separately and wait for each other at every all-reduce, so launching is hidden in part.
+            sharpness = engine.parallel_overlap if parallel and not np.any(pairs) else OVERLAP
+            work = _concurrent(gpu, kernels + pieces, sharpness)
             host_ms = engine.sync_step_ms + self.speculates * engine.ngram_step_ms
-            host_ms += (engine.sync_parallel_ms if many else 0.0) + filling_ms
+            host_ms += (engine.sync_parallel_ms if parallel else 0.0) + filling_ms
             return work + streams * (engine.sync_per_stream_us * 1e-6) + host_ms * 1e-3
-        stream_us = engine.async_parallel_per_stream_us if many else engine.async_per_stream_us
-        work = _longer(gpu, kernels + pieces)
-        work = _longer(work, engine.async_step_ms * 1e-3 + streams * (stream_us * 1e-6))
+        stream_us = engine.async_parallel_per_stream_us if parallel else engine.async_per_stream_us
+        work = _concurrent(gpu, kernels + pieces)
+        work = _concurrent(work, engine.async_step_ms * 1e-3 + streams * (stream_us * 1e-6))
         return work + (engine.async_fill_ms + filling_ms) * 1e-3 if fill else work
 
     def lag_s(self, streams: Any, context: Any) -> Any:
-        """How much later than its step an output leaves the engine: asynchronous scheduling delivers behind the next step."""
+        """How much later than the end of its step an output leaves the engine; only asynchronous scheduling delays it."""
         if not self.is_async or not self.engine.async_lag_steps:
             return 0.0 * context
         return self.engine.async_lag_steps * self.step_s(streams, streams, streams, context)
@@ -164,7 +170,7 @@ class StepModel:
         context: float,
         pairs: float = 0.0,
     ) -> None:
-        """Add `steps` steps of `seconds` in all to `usage`; the other numbers are sums over them."""
+        """Add `steps` steps that took `seconds` together to `usage`; the other arguments are sums over these steps."""
         usage.busy_s += seconds
         usage.read_bytes += (
             steps * self.weight_bytes + context * self.kv_bytes + tokens * self.activation_s * self.bandwidth
@@ -174,7 +180,7 @@ class StepModel:
             usage.link_bytes += 2 * self.layers * tokens * self.hidden * 2 * 2 * (self.tp - 1) / self.tp
 
     def kv_blocks(self, serving: Serving) -> int:
-        """KV blocks that fit beside the weights on each GPU."""
+        """Number of KV blocks that fit into each GPU's memory beside the weights."""
         if serving.num_gpu_blocks_override is not None:
             return serving.num_gpu_blocks_override
         room = self.gpu.memory_gib * serving.gpu_memory_utilization - self.engine.overhead_gib

@@ -1,7 +1,7 @@
-"""One timer finer than an event loop's: Linux timerfd where it is there, else the loop's own (a millisecond coarse).
+"""A timer that is more precise than the event loop's: timerfd on Linux, otherwise the loop's own timer.
 
-uvloop and asyncio round waits to whole milliseconds, half of a 2 ms engine step; a timerfd wakes the loop within some
-50 microseconds. Does not know what it wakes.
+uvloop and asyncio round waiting times to whole milliseconds, but an engine step can take only 2 ms. A timerfd wakes the
+event loop within about 50 microseconds. This module does not know what the timer is used for.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ TFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 
 
 class StepTimer:
-    """Calls back once after each `start`."""
+    """Calls a function once after each `start`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
         self._loop, self._call = loop, call
@@ -27,15 +27,15 @@ class StepTimer:
             self._libc = ctypes.CDLL(None)
             self._fd = self._libc.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK_CLOEXEC)
         if self._fd >= 0:
-            loop.add_reader(self._fd, self._fired)
+            loop.add_reader(self._fd, self._expired)
 
-    def _fired(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # stopped after it had fired
+    def _expired(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the timer was stopped after it had expired
             os.read(self._fd, 8)
             self._call()
 
     def start(self, wait_s: float) -> None:
-        """Call back in `wait_s`; an earlier `start` is forgotten."""
+        """Call the function in `wait_s` seconds; this replaces an earlier `start`."""
         if self._fd < 0:
             self.stop()
             self._handle = self._loop.call_later(wait_s, self._call)
@@ -44,14 +44,14 @@ class StepTimer:
         self._libc.timerfd_settime(self._fd, 0, struct.pack("qqqq", 0, 0, *divmod(nanoseconds, 10**9)), None)
 
     def stop(self) -> None:
-        """Do not call back."""
+        """Cancel the pending call."""
         if self._handle:
             self._handle.cancel()
         if self._fd >= 0:
             self._libc.timerfd_settime(self._fd, 0, bytes(32), None)
 
     def close(self) -> None:
-        """Give the timer back."""
+        """Release the timer's file descriptor."""
         self.stop()
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)

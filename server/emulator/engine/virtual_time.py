@@ -1,13 +1,14 @@
-"""The same engine with no sockets and no clock: requests in with their times, token times out, as fast as it computes.
+"""Runs the engine on virtual time: without sockets and without waiting, as fast as it computes.
 
-    sim = Simulation(serving, model, gpu, version)
-    sim.submit(stream, at_s=0.5)
-    for done in sim.run():          # in the order in which streams end
-        done.times_s, done.tokens   # when each chunk was written, and its tokens
-        sim.submit(another, done.times_s[-1])   # a closed loop
+    simulation = Simulation(serving, model, gpu, version)
+    simulation.submit(sequence, at_s=0.5)
+    for done in simulation.run():                     # in the order in which sequences end
+        done.times_s, done.tokens                     # when each chunk was written, and its number of tokens
+        simulation.submit(another, done.times_s[-1])  # closed loop: the next request
 
-Rules: a submission may not lie before what was already yielded. Times are what a client on the same host would see of the
-server: in through the API process, through the engine, out through the API process.
+Rules: a request may not be submitted at a time before a completion that was already yielded. The times are those that a
+client on the same host would measure: they include the API process on the way in and on the way out. This module does
+not know text or records.
 """
 
 from collections.abc import Iterator
@@ -27,45 +28,47 @@ from server.emulator.engine.step_time import StepModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedCompletion:
-    """One stream's end: its chunks as a client would see them."""
+    """A sequence that has ended, with its chunks as a client would receive them (times in model seconds)."""
 
-    stream: TokenSequence
+    sequence: TokenSequence
     times_s: NDArray[np.float64]
     tokens: NDArray[np.int64]
 
 
 class Simulation:
-    """An engine and its API process, stepped by the caller."""
+    """An engine and its API process; the caller submits requests and reads completions."""
 
     def __init__(self, serving: Serving, model: Model, gpu: Gpu, version: EngineVersion) -> None:
         self.engine = Engine(StepModel(model, serving, gpu, version), serving)
-        self.frontend = ApiQueue(version)
+        self._api_queue = ApiQueue(version)
         self._logs: dict[TokenSequence, list[tuple[Any, Any]]] = {}
 
-    def submit(self, stream: TokenSequence, at_s: float) -> None:
-        """A request arrives at the server at `at_s`."""
-        self.engine.submit(stream, self.frontend.ingest(at_s, stream.prompt))
-        stream.arrived_s = at_s
-        self._logs[stream] = []
+    def submit(self, sequence: TokenSequence, at_s: float) -> None:
+        """Let a request arrive at the server at `at_s`."""
+        self.engine.submit(sequence, self._api_queue.ingest(at_s, sequence.prompt))
+        sequence.arrived_s = at_s
+        self._logs[sequence] = []
 
     def run(self, until_s: float = float("inf")) -> Iterator[SimulatedCompletion]:
-        """Go on until nothing is left, or `until_s`; yields each stream as it ends."""
+        """Run until all requests have ended, or until `until_s`; yields each sequence as it ends."""
         for output in self.engine.advance(until_s):
-            self._note(output)
-            for stream, _ in output.tokens:
-                if stream.state == "finished":
-                    yield self._done(stream)
+            self._log(output)
+            for sequence, _ in output.tokens:
+                if sequence.state == "finished":
+                    yield self._completion(sequence)
 
-    def _note(self, output: StepOutput) -> None:
-        written = self.frontend.emit_each(np.asarray(output.times), len(output.tokens))
-        for row, (stream, _) in enumerate(output.tokens):
-            self._logs[stream].append((written, None if output.each is None else output.each[row]))
+    def _log(self, output: StepOutput) -> None:
+        written = self._api_queue.emit_each(np.asarray(output.times), len(output.tokens))
+        for row, (sequence, _) in enumerate(output.tokens):
+            self._logs[sequence].append((written, None if output.each is None else output.each[row]))
 
-    def _done(self, stream: TokenSequence) -> SimulatedCompletion:
-        log = self._logs.pop(stream)
+    def _completion(self, sequence: TokenSequence) -> SimulatedCompletion:
+        log = self._logs.pop(sequence)
         times = np.concatenate([written for written, _ in log])
         each = [np.ones(len(written), np.int64) if tokens is None else tokens for written, tokens in log]
-        starts = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)  # what is written together is one chunk
+        # Tokens that are written at the same time form one chunk.
+        starts = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)
         tokens = np.add.reduceat(np.concatenate(each), starts)
-        tokens[-1] -= max(int(tokens.sum()) - stream.end, 0)  # the last step's drafts beyond the end
-        return SimulatedCompletion(stream, times[starts], tokens)
+        # Accepted draft tokens of the last step can lie beyond the end.
+        tokens[-1] -= max(int(tokens.sum()) - sequence.end, 0)
+        return SimulatedCompletion(sequence, times[starts], tokens)

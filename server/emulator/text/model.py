@@ -1,9 +1,9 @@
-"""The text that an emulated model writes: TextModel turns a prompt into a Reply whose ids grow as they are needed.
+"""The text that an emulated model writes: TextModel returns for a prompt a GeneratedText that grows as it is read.
 
-Rules: same problem, model and seed, same ids, whatever the configuration; greedy decoding has no seed; ids already
-handed out never change. Modes: `trace` (reasoning on the dataset's problems), `loop` (one short period for ever: every
-draft of prompt lookup is accepted), `random` (no pair of tokens twice: none is), or a file of recorded outputs.
-Knows nothing of time, batches or HTTP.
+Rules: the same problem, model and seed give the same ids under every configuration. Greedy decoding ignores the seed. Ids
+that were read never change. Modes: `trace` (reasoning about the problems of a dataset), `loop` (one short period without
+end, so that every draft of n-gram lookup is accepted), `random` (no pair of tokens occurs twice, so that no draft is
+accepted), or the path of a file with recorded outputs. This module does not know time, batches or HTTP.
 """
 
 import collections
@@ -16,63 +16,64 @@ from pathlib import Path
 from typing import Any
 
 from server.config import ConfigError
-from server.emulator.text.outcome import GREEDY, Figures, TraceOutline, draw, plan
-from server.emulator.text.prompt import S1_ANSWER, S1_THINK, Finder, KnownProblem, PromptMatch, as_problem
-from server.emulator.text.tokenizer import R1_END, Tokenizer
-from server.emulator.text.trace import Writer, answer_paragraphs, boxed
+from server.emulator.text.outcome import GREEDY, TextStatistics, TraceOutline, draw, outline
+from server.emulator.text.problems import KnownProblem, known_problem
+from server.emulator.text.prompt import S1_ANSWER, S1_THINK, ProblemFinder, PromptMatch
+from server.emulator.text.tokenizer import END_THINK, R1_END, Tokenizer
+from server.emulator.text.trace import TraceWriter, answer_paragraphs, boxed
 from server.emulator.text.wrong_answers import wrong_answers
 
-LOOP_SLIPS = 0.08  # of a loop's paragraphs: it brings lookup to the measured 4 tokens a step instead of 4.6
-CLOSING_TOKENS = 30  # the last paragraph of the thinking, or the box
-KEPT_REPLIES = 2048  # a whole MATH500 run, some seeds of it: about 100 MB at most
+# Share of a loop's paragraphs that differ. With it n-gram lookup gives the measured 4 tokens per step instead of 4.6.
+LOOP_CHANGES = 0.08
+CLOSING_TOKENS = 30  # length of the last paragraph of the thinking, and of the box
+CACHED_REPLIES = 2048  # a MATH-500 run with some seeds; at most about 100 MB
 MODES = ("trace", "loop", "random")
 Chunks = Iterator[list[int]]
 
 
 class GeneratedText:
-    """One output. `ids` holds what is written so far; call `grow` before reading further."""
+    """One output. `ids` holds the tokens written so far; call `grow` before reading further."""
 
-    def __init__(self, chunks: Chunks, end_thinking: int | None = None) -> None:
+    def __init__(self, chunks: Chunks, end_thinking_id: int | None = None) -> None:
         self.ids: list[int] = []
-        self.ended = False  # nothing follows `ids`: the last one is the end token
-        self.thinking_end: int | None = None  # how many ids belong to the thinking, its end mark included
+        self.ended = False  # whether `ids` is the whole output, with the end-of-text token
+        self.thinking_end: int | None = None  # number of ids up to and including the end-of-thinking token
         self._chunks = chunks
-        self._end_thinking = end_thinking
+        self._end_thinking_id = end_thinking_id
 
     def grow(self, length: int) -> int:
-        """Make `ids` at least `length` long, or whole where the output ends before; returns how long it is."""
+        """Extend `ids` to at least `length` tokens or to the end of the output; returns its length."""
         while len(self.ids) < length and not self.ended:
             chunk = next(self._chunks, None)
             if chunk is None:
                 self.ended = True
                 break
-            if self.thinking_end is None and self._end_thinking in chunk:
-                self.thinking_end = len(self.ids) + chunk.index(self._end_thinking) + 1
+            if self.thinking_end is None and self._end_thinking_id in chunk:
+                self.thinking_end = len(self.ids) + chunk.index(self._end_thinking_id) + 1
             self.ids += chunk
         return len(self.ids)
 
 
 class TextModel:
-    """One served model's words."""
+    """Generates the outputs of one served model."""
 
     def __init__(
         self,
         preset: Mapping[str, Any],
-        problems: Sequence[KnownProblem | Mapping[str, Any]],
+        problems: Sequence[KnownProblem],
         tokenizer: Tokenizer,
         mode: str = "trace",
     ) -> None:
         self.style = str(preset.get("prompt", "chat"))
         self.name = str(preset.get("id", "model"))
-        self.figures = Figures.of(preset)
+        self.statistics = TextStatistics.of(preset)
         self.tokenizer = tokenizer
         self.mode = mode if mode in MODES else "replay"
         self.recorded = read_recorded(Path(mode), tokenizer) if self.mode == "replay" else {}
-        known = [p if isinstance(p, KnownProblem) else as_problem(p, n) for n, p in enumerate(problems)]
-        self.finder = Finder([as_problem({"problem": text}) for text in self.recorded] or known)
+        self.finder = ProblemFinder([known_problem({"problem": text}) for text in self.recorded] or problems)
         end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
         self.eos_id = 0 if end is None else end
-        self._end_thinking = None if self.style == "s1" else tokenizer.id("</think>")
+        self._end_thinking_id = None if self.style == "s1" else tokenizer.id(END_THINK)
         self._replies: collections.OrderedDict[tuple[object, ...], GeneratedText] = collections.OrderedDict()
         self._unseeded: collections.Counter[bytes] = collections.Counter()
 
@@ -87,124 +88,124 @@ class TextModel:
         thinking_token_budget: int | None = None,
         ignore_eos: bool = False,
     ) -> GeneratedText:
-        """The output to this prompt. `thinking_token_budget` holds only with a reasoning parser, as in vLLM."""
+        """The output for a prompt. `thinking_token_budget` is ignored without a reasoning parser, as in vLLM."""
         if self.mode == "loop":
             return GeneratedText(self._loop(prompt_ids))
         if self.mode == "random":
             return GeneratedText(self._random(prompt_ids, seed if temperature > 0 else 0))
         if self.mode == "replay":
-            asked = self.finder.understand(prompt_text)
+            match = self.finder.match(prompt_text)
             return GeneratedText(
-                iter([self.recorded.get(asked.problem.problem, [self.eos_id])]), self._end_thinking
+                iter([self.recorded.get(match.problem.problem, [self.eos_id])]), self._end_thinking_id
             )
-        prompt = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
-        sample = self._sample(prompt, seed, temperature)
+        prompt_hash = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
+        sample = self._sample(prompt_hash, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
-        key = (prompt, sample, budget, ignore_eos)
+        key = (prompt_hash, sample, budget, ignore_eos)
         reply = self._replies.get(key)
         if reply is None:
-            asked = self.finder.understand(prompt_text)
-            chunks = self._chunks(asked, sample, budget)
+            match = self.finder.match(prompt_text)
+            chunks = self._chunks(match, sample, budget)
             if ignore_eos:
-                chunks = itertools.chain(chunks, self._beyond(asked.problem, sample))
-            reply = self._replies[key] = GeneratedText(chunks, self._end_thinking)
-            if len(self._replies) > KEPT_REPLIES:
+                chunks = itertools.chain(chunks, self._after_eos(match.problem, sample))
+            reply = self._replies[key] = GeneratedText(chunks, self._end_thinking_id)
+            if len(self._replies) > CACHED_REPLIES:
                 self._replies.popitem(last=False)
         else:
             self._replies.move_to_end(key)
         return reply
 
-    def plan(self, problem: KnownProblem, sample: str) -> TraceOutline:
-        """What is to become of one sample of one problem."""
-        return plan(self.name, self.figures, problem, sample)
+    def outline(self, problem: KnownProblem, sample: str) -> TraceOutline:
+        """The decisions for one sample of one problem."""
+        return outline(self.name, self.statistics, problem, sample)
 
-    def _sample(self, prompt: bytes, seed: int | None, temperature: float) -> str:
-        """Greedy decoding ignores the seed; requests without one draw anew each time."""
+    def _sample(self, prompt_hash: bytes, seed: int | None, temperature: float) -> str:
+        """The key of a sample. Greedy decoding ignores the seed; requests without a seed get a new sample each time."""
         if temperature <= 0:
             return GREEDY
         if seed is not None:
             return str(seed)
-        self._unseeded[prompt] += 1
-        return f"unseeded/{self._unseeded[prompt]}"
+        self._unseeded[prompt_hash] += 1
+        return f"unseeded/{self._unseeded[prompt_hash]}"
 
-    def _chunks(self, asked: PromptMatch, sample: str, budget: int | None) -> Chunks:
-        """The output, paragraph by paragraph, from where the prompt leaves off."""
-        fate = self.plan(asked.problem, sample)
+    def _chunks(self, match: PromptMatch, sample: str, budget: int | None) -> Chunks:
+        """The output paragraph by paragraph, continuing what the prompt already contains."""
+        trace = self.outline(match.problem, sample)
         encode = self.tokenizer.encode
-        answer = asked.answer
+        answer = match.answer
         if answer is None:
-            if self.style == "s1" and not asked.opened:
+            if self.style == "s1" and not match.opened:
                 yield encode(f"{S1_THINK}\n")
-            right = fate.right
-            done = len(encode(asked.thinking)) if asked.thinking else 0
-            thought = 0
-            for chunk in self._thinking(asked.problem, sample, fate):
-                part = chunk[max(0, done - thought) :]
-                thought += len(chunk)
-                if budget is not None and thought > budget:
-                    yield part[: max(0, len(part) - (thought - budget))]
-                    right = fate.right_after(budget)
+            right = trace.right
+            present = len(encode(match.thinking)) if match.thinking else 0
+            written = 0
+            for chunk in self._thinking(match.problem, sample, trace):
+                part = chunk[max(0, present - written) :]
+                written += len(chunk)
+                if budget is not None and written > budget:
+                    yield part[: max(0, len(part) - (written - budget))]
+                    right = trace.right_after(budget)
                     break
                 if part:
                     yield part
-            yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else "</think>\n\n")
+            yield encode(f"{S1_ANSWER}\n" if self.style == "s1" else f"{END_THINK}\n\n")
             answer = ""
         else:
-            right = fate.right_after(len(encode(asked.thinking)))
-        yield from self._answer(asked.problem, sample, answer, fate, right)
+            right = trace.right_after(len(encode(match.thinking)))
+        yield from self._answer(match.problem, sample, answer, trace, right)
 
-    def _thinking(self, problem: KnownProblem, sample: str, fate: TraceOutline) -> Chunks:
-        """The thinking, its end mark left out; for ever where the plan loops."""
-        given = problem.answer if fate.right else self._wrong(problem, sample)
-        writer = self._writer(problem, given, sample)
-        stop = fate.thinking_tokens if fate.loop_from is None else fate.loop_from
+    def _thinking(self, problem: KnownProblem, sample: str, trace: TraceOutline) -> Chunks:
+        """The thinking without its end token. It does not end if the outline contains a loop."""
+        answer = problem.answer if trace.right else self._wrong(problem, sample)
+        writer = self._writer(problem, answer, sample)
+        stop = trace.thinking_tokens if trace.loop_from is None else trace.loop_from
         chunk = self.tokenizer.encode(writer.opening())
         written = 0
         while written + len(chunk) / 2 < stop - CLOSING_TOKENS:
             written += len(chunk)
             yield chunk
             chunk = self.tokenizer.encode(writer.paragraph())
-        if fate.loop_from is None:
+        if trace.loop_from is None:
             yield self.tokenizer.encode(writer.closing())
         else:
-            yield from self._circling(writer, fate)
+            yield from self._loop_paragraphs(writer, trace)
 
-    def _circling(self, writer: Writer, fate: TraceOutline) -> Chunks:
-        """The loop: the same paragraphs for ever, now and then one of them put differently, as in real loops."""
+    def _loop_paragraphs(self, writer: TraceWriter, trace: TraceOutline) -> Chunks:
+        """The same paragraphs again and again; now and then one is replaced, as in real loops."""
         encode = self.tokenizer.encode
         period: list[list[int]] = []
-        while sum(map(len, period)) < fate.loop_period:
+        while sum(map(len, period)) < trace.loop_period:
             period.append(encode(writer.paragraph()))
         while True:
             for chunk in period:
-                yield encode(writer.paragraph()) if writer.rng.random() < LOOP_SLIPS else chunk
+                yield encode(writer.paragraph()) if writer.rng.random() < LOOP_CHANGES else chunk
 
-    def _writer(self, problem: KnownProblem, answer: str, part: str) -> Writer:
+    def _writer(self, problem: KnownProblem, answer: str, part: str) -> TraceWriter:
         rng = random.Random(f"{self.name}/{problem.unique_id}/{part}")
-        return Writer(problem, answer, rng, self.figures.detours)
+        return TraceWriter(problem, answer, rng, self.statistics.detours)
 
     def _answer(
-        self, problem: KnownProblem, sample: str, begun: str, fate: TraceOutline, right: bool
+        self, problem: KnownProblem, sample: str, begun: str, trace: TraceOutline, right: bool
     ) -> Chunks:
-        """What follows the thinking, or what the prompt has begun of it."""
+        """The answer after the thinking, continuing `begun`, the part that the prompt contains."""
         begun = begun.lstrip("\n")
         answer = problem.answer if right else self._wrong(problem, sample)
         encode = self.tokenizer.encode
-        whole = list(self._explained(problem, answer, sample, fate))
+        whole = list(self._explanation(problem, answer, sample, trace))
         text = self.tokenizer.decode(itertools.chain.from_iterable(whole)) if begun else ""
         if begun.rfind("\\boxed{") > begun.rfind("}"):
             yield encode(f"{answer}}}" + ("\n\\]" if begun.rfind("\\[") > begun.rfind("\\]") else ""))
-        elif text.startswith(begun):  # an answer that was cut short goes on; mostly nothing was begun
+        elif text.startswith(begun):  # continue an answer that was cut; mostly `begun` is empty
             yield from [encode(text[len(begun) :])] if begun else whole
         else:
             yield encode(f" The final answer is $\\boxed{{{answer}}}$.")
         yield [self.eos_id]
 
-    def _explained(self, problem: KnownProblem, answer: str, sample: str, fate: TraceOutline) -> Chunks:
-        """The answer's part: steps, as long as planned, and the box."""
+    def _explanation(self, problem: KnownProblem, answer: str, sample: str, trace: TraceOutline) -> Chunks:
+        """The answer: steps up to the planned length, and the box."""
         written = 0
         for paragraph in answer_paragraphs(self._writer(problem, answer, f"{sample}/answer")):
-            if written >= fate.answer_tokens - CLOSING_TOKENS:
+            if written >= trace.answer_tokens - CLOSING_TOKENS:
                 break
             chunk = self.tokenizer.encode(paragraph)
             written += len(chunk)
@@ -212,26 +213,26 @@ class TextModel:
         yield self.tokenizer.encode(boxed(answer))
 
     def _wrong(self, problem: KnownProblem, sample: str) -> str:
-        """The wrong answer of this sample: the likelier ones more often, so that wrong samples disagree."""
+        """The wrong answer of this sample. Likely ones are drawn more often, but wrong samples can differ."""
         candidates = wrong_answers(problem.answer or "7")
-        at = int(len(candidates) * draw("wrong", self.name, problem.unique_id, sample) ** 1.8)
-        return candidates[at]
+        index = int(len(candidates) * draw("wrong", self.name, problem.unique_id, sample) ** 1.8)
+        return candidates[index]
 
-    def _beyond(self, problem: KnownProblem, sample: str) -> Chunks:
-        """After the end token, where the request ignores it: more thinking."""
+    def _after_eos(self, problem: KnownProblem, sample: str) -> Chunks:
+        """More thinking after the end-of-text token, for requests with `ignore_eos`."""
         writer = self._writer(problem, problem.answer, f"{sample}/beyond")
         while True:
             yield self.tokenizer.encode(writer.paragraph())
 
     def _loop(self, prompt_ids: Sequence[int]) -> Chunks:
-        """Two ids that the prompt lacks, again and again: what random weights fell into when measured."""
+        """Two ids that are not in the prompt, in turn: measured models with random weights wrote such loops."""
         seen = set(prompt_ids)
         period = list(itertools.islice((i for i in self.tokenizer.plain_ids if i not in seen), 2))
         while True:
             yield period
 
     def _random(self, prompt_ids: Sequence[int], seed: int | None) -> Chunks:
-        """Ids no pair of which was there before: what followed a token once never follows it again."""
+        """Random ids in which no pair of neighboring ids occurs twice, the prompt included."""
         rng = random.Random(f"{prompt_ids[-64:]}/{seed}")
         plain = self.tokenizer.plain_ids
         last = prompt_ids[-1] if prompt_ids else -1
@@ -249,14 +250,17 @@ class TextModel:
 
 
 def read_recorded(path: Path, tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """Recorded outputs by what was asked: JSONL of `problem` and `ids` (this tokenizer's) or `text`."""
+    """Read recorded outputs by problem: JSONL with `problem` and either `ids` (of this tokenizer) or `text`.
+
+    Raises ConfigError that names file and line.
+    """
     recorded = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            recorded[as_problem(row).problem] = row.get("ids") or tokenizer.encode(row["text"])
+            recorded[known_problem(row).problem] = row.get("ids") or tokenizer.encode(row["text"])
         except KeyError as missing:
-            raise ConfigError(f"{path}:{number}: lacks {missing}") from missing
+            raise ConfigError(f"{path}:{number}: has no {missing}") from missing
         except ValueError as error:
-            raise ConfigError(f"{path}:{number}: no JSON ({error})") from error
+            raise ConfigError(f"{path}:{number}: not valid JSON ({error})") from error
     return recorded

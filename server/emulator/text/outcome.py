@@ -1,8 +1,8 @@
-"""How a model fares on a problem: right or wrong, how long, when it has found the answer, whether it loops.
+"""Decides the outcome of a problem: right or wrong, how long, when the answer is found, and whether the output loops.
 
-Rules: everything follows from the model's name, the problem's id and the sample (a seed, or greedy decoding) by
-hashes, so it is the same under every configuration; figures come from the preset's `text:` key, whose source each
-value names there. Knows no words and no tokens, only numbers of them.
+Rules: every decision is a hash of the model's name, the problem's id and the sample (a seed, or greedy decoding), so it
+is the same under every configuration. The statistics come from the `text` key of the model preset, which names the
+source of each value. This module does not know words or tokens, only their numbers.
 """
 
 import dataclasses
@@ -14,29 +14,32 @@ from statistics import NormalDist
 from typing import Any
 
 from server.config import ConfigError
-from server.emulator.text.prompt import KnownProblem
+from server.emulator.text.problems import KnownProblem
 
 NORMAL = NormalDist()
 GREEDY = "greedy"
-LEVELS = (0.086, 0.180, 0.210, 0.256, 0.268)  # MATH-500's problems by level
-# Any would do; with this one of 24 the 500 problems of MATH-500 come nearest the published accuracies and curve.
+LEVEL_SHARES = (0.086, 0.180, 0.210, 0.256, 0.268)  # of MATH-500's problems, by level
+# Any number works. Of 24 numbers tried, this one brings MATH-500 closest to the published accuracies and curve.
 SALT = 1
 LEVEL_KEYS = {"accuracy", "length_mu", "length_sigma"}
-LATEST_FIND = 0.95  # of its thinking: the answer is there before it stops,
-LAST_WORDS = 80  # and before its last paragraphs, which end no more than so many tokens from the plan
-LONGEST_THINKING = 32_000  # tokens; A7w of the measured sets: 99.8 % end within 32k
+# The answer is found at the latest after this share of the thinking and this many tokens before its end, because the
+# last paragraphs can end up to that far from the planned length.
+LATEST_FIND = 0.95
+CLOSING_TOKENS = 80
+LONGEST_THINKING = 32_000  # tokens; in the measured set A7w 99.8 % of the outputs end within 32k
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
-    """A model's `text:` figures. The defaults are assumed ones (a 7B reasoning model's) for a preset without."""
+class TextStatistics:
+    """Statistics of a model's outputs. The defaults are assumed values of a 7B model, for presets without the key."""
 
-    accuracy: tuple[float, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)  # by level 1..5, finished outputs
-    # ln of the tokens of a whole output by level 1..5
+    # share of right answers among finished outputs, by level 1..5
+    accuracy: tuple[float, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)
+    # mean and standard deviation of ln(tokens of the whole output), by level 1..5
     length_mu: tuple[float, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
     length_sigma: tuple[float, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
-    wrong_longer: float = 1.9  # a wrong output's length over a right one's
-    answer_tokens: float = 330  # median of the part after the thinking
+    wrong_longer: float = 1.9  # length of a wrong output divided by that of a right one
+    answer_tokens: float = 330  # median tokens after the thinking
     answer_sigma: float = 0.33
     forced: Mapping[int, float] = dataclasses.field(
         default_factory=lambda: {
@@ -49,31 +52,31 @@ class Figures:
             4000: 0.905,
             8000: 0.93,
         }
-    )  # thinking tokens -> share right if the answer is forced there
-    loops_right: float = 0.01  # share of greedy outputs that loop, among those that would be right
-    loops_wrong: float = 0.3  # and wrong
+    )  # thinking tokens -> share of right answers if the answer is forced after them
+    loops_right: float = 0.01  # share of greedy outputs that loop, of those that would be right
+    loops_wrong: float = 0.3  # the same, of those that would be wrong
     loop_onset: float = 2900  # median tokens before the loop
     loop_period: float = 322  # median tokens
-    detours: Mapping[str, float] = dataclasses.field(  # set B, per 1000 tokens
+    detours: Mapping[str, float] = dataclasses.field(  # occurrences per 1000 tokens, measured in set B
         default_factory=lambda: {"Wait": 3.8, "Alternatively": 0.6, "Hmm": 0.7, "Let me": 4.0}
     )
-    spread: float = 2.5  # of the problems' difficulty, in logits: how often samples of one problem agree
+    spread: float = 2.5  # of the difficulty in logits; it decides how often samples of one problem agree
 
     @functools.cached_property
     def right_lengths(self) -> tuple[float, float]:
-        """Middle and width of ln(thinking tokens) of the right outputs, all levels together."""
+        """Mean and standard deviation of ln(thinking tokens) of the right outputs over all levels."""
         extra = math.log(self.wrong_longer)
         mus = [mu + extra * (right - 1) for mu, right in zip(self.length_mu, self.accuracy, strict=True)]
         answer = math.log1p(-self.answer_tokens / math.exp(_over_levels(mus)))
-        middle = _over_levels(mus)
+        mean = _over_levels(mus)
         spread = _over_levels(
-            [(mu - middle) ** 2 + sigma**2 for mu, sigma in zip(mus, self.length_sigma, strict=True)]
+            [(mu - mean) ** 2 + sigma**2 for mu, sigma in zip(mus, self.length_sigma, strict=True)]
         )
-        return middle + answer, math.sqrt(spread)
+        return mean + answer, math.sqrt(spread)
 
     @classmethod
-    def of(cls, preset: Mapping[str, Any]) -> "Figures":
-        """The figures of a preset; keys this version does not know are an error of the file."""
+    def of(cls, preset: Mapping[str, Any]) -> "TextStatistics":
+        """Read the statistics of a model preset. Raises ConfigError for unknown keys and invalid values."""
         text = dict(preset.get("text") or {})
         name = preset.get("id", "model")
         unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
@@ -82,82 +85,82 @@ class Figures:
         for key in LEVEL_KEYS & set(text):
             levels = text[key]
             if not isinstance(levels, Mapping) or sorted(levels) != [1, 2, 3, 4, 5]:
-                raise ConfigError(f"{name}: text: {key}: wants a value for each level 1 to 5")
+                raise ConfigError(f"{name}: text: {key}: must have a value for each level from 1 to 5")
             text[key] = tuple(float(levels[level]) for level in sorted(levels))
         if not all(0 < share < 1 for share in text.get("accuracy", ())):
-            raise ConfigError(f"{name}: text: accuracy: wants shares between 0 and 1")
+            raise ConfigError(f"{name}: text: accuracy: must be shares between 0 and 1")
         return cls(**text)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TraceOutline:
-    """One output's fate."""
+    """The decisions for one output."""
 
     right: bool
     thinking_tokens: int
     answer_tokens: int
-    found_at: float  # thinking tokens after which a forced answer is the right one; inf: never
-    loop_from: int | None  # thinking tokens after which it repeats itself for ever
+    found_at: float  # thinking tokens after which a forced answer is right; infinity: never
+    loop_from: int | None  # thinking tokens after which the output repeats itself without end
     loop_period: int
 
     def right_after(self, thinking_tokens: int) -> bool:
-        """Is an answer forced here right? Past its own thinking it is what it would be anyway."""
+        """Whether an answer forced after `thinking_tokens` is right. After the planned thinking it is as planned."""
         return thinking_tokens >= self.found_at or (self.right and thinking_tokens >= self.thinking_tokens)
 
 
 def draw(*key: object) -> float:
-    """A number in (0, 1) that depends on the key alone."""
+    """A uniform random number in (0, 1) that depends on the key alone."""
     digest = hashlib.blake2b("\x1f".join(map(str, (SALT, *key))).encode(), digest_size=8).digest()
     return (int.from_bytes(digest) + 0.5) / 2**64
 
 
 def normal(*key: object) -> float:
-    """A standard normal number that depends on the key alone."""
+    """A standard normal random number that depends on the key alone."""
     return NORMAL.inv_cdf(min(max(draw(*key), 1e-12), 1 - 1e-12))
 
 
-def plan(model: str, figures: Figures, problem: KnownProblem, sample: str) -> TraceOutline:
-    """The fate of one sample of one problem."""
-    who = (model, problem.unique_id)
-    one = (*who, sample)
-    at = problem.level - 1
-    right = draw("right", *one) < _chance(figures, problem, normal("difficulty", *who))
-    # Lengths of samples of one problem are alike: about 70 % of the variance lies between problems.
-    z = math.sqrt(0.7) * normal("length", *who) + math.sqrt(0.3) * normal("length", *one)
-    extra = math.log(figures.wrong_longer)
-    mu = figures.length_mu[at] + extra * (figures.accuracy[at] - 1 if right else figures.accuracy[at])
-    answer = figures.answer_tokens * math.exp(figures.answer_sigma * normal("answer", *one))
-    total = math.exp(mu + figures.length_sigma[at] * z)
+def outline(model: str, stats: TextStatistics, problem: KnownProblem, sample: str) -> TraceOutline:
+    """Decide the output of one sample of one problem."""
+    problem_key = (model, problem.unique_id)
+    key = (*problem_key, sample)
+    level = problem.level - 1
+    right = draw("right", *key) < _probability_right(stats, problem, normal("difficulty", *problem_key))
+    # Samples of one problem have similar lengths: about 70 % of the variance lies between problems.
+    z = math.sqrt(0.7) * normal("length", *problem_key) + math.sqrt(0.3) * normal("length", *key)
+    extra = math.log(stats.wrong_longer)
+    mu = stats.length_mu[level] + extra * (stats.accuracy[level] - 1 if right else stats.accuracy[level])
+    answer = stats.answer_tokens * math.exp(stats.answer_sigma * normal("answer", *key))
+    total = math.exp(mu + stats.length_sigma[level] * z)
     thinking = int(min(max(total - answer, 0.4 * total, 60), LONGEST_THINKING))
-    loops = sample == GREEDY and draw("loop", *one) < (figures.loops_right if right else figures.loops_wrong)
-    onset = figures.loop_onset * math.exp(0.48 * normal("onset", *one))
+    loops = sample == GREEDY and draw("loop", *key) < (stats.loops_right if right else stats.loops_wrong)
+    onset = stats.loop_onset * math.exp(0.48 * normal("onset", *key))
     return TraceOutline(
         right=right,
         thinking_tokens=thinking,
         answer_tokens=int(answer),
-        found_at=_found_at(figures, thinking, normal("found", *one)) if right else math.inf,
+        found_at=_found_at(stats, thinking, normal("found", *key)) if right else math.inf,
         loop_from=int(onset) if loops else None,
-        loop_period=int(min(max(figures.loop_period * math.exp(0.8 * normal("period", *one)), 30), 800)),
+        loop_period=int(min(max(stats.loop_period * math.exp(0.8 * normal("period", *key)), 30), 800)),
     )
 
 
-def _chance(figures: Figures, problem: KnownProblem, difficulty: float) -> float:
-    """The chance that a sample of this problem is right: logistic-normal around the level's accuracy."""
-    accuracy = figures.accuracy[problem.level - 1]
-    # E[sigmoid(mu + s z)] is close to sigmoid(mu / sqrt(1 + pi s^2 / 8)): so the mean comes out as asked.
-    mu = math.log(accuracy / (1 - accuracy)) * math.sqrt(1 + math.pi * figures.spread**2 / 8)
-    return 1 / (1 + math.exp(-(mu + figures.spread * difficulty)))
+def _probability_right(stats: TextStatistics, problem: KnownProblem, difficulty: float) -> float:
+    """The probability that a sample of this problem is right: logistic-normal around the accuracy of its level."""
+    accuracy = stats.accuracy[problem.level - 1]
+    # E[sigmoid(mu + s z)] is close to sigmoid(mu / sqrt(1 + pi s^2 / 8)), so this mu gives the wanted mean.
+    mu = math.log(accuracy / (1 - accuracy)) * math.sqrt(1 + math.pi * stats.spread**2 / 8)
+    return 1 / (1 + math.exp(-(mu + stats.spread * difficulty)))
 
 
-def _found_at(figures: Figures, thinking: int, z: float) -> float:
-    """When a right output has found its answer: drawn from the budget curve, longer outputs later."""
-    middle, width = figures.right_lengths
-    rank = NORMAL.cdf(0.6 * (math.log(max(thinking, 1)) - middle) / width + 0.8 * z)
-    # The curve counts all outputs, this one is among those that end up right.
-    share = rank * _over_levels(figures.accuracy)
-    latest = max(0.0, LATEST_FIND * thinking - LAST_WORDS)
+def _found_at(stats: TextStatistics, thinking: int, z: float) -> float:
+    """Thinking tokens after which a right output finds its answer: drawn from the budget curve, later for longer outputs."""
+    mean, deviation = stats.right_lengths
+    rank = NORMAL.cdf(0.6 * (math.log(max(thinking, 1)) - mean) / deviation + 0.8 * z)
+    # The curve counts all outputs, whereas this one is known to end right.
+    share = rank * _over_levels(stats.accuracy)
+    latest = max(0.0, LATEST_FIND * thinking - CLOSING_TOKENS)
     below = (0.0, 0.0)
-    for budget, reached in sorted(figures.forced.items()):
+    for budget, reached in sorted(stats.forced.items()):
         if share <= reached:
             part = (share - below[1]) / (reached - below[1])
             return min(below[0] + part * (budget - below[0]), latest)
@@ -166,5 +169,5 @@ def _found_at(figures: Figures, thinking: int, z: float) -> float:
 
 
 def _over_levels(values: Sequence[float]) -> float:
-    """The mean over MATH-500's mix of levels, on which the curves were measured."""
-    return sum(share * value for share, value in zip(LEVELS, values, strict=True))
+    """The mean over the levels of MATH-500, on which the curves were measured."""
+    return sum(share * value for share, value in zip(LEVEL_SHARES, values, strict=True))

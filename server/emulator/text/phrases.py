@@ -1,7 +1,7 @@
-"""The phrase book: sentences of reasoning with choices and slots, read from phrases.txt and filled in.
+"""The phrase book: reads sentence templates from phrases.txt and fills in their choices and slots.
 
-Rules: a phrase is compiled once, written many times; all chance comes from the `random.Random` handed in, so the
-same one writes the same sentence. Knows nothing of problems, models or tokens.
+Rules: a phrase is compiled once and written many times. All random decisions use the `random.Random` that the caller
+passes, so the same generator state gives the same sentence. This module does not know problems, models or tokens.
 """
 
 import dataclasses
@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Protocol
 
 PHRASES = Path(__file__).with_name("phrases.txt")
-WORD_SKEW = 3.4  # the first wording is the likeliest, as in real prose: 1 is all alike
-MARK = re.compile(r"[\[\]|]|@[a-z]")
+# How strongly the first wordings of a choice are preferred, as in real text. With 1 all are equally likely.
+WORD_SKEW = 3.4
+SYNTAX = re.compile(r"[\[\]|]|@[a-z]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slot:
-    """A place that the writer fills: `@e`, `@q` …; the file's head lists them."""
+    """A place that is filled in, such as `@e`; the head of phrases.txt lists all slots."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PhraseChoice:
-    """One of several wordings."""
+    """A choice among several wordings."""
 
     options: tuple["Phrase", ...]
 
@@ -35,10 +36,10 @@ Phrase = tuple[str | Slot | PhraseChoice, ...]
 
 
 def compile_phrase(line: str) -> Phrase:
-    """`[a|b] of @e` as parts. A bracket that does not close is an error of the phrase book."""
+    """Parse a template such as `[a|b] of @e`. Raises ValueError if the brackets do not match."""
     stack: list[list[list[str | Slot | PhraseChoice]]] = [[[]]]
     at = 0
-    for mark in MARK.finditer(line):
+    for mark in SYNTAX.finditer(line):
         here = stack[-1][-1]
         if literal := line[at : mark.start()]:
             here.append(literal)
@@ -64,7 +65,7 @@ def compile_phrase(line: str) -> Phrase:
 
 @functools.cache
 def phrase_book(path: Path = PHRASES) -> Mapping[str, tuple[Phrase, ...]]:
-    """Every kind of sentence with its phrases."""
+    """The phrases of each kind of sentence."""
     book: dict[str, list[Phrase]] = {}
     kind = ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -77,7 +78,7 @@ def phrase_book(path: Path = PHRASES) -> Mapping[str, tuple[Phrase, ...]]:
 
 
 class Filler(Protocol):
-    """Gives each slot its words."""
+    """Provides the text for each slot by its name."""
 
     def __getitem__(self, slot: str, /) -> str: ...
 

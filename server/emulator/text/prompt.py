@@ -1,115 +1,74 @@
-"""What a prompt asks of the model: which problem, how much thinking it already holds, what it has begun to answer.
+"""Reads a prompt: which problem it asks, how much thinking it already contains, and how much of the answer.
 
-Rules: a problem is found by its whole text, whatever surrounds it; a chat's and a raw prompt's are read alike.
-Knows nothing of tokens, models or what will be answered.
+Rules: a problem is found by its whole text, whatever surrounds it, so chat prompts and raw prompts are read alike. This
+module does not know models or what will be answered.
 """
 
 import dataclasses
-import hashlib
-import json
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-# Where the model's own turn begins, in each family's prompt; the last one in the prompt counts.
-TURNS = ("<｜Assistant｜>", "<|im_start|>assistant\n")
-MARK = re.compile(r"<[|｜][^<>]*[|｜]>|</?think>")
-THINK, END_THINK = "<think>", "</think>"
+from server.emulator.text.problems import KnownProblem, unknown_problem
+from server.emulator.text.tokenizer import END_THINK, R1_ASSISTANT, THINK
+
+# After the last of these in a prompt begins the model's own output, in the chat format of each model family.
+OUTPUT_STARTS = (R1_ASSISTANT, "<|im_start|>assistant\n")
 S1_THINK, S1_ANSWER = "<|im_start|>think", "<|im_start|>answer"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class KnownProblem:
-    """A row of the dataset; a prompt that holds none of them is a stranger with no solution."""
-
-    unique_id: str
-    problem: str
-    solution: str
-    answer: str
-    level: int = 3
-    subject: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class PromptMatch:
-    """A prompt, understood."""
+    """What a prompt asks and already contains."""
 
     problem: KnownProblem
-    opened: bool  # the prompt holds the beginning of the thinking; else the model opens it
-    thinking: str  # what the prompt already holds of it
-    answer: str | None  # what the prompt holds after the thinking's end; None: it has not ended
+    opened: bool
+    """Whether the prompt contains the start-of-thinking token; otherwise the model writes it."""
+    thinking: str
+    """The part of the thinking that the prompt contains."""
+    answer: str | None
+    """What the prompt contains after the end of the thinking; None if the thinking has not ended."""
 
 
-def read_problems(path: Path) -> list[KnownProblem]:
-    """A JSONL dataset in MATH-500's schema; only `problem` and `answer` must be there."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [as_problem(row, number) for number, row in enumerate(rows)]
+class ProblemFinder:
+    """Finds the problem inside a prompt in one pass over the prompt, independent of the size of the dataset."""
 
-
-def as_problem(row: Mapping[str, object], number: int = 0) -> KnownProblem:
-    """One row; a level that is no number ("Level 5") is read from its digit."""
-    level = re.search(r"\d", str(row.get("level", 3)))
-    return KnownProblem(
-        unique_id=str(row.get("unique_id", number)),
-        problem=str(row["problem"]).strip(),
-        solution=str(row.get("solution", "")),
-        answer=str(row.get("answer", "")),
-        level=min(5, max(1, int(level.group()))) if level else 3,
-        subject=str(row.get("subject", "")),
-    )
-
-
-def stranger(prompt: str) -> KnownProblem:
-    """A prompt of no dataset, as a problem in its own words, with some number for an answer."""
-    digest = hashlib.blake2b(prompt.encode(), digest_size=8)
-    words = MARK.sub(" ", prompt)[-2000:].strip()
-    answer = str(int.from_bytes(digest.digest()) % 100)
-    return KnownProblem(unique_id=f"stranger/{digest.hexdigest()}", problem=words, solution="", answer=answer)
-
-
-class Finder:
-    """Finds the problem inside a prompt in one pass over the prompt, however large the dataset."""
-
-    HEAD = 16
+    PREFIX = 16
 
     def __init__(self, problems: Sequence[KnownProblem]) -> None:
-        self._by_head: dict[str, list[KnownProblem]] = {}
+        self._by_prefix: dict[str, list[KnownProblem]] = {}
         for problem in problems:
-            if head := problem.problem[: self.HEAD]:
-                self._by_head.setdefault(head, []).append(problem)
-        for same_head in self._by_head.values():
-            same_head.sort(
-                key=lambda problem: -len(problem.problem)
-            )  # the longest that fits, not a part of it
-        self._lengths = sorted({len(head) for head in self._by_head}, reverse=True)
+            if prefix := problem.problem[: self.PREFIX]:
+                self._by_prefix.setdefault(prefix, []).append(problem)
+        for same_prefix in self._by_prefix.values():  # the longest first: one problem may begin with another
+            same_prefix.sort(key=lambda problem: -len(problem.problem))
+        self._lengths = sorted({len(prefix) for prefix in self._by_prefix}, reverse=True)
 
-    def understand(self, prompt: str) -> PromptMatch:
-        """The problem asked, and what the prompt already holds of the model's own turn."""
-        turn = max((prompt.rfind(mark) + len(mark) for mark in TURNS if mark in prompt), default=len(prompt))
-        return understand_turn(self.find(prompt[:turn]) or stranger(prompt), prompt[turn:])
+    def match(self, prompt: str) -> PromptMatch:
+        """The problem that is asked, and what the prompt already contains of the model's output."""
+        start = max((prompt.rfind(s) + len(s) for s in OUTPUT_STARTS if s in prompt), default=len(prompt))
+        return _match_output(self.find(prompt[:start]) or unknown_problem(prompt), prompt[start:])
 
     def find(self, prompt: str) -> KnownProblem | None:
-        """The problem that stands last in the prompt: after examples or earlier turns comes the question."""
-        found, at = None, 0
-        while at < len(prompt):
-            here = self._at(prompt, at)
+        """The last problem in the prompt, because examples and earlier messages come before the question."""
+        found, position = None, 0
+        while position < len(prompt):
+            here = self._at(prompt, position)
             found = here or found
-            at += len(here.problem) if here else 1
+            position += len(here.problem) if here else 1
         return found
 
-    def _at(self, prompt: str, at: int) -> KnownProblem | None:
+    def _at(self, prompt: str, position: int) -> KnownProblem | None:
         for length in self._lengths:
-            for problem in self._by_head.get(prompt[at : at + length], ()):
-                if prompt.startswith(problem.problem, at):
+            for problem in self._by_prefix.get(prompt[position : position + length], ()):
+                if prompt.startswith(problem.problem, position):
                     return problem
         return None
 
 
-def understand_turn(problem: KnownProblem, turn: str) -> PromptMatch:
-    """The model's own turn so far, in R1's marks or in s1's."""
+def _match_output(problem: KnownProblem, output: str) -> PromptMatch:
+    """Split what the prompt contains of the output, in the format of R1 or of s1."""
     for opening, ending in ((THINK, END_THINK), (S1_THINK, S1_ANSWER)):
-        if opening in turn or ending in turn:
-            _, _, after = turn.rpartition(opening) if opening in turn else ("", "", turn)
+        if opening in output or ending in output:
+            _, _, after = output.rpartition(opening) if opening in output else ("", "", output)
             thinking, ended, answer = after.partition(ending)
             return PromptMatch(
                 problem, opened=True, thinking=thinking.removeprefix("\n"), answer=answer if ended else None

@@ -1,9 +1,9 @@
-"""The words of a reasoning trace: the worked solution thought through, with detours, checks and repetition.
+"""Writes the text of a reasoning trace: the worked solution with detours, calculations, checks and repetition.
 
-Rules: a writer yields paragraphs, for ever if asked, from one `random.Random`; the chances below were set so that the
-traces' rates, lookup acceptance and repetition are those measured on real ones (`benchmarks/studies/text_statistics.py` prints
-both). What is said again is said in part and in other words: real traces repeat themselves seldom word for word.
-Knows the problem, its solution and the answer reached; not how long to go on.
+Rules: a writer produces any number of paragraphs from one `random.Random`. The probabilities below were fitted so that
+word rates, n-gram acceptance and repetition are those of real traces (`benchmarks/studies/text_statistics.py` prints
+both). Repeated sentences are shortened and reworded, because real traces seldom repeat themselves word for word. This
+module does not know tokens or when a trace ends.
 """
 
 import random
@@ -12,31 +12,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from server.emulator.text.phrases import phrase_book, write
-from server.emulator.text.prompt import KnownProblem
+from server.emulator.text.problems import KnownProblem
 
-# Chances of each kind of sentence; the detours' come from the model's measured rates.
+# Relative frequency of each kind of sentence; those of the detours come from the model's measured rates.
 KINDS: Mapping[str, float] = {
     "step": 0.13,
     "plan": 0.05,
     "recap": 0.05,
     "filler": 0.11,
     "compute": 0.41,
-    "again": 0.008,  # a sentence said before
+    "repeat": 0.008,  # a sentence written before
 }
-# A detour's kind and its chance for a rate of one per 1000 tokens: a sentence has about 23 tokens, and "Let me" stands
-# inside other sentences too, 1.8 times per 1000 tokens.
+# For each detour word: its kind of sentence, how often per 1000 tokens the word occurs in other sentences, and the
+# relative frequency for a rate of one per 1000 tokens (a sentence has about 23 tokens).
 DETOURS: Mapping[str, tuple[str, float, float]] = {
     "Wait": ("wait", 0.0, 0.027),
     "Alternatively": ("alt", 0.0, 0.033),
     "Hmm": ("hmm", 0.0, 0.015),
     "Let me": ("letme", 1.8, 0.03),
 }
-LOOSE = 0.25  # chance that a word of something quoted changes
-REMEMBERED = 0.62  # chance that an expression is one used before, as it stands
-SAID_AGAIN = 0.12  # chance that a calculation is one done before
-PHRASE_SKEW = 3.8  # how strongly a trace prefers some phrases: 1 is not at all
-GIVEN = 0.57  # chance that a number is one of the problem's
-LONGEST_SPAN = 28  # characters of an expression that is said again
+WORD_CHANGES = 0.25  # probability that a word of a repeated text is replaced
+KNOWN_EXPRESSION = 0.62  # probability that an expression is used unchanged
+KNOWN_EQUATION = 0.12  # probability that a calculation is one made before
+PHRASE_SKEW = 3.8  # how strongly a trace prefers some phrases; with 1 it has no preference
+GIVEN_NUMBER = 0.57  # probability that a number is taken from the problem
+LONGEST_SPAN = 28  # longest expression of the problem that is used, in characters
 MATH = re.compile(r"\$([^$]{1,60})\$")
 ASY = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 ALIGN = re.compile(r"\\begin\{(align\*?|gather\*?)\}(.*?)\\end\{\1\}", re.DOTALL)
@@ -77,19 +77,8 @@ FILLERS = ("", "", "I mean", "basically", "actually", "say", "I guess", "again")
 Item = TypeVar("Item")
 
 
-def unboxed(text: str) -> str:
-    """The text with each box taken off what it holds."""
-    while (at := text.find("\\boxed{")) >= 0:
-        depth, end = 1, at + 7
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            end += 1
-        text = text[:at] + text[at + 7 : end - 1] + text[end:]
-    return text
-
-
 def sentences(text: str) -> list[str]:
-    """A solution in sentences: drawings left out, each line of an aligned display one formula of its own."""
+    """The sentences of a solution, without drawings. Each line of an aligned display becomes one formula."""
 
     def lines(display: re.Match[str]) -> str:
         rows = (row.replace("&", "").strip(" \n.,") for row in display[2].split("\\\\"))
@@ -101,8 +90,8 @@ def sentences(text: str) -> list[str]:
     return [piece.strip() for piece in SENTENCE.split(text) if len(piece.strip()) > 1]
 
 
-class Writer:
-    """Fills the phrase book's slots from one problem, and strings sentences into paragraphs."""
+class TraceWriter:
+    """Fills the slots of the phrase book with material of one problem and combines sentences into paragraphs."""
 
     def __init__(
         self, problem: KnownProblem, answer: str, rng: random.Random, detours: Mapping[str, float]
@@ -110,10 +99,10 @@ class Writer:
         self.answer, self.rng = answer, rng
         self.book = phrase_book()
         steps = sentences(problem.solution)
-        # The sentence with the box gives the answer away: the trace comes to its own.
+        # The sentence with the box states the right answer, but the trace may reach a wrong one.
         self.steps = [step for step in steps if "\\boxed" not in step]
-        self.clauses = sentences(problem.problem) or [problem.problem]
-        spans: list[str] = [span for text in (*self.clauses, *self.steps) for span in MATH.findall(text)]
+        self.question = sentences(problem.problem) or [problem.problem]
+        spans: list[str] = [span for text in (*self.question, *self.steps) for span in MATH.findall(text)]
         self.expressions = list(dict.fromkeys(span for span in spans if len(span) <= LONGEST_SPAN)) or ["x"]
         self.letters = [span for span in self.expressions if len(span) == 1 and span.isalpha()] or [
             "n",
@@ -122,10 +111,10 @@ class Writer:
         ]
         self.numbers = [int(n) for n in re.findall(r"\d{1,3}", problem.problem)] or [2, 3, 5]
         self.topics = TOPICS.get(problem.subject, ANY_TOPIC)
-        self.habit = rng.random()
+        self.preference = rng.random()
         self.computed = 0
         self.step = 0
-        self.said: list[str] = []
+        self.written: list[str] = []
         self.equations: list[tuple[str, int]] = []
         chances = dict(KINDS)
         for word, (kind, elsewhere, chance) in DETOURS.items():
@@ -136,28 +125,30 @@ class Writer:
         }
 
     def __getitem__(self, slot: str) -> str:
-        """What goes into `@e`, `@q` and the others."""
+        """The text for a slot, such as `e` for `@e`."""
         return self._slots[slot]()
 
     def sentence(self, kind: str) -> str:
         """One sentence of a kind."""
         out: list[str] = []
         phrases = self.book[kind]
-        # Each writer has its favourites: real traces come back to the same few openings.
-        at = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.habit * len(phrases)) % len(phrases)
-        write(phrases[at], self.rng, self, out)
+        # Each writer prefers other phrases, because real traces use the same few openings again and again.
+        index = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.preference * len(phrases)) % len(
+            phrases
+        )
+        write(phrases[index], self.rng, self, out)
         return "".join(out).strip()
 
     def opening(self) -> str:
-        """The thinking's first paragraph."""
+        """The first paragraph of the thinking."""
         return self.sentence("open") + "\n\n"
 
     def paragraph(self) -> str:
-        """The next one."""
+        """The next paragraph."""
         return " ".join(self._next() for _ in range(1 + int(self.rng.random() * 3))) + "\n\n"
 
     def closing(self) -> str:
-        """The thinking's last paragraph."""
+        """The last paragraph of the thinking."""
         return self.sentence("close") + "\n"
 
     def _one_of(self, items: Sequence[Item]) -> Item:
@@ -165,21 +156,21 @@ class Writer:
 
     def _next(self) -> str:
         kind = self.rng.choices(self._kinds, self._weights)[0]
-        if kind == "again":
-            return self._loosely(self._one_of(self.said)) if self.said else self.sentence("compute")
+        if kind == "repeat":
+            return self._paraphrase(self._one_of(self.written)) if self.written else self.sentence("compute")
         text = self.sentence(kind)
-        self.said.append(text)
+        self.written.append(text)
         return text
 
-    def _loosely(self, text: str) -> str:
-        """Some of a text, in partly other words; formulas as they are."""
+    def _paraphrase(self, text: str) -> str:
+        """A part of a text with some words replaced; formulas stay unchanged."""
         words = WORD.findall(text)
         if len(words) > 12:
             start = int(self.rng.random() * (len(words) - 8))
             words = words[start : start + 6 + int(self.rng.random() * 10)]
         out = []
         for word in words:
-            if "$" in word or self.rng.random() > LOOSE:
+            if "$" in word or self.rng.random() > WORD_CHANGES:
                 out.append(word)
             elif other := OTHER_WORDS.get(word.lower()):
                 out.append(self._one_of(other))
@@ -188,21 +179,23 @@ class Writer:
         return " ".join(out)
 
     def _slot_s(self) -> str:
-        """The solution's sentences in order; from the second time on in part and in other words."""
+        """The sentences of the solution in order; from the second pass on they are shortened and reworded."""
         if not self.steps:
             return self._slot_q() + "."
-        time, at = divmod(self.step, len(self.steps))
+        repetition, index = divmod(self.step, len(self.steps))
         self.step += 1
-        return self._loosely(self.steps[at]) if time else self.steps[at]
+        return self._paraphrase(self.steps[index]) if repetition else self.steps[index]
 
     def _slot_p(self) -> str:
-        return self._loosely(self._one_of(self.clauses))
+        return self._paraphrase(self._one_of(self.question))
 
     def _slot_e(self) -> str:
-        return f"${self._one_of(self.expressions)}$" if self.rng.random() < REMEMBERED else self._slot_f()
+        return (
+            f"${self._one_of(self.expressions)}$" if self.rng.random() < KNOWN_EXPRESSION else self._slot_f()
+        )
 
     def _slot_f(self) -> str:
-        """An expression of the problem with its numbers changed, or one made of its letters and numbers."""
+        """An expression of the problem with its numbers changed, or a new one of its letters and numbers."""
         text = self._one_of(self.expressions)
         if NUMBER.search(text):
             return f"${NUMBER.sub(lambda _: str(int(self.rng.random() * 60) + 1), text)}$"
@@ -213,7 +206,7 @@ class Writer:
     def _slot_n(self) -> str:
         return str(
             self._one_of(self.numbers)
-            if self.rng.random() < GIVEN
+            if self.rng.random() < GIVEN_NUMBER
             else int(self.rng.random() ** 1.5 * 30) + 1
         )
 
@@ -230,8 +223,8 @@ class Writer:
         return self.answer
 
     def _slot_q(self) -> str:
-        """Arithmetic that holds: said before, or on the problem's numbers, on what was just computed, on others."""
-        if self.equations and self.rng.random() < SAID_AGAIN:
+        """A correct equation: one written before, or a new one with numbers of the problem or the last result."""
+        if self.equations and self.rng.random() < KNOWN_EQUATION:
             text, self.computed = self._one_of(self.equations)
             return text
         a, b = int(self._slot_n()), int(self._slot_n())
@@ -255,8 +248,8 @@ class Writer:
         return text
 
 
-def answer_paragraphs(writer: Writer) -> Iterator[str]:
-    """The part after the thinking: an explanation in steps, for ever. The caller stops it and adds the box."""
+def answer_paragraphs(writer: TraceWriter) -> Iterator[str]:
+    """Paragraphs of the answer: an explanation in steps without end. The caller stops and adds the box."""
     yield writer.sentence("explain") + "\n\n"
     for number, step in enumerate(writer.steps, 1):
         yield f"{number}. {step}\n\n"
@@ -265,5 +258,5 @@ def answer_paragraphs(writer: Writer) -> Iterator[str]:
 
 
 def boxed(answer: str) -> str:
-    """The last lines of an answer."""
+    """The last lines of an answer, with the answer in a box."""
     return f"**Final Answer**\n\\[\n\\boxed{{{answer}}}\n\\]"

@@ -1,18 +1,19 @@
-"""Wrong answers that a model might give: near the right one, of its kind, and never equal to it.
+"""Wrong answers that a model might give: similar to the right answer, of the same kind, and never equal to it.
 
-Rules: the same answer has always the same candidates in the same order, likeliest first. Works on the answer's
-text only; whether two texts mean the same is the grader's business, so changes are such as cannot keep the meaning
-even for a grader that forgives much (one that drops a number's base, or a unit's power, still sees a wrong value).
+Rules: the same answer always has the same candidates in the same order, the most likely one first. Only the text of the
+answer is changed. The changes alter the value even for a tolerant grader, for example one that ignores the base of a
+number or the power of a unit. This module does not grade answers.
 """
 
 import re
 
-# Not an index or a base, not a power of a unit; the digits of \frac43 are two numbers.
+# A number that is not an index, a base or the power of a unit; the digits of \frac43 are two numbers.
 NUMBER = re.compile(
     r"(?<![_\d])(?<!_\{)(?<!\}\^)(?<!\}\^\{)(?:(?<=\\[dt]frac)\d|(?<=\\frac)\d|(?<=\\frac )\d|(?<=\\frac\d)\d|\d+)"
 )
-CHANGES = ((1, 1), (2, 0), (1, -1), (1, 10), (3, 0), (7, 0))  # times, plus: the likeliest slip first
-SMALL_DECIMAL = re.compile(r"\.0\d")  # one more in its last place is no difference to a tolerant grader
+# (factor, addend), the most likely mistake first.
+CHANGES = ((1, 1), (2, 0), (1, -1), (1, 10), (3, 0), (7, 0))
+SMALL_DECIMAL = re.compile(r"\.0\d")  # adding 1 to the last digit makes no difference to a tolerant grader
 WORDS = ("even", "odd", "neither", "Tuesday", "circle", "line", "east", "west", "no solution", "both")
 SIGNS = ((" - ", " + "), (" + ", " - "), (r"\sin", r"\cos"), (r"\cos", r"\sin"))
 
@@ -23,22 +24,22 @@ def wrong_answers(answer: str) -> list[str]:
     if "\\text" in answer or answer.isalpha():
         found += [f"\\text{{{word}}}" for word in WORDS if word.lower() not in answer.lower()]
     distinct = list(dict.fromkeys(each for each in found if each != answer))[:8]
-    if len(distinct) < 3:  # an expression without numbers
+    if len(distinct) < 3:  # the expression contains no numbers
         distinct += [f"2({answer})", f"{answer} + 1", f"{answer} + 2"]
     return distinct
 
 
 def _other_numbers(answer: str) -> list[str]:
-    """The answer with one of its numbers changed, the last first: that is where slips happen."""
+    """The answer with one of its numbers changed, the last number first because mistakes are most likely there."""
     numbers = list(NUMBER.finditer(answer))
     small = SMALL_DECIMAL.search(answer) is not None
     changed = []
-    for times, plus in CHANGES:
-        if small and times == 1:
+    for factor, addend in CHANGES:
+        if small and factor == 1:
             continue
         for number in reversed(numbers[-3:]):
             right = int(number.group())
-            value = right * times + plus
+            value = right * factor + addend
             value = right + 4 if value in {right, -1} else value
             text = str(value)
             if (
@@ -46,7 +47,7 @@ def _other_numbers(answer: str) -> list[str]:
                 and value > 9
                 and answer[: number.start()].endswith(("frac", "frac ", *"0123456789"))
             ):
-                continue  # \frac43 has room for one digit
+                continue  # each argument of \frac43 has one digit
             changed.append(
                 answer[: number.start()] + text.zfill(len(number.group())) + answer[number.end() :]
             )

@@ -1,4 +1,4 @@
-"""Other people's clients work against the emulator unchanged, and what goes wrong goes wrong as asked."""
+"""Other clients work with the emulator unchanged, and injected faults have the requested effects."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ def test_openai_lists_models_and_completes(client: openai.OpenAI) -> None:
 
 
 def test_openai_streams(client: openai.OpenAI, target: str) -> None:
-    """The pieces joined are the whole answer, and usage comes last."""
+    """The pieces together are the answer, and usage comes last."""
     model = client.models.list().data[0].id
     stream = client.chat.completions.create(
         model=model, messages=MESSAGES, stream=True, temperature=0.6,
@@ -64,7 +64,7 @@ def test_openai_streams(client: openai.OpenAI, target: str) -> None:
 
 
 def test_openai_streams_asynchronously(target: str) -> None:
-    """Many at once, each whole."""
+    """32 concurrent streams are all complete."""
 
     async def one(client: openai.AsyncOpenAI, number: int) -> int:
         tokens = 0
@@ -80,7 +80,7 @@ def test_openai_streams_asynchronously(target: str) -> None:
     assert set(asyncio.run(many())) == {50}
 
 
-def test_openai_raises_what_it_raises_for_vllm(client: openai.OpenAI) -> None:
+def test_openai_raises_the_same_errors_as_for_vllm(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nope", messages=MESSAGES)  # type: ignore[arg-type]
     with pytest.raises(openai.BadRequestError, match="max_model_len"):
@@ -92,7 +92,7 @@ def test_openai_raises_what_it_raises_for_vllm(client: openai.OpenAI) -> None:
 
 
 def test_same_seed_same_text_with_and_without_speculation(target: str) -> None:
-    """Byte for byte, and the same token ids."""
+    """Text and token ids are equal."""
     sent = {"messages": MESSAGES, "temperature": 0.6, "seed": 5, "max_tokens": 600, "return_token_ids": True}
 
     def answer(url: str) -> tuple[object, object]:
@@ -132,7 +132,7 @@ def test_prompts_may_be_text_or_ids_or_many(target: str, prompt: object) -> None
 
 
 def test_min_tokens_and_ignore_eos_go_beyond_the_end(target: str) -> None:
-    """A short answer ends by itself; asked to go on, it does, to exactly the limit."""
+    """An output that ends by itself continues up to the limit when the request asks for it."""
     whole = json.loads(body(call(target, CHAT, {"messages": MESSAGES, "temperature": 0.6, "seed": 1})))
     natural = whole["usage"]["completion_tokens"]
     assert whole["choices"][0]["finish_reason"] == "stop"
@@ -163,14 +163,14 @@ def test_min_tokens_and_ignore_eos_go_beyond_the_end(target: str) -> None:
     ids=str,
 )
 def test_a_wrong_body_is_refused_at_once(target: str, sent: dict[str, object], param: str | None) -> None:
-    """What a real 0.32 refused, with its status and parameter; it has one error more for each type a field may have."""
+    """Status and parameter are those of a real vLLM 0.32, which lists one error for each type of a field."""
     answer = call(target, "/v1/completions", {"prompt": "Hi", "stream": True} | sent)
     assert answer.startswith("HTTP/1.1 400 ")
     assert json.loads(body(answer))["error"]["param"] == param
 
 
-def test_numbers_may_be_written_as_text(target: str) -> None:
-    """As pydantic reads them; and no limit named is the model's, not the default."""
+def test_numbers_may_be_strings(target: str) -> None:
+    """As pydantic reads them. A limit of null means the model's limit, not the default."""
     sent = {"prompt": "Hi", "max_tokens": "3", "temperature": "0", "logprobs": 0}
     choice = json.loads(body(call(target, "/v1/completions", sent)))["choices"][0]
     assert len(choice["logprobs"]["tokens"]) == 3
@@ -190,15 +190,15 @@ def test_tokenize_and_back(target: str) -> None:
     ("method", "path", "status"),
     [("HEAD", "/health", 200), ("HEAD", "/v1/models", 200), ("OPTIONS", CHAT, 200), ("GET", CHAT, 405), ("GET", "/v2", 404), ("PUT", "/", 404)],
 )  # fmt: skip
-def test_other_methods_get_sane_answers(target: str, method: str, path: str, status: int) -> None:
+def test_other_methods_get_the_expected_status(target: str, method: str, path: str, status: int) -> None:
     answer = call(target, path, method=method)
     assert answer.startswith(f"HTTP/1.1 {status} ")
     assert "x-thinkload-emulated: 20.0" in answer
     assert method != "HEAD" or not body(answer)
 
 
-def test_a_connection_serves_requests_one_after_another(target: str) -> None:
-    """Kept alive, pipelined, and with a body in pieces."""
+def test_a_connection_serves_pipelined_requests_in_order(target: str) -> None:
+    """With keep-alive, pipelining and chunked request bodies."""
     address = urlsplit(target)
     data = json.dumps({"prompt": "Hi", "max_tokens": 3, "stream": True}).encode()
     half = len(data) // 2
@@ -215,15 +215,15 @@ def test_a_connection_serves_requests_one_after_another(target: str) -> None:
     assert answer.count(b"data: [DONE]") == 2
 
 
-def test_what_is_no_http_is_refused(target: str) -> None:
+def test_bytes_that_are_not_http_are_refused(target: str) -> None:
     address = urlsplit(target)
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
         connection.sendall(b"\x16\x03\x01nonsense\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_client_that_leaves_frees_its_place(target: str) -> None:
-    """Nothing runs afterwards, and the request is counted nowhere."""
+def test_a_disconnect_ends_the_request(target: str) -> None:
+    """Afterwards nothing is running, and the request is not counted as success."""
 
     def success() -> float:
         metrics = body(call(target, "/metrics", method="GET"))
@@ -253,8 +253,8 @@ def test_thinking_ends_at_its_budget(target: str) -> None:
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 50
 
 
-def test_an_answer_begun_by_the_client_goes_on(target: str) -> None:
-    """Thinking handed over and closed in the last message: what follows is content, in the box that was opened."""
+def test_an_answer_begun_by_the_client_is_continued(target: str) -> None:
+    """The last message contains closed thinking and an open box; the output is content that closes the box."""
     begun = {"role": "assistant", "content": "<think>\nSo.\n</think>\n\nIt is $\\boxed{"}
     sent = {"messages": [*MESSAGES, begun], "continue_final_message": True, "temperature": 0}
     answer = json.loads(body(call(target, CHAT, sent | {"add_generation_prompt": False})))
@@ -263,8 +263,8 @@ def test_an_answer_begun_by_the_client_goes_on(target: str) -> None:
     assert call(target, CHAT, sent | {"add_generation_prompt": True}).startswith("HTTP/1.1 400 ")
 
 
-def test_gpu_telemetry_moves_with_the_load(target: str) -> None:
-    """DCGM's names and labels; energy only grows, and an idle GPU draws its idle power."""
+def test_gpu_telemetry_follows_the_load(target: str) -> None:
+    """Names and labels are DCGM's, power is plausible under load, and energy increases."""
     sent = json.dumps({"prompt": "Hi", "max_tokens": 15_000, "ignore_eos": True, "stream": True})
     with contextlib.closing(http.client.HTTPConnection(urlsplit(target).netloc)) as connection:
         connection.request("POST", "/v1/completions", sent)
@@ -287,20 +287,20 @@ def test_gpu_telemetry_moves_with_the_load(target: str) -> None:
     )
 
 
-def test_faults_come_as_asked(target: str) -> None:
-    """An error, a cut stream, a stall; each on the request that asks for it."""
+def test_faults_by_header(target: str) -> None:
+    """An error, a broken connection and a stall, each for the request whose header asks for it."""
     sent = {"prompt": "Hi", "max_tokens": 100, "stream": True, "ignore_eos": True}
     assert call(target, "/v1/completions", sent, **{"x-thinkload-fault": "error"}).startswith("HTTP/1.1 500")
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         call(target, "/v1/completions", sent, **{"x-thinkload-fault": "cut"})
     began = time.perf_counter()
     stalled = call(target, "/v1/completions", sent, **{"x-thinkload-fault": "stall=20"})
-    assert time.perf_counter() - began > 1  # 20 model seconds at 20 times real time
+    assert time.perf_counter() - began > 1  # 20 model seconds at 20 times the speed
     assert events(stalled)[-1] == "[DONE]"
 
 
-def test_an_error_rate_and_a_crash_by_flag() -> None:
-    """The process exits with status 1 after its engine died."""
+def test_an_error_rate_and_a_crash_by_option() -> None:
+    """The process exits with status 1 after a failure of the engine."""
     command = [
         sys.executable,
         "-m",
@@ -324,7 +324,7 @@ def test_an_error_rate_and_a_crash_by_flag() -> None:
         sent = {"prompt": "Hi", "max_tokens": 40, "ignore_eos": True}
         statuses = [call(found[1], "/v1/completions", sent).split()[1] for _ in range(20)]
         assert 4 <= statuses.count("500") <= 16
-        with contextlib.suppress(OSError, http.client.HTTPException):  # until the server is gone
+        with contextlib.suppress(OSError, http.client.HTTPException):  # until the server has exited
             while True:
                 call(found[1], "/v1/completions", sent)
         out, _ = process.communicate(timeout=20)
@@ -332,7 +332,7 @@ def test_an_error_rate_and_a_crash_by_flag() -> None:
     assert json.loads(out.splitlines()[-1])["status"] == 1
 
 
-def test_everything_says_emulated(target: str) -> None:
+def test_responses_are_marked_as_emulated(target: str) -> None:
     answer = call(target, "/v1/completions", {"prompt": "Hi", "max_tokens": 2})
     assert "x-thinkload-emulated: 20.0" in answer
     assert "emulated" in json.loads(body(answer))["system_fingerprint"]
@@ -343,8 +343,8 @@ def test_everything_says_emulated(target: str) -> None:
     assert "thinkload_time_scale 20.0" in metrics
 
 
-def test_the_papers_engine_has_its_own_names() -> None:
-    """0.7.3: `reasoning_content`, time_per_output_token, no engine label."""
+def test_engine_0_7_3_has_its_own_names() -> None:
+    """0.7.3 has `reasoning_content`, time_per_output_token and no engine label."""
     with emulated("tp1", "--era", "0.7.3", "--speed", "20") as url:
         sent = {"messages": MESSAGES, "max_tokens": 5, "stream": True}
         first = json.loads(events(call(url, CHAT, sent))[1])

@@ -1,4 +1,4 @@
-"""What the emulator answers is what vLLM answered: same chunks, same keys in the same order, same errors, same metrics."""
+"""The emulator answers as vLLM did: the same chunks, keys in the same order, errors and metrics as recorded."""
 
 import gzip
 import http.client
@@ -22,7 +22,7 @@ shape: {hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, num_key_
         intermediate_size: 688, vocab_size: 4096, tie_word_embeddings: true}
 """
 NGRAM = '{"method":"ngram","num_speculative_tokens":4,"prompt_lookup_max":4,"prompt_lookup_min":2}'
-# Slower than real time: chunks of a busy test machine do not merge.
+# Slower than real time, so that chunks are not merged on a busy test machine.
 COMMON = (
     "--served-model-name",
     "tiny",
@@ -67,7 +67,7 @@ def ngram(tiny: Path) -> Iterator[str]:
 
 
 def call(target: str, path: str, sent: object = None, *, method: str = "POST", **extra: str) -> str:
-    """One request as `curl -i` shows it."""
+    """The response to one request in the format of `curl -i`."""
     data = sent if isinstance(sent, str) else json.dumps(sent)
     fields = {"content-type": "application/json", "connection": "close", **extra}
     with closing(http.client.HTTPConnection(urlsplit(target).netloc, timeout=60)) as connection:
@@ -100,7 +100,7 @@ def recorded(name: str) -> str:
     ],
 )
 def test_streams_have_the_recorded_chunks(base: str, name: str, path: str, sent: dict[str, object]) -> None:
-    """Kinds of chunks in order, their keys in order, what is null, and the ending; only ids, times and text differ."""
+    """Chunks, their keys in order, null values and the last events are equal; ids, times and text may differ."""
     expected, actual = recorded(f"base-{name}.txt"), call(base, path, sent)
     assert shapes(body(expected)) == shapes(body(actual))
     wanted = headers(expected)
@@ -135,7 +135,7 @@ def test_whole_answers_have_the_recorded_keys(
 
 
 def test_two_choices_interleave_by_index(base: str) -> None:
-    """Each opens with its own role chunk and closes with its own finish reason."""
+    """Each choice begins with its own role chunk and ends with its own finish reason."""
     sent = CHAT | {"stream": True, "n": 2, "seed": 1, "temperature": 1.0}
     expected, actual = (
         body(recorded("base-chat-stream-n2.txt")),
@@ -165,7 +165,7 @@ def test_errors_are_vllms_to_the_letter(base: str, name: str, sent: object) -> N
 
 
 def test_models_and_version_have_the_recorded_keys(base: str) -> None:
-    """`/version` has more: it says that nothing here is real."""
+    """`/version` has further keys, which mark the server as emulated."""
     assert shape(json.loads(body(recorded("base-models.txt")))) == shape(
         json.loads(body(call(base, "/v1/models", method="GET")))
     )
@@ -184,7 +184,7 @@ def test_a_stop_token_ends_with_its_id_and_no_text(base: str) -> None:
 
 
 def test_a_stop_string_is_held_back_and_cut(base: str) -> None:
-    """The text before it is whole, nothing of it leaks, and its tokens are counted."""
+    """The text before the stop string is complete, and no part of the stop string is sent."""
     whole = json.loads(body(call(base, "/v1/completions", TEXT | {"max_tokens": 40})))["choices"][0]["text"]
     stop = whole[4:7]
     answer = json.loads(body(call(base, "/v1/completions", TEXT | {"max_tokens": 40, "stop": [stop]})))
@@ -204,7 +204,7 @@ def test_end_of_text_is_an_empty_chunk_that_counts(base: str) -> None:
 
 @pytest.mark.parametrize(("level", "name"), [("detailed", "specmetrics-chat-stream.txt")])
 def test_speculation_metrics_of_a_request(tiny: Path, level: str, name: str) -> None:
-    """On the usage chunk, with the recorded keys; `--stream-interval` groups what lies between."""
+    """The usage chunk has the recorded keys, and `--stream-interval` groups the chunks."""
     spec = NGRAM.replace('_tokens":4', '_tokens":3')
     flags = (
         "--speculative-config",
@@ -262,7 +262,7 @@ def test_a_dead_engine_ends_streams_with_an_error_event(tiny: Path) -> None:
 
 
 def test_a_full_queue_is_a_503_or_an_error_inside_a_stream(tiny: Path) -> None:
-    """Requests that race past the door are refused inside their stream."""
+    """Requests that passed the check before the queue was full are refused inside their stream."""
     flags = ("--max-num-queued-reqs", "1")
     small = tuple("1" if flag == "16" else flag for flag in COMMON)
     with emulated("tp1", *small, *flags, model=str(tiny)) as target:

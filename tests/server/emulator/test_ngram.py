@@ -1,4 +1,4 @@
-"""n-gram lookup against its definition, and the batch form against the stepwise one."""
+"""n-gram lookup: the proposer against its definition, and `speculate` against the proposer."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ drafts = st.integers(1, 6)
 
 
 def by_definition(context: Sequence[int], k: int, min_n: int, max_n: int) -> list[int]:
-    """The earliest earlier occurrence of the longest suffix match, spelt out."""
+    """The draft after the earliest occurrence of the longest matching suffix, computed directly."""
     for n in range(max_n, min_n - 1, -1):
         suffix = list(context[len(context) - n :])
         for start in range(len(context) - n):
@@ -47,16 +47,16 @@ def test_a_draft_stops_where_the_model_s_length_does() -> None:
 
 
 def test_a_single_token_repeated_drafts_only_what_the_context_holds() -> None:
-    """As vLLM, which copies no further than the context: after `a a` the draft is one token, not k."""
+    """As in vLLM, a draft does not go beyond the context: after `a a` it has one token, not k."""
     assert NgramProposer(5, 1, 4, [7, 7]).propose() == [7]
     assert NgramProposer(5, 1, 4, [7] * 6).propose() == [7, 7]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), tokens, drafts, bounds)
-def test_the_batch_form_takes_the_steps_of_the_stepwise_one(
+def test_speculate_takes_the_same_steps_as_the_proposer(
     prompt: list[int], output: list[int], k: int, n: tuple[int, int]
 ) -> None:
-    """Over the boundary of prompt and output too: emitted, drafted and accepted agree at every step."""
+    """The numbers of emitted, drafted and accepted tokens agree at every step, also at the end of the prompt."""
     proposer = NgramProposer(k, *n, prompt + output[:1])
     at, steps = 1, []
     while at < len(output):
@@ -74,7 +74,7 @@ def test_the_batch_form_takes_the_steps_of_the_stepwise_one(
 
 
 def test_large_token_ids_do_not_collide() -> None:
-    """Ids near a large vocabulary's end pack without overlap."""
+    """Ids near the end of a large vocabulary are packed without overlap."""
     a, b = 151_935, 151_934
     context = [a, b, a, 5, b, a, b]
     assert NgramProposer(3, 1, 4, context).propose() == by_definition(context, 3, 1, 4)

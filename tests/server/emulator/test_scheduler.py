@@ -1,4 +1,4 @@
-"""The laws of the engine and its clock: what must hold for any load, stepped without sockets."""
+"""Properties of the engine and the step-time model that hold for any load, tested on virtual time."""
 
 import random
 import time
@@ -34,10 +34,10 @@ def engine(size: str = "1.5b", **changes: Any) -> Engine:
     return Engine(step_model(size, **changes), serving(**changes))
 
 
-def stream(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> TokenSequence:
+def sequence(prompt: int, tokens: int, seed: int = 0, words: int = 40) -> TokenSequence:
     rng = random.Random(seed)
     ids = [rng.randrange(words) for _ in range(prompt + tokens)]
-    return TokenSequence(key=str(seed), ids=ids, prompt=prompt, end=tokens)
+    return TokenSequence(ids=ids, prompt=prompt, end=tokens)
 
 
 def empty(subject: Engine) -> None:
@@ -77,8 +77,8 @@ def test_prefill_takes_longer_for_more_tokens(tokens: int, more: int, tp: int) -
     )
 
 
-def test_tensor_parallelism_pays_only_while_weights_dominate() -> None:
-    """14B gains at each doubling, ever less; 1.5B gains next to nothing on an H200 and loses on slower links."""
+def test_tensor_parallelism_helps_only_while_reading_weights_dominates() -> None:
+    """14B becomes faster with each doubling, by less each time; 1.5B gains little on an H200 and loses with slower links."""
     times = {
         (size, tp): float(step_model(size, tensor_parallel_size=tp).step_s(1, 1, 1, 500))
         for size in ("1.5b", "14b")
@@ -93,13 +93,13 @@ def test_tensor_parallelism_pays_only_while_weights_dominate() -> None:
 
 
 def test_key_value_heads_are_replicated_where_ranks_outnumber_them() -> None:
-    """1.5B has two: at TP 4 each GPU holds one, twice over, and holds no more tokens than at TP 2 holds of them."""
+    """1.5B has two heads, so at TP 4 each GPU holds one of them, as at TP 2."""
     assert step_model(tensor_parallel_size=4).kv_bytes == step_model(tensor_parallel_size=2).kv_bytes
     assert step_model().kv_bytes == 2 * step_model(tensor_parallel_size=2).kv_bytes == 28 * 1024
 
 
 def test_kv_capacity_is_what_vllm_measured() -> None:
-    """1.5B on an H200 at 0.85: 4,269,040 tokens (recorded cache_config_info), within 2 %."""
+    """1.5B on an H200 at 0.85: within 2 % of the 4,269,040 tokens in the recorded cache_config_info."""
     config = serving(gpu_memory_utilization=0.85)
     blocks = StepModel(
         replace(MODELS["1.5b"], shape=replace(MODELS["1.5b"].shape, tie_word_embeddings=True)),
@@ -122,7 +122,7 @@ def test_numbers_and_arrays_give_the_same_step() -> None:
 
 
 def test_newer_engines_keep_async_scheduling_with_ngram() -> None:
-    """Up to 0.32 n-gram turns it off, which costs a step without drafts dearly."""
+    """Up to 0.32 n-gram turns it off, which makes steps without drafts more than twice as long."""
     times = {
         v: float(step_model(version=v, speculation=NGRAM).step_s(1, 1, 1, 300, full_graph=False))
         for v in ("0.26", "0.32", "0.33")
@@ -159,48 +159,48 @@ def test_every_number_in_the_profiles_has_a_source() -> None:
 def test_every_request_ends_whole_and_no_block_leaks(
     seed: int, speculates: bool, caching: bool, blocks: int, budget: int
 ) -> None:
-    """Few blocks make preemption common; chunked prefill, drafts and shared prefixes make it hard."""
+    """With few blocks preemption is frequent, combined with chunked prefill, drafts and shared prefixes."""
     rng = random.Random(seed)
     subject = engine(
         num_gpu_blocks_override=blocks, max_num_seqs=8, max_num_batched_tokens=budget,
         enable_prefix_caching=caching, speculation=NGRAM if speculates else None,
     )  # fmt: skip
-    streams = [stream(rng.randint(1, 200), rng.randint(1, 300), rng.randrange(5)) for _ in range(20)]
-    arrivals = [rng.random() for _ in streams]
-    for one, at_s in zip(streams, arrivals, strict=True):
+    sequences = [sequence(rng.randint(1, 200), rng.randint(1, 300), rng.randrange(5)) for _ in range(20)]
+    arrivals = [rng.random() for _ in sequences]
+    for one, at_s in zip(sequences, arrivals, strict=True):
         subject.submit(one, at_s)
-    seen = dict.fromkeys(streams, 0)
+    seen = dict.fromkeys(sequences, 0)
     for output in subject.advance(float("inf")):
         assert 0 <= subject.pool.usage <= 1
         for one, tokens in output.tokens:
             seen[one] += tokens
-    assert all(one.state == "finished" and one.emitted == one.end == seen[one] for one in streams)
+    assert all(one.state == "finished" and one.emitted == one.end == seen[one] for one in sequences)
     empty(subject)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), speculates=st.booleans(), caching=st.booleans())
-def test_jumping_and_stepping_agree(seed: int, speculates: bool, caching: bool) -> None:
-    """The same load stepped one step at a time, or jumped to its end: same times, tokens, steps and counters."""
+def test_fast_forward_and_single_steps_agree(seed: int, speculates: bool, caching: bool) -> None:
+    """The same load in single steps and with fast_forward: the same times, tokens, steps and counters."""
 
-    def run(*, jump: bool) -> tuple[list[Any], Engine]:
+    def run(*, fast: bool) -> tuple[list[Any], Engine]:
         rng = random.Random(seed)
         subject = engine(
             speculation=NGRAM if speculates else None, max_num_seqs=6, enable_prefix_caching=caching
         )
-        streams = [stream(rng.randint(1, 80), rng.randint(1, 400), rng.randrange(100)) for _ in range(10)]
-        for one in streams:
+        sequences = [sequence(rng.randint(1, 80), rng.randint(1, 400), rng.randrange(100)) for _ in range(10)]
+        for one in sequences:
             subject.submit(one, rng.random() / 2)
-        if jump:
+        if fast:
             for _ in subject.advance(float("inf")):
                 pass
         else:
             while subject.step():
                 pass
-        return [(s.first_s, s.last_s, s.emitted, s.steps, s.accepted) for s in streams], subject
+        return [(s.first_s, s.last_s, s.emitted, s.steps, s.accepted) for s in sequences], subject
 
-    (jumped, one), (stepped, other) = run(jump=True), run(jump=False)
-    for fast, slow in zip(jumped, stepped, strict=True):
+    (repeated, one), (single, other) = run(fast=True), run(fast=False)
+    for fast, slow in zip(repeated, single, strict=True):
         assert fast[:2] == pytest.approx(slow[:2], rel=1e-9)
         assert fast[2:] == slow[2:]
     assert one.totals == other.totals
@@ -219,7 +219,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
     )
     live: list[TokenSequence] = []
     for number in range(10_000):
-        one = stream(rng.randint(1, 60), rng.randint(1, 12), number % 300)
+        one = sequence(rng.randint(1, 60), rng.randint(1, 12), number % 300)
         subject.submit(one, subject.now_s)
         live.append(one)
         if rng.random() < 0.3:
@@ -234,7 +234,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
 
 def test_a_million_steps_take_seconds() -> None:
     subject = engine(max_model_len=2_000_000)
-    one = TokenSequence(key="long", ids=[1] * 1_000_001, prompt=1, end=1_000_000)
+    one = TokenSequence(ids=[1] * 1_000_001, prompt=1, end=1_000_000)
     subject.submit(one)
     began = time.perf_counter()
     for _ in subject.advance(float("inf")):
@@ -244,16 +244,16 @@ def test_a_million_steps_take_seconds() -> None:
 
 
 def test_speculation_changes_steps_and_not_tokens() -> None:
-    """A repetitive text: every token comes, in fewer steps; acceptance falls with position."""
+    """A repetitive text: the same tokens in fewer steps, and acceptance decreases with the position."""
     plain, fast = engine(), engine(speculation=NGRAM)
-    streams = []
+    sequences = []
     for subject in (plain, fast):
-        one = stream(50, 800, seed=1, words=6)
-        streams.append(one)
+        one = sequence(50, 800, seed=1, words=6)
+        sequences.append(one)
         subject.submit(one)
         for _ in subject.advance(float("inf")):
             pass
-    assert streams[0].emitted == streams[1].emitted == 800
+    assert sequences[0].emitted == sequences[1].emitted == 800
     assert fast.totals.steps < plain.totals.steps
     accepted = fast.totals.accepted_at
     assert accepted == sorted(accepted, reverse=True)
@@ -263,7 +263,7 @@ def test_speculation_changes_steps_and_not_tokens() -> None:
 
 def test_a_shared_prefix_is_computed_once() -> None:
     subject = engine(enable_prefix_caching=True)
-    first, second = stream(100, 4, seed=3), stream(100, 4, seed=3)
+    first, second = sequence(100, 4, seed=3), sequence(100, 4, seed=3)
     subject.submit(first)
     for _ in subject.advance(float("inf")):
         pass
@@ -272,7 +272,7 @@ def test_a_shared_prefix_is_computed_once() -> None:
         pass
     assert (first.cached, second.cached) == (0, 96)
     assert subject.totals.cached_tokens == 96
-    salted = stream(100, 4, seed=3)
+    salted = sequence(100, 4, seed=3)
     salted.salt = "other"
     subject.submit(salted)
     for _ in subject.advance(float("inf")):
@@ -282,7 +282,7 @@ def test_a_shared_prefix_is_computed_once() -> None:
 
 def test_a_long_prompt_is_cut_into_pieces_that_fit_the_step() -> None:
     subject = engine(max_num_batched_tokens=512)
-    subject.submit(stream(1500, 3))
+    subject.submit(sequence(1500, 3))
     steps = []
     while subject.step():
         steps.append(subject.totals.generation_tokens)
@@ -290,24 +290,24 @@ def test_a_long_prompt_is_cut_into_pieces_that_fit_the_step() -> None:
 
 
 def test_a_closed_loop_keeps_its_concurrency() -> None:
-    """Each end is followed by a new request; every chunk's time lies after its request's arrival, in order."""
+    """A new request follows each completion; the chunks of a request are in order and after its arrival."""
     sim = Simulation(serving(), MODELS["1.5b"], GPUS["h200"], VERSIONS["0.32"])
     for number in range(8):
-        sim.submit(stream(40, 50, number), 0.0)
+        sim.submit(sequence(40, 50, number), 0.0)
     done = []
     for end in sim.run():
         done.append(end)
         assert (np.diff(end.times_s) > 0).all()
-        assert end.times_s[0] > end.stream.arrived_s
+        assert end.times_s[0] > end.sequence.arrived_s
         assert end.tokens.sum() == 50
         if len(done) <= 40:
-            sim.submit(stream(40, 50, 100 + len(done)), float(end.times_s[-1]))
+            sim.submit(sequence(40, 50, 100 + len(done)), float(end.times_s[-1]))
     assert len(done) == 48
     empty(sim.engine)
 
 
-def test_a_model_needs_only_a_file(tmp_path: Any) -> None:
-    """An fp8 copy of 14B: half the weights to read, so a faster step and more room for keys and values."""
+def test_a_model_can_be_added_as_a_file(tmp_path: Any) -> None:
+    """An fp8 version of 14B reads half the bytes of weights, so steps are shorter and more KV blocks fit."""
     text = (load_model("r1-distill-qwen-14b")).behaviour | {"quantization": "fp8"}
     path = tmp_path / "fp8.yaml"
     path.write_text(__import__("json").dumps(text))

@@ -1,9 +1,9 @@
-"""The emulator's tokenizer loses nothing."""
+"""The emulator's tokenizer is lossless, and chat templates are the models' own."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.emulator.text.tokenizer import MARKS, SPECIAL, Tokenizer
+from server.emulator.text.tokenizer import SPECIAL, THINKING_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer()
 
@@ -14,13 +14,13 @@ def test_any_text_comes_back(text: str) -> None:
 
 
 @given(st.text(st.characters(max_codepoint=127)) | st.text("aZ9 '<|think>\n\r\t.$s"))
-def test_the_short_way_for_ascii_gives_the_library_s_ids(text: str) -> None:
+def test_the_cache_for_ascii_words_gives_the_same_ids(text: str) -> None:
     assert TOKENIZER.encode(text) == TOKENIZER._encode(text)
 
 
 @given(st.text(), st.integers(1, 4))
 def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> None:
-    """Cut anywhere, the pieces add up to the text and hold no replacement character of their own."""
+    """However the ids are split, the decoded pieces together are the text, without extra replacement characters."""
     ids = TOKENIZER.encode(text)
     decoder = TOKENIZER.decoder(skip_special_tokens=False)
     pieces = [decoder.push(ids[at : at + size]) for at in range(0, len(ids), size)]
@@ -28,17 +28,17 @@ def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> No
 
 
 def test_every_special_token_is_one_id() -> None:
-    for token in (*SPECIAL, *MARKS):
+    for token in (*SPECIAL, *THINKING_TOKENS):
         assert TOKENIZER.encode(f"a{token}b")[1:-1] == [TOKENIZER.id(token)]
 
 
-def test_special_tokens_are_hidden_but_the_thinking_s_marks_are_not() -> None:
+def test_special_tokens_are_hidden_but_thinking_tokens_are_not() -> None:
     ids = TOKENIZER.encode("<|im_start|>think<think>x</think><|im_end|>")
     assert TOKENIZER.decode(ids, skip_special_tokens=True) == "think<think>x</think>"
 
 
 def test_chat_templates() -> None:
-    """As the models' own: R1 opens the thinking, Qwen2.5 states its system text."""
+    """R1's template opens the thinking, and Qwen2.5's contains its default system text."""
     chat = [{"role": "user", "content": "Hi"}]
     assert TOKENIZER.render_chat(chat, "r1") == "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜><think>\n"
     s1 = TOKENIZER.render_chat(chat, "s1")

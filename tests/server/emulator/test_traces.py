@@ -1,4 +1,4 @@
-"""The emulated models against the figures measured on real ones, on the full MATH500."""
+"""The emulated models against statistics of real models, on the full MATH-500."""
 
 import collections
 import csv
@@ -15,7 +15,7 @@ from server.config import ConfigError
 from server.emulator.engine.ngram import speculate
 from server.emulator.text.model import TextModel
 from server.emulator.text.outcome import GREEDY, TraceOutline
-from server.emulator.text.prompt import KnownProblem, read_problems
+from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 from server.emulator.text.wrong_answers import wrong_answers
 from tests import ROOT
@@ -42,17 +42,17 @@ def raw_prompt(problem: KnownProblem) -> str:
     return TOKENIZER.render_chat([{"role": "user", "content": user}], "r1")
 
 
-def tokens(fate: TraceOutline) -> float:
-    return float("inf") if fate.loop_from is not None else fate.thinking_tokens + fate.answer_tokens
+def tokens(outline: TraceOutline) -> float:
+    return float("inf") if outline.loop_from is not None else outline.thinking_tokens + outline.answer_tokens
 
 
 @pytest.mark.parametrize("sample", [GREEDY, "0", "1"])
 def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
     problems: list[KnownProblem], shared: Path, sample: str
 ) -> None:
-    """R1-Distill-Qwen-1.5B with its thinking stopped at 1000 to 8000 tokens: within 5 points."""
+    """R1-Distill-Qwen-1.5B with thinking stopped after 1000 to 8000 tokens: within 5 percentage points."""
     model = model_of("r1-distill-qwen-1.5b", problems)
-    fates = [model.plan(problem, sample) for problem in problems]
+    outlines = [model.outline(problem, sample) for problem in problems]
     rows = csv.DictReader((shared / "reference" / "ref_curves.csv").read_text().splitlines())
     curve = {
         int(row["budget_or_avg_tokens"]): float(row["accuracy_pct"])
@@ -62,18 +62,18 @@ def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
     assert min(curve) == 1000
     assert max(curve) == 8000
     for budget, published in curve.items():
-        forced = 100 * np.mean([fate.right_after(budget) for fate in fates])
-        cut = 100 * np.mean([fate.right and tokens(fate) <= budget for fate in fates])
+        forced = 100 * np.mean([outline.right_after(budget) for outline in outlines])
+        cut = 100 * np.mean([outline.right and tokens(outline) <= budget for outline in outlines])
         assert abs(forced - published) <= 5
         assert cut < forced
 
 
 def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> None:
-    """Thinking really stopped at 1000 tokens and an answer forced; and outputs left to end by themselves."""
+    """Answers forced after 1000 tokens of thinking, and outputs that end by themselves, are as decided in the outline."""
     model = model_of("r1-distill-qwen-1.5b", problems)
     agree = 0
     for problem in problems[::5]:
-        fate = model.plan(problem, "1")
+        outline = model.outline(problem, "1")
         prompt = raw_prompt(problem)
         reply = model.reply(prompt, [], seed=1, temperature=0.6)
         reply.grow(1000)
@@ -83,16 +83,16 @@ def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> No
             forced.grow(256)
             assert forced.ended
             right = TOKENIZER.decode(forced.ids[:-1]).startswith(f"{problem.answer}}}")
-            agree += right == fate.right_after(1000)
+            agree += right == outline.right_after(1000)
         else:
             agree += 1
         reply.grow(40_000)
         assert reply.ended
-        assert len(reply.ids) == pytest.approx(tokens(fate), abs=250)
+        assert len(reply.ids) == pytest.approx(tokens(outline), abs=250)
         assert (
             f"\\boxed{{{problem.answer}}}" in TOKENIZER.decode(reply.ids[reply.thinking_end :])
-        ) == fate.right
-    assert agree >= 99  # a token count shifts where text is read back
+        ) == outline.right
+    assert agree >= 99  # encoding the decoded text again can change the number of tokens
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_unbounded_accuracy_is_the_published_one(
     problems: list[KnownProblem], name: str, published: float
 ) -> None:
     model = model_of(name, problems)
-    right = np.mean([[model.plan(problem, str(seed)).right for problem in problems] for seed in range(4)])
+    right = np.mean([[model.outline(problem, str(seed)).right for problem in problems] for seed in range(4)])
     assert abs(100 * right - published) < 3
 
 
 def test_lookup_accepts_what_it_does_on_real_traces(problems: list[KnownProblem]) -> None:
-    """Sampled, k = 5, lookup 1 to 4: tokens a step, rising along the output; positions, each less than the one before."""
+    """Sampling, k = 5, lengths 1 to 4: tokens per step increase along the output, acceptance decreases with position."""
     for name in ("r1-distill-qwen-1.5b", "r1-distill-qwen-14b", "s1.1-7b"):
         model = model_of(name, problems)
         outputs = [Output(model, problem, 1, 20_480) for problem in problems[::10]]
@@ -129,20 +129,20 @@ def test_lookup_accepts_what_it_does_on_real_traces(problems: list[KnownProblem]
         assert positions == sorted(positions, reverse=True)
 
 
-def test_greedy_loops_feed_lookup(problems: list[KnownProblem]) -> None:
-    """Some greedy outputs of the small model never end; past the onset lookup gives about 4 tokens a step."""
+def test_lookup_accepts_more_in_greedy_loops(problems: list[KnownProblem]) -> None:
+    """Some greedy outputs of the small model do not end; in their loops lookup gives about 4 tokens per step."""
     model = model_of("r1-distill-qwen-1.5b", problems)
-    fates = {problem: model.plan(problem, GREEDY) for problem in problems}
-    looping = {problem: fate for problem, fate in fates.items() if fate.loop_from is not None}
+    outlines = {problem: model.outline(problem, GREEDY) for problem in problems}
+    looping = {problem: outline for problem, outline in outlines.items() if outline.loop_from is not None}
     assert 0.05 < len(looping) / len(problems) < 0.2
-    assert not any(model.plan(problem, "1").loop_from for problem in problems)
+    assert not any(model.outline(problem, "1").loop_from for problem in problems)
     rates = []
-    for problem, fate in list(looping.items())[:15]:
+    for problem, outline in list(looping.items())[:15]:
         prompt = TOKENIZER.encode(raw_prompt(problem))
         reply = model.reply(raw_prompt(problem), prompt)
         assert reply.grow(12_000) >= 12_000
         steps = speculate(prompt, reply.ids[:12_000], 5, 1, 4)
-        late = np.cumsum(steps.emitted) > (fate.loop_from or 0) + fate.loop_period
+        late = np.cumsum(steps.emitted) > (outline.loop_from or 0) + outline.loop_period
         rates.append(steps.emitted[late].mean())
     assert 3.5 < np.mean(rates) < 4.6
 
@@ -153,16 +153,16 @@ def test_majority_of_eight_beats_one_sample_at_the_same_budget(problems: list[Kn
     for problem in problems:
         votes: collections.Counter[str] = collections.Counter()
         for seed in range(8):
-            fate = model.plan(problem, str(seed))
-            if tokens(fate) <= 8000:
-                votes[problem.answer if fate.right else model._wrong(problem, str(seed))] += 1
+            outline = model.outline(problem, str(seed))
+            if tokens(outline) <= 8000:
+                votes[problem.answer if outline.right else model._wrong(problem, str(seed))] += 1
         single += votes[problem.answer] / 8
         majority += bool(votes) and votes.most_common(1)[0][0] == problem.answer
     assert majority > single + 0.02 * len(problems)
 
 
 def test_wrong_answers_are_wrong(problems: list[KnownProblem]) -> None:
-    """Several candidates for each answer, none of which a forgiving grader takes for it."""
+    """Every answer has at least three candidates, and a tolerant grader accepts none of them."""
     for problem in problems[::4]:
         candidates = wrong_answers(problem.answer)
         assert len(set(candidates)) == len(candidates) >= 3
@@ -179,7 +179,7 @@ def continued(model: TextModel, prompt: str, **options: Any) -> str:
 
 
 def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[KnownProblem]) -> None:
-    """A raw prompt with half the thinking is answered with the other half."""
+    """For a raw prompt with the first half of the thinking the model writes the second half."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
     half = TOKENIZER.decode(TOKENIZER.encode(whole)[:300])
@@ -187,7 +187,7 @@ def test_thinking_handed_back_goes_on_where_it_stopped(problems: list[KnownProbl
 
 
 def test_an_answer_that_was_cut_goes_on(problems: list[KnownProblem]) -> None:
-    """A raw prompt that holds the thinking and half the answer gets the other half."""
+    """For a raw prompt with the thinking and the first half of the answer the model writes the second half."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
     half = whole[: whole.index("</think>") + 60]
@@ -195,7 +195,7 @@ def test_an_answer_that_was_cut_goes_on(problems: list[KnownProblem]) -> None:
 
 
 def test_a_native_budget_ends_the_thinking(problems: list[KnownProblem]) -> None:
-    """With a reasoning parser `thinking_token_budget` stops it there; without one the field does nothing."""
+    """With a reasoning parser `thinking_token_budget` ends the thinking; without one it has no effect."""
     model, problem = model_of("r1-distill-qwen-7b", problems), problems[3]
     whole = continued(model, raw_prompt(problem))
     stopped = continued(model, raw_prompt(problem), reasoning_parser=True, thinking_token_budget=200)
@@ -206,8 +206,8 @@ def test_a_native_budget_ends_the_thinking(problems: list[KnownProblem]) -> None
     assert continued(model, raw_prompt(problem), thinking_token_budget=200) == whole
 
 
-def test_s1_answers_after_its_own_marks(problems: list[KnownProblem]) -> None:
-    """Thinking and answer by `<|im_start|>`; a forced `Final Answer:` is completed with a box."""
+def test_s1_answers_after_its_own_tokens(problems: list[KnownProblem]) -> None:
+    """s1 begins thinking and answer with `<|im_start|>`, and completes a forced `Final Answer:` with a box."""
     model, problem = model_of("s1.1-7b", problems), problems[3]
     chat = TOKENIZER.render_chat([{"role": "user", "content": problem.problem}], "s1")
     whole = continued(model, chat)
@@ -218,13 +218,13 @@ def test_s1_answers_after_its_own_marks(problems: list[KnownProblem]) -> None:
     assert len(forced) < 80
 
 
-def test_a_preset_without_figures_writes_too(problems: list[KnownProblem]) -> None:
-    """Any model file will do: assumed figures stand in. A key nobody knows is an error that names it."""
+def test_a_preset_without_statistics_gets_the_defaults(problems: list[KnownProblem]) -> None:
+    """Assumed statistics are used for a preset without any. An unknown key is an error that names the key."""
     assert TextModel({"id": "x"}, problems[:5], TOKENIZER).reply(problems[0].problem, []).grow(50) >= 50
     with pytest.raises(ConfigError, match="acuracy"):
         TextModel({"id": "x", "text": {"acuracy": 1}}, problems[:5], TOKENIZER)
 
 
 def test_the_vocabulary_is_what_the_script_trains() -> None:
-    """The committed file, byte for byte."""
+    """Training gives the committed file, byte for byte."""
     assert train() == VOCABULARY.read_text()

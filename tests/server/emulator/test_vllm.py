@@ -1,7 +1,7 @@
-"""The emulator against a real vLLM 0.32.0 on the CPU, both serving the same model's text: `make test-vllm`.
+"""Compares the emulator with a real vLLM 0.32.0 on the CPU, both with the same outputs (`make test-vllm`).
 
-Not in CI: it needs its own environment (Python 3.11, a CPU build of torch, 4 GB) and some minutes of two cores. The model
-is shared/memo-20m, which knows MATH500 by heart; what vLLM writes is recorded and given to the emulator to replay.
+The tests do not run in CI: they need an environment of their own (Python 3.11, a CPU build of torch, 4 GB) and some
+minutes on two cores. The model is shared/memo-20m, which has memorized MATH-500. The emulator replays the outputs of vLLM.
 """
 
 import contextlib
@@ -26,7 +26,6 @@ from tests import ROOT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 HERE = ROOT / "tests" / "vllm"
-ROOT = HERE.parent.parent
 SPECULATION = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -38,18 +37,18 @@ OFFLINE = {
 REFUSED = list(map(json.loads, (HERE / "refused.jsonl").read_text().splitlines()))
 START_S = 300
 QUESTIONS = 12
-MAX_TOKENS = 600  # some outputs end by themselves, some are cut
+MAX_TOKENS = 600  # some outputs end by themselves, others are cut
 
 
 @dataclass
 class Answer:
-    """One streamed request: its chunks as they came."""
+    """The chunks of one streamed response."""
 
     chunks: list[dict[str, Any]]
 
     @property
     def ids(self) -> list[int]:
-        """The output's tokens."""
+        """The token ids of the output."""
         return [
             token
             for chunk in self.chunks
@@ -59,14 +58,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What a reader sees."""
+        """The content of the output."""
         return "".join(
             choice["delta"].get("content") or "" for chunk in self.chunks for choice in chunk["choices"]
         )
 
     @property
     def finish(self) -> str | None:
-        """Why it ended."""
+        """The finish reason."""
         return next(
             (
                 choice["finish_reason"]
@@ -78,7 +77,7 @@ class Answer:
         )
 
     def kinds(self) -> list[tuple[str, ...]]:
-        """Each chunk's keys, and what ended; equal neighbours once, as how many there are is a matter of time."""
+        """The keys of each chunk. Equal neighbors are listed once, because their number depends on timing."""
         kinds: list[tuple[str, ...]] = []
         for chunk in self.chunks:
             kind = tuple(sorted(keys(chunk)))
@@ -89,7 +88,7 @@ class Answer:
 
 @dataclass
 class Served:
-    """What one server did."""
+    """The responses of one server."""
 
     answers: list[Answer]
     metrics: str
@@ -98,7 +97,7 @@ class Served:
 
 
 def keys(value: object, path: str = "") -> Iterator[str]:
-    """Every key of a chunk, with the type of what it holds where that says something."""
+    """Every key of a chunk with the type of its value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield f"{path}.{key}:{'null' if inner is None else type(inner).__name__}"
@@ -109,7 +108,7 @@ def keys(value: object, path: str = "") -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def vllm() -> Path:
-    """The `vllm` command of its environment."""
+    """The `vllm` command of the environment that `make test-vllm` creates."""
     command = Path(os.environ.get("THINKLOAD_VLLM", "")).resolve()
     if not os.environ.get("THINKLOAD_VLLM"):
         pytest.skip("opt-in: `make test-vllm` makes vLLM's environment and sets THINKLOAD_VLLM")
@@ -142,7 +141,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(command: Sequence[str], port: int, log: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """A server, up; stopped at the end."""
+    """A server that is ready; it is stopped at the end."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **env}, cwd=ROOT)
         try:
@@ -212,7 +211,7 @@ def both(
     questions: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Served, Served]:
-    """The same questions to vLLM and to the emulator that replays vLLM's outputs."""
+    """The responses of vLLM and of the emulator, which replays vLLM's outputs, to the same questions."""
     folder = tmp_path_factory.mktemp(request.param)
     options = ["--served-model-name", "memo", "--dtype", "bfloat16", "--max-model-len", "4096", "--no-enable-prefix-caching",
                "--max-num-batched-tokens", "8192", "--max-num-seqs", "16", "--seed", "0"]  # fmt: skip
@@ -235,7 +234,7 @@ def both(
     recorded = folder / "recorded.jsonl"
     rows = zip(questions, real.answers, strict=True)
     recorded.write_text("".join(json.dumps({"problem": q, "ids": answer.ids}) + "\n" for q, answer in rows))
-    # transformers 5 cuts text as the model's family does, whatever tokenizer.json says: give the emulator what vLLM uses.
+    # transformers 5 may split text otherwise than tokenizer.json says, so the emulator gets the tokenizer that vLLM uses.
     script = "import sys, transformers as t; t.AutoTokenizer.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
     used = [str(vllm.with_name("python")), "-c", script, str(memo), str(folder / "tokenizer.json")]
     subprocess.run(used, check=True, env={**os.environ, **OFFLINE}, capture_output=True)
@@ -257,15 +256,15 @@ def test_the_emulator_writes_what_vllm_wrote(both: tuple[Served, Served]) -> Non
         assert other.chunks[-1]["usage"] == one.chunks[-1]["usage"]
 
 
-def test_chunks_are_of_the_same_kinds_in_the_same_order(both: tuple[Served, Served]) -> None:
-    """Keys and types of each chunk from the role to the usage."""
+def test_chunks_have_the_same_keys_in_the_same_order(both: tuple[Served, Served]) -> None:
+    """Keys and types of all chunks from the role chunk to the usage chunk."""
     real, emulated = both
     for one, other in zip(real.answers, emulated.answers, strict=True):
         assert other.kinds() == one.kinds()
 
 
 def test_the_same_bodies_are_refused_in_the_same_words(both: tuple[Served, Served]) -> None:
-    """To the letter but for what pydantic says of a field's form: vLLM lists an error for each type it may have."""
+    """Messages are equal, except for type errors: vLLM lists one error for each type that a field may have."""
     real, emulated = both
     for wrong, (status, error), (other_status, other) in zip(
         REFUSED, real.refusals, emulated.refusals, strict=True
@@ -278,7 +277,7 @@ def test_the_same_bodies_are_refused_in_the_same_words(both: tuple[Served, Serve
 
 
 def families(metrics: str) -> dict[str, str]:
-    """Names and types of vLLM's own metrics."""
+    """Names and types of the metrics that begin with `vllm:`."""
     return dict(re.findall(r"^# TYPE (vllm:\S+) (\S+)$", metrics, re.MULTILINE))
 
 
@@ -288,13 +287,13 @@ def test_metrics_have_the_same_names_and_types(both: tuple[Served, Served]) -> N
 
 
 def counted(metrics: str, name: str) -> list[float]:
-    """A counter's samples, by position where it has one."""
+    """The samples of a counter, ordered by the label `position` if it has one."""
     lines = re.findall(rf"^{name}(?:{{[^}}]*?(?:position=\"(\d+)\")?[^}}]*}})? (\S+)$", metrics, re.MULTILINE)
     return [float(value) for _, value in sorted(lines, key=lambda line: int(line[0] or 0))]
 
 
 def test_positions_are_accepted_in_the_same_order(both: tuple[Served, Served]) -> None:
-    """Each draft position less often than the one before, on both; and about as often."""
+    """On both servers acceptance decreases with the position, and the numbers are nearly equal."""
     real, emulated = (
         counted(each.metrics, "vllm:spec_decode_num_accepted_tokens_per_pos_total") for each in both
     )
@@ -307,7 +306,7 @@ def test_positions_are_accepted_in_the_same_order(both: tuple[Served, Served]) -
 
 
 def test_drafts_equal_vllm_s_own(vllm: Path) -> None:
-    """20,000 random contexts of few different tokens, lookup 1 to 4 and 2 to 3."""
+    """20,000 random contexts with few different tokens, with lengths 1 to 4 and 2 to 3."""
     rng = random.Random(7)
     for k, min_n, max_n in ((5, 1, 4), (3, 2, 3)):
         contexts = [rng.choices(range(rng.randint(1, 9)), k=rng.randint(1, 60)) for _ in range(10_000)]
