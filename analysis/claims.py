@@ -124,7 +124,7 @@ def flattens(evidence: ClaimData) -> Claim:
 def _by_budget(arms: pd.DataFrame) -> pd.DataFrame | None:
     """Whether each problem was answered rightly at each budget, mean over configurations; None below three budgets."""
     wide = arms.pivot_table(index="problem_id", columns="budget", values="correct", observed=True).dropna()
-    return wide.sort_index(axis=1) if wide.shape[1] >= 3 and len(wide) >= stats.SMALLEST else None
+    return wide.sort_index(axis=1) if wide.shape[1] >= 3 and len(wide) >= stats.MIN_UNITS else None
 
 
 def speculation_faster(evidence: ClaimData) -> Claim:
@@ -199,7 +199,7 @@ def erratic(evidence: ClaimData) -> Claim:
         both = pd.concat(
             [base["gpu_s_per_token"], new["gpu_s_per_token"]], axis=1, keys=["base", "new"]
         ).dropna()
-        if len(both) >= stats.SMALLEST:
+        if len(both) >= stats.MIN_UNITS:
             found.append(stats.variation_ratio(both["new"], both["base"]))
     if not found:
         return Claim(
@@ -229,7 +229,7 @@ def _nearest(table: pd.DataFrame) -> pd.DataFrame:
     chosen = []
     for _, rows in table.groupby("model", observed=True, sort=False):
         groups = list(by_conditions(rows))
-        chosen.append(next((group for group in groups if group["n"].min() >= stats.SMALLEST), groups[0]))
+        chosen.append(next((group for group in groups if group["n"].min() >= stats.MIN_UNITS), groups[0]))
     return pd.concat(chosen)
 
 
