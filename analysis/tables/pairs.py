@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.data.setting import SETTING
+from analysis.data.setting import SETTING, by_conditions
+from analysis.format import records
 from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
@@ -133,3 +134,48 @@ def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
         rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
     table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
     return ordered(table)
+
+
+def nearest_conditions(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of each model under those conditions nearest to the paper's that have enough problems."""
+    if table.empty:
+        return table
+    chosen = []
+    for _, rows in table.groupby("model", observed=True, sort=False):
+        groups = list(by_conditions(rows))
+        chosen.append(next((group for group in groups if group["n"].min() >= stats.MIN_UNITS), groups[0]))
+    return pd.concat(chosen)
+
+
+def most_gpus(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of each model on the most GPUs, without speculation where there are any."""
+    if table.empty:
+        return table
+    most = table[table["tp"] == table.groupby("model", observed=True)["tp"].transform("max")]
+    plain_rows = most[most["speculation"].astype(str) == "off"]
+    chosen: pd.DataFrame = plain_rows if len(plain_rows) else most
+    return chosen
+
+
+def arms_of(problems: pd.DataFrame, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The problems of both arms of a comparison, base first, indexed by problem."""
+    same = np.logical_and.reduce([(problems[k] == row[k]).to_numpy() for k in SAME])
+    both = problems[same].set_index("problem_id")
+    return both[both["config"] == row["base"]], both[both["config"] == row["config"]]
+
+
+def pooled_speedups(problems: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, float, stats.Interval]]:
+    """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
+    out: list[tuple[str, float, stats.Interval]] = []
+    for model, rows in (
+        nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
+    ):
+        base, new = [], []
+        for row in records(rows):
+            arms = arms_of(problems, row)
+            both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
+            base.append(both["base"])
+            new.append(both["new"])
+        sums = [pd.concat(parts).groupby(level=0, observed=True).sum() for parts in (base, new)]
+        out.append((str(model), float(rows["params_b"].iloc[0]), stats.ratio(*sums)))
+    return sorted(out, key=lambda one: one[1])
