@@ -180,8 +180,6 @@ def _brief(change: Change) -> dict[str, Any]:
         "base": change.base,
         "new": change.new,
         "worse_by": worse,
-    }
-    values |= {
         "smallest_seen": change.smallest_detectable,
         "noise_floor": change.noise_floor,
         "n": change.n,

@@ -258,13 +258,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-e2e-p95", type=float, metavar="SECONDS", help="required p95 latency over all requests"
     )
-    parser.add_argument(
-        "--price-per-gpu-hour",
-        type=float,
-        default=3.5,
-        metavar="USD",
-        help="price of one GPU for an hour (default: %(default)s, an assumption)",
-    )
+    add_price(parser)
     parser.add_argument(
         "--objective",
         choices=list(MEASURES),
@@ -301,6 +295,12 @@ def main(args: argparse.Namespace) -> int:
         )
     )
     return 0 if found.best is not None else 1
+
+
+def add_price(parser: argparse.ArgumentParser) -> None:
+    """The option `--price-per-gpu-hour`, which `report` has too."""
+    text = "price of one GPU for an hour (default: %(default)s, an assumption)"
+    parser.add_argument("--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help=text)
 
 
 def check_price(usd: float) -> None:

@@ -25,7 +25,7 @@ from analysis.page import export
 from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
-from analysis.recommend import Recommendation, Requirements, check_price, recommend
+from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima, candidates, default_target
 
 SECTIONS = [
@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `report`."""
     parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
     parser.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
-    parser.add_argument(
-        "--price-per-gpu-hour",
-        type=float,
-        default=3.5,
-        metavar="USD",
-        help="price of one GPU for an hour (default: %(default)s, an assumption)",
-    )
+    add_price(parser)
     parser.add_argument(
         "--page-only",
         action="store_true",
@@ -230,20 +224,12 @@ def _some(lines: list[str], most: int = 12) -> list[str]:
 
 def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
     """Accuracy of each setting, for the JSON output."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for row in records(table):
-        known = {
-            "model": row["model"],
-            "config": row["config"],
-            "load": row["load"],
-            "asked": row["asked"],
-            "budget": int(row["budget"]),
-        }
         share = None if pd.isna(row["accuracy"]) else round(float(row["accuracy"]), 4)
-        rows.append(
-            known
-            | {"mode": row["budget_mode"], "source": row["source"], "n": int(row["n"]), "accuracy": share}
-        )
+        about = {name: row[name] for name in ("model", "config", "load", "asked")}
+        about |= {"budget": int(row["budget"]), "mode": row["budget_mode"], "source": row["source"]}
+        rows.append(about | {"n": int(row["n"]), "accuracy": share})
     return rows
 
 

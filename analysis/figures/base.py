@@ -18,6 +18,8 @@ from analysis.figures.style import HEIGHT, MUTED, colour, dash, shape, tokens_ax
 
 FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
 """Columns by which the page can be filtered."""
+NO_BUDGET = [name for name in FILTERS if name != "budget"]
+"""Filters of a figure that does not show every budget."""
 Chart = Any
 """An Altair chart. Altair's types do not accept the results of Altair's own operators, so this is Any."""
 

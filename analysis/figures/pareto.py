@@ -166,15 +166,8 @@ def _cost(rows: pd.DataFrame) -> Figure | None:
         times = number(best[COST.name] / cheapest[COST.name], ".2g")
         points = f"{(best['accuracy'] - cheapest['accuracy']) * 100:.0f} points"
         claim += f", {times} times as much as the cheapest setting, and is {points} more accurate"
-    return Figure(
-        "accuracy-cost",
-        claim,
-        "Cost of pass: GPUs × wall time of all requests / correct answers. Up and left is better.",
-        known,
-        chart,
-        panel="under",
-        section="front",
-    )
+    note = "Cost of pass: GPUs × wall time of all requests / correct answers. Up and left is better."
+    return Figure("accuracy-cost", claim, note, known, chart, panel="under", section="front")
 
 
 def _speed(rows: pd.DataFrame) -> Figure | None:

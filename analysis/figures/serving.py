@@ -6,7 +6,15 @@ import altair as alt
 import pandas as pd
 
 from analysis.data.setting import CONDITIONS
-from analysis.figures.base import Chart, Figure, against_budget, drawable, reference_line, rows_data
+from analysis.figures.base import (
+    NO_BUDGET,
+    Chart,
+    Figure,
+    against_budget,
+    drawable,
+    reference_line,
+    rows_data,
+)
 from analysis.figures.style import HEIGHT, SI_LABEL, colour, dash, shape
 from analysis.format import number, records, short_models
 
@@ -58,15 +66,8 @@ def _speculation(rows: pd.DataFrame) -> Figure | None:
     )
     claim = f"Speculation {verb}: {_list(sizes, '.2f')} times as fast"
     note = "Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. Bars: 95 % intervals, resampled by problem. Above 1 is faster."
-    return Figure(
-        "speculation",
-        claim,
-        note,
-        drawable(rows),
-        _ratio_chart(rows, "speed-up by speculation"),
-        panel="panel",
-        section="serving",
-    )
+    chart = _ratio_chart(rows, "speed-up by speculation")
+    return Figure("speculation", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
 def _parallel(rows: pd.DataFrame) -> Figure | None:
@@ -79,15 +80,8 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
     slower = [model for model, value in sizes if value < 1]
     claim += f"; {' and '.join(slower)} is slower on more GPUs" if slower else ""
     note = "Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. Bars: 95 % intervals, resampled by problem. Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
-    return Figure(
-        "tensor-parallel",
-        claim,
-        note,
-        drawable(rows),
-        _ratio_chart(rows, "speed-up by tensor parallelism"),
-        panel="panel",
-        section="serving",
-    )
+    chart = _ratio_chart(rows, "speed-up by tensor parallelism")
+    return Figure("tensor-parallel", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
 def _variation(rows: pd.DataFrame) -> Figure | None:
@@ -141,13 +135,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         base.mark_point(filled=True, size=55, opacity=1).encode(y="per_step:Q", shape=shape(), tooltip=tip),
     ]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    note = str(rows["how"].iloc[0])
     return Figure(
-        "acceptance",
-        claim,
-        str(rows["how"].iloc[0]),
-        drawable(rows),
-        chart,
-        panel="panel",
-        section="serving",
-        filters=["model", "config", "load", "asked"],
+        "acceptance", claim, note, drawable(rows), chart, panel="panel", section="serving", filters=NO_BUDGET
     )

@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, Figure, drawable, link, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_budget
 from analysis.tables.distributions import PARTS
@@ -53,16 +53,7 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
     )
     chart = points.properties(width="container", height=190)
     note = "As the server reported them, at each model's largest budget. 'network + client' is e2e minus queue, prefill and decode. vLLM's time to first token starts at scheduling."
-    return Figure(
-        "decomposition",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="panel",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    return Figure("decomposition", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
 
 
 def _distribution(rows: pd.DataFrame) -> Figure | None:
@@ -101,16 +92,7 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     )
     budgets = " and ".join(short_budget(b) for b in sorted(rows["budget"].unique()))
     note = f"Order statistics of successful requests at the largest budget ({budgets}). The table has every budget."
-    return Figure(
-        "distribution",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="panel",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    return Figure("distribution", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
 
 
 def _timeline(rows: pd.DataFrame) -> Figure | None:
@@ -150,13 +132,4 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
     note = "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
     if len(cells) > MAX_RUNS:
         note += f" The first {MAX_RUNS} of {len(cells)} runs are shown; tables/timelines has all of them."
-    return Figure(
-        "timeline",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="cell",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    return Figure("timeline", claim, note, rows, chart, panel="cell", section="time", filters=NO_BUDGET)

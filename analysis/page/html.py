@@ -28,6 +28,8 @@ from analysis.figures.style import FONT, colours, natural, paint
 from analysis.format import number, plain, records
 from analysis.page.chart_data import columns_of, used
 from analysis.page.layout import Column, Page, Section, Table
+from analysis.tables.summary import run_source
+from loadgen.record import RunInfo
 
 TEMPLATES = Path(__file__).parent / "templates"
 MANIFEST_CHARACTERS = 20_000
@@ -188,19 +190,18 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
     return cell
 
 
-def _run(cell: str, run: Any) -> dict[str, Any]:
+def _run(cell: str, run: RunInfo) -> dict[str, Any]:
     manifest = msgspec.json.format(msgspec.json.encode(run), indent=1).decode()
     if len(manifest) > MANIFEST_CHARACTERS:
         manifest = manifest[:MANIFEST_CHARACTERS] + "\n… (truncated; run.json has the complete manifest)"
     text = markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags
-    source = "simulated" if run.simulated else "emulated" if run.emulated else "measured"
     speed = f", {run.time_scale:g}× real time" if run.time_scale != 1 else ""
     line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}{speed}"
     return {
         "anchor": "run-" + anchor(cell),
         "cell": cell,
         "verdict": run.verdict or "not judged",
-        "source": source,
+        "source": run_source(run),
         "line": line,
         "reasons": run.reasons,
         "manifest": text,

@@ -35,6 +35,11 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(judged=judged(rows))
 
 
+def about(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
+    """The columns that describe a setting: its key, and ABOUT from its requests."""
+    return dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
+
+
 def distributions(frame: pd.DataFrame) -> pd.DataFrame:
     """Quantiles of e2e and TTFT over successful requests: columns `share seconds metric`.
 
@@ -44,16 +49,15 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["ok"].to_numpy()]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
-        setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
         for metric in ("e2e_s", "ttft_s"):
             values = group[metric].dropna()
             grid = [share for share in GRID.tolist() if len(values) >= least_sample(share)]
             if grid:
                 points = np.quantile(values, grid, method="inverted_cdf")
-                about = {"metric": metric, "share": grid, "seconds": points, "n": len(group)}
-                out.append(pd.DataFrame(setting | about))
-    columns = [*KEY, *ABOUT, "metric", "share", "seconds"]
-    return ordered(pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=columns))
+                columns = {"metric": metric, "share": grid, "seconds": points, "n": len(group)}
+                out.append(pd.DataFrame(about(key, group) | columns))
+    empty = pd.DataFrame(columns=[*KEY, *ABOUT, "metric", "share", "seconds"])
+    return ordered(pd.concat(out, ignore_index=True) if out else empty)
 
 
 def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,11 +68,7 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
-        setting = (
-            dict(zip(KEY, key, strict=True))
-            | {name: group[name].iloc[0] for name in ABOUT}
-            | {"n": len(group)}
-        )
+        setting = about(key, group) | {"n": len(group)}
         whole = group["e2e_s"].mean()
         for column, part in PARTS.items():
             mean = float(group[column].fillna(0).mean())

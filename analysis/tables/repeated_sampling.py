@@ -17,7 +17,7 @@ from scipy import special
 
 from analysis import stats
 from analysis.grading.normalize import clean, squeezed
-from analysis.tables.distributions import ABOUT, usable
+from analysis.tables.distributions import ABOUT, about, usable
 from analysis.tables.summary import KEY, named, ordered
 
 DRAWS = 20  # of k samples for each problem; the remaining error is a fifth of the error between problems
@@ -32,8 +32,7 @@ def parallel(frame: pd.DataFrame) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     if len(rows["sample"].unique()) > 1:
         for key, group in rows.groupby(KEY, observed=True, sort=False):
-            setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
-            out += [setting | row for row in _setting(group)]
+            out += [about(key, group) | row for row in _setting(group)]
     columns = [*KEY, *ABOUT, "k", "majority", "pass_at_k"]
     return ordered(pd.DataFrame(out, columns=list(out[0]) if out else columns))
 

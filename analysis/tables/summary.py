@@ -16,6 +16,7 @@ import pandas as pd
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING
 from loadgen.measure.quantiles import least_sample
+from loadgen.record import RunInfo
 
 KEY = [*SETTING, "judged"]
 """`judged` is `INVALID`, or `usable` for every other verdict."""
@@ -149,7 +150,7 @@ def front(table: pd.DataFrame, less: str, more: str) -> pd.Series:
     )
 
 
-def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
+def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
     """One row for each run: its description, its verdict and the reasons for it."""
     counts = requests(frame).groupby("cell", observed=True).agg(n=("ok", "size"), ok=("ok", "sum"))
     found = {
@@ -164,15 +165,11 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
                 "config": run.config,
                 "model": run.model.rsplit("/", 1)[-1],
                 "num_gpus": run.num_gpus,
-            }
-            | {
                 "requests": n,
                 "failed": n - ok,
                 "duration_s": run.duration_s,
                 "time_scale": run.time_scale,
-            }
-            | {
-                "source": _run_source(run),
+                "source": run_source(run),
                 "verdict": run.verdict or "not judged",
                 "reasons": "; ".join(run.reasons),
             }
@@ -180,5 +177,6 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["cell", "verdict"])
 
 
-def _run_source(run: Any) -> str:
+def run_source(run: RunInfo) -> str:
+    """Whether a run was measured, emulated or simulated."""
     return "simulated" if run.simulated else "emulated" if run.emulated else "measured"
