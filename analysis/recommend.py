@@ -197,7 +197,7 @@ def _over(top: float, bottom: float) -> float:
 
 def _price(best: Row, row: Row) -> str:
     cost, time = (_over(row[name], best[name]) for name in ("cost_of_pass_gpu_s", "e2e_p50_s"))
-    return f"at {number(cost, '.2g')} times the cost per right answer and {number(time, '.2g')} times the median latency"
+    return f"at {number(cost, '.2g')} times the cost per correct answer and {number(time, '.2g')} times the median latency"
 
 
 def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:

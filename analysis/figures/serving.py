@@ -64,7 +64,7 @@ def _speculation(rows: pd.DataFrame) -> Figure | None:
         if faster
         else "is not always faster"
     )
-    claim = f"Speculation {verb}: {_list(sizes, '.2f')} times as fast"
+    claim = f"Speculation {verb}: the speed-up is {_list(sizes, '.2f')}"
     note = "Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. Bars: 95 % intervals, resampled by problem. Above 1 is faster."
     chart = _ratio_chart(rows, "speed-up by speculation")
     return Figure("speculation", claim, note, drawable(rows), chart, panel="panel", section="serving")
@@ -76,7 +76,7 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
     sizes = _by_model(most, "speedup")
-    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} answer {_list(sizes, '.2f')} times as fast"
+    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}"
     slower = [model for model, value in sizes if value < 1]
     claim += f"; {' and '.join(slower)} is slower on more GPUs" if slower else ""
     note = "Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. Bars: 95 % intervals, resampled by problem. Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."

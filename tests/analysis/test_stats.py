@@ -163,7 +163,7 @@ def test_a_change_of_accuracy_that_100_problems_cannot_show_exits_2() -> None:
     first[:5], second[5:10] = 0, 0
     changes = compare.compare(frame(np.ones(100), first), frame(np.ones(100), second), {"accuracy": 0.01})
     assert compare.status(changes) == 2
-    assert 0.05 < changes[0].smallest_seen < 0.15
+    assert 0.05 < changes[0].smallest_detectable < 0.15
     assert "pt" in compare.markdown(changes, 2)
 
 
