@@ -57,11 +57,11 @@ def test_an_incomplete_last_line_is_left_out_and_reported(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After a crash while writing, the report lacks one record and says so."""
-    torn = tmp_path / "torn"
-    shutil.copytree(study, torn)
-    path = torn / "tp1--r1-distill-qwen-14b" / "records.jsonl"
+    incomplete = tmp_path / "incomplete"
+    shutil.copytree(study, incomplete)
+    path = incomplete / "tp1--r1-distill-qwen-14b" / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
-    result = report(torn, tmp_path / "out", capsys)
+    result = report(incomplete, tmp_path / "out", capsys)
     assert result["requests"] == 4 * 40 * 2 - 1
     assert "unreadable line" in (tmp_path / "out" / "index.html").read_text()
 
