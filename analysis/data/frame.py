@@ -122,8 +122,8 @@ def _assemble(
     if not tables:
         tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
         graded = [ungraded(tables[0])]
-    table = pa.concat_tables(tables)
-    for name, column in zip(("grade", "answer"), pa.concat_tables(graded).columns, strict=True):
+    table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
+    for name, column in zip(("grade", "answer"), judged.columns, strict=True):
         table = table.append_column(name, column)
     index = table.column_names.index("budget_mode")  # the load generator omits the default
     table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
