@@ -1,4 +1,4 @@
-"""What we conclude: tables, figures, a report and a recommendation, from files alone."""
+"""Turn run folders into tables, figures, a report and a recommendation. This package only reads files."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,9 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`analysis.load` without making every `import analysis` pay for pandas."""
+    """Provide `analysis.load` without importing pandas on every `import analysis`."""
     if name == "load":
-        from analysis.data.frame import load  # noqa: PLC0415  # the point of this function
+        from analysis.data.frame import load  # noqa: PLC0415  # the purpose of this function
 
         return load
     raise AttributeError(name)

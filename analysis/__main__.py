@@ -1,7 +1,7 @@
-"""`python -m analysis COMMAND`: which command, and nothing else.
+"""Entry point of `python -m analysis COMMAND`: choose the command and run it.
 
-Rules: a command is a module with `add_arguments(parser)` and `main(args) -> exit status`, imported only when asked for.
-The operator's mistakes end here: one line, exit 2.
+A command is a module with the functions `add_arguments(parser)` and `main(args) -> exit status`. The module is imported only
+when its command is used. An InputError is printed as one line, and the exit status is 2.
 """
 
 import argparse
@@ -11,33 +11,33 @@ from types import ModuleType
 from typing import NoReturn
 
 COMMANDS = {
-    "grade": "a verdict for every record of a run, or for pairs of reference and answer",
-    "report": "one HTML page, its figures and its tables, from run folders",
-    "claims": "the paper's findings, tested on your data",
-    "import": "another tool's result (vllm bench serve, guidellm, AIPerf) as a run folder",
-    "compare": "has anything become worse, beyond noise: exit 0 no, 1 yes, 2 cannot tell",
-    "recommend": "what to deploy for an accuracy and a latency, in plain words",
+    "grade": "grade every answer of a run, or pairs of reference and answer",
+    "report": "write an HTML page, its figures and its tables from run folders",
+    "claims": "test the findings of the paper (arXiv 2509.19645) on your data",
+    "import": "convert a result of vllm bench serve, guidellm or AIPerf into a run folder",
+    "compare": "find regressions beyond noise; exit status 0: none, 1: some, 2: the data cannot tell",
+    "recommend": "recommend what to deploy for a required accuracy and latency",
 }
 
 
 def module(command: str) -> ModuleType:
-    """The command's module; `import` is a word of Python's own."""
+    """Import the module of a command. The module of `import` is `import_`, because `import` is a Python keyword."""
     return importlib.import_module(f"analysis.{command}" + ("_" if command == "import" else ""))
 
 
 class AnalysisParser(argparse.ArgumentParser):
-    """argparse whose errors are one line, without the usage before it."""
+    """An argparse parser that prints an error as one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Say it and exit."""
+        """Print the error and exit with status 2."""
         self.exit(2, f"analysis: {message.removeprefix('argument ')} (see {self.prog} --help)\n")
 
 
 def main(argv: list[str]) -> int:
-    """Run one command."""
+    """Run one command and return its exit status."""
     parser = AnalysisParser(
         prog="python -m analysis",
-        description="From run folders to conclusions.",
+        description="Analyze run folders: report, recommendation, tests of claims, comparison, grading.",
         epilog="example: python -m analysis report results/study",
     )
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,8 +1,8 @@
-"""Every table and figure of one study, computed once: what the page, the files and the Markdown summary all show.
+"""Compute the contents of a report once: all tables, figures and optima, for the page, the files and the Markdown summary.
 
-Rules: the order here is the order on the page. A part that the data cannot support is empty, and its figure is left out.
+Figures are in the order of the page. A table for which there is no data is empty, and its figure is left out.
 
-Does not know: HTML, files.
+This module does not know HTML or files.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,36 +13,34 @@ from analysis import claims
 from analysis.data.frame import Study
 from analysis.figures import budget, pareto, sampling, serving, time
 from analysis.figures.base import Figure
-from analysis.tables import distributions, pairs, repeated_sampling
-from analysis.tables import optima as optimal
-from analysis.tables import summary as tables
+from analysis.tables import distributions, optima, pairs, repeated_sampling, summary
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusions:
-    """Tables by name, figures in order, and the two optima."""
+class Contents:
+    """Tables by name, figures in order, and the optima."""
 
     tables: dict[str, pd.DataFrame]
     figures: list[Figure]
     optima: list[Optima]
-    """Under each set of conditions, nearest to the paper's first."""
+    """The optima under each set of conditions, those nearest to the paper's first."""
     price_per_gpu_hour: float
 
     @property
     def summary(self) -> pd.DataFrame:
-        """The table behind the page."""
+        """The summary table."""
         return self.tables["summary"]
 
 
-def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
-    """Compute everything."""
-    summary = tables.summary(study.frame, price_per_gpu_hour)
+def compute(study: Study, price_per_gpu_hour: float) -> Contents:
+    """Compute all tables, figures and optima of a study. The price is in dollars."""
+    settings = summary.summary(study.frame, price_per_gpu_hour)
     problems = pairs.per_problem(study.frame)
-    optima = optimal.optima(summary)
-    made = {
-        "summary": summary,
+    found = optima.optima(settings)
+    tables = {
+        "summary": settings,
         "speculation": pairs.speculation(problems),
         "tensor_parallel": pairs.tensor_parallel(problems),
         "cost_variation": pairs.cost_variation(problems),
@@ -54,22 +52,22 @@ def conclude(study: Study, price_per_gpu_hour: float) -> Conclusions:
         "distributions": distributions.distributions(study.frame),
         "decomposition": distributions.decomposition(study.frame),
         "timelines": distributions.timelines(study),
-        "runs": tables.runs_table(study.frame, study.runs),
+        "runs": summary.runs_table(study.frame, study.runs),
     }
-    evidence = claims.ClaimData(problems, made["speculation"], made["tensor_parallel"])
-    made["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(evidence)] if len(summary) else [])
-    return Conclusions(made, _figures(made, optima), optima, price_per_gpu_hour)
+    data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"])
+    tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
+    return Contents(tables, _figures(tables, found), found, price_per_gpu_hour)
 
 
-def _figures(made: dict[str, pd.DataFrame], optima: list[Optima]) -> list[Figure]:
-    if made["summary"].empty:
+def _figures(tables: dict[str, pd.DataFrame], found: list[Optima]) -> list[Figure]:
+    if tables["summary"].empty:
         return []
     return [
-        *pareto.figures(made["summary"], optima),
-        *budget.figures(made["summary"], made["endings"]),
+        *pareto.figures(tables["summary"], found),
+        *budget.figures(tables["summary"], tables["endings"]),
         *serving.figures(
-            made["speculation"], made["tensor_parallel"], made["cost_variation"], made["acceptance"]
+            tables["speculation"], tables["tensor_parallel"], tables["cost_variation"], tables["acceptance"]
         ),
-        *sampling.figures(made["parallel_compute"]),
-        *time.figures(made["decomposition"], made["distributions"], made["timelines"]),
+        *sampling.figures(tables["parallel_compute"]),
+        *time.figures(tables["decomposition"], tables["distributions"], tables["timelines"]),
     ]

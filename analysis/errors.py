@@ -1,5 +1,5 @@
-"""The operator's mistake, wherever it is found: one line that says what and what to do, then exit 2."""
+"""The error for input that the user has to correct."""
 
 
 class InputError(Exception):
-    """One line for stderr."""
+    """One line for stderr that says what is wrong and what to do. The command then exits with status 2."""

@@ -1,4 +1,7 @@
-"""TODO docstring."""
+"""Format numbers, model names and table rows for people and for JSON.
+
+This module does not know which tables exist or where they are shown.
+"""
 
 import math
 from collections.abc import Iterable
@@ -8,13 +11,13 @@ import pandas as pd
 
 
 def short_model(model: str) -> str:
-    """The size, where the name tells one: `14B`."""
+    """The size in a model's name, such as `14B`, or the whole name where it contains none."""
     sizes = [part for part in model.replace("_", "-").split("-") if part[:1].isdigit() and part[-1:] in "bB"]
     return sizes[-1] if sizes else model
 
 
 def short_models(models: Iterable[Any]) -> dict[str, str]:
-    """Each model's size; `s1.1 14B` where sizes are shared, and the whole name where that does not tell them apart."""
+    """Shortest form that tells the models apart: the size (`14B`), family and size (`s1.1 14B`), or the whole name."""
     names = list(dict.fromkeys(str(model) for model in models))
     sizes = [short_model(name) for name in names]
     families = [f"{name.split('-')[0]} {size}" for name, size in zip(names, sizes, strict=True)]
@@ -25,12 +28,12 @@ def short_models(models: Iterable[Any]) -> dict[str, str]:
 
 
 def short_budget(budget: float) -> str:
-    """`4K`, `512`."""
+    """A token budget in few characters: `4K`, `512`."""
     return f"{budget / 1024:g}K" if budget >= 1024 and budget % 512 == 0 else f"{budget:,.0f}"
 
 
 def plain(value: Any) -> Any:
-    """A JSON value, floats to six digits."""
+    """A value for JSON: floats have six significant digits, and values that are not finite become null."""
     if value is None or value is pd.NaT:
         return None
     if hasattr(value, "item"):
@@ -41,7 +44,7 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any, form: str) -> str:
-    """A number as read: `.1%`, `.3g`, `,d`; a dash where there is none."""
+    """Format a number by a format such as `.1%`, `.3g` or `,d`; a missing number is a dash."""
     if value is None or pd.isna(value):
         return "–"
     if math.isinf(value):
@@ -56,5 +59,5 @@ def number(value: Any, form: str) -> str:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries by column."""
+    """The rows of a table as dictionaries by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -22,7 +22,7 @@ from loadgen.record import RECORDS, Record, RunInfo, write_run
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What a tool's file holds, in our terms."""
+    """The content of a tool's file, converted to Thinkload's records."""
 
     tool: str
     model: str
@@ -34,26 +34,26 @@ class Foreign:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `import`."""
     parser.add_argument(
-        "file", type=Path, help="vllm bench serve JSON, guidellm benchmarks.json, AIPerf profile_export.jsonl"
+        "file", type=Path, help="result of vllm bench serve (JSON), guidellm (JSON) or AIPerf (JSON lines)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="new run folder")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to create")
     parser.add_argument(
-        "--config-name", default="imported", help="configuration the server had (default: %(default)s)"
+        "--config-name", default="imported", help="name of the serving configuration (default: %(default)s)"
     )
-    parser.add_argument("--model", help="model id (default: what the file says)")
+    parser.add_argument("--model", help="model id (default: the one in the file)")
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="GPUs of the server, for costs (default: %(default)s)"
     )
     parser.add_argument(
-        "--budget", type=int, default=0, help="token limit of the requests, where there was one"
+        "--budget", type=int, default=0, help="token limit of the requests, or 0 where there was none"
     )
     parser.epilog = "example: python -m analysis import benchmarks.json --out results/theirs --config-name tp2 --num-gpus 2"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the run folder and say what the fields mean."""
+    """Write the run folder and print notes on the fields of the tool."""
     if args.out.exists():
-        raise InputError(f"--out {args.out}: exists; name a new folder")
+        raise InputError(f"--out {args.out}: the folder exists already; give a new one")
     try:
         foreign = read(*_parse(args.file.read_bytes()))
     except OSError as error:
@@ -62,10 +62,10 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.file}: {error}") from error
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise InputError(
-            f"{args.file}: a field is not what the tool writes ({error}); was it edited?"
+            f"{args.file}: a field has an unexpected value ({error}); give an unmodified file of the tool"
         ) from error
     _write(foreign, args)
-    print(f"{foreign.tool}: {len(foreign.records)} requests. What its fields mean here:", file=sys.stderr)
+    print(f"{foreign.tool}: imported {len(foreign.records)} requests. Notes on the fields:", file=sys.stderr)
     print(*(f"  - {note}" for note in foreign.notes), sep="\n", file=sys.stderr)
     print(
         json.dumps(
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _parse(data: bytes) -> tuple[Any, list[Any]]:
-    """The file as one document, or as lines."""
+    """The file as one JSON document, or as a list of JSON lines."""
     try:
         return msgspec.json.decode(data), []
     except msgspec.DecodeError:
@@ -89,7 +89,7 @@ def _parse(data: bytes) -> tuple[Any, list[Any]]:
     try:
         return None, [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
     except msgspec.DecodeError as error:
-        raise InputError(f"neither JSON nor JSON lines ({error})") from error
+        raise InputError(f"the file is neither JSON nor JSON lines ({error})") from error
 
 
 def _write(foreign: Foreign, args: argparse.Namespace) -> None:
@@ -116,7 +116,7 @@ def _write(foreign: Foreign, args: argparse.Namespace) -> None:
 
 
 def read(document: Any, lines: list[Any]) -> Foreign:
-    """Recognise the tool by its fields. Raises InputError."""
+    """Recognize the tool by the fields of its file. Raises InputError."""
     if lines and isinstance(lines[0], dict) and "metrics" in lines[0]:
         return aiperf(lines)
     if isinstance(document, dict) and "benchmarks" in document:
@@ -124,15 +124,17 @@ def read(document: Any, lines: list[Any]) -> Foreign:
     if isinstance(document, dict) and ("ttfts" in document or "request_throughput" in document):
         return vllm_bench(document)
     raise InputError(
-        "not a result that is known: give vllm bench serve's --save-result --save-detailed JSON, guidellm's benchmarks.json, "
-        "or AIPerf's profile_export.jsonl"
+        "the tool is not recognized; give the JSON of vllm bench serve --save-result --save-detailed, guidellm's "
+        "benchmarks.json, or AIPerf's profile_export.jsonl"
     )
 
 
 def vllm_bench(document: dict[str, Any]) -> Foreign:
-    """`vllm bench serve --save-result --save-detailed`: one list a field, a position a request."""
+    """Convert the file of `vllm bench serve --save-result --save-detailed`, which has a list for each field."""
     if not document.get("ttfts"):
-        raise InputError("vllm bench serve kept no requests: run it with --save-result --save-detailed")
+        raise InputError(
+            "the file has no single requests; run vllm bench serve with --save-result --save-detailed"
+        )
     columns = [
         document.get(name) or []
         for name in ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
@@ -141,10 +143,10 @@ def vllm_bench(document: dict[str, Any]) -> Foreign:
     concurrency, rate = document.get("max_concurrency"), document.get("request_rate")
     load = {"kind": "closed", "concurrency": concurrency} if concurrency else _open(rate)
     notes = [
-        "ttft starts at the send, after the client's own semaphore: time queued in the client is not in it",
-        "e2e is ttft + Σ itls: the last content chunk, as ours",
-        "itls are gaps between chunks, not tokens: with speculation a chunk holds several; tpot here is (e2e − ttft)/(n − 1)",
-        "output_lens are the server's usage where it was sent, else a tokenizer's count",
+        "ttft starts when the request is sent, after the semaphore of the client, so it does not contain time in the client's queue",
+        "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
+        "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
+        "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
     ]
     return Foreign("vllm bench serve", str(document.get("model_id", "unknown")), load, records, notes)
 
@@ -164,23 +166,25 @@ def _vllm_request(seq: int, row: list[Any]) -> Record:
 
 
 def guidellm(document: dict[str, Any]) -> Foreign:
-    """Guidellm's benchmarks.json: the requests of its last benchmark (one file may hold a sweep)."""
+    """Convert guidellm's benchmarks.json: the requests of its last benchmark, as one file may hold several."""
     benchmarks = document["benchmarks"]
     if not isinstance(benchmarks, list) or not benchmarks:
-        raise InputError("guidellm's file holds no benchmark")
+        raise InputError("the file of guidellm has no benchmark")
     chosen = benchmarks[-1]
     requests = chosen.get("requests") or {}
     done = [(request, "ok") for request in requests.get("successful") or []]
-    lost = [(request, "http_error") for request in requests.get("errored") or []]
-    lost += [(request, "cut") for request in requests.get("incomplete") or []]
-    records = [_guidellm_request(seq, request, outcome) for seq, (request, outcome) in enumerate(done + lost)]
+    failed = [(request, "http_error") for request in requests.get("errored") or []]
+    failed += [(request, "cut") for request in requests.get("incomplete") or []]
+    records = [
+        _guidellm_request(seq, request, outcome) for seq, (request, outcome) in enumerate(done + failed)
+    ]
     notes = [
-        "stamps are wall clock (time.time), so a clock step during the run is in them",
-        "its time_per_output_token includes the time to first token; tpot here is (last − first)/(n − 1) from its own stamps",
-        "e2e is its last token's stamp where kept, else its request latency, which includes the usage and [DONE] tail",
+        "timestamps are wall-clock times (time.time), so an adjustment of the clock during the run changes them",
+        "its time_per_output_token includes the time to first token, so tpot is computed from its timestamps as (last − first)/(n − 1)",
+        "e2e ends at the last token where its timestamp was kept, and otherwise it is the request latency, which ends after usage and [DONE]",
     ]
     if len(benchmarks) > 1:
-        notes.append(f"the file holds {len(benchmarks)} benchmarks; the last one is taken")
+        notes.append(f"the file has {len(benchmarks)} benchmarks, and the last one was imported")
     args = chosen.get("config") or chosen.get("args") or {}
     strategy = args.get("strategy") or {}
     streams = strategy.get("streams") or strategy.get("max_concurrency")
@@ -188,23 +192,21 @@ def guidellm(document: dict[str, Any]) -> Foreign:
     return Foreign("guidellm", _first_text(done, "model") or "unknown", load, _from_start(records), notes)
 
 
-def _first_text(done: list[tuple[dict[str, Any], str]], name: str) -> str:
-    return next((str(request[name]) for request, _ in done if request.get(name)), "")
+def _first_text(requests: list[tuple[dict[str, Any], str]], name: str) -> str:
+    return next((str(request[name]) for request, _ in requests if request.get(name)), "")
 
 
 def _guidellm_request(seq: int, request: dict[str, Any], outcome: str) -> Record:
     info = request.get("info") or request.get("scheduler_info") or {}
-    stamps = info.get("timings") or request
+    times = info.get("timings") or request
     sent_s = float(
-        stamps.get("request_start") or request.get("request_start_time") or request.get("start_time") or 0.0
+        times.get("request_start") or request.get("request_start_time") or request.get("start_time") or 0.0
     )
     first_s = (
-        stamps.get("first_iteration")
-        or stamps.get("first_token_iteration")
-        or request.get("first_token_time")
+        times.get("first_iteration") or times.get("first_token_iteration") or request.get("first_token_time")
     )
     last_s = (
-        stamps.get("last_iteration") or stamps.get("last_token_iteration") or request.get("last_token_time")
+        times.get("last_iteration") or times.get("last_token_iteration") or request.get("last_token_time")
     )
     ttft_ms, latency_s = request.get("time_to_first_token_ms"), request.get("request_latency")
     ttft_s = first_s - sent_s if first_s and sent_s else ttft_ms / 1e3 if ttft_ms else None
@@ -222,12 +224,12 @@ def _guidellm_request(seq: int, request: dict[str, Any], outcome: str) -> Record
 
 
 def aiperf(lines: list[Any]) -> Foreign:
-    """AIPerf's profile_export.jsonl: a line a request, metrics as {value, unit}."""
+    """Convert AIPerf's profile_export.jsonl: one line for each request, with metrics as {value, unit}."""
     records = [_aiperf_request(seq, line) for seq, line in enumerate(lines) if isinstance(line, dict)]
     notes = [
-        "request_latency ends at the last content, as our e2e",
-        "tokens are counted by its own tokenizer unless it ran with --use-server-token-count",
-        "inter_token_latency is an average a request; tpot here is (e2e − ttft)/(n − 1)",
+        "request_latency ends at the last content, as e2e in Thinkload",
+        "tokens are counted by AIPerf's own tokenizer unless it ran with --use-server-token-count",
+        "inter_token_latency is a mean of each request, so tpot is computed as (e2e − ttft)/(n − 1)",
     ]
     return Foreign("AIPerf", "unknown", {"kind": "closed"}, _from_start(records), notes)
 
@@ -260,7 +262,7 @@ def _seconds(metric: Any) -> float | None:
 
 
 def _open(rate: Any) -> dict[str, Any]:
-    """An open loop; an infinite rate sends all at once."""
+    """The load of an open loop. With an infinite rate all requests are sent at once."""
     try:
         known = float(rate)
     except (TypeError, ValueError):
@@ -269,7 +271,7 @@ def _open(rate: Any) -> dict[str, Any]:
 
 
 def _from_start(records: list[Record]) -> list[Record]:
-    """Stamps from the run's start: the earliest send is 0."""
+    """Make timestamps relative to the first request. Changes the records."""
     start_s = min((record.sent_s for record in records if record.sent_s), default=0.0)
     for record in records:
         for name in ("due_s", "sent_s", "first_token_s", "last_token_s", "end_s"):
@@ -280,7 +282,7 @@ def _from_start(records: list[Record]) -> list[Record]:
 
 
 def _record(seq: int, sent_s: float, **known: Any) -> Record:
-    """A Record of what is known; `budget` is 0 because none of the tools keeps it a request."""
+    """A record with the known fields. The budget is 0, because no tool keeps it for each request."""
     tokens, prompt = known.get("tokens"), known.get("prompt")
     ttft_s, e2e_s = known.get("ttft_s"), known.get("e2e_s")
     record = Record(

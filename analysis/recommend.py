@@ -1,10 +1,10 @@
-"""`python -m analysis recommend RESULTS --min-accuracy 0.8 --max-e2e-p95 30`: what to deploy, in plain words.
+"""`python -m analysis recommend RESULTS --min-accuracy 0.8 --max-e2e-p95 30`: recommend what to deploy.
 
-Rules: the answer names a model, a configuration and a budget, says what it gives and costs, who comes second, and what it
-would cost to ask for more. Where nothing qualifies it says what comes nearest and how far off that is. Wishes are met by
-estimates; where the 95 % interval reaches beyond a wish, it says so.
+The recommendation names a model, a configuration and a budget, with their accuracy, latency and cost, the second-best
+setting, and the cost of stricter requirements. Where no setting qualifies, it names the nearest ones and how far they are from
+the requirements. A requirement is met when the estimate meets it; where the 95 % interval does not, a sentence says so.
 
-Does not know: how the numbers were computed (tables.py), HTML.
+This module does not know how the numbers were computed (analysis/tables does).
 """
 
 import argparse
@@ -22,15 +22,16 @@ from analysis.errors import InputError
 from analysis.format import number, plain, records
 from analysis.tables import optima, summary
 from analysis.tables.optima import MEASURES
+from loadgen.measure.quantiles import least_sample
 
 Row = dict[str, Any]
 P95 = "e2e_p95_all_s"
-"""The percentile a wish is held against: over all requests, a failure slower than any answer."""
+"""The required p95 is that of all requests, with a failure as an infinitely slow request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What is asked for."""
+    """The accuracy and latency (seconds) that a setting must reach, and the objective to minimize among those that do."""
 
     min_accuracy: float | None = None
     max_e2e_p95_s: float | None = None
@@ -39,7 +40,7 @@ class Requirements:
 
 @dataclass(slots=True)
 class Recommendation:
-    """What to deploy, or what comes nearest, and the sentences that say it."""
+    """The best setting, or the nearest ones where none qualifies, with the sentences that explain it."""
 
     best: Row | None
     second: Row | None = None
@@ -48,99 +49,99 @@ class Recommendation:
     sentences: list[str] = field(default_factory=list)
 
 
-def recommend(table: pd.DataFrame, wish: Requirements) -> Recommendation:
-    """The best setting for a wish."""
+def recommend(table: pd.DataFrame, required: Requirements) -> Recommendation:
+    """Recommend the best setting of a summary table for the requirements."""
     known = optima.candidates(table)
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
-    if wish.objective == "energy" and known["cost_of_pass_j"].isna().all():
-        return Recommendation(None, headline="Nothing can be recommended by energy: no run measured it.")
-    fit = known[_fits(known, wish)]
+    if required.objective == "energy" and known["cost_of_pass_j"].isna().all():
+        return Recommendation(
+            None, headline="Nothing can be recommended by energy, because no run measured it."
+        )
+    fit = known[_fits(known, required)]
     if fit.empty:
-        return _nearest(known, wish)
-    order = records(optima.ranked(fit, wish.objective))
+        return _nearest(known, required)
+    order = records(optima.ranked(fit, required.objective))
     best = order[0]
     others = [row for row in order[1:] if (row["model"], row["config"]) != (best["model"], best["config"])]
     second = next(iter(others or order[1:]), None)
     found = Recommendation(best, second, headline=f"Deploy {setting(best)}.")
-    found.sentences = [_why(wish, len(fit), len(known)), gives(best), *_doubts(best, wish)]
+    found.sentences = [_why(required, len(fit), len(known)), describe(best), *_doubts(best, required)]
     if second is not None:
-        found.sentences.append(_second(best, second, wish.objective, fit))
-    found.sentences += _stricter(best, known, wish)
+        found.sentences.append(_second(best, second, required.objective, fit))
+    found.sentences += _stricter(best, known, required)
     return found
 
 
 def _nothing_known(table: pd.DataFrame) -> str:
     if table.empty:
-        return "Nothing can be recommended: these results hold no requests."
+        return "Nothing can be recommended, because these results contain no requests."
     if (table["judged"] == "INVALID").all():
-        return "Nothing can be recommended: every run judged itself INVALID."
+        return "Nothing can be recommended, because every run is INVALID."
     if table["accuracy"].isna().all():
-        return "Nothing can be recommended: no answer was graded."
+        return "Nothing can be recommended, because no answer was graded."
     if not table["accuracy"].gt(0).any():
-        return "Nothing can be recommended: no answer is right."
-    return "Nothing can be recommended: no setting is both graded and timed in a run that counts."
+        return "Nothing can be recommended, because no answer is correct."
+    return (
+        "Nothing can be recommended, because no usable setting has both a correct answer and a median latency, which needs "
+        f"{least_sample(0.5)} successful requests."
+    )
 
 
-def _fits(known: pd.DataFrame, wish: Requirements) -> pd.Series:
+def _fits(known: pd.DataFrame, required: Requirements) -> pd.Series:
     fit = pd.Series(data=True, index=known.index)
-    if wish.min_accuracy is not None:
-        fit &= known["accuracy"] >= wish.min_accuracy
-    if wish.max_e2e_p95_s is not None:
-        fit &= known[P95] <= wish.max_e2e_p95_s
+    if required.min_accuracy is not None:
+        fit &= known["accuracy"] >= required.min_accuracy
+    if required.max_e2e_p95_s is not None:
+        fit &= known[P95] <= required.max_e2e_p95_s
     return fit
 
 
-def gives(row: Row) -> str:
-    """What a setting gives and costs."""
+def describe(row: Row) -> str:
+    """Accuracy, latency, failures and cost of a setting in words."""
     p95: str = (
-        f", 95 % of answers within {number(row['e2e_p95_s'], '.3g')} s" if pd.notna(row["e2e_p95_s"]) else ""
+        f" and a p95 latency of {number(row['e2e_p95_s'], '.3g')} s" if pd.notna(row["e2e_p95_s"]) else ""
     )
     failed: str = f"; {row['failed']} of {row['n']} requests failed" if row["failed"] else ""
     energy: str = f" and {number(row['cost_of_pass_j'], '.3g')} J" if pd.notna(row["cost_of_pass_j"]) else ""
     return (
-        f"It answers {number(row['accuracy'], '.1%')} right (95 % interval {number(row['accuracy_low'], '.1%')} to "
-        f"{number(row['accuracy_high'], '.1%')}), half within {number(row['e2e_p50_s'], '.3g')} s{p95}{failed}; a right answer costs "
+        f"It has an accuracy of {number(row['accuracy'], '.1%')} (95 % interval {number(row['accuracy_low'], '.1%')} to "
+        f"{number(row['accuracy_high'], '.1%')}), a median latency of {number(row['e2e_p50_s'], '.3g')} s{p95}{failed}. A correct answer costs "
         f"{number(row['cost_of_pass_gpu_s'], '.3g')} GPU-seconds (${number(row['cost_of_pass_usd'] * 1000, '.3g')} per 1,000){energy}. "
-        f"These numbers are {row['source']}; the run is {row['run_verdict']}."
+        f"These numbers are {row['source']}, and the run is {row['run_verdict']}."
     )
 
 
-def _why(wish: Requirements, fitting: int, known: int) -> str:
-    asked = _asked(wish)
+def _why(required: Requirements, fitting: int, known: int) -> str:
+    asked = _requirement(required)
     least = {
-        "cost": "costs least per right answer",
-        "latency": "is fastest",
-        "energy": "needs least energy per right answer",
+        "cost": "costs least per correct answer",
+        "latency": "is the fastest",
+        "energy": "needs the least energy per correct answer",
     }
-    among = f"Of the {fitting} of {known} settings that {asked}" if asked else f"Of {known} settings"
-    return f"{among} it {least[wish.objective]}."
+    among = f"Of {known} settings, {fitting} {asked}. Of these, it" if asked else f"Of {known} settings, it"
+    return f"{among} {least[required.objective]}."
 
 
-def _asked(wish: Requirements) -> str:
+def _requirement(required: Requirements) -> str:
     parts = []
-    if wish.min_accuracy is not None:
-        parts.append(f"reach {number(wish.min_accuracy, '.1%')} accuracy")
-    if wish.max_e2e_p95_s is not None:
-        parts.append(f"answer 95 % of requests within {wish.max_e2e_p95_s:g} s")
+    if required.min_accuracy is not None:
+        parts.append(f"reach an accuracy of {number(required.min_accuracy, '.1%')}")
+    if required.max_e2e_p95_s is not None:
+        parts.append(f"answer 95 % of requests within {required.max_e2e_p95_s:g} s")
     return " and ".join(parts)
 
 
-def _doubts(best: Row, wish: Requirements) -> list[str]:
+def _doubts(best: Row, required: Requirements) -> list[str]:
     doubts = []
-    if wish.min_accuracy is not None and best["accuracy_low"] < wish.min_accuracy:
+    if required.min_accuracy is not None and best["accuracy_low"] < required.min_accuracy:
         doubts.append(
-            f"With {best['n']} requests the accuracy could be as low as {number(best['accuracy_low'], '.1%')}: ask more "
-            "problems to be sure of the wish."
+            f"With {best['n']} requests, the accuracy could be as low as {number(best['accuracy_low'], '.1%')}. Run more "
+            "problems to make the interval smaller."
         )
     high = best[f"{P95}_high"]
-    if wish.max_e2e_p95_s is not None and not high <= wish.max_e2e_p95_s:
-        could: str = (
-            f"could be {number(high, '.3g')} s"
-            if pd.notna(high)
-            else "has no upper bound at this sample (72 are needed)"
-        )
-        doubts.append(f"Its p95 {could}.")
+    if required.max_e2e_p95_s is not None and not high <= required.max_e2e_p95_s:
+        doubts.append(f"The p95 latency over all requests could be as high as {number(high, '.3g')} s.")
     return doubts
 
 
@@ -148,106 +149,121 @@ def _second(best: Row, second: Row, objective: str, fit: pd.DataFrame) -> str:
     name = optima.measure(objective, fit)
     ratio = _over(second[name], best[name]) - 1
     words = {
-        "cost": "dearer per right answer",
+        "cost": "more expensive per correct answer",
         "latency": "slower",
-        "energy": "more energy per right answer",
+        "energy": "more energy per correct answer",
     }[objective]
     points = (second["accuracy"] - best["accuracy"]) * 100
-    return f"Runner-up: {setting(second)}, {number(ratio, '.0%')} {words}, {_points(points)}."
+    return f"Second-best: {setting(second)}, {number(ratio, '.0%')} {words}, {_points(points)}."
 
 
 def _points(points: float) -> str:
     return f"{points:+.1f} points of accuracy" if abs(points) >= 0.05 else "with the same accuracy"
 
 
-def _stricter(best: Row, known: pd.DataFrame, wish: Requirements) -> list[str]:
-    """What more accuracy, and less latency, would cost."""
+def _stricter(best: Row, known: pd.DataFrame, required: Requirements) -> list[str]:
+    """What a higher accuracy and a lower latency would cost."""
     out = []
-    limit = Requirements(None, wish.max_e2e_p95_s, wish.objective)
+    limit = Requirements(None, required.max_e2e_p95_s, required.objective)
     allowed = known[_fits(known, limit)]
     better = allowed[allowed["accuracy"] > best["accuracy"]]
     if len(better):
         row = records(optima.ranked(better, "cost"))[0]
         gain = (row["accuracy"] - best["accuracy"]) * 100
         out.append(
-            f"Being stricter on accuracy: {gain:.1f} points more take {setting(row)}, {_price(best, row)}."
+            f"Higher accuracy: {setting(row)} is {gain:.1f} points more accurate, {_price(best, row)}."
         )
     else:
         out.append(
-            "Being stricter on accuracy: nothing measured is more accurate"
-            + (" within the latency asked." if wish.max_e2e_p95_s else ".")
+            "Higher accuracy: no measured setting is more accurate"
+            + (" within the required latency." if required.max_e2e_p95_s else ".")
         )
-    target = wish.min_accuracy if wish.min_accuracy is not None else best["accuracy"]
+    target = required.min_accuracy if required.min_accuracy is not None else best["accuracy"]
     faster = known[(known["accuracy"] >= target) & (known["e2e_p50_s"] < best["e2e_p50_s"])]
     if len(faster):
         row = records(faster.sort_values("e2e_p50_s"))[0]
         out.append(
-            f"Being stricter on latency: the fastest that is accurate enough is {setting(row)}, {_price(best, row)}."
+            f"Lower latency: the fastest setting with sufficient accuracy is {setting(row)}, {_price(best, row)}."
         )
     else:
-        out.append("Being stricter on latency: nothing as accurate as asked is faster.")
+        out.append("Lower latency: no setting with sufficient accuracy is faster.")
     return out
 
 
 def _over(top: float, bottom: float) -> float:
-    """A ratio, NaN where a hand-made run took no time or cost nothing."""
+    """A ratio, NaN where the denominator is zero, as in a synthetic run."""
     return top / bottom if bottom else float("nan")
 
 
 def _price(best: Row, row: Row) -> str:
     cost, time = (_over(row[name], best[name]) for name in ("cost_of_pass_gpu_s", "e2e_p50_s"))
-    return f"at {number(cost, '.2g')} times the cost per right answer and {number(time, '.2g')} times the median latency"
+    return f"at {number(cost, '.2g')} times the cost per correct answer and {number(time, '.2g')} times the median latency"
 
 
-def _nearest(known: pd.DataFrame, wish: Requirements) -> Recommendation:
-    """Nothing qualifies: the most accurate within the latency, the fastest of the accurate ones, else the extremes."""
-    found = Recommendation(None, headline=f"No setting measured here can {_asked(wish)}.")
-    fast = known[_fits(known, Requirements(None, wish.max_e2e_p95_s))]
-    accurate = known[_fits(known, Requirements(wish.min_accuracy)) & known[P95].notna()]
-    if wish.min_accuracy is not None:
+def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:
+    """No setting qualifies: name the most accurate one that is fast enough, and the fastest that is accurate enough.
+
+    Where none is fast enough, or none is accurate enough, the most accurate and the fastest of all settings are named.
+    """
+    found = Recommendation(None, headline=f"No setting measured here can {_requirement(required)}.")
+    fast = known[_fits(known, Requirements(None, required.max_e2e_p95_s))]
+    accurate = known[_fits(known, Requirements(required.min_accuracy)) & known[P95].notna()]
+    if required.min_accuracy is not None:
         _add_most_accurate(
-            found, fast if len(fast) else known, wish, "within the latency asked" if len(fast) else "of all"
+            found,
+            fast if len(fast) else known,
+            required,
+            "within the required latency" if len(fast) else "of all",
         )
-    if wish.max_e2e_p95_s is not None and known[P95].isna().all():
-        found.sentences.append(f"No p95 is known: it takes {summary.SMALLEST_P95} requests a setting.")
-    elif wish.max_e2e_p95_s is not None:
+    if required.max_e2e_p95_s is not None and known[P95].isna().all():
+        found.sentences.append(
+            f"The p95 latency is unknown, because it needs {least_sample(0.95)} requests for each setting."
+        )
+    elif required.max_e2e_p95_s is not None:
         timed = accurate if len(accurate) else known[known[P95].notna()]
-        _add_fastest(found, timed, wish, "that is accurate enough" if len(accurate) else "of all")
+        _add_fastest(found, timed, required, "with sufficient accuracy" if len(accurate) else "of all")
     return found
 
 
-def _add_most_accurate(found: Recommendation, among: pd.DataFrame, wish: Requirements, where: str) -> None:
+def _add_most_accurate(
+    found: Recommendation, among: pd.DataFrame, required: Requirements, where: str
+) -> None:
     row = records(among.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True]))[0]
-    short = ((wish.min_accuracy or 0.0) - row["accuracy"]) * 100
-    gap = f"{short:.1f} points short" if short > 0 else "accurate enough"
+    short = ((required.min_accuracy or 0.0) - row["accuracy"]) * 100
+    gap = f"{short:.1f} points below the required accuracy" if short > 0 else "which is accurate enough"
     found.nearest.append(row)
-    found.sentences.append(f"Most accurate {where}: {setting(row)}, {gap}. {gives(row)}")
+    found.sentences.append(f"Most accurate {where}: {setting(row)}, {gap}. {describe(row)}")
 
 
-def _add_fastest(found: Recommendation, among: pd.DataFrame, wish: Requirements, where: str) -> None:
+def _add_fastest(found: Recommendation, among: pd.DataFrame, required: Requirements, where: str) -> None:
     row = records(among.sort_values([P95, "e2e_p50_s"]))[0]
-    over = row[P95] - (wish.max_e2e_p95_s or 0.0)
+    over = row[P95] - (required.max_e2e_p95_s or 0.0)
     gap = (
-        "more than 5 % of its requests fail"
+        "but more than 5 % of its requests fail"
         if row[P95] == float("inf")
-        else f"{number(over, '.3g')} s too slow at p95"
+        else f"whose p95 latency is {number(over, '.3g')} s too high"
         if over > 0
-        else "fast enough"
+        else "which is fast enough"
     )
     found.nearest.append(row)
-    found.sentences.append(f"Fastest {where}: {setting(row)}, {gap}. {gives(row)}")
+    found.sentences.append(f"Fastest {where}: {setting(row)}, {gap}. {describe(row)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `recommend`."""
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--min-accuracy", type=float, metavar="SHARE", help="0.8 for 80 %%")
-    parser.add_argument("--max-e2e-p95", type=float, metavar="SECONDS")
+    parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
     parser.add_argument(
-        "--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help="default: %(default)s, assumed"
+        "--min-accuracy", type=float, metavar="SHARE", help="required accuracy, for example 0.8 for 80 %%"
     )
     parser.add_argument(
-        "--objective", choices=list(MEASURES), default="cost", help="what is least among what qualifies"
+        "--max-e2e-p95", type=float, metavar="SECONDS", help="required p95 latency over all requests"
+    )
+    add_price(parser)
+    parser.add_argument(
+        "--objective",
+        choices=list(MEASURES),
+        default="cost",
+        help="what to minimize among the settings that meet the requirements (default: %(default)s)",
     )
     parser.epilog = (
         "example: python -m analysis recommend results --min-accuracy 0.8 --max-e2e-p95 30 --objective cost"
@@ -255,11 +271,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Say what to deploy; exit 1 when nothing qualifies."""
+    """Print the recommendation. The exit status is 1 when no setting qualifies."""
     if args.min_accuracy is not None and not 0 <= args.min_accuracy <= 1:
-        raise InputError(f"--min-accuracy {args.min_accuracy:g}: a share between 0 and 1 (0.8 for 80 %)")
+        raise InputError(
+            f"--min-accuracy {args.min_accuracy:g}: give a share between 0 and 1, for example 0.8 for 80 %"
+        )
     if args.max_e2e_p95 is not None and not args.max_e2e_p95 > 0:
-        raise InputError(f"--max-e2e-p95 {args.max_e2e_p95:g}: seconds, above 0")
+        raise InputError(f"--max-e2e-p95 {args.max_e2e_p95:g}: give a number of seconds above 0")
     check_price(args.price_per_gpu_hour)
     study = read_study(args.results)
     table = summary.summary(study.frame, args.price_per_gpu_hour)
@@ -279,10 +297,16 @@ def main(args: argparse.Namespace) -> int:
     return 0 if found.best is not None else 1
 
 
+def add_price(parser: argparse.ArgumentParser) -> None:
+    """The option `--price-per-gpu-hour`, which `report` has too."""
+    text = "price of one GPU for an hour (default: %(default)s, an assumption)"
+    parser.add_argument("--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help=text)
+
+
 def check_price(usd: float) -> None:
-    """Raises InputError for a price that is none."""
+    """Raises InputError where the price is negative or not finite."""
     if not 0 <= usd < float("inf"):
-        raise InputError(f"--price-per-gpu-hour {usd:g}: dollars, 0 or more")
+        raise InputError(f"--price-per-gpu-hour {usd:g}: give a price in dollars, 0 or more")
 
 
 BRIEF = (
@@ -307,5 +331,5 @@ BRIEF = (
 
 
 def brief(row: Row | None) -> Row | None:
-    """A setting for machines."""
+    """The columns of a setting that the JSON output contains."""
     return None if row is None else {name: plain(row[name]) for name in BRIEF}

@@ -1,9 +1,9 @@
-"""`python -m analysis report RESULTS`: from run folders to a page, its figures and its tables.
+"""`python -m analysis report RESULTS`: write a page, its figures and its tables from run folders.
 
-Rules: reads only files. An input that cannot support a figure yields a page without it and a line that says why, never a
-traceback. The page is written first, the files after it. The last line on stdout is one JSON object.
+The command only reads files. Where the data is not sufficient for a figure, the page does not contain it, and a notice gives
+the reason. The page is written first, then the files. The last line on stdout is one JSON object.
 
-Does not know: how anything is computed or drawn; it says what stands where.
+This module arranges the page. It does not know how tables are computed or figures are drawn.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.contents import Conclusions, conclude
+from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
 from analysis.errors import InputError
@@ -23,36 +23,39 @@ from analysis.figures.style import colours
 from analysis.format import number, records
 from analysis.page import export
 from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
-from analysis.page.html import Answer, Notice, Page, Section, Shown, bundle_vega, render
-from analysis.recommend import Recommendation, Requirements, check_price, recommend
+from analysis.page.html import bundle_vega, render
+from analysis.page.layout import Answer, Notice, Page, Section, Table
+from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima, candidates, default_target
 
 SECTIONS = [
-    Section("front", "What is worth deploying"),
-    Section("budget", "What a larger budget buys"),
+    Section("front", "Which settings to deploy"),
+    Section("budget", "Effect of the token budget"),
     Section(
         "serving",
-        "What the serving configuration does",
-        "Every comparison is paired: the same problems on both sides.",
+        "Effect of the serving configuration",
+        "Every comparison uses the same problems on both sides.",
     ),
-    Section("parallel", "Longer answers or more of them"),
+    Section("parallel", "One longer answer or several answers"),
     Section("time", "Where the time goes"),
 ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `report`."""
-    parser.add_argument("results", type=Path, help="a run's folder, or one that holds runs")
-    parser.add_argument("--out", type=Path, help="where the report goes (default: RESULTS/report)")
+    parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
+    parser.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
+    add_price(parser)
     parser.add_argument(
-        "--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help="default: %(default)s, assumed"
+        "--page-only",
+        action="store_true",
+        help="write the page and summary.md, but no files of figures and tables",
     )
-    parser.add_argument("--page-only", action="store_true", help="no figure and table files beside the page")
     parser.epilog = "example: python -m analysis report results/study --out report"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the report and say where it is."""
+    """Write the report, and print its path and the main results."""
     started = time.perf_counter()
     check_price(args.price_per_gpu_hour)
     vega = bundle_vega()
@@ -61,86 +64,90 @@ def main(args: argparse.Namespace) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}; name a folder that can be written") from error
-    found = conclude(study, args.price_per_gpu_hour)
-    advice = recommend(found.summary, _wish(found))
+        raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from error
+    contents = compute(study, args.price_per_gpu_hour)
+    advice = recommend(contents.summary, _requirements(contents))
     path = out / "index.html"
-    path.write_text(render(study, _page(study, found, advice), vega), encoding="utf-8")
+    path.write_text(render(study, _page(study, contents, advice), vega), encoding="utf-8")
     page_s = time.perf_counter() - started
     if not args.page_only:
-        export.tables(found.tables, out / "tables")
+        export.tables(contents.tables, out / "tables")
         scheme = colours([str(config) for config in study.frame["config"].unique()])
-        export.figures(found.figures, scheme, out / "figures")
+        export.figures(contents.figures, scheme, out / "figures")
     (out / "summary.md").write_text(
-        export.markdown(advice.headline, advice.sentences, found.summary, found.figures)
+        export.markdown(advice.headline, advice.sentences, contents.summary, contents.figures)
     )
-    print(*accuracy_lines(found.summary), advice.headline, f"report: {path}", sep="\n", file=sys.stderr)
+    print(*accuracy_lines(contents.summary), advice.headline, f"report: {path}", sep="\n", file=sys.stderr)
     result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
-    result |= {"headline": advice.headline, "accuracy": accuracies(found.summary), "page_s": round(page_s, 2)}
+    result |= {
+        "headline": advice.headline,
+        "accuracy": accuracies(contents.summary),
+        "page_s": round(page_s, 2),
+    }
     print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
     return 0
 
 
-def _wish(found: Conclusions) -> Requirements:
-    """Nobody asked for anything here: near the best accuracy, at the least cost."""
-    known = candidates(found.summary)
+def _requirements(contents: Contents) -> Requirements:
+    """The report has no requirements from the user: it recommends the least cost close to the best accuracy."""
+    known = candidates(contents.summary)
     return Requirements(default_target(known) if len(known) else None)
 
 
-def _page(study: Study, found: Conclusions, advice: Recommendation) -> Page:
+def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
     return Page(
-        answer=_answer(found, advice),
-        notices=_notices(study, found.tables["runs"]),
+        answer=_answer(contents, advice),
+        notices=_notices(study, contents.tables["runs"]),
         sections=SECTIONS,
-        figures=found.figures,
-        tables=_shown(found.tables),
+        figures=contents.figures,
+        tables=_tables(contents.tables),
         definitions=DEFINITIONS,
     )
 
 
-def _shown(made: dict[str, pd.DataFrame]) -> list[Shown]:
+def _tables(computed: dict[str, pd.DataFrame]) -> list[Table]:
     all_tables = [
-        Shown(
+        Table(
             "claims",
-            "The paper's findings, on this data",
-            "arXiv 2509.19645, in kind rather than in number; held where the whole 95 % interval lies on the claim's side.",
+            "The findings of the paper, tested on this data",
+            "Findings of arXiv 2509.19645, without its numbers. A claim is held where the whole 95 % interval supports it.",
             CLAIMS,
-            made["claims"],
+            computed["claims"],
         ),
-        Shown(
+        Table(
             "summary",
-            "The table behind it",
-            "One row for each configuration at each budget; small print: 95 % intervals. A click on a verdict opens the run's manifest.",
+            "All settings",
+            "One row for each configuration, budget and set of conditions. Small numbers are 95 % intervals. A click on a verdict opens the manifest of the run.",
             SUMMARY,
-            made["summary"],
+            computed["summary"],
         ),
-        Shown(
+        Table(
             "speculation",
             "Speculation, paired by problem",
-            "With speculation against without, at the same number of GPUs.",
+            "Each configuration with speculation, compared to the one without on the same number of GPUs.",
             PAIRS,
-            made["speculation"],
+            computed["speculation"],
         ),
-        Shown(
+        Table(
             "tensor_parallel",
             "Tensor parallelism, paired by problem",
-            "More GPUs against the fewest, with the same speculation.",
+            "Each configuration on more GPUs, compared to the one on the fewest GPUs with the same speculation.",
             PAIRS,
-            made["tensor_parallel"],
+            computed["tensor_parallel"],
         ),
-        Shown(
+        Table(
             "parallel_compute",
-            "Votes, against one answer",
-            "k answers a problem cost the sum and take as long as the slowest.",
+            "Majority votes, compared to one answer",
+            "k answers to a problem cost their sum and take as long as the slowest of them.",
             VOTES,
-            made["parallel_compute"],
+            computed["parallel_compute"],
         ),
-        Shown("runs_table", "Runs", "How each run judged itself.", RUNS, made["runs"]),
+        Table("runs_table", "Runs", "The verdict of each run, with its reasons.", RUNS, computed["runs"]),
     ]
-    return [shown for shown in all_tables if len(shown.table)]
+    return [one for one in all_tables if len(one.table)]
 
 
-def _answer(found: Conclusions, advice: Recommendation) -> Answer:
+def _answer(contents: Contents, advice: Recommendation) -> Answer:
     if advice.best is None:
         return Answer(advice.headline, [], advice.sentences)
     best: dict[str, Any] = advice.best
@@ -148,26 +155,26 @@ def _answer(found: Conclusions, advice: Recommendation) -> Answer:
     facts: list[tuple[str, str]] = [
         (
             number(best["accuracy"], ".1%"),
-            f"right answers ({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})",
+            f"correct answers ({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})",
         ),
         (
             f"{number(best['e2e_p50_s'], '.3g')} s",
             "median latency" + (f"; p95 {number(p95, '.3g')} s" if pd.notna(p95) else ""),
         ),
-        (number(best["cost_of_pass_gpu_s"], ".3g"), "GPU-seconds per right answer"),
+        (number(best["cost_of_pass_gpu_s"], ".3g"), "GPU-seconds per correct answer"),
         (
             f"${number(best['cost_of_pass_usd'] * 1000, '.3g')}",
-            f"per 1,000 right answers, at ${found.price_per_gpu_hour:g} per GPU-hour",
+            f"per 1,000 correct answers, at ${contents.price_per_gpu_hour:g} per GPU-hour",
         ),
     ]
     joules = best["cost_of_pass_j"]
-    facts += [(f"{number(joules, '.3g')} J", "per right answer")] if pd.notna(joules) else []
-    why = f"It comes within {WITHIN * 100:.0f} points of the best accuracy here and costs least per right answer. These numbers are {best['source']}; the run is {best['run_verdict']}."
-    return Answer(advice.headline, facts, [why, *advice.sentences[2:], *_why_different(found.optima)])
+    facts += [(f"{number(joules, '.3g')} J", "per correct answer")] if pd.notna(joules) else []
+    why = f"It costs least per correct answer of all settings within {WITHIN * 100:.0f} points of the best accuracy. These numbers are {best['source']}, and the run is {best['run_verdict']}."
+    return Answer(advice.headline, facts, [why, *advice.sentences[2:], *_explain_optima(contents.optima)])
 
 
-def _why_different(found: list[Optima]) -> list[str]:
-    """Why least arithmetic is not least waiting, from this study's own numbers."""
+def _explain_optima(found: list[Optima]) -> list[str]:
+    """Explain with this study's numbers why the least arithmetic does not give the least latency."""
     if not found:
         return []
     optima = found[0]
@@ -175,22 +182,22 @@ def _why_different(found: list[Optima]) -> list[str]:
     if not optima.differ:
         best = f"{_point(c)} has both the least arithmetic and the least median latency"
         return [
-            f"Compute-optimal is system-optimal here: {best} of all that reach {number(optima.target, '.0%')}."
+            f"Both optima are the same: {best} of all settings that reach {number(optima.target, '.0%')}."
         ]
     where = in_flight(str(c["load"]))
     text = (
-        f"Compute-optimal is not system-optimal: with {where}, {_point(c)} does the least arithmetic for "
-        f"{number(optima.target, '.0%')} right answers ({number(c['tflop_per_answer'], '.3g')} TFLOP an answer), yet takes "
-        f"{number(c['e2e_p50_s'], '.3g')} s; {_point(s)} takes {number(s['e2e_p50_s'], '.3g')} s with "
-        f"{number(s['tflop_per_answer'], '.3g')} TFLOP. Tokens come one after another: "
-        f"{number(c['tokens_mean'], ',d')} tokens at {_ms_a_token(c)} ms each there, "
-        f"{number(s['tokens_mean'], ',d')} at {_ms_a_token(s)} ms here. Waiting is tokens × time per token: "
-        "arithmetic sees what a token costs to compute, not how long the server takes to produce it."
+        f"The two optima differ: with {where}, {_point(c)} is compute-optimal. It needs the least arithmetic for an accuracy of "
+        f"{number(optima.target, '.0%')} ({number(c['tflop_per_answer'], '.3g')} TFLOP per answer) and has a median latency of "
+        f"{number(c['e2e_p50_s'], '.3g')} s. {_point(s)} is system-optimal: its median latency is {number(s['e2e_p50_s'], '.3g')} s, "
+        f"with {number(s['tflop_per_answer'], '.3g')} TFLOP per answer. Tokens are generated one after another, so latency is the "
+        f"number of tokens × time per token: {number(c['tokens_mean'], ',d')} tokens at {_ms_per_token(c)} ms, compared to "
+        f"{number(s['tokens_mean'], ',d')} tokens at {_ms_per_token(s)} ms. The arithmetic of a token does not determine how long "
+        "the server takes to generate it."
     )
     return [text]
 
 
-def _ms_a_token(row: dict[str, Any]) -> str:
+def _ms_per_token(row: dict[str, Any]) -> str:
     return number(1e3 / row["tokens_per_s_user"], ".2g") if row["tokens_per_s_user"] else "–"
 
 
@@ -201,13 +208,13 @@ def _point(row: dict[str, Any]) -> str:
 def _notices(study: Study, runs: pd.DataFrame) -> list[Notice]:
     notices = []
     for verdict, text, kind in (
-        ("INVALID", "These runs judged themselves INVALID; no conclusion uses them.", "bad"),
-        ("SUSPECT", "These runs judged themselves SUSPECT; read their numbers with care.", ""),
+        ("INVALID", "These runs are INVALID. No conclusion uses them.", "bad"),
+        ("SUSPECT", "These runs are SUSPECT. Their numbers may be wrong.", ""),
     ):
         lines = [f"{row['cell']}: {row['reasons']}" for row in records(runs) if row["verdict"] == verdict]
         notices += [Notice(text, lines, kind)] if lines else []
     if study.notes:
-        notices.append(Notice("Not everything could be read or graded.", _some(study.notes)))
+        notices.append(Notice("Some files could not be read or graded completely.", _some(study.notes)))
     return notices
 
 
@@ -216,26 +223,18 @@ def _some(lines: list[str], most: int = 12) -> list[str]:
 
 
 def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
-    """Accuracy by group, for machines."""
-    rows = []
+    """Accuracy of each setting, for the JSON output."""
+    rows: list[dict[str, object]] = []
     for row in records(table):
-        known = {
-            "model": row["model"],
-            "config": row["config"],
-            "load": row["load"],
-            "asked": row["asked"],
-            "budget": int(row["budget"]),
-        }
         share = None if pd.isna(row["accuracy"]) else round(float(row["accuracy"]), 4)
-        rows.append(
-            known
-            | {"mode": row["budget_mode"], "source": row["source"], "n": int(row["n"]), "accuracy": share}
-        )
+        about = {name: row[name] for name in ("model", "config", "load", "asked")}
+        about |= {"budget": int(row["budget"]), "mode": row["budget_mode"], "source": row["source"]}
+        rows.append(about | {"n": int(row["n"]), "accuracy": share})
     return rows
 
 
 def accuracy_lines(table: pd.DataFrame) -> list[str]:
-    """Accuracy by group, for people."""
+    """Accuracy of each setting as lines of text."""
     lines = []
     for row in records(table):
         ci = f"{number(row['accuracy_low'], '.1%')} to {number(row['accuracy_high'], '.1%')}"

@@ -1,11 +1,14 @@
-"""Intervals and tests, every one SciPy's: this file chooses which, and says what they assume.
+"""Choose the interval or the test for each kind of estimate, and state what it assumes.
 
-Rules: 95 %, two-sided, seeded. The problem is the unit that is resampled, never the request, because samples of one
-problem are alike. What a sample cannot carry is NaN, not a guess.
+All intervals are two-sided 95 % intervals. Bootstrap intervals use a fixed seed. The unit that is resampled is the problem
+and never the request, because several samples of one problem depend on each other. A value is NaN where the sample is too
+small for it. Wilson and order-statistic intervals come from `loadgen.measure.quantiles`, so that the report and the load
+generator use the same rules; the bootstrap and the exact tests come from SciPy.
 
-Does not know: columns, budgets, configurations.
+This module does not know columns, budgets or configurations.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,17 +16,20 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from loadgen.measure.quantiles import interval_ranks, wilson
+
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 RESAMPLES = 2000
-NORMAL_ABOVE = (
-    2000  # units: from here the normal interval of a ratio agrees with the bootstrap to 1 % of its width
-)
-SMALLEST = 5  # units below which no interval is given
+NORMAL_ABOVE = 2000
+"""Above this number of units the normal interval of a ratio is used: it agrees with the bootstrap to 1 % of its width."""
+MIN_UNITS = 5
+"""No interval is given for fewer units than this."""
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % interval; NaN where there is none."""
+    """An estimate and its 95 % interval; a bound is NaN where there is none."""
 
     estimate: float
     low: float
@@ -34,54 +40,45 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def proportion(successes: int, n: int) -> Interval:
-    """Wilson's interval for independent trials."""
-    if n == 0:
-        return NOTHING
-    ci = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
-    return Interval(successes / n, float(ci.low), float(ci.high))
+    """Share of successes in n independent trials, with Wilson's interval."""
+    bounds = wilson(int(successes), int(n))
+    return NOTHING if bounds is None else Interval(successes / n, *bounds)
 
 
 def percentile(values: ArrayLike, p: float) -> Interval:
-    """An order statistic and the order statistics around it that hold the true one; infinite values count as slow."""
+    """Nearest-rank percentile with its order-statistic interval; NaN values are ignored, infinite values are the slowest.
+
+    Below `least_sample(p)` values the interval is NaN. A table must then not show the estimate either.
+    """
     known = np.sort(np.asarray(values, dtype=float))
     known = known[~np.isnan(known)]
     n = len(known)
     if n == 0:
         return NOTHING
-    low, high = (float(stats.binom.ppf(tail, n, p)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    below, above = int(low) - 1, int(high)
-    return Interval(
-        float(np.quantile(known, p, method="inverted_cdf")),
-        float(known[below]) if below >= 0 else float("nan"),
-        float(known[above]) if above < n else float("nan"),
-    )
-
-
-def smallest_n(p: float) -> int:
-    """The smallest sample that bounds the percentile from above: 72 for p95, 368 for p99."""
-    return int(np.ceil(np.log((1 - LEVEL) / 2) / np.log(p)))
+    ranks = interval_ranks(n, p)
+    low, high = (float(known[rank - 1]) for rank in ranks) if ranks else (math.nan, math.nan)
+    return Interval(float(known[math.ceil(p * n) - 1]), low, high)
 
 
 def ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interval:
-    """Σ top / Σ bottom over units (problems), the units resampled together: ratio of sums, not mean of ratios."""
+    """Σ top / Σ bottom over units (problems), with numerator and denominator of a unit resampled together."""
     a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known], b[known]
     if len(a) == 0 or b.sum() == 0:
         return NOTHING
     estimate = float(a.sum() / b.sum())
-    if len(a) < SMALLEST:
+    if len(a) < MIN_UNITS:
         return Interval(estimate, float("nan"), float("nan"))
     if len(a) > NORMAL_ABOVE:
         error = float(np.std(a - estimate * b, ddof=1) / np.sqrt(len(a)) / b.mean())
-        half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
-        return Interval(estimate, estimate - half, estimate + half)
+        return Interval(estimate, estimate - Z * error, estimate + Z * error)
     low, high = _bootstrap(a, b, seed)
     return Interval(estimate, low, high)
 
 
 def _bootstrap(a: Floats, b: Floats, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap, units resampled; resamples whose bottom is empty drop out."""
+    """Percentile bootstrap over units; resamples whose denominator is zero are dropped."""
     rng = np.random.default_rng(seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         result = stats.bootstrap(
@@ -103,24 +100,24 @@ def _bootstrap(a: Floats, b: Floats, seed: int) -> tuple[float, float]:
 
 
 def mean(values: ArrayLike, seed: int = 0) -> Interval:
-    """A mean over units."""
+    """Mean over units, with its bootstrap interval."""
     known = np.asarray(values, dtype=float)
     return ratio(known, np.where(np.isfinite(known), 1.0, np.nan), seed)
 
 
 class McNemar(NamedTuple):
-    """Two arms graded on the same problems: `gained` right only in the second, `lost` only in the first."""
+    """Two arms graded on n common problems: `gained` were right only in the second arm, `lost` only in the first."""
 
     n: int
     gained: int
     lost: int
     p_value: float
     difference: Interval
-    """Second minus first, as a share."""
+    """Accuracy of the second arm minus accuracy of the first."""
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
-    """Exact McNemar test, and Bonett and Price's interval (2012) for the difference: Wald after adding 1 to each cell."""
+    """Exact McNemar test, with the interval of Bonett and Price (2012): Wald's, after adding 1 to each discordant count."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known] > 0.5, b[known] > 0.5
@@ -129,17 +126,17 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
         return McNemar(0, 0, 0, float("nan"), NOTHING)
     p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
+    half = Z * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
     return McNemar(
         n, gained, lost, p_value, Interval((gained - lost) / n, up - down - half, up - down + half)
     )
 
 
 def variation(values: ArrayLike, seed: int = 0) -> Interval:
-    """Coefficient of variation between units: standard deviation over mean."""
+    """Coefficient of variation between units: standard deviation / mean, with its BCa bootstrap interval."""
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)]
-    if len(known) < SMALLEST:
+    if len(known) < MIN_UNITS:
         return NOTHING
     estimate = float(known.std(ddof=1) / known.mean())
     if len(known) > NORMAL_ABOVE:
@@ -157,9 +154,9 @@ def variation(values: ArrayLike, seed: int = 0) -> Interval:
 
 
 def variation_ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interval:
-    """Coefficient of variation of one arm over that of another, units resampled together."""
+    """Coefficient of variation of one arm divided by that of another, with the two values of a unit resampled together."""
     a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
-    if len(a) < SMALLEST:
+    if len(a) < MIN_UNITS:
         return NOTHING
 
     def statistic(x: Floats, y: Floats, axis: int) -> Floats:
@@ -183,6 +180,6 @@ def variation_ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interva
 
 
 def by_unit(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Means of `columns` by problem: one row a unit."""
+    """Means of `columns` by problem: one row for each unit."""
     means: pd.DataFrame = frame.groupby("problem_id", observed=True)[columns].mean()
     return means

@@ -1,11 +1,12 @@
-"""What a request cost: its share of the server's GPU-seconds, of the joules, and the arithmetic it needed.
+"""Compute what each request cost: its share of the server's GPU-seconds and joules, and the arithmetic it needed.
 
-Rules: both ways of design.md stand side by side. `gpu_s_paper` = num_gpus × e2e, the paper's, right only with one
-request in flight. `gpu_s` divides num_gpus × wall among the requests: at each instant those in flight share the server
-equally, and idle time is spread in proportion; so the sum over a run is num_gpus × wall exactly, and with one request
-in flight it is the paper's. A derived record (one-pass) is charged like the request it was cut from, and counted once.
+GPU-seconds are computed in two ways. `gpu_s_paper` is the paper's num_gpus × e2e, which is correct only with one request in
+flight. `gpu_s` divides num_gpus × wall time among the requests: at each instant the requests in flight share the server
+equally, and idle time is distributed in proportion. The sum of `gpu_s` over a run is therefore exactly num_gpus × wall time,
+and with one request in flight both ways agree. A derived record (one-pass) is charged like the request from which it was
+derived, up to its budget, and does not add to the wall time.
 
-Does not know: prices (they multiply a table, later), grading.
+This module does not know prices or grades.
 """
 
 import re
@@ -19,7 +20,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
 
 
 def shares(start_s: Floats, stop_s: Floats, real: NDArray[np.bool_]) -> Floats:
-    """Seconds of the whole server each interval is charged: Σ over `real` intervals = their wall, idle time included."""
+    """Seconds of the whole server that each interval is charged.
+
+    The sum over the `real` intervals is their wall time, including idle time.
+    """
     out = np.zeros(len(start_s))
     known = np.isfinite(start_s) & np.isfinite(stop_s) & (stop_s > start_s)
     timed = known & real
@@ -38,7 +42,7 @@ def shares(start_s: Floats, stop_s: Floats, real: NDArray[np.bool_]) -> Floats:
 
 
 def in_flight(start_s: Floats, stop_s: Floats, edges: Floats, weight: Floats | None = None) -> Floats:
-    """Mean number of intervals open in each bin (each counted `weight` times): exact, without a loop over bins."""
+    """Exact mean number of open intervals in each bin between `edges`, each interval counted `weight` times."""
     weights = np.ones(len(start_s)) if weight is None else weight
     times = np.concatenate([start_s, stop_s])
     steps = np.concatenate([weights, -weights])
@@ -51,17 +55,16 @@ def in_flight(start_s: Floats, stop_s: Floats, edges: Floats, weight: Floats | N
 
 
 def add_costs(frame: pd.DataFrame, joules: dict[str, float]) -> None:
-    """Add `gpu_s gpu_s_paper energy_j tflop` to a frame with one row a request; `joules` by cell, where measured."""
+    """Add the columns `gpu_s gpu_s_paper energy_j tflop`; `joules` holds the energy of each cell where it was measured."""
     stop = frame["end_s"].fillna(frame["last_token_s"]).to_numpy()
-    cut = frame["derived"].to_numpy()
-    stop = np.where(
-        cut, frame["last_token_s"].to_numpy(), stop
-    )  # a derived record ends where its text was cut
+    derived = frame["derived"].to_numpy()
+    # A derived record ends with the last token inside its budget.
+    stop = np.where(derived, frame["last_token_s"].to_numpy(), stop)
     start, charged = frame["sent_s"].to_numpy(), np.zeros(len(frame))
     energy = np.full(len(frame), np.nan)
-    counted = ~cut & ~frame["warmup"].to_numpy()
+    counted = ~derived & ~frame["warmup"].to_numpy()
     for cell, rows in frame.groupby("cell", observed=True).indices.items():
-        charged[rows] = shares(start[rows], stop[rows], ~cut[rows])
+        charged[rows] = shares(start[rows], stop[rows], ~derived[rows])
         total = charged[rows][counted[rows]].sum()
         if str(cell) in joules and total:
             energy[rows] = charged[rows] / total * joules[str(cell)]
@@ -70,11 +73,11 @@ def add_costs(frame: pd.DataFrame, joules: dict[str, float]) -> None:
     frame["gpu_s_paper"] = frame["e2e_s"].to_numpy() * gpus
     frame["energy_j"] = energy
     tokens = frame["prompt_tokens"].fillna(0) + frame["completion_tokens"]
-    frame["tflop"] = 2e-3 * frame["params_b"] * tokens  # 2 operations a parameter a token
+    frame["tflop"] = 2e-3 * frame["params_b"] * tokens  # 2 operations for each parameter and token
 
 
 def parameters_b(*names: str | None) -> float:
-    """Billions of parameters, read from a model's name ("…-Qwen-1.5B"); NaN where no name tells."""
+    """Billions of parameters, read from a model's name ("…-Qwen-1.5B"); NaN where no name contains the size."""
     for name in names:
         if name and (found := _SIZE.search(name)):
             return float(found.group(1))

@@ -1,9 +1,9 @@
-"""The frame everything is computed from: one row a request, every column named with its unit.
+"""Build the frame from which everything is computed: one row for each request, and units in the column names.
 
-Rules: a failed request is a row; a value that was not measured is NaN, never zero. Seconds are model seconds. Runs that
-cannot be read are left out with a note, never an exception. Columns are listed in docs/analysis.md.
+A failed request is a row too. A value that was not measured is NaN and never zero. Seconds are model seconds. A run that
+cannot be read is left out with a note and does not raise an exception. docs/analysis.md lists the columns.
 
-Does not know: budgets' statistics, figures, prices.
+This module does not know statistics, figures or prices.
 """
 
 from dataclasses import dataclass, field
@@ -24,34 +24,39 @@ from analysis.errors import InputError
 from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
-"""Where a number comes from; derived alone: from measured ones."""
+"""Where a number comes from; `derived` alone means derived from measured records."""
 
 
 @dataclass(slots=True)
 class Study:
-    """Everything read below one folder."""
+    """All runs at or below one folder."""
 
     root: Path
     frame: pd.DataFrame
     runs: dict[str, RunInfo] = field(default_factory=dict)
-    """By cell: the run folder's path below `root`."""
+    """The manifest of each cell; a cell is named by its folder's path below `root`."""
     notes: list[str] = field(default_factory=list)
-    """What was left out, and why."""
+    """What was left out, and the reason."""
 
     def folder(self, cell: str) -> Path:
-        """Where a cell's files lie."""
+        """The folder of a cell."""
         return self.root if cell == self.root.name and not (self.root / cell).is_dir() else self.root / cell
 
 
 def load(path: str | Path, *, grade: bool = True) -> pd.DataFrame:
-    """One row a request of every run at or below `path`. Columns and units: docs/analysis.md."""
+    """Read every run at or below `path` into one frame with a row for each request.
+
+    docs/analysis.md lists the columns with their units. Raises InputError where `path` is no folder.
+    """
     return read_study(Path(path), grade=grade).frame
 
 
 def read_study(root: Path, *, grade: bool = True) -> Study:
-    """Read every run at or below `root`, grade the answers, add what each request cost."""
+    """Read every run at or below `root`, grade the answers and add the costs. Raises InputError where `root` is no folder."""
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give a results folder, as written by `python -m loadgen`")
+        raise InputError(
+            f"{root}: there is no such folder; give a results folder that `python -m loadgen` wrote"
+        )
     study = Study(root=root, frame=pd.DataFrame())
     tables, graded, problems = [], [], {}
     for folder in find_runs(root):
@@ -74,11 +79,11 @@ def _read_info(folder: Path, cell: str, notes: list[str]) -> RunInfo | None:
     try:
         run = read_run(folder)
     except (msgspec.DecodeError, OSError) as error:
-        notes.append(f"{cell}: run.json is unreadable ({error}); the run is left out")
+        notes.append(f"{cell}: run.json cannot be read ({error}); the run is left out")
         return None
     if run.schema > SCHEMA:
         notes.append(
-            f"{cell}: written by a newer version (schema {run.schema}); fields added since are ignored"
+            f"{cell}: this run was written by a newer version (schema {run.schema}); fields that this version does not know are ignored"
         )
     return run
 
@@ -86,16 +91,16 @@ def _read_info(folder: Path, cell: str, notes: list[str]) -> RunInfo | None:
 def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
     path = folder / RECORDS
     if not path.exists():
-        notes.append(f"{cell}: no {RECORDS}; the run has no requests")
+        notes.append(f"{cell}: there is no {RECORDS}; the run has no requests")
         path = Path("/dev/null")
     columns = read_columns(path)
     if columns.skipped:
-        notes.append(f"{cell}: {columns.skipped} unreadable line(s) of {RECORDS} skipped")
+        notes.append(f"{cell}: {columns.skipped} unreadable line(s) of {RECORDS} were skipped")
     return columns.table
 
 
 def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple[str | None, float]]:
-    """Subject and level by problem."""
+    """Subject and level of each problem."""
     path, found = folder / PROBLEMS, {}
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -104,7 +109,7 @@ def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple
             known = float(level) if isinstance(level, int | float) else float("nan")
             found[str(row["unique_id"])] = (row.get("subject"), known)
         except (msgspec.DecodeError, KeyError):
-            notes.append(f"{cell}: an unreadable line of {PROBLEMS} skipped")
+            notes.append(f"{cell}: an unreadable line of {PROBLEMS} was skipped")
     return found
 
 
@@ -118,9 +123,9 @@ def _assemble(
         tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
         graded = [ungraded(tables[0])]
     table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
-    for name in judged.column_names:
-        table = table.append_column(name, judged.column(name))
-    index = table.column_names.index("budget_mode")  # writers omit what is the default
+    for name, column in zip(("grade", "answer"), judged.columns, strict=True):
+        table = table.append_column(name, column)
+    index = table.column_names.index("budget_mode")  # the load generator omits the default
     table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
     for name in (
         "run_id",
@@ -130,7 +135,7 @@ def _assemble(
         "outcome",
         "finish_reason",
         "error",
-        "verdict",
+        "grade",
         "answer",
     ):
         index = table.column_names.index(name)
@@ -155,20 +160,20 @@ def _joules(run: RunInfo) -> float | None:
 
 
 def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
-    """Everything a run's manifest says of each of its requests."""
+    """Add the columns that come from each run's manifest."""
     index = frame["run_index"].to_numpy()
-    words: dict[str, list[Any]] = {
+    labels: dict[str, list[Any]] = {
         "cell": list(runs),
         "config": config_labels(list(runs.values())),
         "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
         "load": [load_label(run.load) for run in runs.values()],
         "asked": asked_labels(list(runs.values())),
-        "dataset": [str(run.dataset.get("name", "not said")) for run in runs.values()],
+        "dataset": [str(run.dataset.get("name", "unknown")) for run in runs.values()],
         "speculation": [run.speculation or "off" for run in runs.values()],
         "gpu": [run.gpu or "unknown" for run in runs.values()],
         "run_verdict": [run.verdict or "not judged" for run in runs.values()],
     }
-    for name, values in words.items():
+    for name, values in labels.items():
         categories = list(dict.fromkeys(values))
         codes = np.array([categories.index(value) for value in values], dtype=np.int32)
         frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)
@@ -183,13 +188,12 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     for name in ("emulated", "simulated"):
         run_flags = np.array([bool(getattr(run, name)) for run in runs.values()], dtype=bool)
         frame[name] |= run_flags[index] if len(index) else False
-    made = np.select([frame["simulated"], frame["emulated"]], [2, 1], default=0)
-    words_of = made + 3 * frame["derived"].to_numpy()
-    frame["source"] = categorical(words_of, list(SOURCES))
+    origin = np.select([frame["simulated"], frame["emulated"]], [2, 1], default=0)
+    frame["source"] = categorical(origin + 3 * frame["derived"].to_numpy(), list(SOURCES))
 
 
 def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[Any]":
-    """Words as codes: a million rows of a dozen words."""
+    """A categorical column from codes, which keeps a million rows of few distinct words small."""
     return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories, dtype=object))
 
 
@@ -203,28 +207,27 @@ def _add_problem_columns(frame: pd.DataFrame, problems: dict[str, tuple[str | No
 
 
 def _add_outcomes(frame: pd.DataFrame) -> None:
-    """`ok`, `truncated`, `correct` (1, 0, NaN where nothing was graded) and the verdict of what grading does not see."""
+    """Add `ok`, `truncated` and `correct` (1, 0, or NaN where nothing was graded), and complete `grade`."""
     frame["ok"] = (frame["outcome"] == "ok").to_numpy()
     frame["truncated"] = (frame["finish_reason"] == "length").to_numpy()
-    frame["verdict"] = frame["verdict"].cat.set_categories(
+    frame["grade"] = frame["grade"].cat.set_categories(
         ["correct", "wrong", "no_answer", "truncated", "grade_timeout", "grade_error", "failed", "ungraded"]
     )
-    frame.loc[frame["verdict"].isna(), "verdict"] = "ungraded"
-    frame.loc[~frame["ok"], "verdict"] = "failed"
-    graded = ~frame["verdict"].isin(["ungraded", "grade_timeout", "grade_error"])
-    anything = frame.groupby("cell", observed=True)["verdict"].transform(
-        lambda v: (~v.isin(["ungraded", "failed"])).any()
+    frame.loc[frame["grade"].isna(), "grade"] = "ungraded"
+    frame.loc[~frame["ok"], "grade"] = "failed"
+    graded = ~frame["grade"].isin(["ungraded", "grade_timeout", "grade_error"])
+    run_graded = frame.groupby("cell", observed=True)["grade"].transform(
+        lambda grades: (~grades.isin(["ungraded", "failed"])).any()
     )
-    judged = graded.to_numpy() & anything.astype(bool).to_numpy()
-    frame["correct"] = np.where(judged, (frame["verdict"] == "correct").to_numpy(), np.nan)
+    known = graded.to_numpy() & run_graded.astype(bool).to_numpy()
+    frame["correct"] = np.where(known, (frame["grade"] == "correct").to_numpy(), np.nan)
 
 
 def _add_latencies(frame: pd.DataFrame) -> None:
-    """Where the server reported its own times: queue, prefill, decode, and what is left for network and client."""
+    """Add the server's own times (queue, prefill, decode) where it reported them, and the rest of e2e for network and client."""
     frame["queue_s"] = frame.pop("queue_time_ms") / 1e3
-    frame["prefill_s"] = (
-        frame.pop("time_to_first_token_ms") / 1e3
-    )  # vLLM counts it from scheduling: no queue in it
+    # vLLM's time to first token starts when the request is scheduled, so it does not contain the time in the queue.
+    frame["prefill_s"] = frame.pop("time_to_first_token_ms") / 1e3
     frame["decode_s"] = frame.pop("generation_time_ms") / 1e3
     rest = frame["e2e_s"] - frame["queue_s"] - frame["prefill_s"] - frame["decode_s"]
     frame["network_client_s"] = rest

@@ -1,10 +1,10 @@
-"""From `records.jsonl` to Arrow columns: a million lines in seconds, texts never kept.
+"""Read `records.jsonl` into Arrow columns. A million lines take seconds, and texts are not kept.
 
-Rules: columns from the start, in blocks, so that memory follows the columns and not the file. A torn last line is
-dropped; a line that is no record is skipped and counted, never fatal. Texts become a fingerprint (equal text, equal
-number) and are let go. Fields that this version does not know are ignored; missing ones are null.
+The file is read in blocks, so that memory grows with the columns and not with the file. An incomplete last line is dropped. A
+line that is not a record is skipped and counted. Each text becomes a fingerprint (equal texts have equal numbers) and is
+then released. Fields that this version does not know are ignored, and missing fields are null.
 
-Does not know: what a column means (frame.py), what an answer is worth (grade).
+This module does not know what a column means (frame.py does) or how answers are graded.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-BLOCK_BYTES = 32 << 20  # read at a time; 64 gained nothing, 8 cost a fifth
-ARROW_BLOCK_BYTES = (
-    4 << 20
-)  # parsed at a time by one thread; a longer line (a megabyte of text) takes the slow way
+BLOCK_BYTES = 32 << 20  # read at a time; 64 MiB was not faster, and 8 MiB took a fifth more time
+ARROW_BLOCK_BYTES = 4 << 20  # parsed at a time by one thread
 
 _SPECULATION = {
     "mean_acceptance_length": pa.float64(),
@@ -80,18 +78,18 @@ _REQUIRED = ("problem_id", "budget", "outcome")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What one `records.jsonl` held."""
+    """The content of one `records.jsonl`."""
 
     table: pa.Table
     skipped: int
-    """Lines that were no record, a torn last one included."""
+    """Number of lines that were not a record, including an incomplete last line."""
 
 
 def read_columns(path: Path) -> Columns:
-    """Read every record of `path` as columns; texts become `fingerprint`, server timings flat columns."""
+    """Read every record of `path`. Texts become the column `fingerprint`, and server timings become flat columns."""
     tables, skipped = [], 0
-    for block, torn in _blocks(path):
-        skipped += torn
+    for block, incomplete in _blocks(path):
+        skipped += incomplete
         if block:
             table, bad = _parse(block)
             tables.append(_slim(table))
@@ -100,7 +98,7 @@ def read_columns(path: Path) -> Columns:
 
 
 def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Whole lines, about BLOCK_BYTES at a time; the second value counts a torn last line."""
+    """Whole lines, about BLOCK_BYTES at a time; the second value counts an incomplete last line."""
     rest = b""
     with path.open("rb") as file:
         while data := file.read(BLOCK_BYTES):
@@ -115,7 +113,10 @@ def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def _parse(block: bytes) -> tuple[pa.Table, int]:
-    """Arrow's reader, and where it refuses the block (one bad line is enough) line by line."""
+    """Parse a block with Arrow, or line by line where Arrow refuses it because of a single bad line.
+
+    Returns the table and the number of lines that were skipped.
+    """
     try:
         table = arrow_json.read_json(pa.BufferReader(block), _READ, _PARSE)
     except pa.ArrowInvalid:
@@ -130,7 +131,7 @@ def _parse(block: bytes) -> tuple[pa.Table, int]:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """One line, kept if it has what a record needs and Arrow can hold it."""
+    """One line as a record, or None where a required field is missing or Arrow cannot store a value."""
     try:
         row = msgspec.json.decode(line, type=dict[str, Any])
         pa.Table.from_pylist([row], schema=SCHEMA)
@@ -140,7 +141,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _slim(table: pa.Table) -> pa.Table:
-    """Texts to fingerprints, nested timings to flat columns."""
+    """Replace texts by fingerprints and nested timings by flat columns."""
     columns = {name: table.column(name) for name in (*INTEGERS, *FLOATS, *FLAGS, *WORDS)}
     columns["fingerprint"] = pa.chunked_array([_fingerprint(table)])
     timings = table.column("server_timings").combine_chunks()
@@ -152,7 +153,7 @@ def _slim(table: pa.Table) -> pa.Table:
 
 
 def _fingerprint(table: pa.Table) -> pa.Array:
-    """52 bits of reasoning and text together, which a float holds exactly; null where there is neither."""
+    """52 bits of a hash of reasoning and text, which a float stores exactly; null where there is neither."""
     text, reasoning = table.column("text"), table.column("reasoning")
     if text.null_count == reasoning.null_count == len(table):
         return pa.nulls(len(table), pa.float64())
@@ -161,5 +162,6 @@ def _fingerprint(table: pa.Table) -> pa.Array:
         for column in (reasoning, text)
     ]
     missing = np.asarray(pa.compute.and_(text.is_null(), reasoning.is_null()))
-    mixed = hashes[0] * np.uint64(0x9E3779B97F4A7C15) + hashes[1]  # odd multiplier: order of the two matters
+    # The multiplier makes a difference between text and reasoning with their contents exchanged.
+    mixed = hashes[0] * np.uint64(0x9E3779B97F4A7C15) + hashes[1]
     return pa.array((mixed >> np.uint64(12)).astype(np.float64), mask=missing)

@@ -1,10 +1,10 @@
-"""What every figure shares: a claim, the rows that carry it, and the marks they are drawn with.
+"""Define what all figures share: the claim, the rows behind it, and the marks with which they are drawn.
 
-Rules: one figure, one claim; the claim is a sentence about this data, computed from the table, and says less when the
-data says less. Every point carries its interval, its source and its run. Charts read the named data set `rows`, so that
-the page can filter it.
+Each figure has one claim: a sentence about this data, computed from the table. Where the table does not support a
+comparison, the claim only names what is shown. Every point has its interval, its source and a link to its run. Charts read the
+named data set `rows`, so that the page can filter it.
 
-Does not know: files, HTML.
+This module does not know files or HTML.
 """
 
 from dataclasses import dataclass, field
@@ -17,46 +17,48 @@ from analysis.data.setting import CONDITIONS, conditions, varying
 from analysis.figures.style import HEIGHT, MUTED, colour, dash, shape, tokens_axis
 
 FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
-"""What the page can be filtered by."""
+"""Columns by which the page can be filtered."""
+NO_BUDGET = [name for name in FILTERS if name != "budget"]
+"""Filters of a figure that does not show every budget."""
 Chart = Any
-"""An Altair chart: its own types refuse what its own operators return."""
+"""An Altair chart. Altair's types do not accept the results of Altair's own operators, so this is Any."""
 
 
 @dataclass(slots=True)
 class Figure:
-    """One claim, the rows that carry it and how they are drawn."""
+    """One claim, the rows behind it, and the chart that draws them."""
 
     name: str
-    """File name without suffix, and anchor on the page."""
+    """File name without suffix, also the anchor on the page."""
     claim: str
     note: str
-    """How to read it: what is drawn, by which formula."""
+    """How to read the figure: what is drawn, and by which formula."""
     rows: pd.DataFrame
     chart: Chart
     """Draws one panel from the data set `rows`."""
     panel: str | None = None
-    """Column that splits the figure into small multiples."""
+    """Column whose values each get a panel of their own."""
     section: str = "budget"
     wide: bool = False
     filters: list[str] = field(default_factory=lambda: list(FILTERS))
 
     @property
     def source(self) -> str:
-        """measured, emulated, …, as the rows say."""
+        """The sources of the rows: measured, emulated, ..."""
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
 
 
 DETAIL = [f"{name}:N" for name in ("model", *CONDITIONS)]
-"""What a line is drawn for. Not the source: a line joins derived budgets and the one that was sent."""
+"""Columns that separate lines. The source is not one of them: a line joins derived budgets and the budget that was sent."""
 
 
 def rows_data() -> alt.NamedData:
-    """The data set the page fills and filters."""
+    """The data set that the page fills and filters."""
     return alt.NamedData("rows")
 
 
 def tooltip(*values: Any) -> list[Any]:
-    """What hovering shows on every point of the summary."""
+    """The tooltip of every point of the summary, with `values` in the middle."""
     return [
         alt.Tooltip("config:N", title="configuration"),
         alt.Tooltip("model:N"),
@@ -71,7 +73,7 @@ def tooltip(*values: Any) -> list[Any]:
 
 
 def with_interval(name: str, title: str, number: str) -> list[Any]:
-    """The value and its 95 % interval, for a tooltip."""
+    """Tooltip entries for a value and its 95 % interval."""
     return [
         alt.Tooltip(f"{name}:Q", title=title, format=number),
         alt.Tooltip(f"{name}_low:Q", title="95 % from", format=number),
@@ -82,7 +84,7 @@ def with_interval(name: str, title: str, number: str) -> list[Any]:
 def against_budget(
     rows: pd.DataFrame, name: str, title: str, number: str, *, log: bool = False, zero: bool = False
 ) -> Chart:
-    """Lines over budget with 95 % bars, one line a configuration and load."""
+    """Draw a column over the budget with 95 % intervals, one line for each configuration and condition."""
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": zero}
     y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=number, tickCount=5)).scale(**scale)
     base = alt.Chart(rows_data()).encode(
@@ -100,17 +102,17 @@ def against_budget(
     return chart
 
 
-def level(value: float, *, vertical: bool = False) -> Chart:
-    """A grey line at a value that means something."""
-    place = {"x" if vertical else "y": alt.datum(value)}
-    chart: Chart = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(**place)
+def reference_line(value: float) -> Chart:
+    """A grey horizontal line at a value to compare with."""
+    chart: Chart = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.datum(value))
     return chart
 
 
 def drawable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that may conclude: INVALID runs stay in the table only, unless there is nothing else.
+    """Rows to draw: INVALID runs are left out unless there are no others.
 
-    Adds `panel`, the model and whatever conditions the study holds more than one of: lines of one panel may be compared.
+    Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
+    comparable, and the column `under`, the same without the model.
     """
     if "judged" in table:
         table = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
@@ -130,10 +132,10 @@ def drawable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def link(cells: str) -> str:
-    """The anchor of the first run of a row."""
+    """Link to the manifest of a row's first run."""
     return "#run-" + anchor(cells.split(", ", maxsplit=1)[0])
 
 
 def anchor(cell: str) -> str:
-    """An id for HTML."""
+    """An HTML id for a cell."""
     return "".join(c if c.isalnum() else "-" for c in cell)

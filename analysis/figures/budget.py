@@ -1,4 +1,4 @@
-"""What a larger budget buys: accuracy, latency, cost, energy, and how answers end."""
+"""Draw figures over the token budget: accuracy, latency, cost, energy, and the grades of the answers."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from analysis.figures.base import Figure, against_budget, drawable, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
 from analysis.format import number, records, short_budget
 
-ENDINGS = {
+GRADE_COLOURS = {
     "correct": "#16906a",
     "wrong": "#d0454c",
     "no_answer": "#a8821a",
@@ -23,13 +23,13 @@ ENDINGS = {
 
 
 def figures(table: pd.DataFrame, endings: pd.DataFrame) -> list[Figure]:
-    """Every figure the tables support."""
+    """Every figure for which the tables have data."""
     rows = drawable(table)
     made = [
         _accuracy(rows),
         _curve(rows, LATENCY),
         _curve(rows, COST),
-        _pass(rows),
+        _cost_of_pass(rows),
         _curve(rows, ENERGY),
         _endings(endings),
     ]
@@ -41,7 +41,7 @@ def _accuracy(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
-    note = "Right answers / all requests; bars: 95 % intervals. Configurations of one model lie on one another where serving does not change answers."
+    note = "Correct answers / all requests. Bars: 95 % intervals. Configurations of one model coincide where serving does not change the answers."
     return Figure("accuracy", _flattens(rows), note, rows, chart, panel="panel")
 
 
@@ -53,24 +53,24 @@ def _flattens(rows: pd.DataFrame) -> str:
     ]
     gains = means.diff().dropna().mul(100).tolist()
     if not gains:
-        return f"Accuracy at the one budget asked, {means.index[0]:,.0f} tokens"
+        return f"Accuracy at the only budget, {means.index[0]:,.0f} tokens"
     if len(gains) == 1:
-        return f"From {steps[0]} tokens accuracy changes by {gains[0]:+.1f} points"
-    first, last = f"{steps[0]} brings {gains[0]:+.1f} points", f"{steps[-1]} {gains[-1]:+.1f}"
+        return f"From {steps[0]} tokens the accuracy changes by {gains[0]:+.1f} points"
+    first, last = f"{gains[0]:+.1f} points from {steps[0]}", f"{gains[-1]:+.1f} from {steps[-1]}"
     verb = "flattens" if gains[-1] < max(gains) / 2 else "keeps rising" if gains[-1] > 0 else "does not rise"
     return f"Accuracy {verb} with the budget: {first}, {last}"
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A quantity against the budget, a line a configuration; the claim names the best and the worst."""
+    """A quantity over the budget, with a line for each configuration; the claim names the best and the worst."""
 
     name: str
     column: str
     title: str
     claim: str
     alone: str
-    """The claim's subject where there is nothing to compare."""
+    """The beginning of the claim where there is nothing to compare."""
     note: str
     number: str = "~g"
 
@@ -81,23 +81,23 @@ LATENCY = Curve(
     "median latency, s",
     "{best} answers {times:.1f} times as fast as {worst}",
     "Median latency",
-    "Sent to last token, median of successes; bars: 95 % order-statistic intervals.",
+    "Median time from send to last token over successful requests. Bars: 95 % order-statistic intervals.",
 )
 COST = Curve(
     "cost-per-token",
     "gpu_s_per_token",
     "GPU-seconds per token",
-    "A token costs least on {best}; on {worst} it costs {times:.1f} times as much",
-    "Cost of a token",
-    "GPUs × wall / tokens, ratio of sums; bars: 95 %, resampled by problem. The paper's GPUs × e2e / tokens is in the table.",
+    "A token costs least on {best} and {times:.1f} times as much on {worst}",
+    "Cost per token",
+    "GPUs × wall time / tokens, a ratio of sums. Bars: 95 % intervals, resampled by problem. The table also has the paper's GPUs × e2e / tokens.",
 )
 ENERGY = Curve(
     "energy",
     "cost_of_pass_j",
-    "joules per right answer",
-    "A right answer takes least energy on {best}; on {worst} {times:.1f} times as much",
-    "Energy of a right answer",
-    "Joules of all GPUs of the configuration over the run, shared like its GPU-seconds / right answers.",
+    "joules per correct answer",
+    "A correct answer takes least energy on {best} and {times:.1f} times as much on {worst}",
+    "Energy per correct answer",
+    "Joules of all GPUs of the configuration / correct answers. Joules are divided among requests like GPU-seconds.",
     "~s",
 )
 
@@ -111,7 +111,7 @@ def _curve(rows: pd.DataFrame, curve: Curve) -> Figure | None:
 
 
 def _extremes(rows: pd.DataFrame, curve: Curve) -> str:
-    """Best and worst configuration by geometric mean over what all have, and their ratio."""
+    """The claim: best and worst configuration by geometric mean over the panels and budgets that all have."""
     wide = rows.pivot_table(
         index=["panel", "budget"], columns="config", values=curve.column, observed=True
     ).dropna()
@@ -123,16 +123,14 @@ def _extremes(rows: pd.DataFrame, curve: Curve) -> str:
     return curve.claim.format(best=means.index[0], worst=means.index[-1], times=times)
 
 
-def _pass(rows: pd.DataFrame) -> Figure | None:
+def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
     rows = rows[rows["cost_of_pass_gpu_s"].gt(0)]
     if rows.empty:
         return None
-    chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per right answer", "~g", log=True)
+    chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)
     low = records(rows.nsmallest(1, "cost_of_pass_gpu_s"))[0]
-    claim = f"A right answer costs least, {number(low['cost_of_pass_gpu_s'], '.3g')} GPU-seconds, from {low['model']} on {low['config']} at {short_budget(low['budget'])}"
-    note = (
-        "Cost of pass: GPUs × wall of all requests / right answers; wrong and cut answers are paid for too."
-    )
+    claim = f"A correct answer costs least, {number(low['cost_of_pass_gpu_s'], '.3g')} GPU-seconds, with {low['model']} on {low['config']} at {short_budget(low['budget'])}"
+    note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
     return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
 
 
@@ -140,35 +138,37 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     rows = drawable(rows)
-    graded = ~rows["verdict"].isin(["ungraded", "failed"])
-    rows = rows[graded.groupby(rows["panel"]).transform("any")]  # ungraded, a cut answer looks like any other
+    graded = ~rows["grade"].isin(["ungraded", "failed"])
+    rows = rows[
+        graded.groupby(rows["panel"]).transform("any")
+    ]  # without grades, truncated answers are not known
     if rows.empty:
         return None
-    cut = rows[rows["verdict"] == "truncated"].groupby("budget")["count"].sum()
-    share = (cut / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
-    claim = f"{number(share.iloc[0], '.0%')} of answers run into the budget at {short_budget(float(share.index[0]))}"
+    truncated = rows[rows["grade"] == "truncated"].groupby("budget")["count"].sum()
+    share = (truncated / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
+    claim = f"{number(share.iloc[0], '.0%')} of the answers are truncated at {short_budget(float(share.index[0]))}"
     if len(share) > 1:
         claim += f", {number(share.iloc[-1], '.0%')} at {short_budget(float(share.index[-1]))}"
-    kinds = [kind for kind in ENDINGS if (rows["verdict"] == kind).any()]
-    fill = alt.Color("verdict:N", title="answer").scale(domain=kinds, range=[ENDINGS[k] for k in kinds])
+    grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
+    fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
     budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))
     chart = (
         alt.Chart(rows_data())
-        .transform_aggregate(total="sum(count)", groupby=["budget", "verdict"])
-        .transform_calculate(place=f"indexof({kinds}, datum.verdict)")
+        .transform_aggregate(total="sum(count)", groupby=["budget", "grade"])
+        .transform_calculate(place=f"indexof({grades}, datum.grade)")
         .mark_bar()
         .encode(
             x=budgets,
             y=alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%")),
             color=fill,
             order="place:Q",
-            tooltip=["budget:Q", "verdict:N", alt.Tooltip("total:Q", title="requests", format=",d")],
+            tooltip=["budget:Q", "grade:N", alt.Tooltip("total:Q", title="requests", format=",d")],
         )
         .properties(width="container", height=HEIGHT)
     )
     note = (
-        "All configurations shown together. "
-        + " · ".join(kinds)
-        + " (from the bottom). A cut answer is not counted as wrong here."
+        "All selected configurations together. From the bottom: "
+        + ", ".join(grades)
+        + ". A truncated answer does not count as wrong here."
     )
     return Figure("endings", claim, note, rows, chart, panel="panel")

@@ -1,7 +1,7 @@
-"""What is worth deploying: the fronts of accuracy against latency and cost, and of speed for one user against many.
+"""Draw the Pareto fronts: accuracy and latency, accuracy and cost, speed for one user and throughput of a GPU.
 
-Rules: a setting is on a front if no other is at least as good in both. The compute-optimal and the system-optimal point
-of optimal.py are marked on every front, so that one sees how far apart they lie.
+A setting is on a front if no other setting is at least as good in both quantities. The compute-optimal and the
+system-optimal setting (tables/optima.py) are marked on every front.
 """
 
 import math
@@ -32,9 +32,9 @@ class Axis:
 
 ACCURACY = Axis("accuracy", "accuracy", ".1%")
 LATENCY = Axis("e2e_p50_s", "median latency, s", ".3~g", log=True)
-COST = Axis("cost_of_pass_gpu_s", "GPU-seconds per right answer", ".3~g", log=True)
+COST = Axis("cost_of_pass_gpu_s", "GPU-seconds per correct answer", ".3~g", log=True)
 USER = Axis("tokens_per_s_user", "tokens/s for one user", ".3~g")
-FLEET = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
+PER_GPU = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
 
 
 def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
@@ -62,17 +62,17 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     cost = known.assign(less=-known[x.name] if x_more else known[x.name])
     fronts = [summary.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
     known = known.assign(front=pd.concat(fronts) if fronts else False)
-    twice = known[known["front"]].duplicated(["under", "label"])  # neighbours of one name: said once
-    known.loc[twice[twice].index, "label"] = ""
+    repeated = known[known["front"]].duplicated(["under", "label"])
+    known.loc[repeated[repeated].index, "label"] = ""
     for _, panel in known[known["front"]].groupby("under", sort=False):
-        known.loc[_crowded(panel, known, x, y), "label"] = ""
+        known.loc[_overlapping(panel, known, x, y), "label"] = ""
     return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
         width="container", height=height
     )
 
 
-def _crowded(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
-    """Points whose label would lie on that of one before: within a tenth of the width and a thirtieth of the height."""
+def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
+    """Points whose label would overlap an earlier one: within a tenth of the width and a thirtieth of the height."""
 
     def place(axis: Axis) -> "pd.Series[float]":
         values = known[axis.name].astype(float)
@@ -82,11 +82,11 @@ def _crowded(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> lis
 
     across, up = place(x), place(y)
     labelled: list[Any] = []
-    crowded: list[Any] = []
+    overlapping: list[Any] = []
     for at in points.index[points["label"] != ""]:
         near = any(abs(across[at] - across[b]) < 0.1 and abs(up[at] - up[b]) < 1 / 30 for b in labelled)
-        (crowded if near else labelled).append(at)
-    return crowded
+        (overlapping if near else labelled).append(at)
+    return overlapping
 
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
@@ -120,7 +120,7 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             base.transform_filter(f"indexof(datum.optimum, '{word}') == 0")
             .mark_text(align="center", dy=place, fontSize=12, fontWeight="bold")
             .encode(text="optimum:N")
-            for word, place in (("system", -19), ("compute", 24))  # apart, however near the points
+            for word, place in (("system", -19), ("compute", 24))
         ),
     ]
     if f"{y.name}_low" in rows:
@@ -136,17 +136,17 @@ def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
     if known.empty:
         return None
     on = int(known["front"].sum())
-    claim = f"{on} of {len(known)} settings are worth deploying; for each other one, another is faster and at least as accurate"
+    claim = f"{on} of {len(known)} settings are on the Pareto front; for each other setting, one is faster and at least as accurate"
     if optima is not None and optima.differ:
         names = short_models(rows["model"])
         claim = (
-            f"The fastest way to {number(optima.target, '.0%')} is not the one with the least arithmetic: "
+            f"The fastest setting that reaches {number(optima.target, '.0%')} is not the one with the least arithmetic: "
             f"{_words(optima.system, names)} in {number(optima.system['e2e_p50_s'], '.3g')} s, "
-            f"against {_words(optima.compute, names)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
+            f"compared to {_words(optima.compute, names)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
         )
     note = (
-        f"Up and left is better. Line and full marks: the Pareto front, {on} of {len(known)} settings; thin bars: 95 % intervals of "
-        "accuracy; rings: least arithmetic (compute-optimal) and least median latency (system-optimal) that reach the target."
+        f"Up and left is better. Line and opaque marks: the Pareto front, {on} of {len(known)} settings. Thin bars: 95 % intervals "
+        "of accuracy. Rings: least arithmetic (compute-optimal) and least median latency (system-optimal) for the target accuracy."
     )
     return Figure("accuracy-latency", claim, note, known, chart, panel="under", section="front", wide=True)
 
@@ -160,29 +160,23 @@ def _cost(rows: pd.DataFrame) -> Figure | None:
     if known.empty:
         return None
     best = known[known["front"]].sort_values("accuracy").iloc[-1]
-    half = known[known["front"]].sort_values(COST.name).iloc[0]
-    claim = f"The most accurate setting costs {number(best[COST.name], '.3g')} GPU-seconds per right answer"
-    if best[COST.name] > half[COST.name]:
-        times = number(best[COST.name] / half[COST.name], ".2g")
-        claim += f", {times} times the cheapest, for {(best['accuracy'] - half['accuracy']) * 100:.0f} points more accuracy"
-    return Figure(
-        "accuracy-cost",
-        claim,
-        "Cost of pass: GPUs × wall of all requests / right answers. Up and left is better.",
-        known,
-        chart,
-        panel="under",
-        section="front",
-    )
+    cheapest = known[known["front"]].sort_values(COST.name).iloc[0]
+    claim = f"The most accurate setting costs {number(best[COST.name], '.3g')} GPU-seconds per correct answer"
+    if best[COST.name] > cheapest[COST.name]:
+        times = number(best[COST.name] / cheapest[COST.name], ".2g")
+        points = f"{(best['accuracy'] - cheapest['accuracy']) * 100:.0f} points"
+        claim += f", {times} times as much as the cheapest setting, and is {points} more accurate"
+    note = "Cost of pass: GPUs × wall time of all requests / correct answers. Up and left is better."
+    return Figure("accuracy-cost", claim, note, known, chart, panel="under", section="front")
 
 
 def _speed(rows: pd.DataFrame) -> Figure | None:
-    known, chart = _front(rows, USER, FLEET, x_more=True, height=330)
+    known, chart = _front(rows, USER, PER_GPU, x_more=True, height=330)
     if known.empty:
         return None
-    user, fleet = (records(known.nlargest(1, axis.name))[0] for axis in (USER, FLEET))
-    claim = f"Fastest for one user: {user['config']}; most from each GPU: {fleet['config']}"
-    if user["config"] == fleet["config"]:
-        claim = f"{user['config']} is fastest for one user and gets most from each GPU"
-    note = "Tokens / e2e against tokens / (GPUs × wall). Up and right is better. Each model and budget is a point."
+    user, per_gpu = (records(known.nlargest(1, axis.name))[0] for axis in (USER, PER_GPU))
+    claim = f"{user['config']} is the fastest for one user, and {per_gpu['config']} has the highest throughput per GPU"
+    if user["config"] == per_gpu["config"]:
+        claim = f"{user['config']} is the fastest for one user and has the highest throughput per GPU"
+    note = "Tokens / e2e and tokens / (GPUs × wall time). Up and right is better. Each point is a model and budget."
     return Figure("speed-throughput", claim, note, known, chart, panel="under", section="front")

@@ -1,4 +1,4 @@
-"""Longer answers or more of them: sequential against parallel test-time compute at equal cost."""
+"""Draw the comparison of one longer answer (sequential) and several answers (parallel) at equal cost."""
 
 import altair as alt
 import numpy as np
@@ -10,7 +10,7 @@ from analysis.format import number, records, short_budget, short_model
 
 
 def figures(rows: pd.DataFrame) -> list[Figure]:
-    """One figure, where problems were asked more than once."""
+    """One figure, where problems have several samples."""
     rows = rows[rows["majority"].notna() & rows["gpu_s_per_problem"].gt(0)] if len(rows) else rows
     if rows.empty:
         return []
@@ -20,7 +20,7 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
         np.where(rows["k"] == rows["k"].max(), "×" + rows["k"].astype(str), ""),
     )
     rows = drawable(rows.assign(label=label, way=np.where(rows["k"] == 1, "one answer", "vote")))
-    x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds a problem", axis=alt.Axis(format="~g", tickCount=5))
+    x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds per problem", axis=alt.Axis(format="~g", tickCount=5))
     tips = [
         "config:N",
         "model:N",
@@ -47,14 +47,14 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
     ]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT + 40)
     note = (
-        "Grey: one answer at growing budgets (sequential). Coloured from there: majority vote over 2, 4, … answers at that "
-        "budget (parallel), at the sum of their cost. The table has pass@k and the time of the slowest."
+        "Grey: one answer at increasing budgets (sequential). Coloured: majority vote over 2, 4, … answers at one budget "
+        "(parallel), at the sum of their costs. The table also has pass@k and the latency of the slowest answer."
     )
     return [Figure("parallel-compute", claim(rows), note, rows, chart, panel="panel", section="parallel")]
 
 
 def claim(rows: pd.DataFrame) -> str:
-    """Votes against one longer answer at the same cost, and against one at the same budget."""
+    """Compare votes to one answer at the same budget, and to one longer answer at the same cost."""
     gains, same = [], []
     for _, line in rows.groupby(["panel", "config"], observed=True, sort=False):
         single = line[line["k"] == 1].sort_values("gpu_s_per_problem")
@@ -69,9 +69,9 @@ def claim(rows: pd.DataFrame) -> str:
         return "One answer or several: accuracy at equal cost"
     _, best, alone = max(same, key=lambda one: one[0])
     at = f"{short_model(str(best['model']))} at {short_budget(best['budget'])}"
-    text = f"{best['k']} votes lift {at} from {number(alone, '.0%')} to {number(best['majority'], '.0%')}"
+    text = f"{best['k']} votes raise the accuracy of {at} from {number(alone, '.0%')} to {number(best['majority'], '.0%')}"
     if gains:
         mean = float(np.mean(gains)) * 100
         better = "better" if mean > 0 else "worse"
-        text += f"; at equal cost votes are {abs(mean):.0f} points {better} than one longer answer"
+        text += f"; at equal cost, votes are {abs(mean):.0f} points {better} than one longer answer"
     return text

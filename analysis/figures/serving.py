@@ -1,4 +1,4 @@
-"""What the serving configuration does: speculation, tensor parallelism, how steady the cost is, what drafts are worth."""
+"""Draw the effects of the serving configuration: speculation, tensor parallelism, variation of cost, acceptance."""
 
 from typing import Any
 
@@ -6,28 +6,36 @@ import altair as alt
 import pandas as pd
 
 from analysis.data.setting import CONDITIONS
-from analysis.figures.base import Chart, Figure, against_budget, drawable, level, rows_data
+from analysis.figures.base import (
+    NO_BUDGET,
+    Chart,
+    Figure,
+    against_budget,
+    drawable,
+    reference_line,
+    rows_data,
+)
 from analysis.figures.style import HEIGHT, SI_LABEL, colour, dash, shape
 from analysis.format import number, records, short_models
 
-UNSTEADY = 1.5  # times the variation without speculation, from which a cost is called unpredictable
+MUCH_VARIATION = 1.5  # from this ratio to the variation without speculation, a cost is called unpredictable
 
 
 def figures(
     speculation: pd.DataFrame, parallel: pd.DataFrame, variation: pd.DataFrame, acceptance: pd.DataFrame
 ) -> list[Figure]:
-    """Every figure the pairs support."""
+    """Every figure for which the tables have data."""
     made = [_speculation(speculation), _parallel(parallel), _variation(variation), _acceptance(acceptance)]
     return [figure for figure in made if figure is not None]
 
 
 def _ratio_chart(rows: pd.DataFrame, title: str) -> Chart:
-    chart: Chart = level(1.0) + against_budget(rows, "speedup", title, ".3~g")
+    chart: Chart = reference_line(1.0) + against_budget(rows, "speedup", title, ".3~g")
     return chart.properties(width="container", height=HEIGHT)
 
 
 def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:
-    """Mean by model, smallest model first."""
+    """Mean of a column for each model, smallest model first."""
     groups = (
         rows.groupby(["params_b", "model"], dropna=False, observed=True)[name]
         .mean()
@@ -50,23 +58,16 @@ def _speculation(rows: pd.DataFrame) -> Figure | None:
     faster = all(value > 1 for _, value in sizes)
     everywhere = (rows["speedup_low"] > 1).all()
     verb = (
-        "answers faster at every size"
+        "is faster at every model size"
         if faster and everywhere
         else "is faster on average"
         if faster
-        else "does not always answer faster"
+        else "is not always faster"
     )
-    claim = f"Speculation {verb}: {_list(sizes, '.2f')} times as fast"
-    note = "Σ e2e without / Σ e2e with speculation over the same problems, at the same number of GPUs; bars: 95 %, resampled by problem. Above 1: faster."
-    return Figure(
-        "speculation",
-        claim,
-        note,
-        drawable(rows),
-        _ratio_chart(rows, "speed-up by speculation"),
-        panel="panel",
-        section="serving",
-    )
+    claim = f"Speculation {verb}: the speed-up is {_list(sizes, '.2f')}"
+    note = "Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. Bars: 95 % intervals, resampled by problem. Above 1 is faster."
+    chart = _ratio_chart(rows, "speed-up by speculation")
+    return Figure("speculation", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
 def _parallel(rows: pd.DataFrame) -> Figure | None:
@@ -75,35 +76,28 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
     sizes = _by_model(most, "speedup")
-    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} answer {_list(sizes, '.2f')} times as fast"
+    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}"
     slower = [model for model, value in sizes if value < 1]
-    claim += f": {' and '.join(slower)} is slower on more GPUs" if slower else ""
-    note = "Σ e2e on the fewest GPUs / Σ e2e on more, same problems, same speculation; bars: 95 %, resampled by problem. Cost rises unless the speed-up exceeds the number of GPUs."
-    return Figure(
-        "tensor-parallel",
-        claim,
-        note,
-        drawable(rows),
-        _ratio_chart(rows, "speed-up by tensor parallelism"),
-        panel="panel",
-        section="serving",
-    )
+    claim += f"; {' and '.join(slower)} is slower on more GPUs" if slower else ""
+    note = "Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. Bars: 95 % intervals, resampled by problem. Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
+    chart = _ratio_chart(rows, "speed-up by tensor parallelism")
+    return Figure("tensor-parallel", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
 def _variation(rows: pd.DataFrame) -> Figure | None:
     rows = rows[rows["variation"].notna()] if len(rows) else rows
     if rows.empty:
         return None
-    drafting = rows[rows["speculation"].astype(str) != "off"]
+    speculative = rows[rows["speculation"].astype(str) != "off"]
     plain = rows[rows["speculation"].astype(str) == "off"]
-    claim = f"Between problems the cost of a token varies by {number(rows['variation'].mean(), '.0%')}"
-    if len(drafting) and len(plain):
-        sizes = _by_model(drafting, "variation")
-        much = drafting["variation"].mean() > UNSTEADY * plain["variation"].mean()
-        verb = "makes cost unpredictable" if much else "leaves cost about as steady as it was"
-        claim = f"Speculation {verb}: between problems a token's cost varies by {_list(sizes, '.0%')}, without it by {number(plain['variation'].mean(), '.1%')}"
+    claim = f"The cost of a token varies between problems by {number(rows['variation'].mean(), '.0%')}"
+    if len(speculative) and len(plain):
+        sizes = _by_model(speculative, "variation")
+        much = speculative["variation"].mean() > MUCH_VARIATION * plain["variation"].mean()
+        verb = "makes the cost unpredictable" if much else "hardly changes the variation of cost"
+        claim = f"Speculation {verb}: the cost of a token varies between problems by {_list(sizes, '.0%')}, and without it by {number(plain['variation'].mean(), '.1%')}"
     chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
-    note = "Standard deviation / mean of GPUs × e2e / tokens over problems; bars: 95 % bootstrap (BCa)."
+    note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % bootstrap intervals (BCa)."
     return Figure("cost-variation", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
@@ -116,9 +110,9 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         .agg(["first", "last"])
     )
     first, last = float(ends["first"].mean()), float(ends["last"].mean())
-    verb = "rises" if last > first * 1.03 else "falls" if last < first * 0.97 else "stays level"
-    claim = f"Acceptance {verb} along the generation: from {first:.2f} to {last:.2f} tokens a step"
-    axis: dict[str, Any] = {"title": "tokens a step", "axis": alt.Axis(format=".2~f", tickCount=5)}
+    verb = "rises" if last > first * 1.03 else "falls" if last < first * 0.97 else "stays the same"
+    claim = f"Acceptance {verb} during generation: from {first:.2f} to {last:.2f} tokens per step"
+    axis: dict[str, Any] = {"title": "tokens per step", "axis": alt.Axis(format=".2~f", tickCount=5)}
     x = alt.X(
         "position:Q", title="position in the output, tokens", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=6)
     )
@@ -133,7 +127,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
     ]
     layers = [
         base.mark_rule(opacity=0.3, strokeWidth=5).encode(
-            y=alt.Y("per_step_low:Q", title="tokens a step").scale(**scale), y2="per_step_high:Q"
+            y=alt.Y("per_step_low:Q", title="tokens per step").scale(**scale), y2="per_step_high:Q"
         ),
         base.mark_line(strokeWidth=1.8).encode(
             y=alt.Y("per_step:Q", **axis).scale(**scale), strokeDash=dash()
@@ -141,14 +135,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         base.mark_point(filled=True, size=55, opacity=1).encode(y="per_step:Q", shape=shape(), tooltip=tip),
     ]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
-    how = str(rows["how"].iloc[0])
+    note = str(rows["how"].iloc[0])
     return Figure(
-        "acceptance",
-        claim,
-        how,
-        drawable(rows),
-        chart,
-        panel="panel",
-        section="serving",
-        filters=["model", "config", "load", "asked"],
+        "acceptance", claim, note, drawable(rows), chart, panel="panel", section="serving", filters=NO_BUDGET
     )

@@ -1,9 +1,9 @@
-"""One look for every figure: a colour for each configuration, the same everywhere, readable on white and on black.
+"""Define the style of all figures: each configuration has one colour, readable on white and on black.
 
-Rules: colour says configuration; dash and shape say speculation, so that no figure depends on colour alone. Figures on
-the page take ink and paper from the page's CSS; exported ones are drawn in the light theme here.
+Colour shows the configuration. Dash and shape show speculation, so that no figure depends on colour alone. Figures on the page
+take text and background colours from the page's CSS. Exported figures use the light theme of this file.
 
-Does not know: what a figure shows.
+This module does not know what a figure shows.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-# Mid-lightness hues, apart from one another for the colour-blind too, ≥ 3:1 on #ffffff and on #14171c.
+# Colours of medium lightness that colour-blind readers can tell apart, with a contrast of at least 3:1 on #ffffff and #14171c.
 PALETTE = (
     "#2f7bd9",
     "#c2610c",
@@ -28,7 +28,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 MUTED = "#7d858f"
 HEIGHT = 270
 BUDGET_LABEL = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'K' : datum.value"
-SI_LABEL = "format(datum.value, '~s')"  # not the axis' own format, which writes 0 as 0k
+SI_LABEL = "format(datum.value, '~s')"  # the axis format of Vega would write 0 as 0k
 
 LIGHT: dict[str, Any] = {
     "background": "#ffffff",
@@ -57,17 +57,17 @@ def natural(name: str) -> list[Any]:
 
 
 def colours(configs: list[str]) -> dict[str, str]:
-    """A colour for each configuration; more than ten share."""
+    """A colour for each configuration. Beyond ten configurations colours repeat."""
     return {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(sorted(configs, key=natural))}
 
 
 def colour() -> alt.Color:
-    """The configuration's colour; `paint` fills in the scheme, so that it is the same on every figure."""
+    """Encode the configuration as colour. `paint` later fills in the scheme, so that it is the same in every figure."""
     return alt.Color("config:N", title="configuration")
 
 
 def paint(chart: Any, scheme: dict[str, str], shown: list[str]) -> None:
-    """Give every colour of a configuration in a chart's specification the study's scheme, for the configurations shown."""
+    """Fill the study's colour scheme into a chart's specification, in place, for the configurations shown."""
     if isinstance(chart, list):
         for part in chart:
             paint(part, scheme, shown)
@@ -81,25 +81,25 @@ def paint(chart: Any, scheme: dict[str, str], shown: list[str]) -> None:
 
 
 def shape() -> alt.Shape:
-    """Filled circle without speculation, triangle with."""
+    """Encode speculation as shape: circle without, triangle with."""
     return alt.Shape("drafting:N", title="speculation").scale(
         domain=["off", "on"], range=["circle", "triangle-up"]
     )
 
 
 def dash() -> alt.StrokeDash:
-    """Full line without speculation, dashed with."""
+    """Encode speculation as dash: solid line without, dashed with."""
     return alt.StrokeDash("drafting:N", title="speculation").scale(
         domain=["off", "on"], range=[[1, 0], [6, 3]]
     )
 
 
 def tokens_axis(budgets: list[float]) -> alt.X:
-    """Budgets on a doubling axis, with a tick at each: a step to the right is twice the tokens."""
+    """A logarithmic axis of budgets to the base 2, with a tick at each budget."""
     axis = alt.Axis(values=budgets, labelExpr=BUDGET_LABEL, grid=False, labelOverlap=True)
     x = alt.X("budget:Q", title="token budget", axis=axis)
-    if min(budgets, default=0) <= 0:  # imported runs have no budget; a logarithm has no zero
+    if min(budgets, default=0) <= 0:  # imported runs have the budget 0, which a logarithmic axis cannot show
         return x.scale(type="symlog", nice=False, padding=14)
     low, high = min(budgets, default=1), max(budgets, default=1)
-    domain = [low, high] if low < high else [low / 2, high * 2]  # the same in every panel, whatever it holds
+    domain = [low, high] if low < high else [low / 2, high * 2]  # the same in every panel
     return x.scale(type="log", base=2, nice=False, padding=14, domain=domain)

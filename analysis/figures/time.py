@@ -1,26 +1,26 @@
-"""Where the time goes: its parts, its distribution, and each run over time with the power it drew."""
+"""Draw where the time goes: the parts of latency, its distribution, and each run over time with its power."""
 
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, Figure, drawable, link, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_budget
 from analysis.tables.distributions import PARTS
 
-MOST_RUNS = 12  # timelines on the page; the table has all
+MAX_RUNS = 12  # timelines on the page; the table has all
 
 
 def figures(parts: pd.DataFrame, quantiles: pd.DataFrame, timelines: pd.DataFrame) -> list[Figure]:
-    """Every figure the tables support."""
+    """Every figure for which the tables have data."""
     made = [_parts(parts), _distribution(quantiles), _timeline(timelines)]
     return [figure for figure in made if figure is not None]
 
 
 def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the largest budget of each panel: what finishes by itself."""
+    """The rows of the largest budget of each panel, where fewest answers are truncated."""
     rows = drawable(rows)
     return rows[rows["budget"] == rows.groupby("panel")["budget"].transform("max")]
 
@@ -32,9 +32,8 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
         return None
     shares = rows.groupby("part")["share"].mean()
     queue = float(shares.get("queue", 0.0))
-    claim = (
-        f"{number(shares.get('decode', 0.0), '.1%')} of the wait is decoding, {number(queue, '.1%')} queueing"
-    )
+    decode = float(shares.get("decode", 0.0))
+    claim = f"{number(decode, '.1%')} of the latency is decoding, and {number(queue, '.1%')} is queueing"
     tips: list[Any] = [
         "config:N",
         "part:N",
@@ -44,7 +43,7 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
         "source:N",
     ]
     base = alt.Chart(rows_data()).encode(
-        x=alt.X("seconds:Q", title="mean seconds a request", axis=alt.Axis(format="~g", tickCount=5)).scale(
+        x=alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5)).scale(
             type="log", nice=False, padding=14
         ),
         y=alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200)),
@@ -53,17 +52,8 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
         color=colour(), shape=shape(), tooltip=tips
     )
     chart = points.properties(width="container", height=190)
-    note = "As the server reported them, at each model's largest budget; network + client is what e2e has beyond queue, prefill and decode. vLLM's time to first token starts at scheduling."
-    return Figure(
-        "decomposition",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="panel",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    note = "As the server reported them, at each model's largest budget. 'network + client' is e2e minus queue, prefill and decode. vLLM's time to first token starts at scheduling."
+    return Figure("decomposition", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
 
 
 def _distribution(rows: pd.DataFrame) -> Figure | None:
@@ -74,7 +64,7 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
         index=["panel", "config", "source"], columns="share", values="seconds", observed=True
     )
     times = (wide[0.95] / wide[0.5]).dropna() if 0.95 in wide and 0.5 in wide else wide.sum(axis=1).iloc[:0]
-    claim = "How long answers take"
+    claim = "Distribution of latency"
     if len(times):
         claim = f"One answer in twenty takes {number(times.mean(), '.2g')} times the median or more"
     tips: list[Any] = [
@@ -101,33 +91,24 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
         .properties(width="container", height=HEIGHT)
     )
     budgets = " and ".join(short_budget(b) for b in sorted(rows["budget"].unique()))
-    note = f"Order statistics of successes at the largest budget ({budgets}); the table has every budget."
-    return Figure(
-        "distribution",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="panel",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    note = f"Order statistics of successful requests at the largest budget ({budgets}). The table has every budget."
+    return Figure("distribution", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
 
 
 def _timeline(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     cells = list(rows["cell"].unique())
-    rows = rows[rows["cell"].isin(cells[:MOST_RUNS])]
+    rows = rows[rows["cell"].isin(cells[:MAX_RUNS])]
     rows = rows.assign(link=rows["cell"].map(link))
     power = rows[rows["series"] == "power, W"]
     claim = "Each run over time"
     if len(power):
         means = power.groupby("cell")["value"].mean()
         claim = (
-            f"Runs draw {number(means.min(), ',d')} to {number(means.max(), ',d')} W while they answer"
+            f"Runs draw {number(means.min(), ',d')} to {number(means.max(), ',d')} W while they generate"
             if len(means) > 1
-            else f"The run draws {number(means.iloc[0], ',d')} W while it answers"
+            else f"The run draws {number(means.iloc[0], ',d')} W while it generates"
         )
     x = alt.X("t_s:Q", title="seconds from the run's start", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=5))
     tip: list[Any] = ["series:N", alt.Tooltip("t_s:Q", format=",.1f"), alt.Tooltip("value:Q", format=",.3~g")]
@@ -148,16 +129,7 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
         ),
     ).resolve_scale(y="independent")
     chart = layers.properties(width="container", height=150)
-    note = "Grey: power of all GPUs of the configuration (left). Line: tokens per second (right)."
-    if len(cells) > MOST_RUNS:
-        note += f" The first {MOST_RUNS} of {len(cells)} runs; the others are in tables/timelines."
-    return Figure(
-        "timeline",
-        claim,
-        note,
-        rows,
-        chart,
-        panel="cell",
-        section="time",
-        filters=["model", "config", "load", "asked"],
-    )
+    note = "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
+    if len(cells) > MAX_RUNS:
+        note += f" The first {MAX_RUNS} of {len(cells)} runs are shown; tables/timelines has all of them."
+    return Figure("timeline", claim, note, rows, chart, panel="cell", section="time", filters=NO_BUDGET)

@@ -1,30 +1,41 @@
-"""What each number means, in the words of docs/metrics.md, and which columns the page shows.
+"""List the columns that the page shows, and define each number as docs/metrics.md does.
 
-Rules: a definition names its formula. A column here exists in tables.py.
+A definition states its formula. Every column listed here exists in a table of analysis/tables.
 """
 
-from analysis.page.html import Column
+from analysis.page.layout import Column
+from loadgen.measure.quantiles import least_sample
 
 SUMMARY = [
     Column("model", "model"),
     Column("config", "configuration"),
     Column("load", "load", help="c16: 16 requests in flight; 2/s: arrivals"),
-    Column("asked", "asked", help="sampling, forced length, prompt, cache: whatever is not usual"),
-    Column("budget", "budget", ",d", "tokens the answer may take"),
+    Column("asked", "asked", help="sampling and request options that differ from the defaults"),
+    Column("budget", "budget", ",d", "largest number of tokens of an output"),
     Column("budget_mode", "mode", help="how the budget is enforced"),
     Column("n", "requests", ",d"),
-    Column("accuracy", "accuracy", ".1%", "right answers / all requests; 95 % interval"),
-    Column("truncated_share", "cut", ".0%", "share that ran into the budget"),
+    Column("accuracy", "accuracy", ".1%", "correct answers / all requests; 95 % interval"),
+    Column("truncated_share", "truncated", ".0%", "share of requests that reached the budget"),
     Column("tokens_mean", "tokens", ",d", "mean completion tokens"),
-    Column("e2e_p50_s", "e2e p50, s", ".3g", "sent to last token, successes; order-statistic interval"),
-    Column("e2e_p95_s", "e2e p95, s", ".3g", "a ? where the sample cannot bound it from above"),
-    Column("ttft_p50_s", "TTFT p50, s", ".2g", "sent to first token"),
-    Column("tokens_per_s_user", "tok/s/user", ".3g", "tokens / e2e, ratio of sums"),
-    Column("tokens_per_s_gpu", "tok/s/GPU", ".3g", "tokens / (GPUs × wall)"),
-    Column("gpu_s_per_token", "GPU-s/token", ".3g", "GPUs × wall / tokens"),
-    Column("gpu_s_per_token_paper", "paper's", ".3g", "GPUs × e2e / tokens: right only with one in flight"),
-    Column("cost_of_pass_gpu_s", "GPU-s/right answer", ".3g", "cost of pass"),
-    Column("cost_of_pass_usd", "$/right answer", ".3g", "cost of pass at the price given"),
+    Column(
+        "e2e_p50_s",
+        "e2e p50, s",
+        ".3g",
+        f"send to last token over successful requests; needs {least_sample(0.5)} of them",
+    ),
+    Column("e2e_p95_s", "e2e p95, s", ".3g", f"needs {least_sample(0.95)} successful requests"),
+    Column("ttft_p50_s", "TTFT p50, s", ".2g", "send to first token"),
+    Column("tokens_per_s_user", "tok/s/user", ".3g", "Σ tokens / Σ e2e"),
+    Column("tokens_per_s_gpu", "tok/s/GPU", ".3g", "tokens / (GPUs × wall time)"),
+    Column("gpu_s_per_token", "GPU-s/token", ".3g", "GPUs × wall time / tokens"),
+    Column(
+        "gpu_s_per_token_paper",
+        "paper's",
+        ".3g",
+        "GPUs × e2e / tokens: correct only with one request in flight",
+    ),
+    Column("cost_of_pass_gpu_s", "GPU-s/correct answer", ".3g", "cost of pass"),
+    Column("cost_of_pass_usd", "$/correct answer", ".3g", "cost of pass at the given price"),
     Column("joules_per_token", "J/token", ".3g"),
     Column("failed", "failed", ",d"),
     Column("run_verdict", "verdict", flag=True),
@@ -34,19 +45,26 @@ SUMMARY = [
 PAIRS = [
     Column("model", "model"),
     Column("config", "configuration"),
-    Column("base", "against"),
+    Column("base", "compared to"),
     Column("load", "load"),
     Column("asked", "asked"),
     Column("budget", "budget", ",d"),
     Column("n", "problems", ",d"),
-    Column("speedup", "speed-up", ".3g", "Σ e2e base / Σ e2e new, same problems"),
-    Column("speedup_per_token", "per token", ".3g", "the same of e2e / tokens: where texts differ in length"),
-    Column("cost_ratio", "cost", ".3g", "Σ GPU-seconds new / base"),
-    Column("identical", "same text", ".1%", "problems with the same answer, letter by letter"),
-    Column("accuracy_change", "accuracy change", ".1%", "new − base; Bonett and Price's interval"),
-    Column("gained", "gained", ",d", "right only here"),
-    Column("lost", "lost", ",d", "right only in the base"),
-    Column("p_value", "McNemar p", ".2g", "exact"),
+    Column("speedup", "speed-up", ".3g", "Σ e2e of the base / Σ e2e, same problems"),
+    Column(
+        "speedup_per_token", "per token", ".3g", "the same for e2e / tokens, where outputs differ in length"
+    ),
+    Column("cost_ratio", "cost", ".3g", "Σ GPU-seconds / Σ GPU-seconds of the base"),
+    Column("identical", "same text", ".1%", "share of problems with exactly the same output"),
+    Column(
+        "accuracy_change",
+        "accuracy change",
+        ".1%",
+        "accuracy − accuracy of the base; Bonett and Price's interval",
+    ),
+    Column("gained", "gained", ",d", "problems that are correct only here"),
+    Column("lost", "lost", ",d", "problems that are correct only in the base"),
+    Column("p_value", "McNemar p", ".2g", "exact test"),
     Column("source", "source", flag=True),
 ]
 
@@ -54,13 +72,13 @@ VOTES = [
     Column("model", "model"),
     Column("config", "configuration"),
     Column("budget", "budget", ",d"),
-    Column("k", "answers", ",d", "1: a single answer"),
+    Column("k", "answers", ",d", "1 is a single answer"),
     Column("n", "problems", ",d"),
     Column("majority", "majority vote", ".1%"),
-    Column("pass_at_k", "pass@k", ".1%", "at least one of k is right"),
+    Column("pass_at_k", "pass@k", ".1%", "probability that at least one of k answers is correct"),
     Column("e2e_s", "slowest of k, s", ".3g"),
-    Column("gpu_s_per_problem", "GPU-s a problem", ".3g"),
-    Column("tokens_per_problem", "tokens a problem", ",d"),
+    Column("gpu_s_per_problem", "GPU-s per problem", ".3g"),
+    Column("tokens_per_problem", "tokens per problem", ",d"),
     Column("source", "source", flag=True),
 ]
 
@@ -79,7 +97,7 @@ RUNS = [
     Column("requests", "requests", ",d"),
     Column("failed", "failed", ",d"),
     Column("duration_s", "duration, s", ".4g"),
-    Column("time_scale", "speed", ".3g", "model seconds a wall second"),
+    Column("time_scale", "speed", ".3g", "model seconds per second of wall time"),
     Column("source", "source", flag=True),
     Column("verdict", "verdict", flag=True),
     Column("reasons", "reasons"),
@@ -88,34 +106,34 @@ RUNS = [
 DEFINITIONS = [
     (
         "measured, emulated, simulated, derived",
-        "measured: a real server. emulated: this suite's emulated server. simulated: its engine stepped without HTTP. derived: cut from a longer run's token timestamps, not sent.",
+        "measured: by requests to a real server. emulated: by requests to the emulated server of this suite. simulated: by the emulated server's engine without HTTP. derived: computed from the token timestamps of a request with a larger budget, and not sent.",
     ),
     (
         "accuracy",
-        "right answers / all requests, failures and truncated answers included; Wilson's 95 % interval, or resampled by problem where a problem was asked more than once.",
+        "correct answers / all requests, including failed requests and truncated answers. The 95 % interval is Wilson's, or a bootstrap over problems where problems have several samples.",
     ),
     (
         "e2e",
-        "last token − sent, in model seconds. p50 and p95 are order statistics over successes, with the order statistics that hold the true value 95 times in 100; a p95 needs 20 requests to be shown and 72 to be bounded from above.",
+        f"last token − sent, in model seconds. p50 and p95 are order statistics over successful requests, and so are the bounds of their 95 % intervals. A percentile is shown only where the sample gives both bounds: p50 from {least_sample(0.5)} requests, p95 from {least_sample(0.95)}.",
     ),
     ("TTFT", "first token − sent."),
     ("tokens/s/user", "Σ completion tokens / Σ e2e."),
-    ("tokens/s/GPU", "completion tokens / (GPUs × wall)."),
+    ("tokens/s/GPU", "completion tokens / (GPUs × wall time)."),
     (
         "GPU-seconds per token",
-        "GPUs × wall / tokens. Within a run the wall is shared: at each instant equally among the requests in flight, idle time in proportion. The paper's GPUs × e2e / tokens stands beside it; the two agree with one request in flight.",
+        "GPUs × wall time / tokens. The wall time of a run is divided equally among the requests in flight at each instant, and idle time in proportion. The table also has the paper's GPUs × e2e / tokens. The two agree with one request in flight.",
     ),
     (
         "compute-optimal",
-        "the model and budget that come within two points of the best accuracy with the least arithmetic (2 × parameters × tokens: GPU-seconds on an ideal GPU), served as arithmetic advises: on the fewest GPUs, without drafts.",
+        "the model and budget with the least arithmetic (2 × parameters × tokens) within two points of the best accuracy, on the fewest GPUs and without speculation, because neither more GPUs nor drafts save arithmetic.",
     ),
     (
         "system-optimal",
-        "the model, budget and configuration that come within two points of the best accuracy with the least measured latency, under the same load and sampling.",
+        "the model, budget and configuration with the least measured median latency within two points of the best accuracy, under the same conditions.",
     ),
-    ("cost of pass", "GPU-seconds (dollars, joules) of all requests / right answers."),
+    ("cost of pass", "GPU-seconds (or dollars, or joules) of all requests / correct answers."),
     (
         "verdict",
-        "VALID, SUSPECT or INVALID, as the run judged itself; the reasons are in its manifest. INVALID runs are in the table and in no conclusion.",
+        "VALID, SUSPECT or INVALID: whether the run's own checks trust its numbers. The reasons are in its manifest. INVALID runs are shown in the table, but no conclusion uses them.",
     ),
 ]

@@ -1,8 +1,9 @@
-"""Each figure as SVG, PNG and PDF, each table as CSV and Parquet, and a summary in Markdown.
+"""Write each figure as SVG, PNG and PDF, each table as CSV and Parquet, and a summary in Markdown.
 
-Rules: a figure file stands alone: claim, source, legend and note are inside it, on white. Files are named as on the page.
+A figure file is complete: it contains the claim, the source, the legend and the note, on a white background. Files have the
+names that figures and tables have on the page.
 
-Does not know: what anything means.
+This module does not know what a figure or a table means.
 """
 
 import json
@@ -17,14 +18,14 @@ import vl_convert
 from analysis.figures.base import Figure
 from analysis.figures.style import LIGHT, paint
 from analysis.format import number
-from analysis.page.html import rows_of, used
+from analysis.page.chart_data import rows_of, used
 
 PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
-SCALE = 2.0  # PNG pixels a point: sharp on paper and on slides
+SCALE = 2.0  # PNG pixels per point, sharp in print and on slides
 
 
 def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
-    """CSV and Parquet of every table."""
+    """Write CSV and Parquet of every table."""
     out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
         words = table.select_dtypes(include=["category", "object", "str"]).columns
@@ -34,7 +35,7 @@ def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
 
 
 def figures(made: list[Figure], scheme: dict[str, str], out: Path) -> None:
-    """SVG, PNG and PDF of every figure; PNG and PDF are drawn from the SVG, which is the slow part."""
+    """Write SVG, PNG and PDF of every figure. PNG and PDF are converted from the SVG, which is the slow step."""
     out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda figure: _figure(figure, scheme, out), made))
@@ -48,7 +49,7 @@ def _figure(figure: Figure, scheme: dict[str, str], out: Path) -> None:
 
 
 def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
-    """The figure by itself: all panels, title, legend."""
+    """The Vega-Lite specification of the complete figure: all panels, title, legend and rows."""
     chart = figure.chart.to_dict(validate=False)
     for key in ("config", "$schema", "datasets", "data"):
         chart.pop(key, None)
@@ -60,7 +61,7 @@ def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
     _on_inherited_data(chart)
     width = chart["width"] * min(COLUMNS, max(1, len(panels)))
     whole: dict[str, Any] = chart
-    if len(panels) > 1:  # concatenated, not faceted: a facet cannot hold two independent axes
+    if len(panels) > 1:  # a facet cannot have two independent axes, so panels are concatenated
         whole = {"columns": COLUMNS, "concat": [_panel(chart, str(figure.panel), panel) for panel in panels]}
     note = f"{figure.source}. {figure.note}" if figure.source else figure.note
     title = {"text": textwrap.wrap(figure.claim, width // 8), "subtitle": textwrap.wrap(note, width // 6)}
@@ -81,14 +82,14 @@ def _panel(chart: dict[str, Any], column: str, value: str) -> dict[str, Any]:
 
 
 def _on_inherited_data(chart: dict[str, Any]) -> None:
-    """Layers name the page's data set; here they inherit the one given at the top."""
+    """Remove the page's data set from the layers, so that they inherit the one given at the top. Changes `chart`."""
     for part in chart.get("layer", []):
         part.pop("data", None)
         _on_inherited_data(part)
 
 
 def markdown(headline: str, sentences: list[str], summary: pd.DataFrame, made: list[Figure]) -> str:
-    """A summary for a pull request or a note."""
+    """The report's summary in Markdown, for example for a pull request."""
     lines = [f"# {headline}", "", *sentences, "", *_table(summary), "", "## Findings", ""]
     lines += [f"- {figure.claim}" + (f" *({figure.source})*" if figure.source else "") for figure in made]
     return "\n".join(lines) + "\n"
@@ -98,7 +99,7 @@ def _table(summary: pd.DataFrame) -> list[str]:
     if summary.empty:
         return ["No requests."]
     lines = [
-        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/right answer | n | source | verdict |",
+        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/correct answer | n | source | verdict |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for row in summary.to_dict("records"):

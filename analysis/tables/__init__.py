@@ -1,1 +1,1 @@
-"""TODO."""
+"""Compute the tables of a report from the frame of requests."""

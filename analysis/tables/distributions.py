@@ -1,9 +1,9 @@
-"""Tables behind the mean: how latency is distributed, where its time goes, how answers end, what a run looked like.
+"""Compute distributions: latency quantiles, parts of latency, grades of answers, accuracy by subject, and timelines.
 
-Rules: quantiles come on one grid, so that a million requests are drawn by forty points. A mean of server times covers
-the requests whose server reported them. Derived requests were not sent: they are in no timeline.
+All quantiles use one grid, so that about forty points represent a million requests. Means of server times cover the requests
+for which the server reported times. Derived requests were not sent and are therefore in no timeline.
 
-Does not know: figures.
+This module does not know figures.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from analysis.data.costs import in_flight
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.tables.summary import KEY, judged, ordered, requests
+from loadgen.measure.quantiles import least_sample
 from loadgen.record import GPU_LOG
 
 GRID = np.round(np.concatenate([[0.001, 0.01], np.arange(0.025, 1.0, 0.025), [0.99, 0.999]]), 3)
@@ -25,49 +26,50 @@ PARTS = {
     "decode_s": "decode",
     "network_client_s": "network + client",
 }
-TIMELINE_POINTS = 120  # a run, per series: as many as a panel has room for
+TIMELINE_POINTS = 120  # for each run and series: more cannot be seen in a panel
 ABOUT = ["params_b", "tp", "speculation"]
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Requests of runs that count, with `judged`."""
+    """All requests except warm-up, with the column `judged`."""
     rows = requests(frame)
     return rows.assign(judged=judged(rows))
 
 
+def about(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
+    """The columns that describe a setting: its key, and ABOUT from its requests."""
+    return dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
+
+
 def distributions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Quantiles of e2e and TTFT of successes: columns `share seconds metric`; points that n cannot carry are left out."""
+    """Quantiles of e2e and TTFT over successful requests: columns `share seconds metric`.
+
+    A quantile is left out where the group has fewer than `least_sample` values.
+    """
     rows = usable(frame)
     rows = rows[rows["ok"].to_numpy()]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
-        n = len(group)
-        grid = GRID[(GRID * n >= 1) & ((1 - GRID) * n >= 1)]
-        setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
         for metric in ("e2e_s", "ttft_s"):
             values = group[metric].dropna()
-            if len(values) and len(grid):
+            grid = [share for share in GRID.tolist() if len(values) >= least_sample(share)]
+            if grid:
                 points = np.quantile(values, grid, method="inverted_cdf")
-                out.append(
-                    pd.DataFrame(setting | {"metric": metric, "share": grid, "seconds": points, "n": n})
-                )
-    columns = [*KEY, *ABOUT, "metric", "share", "seconds"]
-    return ordered(pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=columns))
+                columns = {"metric": metric, "share": grid, "seconds": points, "n": len(group)}
+                out.append(pd.DataFrame(about(key, group) | columns))
+    empty = pd.DataFrame(columns=[*KEY, *ABOUT, "metric", "share", "seconds"])
+    return ordered(pd.concat(out, ignore_index=True) if out else empty)
 
 
 def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean seconds of each part of e2e, where the server reported its own: `part seconds share`."""
+    """Mean seconds of each part of e2e, where the server reported its times: columns `part seconds share`."""
     rows = usable(frame)
     rows = rows[
         rows["ok"].to_numpy() & rows["decode_s"].notna().to_numpy() & rows["e2e_s"].notna().to_numpy()
     ]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
-        setting = (
-            dict(zip(KEY, key, strict=True))
-            | {name: group[name].iloc[0] for name in ABOUT}
-            | {"n": len(group)}
-        )
+        setting = about(key, group) | {"n": len(group)}
         whole = group["e2e_s"].mean()
         for column, part in PARTS.items():
             mean = float(group[column].fillna(0).mean())
@@ -78,9 +80,9 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def endings(frame: pd.DataFrame) -> pd.DataFrame:
-    """How answers end, by group: count of each grading verdict."""
+    """How answers end: the count of each grade in each setting."""
     rows = usable(frame)
-    groups = rows.groupby([*KEY, "verdict"], observed=True, sort=False)
+    groups = rows.groupby([*KEY, "grade"], observed=True, sort=False)
     counts = groups.size().rename("count").to_frame().join(groups[ABOUT].first()).reset_index()
     totals = counts.groupby(KEY, observed=True)["count"].transform("sum")
     return ordered(counts.assign(share=counts["count"] / totals))
@@ -95,7 +97,7 @@ def by_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def timelines(study: Study) -> pd.DataFrame:
-    """Each run over time: requests in flight, tokens per second, power of all its GPUs (`series t_s value`)."""
+    """Each run over time: requests in flight, tokens per second, power of all GPUs; columns `series t_s value`."""
     out = []
     for cell, rows in study.frame.groupby("cell", observed=True, sort=False):
         sent = rows[~rows["derived"].to_numpy()]
@@ -119,8 +121,8 @@ def _load_series(rows: pd.DataFrame) -> list[dict[str, Any]]:
     middle = (edges[1:] + edges[:-1]) / 2
     decoding = rows["first_token_s"].fillna(rows["sent_s"]).to_numpy()
     speed = rows["completion_tokens"].to_numpy() / np.maximum(stop - decoding, 1e-6)
-    spoken = known & np.isfinite(speed)
-    tokens = in_flight(decoding[spoken], stop[spoken], edges, speed[spoken])
+    generated = known & np.isfinite(speed)
+    tokens = in_flight(decoding[generated], stop[generated], edges, speed[generated])
     return [
         {"series": "in flight", "t_s": middle, "value": in_flight(start[known], stop[known], edges)},
         {"series": "tokens/s", "t_s": middle, "value": tokens},
@@ -128,7 +130,7 @@ def _load_series(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _gpu_series(path: Path) -> list[dict[str, Any]]:
-    """Power summed over GPUs; a file that cannot be read is a run without telemetry."""
+    """Power summed over all GPUs; empty where `gpu.csv` is missing or cannot be read."""
     try:
         table = pd.read_csv(path, usecols=["t_s", "gpu", "power_w"], on_bad_lines="skip")
         table = table.apply(pd.to_numeric, errors="coerce").dropna()
@@ -138,5 +140,5 @@ def _gpu_series(path: Path) -> list[dict[str, Any]]:
         return []
     total = table.groupby("t_s")["power_w"].sum()
     step = max(1, len(total) // TIMELINE_POINTS)
-    thin = total.groupby(np.arange(len(total)) // step).mean()
-    return [{"series": "power, W", "t_s": total.index.to_numpy()[::step], "value": thin.to_numpy()}]
+    means = total.groupby(np.arange(len(total)) // step).mean()
+    return [{"series": "power, W", "t_s": total.index.to_numpy()[::step], "value": means.to_numpy()}]

@@ -1,12 +1,12 @@
-"""Which setting is best, by which measure: cheapest arithmetic, least latency, least cost, least energy.
+"""Find the best setting by arithmetic, latency, cost or energy, among those that reach an accuracy.
 
-Rules: only usable rows of the summary take part, failures and truncation are in their accuracy already. A target of
-accuracy is met by the estimate; whether its interval meets it too is said, not required. The two optima of the paper are
-chosen under the same conditions, so that they differ in what is chosen (model, budget, configuration) and not in load.
-*Compute-optimal* reaches the target with the least arithmetic, served as arithmetic advises: on the fewest GPUs, because
-more save none, without drafts, because those add some. *System-optimal* reaches it with the least latency. decisions/0072.
+Only usable rows of the summary take part; failures and truncation are already in their accuracy. A setting reaches a target
+when its estimated accuracy does; its interval may reach below the target. The two optima of the paper are chosen under the
+same conditions, so that they differ only in model, budget and configuration. *Compute-optimal* reaches the target with the
+least arithmetic, on the fewest GPUs (more GPUs save no arithmetic) and without speculation (drafts add arithmetic).
+*System-optimal* reaches the target with the least latency. See docs/decisions/0072.
 
-Does not know: how to say it (recommend.py, report.py).
+This module does not know how the result is worded (recommend.py and report.py do).
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,19 @@ from analysis.data.setting import SETTING, by_conditions
 from analysis.format import records
 
 MEASURES = {
-    "cost": ("cost_of_pass_gpu_s", "GPU-seconds per right answer"),
-    "latency": ("e2e_p95_s", "seconds (p95) from request to last token"),
-    "energy": ("cost_of_pass_j", "joules per right answer"),
+    "cost": "cost_of_pass_gpu_s",
+    "latency": "e2e_p95_s",
+    "energy": "cost_of_pass_j",
 }
-WITHIN = 0.02  # of the best accuracy: the default target, when nobody names one
-SAME_WORK = 1.01  # arithmetic within 1 % is the same: texts differ a little between configurations
+WITHIN = 0.02
+"""The default target is this share (2 points) below the best accuracy."""
+SAME_WORK = 1.01
+"""Arithmetic within 1 % counts as equal, because texts differ slightly between configurations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Optima:
-    """The two points the paper sets against each other, at one target of accuracy, under the same conditions."""
+    """The compute-optimal and the system-optimal setting for one target accuracy, under the same conditions."""
 
     target: float
     compute: dict[str, Any]
@@ -38,13 +40,13 @@ class Optima:
 
     @property
     def differ(self) -> list[str]:
-        """What differs between them: model, budget, configuration."""
+        """Which of model, budget and configuration differ between the two."""
         names = {"model": "model", "budget": "budget", "config": "configuration"}
         return [word for name, word in names.items() if self.compute[name] != self.system[name]]
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that may be recommended: usable, graded, timed, at least one right answer."""
+    """Rows that may be recommended: usable, with at least one correct answer and a median latency."""
     if table.empty:
         return table
     known = (table["judged"] != "INVALID") & table["accuracy"].gt(0) & table["e2e_p50_s"].notna()
@@ -52,12 +54,12 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def default_target(table: pd.DataFrame) -> float:
-    """Two points below the best accuracy measured."""
+    """The target accuracy where none is given: two points below the best accuracy measured."""
     return float(table["accuracy"].max()) - WITHIN
 
 
 def optima(table: pd.DataFrame) -> list[Optima]:
-    """Both points under each set of conditions, nearest to the paper's first; the target is near the best accuracy there."""
+    """Both optima under each set of conditions, those nearest to the paper's first; each set has its own target."""
     known = candidates(table)
     found = [_optima(rows, default_target(rows)) for rows in by_conditions(known)] if len(known) else []
     return [one for one in found if one is not None]
@@ -69,39 +71,42 @@ def _optima(known: pd.DataFrame, target: float) -> Optima | None:
     if worked.empty:
         return None
     least = worked[worked["tflop_per_answer"] <= worked["tflop_per_answer"].min() * SAME_WORK]
-    plain = least.assign(drafts=least["speculation"] != "off").sort_values(
+    by_arithmetic = least.assign(drafts=least["speculation"] != "off").sort_values(
         ["num_gpus", "drafts", "tflop_per_answer", "e2e_p50_s"]
     )
-    return Optima(target, records(plain)[0], records(fit.sort_values("e2e_p50_s"))[0])
+    return Optima(target, records(by_arithmetic)[0], records(fit.sort_values("e2e_p50_s"))[0])
 
 
 def measure(objective: str, fit: pd.DataFrame) -> str:
-    """The column an objective minimises; latency falls back on the median where no p95 could be had."""
-    name = MEASURES[objective][0]
+    """The column that an objective minimizes; for latency the median where no setting has a p95."""
+    name = MEASURES[objective]
     if objective == "latency" and fit[name].isna().all():
         return "e2e_p50_s"
     return name
 
 
 def ranked(fit: pd.DataFrame, objective: str) -> pd.DataFrame:
-    """Best first; rows without the measure last."""
+    """Sort by an objective, best first; rows without a value come last."""
     return fit.sort_values([measure(objective, fit), "e2e_p50_s"], na_position="last", kind="stable")
 
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """How far the two optima lie apart, over resampled problems."""
+    """How far the two optima are apart, estimated by resampling problems."""
 
     compute: dict[str, Any]
     system: dict[str, Any]
     times: stats.Interval
-    """Mean latency of the compute-optimal over that of the system-optimal."""
+    """Mean latency of the compute-optimal setting / mean latency of the system-optimal setting."""
     point: float
-    """Share of resamples in which they differ in model or budget, not in configuration alone."""
+    """Share of resamples in which the two differ in model or budget and not only in configuration."""
 
 
 def resampled_optima(problems: pd.DataFrame, draws: int = 500, seed: int = 0) -> Resampled | None:
-    """Under the conditions nearest to the paper's that tell; in each draw the target is WITHIN below that draw's best."""
+    """Resample under the conditions nearest to the paper's that hold enough problems; None where no conditions do.
+
+    In each resample the target is WITHIN below the best accuracy of that resample.
+    """
     found = (_resampled(arms, draws, seed) for arms in by_conditions(problems)) if len(problems) else iter(())
     return next((one for one in found if one is not None), None)
 
@@ -117,7 +122,7 @@ def _resampled(problems: pd.DataFrame, draws: int, seed: int) -> Resampled | Non
     wide = {name: table[columns].dropna() for name, table in wide.items()}
     common = wide["correct"].index.intersection(wide["tflop"].index).intersection(wide["e2e_s"].index)
     n = len(common)
-    if len(columns) == 0 or n < stats.SMALLEST:
+    if len(columns) == 0 or n < stats.MIN_UNITS:
         return None
     weights = np.vstack(
         [np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)]
@@ -125,7 +130,7 @@ def _resampled(problems: pd.DataFrame, draws: int, seed: int) -> Resampled | Non
     means = {name: weights @ wide[name].loc[common].to_numpy() / n for name in VALUES}
     reached = means["correct"] >= means["correct"].max(axis=1, keepdims=True) - WITHIN
     about = arms.drop_duplicates("arm").set_index("arm").reindex(columns)
-    compute = np.where(reached & _plain(about).to_numpy(), means["tflop"], np.inf).argmin(axis=1)
+    compute = np.where(reached & _least_serving(about).to_numpy(), means["tflop"], np.inf).argmin(axis=1)
     system = np.where(reached, means["e2e_s"], np.inf).argmin(axis=1)
     each, points = np.arange(len(weights)), about["point"].to_numpy()
     times = means["e2e_s"][each, compute] / means["e2e_s"][each, system]
@@ -142,8 +147,8 @@ def _resampled(problems: pd.DataFrame, draws: int, seed: int) -> Resampled | Non
 VALUES = ("correct", "tflop", "e2e_s")
 
 
-def _plain(about: pd.DataFrame) -> "pd.Series[bool]":
-    """As arithmetic advises to serve each model and budget: on the fewest GPUs, without drafts where there is a choice."""
+def _least_serving(about: pd.DataFrame) -> "pd.Series[bool]":
+    """The configuration of each model and budget that adds no arithmetic: the fewest GPUs, then without speculation."""
     ranks = about["num_gpus"] * 2 + (about["speculation"].astype(str) != "off")
     return ranks == ranks.groupby(about["point"]).transform("min")
 

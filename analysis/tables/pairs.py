@@ -1,11 +1,11 @@
-"""Two configurations on the same problems: speed-up, cost, identical answers, accuracy, each paired by problem.
+"""Compare two configurations on the same problems: speed-up, cost, identical answers and accuracy, paired by problem.
 
-Rules: a pair differs in one thing (speculation, or the number of GPUs) and agrees in the
-rest of its setting. Problems that both arms answered count. A speed-up is a ratio of sums, base over new, resampled by problem.
-INVALID runs are left out.
+The two *arms* of a pair differ in one thing (speculation, or the number of GPUs) and agree in the rest of their setting. A
+comparison uses the problems that both arms answered. A speed-up is a ratio of sums (base / new), resampled by problem. INVALID
+runs are left out.
 
-Does not know: what a configuration's name means, but that what follows `tpN` in it must be the same where only the number of
-GPUs may differ (`tp2-sync` is no `tp1` on two GPUs); speculation and tensor parallelism it reads from the run.
+This module reads speculation and tensor parallelism from the run and not from the configuration's name. The name is used
+only where the number of GPUs differs: what follows `tpN` must be equal, because `tp2-sync` is not `tp1` on two GPUs.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.data.setting import SETTING
+from analysis.data.setting import SETTING, by_conditions
+from analysis.format import records
 from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
@@ -32,7 +33,7 @@ MEANS = [
 
 
 def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means by arm and problem (over samples and repeated runs), what the arm is, and the text's fingerprint."""
+    """Means for each arm and problem over samples and repeated runs, with columns that describe the arm."""
     rows = requests(frame)
     rows = rows[(judged(rows) != "INVALID").to_numpy()]
     s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
@@ -44,7 +45,7 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def speculation(problems: pd.DataFrame) -> pd.DataFrame:
-    """Each configuration with speculation against the one without, at the same number of GPUs."""
+    """Compare each configuration with speculation to the one without, on the same number of GPUs."""
     pairs = [
         _compare(base, new)
         for base, new in _pairs(problems, [*SAME, "tp", "num_gpus"], "speculation")
@@ -54,7 +55,7 @@ def speculation(problems: pd.DataFrame) -> pd.DataFrame:
 
 
 def tensor_parallel(problems: pd.DataFrame) -> pd.DataFrame:
-    """Each configuration on several GPUs against the one on the fewest, with the same speculation."""
+    """Compare each configuration on several GPUs to the one on the fewest, with the same speculation."""
     pairs = []
     rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
     for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
@@ -66,7 +67,7 @@ def tensor_parallel(problems: pd.DataFrame) -> pd.DataFrame:
 def _pairs(
     problems: pd.DataFrame, same: list[str], differs: str
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """For each group the arm with the least of `differs` against every other; `off` is least."""
+    """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
         arms.sort(
@@ -100,7 +101,7 @@ def _identity(both: pd.DataFrame) -> dict[str, float]:
 
 
 def _accuracy(both: pd.DataFrame) -> dict[str, Any]:
-    """McNemar where each problem was asked once, else the mean change by problem."""
+    """McNemar's test where each problem was asked once, otherwise the mean change by problem."""
     if (both["samples_base"] > 1).any() or (both["samples_new"] > 1).any():
         change = stats.mean(both["correct_new"] - both["correct_base"])
         return named("accuracy_change", change) | {"gained": np.nan, "lost": np.nan, "p_value": np.nan}
@@ -117,11 +118,11 @@ def _sorted(pairs: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
-    """How much a token's cost differs between problems, by arm: coefficient of variation and deciles."""
+    """How much the cost of a token varies between problems, for each arm: coefficient of variation and deciles."""
     rows = []
     for key, arm in problems.groupby(SETTING, observed=True, sort=False):
         cost = arm["gpu_s_per_token"].dropna()
-        if len(cost) < stats.SMALLEST:
+        if len(cost) < stats.MIN_UNITS:
             continue
         deciles = np.quantile(cost, [0.1, 0.5, 0.9])
         row = dict(zip(SETTING, key, strict=True)) | {
@@ -133,3 +134,48 @@ def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
         rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
     table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
     return ordered(table)
+
+
+def nearest_conditions(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of each model under those conditions nearest to the paper's that have enough problems."""
+    if table.empty:
+        return table
+    chosen = []
+    for _, rows in table.groupby("model", observed=True, sort=False):
+        groups = list(by_conditions(rows))
+        chosen.append(next((group for group in groups if group["n"].min() >= stats.MIN_UNITS), groups[0]))
+    return pd.concat(chosen)
+
+
+def most_gpus(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of each model on the most GPUs, without speculation where there are any."""
+    if table.empty:
+        return table
+    most = table[table["tp"] == table.groupby("model", observed=True)["tp"].transform("max")]
+    plain_rows = most[most["speculation"].astype(str) == "off"]
+    chosen: pd.DataFrame = plain_rows if len(plain_rows) else most
+    return chosen
+
+
+def arms_of(problems: pd.DataFrame, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The problems of both arms of a comparison, base first, indexed by problem."""
+    same = np.logical_and.reduce([(problems[k] == row[k]).to_numpy() for k in SAME])
+    both = problems[same].set_index("problem_id")
+    return both[both["config"] == row["base"]], both[both["config"] == row["config"]]
+
+
+def pooled_speedups(problems: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, float, stats.Interval]]:
+    """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
+    out: list[tuple[str, float, stats.Interval]] = []
+    for model, rows in (
+        nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
+    ):
+        base, new = [], []
+        for row in records(rows):
+            arms = arms_of(problems, row)
+            both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
+            base.append(both["base"])
+            new.append(both["new"])
+        sums = [pd.concat(parts).groupby(level=0, observed=True).sum() for parts in (base, new)]
+        out.append((str(model), float(rows["params_b"].iloc[0]), stats.ratio(*sums)))
+    return sorted(out, key=lambda one: one[1])

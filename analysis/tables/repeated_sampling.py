@@ -1,11 +1,11 @@
-r"""Longer answers or more of them: majority vote and pass@k over N samples a problem, at their full cost.
+r"""Compute majority vote and pass@k over N samples of each problem, with their full cost.
 
-Rules: a group of k answers costs the sum of its GPU-seconds and tokens and takes as long as its slowest. Votes are
-counted over answers that grading holds equal: all right ones are one candidate, wrong ones differ by what was extracted,
-in one notation (`\dfrac{1}{2}` is `\frac{1}{2}`), an answer without a box does not vote; a tie falls to the candidate that
-came first. Numbers for k < N are means over seeded draws of k of the N samples; pass@k is the unbiased estimator.
+A group of k answers costs the sum of its GPU-seconds and tokens, and takes as long as its slowest answer. All correct answers
+are one candidate of the vote. Wrong answers are different candidates when their extracted answers differ after normalization
+(`\dfrac{1}{2}` equals `\frac{1}{2}`). An output without an answer does not vote. In a tie the candidate that came first wins.
+Values for k < N are means over seeded draws of k of the N samples. pass@k is the unbiased estimator.
 
-Does not know: how samples were made.
+This module does not know how samples were generated.
 """
 
 from typing import Any
@@ -17,36 +17,35 @@ from scipy import special
 
 from analysis import stats
 from analysis.grading.normalize import clean, squeezed
-from analysis.tables.distributions import ABOUT, usable
+from analysis.tables.distributions import ABOUT, about, usable
 from analysis.tables.summary import KEY, named, ordered
 
-DRAWS = 20  # of k samples, for each problem: the error this leaves is a fifth of the problems' own
+DRAWS = 20  # of k samples for each problem; the remaining error is a fifth of the error between problems
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 def parallel(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting and k; k = 1 is the single answer. Empty where no problem was asked twice."""
+    """One row for each setting and k; k = 1 is a single answer. Empty where every problem has one sample."""
     rows = usable(frame)
     rows = rows[rows["correct"].notna().to_numpy()]
     out: list[dict[str, Any]] = []
     if len(rows["sample"].unique()) > 1:
         for key, group in rows.groupby(KEY, observed=True, sort=False):
-            setting = dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
-            out += [setting | row for row in _setting(group)]
+            out += [about(key, group) | row for row in _setting(group)]
     columns = [*KEY, *ABOUT, "k", "majority", "pass_at_k"]
     return ordered(pd.DataFrame(out, columns=list(out[0]) if out else columns))
 
 
 def _setting(group: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every k of one setting."""
+    """The rows of one setting, one for each k."""
     group = group.assign(vote=_votes(group))
     wide = {
         c: group.pivot_table(index="problem_id", columns="sample", values=c, observed=True) for c in COLUMNS
     }
     whole = wide["vote"].dropna().index
     most = wide["vote"].shape[1]
-    if most < 2 or len(whole) < stats.SMALLEST:
+    if most < 2 or len(whole) < stats.MIN_UNITS:
         return []
     grid = {c: table.reindex(whole).to_numpy(dtype=float) for c, table in wide.items()}
     return [_at(k, grid) for k in _sizes(most)]
@@ -56,13 +55,13 @@ COLUMNS = ("vote", "correct", "e2e_s", "gpu_s", "completion_tokens")
 
 
 def _sizes(most: int) -> list[int]:
-    """1, 2, 4, … and all of them."""
+    """1, 2, 4, … and the number of samples."""
     powers = [2**n for n in range(most.bit_length()) if 2**n < most]
     return [*powers, most]
 
 
 def _votes(group: pd.DataFrame) -> Ints:
-    """0 for a right answer, a number for each different wrong one, −1 for none."""
+    """0 for a correct answer, a positive number for each different wrong answer, −1 for no answer."""
     answers = group["answer"].astype(object).where(group["answer"].notna(), None)
     answers = answers.map({answer: squeezed(clean(answer)) for answer in answers.dropna().unique()})
     codes = pd.factorize(answers)[0].astype(np.int64)
@@ -74,7 +73,7 @@ def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
     problems, n = vote.shape
     rng = np.random.default_rng([8, k])
     draws = 1 if k == n else DRAWS
-    won = slowest = spent = tokens = _zeros(problems)
+    won = slowest = spent = tokens = np.zeros(problems)
     for _ in range(draws):
         chosen = (
             rng.permuted(np.broadcast_to(np.arange(n), (problems, n)), axis=1)[:, :k]
@@ -99,12 +98,8 @@ def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
     }
 
 
-def _zeros(n: int) -> Floats:
-    return np.zeros(n)
-
-
 def majority(vote: Floats) -> Floats:
-    """1 where the candidate with most votes is the right one; rows are problems, columns votes in order."""
+    """1 where the candidate with most votes is correct; rows are problems, columns are votes in order."""
     agree = (vote[:, :, None] == vote[:, None, :]).sum(axis=2)
     counts = np.where(vote >= 0, agree, 0)
     winner = np.take_along_axis(vote, counts.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -113,6 +108,6 @@ def majority(vote: Floats) -> Floats:
 
 
 def pass_at_k(n: int, right: Floats, k: int) -> Floats:
-    """Chance that k of n samples hold a right one: 1 − C(n − right, k) / C(n, k)."""
+    """Probability that at least one of k samples out of n is correct: 1 − C(n − right, k) / C(n, k)."""
     missed = special.comb(n - right, k) / special.comb(n, k)
     return np.asarray(1.0 - missed, dtype=np.float64)

@@ -1,10 +1,11 @@
-"""What a draft is worth along the generation: tokens a step, by position in the output.
+"""Compute the acceptance of draft tokens: tokens for each engine step, by position in the output.
 
-Rules: from `chunks.bin` where a run kept it (tokens in each token event, by how many came before it; the first event is
-prefill's), else from each request's mean against its length, and the figure says which. With speculation one engine step
-makes one chunk, unless chunks were merged under load. Reading stops when a run has shown enough.
+The source is `chunks.bin` where a run kept it: the tokens in each token event, by the number of tokens before it. The first
+event comes from prefill and is left out. Otherwise the source is each request's mean acceptance length, by the length of its
+output. The figure says which source was used. With speculation one engine step makes one chunk, unless chunks were merged
+under load. At most ENOUGH_REQUESTS requests of a run are read.
 
-Does not know: how chunks are stored (loadgen.record).
+This module does not know how chunks are stored (loadgen.chunks does).
 """
 
 from itertools import islice
@@ -21,26 +22,26 @@ from analysis.tables.distributions import usable
 from loadgen.chunks import CHUNKS, read_chunks
 
 EDGES = np.array([0, 256, 512, 1024, 2048, 4096, 8192, 16384, 1 << 30], dtype=float)
-SMALLEST_GROUP = 10  # requests below which a bin is not drawn
-USUAL_DRAFTS = 5  # num_speculative_tokens, where the manifest does not say
-MOST_MERGED = 0.05  # of requests' bins with a chunk larger than a step: beyond, chunks tell nothing of drafts
-ENOUGH_CALLS = 200  # of a run: about a second of reading, and intervals of a few per cent
+MIN_REQUESTS = 10  # a bin with fewer requests is not shown
+DEFAULT_DRAFT_TOKENS = 5  # num_speculative_tokens where the manifest does not contain it
+MAX_MERGED = 0.05  # with a larger share of merged chunks, a chunk does not stand for a step
+ENOUGH_REQUESTS = 200  # read from each run: takes about a second and gives intervals of a few per cent
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
 BY_LENGTH = (
-    "Each request's mean acceptance length (tokens / steps) against the length of its output, as the server "
-    "reports it; bars: 95 %."
+    "Mean acceptance length of each request (tokens / steps), as the server reports it, by the length of its "
+    "output. Bars: 95 % intervals."
 )
 BY_POSITION = (
-    f"Tokens in each token event against the tokens before it, over up to {ENOUGH_CALLS} requests a run; bars: 95 %, "
-    "resampled by request. Chunks merged under load count as one step."
+    f"Tokens in each token event, by the number of tokens before it, over up to {ENOUGH_REQUESTS} requests of each run. "
+    "Bars: 95 % intervals, resampled by request. Chunks that were merged under load count as one step."
 )
 
 
 def acceptance(study: Study) -> pd.DataFrame:
-    """One row an arm and bin: `position per_step` with its interval."""
+    """One row for each arm and bin of positions: `position per_step` with its interval."""
     rows = usable(study.frame)
-    drafting = (rows["speculation"].astype(str) != "off").to_numpy() & rows["ok"].to_numpy()
-    rows = rows[drafting & ~rows["derived"].to_numpy()]
+    speculative = (rows["speculation"].astype(str) != "off").to_numpy() & rows["ok"].to_numpy()
+    rows = rows[speculative & ~rows["derived"].to_numpy()]
     if rows.empty:
         return pd.DataFrame(columns=[*ARM, "position", "per_step"])
     steps = [_of_run(study, str(cell), group) for cell, group in rows.groupby("cell", observed=True)]
@@ -50,20 +51,20 @@ def acceptance(study: Study) -> pd.DataFrame:
 
 
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
-    """A run's steps by bin; none where its chunks are no steps: merged on the way, they hold more than a step can."""
+    """A run's steps by bin; empty where too many of its chunks were merged and hold more tokens than one step can."""
     settings = study.runs[cell].server.get("configuration") or {}
-    drafts = (settings.get("speculative-config") or {}).get("num_speculative_tokens", USUAL_DRAFTS)
+    drafts = (settings.get("speculative-config") or {}).get("num_speculative_tokens", DEFAULT_DRAFT_TOKENS)
     found = _steps(study.folder(cell) / CHUNKS, group)
     merged = found["largest"].gt(drafts + 1).mean() if len(found) else 0.0
-    return found if merged <= MOST_MERGED else found.iloc[:0]
+    return found if merged <= MAX_MERGED else found.iloc[:0]
 
 
 def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
-    """Tokens and steps of each request of a run, by bin."""
+    """Tokens and steps of each request of a run, by bin of positions."""
     known, rows = set(group["seq"].dropna().astype(int)), []
     arm = {name: group[name].iloc[0] for name in ARM}
     calls = read_chunks(path) if path.exists() else iter(())
-    for call in islice((call for call in calls if call.seq in known), ENOUGH_CALLS):
+    for call in islice((call for call in calls if call.seq in known), ENOUGH_REQUESTS):
         tokens = np.asarray(call.tokens[1:], dtype=float)
         before = np.cumsum(np.asarray(call.tokens, dtype=float))[:-1]
         place = np.searchsorted(EDGES, before, side="right")
@@ -85,7 +86,7 @@ def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
 
 
 def _requests(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a request: its tokens and its steps, by its length."""
+    """One row for each request: its tokens and steps, with the bin of its length."""
     tokens = rows["completion_tokens"]
     steps = rows["num_spec_steps"].fillna(rows["chunks"])
     return rows[ARM].assign(
@@ -102,7 +103,7 @@ def _binned(found: pd.DataFrame, how: str) -> pd.DataFrame:
     for (*arm, place), group in found.dropna(subset=["tokens", "steps"]).groupby(
         [*ARM, "bin"], observed=True, dropna=False
     ):
-        if len(group) < SMALLEST_GROUP:
+        if len(group) < MIN_REQUESTS:
             continue
         ratio = stats.ratio(group["tokens"], group["steps"])
         ends = {"per_step": ratio.estimate, "per_step_low": ratio.low, "per_step_high": ratio.high}

@@ -1,9 +1,11 @@
-"""The table behind the page: accuracy, latency, cost and energy for each configuration at each budget.
+"""Compute the summary table: accuracy, latency, cost and energy of each setting.
 
-Rules: a group is a setting (setting.py); its runs are pooled, INVALID ones kept apart. Warm-up is left out. Accuracy counts every request: a failed or truncated answer is not a right one.
-Cost is a ratio of sums. Percentiles come twice: over successes, and over all with failures as slower than anything.
+A row is a setting (data/setting.py). Its runs are pooled, but INVALID runs form a row of their own. Warm-up requests are left
+out. Accuracy counts every request, so a failed or truncated answer is not a correct one. Costs are ratios of sums.
+Percentiles are computed over successful requests, and again over all requests with failures as infinitely slow ones. A
+percentile is shown from `least_sample` values on, the same rule as for the summary of a run.
 
-Does not know: pairs of configurations (pairs.py), figures.
+This module does not know comparisons of configurations (pairs.py) or figures.
 """
 
 from typing import Any
@@ -13,21 +15,22 @@ import pandas as pd
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING
+from loadgen.measure.quantiles import least_sample
+from loadgen.record import RunInfo
 
 KEY = [*SETTING, "judged"]
-"""`judged`: `INVALID`, or `usable` for every other verdict."""
+"""`judged` is `INVALID`, or `usable` for every other verdict."""
 ORDER = ["params_b", "model", "tp", "config", *CONDITIONS, "budget", "source"]
-"""Smallest model first."""
-SMALLEST_P95 = 20  # below, a p95 is the maximum by another name and is withheld
+"""Sort order of the tables: the smallest model comes first."""
 
 
 def requests(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count: no warm-up."""
+    """The requests that are evaluated: all except warm-up."""
     return frame[~frame["warmup"].to_numpy()]
 
 
 def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
-    """One row a group, in the order model size, configuration, load, budget."""
+    """One row for each setting, sorted by model size, configuration, conditions and budget."""
     rows = requests(frame).assign(judged=judged(frame))
     groups = rows.groupby(KEY, observed=True, sort=False)
     table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows) for key, rows in groups])
@@ -39,13 +42,13 @@ def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Smallest model first, then configuration, conditions and budget; rows of one setting stay as they are."""
+    """Sort a table by ORDER; rows of one setting keep their order."""
     known = [name for name in ORDER if name in table]
     return table.sort_values(known, kind="stable").reset_index(drop=True)
 
 
 def judged(frame: pd.DataFrame) -> pd.Series:
-    """`INVALID` rows are shown and conclude nothing."""
+    """Which requests belong to INVALID runs: they are shown, but no conclusion uses them."""
     return pd.Series(np.where(frame["run_verdict"] == "INVALID", "INVALID", "usable"), index=frame.index)
 
 
@@ -57,7 +60,7 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "num_gpus": first["num_gpus"],
         "speculation": first["speculation"],
         "cells": ", ".join(str(cell) for cell in rows["cell"].unique()),
-        "run_verdict": worst(rows["run_verdict"].unique().tolist()),
+        "run_verdict": worst_verdict(rows["run_verdict"].unique().tolist()),
         "n": len(rows),
         "problems": rows["problem_id"].nunique(),
         "failed": int((~rows["ok"]).sum()),
@@ -65,13 +68,13 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     return row | _accuracy(rows) | _latency(rows) | _cost(rows)
 
 
-def worst(verdicts: list[str]) -> str:
-    """The verdict of runs taken together."""
+def worst_verdict(verdicts: list[str]) -> str:
+    """The verdict of several runs together."""
     return next((v for v in ("INVALID", "not judged", "SUSPECT", "VALID") if v in verdicts), "not judged")
 
 
 def accuracy(rows: pd.DataFrame) -> stats.Interval:
-    """Share right: Wilson where each problem was asked once, resampled by problem where it was asked more often."""
+    """Share of correct answers: Wilson's interval, or a bootstrap over problems where a problem has several samples."""
     correct = rows["correct"].to_numpy()
     known = np.isfinite(correct)
     if rows["problem_id"].nunique() == len(rows):
@@ -80,28 +83,30 @@ def accuracy(rows: pd.DataFrame) -> stats.Interval:
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
-    verdicts = rows["verdict"].value_counts()
+    grades = rows["grade"].value_counts()
     return named("accuracy", accuracy(rows)) | {
         "truncated_share": float(rows["truncated"].mean()),
-        "no_answer_share": float(verdicts.get("no_answer", 0) / len(rows)),
-        "wrong_share": float(verdicts.get("wrong", 0) / len(rows)),
-        "ungraded": int(verdicts.reindex(["ungraded", "grade_timeout", "grade_error"]).sum()),
+        "no_answer_share": float(grades.get("no_answer", 0) / len(rows)),
+        "wrong_share": float(grades.get("wrong", 0) / len(rows)),
+        "ungraded": int(grades.reindex(["ungraded", "grade_timeout", "grade_error"]).sum()),
     }
 
 
 def _latency(rows: pd.DataFrame) -> dict[str, Any]:
     ok = rows[rows["ok"].to_numpy()]
-    e2e, all_e2e = ok["e2e_s"].to_numpy(), np.where(rows["ok"], rows["e2e_s"], np.inf)
+    all_e2e = pd.Series(np.where(rows["ok"], rows["e2e_s"], np.inf))
     out = named("e2e_mean_s", stats.mean(stats.by_unit(ok, ["e2e_s"])["e2e_s"]))
-    out |= named("e2e_p50_s", stats.percentile(e2e, 0.5))
-    enough = len(e2e) >= SMALLEST_P95
-    out |= named("e2e_p95_s", stats.percentile(e2e, 0.95) if enough else stats.NOTHING)
-    enough_sent = len(all_e2e) >= SMALLEST_P95
-    out |= named("e2e_p95_all_s", stats.percentile(all_e2e, 0.95) if enough_sent else stats.NOTHING)
-    out["ttft_p50_s"] = stats.percentile(ok["ttft_s"], 0.5).estimate
-    out["ttft_p95_s"] = stats.percentile(ok["ttft_s"], 0.95).estimate if enough else float("nan")
-    out["tpot_p50_s"] = stats.percentile(ok["tpot_s"], 0.5).estimate
+    out |= named("e2e_p50_s", _percentile(ok["e2e_s"], 0.5))
+    out |= named("e2e_p95_s", _percentile(ok["e2e_s"], 0.95))
+    out |= named("e2e_p95_all_s", _percentile(all_e2e, 0.95))
+    out["ttft_p50_s"] = _percentile(ok["ttft_s"], 0.5).estimate
+    out["ttft_p95_s"] = _percentile(ok["ttft_s"], 0.95).estimate
+    out["tpot_p50_s"] = _percentile(ok["tpot_s"], 0.5).estimate
     return out
+
+
+def _percentile(values: "pd.Series[float]", p: float) -> stats.Interval:
+    return stats.percentile(values, p) if values.count() >= least_sample(p) else stats.NOTHING
 
 
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:
@@ -129,12 +134,12 @@ def _over(top: pd.Series, bottom: pd.Series) -> float:
 
 
 def named(name: str, interval: stats.Interval) -> dict[str, float]:
-    """An interval as three columns."""
+    """An interval as three columns: `name`, `name_low`, `name_high`."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def front(table: pd.DataFrame, less: str, more: str) -> pd.Series:
-    """True where no other row has less of `less` (a cost) and at least as much of `more`."""
+    """The Pareto front: True where no row has less of `less` (a cost) and at least as much of `more`."""
     known = table[less].notna() & table[more].notna()
     order = table[known].sort_values([less, more], ascending=[True, False], kind="stable")
     best_before = order[more].cummax().shift(fill_value=-np.inf)
@@ -145,8 +150,8 @@ def front(table: pd.DataFrame, less: str, more: str) -> pd.Series:
     )
 
 
-def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
-    """One row a run: what it was and how it judged itself."""
+def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
+    """One row for each run: its description, its verdict and the reasons for it."""
     counts = requests(frame).groupby("cell", observed=True).agg(n=("ok", "size"), ok=("ok", "sum"))
     found = {
         str(name): dict(zip(counts.index.astype(str), column, strict=True)) for name, column in counts.items()
@@ -160,15 +165,11 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
                 "config": run.config,
                 "model": run.model.rsplit("/", 1)[-1],
                 "num_gpus": run.num_gpus,
-            }
-            | {
                 "requests": n,
                 "failed": n - ok,
                 "duration_s": run.duration_s,
                 "time_scale": run.time_scale,
-            }
-            | {
-                "source": _run_source(run),
+                "source": run_source(run),
                 "verdict": run.verdict or "not judged",
                 "reasons": "; ".join(run.reasons),
             }
@@ -176,5 +177,6 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["cell", "verdict"])
 
 
-def _run_source(run: Any) -> str:
+def run_source(run: RunInfo) -> str:
+    """Whether a run was measured, emulated or simulated."""
     return "simulated" if run.simulated else "emulated" if run.emulated else "measured"

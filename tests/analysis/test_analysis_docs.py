@@ -1,4 +1,4 @@
-"""docs/analysis.md and its notebook say what is there."""
+"""docs/analysis.md and its notebook agree with the code."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DOCS = ROOT / "docs"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small cells."""
+    """Two cells of 12 problems at two budgets."""
     out = tmp_path_factory.mktemp("tour") / "runs"
     small = ["--models", "r1-distill-qwen-1.5b", "--configs", "tp1,tp1-ngram", "--budgets", "1024,4096"]
     make_records.main([str(out), *small, "--problems", "12"])
@@ -24,19 +24,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command of `python -m analysis` has its line."""
+    """Each command of `python -m analysis` is in the page."""
     text = (DOCS / "analysis.md").read_text()
     assert [name for name in COMMANDS if not re.search(rf"python -m analysis {name}\b", text)] == []
 
 
 def test_every_column_of_the_frame_is_documented(runs: Path) -> None:
-    """Each column is named in the table of columns."""
+    """Each column of the frame is in the page."""
     words = set(re.findall(r"\w+", (DOCS / "analysis.md").read_text()))
     assert [column for column in analysis.load(runs).columns if column not in words | {"schema"}] == []
 
 
 def test_the_notebook_runs(runs: Path) -> None:
-    """Its cells run from top to bottom on synthetic runs, and it is committed without outputs."""
+    """The notebook runs from top to bottom on synthetic runs, and it is committed without outputs."""
     notebook = json.loads((DOCS / "analysis.ipynb").read_text())
     names: dict[str, object] = {}
     for cell in notebook["cells"]:
@@ -46,7 +46,7 @@ def test_the_notebook_runs(runs: Path) -> None:
 
 
 def test_gpu_seconds_add_up_to_the_wall(runs: Path) -> None:
-    """Over a run Σ gpu_s is GPUs × wall; with one request in flight each is the paper's GPUs × e2e."""
+    """Over a run Σ gpu_s is GPUs × wall time; with one request in flight each value is the paper's GPUs × e2e."""
     for _, rows in analysis.load(runs, grade=False).groupby("cell", observed=True):
         stop = rows["end_s"].fillna(rows["last_token_s"])
         assert rows["gpu_s"].sum() == pytest.approx(

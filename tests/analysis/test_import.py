@@ -1,4 +1,4 @@
-"""Other tools' results become run folders: their fields as we define them, notes for the rest."""
+"""Results of other tools become run folders, with fields as Thinkload defines them and notes for the differences."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ AIPERF = [
 
 
 def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Import a document and report it; import's last line."""
+    """Import a document and write a report of it; returns the JSON output of the import."""
     path, out = tmp_path / "theirs.json", tmp_path / "run"
     lines = document if isinstance(document, list) else [document]
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
@@ -76,7 +76,7 @@ def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_each_tool_is_recognised_and_explained(
     document: Any, tool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Failures are rows; what the fields mean is said."""
+    """The tool is named, notes are printed, and failed requests are rows."""
     last = imported(document, tmp_path, capsys)
     assert last["tool"] == tool
     assert last["notes"]
@@ -86,7 +86,7 @@ def test_each_tool_is_recognised_and_explained(
 
 
 def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """e2e is ttft + gaps; tpot is per token, not per chunk."""
+    """e2e is ttft + the gaps, and tpot is computed per token and not per chunk."""
     imported(VLLM, tmp_path, capsys)
     row = analysis.load(tmp_path / "run").iloc[0]
     assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.1, 0.14, 0.01))
@@ -95,13 +95,13 @@ def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_an_infinite_rate_is_a_burst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`vllm bench serve` without a cap sends all at once: that is the load, not a rate of `inf`."""
+    """`vllm bench serve` without a limit sends all requests at once, which is a burst and not a rate of `inf`."""
     imported({name: value for name, value in VLLM.items() if name != "max_concurrency"}, tmp_path, capsys)
     assert set(analysis.load(tmp_path / "run")["load"]) == {"burst"}
 
 
-def test_aiperfs_warm_up_is_no_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A request of its warm-up phase is marked, and counts for nothing."""
+def test_warm_up_requests_of_aiperf_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request of AIPerf's warm-up phase is marked as warm-up."""
     first = {**AIPERF[0], "metadata": {"request_start_ns": 1, "benchmark_phase": "warmup"}}
     imported([first, *AIPERF], tmp_path, capsys)
     assert analysis.load(tmp_path / "run")["warmup"].tolist() == [True, False, False]
@@ -111,7 +111,7 @@ def test_aiperfs_warm_up_is_no_measurement(tmp_path: Path, capsys: pytest.Captur
 def test_first_and_last_token_make_ttft_e2e_and_tpot(
     document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Half a second to the first of 11 tokens, one second for the other ten."""
+    """The first of 11 tokens comes after half a second, and the other ten take one second."""
     imported(document, tmp_path, capsys)
     row = analysis.load(tmp_path / "run").iloc[0]
     assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.5, 1.5, 0.1))
@@ -121,7 +121,7 @@ def test_first_and_last_token_make_ttft_e2e_and_tpot(
     "text", ["{}", "no json", '{"benchmarks": []}', '{"ttfts": []}', '{"ttfts": 3}', "[1]"]
 )
 def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 2, nothing written."""
+    """An unknown file gives exit status 2 and one line, and no folder is created."""
     path = tmp_path / "x.json"
     path.write_text(text)
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2

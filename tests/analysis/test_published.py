@@ -1,4 +1,4 @@
-"""The runs that the repository publishes: what the suite's own commands make of them."""
+"""The published runs of the repository, analyzed with the suite's own commands."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ STUDY, SECOND = RESULTS / "h200-vllm-0.26.0", RESULTS / "h100-vllm-0.26.0"
 
 
 def test_claims_of_models_with_and_without_graded_text() -> None:
-    """Random weights have no text: what needs grades rests on the model that has them, what needs times on all."""
+    """Models with random weights have no grades: claims about accuracy use the graded model, claims about time use all."""
     frame = read_study(STUDY / "cells").frame
     memo = (frame["model"].astype(str) == "memo-20m").to_numpy()
     frame["correct"] = np.where(memo, (frame["budget"] >= 1024).astype(float), np.nan)
@@ -29,7 +29,7 @@ def test_claims_of_models_with_and_without_graded_text() -> None:
 
 
 def test_more_gpus_are_compared_between_like_configurations() -> None:
-    """A synchronous server on two GPUs against the asynchronous one on one would be a slow-down by scheduling, not by GPUs."""
+    """A synchronous server on two GPUs is not compared to an asynchronous one, because scheduling would explain the change."""
     parallel = tensor_parallel(per_problem(read_study(SECOND / "cells").frame))
     bases = {(str(row.config), str(row.base)) for row in parallel.itertuples()}
     assert bases == {("tp2", "tp1"), ("tp2-sync", "tp1-sync"), ("tp2-ngram", "tp1-ngram")}
@@ -37,7 +37,7 @@ def test_more_gpus_are_compared_between_like_configurations() -> None:
 
 @pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
 def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row of the tables in the page is the command's own."""
+    """Every row of the tables in the page is printed by the command."""
     study_tables.main([str(study)])
     printed = set(capsys.readouterr().out.splitlines())
     page = (study / "README.md").read_text()
@@ -48,7 +48,7 @@ def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.Captur
 
 
 def test_the_prediction_is_judged_as_the_page_says() -> None:
-    """The CSV that was committed before an H100 was seen, against the cells: the page's rows are the command's."""
+    """The prediction that was committed before the measurement is compared to the cells; the page has the command's rows."""
     page = (SECOND / "README.md").read_text().splitlines()
     rows = [f"| {row} |" for row in judge(RESULTS / "tp4-prediction-h100.csv", SECOND / "cells")]
     assert len(rows) == 33
@@ -57,5 +57,5 @@ def test_the_prediction_is_judged_as_the_page_says() -> None:
 
 @pytest.mark.parametrize("study", [STUDY, SECOND], ids=["h200", "h100"])
 def test_what_is_published_stays_small(study: Path) -> None:
-    """At most 8 MB in all."""
+    """A published study has at most 8 MB."""
     assert sum(path.stat().st_size for path in study.rglob("*") if path.is_file()) <= 8e6

@@ -1,4 +1,4 @@
-"""The report's page: whole, readable, without network, whatever the runs look like."""
+"""The page of a report is complete and needs no network, also for runs with damaged files."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(results: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    """Run the command; its last line on stdout."""
+    """Run the command and return its JSON output."""
     capsys.readouterr()
     assert main(["report", str(results), "--out", str(out), "--page-only"]) == 0
     last: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -43,7 +43,7 @@ def report(results: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> dict
 def test_report_is_one_self_contained_page(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One HTML file that names no other host and holds every run."""
+    """The page is one HTML file that loads nothing from another host and contains every run."""
     result = report(study, tmp_path, capsys)
     page = (tmp_path / "index.html").read_text()
     assert result["runs"] == 4
@@ -53,74 +53,74 @@ def test_report_is_one_self_contained_page(
     assert "tp1-ngram--r1-distill-qwen-14b" in page
 
 
-def test_a_torn_last_line_is_left_out_and_said(
+def test_an_incomplete_last_line_is_left_out_and_reported(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A crash while writing costs one record, not the report."""
-    torn = tmp_path / "torn"
-    shutil.copytree(study, torn)
-    path = torn / "tp1--r1-distill-qwen-14b" / "records.jsonl"
+    """After a crash while writing, the report lacks one record and says so."""
+    incomplete = tmp_path / "incomplete"
+    shutil.copytree(study, incomplete)
+    path = incomplete / "tp1--r1-distill-qwen-14b" / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
-    result = report(torn, tmp_path / "out", capsys)
+    result = report(incomplete, tmp_path / "out", capsys)
     assert result["requests"] == 4 * 40 * 2 - 1
     assert "unreadable line" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_no_such_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The operator's mistake: one line that names the folder, exit 2."""
+    """A missing folder gives one line on stderr and exit status 2."""
     assert main(["report", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.fixture
 def one_run(study: Path, tmp_path: Path) -> Path:
-    """A copy of one run, to spoil."""
+    """A copy of one run, which a test may damage."""
     folder = tmp_path / "results"
     shutil.copytree(study / "tp1--r1-distill-qwen-14b", folder)
     return folder
 
 
-def spoil_empty(folder: Path) -> None:
+def damage_empty(folder: Path) -> None:
     """A run that was stopped before its first record."""
     (folder / "records.jsonl").write_bytes(b"")
 
 
-def spoil_no_records(folder: Path) -> None:
-    """A run that died before it opened the file."""
+def damage_no_records(folder: Path) -> None:
+    """A run that ended before it opened the file."""
     (folder / "records.jsonl").unlink()
 
 
-def spoil_one_record(folder: Path) -> None:
+def damage_one_record(folder: Path) -> None:
     """One request."""
     path = folder / "records.jsonl"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
 
 
-def spoil_all_failed(folder: Path) -> None:
-    """Every request refused: never sent, never answered."""
+def damage_all_failed(folder: Path) -> None:
+    """Every request was refused and never sent."""
     keep = ("run_id", "seq", "problem_id", "budget")
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     rows = [{k: row[k] for k in keep} | {"due_s": 0.0, "outcome": "refused", "error": "no"} for row in rows]
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def spoil_zero_budget(folder: Path) -> None:
+def damage_zero_budget(folder: Path) -> None:
     """Budget 0 and no tokens at all."""
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     rows = [row | {"budget": 0, "completion_tokens": 0, "tpot_s": None} for row in rows]
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def spoil_invalid(folder: Path) -> None:
-    """The run does not trust itself."""
+def damage_invalid(folder: Path) -> None:
+    """A run with the verdict INVALID."""
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(
         json.dumps(run | {"verdict": "INVALID", "reasons": ["server restarted"]})
     )
 
 
-def spoil_newer(folder: Path) -> None:
-    """Written by a version from the future, with fields and a finish reason of its own."""
+def damage_newer(folder: Path) -> None:
+    """Written by a later version, with unknown fields and an unknown finish reason."""
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"schema": 9, "new": {"a": 1}}))
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
@@ -128,21 +128,21 @@ def spoil_newer(folder: Path) -> None:
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def spoil_garbage(folder: Path) -> None:
-    """Lines that are no JSON, no object, not text, or lack what a record needs, among good ones."""
+def damage_garbage(folder: Path) -> None:
+    """Valid lines among lines that are not JSON, not an object, not UTF-8, or lack a required field."""
     lines = (folder / "records.jsonl").read_bytes().splitlines(keepends=True)
     bad = [b"{oops\n", b"[1]\n", b"\xff\xfe\n", b'{"seq":1}\n', b"\n", b'{"budget":"x","outcome":1}\n']
     (folder / "records.jsonl").write_bytes(b"".join(lines[:10] + bad + lines[10:]))
 
 
-def spoil_telemetry(folder: Path) -> None:
-    """GPU telemetry, problems and chunks that a crash tore."""
+def damage_telemetry(folder: Path) -> None:
+    """GPU telemetry, problems and chunks that are incomplete after a crash."""
     (folder / "gpu.csv").write_text("t_s,gpu,power_w\n1.0,0,5")
     (folder / "chunks.bin").write_bytes(b"\x05\x01")
     (folder / "problems.jsonl").write_text('{"unique_id": 3}\n{"un')
 
 
-SPOILED = [value for name, value in sorted(globals().items()) if name.startswith("spoil_")]
+DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith("damage_")]
 
 
 def everything(results: Path, other: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,16 +153,16 @@ def everything(results: Path, other: Path, out: Path, capsys: pytest.CaptureFixt
     assert main(["compare", str(results), str(other)]) in (0, 1, 2)
 
 
-@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__.removeprefix("spoil_"))
-def test_every_spoiled_run_yields_a_page(
-    spoil: Callable[[Path], None],
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
+def test_every_damaged_run_gives_a_page(
+    damage: Callable[[Path], None],
     one_run: Path,
     study: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Alone and beside a good run: a page, a recommendation or a sentence, claims, a comparison, never a traceback."""
-    spoil(one_run)
+    """Every command handles a damaged run, alone and beside an intact run, without a traceback."""
+    damage(one_run)
     everything(one_run, study, tmp_path / "alone", capsys)
     shutil.copytree(study / "tp1-ngram--r1-distill-qwen-14b", one_run / "good")
     everything(one_run, study, tmp_path / "beside", capsys)
@@ -171,27 +171,27 @@ def test_every_spoiled_run_yields_a_page(
 def test_a_folder_without_runs_yields_a_page_that_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An empty folder is no error."""
+    """A folder without runs gives a page that says so."""
     (tmp_path / "nothing").mkdir()
     report(tmp_path / "nothing", tmp_path / "out", capsys)
-    assert "hold no requests" in (tmp_path / "out" / "index.html").read_text()
+    assert "contain no requests" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_invalid_runs_are_shown_and_conclude_nothing(
+def test_invalid_runs_are_shown_but_not_used(
     one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The page names the reason on top and recommends nothing."""
-    spoil_invalid(one_run)
+    """The page shows the reason at the top and recommends nothing."""
+    damage_invalid(one_run)
     report(one_run, tmp_path / "out", capsys)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "server restarted" in page
-    assert "every run judged itself INVALID" in page
+    assert "every run is INVALID" in page
 
 
 def test_figures_and_tables_are_written_beside_the_page(
     one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each figure as SVG, PNG and PDF; each table as CSV and Parquet; a Markdown summary."""
+    """Each figure is written as SVG, PNG and PDF, each table as CSV and Parquet, and the summary as Markdown."""
     assert main(["report", str(one_run), "--out", str(tmp_path / "out")]) == 0
     figures = {path.stem for path in (tmp_path / "out" / "figures").glob("*.svg")}
     assert {"accuracy-latency", "accuracy", "cost-per-token", "timeline"} <= figures

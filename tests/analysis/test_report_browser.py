@@ -1,4 +1,4 @@
-"""The page as Chromium shows it: quiet, without network, every chart drawn, filters that filter."""
+"""The page in Chromium: no errors, no requests to the network, every chart is drawn, and the filters work."""
 
 import json
 
@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report of two models, two configurations, two budgets, four samples a problem; its URL."""
+    """URL of a report of two models, two configurations and two budgets, with four samples of each problem."""
     out = tmp_path_factory.mktemp("browser")
     models = "r1-distill-qwen-1.5b,r1-distill-qwen-14b"
     arguments = ["--models", models, "--configs", "tp1,tp1-ngram", "--budgets", "1024,4096", "--samples", "4"]
@@ -31,7 +31,7 @@ POINTS = "document.querySelectorAll('#accuracy-latency svg .mark-symbol path').l
 
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (1440, True)])
 def test_every_chart_is_drawn_without_error_or_request(page: str, width: int, dark: bool) -> None:
-    """No console error, no request but the page itself, marks in every chart, nothing wider than the screen."""
+    """There are no console errors, the only request is the page, every chart has marks, and nothing exceeds the screen."""
 
     async def look(tab: chromium.Page) -> None:
         await tab.open(page, width=width, dark=dark)
@@ -46,8 +46,8 @@ def test_every_chart_is_drawn_without_error_or_request(page: str, width: int, da
     chromium.visit(look)
 
 
-def test_filters_filter_and_show_all_brings_everything_back(page: str) -> None:
-    """Taking a configuration away removes its points, panels of a model and rows of the table."""
+def test_filters_hide_data_and_show_all_restores_it(page: str) -> None:
+    """Deselecting a value removes its points, its panels and its rows of the table."""
 
     async def use(tab: chromium.Page) -> None:
         await tab.open(page, width=1440)
@@ -76,7 +76,7 @@ def test_filters_filter_and_show_all_brings_everything_back(page: str) -> None:
 
 
 def test_a_verdict_opens_its_manifest(page: str) -> None:
-    """One click from a number to the run that made it."""
+    """A click on a verdict opens the manifest of its run."""
 
     async def use(tab: chromium.Page) -> None:
         await tab.open(page, width=1440)

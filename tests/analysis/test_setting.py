@@ -1,4 +1,4 @@
-"""A setting's identity: what differs is kept apart everywhere, what repeats is pooled, and conclusions follow by hand."""
+"""Settings: different ones are kept apart, repeats are pooled, and the conclusions equal those calculated by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ PUBLISHED = ROOT / "docs" / "results" / "h200-vllm-0.26.0" / "cells"
 
 
 def write(folder: Path, e2e_s: list[float], *, budget: int = 1024, tokens: int = 100, **about: Any) -> None:
-    """A run whose requests, one after another, take `e2e_s` (negative: it fails)."""
+    """Write a run whose requests follow each other and take `e2e_s` seconds; a negative value is a failed request."""
     folder.mkdir(parents=True)
     known: dict[str, Any] = {
         "run_id": folder.name,
@@ -60,7 +60,7 @@ def write(folder: Path, e2e_s: list[float], *, budget: int = 1024, tokens: int =
 
 
 def load(root: Path, correct: float = 1.0) -> pd.DataFrame:
-    """The frame, every success graded `correct`."""
+    """The frame, with the accuracy `correct` for every successful request."""
     frame = analysis.load(root, grade=False)
     return frame.assign(correct=frame["ok"].astype(float) * correct)
 
@@ -85,10 +85,10 @@ DIFFERENCES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
-def test_whatever_an_operator_changes_keeps_settings_apart(
+def test_every_option_that_changes_a_value_separates_settings(
     difference: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Two runs that differ in one thing are two rows, each with its own median; no pair joins them unless meant to."""
+    """Two runs that differ in one option are two rows, each with its own median."""
     write(tmp_path / "a", [1.0] * 6)
     write(tmp_path / "b", [3.0] * 6, **difference)
     summary = tables.summary(load(tmp_path), 3.5)
@@ -100,7 +100,7 @@ def test_whatever_an_operator_changes_keeps_settings_apart(
     "difference", [d for d in DIFFERENCES if not {"config", "num_gpus"} & set(d)], ids=str
 )
 def test_speculation_pairs_under_the_same_conditions_only(difference: dict[str, Any], tmp_path: Path) -> None:
-    """A run with speculation that differs in anything else has no partner; the one that does not is twice as fast."""
+    """A run with speculation is paired only where nothing else differs; here that run is twice as fast."""
     write(tmp_path / "plain", [2.0] * 6)
     write(tmp_path / "same", [1.0] * 6, config="tp1-ngram", speculation="ngram")
     write(tmp_path / "other", [9.0] * 6, config="tp1-ngram", speculation="ngram", **difference)
@@ -109,7 +109,7 @@ def test_speculation_pairs_under_the_same_conditions_only(difference: dict[str, 
 
 
 def test_seeds_labels_and_counts_are_repeats(tmp_path: Path) -> None:
-    """Runs that differ in what no number can feel are one row."""
+    """Runs that differ only in seeds, labels and counts, which do not change a measured value, are one row."""
     write(tmp_path / "a", [1.0] * 6, seed=0)
     write(
         tmp_path / "b",
@@ -122,7 +122,7 @@ def test_seeds_labels_and_counts_are_repeats(tmp_path: Path) -> None:
 
 
 def test_published_cells_that_differ_in_temperature_are_two(tmp_path: Path) -> None:
-    """The page of real runs shows what its README says: 0.582 ms a token with every draft accepted, 4.659 with none."""
+    """The summary of published runs has the TPOT of their README: 0.582 ms with every draft accepted, 4.659 ms with none."""
     summary = tables.summary(analysis.load(PUBLISHED, grade=False), 3.5)
     rows = summary[
         (summary["model"] == "1.5b") & (summary["config"] == "tp1-ngram") & (summary["load"] == "c1")
@@ -134,7 +134,7 @@ def test_published_cells_that_differ_in_temperature_are_two(tmp_path: Path) -> N
 
 
 def study(root: Path) -> pd.DataFrame:
-    """1.5B needs 4K tokens and 40 s for what 14B does in 1K and 20 s, or 8 s on four GPUs; both are always right."""
+    """1.5B needs 4K tokens and 40 s; 14B needs 1K tokens and 20 s, or 8 s on four GPUs. Both are always correct."""
     write(root / "small", [40.0] * 30, model="m-1.5B", budget=4096, tokens=4000)
     write(root / "large", [20.0] * 30, model="m-14B", tokens=1000)
     write(
@@ -149,12 +149,12 @@ def study(root: Path) -> pd.DataFrame:
     busy = {"load": {"kind": "closed", "concurrency": 32}}
     write(
         root / "busy", [1.0] * 30, model="m-1.5B", budget=4096, tokens=4000, **busy
-    )  # another load competes with none
+    )  # not comparable, because the load differs
     return load(root)
 
 
-def test_least_arithmetic_is_not_least_waiting_by_hand(tmp_path: Path) -> None:
-    """2 × 1.5e9 × 4,000 < 2 × 14e9 × 1,000: compute-optimal 1.5B at 40 s, system-optimal 14B on four GPUs at 8 s."""
+def test_the_least_arithmetic_is_not_the_least_latency(tmp_path: Path) -> None:
+    """1.5B is compute-optimal with 2 × 1.5e9 × 4,000 operations and 40 s; 14B on four GPUs is system-optimal with 8 s."""
     frame = study(tmp_path)
     at_one, at_busy = optima.optima(tables.summary(frame, 3.5))
     assert (at_one.compute["model"], at_one.compute["tflop_per_answer"]) == ("m-1.5B", pytest.approx(12.0))
@@ -167,14 +167,14 @@ def test_least_arithmetic_is_not_least_waiting_by_hand(tmp_path: Path) -> None:
 
 
 def test_one_setting_is_both_optima(tmp_path: Path) -> None:
-    """Nothing to choose between: the claim does not hold."""
+    """With a single setting both optima are the same, and the claim does not hold."""
     write(tmp_path / "only", [1.0] * 30)
     claim = next(one for one in claims.claims(load(tmp_path)) if one.name == "compute-not-system-optimal")
     assert (claim.verdict, claim.estimate) == ("not held", 1.0)
 
 
-def test_tensor_parallel_claims_by_hand(tmp_path: Path) -> None:
-    """14B 2.5 times as fast on four GPUs: held, and said not to be near 1.7; 1.5B was on one GPU only: can't tell."""
+def test_tensor_parallel_claims(tmp_path: Path) -> None:
+    """14B is 2.5 times as fast on four GPUs, which is not near 1.7; 1.5B ran on one GPU only, so its claim is open."""
     found = {one.name: one for one in claims.claims(study(tmp_path))}
     large = found["parallel-speeds-large"]
     assert (large.verdict, large.estimate) == ("held", 2.5)
@@ -182,8 +182,8 @@ def test_tensor_parallel_claims_by_hand(tmp_path: Path) -> None:
     assert found["parallel-slows-small"].verdict == "can't tell"
 
 
-def test_a_wish_for_p95_counts_failures(tmp_path: Path) -> None:
-    """One request in ten fails: no 95 % of requests are answered within anything, however fast the others are."""
+def test_a_required_p95_counts_failures(tmp_path: Path) -> None:
+    """Where one request in ten fails, no p95 latency can be required, because it is infinite."""
     write(tmp_path / "a", ([1.0] * 9 + [-1.0]) * 10)
     summary = tables.summary(load(tmp_path), 3.5)
     assert recommend(summary, Requirements(0.5)).best is not None
@@ -192,8 +192,8 @@ def test_a_wish_for_p95_counts_failures(tmp_path: Path) -> None:
     assert any("more than 5 % of its requests fail" in line for line in refused.sentences)
 
 
-def test_energy_that_nobody_measured_recommends_nothing(tmp_path: Path) -> None:
-    """No joules in any run: the objective has nothing to rank by, and says so."""
+def test_energy_that_was_not_measured_recommends_nothing(tmp_path: Path) -> None:
+    """Without joules in any run, nothing can be recommended by energy, and the headline says so."""
     write(tmp_path / "a", [1.0] * 30)
     assert (
         "no run measured it"
@@ -201,8 +201,8 @@ def test_energy_that_nobody_measured_recommends_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_survivors_of_failing_requests_are_no_proof(tmp_path: Path) -> None:
-    """NEW loses a tenth of its requests: as fast as BASE where it answers, and still the data can't tell."""
+def test_latency_is_not_conclusive_where_requests_fail(tmp_path: Path) -> None:
+    """NEW fails a tenth of its requests. The others are as fast as in BASE, but the data cannot tell."""
     write(tmp_path / "base" / "a", [1.0] * 100)
     write(tmp_path / "new" / "a", ([1.0] * 9 + [-1.0]) * 10)
     sides = [analysis.load(tmp_path / name, grade=False) for name in ("base", "new")]
@@ -211,8 +211,8 @@ def test_survivors_of_failing_requests_are_no_proof(tmp_path: Path) -> None:
     assert "failed 10.0% of requests more" in compare.markdown(changes, 2)
 
 
-def test_what_was_not_compared_is_said(tmp_path: Path) -> None:
-    """A setting that NEW lacks is named; one measured at another temperature is not the same setting."""
+def test_settings_that_were_not_compared_are_named(tmp_path: Path) -> None:
+    """A setting that only one side has is named, and a different temperature makes a different setting."""
     write(tmp_path / "base" / "a", [1.0] * 10)
     write(tmp_path / "base" / "b", [1.0] * 10, config="tp2")
     write(tmp_path / "new" / "a", [1.0] * 10, sampling={"temperature": 0.6})

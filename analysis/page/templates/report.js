@@ -1,8 +1,8 @@
 "use strict";
-// The page's only program: filters rows, hands them to Vega, sorts tables. Data and figures come in #page-data.
+// The code of the page: it filters rows, passes them to Vega, and sorts tables. Data and figures are in #page-data.
 const page = JSON.parse(document.getElementById("page-data").textContent);
 for (const figure of page.figures) figure.rows = rows_from(figure.columns);
-const shown = {}; // filter name → set of values shown
+const shown = {}; // filter name → set of the selected values
 const views = []; // {figure, panel, view}
 window.thinkload = { drawn: 0, failed: 0, done: false }; // read by the browser test
 
@@ -14,9 +14,9 @@ function rows_from(columns) {
   return (values[0]?.[1] ?? []).map((_, n) => Object.fromEntries(values.map(([name, column]) => [name, column[n]])));
 }
 
-function hold(figure, panel, box) {
+function visibleRows(figure, panel, box) {
   const rows = rowsOf(figure, panel);
-  box.hidden = rows.length === 0; // nothing left to draw: Vega would warn of scales without extent
+  box.hidden = rows.length === 0; // without rows, Vega would warn about scales without extent
   return rows;
 }
 
@@ -29,10 +29,10 @@ async function draw(figure) {
     const plot = Object.assign(document.createElement("div"), { className: "plot" });
     box.append(plot);
     target.append(box);
-    const spec = { ...figure.spec, datasets: { rows: hold(figure, panel, box) }, background: null };
+    const spec = { ...figure.spec, datasets: { rows: visibleRows(figure, panel, box) }, background: null };
     spec.config = { ...spec.config, font: page.font, legend: { disable: true }, view: { stroke: null } };
     try {
-      const { view } = await vegaEmbed(plot, spec, { actions: false, renderer: "svg", logLevel: 1 /* errors: a filter may empty one layer of a chart, which is no fault */ });
+      const { view } = await vegaEmbed(plot, spec, { actions: false, renderer: "svg", logLevel: 1 /* errors only: a filter may leave one layer of a chart without rows */ });
       views.push({ figure, panel, view, box });
       view.addEventListener("click", (_, item) => item && item.datum && item.datum.link && open_run(item.datum.link));
       window.thinkload.drawn += 1;
@@ -50,7 +50,7 @@ function open_run(link) {
 
 function refresh() {
   for (const { figure, panel, view, box } of views) {
-    const rows = hold(figure, panel, box);
+    const rows = visibleRows(figure, panel, box);
     if (rows.length) view.data("rows", rows).resize().runAsync();
   }
   for (const row of document.querySelectorAll("tr[data-row]")) row.hidden = !visible(JSON.parse(row.dataset.row), Object.keys(shown));

@@ -1,0 +1,194 @@
+"""Decide whether a setting became worse from one set of results (BASE) to another (NEW), beyond noise.
+
+Both sides are compared on the same settings and the same problems. A regression is a change that is worse than the gate with
+95 % one-sided confidence, with Holm's correction over all settings and measures: at most 5 false alarms in 100 comparisons of
+equal sides, for any number of settings. A change is conclusive where a change of twice the gate would have been detected with
+a probability of 90 %, or where its interval excludes the gate. Where a side has repeated runs of a setting, the interval
+includes the noise between runs. Without repeats it includes the noise between problems only.
+
+This module does not know the cause of a change.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.data import setting
+from analysis.tables.summary import judged, requests
+
+ALPHA, POWER = 0.05, 0.90
+SETTING = [name for name in setting.SETTING if name != "dataset"]
+"""Problems are paired by their ids, so the file from which they were read does not matter."""
+COLUMN = {"latency": "e2e_s", "cost": "gpu_s", "accuracy": "correct"}
+MIN_PAIRS = 5
+MAX_LOST = 0.01
+"""Where NEW fails this share of requests more than BASE, the latency and cost of the other requests are not conclusive."""
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One measure of one setting: how much worse NEW is, and with which error."""
+
+    setting: dict[str, Any]
+    measure: str
+    gate: float
+    """Allowed change: a relative change for latency and cost, a share of the problems for accuracy."""
+    base: float
+    new: float
+    worse: float
+    """Positive means worse: the log ratio of means for latency and cost, the lost accuracy for accuracy."""
+    error: float
+    """Standard error of `worse`, including the noise between runs where there are repeats."""
+    degrees: float
+    """Degrees of freedom of `error`."""
+    n: int
+    noise_floor: float
+    """Standard deviation between runs, NaN without repeats."""
+    lost: float = 0.0
+    """Share of requests that failed in NEW minus that in BASE."""
+    alpha: float = ALPHA
+    """One-sided error probability for this change: ALPHA divided by the number of changes."""
+
+    @property
+    def bound(self) -> float:
+        """The gate on the scale of `worse`."""
+        return self.gate if self.measure == "accuracy" else float(np.log1p(self.gate))
+
+    @property
+    def p_value(self) -> float:
+        """Probability of a change at least this bad if the true change were equal to the gate."""
+        if self.error == 0:
+            return 0.0 if self.worse > self.bound else 1.0
+        return float(stats.t.sf((self.worse - self.bound) / self.error, self.degrees))
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The true change, on the scale of the gate, that would be found as a regression with a probability of 90 %."""
+        quantiles = stats.t.ppf(1 - self.alpha, self.degrees) + stats.t.ppf(POWER, self.degrees)
+        worse = self.bound + float(quantiles) * self.error
+        return worse if self.measure == "accuracy" else float(np.expm1(worse))
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether a change of twice the gate would be detected, or the gate is excluded, and NEW did not lose requests."""
+        if self.lost > MAX_LOST and self.measure != "accuracy":  # accuracy counts a failure as not correct
+            return False
+        upper = self.worse + float(stats.t.ppf(1 - ALPHA, self.degrees)) * self.error
+        return self.smallest_detectable <= 2 * self.gate or upper < self.bound
+
+
+def compare(base: pd.DataFrame, new: pd.DataFrame, gate: dict[str, float]) -> list[Change]:
+    """The change of every measure of `gate` in every setting that both frames have."""
+    sides = [_usable(frame) for frame in (base, new)]
+    by_setting = [dict(list(side.groupby(SETTING, observed=True, sort=False))) for side in sides]
+    changes = []
+    for key, old in by_setting[0].items():
+        if key not in by_setting[1]:
+            continue
+        where = dict(zip(SETTING, key, strict=True))
+        for measure, limit in gate.items():
+            change = _change(where, measure, limit, old, by_setting[1][key])
+            changes += [change] if change is not None else []
+    return [replace(change, alpha=ALPHA / len(changes)) for change in changes]
+
+
+def _usable(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = requests(frame)
+    rows = rows[(judged(rows) != "INVALID").to_numpy()]
+    return rows.assign(
+        e2e_s=rows["e2e_s"].where(rows["ok"]), gpu_s=rows["gpu_s"].where(rows["ok"] & rows["gpu_s"].gt(0))
+    )
+
+
+def _change(
+    where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame
+) -> Change | None:
+    column = COLUMN[measure]
+    means = [side.groupby("problem_id", observed=True)[column].mean() for side in (old, new)]
+    both = pd.concat(means, axis=1, keys=["base", "new"]).dropna()
+    if len(both) < MIN_PAIRS or (both["base"].sum() == 0 and measure != "accuracy"):
+        return None
+    a, b = both["base"].to_numpy(dtype=float), both["new"].to_numpy(dtype=float)
+    worse, error = _accuracy(a, b) if measure == "accuracy" else _log_ratio(a, b)
+    runs = [_run_means(side, column, both.index) for side in (old, new)]
+    noise_floor, spare = _noise(runs, log=measure != "accuracy")
+    degrees = float(len(both) - 1)
+    if np.isfinite(noise_floor):
+        between = noise_floor * np.sqrt(1 / len(runs[0]) + 1 / len(runs[1]))
+        if between > error:  # the means of the runs already contain the noise between problems
+            error, degrees = between, float(spare)
+    lost = float(old["ok"].mean() - new["ok"].mean())
+    averages = (float(a.mean()), float(b.mean()))
+    return Change(where, measure, gate, *averages, worse, error, degrees, len(both), noise_floor, lost)
+
+
+def _log_ratio(a: Floats, b: Floats) -> tuple[float, float]:
+    """Log of Σ b / Σ a, and its standard error over problems by the delta method."""
+    ratio = b.sum() / a.sum()
+    spread = np.std(b / b.mean() - a / a.mean(), ddof=1)
+    return float(np.log(ratio)), float(spread / np.sqrt(len(a)))
+
+
+def _accuracy(a: Floats, b: Floats) -> tuple[float, float]:
+    """Lost accuracy, and Bonett and Price's standard error: one more pair on each side keeps it above zero."""
+    lost = np.append(a - b, [1.0, -1.0])
+    return float((a - b).mean()), float(np.sqrt(np.mean(lost**2) - np.mean(lost) ** 2) / np.sqrt(len(lost)))
+
+
+def _run_means(side: pd.DataFrame, column: str, problems: pd.Index) -> Floats:
+    """The mean of each run of the setting over the problems that both sides have."""
+    rows = side[side["problem_id"].isin(problems)]
+    means: Floats = rows.groupby("cell", observed=True)[column].mean().dropna().to_numpy(dtype=float)
+    return means
+
+
+def _noise(runs: list[Floats], *, log: bool) -> tuple[float, int]:
+    """Pooled standard deviation between repeated runs (of logarithms for ratios), and its degrees of freedom."""
+    spare = sum(len(side) - 1 for side in runs)
+    if spare <= 0 or any(len(side) == 0 for side in runs):
+        return float("nan"), 0
+    scaled = [np.log(side) if log else side for side in runs]
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in scaled)
+    return float(np.sqrt(squares / spare)), spare
+
+
+def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    """Sentences that name the settings which only one side has in usable runs, and which were therefore not compared."""
+    held = []
+    for frame in (base, new):
+        rows = _usable(frame)[SETTING].drop_duplicates().to_dict("records")
+        held.append(
+            {
+                tuple(str(value) for value in row.values()): setting.setting(row) + f", {row['source']}"
+                for row in rows
+            }
+        )
+    lines = []
+    for name, mine, other in (("BASE", held[0], held[1]), ("NEW", held[1], held[0])):
+        alone = [words for key, words in mine.items() if key not in other]
+        more = f" and {len(alone) - 6} more" if len(alone) > 6 else ""
+        lines += [f"Not compared, because only {name} has it: {'; '.join(alone[:6])}{more}."] if alone else []
+    return lines
+
+
+def regressions(changes: list[Change]) -> list[Change]:
+    """Holm's procedure: compare the smallest p-value to α/m, the next to α/(m−1), and stop at the first that is larger."""
+    order = sorted(changes, key=lambda change: change.p_value)
+    out = []
+    for rank, change in enumerate(order):
+        if change.p_value > ALPHA / (len(order) - rank):
+            break
+        out.append(change)
+    return out
+
+
+def status(changes: list[Change]) -> int:
+    """The exit status: 1 for a regression, 0 for none, 2 where the data cannot tell."""
+    if regressions(changes):
+        return 1
+    return 0 if changes and all(change.conclusive for change in changes) else 2
