@@ -50,7 +50,7 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
             text=True,
             check=False,
         )
-        assert (again.returncode, f"port {port} is taken" in again.stderr) == (2, True)
+        assert (again.returncode, f"port {port} is in use" in again.stderr) == (2, True)
         announced.write_text(
             json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
         )
