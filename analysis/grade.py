@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from analysis.errors import InputError
 from analysis.grading.extract import Extract, extract
-from analysis.grading.judge import Pair, judge, version
+from analysis.grading.grader import Pair, grade_pairs, version
 from analysis.stats import Interval, proportion
 from loadgen.record import PROBLEMS, RECORDS, Record, RunInfo, find_runs, read_records, read_run
 
@@ -80,7 +80,7 @@ def grade_records(
 ) -> pd.DataFrame:
     """Grade records against references by problem id: a pure function, but for the cache it is given."""
     found = [_find(record, thinks=thinks) for record in records]
-    verdicts = judge({pair for one in found if (pair := _pair(one, golds))}, cache=cache)
+    verdicts = grade_pairs({pair for one in found if (pair := _pair(one, golds))}, cache=cache)
     rows = [
         (
             one.seq,
@@ -213,7 +213,7 @@ def _grade_pairs(path: Path, *, fresh: bool) -> int:
         if not {"gold", "answer"} <= row.keys():
             raise InputError(f'{path}:{number}: needs "gold" and "answer"')
     pairs = [(str(row["gold"]), _answer(str(row["answer"]))) for row in rows]
-    verdicts = judge(pairs, cache=None if fresh else cache_file())
+    verdicts = grade_pairs(pairs, cache=None if fresh else cache_file())
     for row, pair in zip(rows, pairs, strict=True):
         verdict = verdicts[pair]
         print(json.dumps({**row, "correct": verdict == "correct", "grade": verdict}))

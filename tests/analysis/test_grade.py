@@ -15,7 +15,7 @@ from analysis.__main__ import main
 from analysis.errors import InputError
 from analysis.grade import GRADES, accuracy, golds, grade_records, grade_run
 from analysis.grading.extract import last_box
-from analysis.grading.judge import judge
+from analysis.grading.grader import grade_pairs
 from loadgen.record import Outcome, Record, RunInfo, write_run
 from tests.conftest import ROOT
 
@@ -55,7 +55,7 @@ def make_run(folder: Path, texts: list[str], golds: dict[str, str], model: str =
 
 def test_table_of_rewrites() -> None:
     """2,700 rewrites of every answer kind: all equal ones right, no different one right."""
-    verdicts = judge((row["gold"], row["answer"]) for row in TABLE)
+    verdicts = grade_pairs((row["gold"], row["answer"]) for row in TABLE)
     graded = [(row["equal"], verdicts[row["gold"], row["answer"]], row) for row in TABLE]
     assert [row for equal, verdict, row in graded if not equal and verdict != "wrong"] == []
     assert [row for equal, verdict, row in graded if equal and verdict != "correct"] == []
@@ -68,14 +68,14 @@ def test_references_equal_themselves(shared: Path) -> None:
     for path in (shared / "math500.jsonl", ROOT / "loadgen/data/sample.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         pairs = [(row["answer"], last_box(row["solution"]) or "") for row in rows]
-        assert set(judge(pairs).values()) == {"correct"}
+        assert set(grade_pairs(pairs).values()) == {"correct"}
 
 
 def test_different_references_differ(shared: Path) -> None:
     """Every reference that is no integer against every other: only truly equal ones are equal."""
     rows = [json.loads(line)["answer"] for line in (shared / "math500.jsonl").read_text().splitlines()]
     answers = sorted({answer for answer in rows if not answer.lstrip("-").isdigit()})[::4]
-    verdicts = judge((a, b) for a in answers for b in answers if a != b)
+    verdicts = grade_pairs((a, b) for a in answers for b in answers if a != b)
     assert {pair for pair, verdict in verdicts.items() if verdict != "wrong"} <= {
         (a, b)
         for a in answers
@@ -88,7 +88,7 @@ def test_monsters_time_out_and_the_others_are_graded() -> None:
     """Each ends as grade_timeout, neither wrong nor for ever; what is graded beside them is right."""
     ordinary = {(str(n), str(n)): "correct" for n in range(498)}
     start = time.monotonic()
-    verdicts = judge([*(("5", monster) for monster in MONSTERS), *ordinary])
+    verdicts = grade_pairs([*(("5", monster) for monster in MONSTERS), *ordinary])
     assert time.monotonic() - start < 15 * len(MONSTERS)
     assert verdicts == ordinary | {("5", monster): "grade_timeout" for monster in MONSTERS}
 

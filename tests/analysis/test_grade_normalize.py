@@ -3,18 +3,18 @@
 import pytest
 
 from analysis.grading.normalize import (
-    clean,
     grouped_digits,
     named_functions,
     named_sets,
+    normalize,
     plain_commands,
     plain_signs,
     plain_spacing,
     plain_text,
     plain_unicode,
     scientific,
-    squeezed,
     unwrapped,
+    without_spacing,
 )
 
 
@@ -182,9 +182,9 @@ def test_double_signs(before: str, after: str) -> None:
 
 
 def test_strings_compare_without_spaces_but_keep_what_separates_numbers() -> None:
-    assert squeezed(r"x ^ {2} + 1") == squeezed("x^2+1")
-    assert squeezed("1 1/2") != squeezed("11/2")
-    assert squeezed("58, 500") != squeezed("58,500")
+    assert without_spacing(r"x ^ {2} + 1") == without_spacing("x^2+1")
+    assert without_spacing("1 1/2") != without_spacing("11/2")
+    assert without_spacing("58, 500") != without_spacing("58,500")
 
 
 def test_cleaning_twice_changes_nothing_more() -> None:
@@ -196,4 +196,4 @@ def test_cleaning_twice_changes_nothing_more() -> None:
         r"\text{(C)}",
         "90°",
     ):
-        assert clean(clean(answer)) == clean(answer)
+        assert normalize(normalize(answer)) == normalize(answer)
