@@ -24,11 +24,18 @@ FAILED = 'outcome!="ok"'
 def dashboard() -> Dashboard:
     """Build the dashboard. Its first 21 grid rows are one screen; the panels on the quality of the measurement follow below."""
     description = "Top: how far the run is and whether it goes well. Middle: whether client and server report the same latency. Bottom: whether the measurement can be trusted."
-    contents = [*_status(), *_load(), *_latency(), "Measurement quality", *_measurement_quality()]
+    contents = [
+        *_progress(),
+        *_rate_and_health(),
+        *_load(),
+        *_latency(),
+        "Measurement quality",
+        *_measurement_quality(),
+    ]
     return build_dashboard("run", "Thinkload · Load test run", description, contents, start="now-10m")
 
 
-def _status() -> list[PanelOrRow]:
+def _progress() -> list[PanelOrRow]:
     # Of several load generators, the worst verdict is shown.
     states = {"INVALID": "red", "SUSPECT": "orange", "RUNNING": "blue", "VALID": "green"}
     verdict = " or ".join(
@@ -37,7 +44,6 @@ def _status() -> list[PanelOrRow]:
     ended = client_value("loadgen_requests_total")
     failed = or_zero(f"sum({client_value(f'loadgen_requests_total{{{FAILED}}}')})", f"sum({ended})")
     planned = client_value("loadgen_requests_planned")
-    lag = "max(thinkload:send_lag_seconds_p99 or thinkload:loop_lag_seconds_p99)"
     return [
         stat_panel(
             "Verdict",
@@ -69,6 +75,12 @@ def _status() -> list[PanelOrRow]:
             thresholds=((None, "green"), (0.001, "orange"), (0.05, "red")),
             decimals=1,
         ),
+    ]
+
+
+def _rate_and_health() -> list[PanelOrRow]:
+    lag = "max(thinkload:send_lag_seconds_p99 or thinkload:loop_lag_seconds_p99)"
+    return [
         stat_panel(
             "Output",
             "Output tokens per second, counted by the client, summed over all selected configurations.",

@@ -11,7 +11,7 @@ GENERATION_HANDLERS = 'handler=~"/v1/(chat/)?completions"'
 def dashboard() -> Dashboard:
     """Build the dashboard."""
     description = "Does the queue, the batch, the memory or the step time limit the server? Works with vLLM 0.26 to 0.33, real or emulated."
-    contents = [*_scheduler(), *_steps(), *_requests(), *_responses()]
+    contents = [*_scheduler(), *_steps(), *_drafts_and_prefix_cache(), *_requests(), *_responses()]
     return build_dashboard("server", "Thinkload · vLLM server", description, contents, start="now-15m")
 
 
@@ -71,6 +71,11 @@ def _steps() -> list[PanelOrRow]:
             (rate("vllm:generation_tokens_total"), "output {{config}}"),
             (rate("vllm:prompt_tokens_total"), "prompt {{config}}"),
         ),
+    ]
+
+
+def _drafts_and_prefix_cache() -> list[PanelOrRow]:
+    return [
         time_series_panel(
             "Draft acceptance rate",
             "Accepted tokens divided by drafted tokens; 0 without speculation. Below about 0.3, drafting costs more than it gains in a full batch.",
