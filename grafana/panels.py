@@ -13,6 +13,7 @@ from typing import TypeVar
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -34,7 +35,7 @@ def _query(target: Target, index: int) -> prometheus.Dataquery:
     return (query.interval(RATE_STEP) if "$__rate_interval" in expr else query).datasource(DATASOURCE)
 
 
-def _queries(targets: Sequence[Target]) -> list[prometheus.Dataquery]:
+def _queries(targets: Sequence[Target]) -> list[Builder[Dataquery]]:
     return [_query(target, index) for index, target in enumerate(targets)]
 
 
@@ -181,8 +182,8 @@ def table_panel(
         .cell_height(kinds.TableCellHeight.SM)
         .targets(
             [
-                query.instant().format(PromQueryFormat.TABLE)
-                for query in _queries([(column.expr, column.title) for column in columns])
+                _query((column.expr, column.title), index).instant().format(PromQueryFormat.TABLE)
+                for index, column in enumerate(columns)
             ]
         )
         .with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
@@ -234,8 +235,10 @@ def build_dashboard(
     for annotation in _annotations():
         dashboard = dashboard.annotation(annotation)
     for item in contents:
-        is_heading = isinstance(item, str)
-        dashboard = dashboard.with_row(builders.Row(item)) if is_heading else dashboard.with_panel(item)
+        if isinstance(item, str):
+            dashboard = dashboard.with_row(builders.Row(item))
+        else:
+            dashboard = dashboard.with_panel(item)
     return _with_panel_ids(dashboard.build())
 
 
