@@ -19,14 +19,7 @@ def same_solutions(one: tuple[str, str], other: tuple[str, str]) -> bool:
 
 
 def _difference(sides: tuple[str, str]) -> Formula:
-    a, b = parse_formula(sides[0]), parse_formula(sides[1])
-    return Formula(
-        "",
-        a.symbols | b.symbols,
-        lambda env: fx.add(a.evaluate(env), fx.negate(b.evaluate(env))),
-        None,
-        has_i=a.has_i or b.has_i,
-    )
+    return fx.combine(fx.subtract, parse_formula(sides[0]), parse_formula(sides[1]))
 
 
 def _proportional(a: Formula, b: Formula) -> bool:
@@ -73,12 +66,9 @@ def _vanishes(one: Formula, point: fx.Env) -> bool:
 def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
     try:
         at = [one.evaluate({**point, symbol: Fraction(x)}) for x in (1, 2, 4)]
-        slope = fx.add(at[1], fx.negate(at[0]))
-        if (
-            not fx.nearly_equal(fx.add(at[2], fx.negate(at[1])), fx.multiply(Fraction(2), slope))
-            or slope == 0
-        ):
+        slope = fx.subtract(at[1], at[0])
+        if not fx.nearly_equal(fx.subtract(at[2], at[1]), fx.multiply(Fraction(2), slope)) or slope == 0:
             return None
-        return fx.add(Fraction(1), fx.negate(fx.divide(at[0], slope)))
+        return fx.subtract(Fraction(1), fx.divide(at[0], slope))
     except UndefinedError:
         return None

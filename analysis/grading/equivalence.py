@@ -102,8 +102,8 @@ def _same_assignments(gold: Form, answer: Form) -> bool:
     if not isinstance(row, TupleOrInterval) or not all(isinstance(item, Equation) for item in items):
         return isinstance(row, TupleOrInterval) and len(items) == 1 and same(row, items[0])
     equations = sorted((item for item in items if isinstance(item, Equation)), key=lambda item: item.sides[0])
-    plain = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
-    return plain and _pairwise(row.items, [parse_answer(item.sides[-1]) for item in equations])
+    is_tuple = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
+    return is_tuple and _pairwise(row.items, [parse_answer(item.sides[-1]) for item in equations])
 
 
 def _same_matrices(gold: Matrix, answer: Matrix) -> bool:
@@ -143,8 +143,8 @@ def _same_sets(gold: Form, answer: Form) -> bool:
         answer, Quantity | Matrix | BaseNumber | Ratio | TimeOfDay
     ):
         return False
-    named = variables(gold), variables(answer)
-    if all(named) and named[0] != named[1]:
+    names = variables(gold), variables(answer)
+    if all(names) and names[0] != names[1]:
         return False
     return same_intervals(to_intervals(gold), to_intervals(answer))
 
@@ -155,13 +155,15 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
         if len(gold.parts) != len(answer.parts):
             return False
         return all(
-            fx.equal(_quotient(gold.parts[0], part), _quotient(answer.parts[0], other))
+            fx.equal(
+                fx.combine(fx.divide, gold.parts[0], part), fx.combine(fx.divide, answer.parts[0], other)
+            )
             for part, other in zip(gold.parts[1:], answer.parts[1:], strict=True)
         )
     ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
     if not isinstance(ratio, Ratio) or len(ratio.parts) != 2 or not isinstance(other, Quantity) or other.unit:
         return False
-    return fx.equal(_quotient(*ratio.parts), other.formula)
+    return fx.equal(fx.combine(fx.divide, *ratio.parts), other.formula)
 
 
 def _as_ratio(form: Form) -> Form:
@@ -169,16 +171,6 @@ def _as_ratio(form: Form) -> Form:
     if not isinstance(form, TimeOfDay) or form.half:
         return form
     return Ratio((fx.constant(Fraction(form.hour)), fx.constant(Fraction(form.minute))))
-
-
-def _quotient(a: Formula, b: Formula) -> Formula:
-    return Formula(
-        "",
-        a.symbols | b.symbols,
-        lambda env: fx.divide(a.evaluate(env), b.evaluate(env)),
-        None,
-        has_i=a.has_i or b.has_i,
-    )
 
 
 def _same_times(gold: TimeOfDay, answer: TimeOfDay) -> bool:
@@ -197,18 +189,18 @@ def _same_times(gold: TimeOfDay, answer: TimeOfDay) -> bool:
 def same_quantity(gold: Quantity, answer: Quantity) -> bool:
     """True if both have the same value in the same unit. A unit that one side omits is taken from the other."""
     a, b = _scaled(gold), _scaled(answer)
-    one, other = a.unit, b.unit
-    if one is None and other is None:
+    a_unit, b_unit = a.unit, b.unit
+    if a_unit is None and b_unit is None:
         return fx.equal(a.formula, b.formula)
-    if one is not None and other is not None:
-        if one.dimension != other.dimension:
+    if a_unit is not None and b_unit is not None:
+        if a_unit.dimension != b_unit.dimension:
             return False
-        return fx.equal(_times(a.formula, one.factor), _times(b.formula, other.factor))
-    unit, bare = (one, b.formula) if one is not None else (other, a.formula)
+        return fx.equal(_times(a.formula, a_unit.factor), _times(b.formula, b_unit.factor))
+    unit, with_unit, bare = (a_unit, a.formula, b.formula) if a_unit else (b_unit, b.formula, a.formula)
     if unit == PERCENT:
-        return _same_percent(a.formula if one is not None else b.formula, bare)
+        return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
-        return fx.equal(_times((a if one else b).formula, fx.to_float(Fraction(1, 180)) * fx.PI), bare)
+        return fx.equal(_times(with_unit, fx.to_float(Fraction(1, 180)) * fx.PI), bare)
     return fx.equal(a.formula, b.formula)
 
 
@@ -220,10 +212,8 @@ def _scaled(quantity: Quantity) -> Quantity:
     return Quantity(_times(quantity.formula, unit.factor), None)
 
 
-def _times(one: Formula, factor: fx.Value) -> Formula:
-    if factor == 1:
-        return one
-    return Formula("", one.symbols, lambda env: fx.multiply(one.evaluate(env), factor), None, has_i=one.has_i)
+def _times(formula: Formula, factor: fx.Value) -> Formula:
+    return formula if factor == 1 else fx.combine(fx.multiply, formula, fx.constant(factor))
 
 
 def _same_percent(percent: Formula, bare: Formula) -> bool:
@@ -242,8 +232,8 @@ def _with_equations(gold: Form, answer: Form) -> bool:
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         return _same_equations(gold, answer)
     if isinstance(gold, UnorderedList) or isinstance(answer, UnorderedList):
-        listing = len(_items(gold)) == len(_items(answer))
-        return listing and _same_lists(_items(gold), _items(answer), as_sets=False)
+        same_length = len(_items(gold)) == len(_items(answer))
+        return same_length and _same_lists(_items(gold), _items(answer), as_sets=False)
     if isinstance(gold, Equation):
         return _is_name(gold.sides[0]) and same(parse_answer(gold.sides[-1]), answer)
     return isinstance(answer, Equation) and _states_the_value(gold, answer)

@@ -26,9 +26,9 @@ MAX_BITS = 40_000
 """Size limit for exact powers: 2^1000 and 10^10000 are evaluated, a power tower is not."""
 MAX_FACTORIAL = 1_000
 MAX_SYMBOLIC_POWER = 128
-_context = mpmath.mp.clone()
-_context.dps = DIGITS
-PI = +_context.pi
+CONTEXT = mpmath.mp.clone()
+CONTEXT.dps = DIGITS
+PI = +CONTEXT.pi
 
 
 class UnreadableError(Exception):
@@ -60,18 +60,24 @@ def constant(value: Value) -> Formula:
     return Formula("", frozenset(), lambda _: value, None, has_i=False)
 
 
+def combine(operation: Callable[[Value, Value], Value], a: Formula, b: Formula) -> Formula:
+    """The formula that applies an operation to the values of two formulas."""
+    symbols, has_i = a.symbols | b.symbols, a.has_i or b.has_i
+    return Formula("", symbols, lambda env: operation(a.evaluate(env), b.evaluate(env)), None, has_i=has_i)
+
+
 def to_float(value: Value) -> Any:
     """Convert to a float with 50 digits."""
-    return _context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    return CONTEXT.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
 def _checked(value: Any) -> Value:
     """Convert a complex number with a negligible imaginary part to a real one. Raises UndefinedError if the value is not finite."""
-    if isinstance(value, _context.mpc) and abs(value.imag) <= abs(value.real) * _context.mpf(10) ** (
+    if isinstance(value, CONTEXT.mpc) and abs(value.imag) <= abs(value.real) * CONTEXT.mpf(10) ** (
         8 - DIGITS
     ):
         value = value.real
-    if not _context.isfinite(value):
+    if not CONTEXT.isfinite(value):
         raise UndefinedError
     return value
 
@@ -83,16 +89,16 @@ def add(a: Value, b: Value) -> Value:
     )
 
 
+def subtract(a: Value, b: Value) -> Value:
+    """Return a − b."""
+    return add(a, -b)
+
+
 def multiply(a: Value, b: Value) -> Value:
     """Return a × b."""
     return (
         a * b if isinstance(a, Fraction) and isinstance(b, Fraction) else _checked(to_float(a) * to_float(b))
     )
-
-
-def negate(a: Value) -> Value:
-    """Return −a."""
-    return -a
 
 
 def divide(a: Value, b: Value) -> Value:
@@ -117,11 +123,11 @@ def power(a: Value, b: Value) -> Value:
         raise UnreadableError("huge power")
     if a == 0:
         return _zero_power(b)
-    return _checked(_context.power(to_float(a), to_float(b)))
+    return _checked(CONTEXT.power(to_float(a), to_float(b)))
 
 
 def _zero_power(b: Value) -> Value:
-    if isinstance(b, _context.mpc) or b <= 0:
+    if isinstance(b, CONTEXT.mpc) or b <= 0:
         raise UndefinedError
     return Fraction(0)
 
@@ -130,11 +136,9 @@ def root(a: Value, degree: int) -> Value:
     """Return the real root if there is one (also of a negative number for an odd degree), else the principal root."""
     if isinstance(a, Fraction) and (exact := _exact_root(a, degree)) is not None:
         return exact
-    if degree % 2 and not isinstance(a, _context.mpc) and a < 0:
+    if degree % 2 and not isinstance(a, CONTEXT.mpc) and a < 0:
         return -root(-a, degree)
-    return (
-        _checked(_context.root(to_float(a), degree)) if degree != 2 else _checked(_context.sqrt(to_float(a)))
-    )
+    return _checked(CONTEXT.root(to_float(a), degree)) if degree != 2 else _checked(CONTEXT.sqrt(to_float(a)))
 
 
 def _exact_root(a: Fraction, degree: int) -> Fraction | None:
@@ -151,10 +155,10 @@ def factorial(a: Value) -> Value:
             raise UndefinedError
         if a > MAX_FACTORIAL:
             raise UnreadableError("huge factorial")
-        return Fraction(_context.fac(int(a)).__int__()) if a < 20 else Fraction(_product(int(a)))
+        return Fraction(CONTEXT.fac(int(a)).__int__()) if a < 20 else Fraction(_product(int(a)))
     if abs(to_float(a)) > MAX_FACTORIAL:
         raise UnreadableError("huge factorial")
-    return _checked(_context.gamma(to_float(a) + 1))
+    return _checked(CONTEXT.gamma(to_float(a) + 1))
 
 
 def _product(n: int) -> int:
@@ -173,9 +177,9 @@ def call(name: str, a: Value) -> Value:
     if name in {"floor", "ceil"}:
         if isinstance(a, Fraction):
             return Fraction(a.__floor__() if name == "floor" else a.__ceil__())
-        return Fraction(int(getattr(_context, name)(a)))
+        return Fraction(int(getattr(CONTEXT, name)(a)))
     try:
-        return _checked(getattr(_context, name)(to_float(a)))
+        return _checked(getattr(CONTEXT, name)(to_float(a)))
     except (ValueError, ZeroDivisionError) as error:
         raise UndefinedError from error
 
@@ -200,7 +204,7 @@ def nearly_equal(a: Value, b: Value) -> bool:
     x, y = to_float(a), to_float(b)
     size = max(abs(x), abs(y))
     # The difference of two equal surds of ordinary size is about 1e-49, so values below 1e-44 count as 0.
-    return bool(abs(x - y) <= size * _context.mpf(10) ** -35 or (size < _context.mpf(10) ** -44))
+    return bool(abs(x - y) <= size * CONTEXT.mpf(10) ** -35 or (size < CONTEXT.mpf(10) ** -44))
 
 
 def equal(a: Formula, b: Formula) -> bool:
@@ -218,7 +222,7 @@ def equal(a: Formula, b: Formula) -> bool:
         except UndefinedError:
             continue
     if not (a.has_i or b.has_i):
-        real = [pair for pair in values if not any(isinstance(value, _context.mpc) for value in pair)]
+        real = [pair for pair in values if not any(isinstance(value, CONTEXT.mpc) for value in pair)]
         values = real if len(real) >= 3 else values
     return len(values) >= 3 and all(nearly_equal(x, y) for x, y in values)
 
@@ -235,4 +239,4 @@ def is_rounded(short: Formula, exact: Formula) -> bool:
         return False
     approximate, value = to_float(short.value()), to_float(exact_value)
     significant = len(str(abs(int(approximate * 10**short.decimals))))
-    return significant >= 5 and abs(approximate - value) < _context.mpf(10) ** -short.decimals
+    return significant >= 5 and abs(approximate - value) < CONTEXT.mpf(10) ** -short.decimals

@@ -18,7 +18,7 @@ from analysis.grading.forms import (
     UnorderedList,
     real_number,
 )
-from analysis.grading.formula import UnreadableError, Value, add, divide, nearly_equal, negate, to_float
+from analysis.grading.formula import UnreadableError, Value, divide, nearly_equal, subtract, to_float
 from analysis.grading.latex_parser import parse_formula
 
 End = Value | Infinity
@@ -150,13 +150,11 @@ def _solve_linear(left: str, sign: str, right: str) -> list[NumberInterval]:
     if len(symbols) != 1:
         raise UnreadableError("the inequality does not have exactly one variable")
     (symbol,) = symbols
-    at = [
-        add(a.evaluate({symbol: Fraction(x)}), negate(b.evaluate({symbol: Fraction(x)}))) for x in (0, 1, 2)
-    ]
-    slope = add(at[1], negate(at[0]))
-    if nearly_equal(slope, Fraction(0)) or not nearly_equal(add(at[2], negate(at[1])), slope):
+    at = [subtract(a.evaluate({symbol: Fraction(x)}), b.evaluate({symbol: Fraction(x)})) for x in (0, 1, 2)]
+    slope = subtract(at[1], at[0])
+    if nearly_equal(slope, Fraction(0)) or not nearly_equal(subtract(at[2], at[1]), slope):
         raise UnreadableError("the inequality is not linear")
-    point = divide(negate(at[0]), slope)
+    point = divide(-at[0], slope)
     if sign == "\\ne":
         return _complement([NumberInterval(point, point, has_low=True, has_high=True)])
     closed = sign in {"\\le", "\\ge"}

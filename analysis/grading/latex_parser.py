@@ -11,21 +11,21 @@ from fractions import Fraction
 from functools import lru_cache
 
 from analysis.grading.formula import (
+    CONTEXT,
     MAX_SYMBOLIC_POWER,
     Env,
     Formula,
     Node,
     UnreadableError,
     Value,
-    _context,
     add,
     call,
     divide,
     factorial,
     multiply,
-    negate,
     power,
     root,
+    subtract,
 )
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
@@ -115,8 +115,7 @@ class _Parser:
             if self.take("+"):
                 node = _binary(add, node, self.term())
             elif self.take("-"):
-                right = self.term()
-                node = _binary(lambda a, b: add(a, negate(b)), node, right)
+                node = _binary(subtract, node, self.term())
             else:
                 return node
 
@@ -169,7 +168,7 @@ class _Parser:
             return self.signed()
         if self.take("-"):
             node, integer = self.signed()
-            return (lambda env: negate(node(env))), None if integer is None or integer == 0 else -integer
+            return (lambda env: -node(env)), None if integer is None or integer == 0 else -integer
         return self.powered()
 
     def powered(self) -> tuple[Node, int | None]:
@@ -181,7 +180,7 @@ class _Parser:
         integer = int(literal) if literal.isdigit() else None
         while True:
             if self.take("^\\circ"):
-                node, integer = _binary(multiply, node, _constant(_context.pi / 180)), None
+                node, integer = _binary(multiply, node, _constant(CONTEXT.pi / 180)), None
             elif self.take("^"):
                 node, integer = self.raised(node, simple=simple), None
             elif self.take("!"):
@@ -208,7 +207,7 @@ class _Parser:
         """Parse an exponent: a group, a number, a letter or a command, with signs."""
         if self.take("-"):
             node = self.exponent()
-            return lambda env: negate(node(env))
+            return lambda env: -node(env)
         return self.argument(whole_number=True)
 
     def argument(self, *, whole_number: bool = False) -> Node:
@@ -268,9 +267,9 @@ class _Parser:
             name += "'"
         if name == "i":
             self.has_i = True
-            return _constant(_context.mpc(0, 1))
+            return _constant(CONTEXT.mpc(0, 1))
         if name == "e":
-            return _constant(+_context.e)
+            return _constant(+CONTEXT.e)
         self.symbols.add(name)
         return lambda env: env[name]
 
@@ -302,7 +301,7 @@ class _Parser:
         if name == "sqrt":
             return self.root_value()
         if name == "pi":
-            return _constant(+_context.pi)
+            return _constant(+CONTEXT.pi)
         if name in _FUNCTIONS:
             return self.function(name)
         if name in _FLOOR_CEILING:
@@ -367,4 +366,4 @@ class _Parser:
 def _choose(n: Value, k: Value) -> Value:
     if isinstance(n, Fraction) and n > 1_000:
         raise UnreadableError("huge binomial")
-    return divide(factorial(n), multiply(factorial(k), factorial(add(n, negate(k)))))
+    return divide(factorial(n), multiply(factorial(k), factorial(subtract(n, k))))
