@@ -185,7 +185,7 @@ def main() -> int:
         outputs = [
             Output(model, problem, None if args.greedy else args.seed, args.cap) for problem in problems
         ]
-        table = {what: (ours, real) for what, ours, real in rows(outputs)}
+        table = {what: (emulated, real) for what, emulated, real in rows(outputs)}
         tokens = sum(len(each.ids) for each in outputs)
         speed = {"written tokens/s": tokens / sum(each.write_s for each in outputs),
                  "looked up tokens/s": tokens / sum(each.lookup_s for each in outputs)}  # fmt: skip
@@ -193,12 +193,18 @@ def main() -> int:
             f"\n{name}, {len(outputs)} problems, {'greedy' if args.greedy else f'sampled, seed {args.seed}'}",
             file=sys.stderr,
         )
-        for what, (ours, real) in table.items():
-            shown = ours if isinstance(ours, str) else f"{ours:.0f}" if ours > 100 else f"{ours:.3f}"
+        for what, (emulated, real) in table.items():
+            shown = (
+                emulated
+                if isinstance(emulated, str)
+                else f"{emulated:.0f}"
+                if emulated > 100
+                else f"{emulated:.3f}"
+            )
             print(f"{what:34} {shown:>20}   {real}", file=sys.stderr)
         for what, rate in speed.items():
             print(f"{what:34} {rate:>20,.0f}", file=sys.stderr)
-        result[name] = {**{what: ours for what, (ours, _) in table.items()}, **speed}
+        result[name] = {**{what: emulated for what, (emulated, _) in table.items()}, **speed}
     print(json.dumps(result, default=float))
     return 0
 

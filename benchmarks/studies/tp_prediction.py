@@ -93,7 +93,7 @@ def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[Row]:
                         yield _row(Point(size, tp, ngram, streams, length), variants, engine, texts[mode])
 
 
-def judge(prediction: Path, cells: Path) -> Iterator[str]:
+def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
     """Return Markdown rows with the prediction and the measurement of each cell. Cells with 512 tokens use the row for 1,024."""
     with prediction.open() as file:
         written = {
@@ -139,7 +139,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.judge:
         print("| cell | n-gram | predicted, ms | measured | error | bounds | W a GPU, predicted | measured |")
-        print(f"|{' --- |' * 8}", *(f"| {row} |" for row in judge(*args.judge)), sep="\n")
+        print(f"|{' --- |' * 8}", *(f"| {row} |" for row in compare_with_measurements(*args.judge)), sep="\n")
         return 0
     rows = predict(args.gpu)
     first = next(rows)
