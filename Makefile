@@ -30,7 +30,7 @@ demo: env ## emulated servers, a sweep over the sample problems, a report: no GP
 live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
 	@prometheus/live.sh
 
-dashboards: env ## grafana/dashboards/*.json from grafana/*.py
+dashboards: env ## grafana/dashboards/*.json from grafana/boards/*.py
 	$(BIN)/python -m grafana.generate
 
 TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-2} --dist loadscope
