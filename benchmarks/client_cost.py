@@ -36,7 +36,7 @@ from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import to_record
 from loadgen.plan.schedule import ClosedLoop
-from loadgen.run.dispatch import drive
+from loadgen.run.dispatch import dispatch
 
 EVENTS = 34
 STREAMS = 16
@@ -102,7 +102,7 @@ async def ours(url: str, requests: int) -> None:
                 )
 
             plan = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
-            await drive(plan, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
+            await dispatch(plan, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
         turns.finish()
         os.close(journal)
     health.stop()

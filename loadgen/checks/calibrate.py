@@ -19,7 +19,7 @@ from typing import Any
 
 from loadgen.exchange import Exchange, Request
 from loadgen.files import write_atomically
-from loadgen.run.capacity import _machine, path
+from loadgen.run.capacity import machine, path
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 GAP_MS = 5
@@ -57,7 +57,7 @@ def main(most: int) -> int:
                 break
     held = [step for step in steps if step.fit]
     found = {
-        "machine": _machine(),
+        "machine": machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "events_per_s": max((step.events_per_s for step in held), default=0.0),
         "streams": max((step.streams for step in held), default=0),

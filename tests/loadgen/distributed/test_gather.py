@@ -1,4 +1,4 @@
-"""What Locust's workers leave, put together: numbers dealt once, clocks estimated, wrong folders refused."""
+"""What Locust's workers leave, put together: numbers assigned once, clocks estimated, wrong folders refused."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.distributed.assignment import Assignments
-from loadgen.distributed.clock_sync import Probe, drift_s, wall_offset_s, zero_of
+from loadgen.distributed.clock_sync import Probe, drift_s, estimate_start_s, wall_offset_s
 from loadgen.distributed.messages import Distributed, WorkerInfo
 from loadgen.record import Record, RunInfo
 from tests.fixtures.swarm import gather, gathered
@@ -23,27 +23,27 @@ RUN = RunInfo(
     st.integers(0, 10),
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9), st.booleans())),
 )
-def test_every_number_is_dealt_once_whoever_comes_and_goes(
+def test_every_number_is_assigned_once_whoever_comes_and_goes(
     measured: int, warmup: int, steps: list[tuple[str, int, bool]]
 ) -> None:
     """Workers draw, end and vanish in any order: no number twice, none skipped, none beyond the limit or the plan."""
-    deck, dealt = Assignments(measured + warmup), []
+    assignments, assigned = Assignments(measured + warmup), []
     held: dict[str, int] = {}
-    deck.limit = warmup
+    assignments.limit = warmup
     for worker, count, leaves in steps:
-        drawn = deck.draw(worker, count)
-        dealt += drawn
+        drawn = assignments.assign(worker, count)
+        assigned += drawn
         held[worker] = held.get(worker, 0) + len(drawn)
         if leaves:
             held[worker] = 0  # with what it held
         elif held[worker]:
-            deck.ended(worker, 1)
+            assignments.finish(worker, 1)
             held[worker] -= 1
-        if len(dealt) == warmup:
-            deck.limit = measured + warmup
-    assert dealt == list(range(len(dealt)))
-    assert len(dealt) <= measured + warmup
-    assert deck.empty == (len(dealt) == measured + warmup)
+        if len(assigned) == warmup:
+            assignments.limit = measured + warmup
+    assert assigned == list(range(len(assigned)))
+    assert len(assigned) <= measured + warmup
+    assert assignments.exhausted == (len(assigned) == measured + warmup)
 
 
 def worker(name: str, **changes: object) -> WorkerInfo:
@@ -66,7 +66,7 @@ trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, ma
 def test_the_runs_zero_lies_within_its_error(zero_s: float, delays: list[tuple[float, float]]) -> None:
     """However slow each way was: the estimate is off by no more than it says, which is half the fastest trip or less."""
     probes = [Probe(zero_s + at, at + out, zero_s + at + out + back) for at, (out, back) in enumerate(delays)]
-    found_s, error_s = zero_of("another boot", 0.0, probes)
+    found_s, error_s = estimate_start_s("another boot", 0.0, probes)
     assert abs(found_s - zero_s) <= error_s + 1e-6
     assert error_s <= min(out + back for out, back in delays) / 2 + 1e-6
 
@@ -84,7 +84,7 @@ def test_a_clock_that_runs_apart_is_found_out(drift: float, delays: list[tuple[f
 def test_wall_clocks_are_compared_through_both_anchors() -> None:
     """A host that is 3 s fast, whose monotonic clock began elsewhere."""
     fast = {"wall_s": 1013.0, "perf_s": 710.0}
-    assert wall_offset_s(RUN.clock, fast, zero_s=700.0) == pytest.approx(-3.0)
+    assert wall_offset_s(RUN.clock, fast, start_s=700.0) == pytest.approx(-3.0)
 
 
 def write(folder: Path, *workers: WorkerInfo, seqs: tuple[range, ...]) -> None:

@@ -11,7 +11,7 @@ import uvloop
 
 from loadgen.exchange import Request
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals
-from loadgen.run.dispatch import StopControl, drive
+from loadgen.run.dispatch import StopControl, dispatch
 
 Sent = tuple[int, float, float, str]
 """seq, due and start in seconds from the run's start, how it ended."""
@@ -58,7 +58,7 @@ def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 1.0)
         schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=100)
-        await drive(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        await dispatch(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
         assert server.peak == 100
         assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
 
@@ -74,7 +74,7 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3))
-        await drive(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
+        await dispatch(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
         assert server.peak == 8
         assert server.in_flight == 0
 
@@ -92,7 +92,9 @@ def test_time_scale_divides_the_waiting() -> None:
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0)
         times = OpenLoop([0.0, 1.0, 2.0])
-        await drive(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
+        await dispatch(
+            map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20
+        )
 
     run(work)
     assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
@@ -106,7 +108,9 @@ def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop)
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.1)
         plan = map(request, range(1000))
-        await drive(plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6)
+        await dispatch(
+            plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6
+        )
 
     run(work)
     assert 2 <= len(sent) <= 12
@@ -122,8 +126,8 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, pr
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.4)
-        brake = StopControl()
-        brake.on_interrupt()
+        stop = StopControl()
+        stop.interrupt_on_signals()
 
         async def send(request: Request, due_ns: int) -> Sent:
             started.append(request.seq)
@@ -133,10 +137,10 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, pr
         for press in range(presses):
             loop.call_later(0.2 + 0.05 * press, os.kill, os.getpid(), signal.SIGINT)
         begin = time.perf_counter()
-        await drive(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, brake=brake)
+        await dispatch(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, stop=stop)
         assert time.perf_counter() - begin < 5
-        assert brake.draining
-        assert brake.stopped == (presses == 2)
+        assert stop.draining
+        assert stop.stopped == (presses == 2)
 
     run(work)
     assert sorted(seq for seq, *_ in sent) == sorted(started)
@@ -157,7 +161,7 @@ def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: ClosedLoop |
             seen += 1
             raise OSError(28, "No space left on device")
 
-        await drive(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
+        await dispatch(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
 
     with pytest.raises(OSError, match="No space left"):
         run(work)
@@ -176,7 +180,9 @@ def test_requests_are_taken_one_by_one() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.01)
-        await drive(plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
+        await dispatch(
+            plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1
+        )
 
     run(work)
     assert taken < 200
@@ -186,11 +192,11 @@ def test_an_interrupt_before_the_first_request_sends_nothing() -> None:
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        brake = StopControl()
-        asyncio.get_running_loop().call_later(0.05, brake.press)
+        stop = StopControl()
+        asyncio.get_running_loop().call_later(0.05, stop.interrupt)
         server = FakeServer(start_ns, lambda _seq: 0)
         later_ns = start_ns + 60 * 10**9
-        await drive([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, brake=brake)
+        await dispatch([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, stop=stop)
 
     run(work)
     assert sent == []

@@ -91,7 +91,7 @@ def test_a_torn_last_line_is_dropped_and_said(target: str, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-7])
     done = loadgen("--resume", str(out))
     assert done.returncode == 0, done.stderr
-    assert "torn last line" in done.stderr
+    assert "removed an incomplete last line of" in done.stderr
     assert_complete(out, 20)
 
 
@@ -114,7 +114,7 @@ def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Pa
     stdout, _ = process.communicate(timeout=60)
     assert json.loads(stdout.splitlines()[-1])["outcomes"]["cancelled"] > 0
     done = loadgen("--resume", str(out))
-    assert "taken out, to be sent again" in done.stderr
+    assert "had cancelled; they are sent again" in done.stderr
     assert_complete(out, 98)
 
 
@@ -128,7 +128,7 @@ def test_a_resume_does_not_wash_a_run_clean(target: str, tmp_path: Path) -> None
     run.verdict = "SUSPECT"
     write_run(out, run)
     again = loadgen("--resume", str(out))
-    assert "nothing is missing" in again.stderr
+    assert "no request is missing" in again.stderr
     assert read_run(out).reasons == run.reasons
     path = out / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
