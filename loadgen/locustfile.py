@@ -25,19 +25,13 @@ from loadgen.run.prepare import DEFAULT_CONCURRENCY
 OPTIONS = {
     "target": (RunOptions.target, "OpenAI-compatible base URL, with /v1"),
     "model": ("", "id of a served model; if empty, the first that the server lists"),
-    "dataset": (
-        RunOptions.dataset,
-        "math500, sample, gsm8k, aime, or a JSONL file that exists on every host",
-    ),
+    "dataset": (RunOptions.dataset, "math500, sample, gsm8k, aime, or a JSONL file that is on every host"),
     "problems": ("", "number of problems; if empty, all"),
     "budgets": (",".join(map(str, RunOptions.budgets)), "token budgets, separated by commas"),
     "budget-mode": (RunOptions.budget_mode, "cut, forced, native or prompt"),
     "samples": ("", "requests for each problem; if empty, one"),
     "requests": ("", "number of requests; if empty, each problem at each budget once"),
-    "rate": (
-        "",
-        "open loop with this many requests per second of server time; if empty, closed loop with one request in flight per user",
-    ),
+    "rate": ("", "requests per second of server time in an open loop; if empty, a closed loop"),
     "arrival": ("", "arrivals for a rate: poisson, constant, gamma:B or burst:N"),
     "seed": ("", "seed for the order, the arrivals and the sampling; if empty, 0"),
     "out": ("", "results folder on every host; if empty, results/<run>"),
@@ -61,9 +55,7 @@ ROLES = ProcessRoles()
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: LocustArgumentParser) -> None:
     """Add this suite's options to Locust's own."""
-    group = parser.add_argument_group(
-        "thinkload", "As in python -m loadgen --help; the concurrency of a closed loop is --users"
-    )
+    group = parser.add_argument_group("thinkload", "See python -m loadgen --help; --users is the concurrency")
     for name, (default, text) in OPTIONS.items():
         variable = f"THINKLOAD_{name.upper().replace('-', '_')}"
         option: Any = group.add_argument(
@@ -145,8 +137,7 @@ def connect_master(environment: Environment, runner: Any, master: LocustMaster) 
     )
     on.test_stop.add_listener(lambda **_: master.end_run())
     for name, listener in {
-        "probe": master.answer_probe, "ready": master.worker_ready,
-        "request-work": master.work_requested, "finished": master.work_finished,
+        "probe": master.answer_probe, "ready": master.worker_ready, "request-work": master.work_requested, "finished": master.work_finished,
     }.items():  # fmt: skip
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 

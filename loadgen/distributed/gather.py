@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
-from loadgen.distributed.messages import Distributed, WorkerInfo
-from loadgen.distributed.worker_files import WorkerFiles, find_master, read_description, read_workers
+from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
+from loadgen.distributed.worker_files import WorkerFiles, find_master, read_file, read_workers
 from loadgen.errors import UsageError
 from loadgen.measure.client_health import merge
 from loadgen.measure.observations import Observations
@@ -28,7 +28,7 @@ from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import PROBLEMS, RUN, SERVER_AFTER, SERVER_BEFORE, RunInfo
-from loadgen.run.close_out import VerdictSettings, announce, close_out
+from loadgen.run.close_out import VerdictOptions, announce, close_out
 from loadgen.run.merge import chunk_files, merge_hosts, record_files
 from loadgen.target.server_metrics import totals
 
@@ -50,13 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="HOST_DIR",
-        help="folders that workers wrote to; one of them contains distributed.json",
+        help="folders that workers wrote; one has distributed.json",
     )
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of the merged run [the folder that contains distributed.json]",
+        "--out", type=Path, metavar="DIR", help="folder of the merged run [the one with distributed.json]"
     )
     parser.add_argument(
         "--partial",
@@ -71,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     out: Path = args.out or master
     if (out / RUN).exists():
         raise UsageError(f"{out} was gathered already ({RUN} exists): give another --out")
-    description = read_description(master)
+    description = read_file(master / DISTRIBUTED, Distributed)
     found = read_workers(args.folders, description, partial=args.partial)
     missing = found.missing(description.total)
     out.mkdir(parents=True, exist_ok=True)
@@ -103,10 +100,11 @@ def close(out: Path, description: Distributed, found: WorkerFiles, missing: list
     """Close the run as a run of one process is closed."""
     run = description.run
     reports = [worker.report for worker in found.workers if worker.report]
-    run.client = merge(reports).summary() if reports else {}
-    run.client["each"] = [_row(worker, found, run) for worker in found.workers]
-    lags_s = [row["loop_lag_p99_s"] for row in run.client["each"] if row["loop_lag_p99_s"] is not None]
-    if lags_s:  # the p99 over all workers would hide that one of many is slow
+    rows = [_row(worker, found, run) for worker in found.workers]
+    run.client = (merge(reports).summary() if reports else {}) | {"each": rows}
+    if lags_s := [
+        row["loop_lag_p99_s"] for row in rows if row["loop_lag_p99_s"] is not None
+    ]:  # the p99 over all workers would hide that one of many is slow
         run.client["loop_lag_p99_s"] = max(lags_s)
     stopped = description.stopped or (f"{len(missing)} requests were lost" if missing else None)
     observations = Observations(
@@ -116,8 +114,9 @@ def close(out: Path, description: Distributed, found: WorkerFiles, missing: list
         stopped=stopped,
     )
     doubts = list(_doubts(description, found))
-    settings = VerdictSettings(description.cache, description.percentile, doubts=doubts)
-    close_out(out, run, observations, settings)
+    close_out(
+        out, run, observations, VerdictOptions(description.cache, description.percentile, doubts=doubts)
+    )
     return run
 
 

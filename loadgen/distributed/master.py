@@ -275,11 +275,10 @@ class MasterRun:
         workers, assignments, first = self._ready_workers(), self.assignments, self.prepared.options.warmup
         batches: dict[str, list[tuple[int, float]]] = {worker: [] for worker in workers}
         until_s = self.now_s() + AHEAD_S - self.measured_from_s
-        while (
-            workers
-            and not assignments.exhausted
-            and (time_s := self.times_s[assignments.next - first]) < until_s
-        ):
+        while workers and not assignments.exhausted:
+            time_s = self.times_s[assignments.next - first]
+            if time_s >= until_s:
+                break
             worker = workers[assignments.next % len(workers)]
             batches[worker] += [(seq, self.measured_from_s + time_s) for seq in assignments.assign(worker, 1)]
         for worker, work in batches.items():

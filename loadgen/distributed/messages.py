@@ -129,7 +129,5 @@ def parse_options(argv: Sequence[str]) -> RunOptions:
         if getattr(options, name):
             raise UsageError(message)
     if options.workers != 1:
-        raise UsageError(
-            "--workers is not supported with Locust: start more workers with --processes N or on more hosts with --worker"
-        )
+        raise UsageError("--workers is not supported with Locust: use its own --processes N or --worker")
     return options

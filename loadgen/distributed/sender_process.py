@@ -186,17 +186,13 @@ def make_partition(setup: SenderSetup) -> Partition:
     options, server = parse_options(setup.run.argv), ServerInfo(**setup.run.server)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     if dataset.sha256 != setup.run.dataset_sha256:
-        raise UsageError(
-            f"--dataset {options.dataset} differs from the master's file: copy that file to this host"
-        )
+        raise UsageError(f"--dataset {options.dataset} differs from the master's file: copy it to this host")
     name, _ = style_of(server.model, options.prompt)
     folder = Path(setup.run.folder)
     folder.mkdir(parents=True, exist_ok=True)
     records = folder / f"records.{setup.name}.jsonl"
     if records.exists():
-        raise UsageError(
-            f"{records} exists already, from another run: give another --out, or move the file away"
-        )
+        raise UsageError(f"{records} exists, from another run: give another --out, or move it away")
     start_ns = round(setup.start_s * 1e9)
     return Partition(
         options=dataclasses.replace(options, prompt=name),

@@ -130,9 +130,8 @@ class WorkerRun:
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
         name = f"{platform.node()}-{index}".replace("/", "-")
-        self.process = subprocess.Popen(
-            command("loadgen.distributed.sender_process"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        sender = command("loadgen.distributed.sender_process")
+        self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._send(SenderSetup(run=setup, name=name, start_s=start_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process, name)
 
@@ -199,13 +198,9 @@ class WorkerRun:
         """Ask the master for more requests in a closed loop, if the worker has fewer than it needs."""
         slots = self.worker.slots
         wanted = slots + max(2, slots // 4)
-        if (
-            self.setup is not None
-            and not self.setup.open_loop
-            and slots
-            and not (self.work_requested or self.no_more)
-            and self.unfinished < wanted
-        ):
+        if self.setup is None or self.setup.open_loop or not slots or self.work_requested or self.no_more:
+            return
+        if self.unfinished < wanted:
             self.work_requested = True
             self.worker.runner.send_message("thinkload-request-work", {"count": wanted - self.unfinished})
 

@@ -39,25 +39,16 @@ class WorkerFiles:
 
 
 def find_master(folders: Sequence[Path]) -> Path:
-    """The master's folder. Raises UsageError where there is not exactly one, or where a folder is wrong."""
+    """The folder that the master wrote to. Raises UsageError where there is not exactly one, or where a folder is wrong."""
     if wrong := [folder for folder in folders if not folder.is_dir()]:
-        raise UsageError(
-            f"gather: {wrong[0]} is no folder: give the folders of the master and of all hosts with workers"
-        )
+        raise UsageError(f"gather: {wrong[0]} is no folder: give those of the master and of its workers")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("gather: a folder is given twice: give the folder of each host once")
     masters = [folder for folder in folders if (folder / DISTRIBUTED).is_file()]
     if len(masters) != 1:
         what = f"{masters[0]} and {masters[1]} each have" if masters else "none has"
-        raise UsageError(
-            f"gather: {what} a {DISTRIBUTED}: give the folder of one master, and those of the hosts of its workers"
-        )
+        raise UsageError(f"gather: {what} a {DISTRIBUTED}: give one master's folder and those of its workers")
     return masters[0]
-
-
-def read_description(folder: Path) -> Distributed:
-    """The description of the run, from the master's folder. Raises UsageError."""
-    return _read(folder / DISTRIBUTED, Distributed)
 
 
 def read_workers(folders: Sequence[Path], description: Distributed, *, partial: bool) -> WorkerFiles:
@@ -68,17 +59,13 @@ def read_workers(folders: Sequence[Path], description: Distributed, *, partial: 
     known = {worker.name for worker in found.workers}
     for path in (path for folder in folders for path in record_files(folder)):
         if (name := path.name.removeprefix("records.").removesuffix(".jsonl")) not in known:
-            raise UsageError(
-                f"gather: {path} has no worker.{name}.json beside it: copy that file from the same host"
-            )
+            raise UsageError(f"gather: {path} has no worker.{name}.json beside it: copy that from its host")
     if (absent := sorted(set(description.workers) - known)) and not partial:
-        raise UsageError(
-            f"gather: no files of worker {', '.join(absent)}: give the folders of their hosts too, or --partial to do without them"
-        )
+        names = ", ".join(absent)
+        raise UsageError(f"gather: no files of worker {names}: give the folders of their hosts, or --partial")
     if found.duplicates:
-        raise UsageError(
-            f"gather: {len(found.duplicates)} requests are recorded twice (the first is seq {min(found.duplicates)}): check that all folders are of the same run"
-        )
+        what = f"{len(found.duplicates)} requests are recorded twice (first: seq {min(found.duplicates)})"
+        raise UsageError(f"gather: {what}: check that all folders are of the same run")
     if not found.records:
         raise UsageError(f"gather: {', '.join(map(str, folders))}: no worker has recorded anything there")
     found.cancelled -= found.records.keys()
@@ -86,14 +73,13 @@ def read_workers(folders: Sequence[Path], description: Distributed, *, partial: 
 
 
 def _add_worker(found: WorkerFiles, path: Path, run_id: str) -> None:
-    worker = _read(path, WorkerInfo)
+    worker = read_file(path, WorkerInfo)
     records = path.with_name(f"records.{worker.name}.jsonl")
     if worker.run_id != run_id:
         raise UsageError(f"gather: {path} is of run {worker.run_id}, not of {run_id}: leave it out")
     if worker.name in {other.name for other in found.workers}:
-        raise UsageError(
-            f"gather: worker {worker.name} is there twice (again in {path.parent}): give the folder of each host once"
-        )
+        where = f"is there twice (again in {path.parent})"
+        raise UsageError(f"gather: worker {worker.name} {where}: give the folder of each host once")
     if not records.exists():
         raise UsageError(f"gather: {path} has no {records.name} beside it: copy that file from {worker.host}")
     found.workers.append(worker)
@@ -104,9 +90,8 @@ def _add_records(found: WorkerFiles, worker: WorkerInfo, path: Path) -> None:
     try:
         for record in read_records(path):
             if record.run_id != worker.run_id:
-                raise UsageError(
-                    f"gather: {path} contains records of run {record.run_id}, not of {worker.run_id}: remove them"
-                )
+                what = f"records of run {record.run_id}, not of {worker.run_id}"
+                raise UsageError(f"gather: {path} contains {what}: remove them")
             if record.outcome == "cancelled":
                 found.cancelled.add(record.seq)
             elif record.seq in found.records:
@@ -115,12 +100,12 @@ def _add_records(found: WorkerFiles, worker: WorkerInfo, path: Path) -> None:
                 found.records[record.seq] = record
                 found.records_by_worker[worker.name] += 1
     except msgspec.DecodeError as error:
-        raise UsageError(
-            f"gather: {path} can't be read ({error}): copy it again from {worker.host}"
-        ) from None
+        hint = f"copy it again from {worker.host}"
+        raise UsageError(f"gather: {path} can't be read ({error}): {hint}") from None
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def read_file(path: Path, kind: type[T]) -> T:
+    """One of the files in messages.py. Raises UsageError where it cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except msgspec.DecodeError as error:

@@ -21,7 +21,7 @@ from loadgen.target.gpu_log import energy_between
 
 
 @dataclass(frozen=True)
-class VerdictSettings:
+class VerdictOptions:
     """What the verdict depends on besides the records and the observations."""
 
     cache: str | None
@@ -37,12 +37,12 @@ def close_out(
     folder: Path,
     run: RunInfo,
     observations: Observations,
-    settings: VerdictSettings | None,
+    options: VerdictOptions | None,
     more_summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Complete `run` and write it to the folder; `run.client` is complete already.
 
-    `more_summary` is added to the summary. Without `settings` the run is VALID: no client and no server took part in a
+    `more_summary` is added to the summary. Without `options` the run is VALID: no client and no server took part in a
     simulation, so nothing could disturb it. Raises OSError.
     """
     facts = summary.read(folder, run.slo)
@@ -51,10 +51,9 @@ def close_out(
     run.summary = summary.summarise(folder, run, facts) | dict(more_summary or {})
     run.window_s = tuple(run.summary["steady"]["window_s"]) if "steady" in run.summary else None
     run.energy = _energy(run, observations, facts)
-    if settings is None:
-        run.verdict = "VALID"
-    else:
-        _judge(run, observations, facts, settings)
+    run.verdict = "VALID"
+    if options is not None:
+        _judge(run, observations, facts, options)
     write_run(folder, run)
 
 
@@ -77,20 +76,12 @@ def _energy(run: RunInfo, observations: Observations, facts: summary.RunFacts) -
 
 
 def _judge(
-    run: RunInfo, observations: Observations, facts: summary.RunFacts, settings: VerdictSettings
+    run: RunInfo, observations: Observations, facts: summary.RunFacts, options: VerdictOptions
 ) -> None:
-    run.verdict, run.reasons = judge(
-        VerdictInputs(
-            run,
-            facts,
-            observations,
-            run.client,
-            settings.cache,
-            settings.percentile,
-            settings.capacity,
-            Earlier.stored(run),
-        )
-    )
-    if settings.doubts and run.verdict == "VALID":
+    cache, percentile, capacity = options.cache, options.percentile, options.capacity
+    earlier = Earlier.stored(run)
+    inputs = VerdictInputs(run, facts, observations, run.client, cache, percentile, capacity, earlier)
+    run.verdict, run.reasons = judge(inputs)
+    if options.doubts and run.verdict == "VALID":
         run.verdict = "SUSPECT"
-    run.reasons += settings.doubts
+    run.reasons += options.doubts

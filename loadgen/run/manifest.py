@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from loadgen import options as options_module
 from loadgen.errors import UsageError
 from loadgen.files import write_atomically
-from loadgen.options import RunOptions
+from loadgen.options import RunOptions, redacted, saved
 from loadgen.plan.datasets import Dataset
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import PROBLEMS, RunInfo
@@ -31,9 +30,7 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise UsageError(
-            f"{folder} exists: choose another folder with --out, or continue its run with --resume {folder}"
-        ) from None
+        raise UsageError(f"{folder} exists: give another --out, or continue with --resume {folder}") from None
     except OSError as error:
         raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
     return folder
@@ -63,8 +60,8 @@ def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_
         time_scale=server.time_scale,
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock={},
-        argv=options_module.redacted(options.argv),
-        options=options_module.saved(options),
+        argv=redacted(options.argv),
+        options=saved(options),
         labels=options.labels,
         price_per_gpu_hour=options.price_per_gpu_hour,
         seed=options.seed,
@@ -85,12 +82,8 @@ def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_
 
 def _server(server: ServerInfo) -> dict[str, Any]:
     """What the server reports of itself, for `RunInfo.server`."""
-    reported = {
-        "version": server.version,
-        "max_model_len": server.max_model_len,
-        "fingerprint": server.fingerprint,
-    }
-    return {name: value for name, value in reported.items() if value is not None}
+    names = ("version", "max_model_len", "fingerprint")
+    return {name: value for name in names if (value := getattr(server, name)) is not None}
 
 
 def _dataset(dataset: Dataset) -> dict[str, Any]:
@@ -104,11 +97,8 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
 
 def _load(prepared: Prepared) -> dict[str, Any]:
     options = prepared.options
-    load: dict[str, Any] = {
-        "requests": prepared.planned,
-        "warmup": options.warmup,
-        "repeats": options.repeats,
-    }
+    load: dict[str, Any] = {"requests": prepared.planned, "warmup": options.warmup}
+    load["repeats"] = options.repeats
     if isinstance(prepared.schedule, ClosedLoop):
         load |= {"kind": "closed", "concurrency": prepared.schedule.concurrency}
     else:
@@ -126,9 +116,8 @@ def _load(prepared: Prepared) -> dict[str, Any]:
 def _sampling(prepared: Prepared) -> dict[str, Any]:
     """The sampling parameters that the body of a request contains."""
     body = next(prepared.workload.requests(0, 1)).body
-    chosen: dict[str, Any] = {
-        name: body[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in body
-    }
+    names = ("temperature", "top_p", "top_k", "min_p")
+    chosen = {name: body[name] for name in names if name in body}
     return {"name": prepared.options.sampling, "prompt": prepared.options.prompt, **chosen}
 
 

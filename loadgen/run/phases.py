@@ -39,14 +39,6 @@ LEAD_S = 0.05
 GPU_EVERY_S = 1.0
 
 
-def run_phases(
-    prepared: Prepared, folder: Path, run: RunInfo, clock: RunClock, metrics: Metrics
-) -> Observations:
-    """Send all requests that are not recorded yet."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(RunPhases(prepared, folder, run, clock, metrics).run_all())
-
-
 class RunPhases:
     """The phases of one run. It is the listener of its partitions and of its worker processes."""
 
@@ -58,20 +50,24 @@ class RunPhases:
         self.run = run
         self.clock = clock
         self.metrics = metrics
-        self.progress = Progress(
-            run, prepared.planned, len(prepared.previous.done), prepared.options.progress
-        )
+        done = len(prepared.previous.done)
+        self.progress = Progress(run, prepared.planned, done, prepared.options.progress)
         self.stop = StopControl()
         self.interrupts = 0
 
-    async def run_all(self) -> Observations:
+    def run_all(self) -> Observations:
+        """Send all requests that are not recorded yet, on an event loop of its own."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._show_phases())
+
+    async def _show_phases(self) -> Observations:
         """Run all phases while the progress is shown."""
         self.metrics.begin(self.run, self.prepared.planned, self.run.load.get("rate"))
         self.stop.interrupt_on_signals(self._interrupted)
         with self.progress:
-            return await self._phases()
+            return await self._run_phases()
 
-    async def _phases(self) -> Observations:
+    async def _run_phases(self) -> Observations:
         observations = Observations()
         options, api = self.prepared.options, self.prepared.api
         gpu = self._gpu_log()
@@ -85,19 +81,13 @@ class RunPhases:
             )
             await gpu.stop()
             observations.after = await asyncio.to_thread(snapshot, api, self.folder / SERVER_AFTER)
-        except ProcessDiedError as error:
-            observations.stopped = str(error)
-            await gpu.stop()
-        except DiskFullError as error:
+        except (ProcessDiedError, DiskFullError) as error:
             observations.stopped = f"{error}; every record before it is kept"
             await gpu.stop()
         if self.interrupts:
             observations.stopped = "interrupted"
-        observations.energy, observations.clocks_mhz, observations.gpus = (
-            gpu.energy,
-            gpu.clocks_mhz,
-            gpu.inventory,
-        )
+        observations.energy, observations.gpus = gpu.energy, gpu.inventory
+        observations.clocks_mhz = gpu.clocks_mhz
         return observations
 
     async def _phase(
@@ -161,9 +151,7 @@ class RunPhases:
         if self.interrupts == 1:
             loop = asyncio.get_running_loop()
             loop.call_later(self.prepared.options.drain_s / self.clock.scale, self.stop.stop)
-            self.progress.say(
-                "stopping after the requests in flight have ended; press Ctrl-C again to cancel them"
-            )
+            self.progress.say("stopping: requests in flight may end; Ctrl-C again cancels them")
 
     def due(self, _request: Request) -> None:
         """Count a request that is being sent."""

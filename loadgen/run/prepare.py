@@ -49,9 +49,8 @@ def prepare(options: RunOptions) -> Prepared:
     if options.resume is not None:
         options, previous = resume.restore(options)
     elif options.out is not None and options.out.exists():
-        raise UsageError(
-            f"--out {options.out} exists: choose another folder, or continue its run with --resume {options.out}"
-        )
+        out = options.out
+        raise UsageError(f"--out {out} exists: give another folder, or continue with --resume {out}")
     control_api.api_key(options)
     api = ControlApi(options)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
@@ -82,9 +81,8 @@ def make_schedule(options: RunOptions, planned: int | None) -> Schedule:
             options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s
         )
     except OSError as error:
-        raise UsageError(
-            f"--times {options.times}: {error.strerror}: give a file that contains one time in seconds per line"
-        ) from None
+        hint = "give a file with one time in seconds per line"
+        raise UsageError(f"--times {options.times}: {error.strerror}: {hint}") from None
     except ValueError as error:
         raise UsageError(f"cannot make the schedule: {error}") from None
 

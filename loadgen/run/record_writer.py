@@ -11,8 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import msgspec
 
@@ -65,14 +64,6 @@ class RecordWriter:
         self._closing.set()
         self._syncer.join()
         os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sync_in_batches(self) -> None:
         while not self._closing.wait(SYNC_S):

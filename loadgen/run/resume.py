@@ -72,9 +72,8 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
 def _headers(saved: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...]:
     given = {name.lower() for name, _ in options.headers}
     if missing := [name for name, _ in saved.headers if name.lower() not in given]:
-        raise UsageError(
-            f"--resume: the run sent the header {missing[0]!r}, whose value is not saved: give it again with --header"
-        )
+        header = f"the header {missing[0]!r}, whose value is not saved"
+        raise UsageError(f"--resume: the run sent {header}: give it again with --header")
     return options.headers
 
 

@@ -23,10 +23,10 @@ from loadgen.measure.verdict import Earlier
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo, write_run
 from loadgen.run import capacity, environment, one_pass_files
-from loadgen.run.close_out import VerdictSettings, announce, close_out
+from loadgen.run.close_out import VerdictOptions, announce, close_out
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.one_pass_files import Detokenizer
-from loadgen.run.phases import run_phases
+from loadgen.run.phases import RunPhases
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import drafted
 
@@ -64,14 +64,12 @@ def _load_and_judge(prepared: Prepared, run: RunInfo, metrics: Metrics) -> None:
         run.client = {"earlier": dataclasses.asdict(Earlier.of(run))}
         run.verdict, run.reasons = None, []  # unless the run is closed, its last part counts as killed
     write_run(folder, run)
-    observations = run_phases(prepared, folder, run, clock, metrics)
+    observations = RunPhases(prepared, folder, run, clock, metrics).run_all()
     try:
         _finish(prepared, folder, run, observations)
     except OSError as error:
         run.verdict = "INVALID"
-        run.reasons = [
-            f"{error.filename or folder}: {error.strerror}: make room on the disk, then continue with --resume {folder}"
-        ]
+        run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
         say(run.reasons[0])
     metrics.end(run.verdict or "INVALID")
 
@@ -85,9 +83,7 @@ def _clock(prepared: Prepared) -> RunClock:
 def _dry_run(prepared: Prepared) -> str:
     """What the run would do."""
     options, kind = prepared.options, type(prepared.schedule).__name__.lower().removesuffix("loop")
-    total = (
-        "requests until the duration is over" if prepared.planned is None else f"{prepared.planned} requests"
-    )
+    total = f"{prepared.planned} requests" if prepared.planned else "requests until the duration is over"
     return (
         f"would send {total} to {options.target} ({prepared.server.model}): {len(prepared.dataset.problems)} problems of "
         f"{prepared.dataset.name}, budgets {', '.join(map(str, options.budgets))}, {options.budget_mode}, {kind} loop"
@@ -107,8 +103,8 @@ def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observ
         earlier = {"earlier": run.client["earlier"]} if run.client else {}
         run.client = merge(observations.reports).summary() | earlier
     options = prepared.options
-    settings = VerdictSettings(options.cache, options.percentile, capacity.stored())
-    close_out(folder, run, observations, settings, more_summary)
+    for_verdict = VerdictOptions(options.cache, options.percentile, capacity.stored())
+    close_out(folder, run, observations, for_verdict, more_summary)
     announce(run)
 
 

@@ -148,7 +148,7 @@ def write(folder: Path, records: Sequence[Record], run: RunInfo, dataset: Datase
     encoder = msgspec.json.Encoder()
     with (folder / RECORDS).open("wb") as file:
         file.writelines(encoder.encode(record) + b"\n" for record in records)
-    close_out(folder, run, Observations(), settings=None)
+    close_out(folder, run, Observations(), options=None)
     return run
 
 
