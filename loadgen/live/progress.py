@@ -120,13 +120,13 @@ class Progress:
         ended = sum(self.outcomes.values())
         elapsed_s = (time.perf_counter() - self._began) * self.run.time_scale
         rate = ended / elapsed_s if elapsed_s > 0 else 0.0
-        asked = self.run.load.get("rate")
+        scheduled = self.run.load.get("rate")
         failed = {name: n for name, n in self.outcomes.items() if name != "ok"}
         total = "" if self.planned is None else f"/{self.planned + int(self.run.load.get('warmup') or 0)}"
         return [
             ("done", f"{self.earlier + ended}{total}"),
             ("in flight", str(self.sent - ended)),
-            ("rate", f"{rate:.3g}/s" + (f" of {asked:.3g} asked" if asked else "")),
+            ("rate", f"{rate:.3g}/s" + (f" of {scheduled:.3g} scheduled" if scheduled else "")),
             ("tokens", f"{self.received / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"),
             ("ttft", self._percentiles("ttft_s")),
             ("tpot", self._percentiles("tpot_s")),

@@ -87,12 +87,8 @@ def _server(server: ServerInfo) -> dict[str, Any]:
 
 
 def _dataset(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "path": dataset.path,
-        "sha256": dataset.sha256,
-        "problems": len(dataset.problems),
-    }
+    facts = {"name": dataset.name, "path": dataset.path, "sha256": dataset.sha256}
+    return facts | {"problems": len(dataset.problems)}
 
 
 def _load(prepared: Prepared) -> dict[str, Any]:

@@ -83,9 +83,9 @@ def drop_torn_line(path: Path) -> int:
         return 0
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        whole = _after_last_newline(file, size)
-        file.truncate(whole)
-    return size - whole
+        end = _after_last_newline(file, size)
+        file.truncate(end)
+    return size - end
 
 
 def _after_last_newline(file: BinaryIO, size: int) -> int:

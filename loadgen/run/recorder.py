@@ -45,7 +45,7 @@ class Result(NamedTuple):
 
     request: Request
     due_ns: int
-    settle: Callable[[], Exchange]
+    decode: Callable[[], Exchange]
     """Decodes the answer, which may take milliseconds, and returns it."""
     phases: list[Phase]
 
@@ -97,8 +97,8 @@ class Recorder:
 
     def _record_in_steps(self, result: Result) -> Iterator[None]:
         """All the work of one result. At each `yield`, the event loop may read its sockets."""
-        request, due_ns, settle, phases = result
-        exchange = settle()
+        request, due_ns, decode, phases = result
+        exchange = decode()
         yield
         if self._partition.options.one_pass and request.budget == self._largest_budget and not request.warmup:
             yield from self._derive(request, due_ns, exchange)
@@ -129,13 +129,13 @@ class Recorder:
         record.simulated = partition.server.simulated
         return record
 
-    def _derive(self, request: Request, due_ns: int, whole: Exchange) -> Iterator[None]:
+    def _derive(self, request: Request, due_ns: int, largest: Exchange) -> Iterator[None]:
         """Write the records of the smaller budgets, which are derived from the answer at the largest."""
         stride = self._partition.workload.planned_with_warmup
         smaller = [budget for budget in self._partition.options.budgets if budget < self._largest_budget]
         for position, budget in enumerate(smaller, start=1):
             seq = request.seq + position * stride
-            exchange, pending_cut = one_pass.derive(whole, budget)
+            exchange, pending_cut = one_pass.derive(largest, budget)
             record = self._make_record(one_pass.derived_request(request, budget, seq), exchange, due_ns)
             record.derived = True
             if pending_cut is not None:

@@ -133,7 +133,7 @@ def test_a_plain_line_says_what_matters() -> None:
     assert "done 6/10" in line
     assert "ttft p50 30 ms p95 30 ms" in line
     assert "failed timeout=1" in line
-    assert "of 4 asked" in line
+    assert "of 4 scheduled" in line
     assert "in flight 0" in line
 
 
