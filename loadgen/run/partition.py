@@ -1,4 +1,7 @@
-"""TODO docstring."""
+"""The part of a run that one process sends. A run without worker processes has a single partition.
+
+This module does not know how a request is sent or what is recorded of it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ from loadgen.target.server_info import ServerInfo
 
 @dataclass(frozen=True)
 class Partition:
-    """Everything a process needs to carry its part; picklable."""
+    """Everything that a process needs to send its part of the run. It can be pickled."""
 
     options: RunOptions
     server: ServerInfo
@@ -28,22 +31,23 @@ class Partition:
     clock: RunClock
     schedule: Schedule
     first: int
-    """`seq` of the first request: warm-ups come before the measured ones."""
+    """`seq` of the first request. Warm-up requests have lower numbers than measured requests."""
     last: int | None
-    """`seq` after the last; None where a duration ends the run."""
+    """`seq` after that of the last request, or None where a duration ends the run."""
     start_ns: int
     duration_s: float | None = None
     done: frozenset[int] = field(default_factory=frozenset)
+    """`seq` of the requests that are recorded already, in a resumed run."""
     worker: int = 0
     workers: int = 1
 
     @property
     def workload(self) -> Workload:
-        """The plan of the whole run."""
+        """The requests of the whole run."""
         _, style = style_of(self.server.model, self.options.prompt)
         return Workload(self.problems, self.options, self.server.model, style, self.run_id)
 
     def requests(self) -> Iterator[Request]:
-        """The requests of this share that are not done yet, in order."""
+        """The requests of this partition that are not recorded yet, in order."""
         missing = (r for r in self.workload.requests(self.first, self.last) if r.seq not in self.done)
         return islice(missing, self.worker, None, self.workers)

@@ -23,7 +23,7 @@ from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arrivals
 from loadgen.record import Record
-from loadgen.run.dispatch import drive
+from loadgen.run.dispatch import dispatch
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
         planned = (
             Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
         )
-        await drive(planned, schedule, send, records.append, start_ns=clock.start_ns)
+        await dispatch(planned, schedule, send, records.append, start_ns=clock.start_ns)
     assert {record.outcome for record in records} == {"ok"}
     return records
 
