@@ -16,7 +16,8 @@ from analysis.data.run_grades import GRADES, accuracy, grade_records, grade_run,
 from analysis.errors import InputError
 from analysis.grading.extract import last_box
 from analysis.grading.grader import grade_pairs
-from loadgen.record import Outcome, Record, RunInfo, write_run
+from loadgen.exchange import Outcome
+from loadgen.record import Record, RunInfo, write_run
 from tests.conftest import ROOT
 
 TABLE = [json.loads(line) for line in (ROOT / "tests/data/grading_pairs.jsonl").read_text().splitlines()]
