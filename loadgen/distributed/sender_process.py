@@ -44,7 +44,7 @@ from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
 from loadgen.run.process_protocol import ParentConnection, Ready, run_child
 from loadgen.run.recorder import Recorder
-from loadgen.run.sender import deliver, make_client
+from loadgen.run.sender import deliver, make_client, workload_of
 from loadgen.target.server_info import ServerInfo
 
 DRAIN_S = 2.0
@@ -92,7 +92,7 @@ class Sender:
     def __init__(self, setup: SenderSetup) -> None:
         self.setup = setup
         self.partition = make_partition(setup)
-        self.workload = self.partition.workload
+        self.workload = workload_of(self.partition)
         self.stop = StopControl()
         self.queue: asyncio.Queue[Work] = asyncio.Queue()
         self.slots: list[asyncio.Task[None]] = []

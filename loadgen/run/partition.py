@@ -3,18 +3,13 @@
 This module does not know how a request is sent or what is recorded of it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from loadgen.clock import RunClock
-from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Problem
-from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import Schedule
-from loadgen.plan.workload import Workload
 from loadgen.target.server_info import ServerInfo
 
 
@@ -38,16 +33,7 @@ class Partition:
     duration_s: float | None = None
     done: frozenset[int] = field(default_factory=frozenset)
     """`seq` of the requests that are recorded already, in a resumed run."""
+    stride: int = 0
+    """With `--one-pass`, the distance in `seq` between a record and the records that are derived from it."""
     worker: int = 0
     workers: int = 1
-
-    @property
-    def workload(self) -> Workload:
-        """The requests of the whole run."""
-        _, style = style_of(self.server.model, self.options.prompt)
-        return Workload(self.problems, self.options, self.server.model, style, self.run_id)
-
-    def requests(self) -> Iterator[Request]:
-        """The requests of this partition that are not recorded yet, in order."""
-        missing = (r for r in self.workload.requests(self.first, self.last) if r.seq not in self.done)
-        return islice(missing, self.worker, None, self.workers)

@@ -108,6 +108,7 @@ class RunPhases:
             start_ns=time.perf_counter_ns() + round(LEAD_S * 1e9),
             duration_s=duration_s,
             done=prepared.previous.done,
+            stride=prepared.workload.planned_with_warmup,
         )
         cpus = int(self.run.host.get("cpus") or 1)
         processes = workers.worker_count(prepared.options.workers, partition, cpus)

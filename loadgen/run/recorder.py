@@ -131,7 +131,7 @@ class Recorder:
 
     def _derive(self, request: Request, due_ns: int, largest: Exchange) -> Iterator[None]:
         """Write the records of the smaller budgets, which are derived from the answer at the largest."""
-        stride = self._partition.workload.planned_with_warmup
+        stride = self._partition.stride
         smaller = [budget for budget in self._partition.options.budgets if budget < self._largest_budget]
         for position, budget in enumerate(smaller, start=1):
             seq = request.seq + position * stride

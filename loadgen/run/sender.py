@@ -1,6 +1,6 @@
 """Sends the requests of one partition: its schedule, its client, and the files that it records to.
 
-Rules: the steps of a request are, in this order, `Partition.requests`, `deliver` and `Recorder.record`. Partitions share
+Rules: the steps of a request are, in this order, `requests_of`, `deliver` and `Recorder.record`. Partitions share
 nothing but the start time of the clock; sums over several partitions are computed from their files.
 
 This module does not know how the server is checked, how a run is summarized or judged, or who shows its progress.
@@ -8,13 +8,16 @@ This module does not know how the server is checked, how a run is summarized or 
 
 import asyncio
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Self
 
 from loadgen.client.client import Client
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth, HealthReport
+from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import ClosedLoop, split
+from loadgen.plan.workload import Workload
 from loadgen.run import forced
 from loadgen.run.dispatch import StopControl, dispatch
 from loadgen.run.partition import Partition
@@ -35,6 +38,20 @@ def make_client(partition: Partition, listener: RecordListener, work_queue: Work
         on_tokens=listener.tokens,
         work_queue=work_queue,
     )
+
+
+def workload_of(partition: Partition) -> Workload:
+    """Return the requests of the whole run."""
+    options, server = partition.options, partition.server
+    _, style = style_of(server.model, options.prompt)
+    return Workload(partition.problems, options, server.model, style, partition.run_id)
+
+
+def requests_of(partition: Partition) -> Iterator[Request]:
+    """Return the requests of a partition that are not recorded yet, in order."""
+    requests = workload_of(partition).requests(partition.first, partition.last)
+    missing = (request for request in requests if request.seq not in partition.done)
+    return islice(missing, partition.worker, None, partition.workers)
 
 
 async def deliver(client: Client, request: Request, due_ns: int) -> Result:
@@ -65,7 +82,7 @@ async def send_partition(
                 if isinstance(schedule, ClosedLoop):
                     await client.warm(schedule.concurrency)
                 await dispatch(
-                    timer.start_after(partition.requests()),
+                    timer.start_after(requests_of(partition)),
                     schedule,
                     send,
                     recorder.record,
