@@ -100,10 +100,10 @@ def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> N
         )  # fmt: skip
         pages = []
         while process.poll() is None:
-            with contextlib.suppress(
-                OSError, http.client.HTTPException
-            ):  # the process may end during a response
-                pages.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+                if page.endswith("\n"):  # the process may end during a response, which is then incomplete
+                    pages.append(page)
             time.sleep(0.1)
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
