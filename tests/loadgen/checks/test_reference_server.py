@@ -50,13 +50,16 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_metric_has_its_true_value(server: str, name: str) -> None:
-    """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger."""
+    """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger.
+
+    A busy machine joins reads, and a request in which most were joined has no time between tokens.
+    """
     records = uvloop.run(load(f"{server}/{name}/v1", ClosedLoop(2), 6))
     for metric, true_ms in CASES[name].truth.items():
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in records if record.end_s and record.sent_s]
         else:
-            values = [getattr(record, metric) for record in records]
+            values = [value for record in records if (value := getattr(record, metric)) is not None]
         margin = 0.2 * true_ms if metric in ("tpot_s", "itl_s", "inter_chunk_s") else 60
         assert 1000 * median(values) == pytest.approx(true_ms, abs=margin), metric
 
