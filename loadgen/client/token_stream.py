@@ -178,7 +178,10 @@ class TokenStream:
 
     def _reports_error(self, event: bytes) -> bool:
         """End the stream where an event without choices reports an error, in whatever shape."""
-        content: Any = read_json(event)
+        try:
+            content: Any = read_json(event)
+        except NotJSONError:  # nested so deeply that only the typed decoder could skip it
+            return False
         error = content if isinstance(event, ErrorEvent) and content else find_error(content)
         if isinstance(error, dict) and is_error(error.get("error")):
             error = error["error"]
