@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -72,10 +73,13 @@ def wrong_metrics(url: str, truth: Mapping[str, float]) -> dict[str, float]:
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in records if record.end_s and record.sent_s]
         else:
-            values = [getattr(record, metric) for record in records]
+            values = [value for record in records if (value := getattr(record, metric)) is not None]
         margin = 0.2 * true_ms if metric in ("tpot_s", "itl_s", "inter_chunk_s") else 60
-        if abs(1000 * median(values) - true_ms) > margin:
-            found[metric] = 1000 * median(values)
+        value_ms = (
+            1000 * median(values) if values else math.nan
+        )  # where a busy machine joined the reads of every request
+        if not abs(value_ms - true_ms) <= margin:
+            found[metric] = value_ms
     return found
 
 
