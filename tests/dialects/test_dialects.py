@@ -1,0 +1,134 @@
+"""Each dialect of the API, replayed at its times to a run of `python -m loadgen`: the records and the verdict are the right ones.
+
+A file NAME.jsonl holds one dialect (loadgen/checks/replays.py). Its second line is what is right: values of the record, times in
+ms, and the verdict with a part of its reasons (`says`). Where a list is given, each of its values is right. A machine that is
+busy delays events, but never brings them forward, so the request that comes closest to the true time is compared. The reasons
+against the client's own machine are left out for the same cause.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.checks import replays
+from loadgen.checks.reference_server import serving
+from loadgen.record import Record, read_records, read_run
+from tests.fixtures.emulated import loadgen
+
+FOLDER = Path(__file__).parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
+REQUESTS = 8
+WRONG = frozenset(
+    [
+        "azure",
+        "azure-buffered",
+        "azure-filtered",
+        "buffering-proxy",
+        "clumping-proxy",
+        "deepseek-no-resources",
+        "empty-answer",
+        "fastapi-detail",
+        "gemini",
+        "groq",
+        "lm-studio-no-usage",
+        "lmdeploy-parse-error",
+        "localai-zero-usage",
+        "mistral",
+        "no-stream",
+        "null-errors",
+        "odd-types",
+        "openai-hidden-reasoning",
+        "openai-max-completion-tokens",
+        "openrouter-details-only",
+        "overloaded",
+        "sglang-flat-error",
+        "together",
+        "together-eos",
+        "usage-before-text",
+        "usage-falls",
+        "usage-final-too-small",
+        "usage-impossible",
+        "usage-of-each-chunk",
+        "usage-repeats-total",
+        "vllm-abort",
+        "vllm-parallel-choices",
+        "vllm-repetition",
+        "xai",
+        "xai-empty-finish",
+    ]
+)
+"""What comes out wrong today."""
+TIMES = ("ttft_ms", "tpot_ms", "itl_ms", "ttfot_ms", "e2e_ms")
+LEAST_MARGIN_MS, MARGIN = 2.0, 0.12
+"""The known mistakes of other tools are larger than this margin."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving(FOLDER) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("problems") / "problems.jsonl"
+    rows = [
+        {"unique_id": f"p{i}", "problem": f"What is 7 + 5? ({i})", "answer": "12"} for i in range(REQUESTS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_there_are_enough_dialects() -> None:
+    """The list of a folder is empty where the folder is not found, and then nothing is compared."""
+    assert len(NAMES) >= 60
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.xfail(strict=True)] if n in WRONG else []) for n in NAMES]
+)
+def test_a_run_makes_the_right_record(server: str, problems: Path, tmp_path: Path, name: str) -> None:
+    """One run of eight requests: each outcome, count and text is right, each time is within 12 %, and so is the verdict."""
+    right = replays.read(FOLDER / f"{name}.jsonl").right
+    target = f"{server}/{name}{right.get('target', '/v1')}"
+    options = ("--budgets", "64", "--percentile", "p50", "--concurrency", "4", *right.get("options", ()))
+    done = loadgen("--target", target, "--dataset", str(problems), *options, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    found = list(read_records(tmp_path / "run" / "records.jsonl"))
+    assert len(found) == REQUESTS
+    for key, value in right.items():
+        if key in Record.__struct_fields__:
+            assert {getattr(record, key) for record in found} == {value}, (key, found[0])
+        elif key in TIMES:
+            check_times(found, key, value)
+    check_verdict(tmp_path / "run", right)
+
+
+def check_times(found: list[Record], key: str, right: Any) -> None:
+    """Compare one time in ms with what is right: a number, None, or a list of both."""
+    values = [getattr(record, key.replace("_ms", "_s")) for record in found]
+    allowed = right if isinstance(right, list) else [right]
+    if None in values:
+        assert None in allowed, (key, found[0])
+        assert set(values) == {None}
+        return
+    known = [at_ms for at_ms in allowed if at_ms is not None]
+    assert known, (key, found[0])
+    nearest = min((abs(1000 * value - at_ms), at_ms) for value in values for at_ms in known)
+    assert nearest[0] <= max(LEAST_MARGIN_MS, MARGIN * nearest[1]), (key, right, values)
+
+
+def check_verdict(folder: Path, right: dict[str, Any]) -> None:
+    run = read_run(folder)
+    reasons = [reason for reason in run.reasons if not reason.startswith("client:")]
+    if "verdict" in right:
+        verdict = "VALID" if not reasons else run.verdict
+        assert verdict == right["verdict"], run.reasons
+    if "says" in right:
+        words = [*reasons, *(record.error or "" for record in read_records(folder / "records.jsonl"))]
+        assert any(right["says"] in text for text in words), words
+    if "goodput" in right:
+        assert run.summary["goodput"]["share"] == right["goodput"]
