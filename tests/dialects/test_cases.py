@@ -21,6 +21,20 @@ from tests.fixtures.emulated import loadgen
 
 ELSEWHERE = {"23-import-no-start-times", "24-import-lines", "28-data-parallel-and-tp6"}
 
+WRONG = frozenset(
+    [
+        "01-finish-abort",
+        "03-reasoning-outside-completion-tokens",
+        "06-buffering-proxy",
+        "07-empty-answer-goodput",
+        "09b-logprob-minus-infinity",
+        "09c-float-usage",
+        "09e-reasoning-details",
+        "21-keepalive-race",
+    ]
+)
+"""What comes out wrong today."""
+
 
 @dataclass
 class Done:
@@ -153,8 +167,9 @@ def test_every_case_is_in_the_table(shared: Path) -> None:
     assert found == set(RIGHT) | ELSEWHERE
 
 
-@pytest.mark.xfail(reason="the client does not do this yet", strict=True)
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.xfail(strict=True)] if n in WRONG else []) for n in RIGHT]
+)
 def test_a_case_is_as_expected(shared: Path, tmp_path: Path, name: str) -> None:
     folder = shared / "cases" / name
     options = shlex.split(text_of(folder / "options", ""), posix='"' not in text_of(folder / "options", ""))

@@ -23,7 +23,6 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 REQUESTS = 8
 WRONG = frozenset(
     [
-        "azure",
         "azure-buffered",
         "azure-filtered",
         "buffering-proxy",
@@ -41,11 +40,9 @@ WRONG = frozenset(
         "null-errors",
         "odd-types",
         "openai-hidden-reasoning",
-        "openai-max-completion-tokens",
         "openrouter-details-only",
         "overloaded",
         "sglang-flat-error",
-        "together",
         "together-eos",
         "usage-before-text",
         "usage-falls",
