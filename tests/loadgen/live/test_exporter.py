@@ -116,8 +116,9 @@ def test_the_verdict_can_be_scraped_before_the_run_is_gone(tmp_path: Path) -> No
 
 
 def test_a_request_without_a_latency_meets_its_objective() -> None:
-    """One token has no TPOT; a failure meets nothing."""
-    assert meets(record(tpot_s=None), {"tpot": 0.001})
+    """What was not measured is not met, but one token alone has no TPOT; a failure meets nothing."""
+    assert not meets(record(tpot_s=None), {"tpot": 0.001})
+    assert meets(record(tpot_s=None, completion_tokens=1, chunks=1), {"tpot": 0.001})
     assert not meets(record(tpot_s=0.002), {"tpot": 0.001})
     assert not meets(record(outcome="cut"), {"ttft": 1.0})
 
