@@ -35,7 +35,9 @@ from loadgen.record import Record, RunInfo
 STREAMS = 192
 """Requests in flight."""
 FEWER_STREAMS = (32, 8, 2, 1)
-TOLERANCE_MS = GAP_MS * 0.7
+EARLY_MS, TOLERANCE_MS = -2, GAP_MS * 0.7
+"""The clock of uvloop counts whole ms, so the server can write a little too early."""
+MOST_SHOWN = 20
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 TOO_FEW = "too few for"
 """A run of one request is too short, which is not what is tested here."""
@@ -115,14 +117,15 @@ def valid(record: Record) -> bool:
 
 def wrong_tokens(record: Record, true: Answer) -> bool:
     """Tell whether the number of tokens is not that which the server has generated."""
-    return record.completion_tokens != true.tokens
+    return record.completion_tokens not in true.tokens
 
 
 def wrong_times(record: Record, true: Answer) -> bool:
     """Tell whether the first or the last token was not seen soon after text was written."""
     seen = ((record.ttft_s, true.first_ms), (record.e2e_s, true.last_ms))
     return any(
-        allowed and not (s is not None and any(0 <= 1000 * s - at_ms <= TOLERANCE_MS for at_ms in allowed))
+        allowed
+        and not (s is not None and any(EARLY_MS <= 1000 * s - at_ms <= TOLERANCE_MS for at_ms in allowed))
         for s, allowed in seen
     )
 
@@ -148,7 +151,10 @@ def check(url: str, seed: int, answers: int) -> dict[str, Any]:
         "unchanged_and_valid": sum(judged[i] and not true[i].mutations for i in records),
         "wrong_tokens": len(tokens),
         "wrong_times": len(times),
-        "wrong": [describe(i, records[i], true[i]) for i in dict.fromkeys((*tokens[:10], *times[:10]))],
+        "wrong": [
+            describe(i, records[i], true[i])
+            for i in dict.fromkeys((*tokens[:MOST_SHOWN], *times[:MOST_SHOWN]))
+        ],
     }
 
 
@@ -157,7 +163,7 @@ def describe(index: int, record: Record, true: Answer) -> str:
     times = [None if s is None else round(1000 * s) for s in (record.ttft_s, record.e2e_s)]
     return (
         f"answer {index} ({', '.join(true.mutations)}): {record.completion_tokens} tokens by {record.token_source}, "
-        f"first and last at {times} ms; true: {true.tokens} tokens, {sorted(true.first_ms)}, {sorted(true.last_ms)} ms"
+        f"first and last at {times} ms; true: {sorted(true.tokens)} tokens, {sorted(true.first_ms)}, {sorted(true.last_ms)} ms"
     )
 
 

@@ -5,12 +5,15 @@ holds, which field holds the reasoning, where the finish_reason is. Up to three 
 number in one place, another order, an event that is lost or sent twice, a changed byte, an early end. Answer `index` of a
 seed is always the same, so that the server and the client can make it separately.
 
-True are: the number of tokens that the server has generated, and the times at which text was written. An event that was
-damaged may or may not be understood, so both readings of it are true.
+True are: the number of tokens that the server has generated, or the last count that still stands in the stream where a later
+one was lost; and the times at which text was written before `[DONE]`. An event that was damaged may or may not be understood,
+so both readings of it are true. A changed number is the only mutation of its answer, because two mutations could by chance
+make a stream that is free of contradictions and means something else.
 
 This module does not know the client.
 """
 
+import copy
 import json
 import random
 from dataclasses import dataclass
@@ -46,7 +49,7 @@ class Answer:
     """The bytes of one answer with their times, and what is true of them."""
 
     writes: list[tuple[float, bytes]]
-    tokens: int
+    tokens: frozenset[int]
     first_ms: frozenset[float]
     """Times at which a correct client may see the first token; any time where it is empty."""
     last_ms: frozenset[float]
@@ -60,6 +63,7 @@ def answer(seed: int, index: int) -> Answer:
     rng = random.Random(f"{seed}/{index}")
     events, tokens = _shape(rng)
     names = [rng.choice(sorted(MUTATIONS)) for _ in range(rng.choice((0, 1, 1, 1, 2, 3)))]
+    names = ["number"] if "number" in names else names
     for name in names:
         MUTATIONS[name](rng, events)
     writes = [(event.at_ms, event.to_bytes()) for event in events]
@@ -70,9 +74,24 @@ def answer(seed: int, index: int) -> Answer:
         writes = [*writes[:kept], (writes[kept][0], data[: rng.randrange(len(data))])]
         events = events[: kept + 1]
         events[-1].damaged = True
+    events = _until_done(events)
+    counts = frozenset({tokens, max((_count(event) for event in events), default=0) or tokens})
     first = _possible(events)
     last = _possible(events[::-1])
-    return Answer(writes, tokens, first, last, (*names, *(["cut"] if cut else [])), cut)
+    return Answer(writes, counts, first, last, (*names, *(["cut"] if cut else [])), cut)
+
+
+def _until_done(events: list[Event]) -> list[Event]:
+    """Return the events up to `[DONE]`, which ends an answer whatever follows it."""
+    ends = [i for i, event in enumerate(events) if event.payload == "[DONE]" and not event.damaged]
+    return events[: ends[0]] if ends else events
+
+
+def _count(event: Event) -> int:
+    """Return the completion tokens that an undamaged event reports, or 0."""
+    if event.damaged or not isinstance(event.payload, dict):
+        return 0
+    return int((event.payload.get("usage") or {}).get("completion_tokens", 0))
 
 
 def _possible(events: list[Event]) -> frozenset[float]:
@@ -143,13 +162,12 @@ def _change_type(rng: random.Random, events: list[Event]) -> None:
 
 
 def _change_number(rng: random.Random, events: list[Event]) -> None:
-    """Change one count of one usage object, unless another mutation has been there: two could agree with each other."""
     counted = [
         event
         for event in events
         if isinstance(event.payload, dict) and isinstance(event.payload.get("usage"), dict)
     ]
-    if counted and not any(event.damaged for event in events):
+    if counted:
         event = rng.choice(counted)
         event.damaged = True
         usage = event.payload["usage"]
@@ -172,7 +190,7 @@ def _lose(rng: random.Random, events: list[Event]) -> None:
 
 def _repeat(rng: random.Random, events: list[Event]) -> None:
     i = rng.randrange(len(events))
-    events.insert(i, Event(events[i].at_ms, events[i].payload, events[i].has_text, events[i].damaged))
+    events.insert(i, copy.deepcopy(events[i]))
 
 
 def _change_byte(rng: random.Random, events: list[Event]) -> None:

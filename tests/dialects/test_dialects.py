@@ -21,43 +21,6 @@ from tests.fixtures.emulated import loadgen
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 REQUESTS = 8
-WRONG = frozenset(
-    [
-        "azure-buffered",
-        "azure-filtered",
-        "buffering-proxy",
-        "clumping-proxy",
-        "deepseek-no-resources",
-        "empty-answer",
-        "fastapi-detail",
-        "gemini",
-        "groq",
-        "lm-studio-no-usage",
-        "lmdeploy-parse-error",
-        "localai-zero-usage",
-        "mistral",
-        "no-stream",
-        "null-errors",
-        "odd-types",
-        "openai-hidden-reasoning",
-        "openrouter-details-only",
-        "overloaded",
-        "sglang-flat-error",
-        "together-eos",
-        "usage-before-text",
-        "usage-falls",
-        "usage-final-too-small",
-        "usage-impossible",
-        "usage-of-each-chunk",
-        "usage-repeats-total",
-        "vllm-abort",
-        "vllm-parallel-choices",
-        "vllm-repetition",
-        "xai",
-        "xai-empty-finish",
-    ]
-)
-"""What comes out wrong today."""
 TIMES = ("ttft_ms", "tpot_ms", "itl_ms", "ttfot_ms", "e2e_ms")
 LEAST_MARGIN_MS, MARGIN = 2.0, 0.12
 """The known mistakes of other tools are larger than this margin."""
@@ -84,9 +47,7 @@ def test_there_are_enough_dialects() -> None:
     assert len(NAMES) >= 60
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.xfail(strict=True)] if n in WRONG else []) for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_makes_the_right_record(server: str, problems: Path, tmp_path: Path, name: str) -> None:
     """One run of eight requests: each outcome, count and text is right, each time is within 12 %, and so is the verdict."""
     right = replays.read(FOLDER / f"{name}.jsonl").right
