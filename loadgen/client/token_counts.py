@@ -11,7 +11,7 @@ This module does not know JSON, timestamps or outcomes.
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import lt, sub
+from operator import sub
 from typing import NamedTuple
 
 from loadgen.client.stream_chunk import Usage
@@ -34,9 +34,9 @@ class StreamLog:
     """Token ids of each entry; None where no entry had any."""
     texts: list[bool] = field(default_factory=list)
     """Whether each entry brought text, of any kind."""
-    roles: set[int] = field(default_factory=set)
-    """Entries before the first text whose chunk only says who speaks."""
-    others: set[int] = field(default_factory=set)
+    roles: list[int] = field(default_factory=list)
+    """Entries without text whose chunk says who speaks."""
+    others: list[int] = field(default_factory=list)
     """Entries with text that is neither answer nor reasoning, such as the arguments of a tool."""
     usage: Usage | None = None
     """The last usage object."""
@@ -77,8 +77,6 @@ class _Reported(NamedTuple):
 
 def settle(log: StreamLog) -> Settled:
     """Return the tokens of each entry and of the answer."""
-    if (usual := _usual(log)) is not None:
-        return usual
     counts = _without_early_counts(log)
     kept = [i for i, count in enumerate(counts) if count != DROPPED]
     part = StreamLog(
@@ -105,19 +103,21 @@ def settle_whole(log: StreamLog) -> Settled:
     return Settled(tokens, None if total is None else source, total, 0, why)
 
 
-def _usual(log: StreamLog) -> Settled | None:
-    """Return the result where the counts grow with every chunk and agree with the total, as vLLM's do; otherwise None."""
+def settle_usual(log: StreamLog) -> Settled | None:
+    """Return the result where the counts grow with every chunk and agree with the total, as vLLM's do; otherwise None.
+
+    It needs no `texts`, but the first entry must have brought text. It is the fast path: nothing else is computed.
+    """
     counts, usage = log.counts, log.usage
-    if not counts or usage is None or None in counts or log.roles or log.other_choices or not log.texts[0]:
+    if not counts or usage is None or None in counts or log.roles or log.other_choices:
         return None
-    grown: list[int] = counts  # type: ignore[assignment]  # None is not among them
-    last = grown[-1]
+    tokens: list[int] = [counts[0], *map(sub, counts[1:], counts)]  # type: ignore[list-item]  # none is None
     total = usage.completion_tokens
-    if total is None or total - last not in (0, 1) or grown[0] < 1 or not all(map(lt, grown, grown[1:])):
+    if total is None or total - counts[-1] not in (0, 1) or min(tokens) < 1:  # type: ignore[operator]
         return None
     if usage.total_tokens != (usage.prompt_tokens or 0) + total or (usage.reasoning() or 0) > total:
         return None
-    return Settled([grown[0], *map(sub, grown[1:], grown)], "continuous_usage", total)
+    return Settled(tokens, "continuous_usage", total)
 
 
 def _without_early_counts(log: StreamLog) -> list[int | None]:

@@ -25,10 +25,11 @@ from loadgen.client.stream_chunk import (
     decode_typed,
     timings_of,
 )
-from loadgen.client.token_counts import StreamLog, settle, settle_whole
+from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_whole
 from loadgen.exchange import Exchange
 from loadgen.record import Outcome
 
+DONE = b"[DONE]"
 MAX_EVENT_BYTES = 16 * 2**20
 """No server sends a longer event or a longer answer. Without a limit, an endless one would fill the memory."""
 MAX_STOP_CHARS = 200
@@ -143,6 +144,9 @@ class TokenStream:
 
     def _read_event(self, stamp_ns: int, event: bytes) -> None:
         self.events += 1
+        if event == DONE:
+            self.done = True
+            return
         try:
             chunk = decode_typed(event)
         except TYPE_ERRORS as error:
@@ -154,7 +158,7 @@ class TokenStream:
 
     def _read_unusual(self, stamp_ns: int, event: bytes, error: Exception) -> None:
         """Read an event that is not a chunk of the usual types: `[DONE]`, an error, or a chunk to be read loosely."""
-        if event.strip() == b"[DONE]":
+        if event.strip() == DONE:
             self.done = True
             return
         try:
@@ -227,9 +231,9 @@ class TokenStream:
                 content or reasoning or other or choice.token_ids or (count and count != self._last_count)
             )
             if other:
-                self._log.others.add(len(self._counts))
+                self._log.others.append(len(self._counts))
             elif is_entry and b'"role"' in event:
-                self._log.roles.add(len(self._counts))
+                self._log.roles.append(len(self._counts))
         if is_entry:
             exchange = self.exchange
             self._last_count = count
@@ -265,16 +269,19 @@ class TokenStream:
     def _settle(self) -> None:
         """Decide how many tokens each event brought, and remove those that brought none."""
         exchange, log, usage = self.exchange, self._log, self._usage
-        log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
-        for other in log.others:
-            log.texts[other] = True
         log.usage, log.reasoning = usage, self._has_reasoning
         log.has_total = usage is not None and usage is not self._logged_usage
-        found = settle(log) if exchange.streamed else settle_whole(log)
-        exchange.tokens, exchange.token_source = found.tokens, found.source
-        exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
         if log.ids is not None:
             exchange.token_ids = [ids or [] for ids in log.ids]
+        usual = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
+        found = settle_usual(log) if usual else None
+        if found is None:
+            log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
+            for other in log.others:
+                log.texts[other] = True
+            found = settle(log) if exchange.streamed else settle_whole(log)
+        exchange.tokens, exchange.token_source = found.tokens, found.source
+        exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
         if exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
         if usage is not None:
@@ -343,6 +350,6 @@ def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
 def _is_complete(event: bytes) -> bool:
     """Return whether the last event, which lacks its final newline, was sent completely."""
     try:
-        return event.strip() == b"[DONE]" or read_json(event) is not None
+        return event.strip() == DONE or read_json(event) is not None
     except NotJSONError:
         return False

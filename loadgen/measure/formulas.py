@@ -83,9 +83,10 @@ def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
     answer_ns = exchange.first_answer_ns or _after_thinking(exchange)
     if not exchange.streamed:
         first_ns = answer_ns = None
-    share = clumped_share(exchange)
+    gaps = gaps_ns(arrivals)
+    share = clumped_share(exchange, gaps)
     clumped = (share or 0.0) > CLUMPED_LIMIT
-    gap_ns = None if clumped else inter_chunk_ns(exchange)
+    gap_ns = None if clumped or not gaps else median(gaps)
     return {
         "due_s": clock.at_s(due_ns),
         "sent_s": clock.at_s(sent_ns),
@@ -131,7 +132,7 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     """Return the median of gap / tokens in the chunk, with one value for each token after the first chunk.
 
     Where the server counted tokens only at the end, every later chunk is assumed to hold the same number of them. `gap_ns`
-    is the median raw gap (`inter_chunk_ns`). It is passed in because it is the result where every chunk is one token, and
+    is the median raw gap. It is passed in because it is the result where every chunk is one token, and
     sorting 4,096 gaps a second time would take 0.5 ms.
     """
     counts = exchange.tokens[1:]
@@ -146,28 +147,21 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     return weighted_median((gap / tokens, tokens) for gap, tokens in zip(gaps, counts, strict=True) if tokens)
 
 
-def clumped_share(exchange: Exchange) -> float | None:
+def clumped_share(exchange: Exchange, gaps: list[int]) -> float | None:
     """Return the share of the token events that arrived in one read with another one, or None for fewer than two events.
 
     Several tokens in one chunk are no clump: the server has sent them together. A single chunk with a long answer is one.
     """
-    arrivals = exchange.arrival_ns
-    if len(arrivals) < 2:
+    if not gaps:
         return (
             1.0
             if exchange.streamed and sum(exchange.tokens) - exchange.hidden_tokens > ONE_CHUNK_TOKENS
             else None
         )
-    if len(set(arrivals)) == len(arrivals):
+    if 0 not in gaps:
         return 0.0
-    together = sum(count for count in Counter(arrivals).values() if count > 1)
-    return round(together / len(arrivals), 4)
-
-
-def inter_chunk_ns(exchange: Exchange) -> float | None:
-    """Return the median raw gap between token events."""
-    gaps = gaps_ns(exchange.arrival_ns)
-    return median(gaps) if gaps else None
+    together = sum(count for count in Counter(exchange.arrival_ns).values() if count > 1)
+    return round(together / len(exchange.arrival_ns), 4)
 
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:

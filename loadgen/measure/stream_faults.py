@@ -78,7 +78,7 @@ class StreamFaults:
         if self.disagree:
             yield f"token counts contradict each other in {self.disagree} of {n} answers, for example: {self.example}"
         if self.uncounted:
-            yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk is counted as one token"
+            yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk of a stream is counted as one token"
         if len(self.clumped) > CLUMPED_ANSWERS_SHARE * n:
             yield (
                 f"{len(self.clumped)} of {n} answers arrived in clumps ({self.shared / self.events:.0%} of all token events shared a "

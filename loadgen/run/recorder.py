@@ -106,7 +106,8 @@ class Recorder:
             record.phases = [phase.row(self._share.clock) for phase in phases]
         self._journal.append(record)
         yield
-        self._listener.ended(record, exchange.arrival_ns)
+        gaps_known = record.inter_chunk_s is not None
+        self._listener.ended(record, exchange.arrival_ns if gaps_known else [])
 
     def _record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
         share = self._share
