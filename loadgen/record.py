@@ -13,28 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadgen.exchange import BudgetMode, Outcome, TokenSource
 from loadgen.files import write_atomically
 
 SCHEMA = 1
 
-Outcome = Literal[
-    "ok",
-    "http_error",
-    "rate_limited",
-    "server_error",
-    "refused",
-    "reset",
-    "timeout",
-    "cut",
-    "malformed",
-    "cancelled",
-    "filtered",
-]
-TokenSource = Literal["continuous_usage", "chunk_usage", "token_ids", "usage", "corrected_usage", "chunks"]
-"""Where the counts of tokens come from (docs/metrics.md)."""
 KNOWN_FINISH_REASONS = ("stop", "length", "tool_calls", "function_call")
 """The client records other words for the same under these. Any other reason is recorded as the server wrote it."""
-BudgetMode = Literal["cut", "forced", "native", "prompt"]
 Verdict = Literal["VALID", "SUSPECT", "INVALID"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from loadgen.client.loose_json import NotJSONError, encodable, read_json
-from loadgen.record import Outcome
+from loadgen.exchange import Outcome
 
 MAX_ERROR_CHARS = 2_000
 MAX_BODY_CHARS = 200

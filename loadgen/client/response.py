@@ -15,8 +15,7 @@ import httptools
 from loadgen.client.error_text import clip, not_a_stream, refusal_text
 from loadgen.client.token_stream import MAX_EVENT_BYTES, TokenStream
 from loadgen.client.work_queue import WorkQueue
-from loadgen.exchange import Exchange
-from loadgen.record import Outcome
+from loadgen.exchange import Exchange, Outcome
 
 READS_PER_BATCH = 64
 """Pieces of the body that are decoded in one step, which takes about 0.1 ms."""

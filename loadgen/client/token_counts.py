@@ -15,7 +15,7 @@ from operator import sub
 from typing import NamedTuple
 
 from loadgen.client.stream_chunk import Usage
-from loadgen.record import TokenSource
+from loadgen.exchange import TokenSource
 
 DROPPED = -1
 """Number of tokens of an entry that is no token event."""

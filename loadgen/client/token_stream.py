@@ -26,8 +26,7 @@ from loadgen.client.stream_chunk import (
     timings_of,
 )
 from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_whole
-from loadgen.exchange import Exchange
-from loadgen.record import Outcome
+from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
 MAX_EVENT_BYTES = 16 * 2**20

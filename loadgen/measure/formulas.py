@@ -14,9 +14,9 @@ from statistics import median
 from typing import Any
 
 from loadgen.clock import RunClock
-from loadgen.exchange import THINK_END, Exchange, Request
+from loadgen.exchange import THINK_END, Exchange, Request, TokenSource
 from loadgen.measure.quantiles import weighted_median
-from loadgen.record import Record, TokenSource
+from loadgen.record import Record
 
 AT_END: tuple[TokenSource, ...] = ("usage", "corrected_usage")
 """The server counted the tokens only once, at the end, so the number of tokens in each chunk is not known."""

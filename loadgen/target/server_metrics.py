@@ -24,6 +24,7 @@ from prometheus_client.samples import Sample
 
 from loadgen.errors import DiskFullError, say
 from loadgen.files import write_atomically
+from loadgen.measure.verdict import REPLICAS
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
 
 SCRAPES = 4
@@ -32,8 +33,6 @@ SAMPLES_LIMIT = 100_000
 """vLLM has about 1,000 samples for each engine. What follows this many is not read."""
 STARTED = "process_start_time_seconds"
 RUNNING = "vllm:num_requests_running"
-REPLICAS = "thinkload_replicas"
-"""Key of `snapshot` for the number of servers that answered, where it is not one."""
 
 
 class Page(NamedTuple):
