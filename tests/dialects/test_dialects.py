@@ -2,8 +2,8 @@
 
 A file NAME.jsonl holds one dialect (loadgen/checks/replays.py). Its second line is what is right: values of the record, times in
 ms, and the verdict with a part of its reasons (`says`). Where a list is given, each of its values is right. A machine that is
-busy delays events, but never brings them forward, so the request that comes closest to the true time is compared. The reasons
-against the client's own machine are left out for the same cause.
+busy delays events, but never brings them forward, so the request that comes closest to the true time is compared, and the
+reasons against the client's own machine are left out.
 """
 
 import json
@@ -21,9 +21,11 @@ from tests.fixtures.emulated import loadgen
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 REQUESTS = 8
-TIMES = ("ttft_ms", "tpot_ms", "itl_ms", "ttfot_ms", "e2e_ms")
-LEAST_MARGIN_MS, MARGIN = 2.0, 0.12
-"""The known mistakes of other tools are larger than this margin."""
+PER_TOKEN = ("tpot_ms", "itl_ms")
+OF_THE_REQUEST = ("ttft_ms", "ttfot_ms", "e2e_ms")
+EARLY_MS, LATE_MS, MARGIN = 3, 60, 0.2
+"""How much earlier and later a time of the request may be, and the share by which a time per token may differ. The known
+mistakes are larger: a role chunk comes 40 ms or more before the first token, and the answer 160 ms after the reasoning."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_a_run_makes_the_right_record(server: str, problems: Path, tmp_path: Pat
     for key, value in right.items():
         if key in Record.__struct_fields__:
             assert {getattr(record, key) for record in found} == {value}, (key, found[0])
-        elif key in TIMES:
+        elif key in PER_TOKEN + OF_THE_REQUEST:
             check_times(found, key, value)
     check_verdict(tmp_path / "run", right)
 
@@ -75,8 +77,9 @@ def check_times(found: list[Record], key: str, right: Any) -> None:
         return
     known = [at_ms for at_ms in allowed if at_ms is not None]
     assert known, (key, found[0])
-    nearest = min((abs(1000 * value - at_ms), at_ms) for value in values for at_ms in known)
-    assert nearest[0] <= max(LEAST_MARGIN_MS, MARGIN * nearest[1]), (key, right, values)
+    early_ms, late_ms = (MARGIN * known[0],) * 2 if key in PER_TOKEN else (EARLY_MS, LATE_MS)
+    differences = [1000 * value - at_ms for value in values for at_ms in known]
+    assert -early_ms <= min(differences, key=abs) <= late_ms, (key, right, values)
 
 
 def check_verdict(folder: Path, right: dict[str, Any]) -> None:
