@@ -163,6 +163,17 @@ def test_times_between_tokens_are_not_measured_where_most_events_shared_a_read(
     assert (found.ttft_s, found.e2e_s) == (0.1, (arrivals[-1] - 100) / 1000)
 
 
+def test_tpot_is_measured_as_long_as_the_first_and_the_last_read_tell_it() -> None:
+    """A busy client joins two or three events; a buffer of 4 KB joins twenty, also in a long answer."""
+    pairs = record(exchange([200 + 20 * (i // 2) for i in range(1, 41)], [1] * 40))
+    assert pairs.tpot_s == pytest.approx(0.4 / 39)
+    assert pairs.itl_s is None
+    buffered = record(exchange([200 + 200 * (i // 20) for i in range(1, 401)], [1] * 400))
+    assert (buffered.tpot_s, buffered.itl_s, buffered.clumped_share) == (None, None, 0.9975)
+    held = record(exchange([*[300] * 10, *range(310, 810, 10)], [1] * 60))
+    assert (held.tpot_s, held.itl_s) == (None, 0.01)
+
+
 def test_many_tokens_in_one_chunk_are_no_clump_but_a_whole_answer_is() -> None:
     assert record(exchange([200, 220], [40, 40])).clumped_share == 0.0
     assert record(exchange([200], [8])).clumped_share is None
