@@ -60,10 +60,14 @@ def http_proxy(url: str) -> Proxy | None:
     proxy = proxy_url(url)
     if proxy is None:
         return None
+    variable = f"{urlsplit(url).scheme}_proxy"
     if proxy.scheme != "http" or not proxy.hostname:
-        variable = f"{urlsplit(url).scheme}_proxy"
         raise UsageError(f"{variable}: only http:// proxies are supported, not {proxy.scheme}://")
-    return Proxy(*address(proxy), basic_authorization(proxy) if proxy.username else None)
+    try:
+        where = address(proxy)
+    except ValueError:
+        raise UsageError(f"{variable}: its port is not a number from 0 to 65535") from None
+    return Proxy(*where, basic_authorization(proxy) if proxy.username else None)
 
 
 def address(url: SplitResult) -> tuple[str, int]:

@@ -163,4 +163,7 @@ def connect_failure(error: OSError) -> tuple[Outcome, str]:
 def _header_line(name: str, value: str) -> bytes:
     if not re.fullmatch(r"[-\w]+", name, re.ASCII) or "\r" in value or "\n" in value:
         raise UsageError(f"header {name!r}: write letters, digits and dashes, and no line break in the value")
-    return f"{name}: {value}\r\n".encode("latin-1")
+    try:
+        return f"{name}: {value}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise UsageError(f"header {name!r}: its value has characters that HTTP cannot send") from None

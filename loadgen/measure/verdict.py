@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.measure.observations import Observations
+from loadgen.measure.observations import REPLICAS, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
-REPLICAS = "thinkload_replicas"
-"""Key of the server's metrics that holds how many servers answered (see loadgen/target/server_metrics.py)."""
 LIMITS = {
     "client_faults_share": 0.05,  # The run is INVALID if more requests failed by limits of the client's machine.
     "loop_lag_p99_s": 0.005,

@@ -24,7 +24,7 @@ from prometheus_client.samples import Sample
 
 from loadgen.errors import DiskFullError, say
 from loadgen.files import write_atomically
-from loadgen.measure.verdict import REPLICAS
+from loadgen.measure.observations import REPLICAS
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
 
 SCRAPES = 4

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.client.endpoint import endpoint_of
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import PAGE_BYTES, ControlApi, lenient
 from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
@@ -44,6 +46,19 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert (response.status, response.reached) == (None, False)
     assert "http_proxy: only http:// proxies" in response.error
     assert "s3cret" not in response.error
+
+
+def test_a_proxy_with_a_wrong_port_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://u:s3cret@127.0.0.1:99999")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(UsageError, match="http_proxy: its port"):
+        endpoint_of("http://host/v1")
+
+
+def test_a_key_that_http_cannot_send_is_one_line_without_it() -> None:
+    with pytest.raises(UsageError, match="authorization") as refused:
+        endpoint_of("http://host/v1", api_key="sk-€uro")
+    assert "uro" not in str(refused.value)
 
 
 def test_the_key_goes_to_the_origin_of_the_target_alone(keyed: dict[str, Any]) -> None:
