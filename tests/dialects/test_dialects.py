@@ -16,6 +16,7 @@ import pytest
 from loadgen.checks import replays
 from loadgen.checks.reference_server import serving
 from loadgen.record import Record, read_records, read_run
+from tests import ROOT
 from tests.fixtures.emulated import loadgen
 
 FOLDER = Path(__file__).parent
@@ -47,6 +48,11 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_there_are_enough_dialects() -> None:
     """The list of a folder is empty where the folder is not found, and then nothing is compared."""
     assert len(NAMES) >= 60
+
+
+def test_every_dialect_is_documented() -> None:
+    page = (ROOT / "docs" / "endpoints.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
