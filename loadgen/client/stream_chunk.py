@@ -65,7 +65,8 @@ class Delta(msgspec.Struct, gc=False):
 class Choice(msgspec.Struct, gc=False):
     """One choice of a chunk."""
 
-    index: int | None = 0
+    index: Count | None = 0
+    """Which answer of the request this is. A number that cannot be one is taken for the first."""
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None

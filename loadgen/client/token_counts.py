@@ -158,7 +158,10 @@ def _from_each_chunk(log: StreamLog, known: list[int], reported: _Reported) -> S
     grows = not falls and (alone if visible is None else 2 * flat <= chunks)
     exact = visible is not None and sum(each) == visible != last
     if grows and not exact and (visible is None or visible - last in (0, 1)):
-        return Settled(_growth(log), "continuous_usage", total or last, hidden, why or _too_few(last, chunks))
+        grown = _growth(log)
+        if why is None and sum(grown) > (visible or last):
+            why = f"{sum(grown) - last} chunks brought text after the last count, which is {last} tokens"
+        return Settled(grown, "continuous_usage", total or last, hidden, why or _too_few(last, chunks))
     ids = [len(i or ()) for i in log.ids or ()]
     if ids and visible is not None and visible - sum(ids) in (0, 1):
         return Settled(ids, "token_ids", total, hidden, why)
