@@ -104,8 +104,8 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str
     """Id of the model as served."""
     target: str
-    num_gpus: int = 1
-    """Number of GPUs that the server uses: tensor parallel size × data parallel size."""
+    num_gpus: int | None = 1
+    """Number of GPUs that the server uses: tensor × pipeline × data parallel size. None means unknown; a file without it means 1."""
     tensor_parallel_size: int = 1
     speculation: str | None = None
     """Method of speculative decoding: `ngram`, `eagle3`, … or null."""

@@ -178,7 +178,7 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
         codes = np.array([categories.index(value) for value in values], dtype=np.int32)
         frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)
     numbers: dict[str, list[float]] = {
-        "num_gpus": [float(run.num_gpus) for run in runs.values()],
+        "num_gpus": [float(run.num_gpus or "nan") for run in runs.values()],
         "tp": [float(run.tensor_parallel_size) for run in runs.values()],
         "time_scale": [run.time_scale for run in runs.values()],
         "params_b": [parameters_b(run.preset, run.model) for run in runs.values()],

@@ -113,7 +113,7 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     sums = ["gpu_s", "gpu_s_paper", "completion_tokens", "correct", "energy_j", "tflop"]
     units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
     tokens, n = units["completion_tokens"].fillna(0), len(rows)
-    gpu_s = units["gpu_s"].sum()
+    gpu_s = units["gpu_s"].sum(min_count=1)  # NaN where the number of GPUs is unknown
     out = {"tokens_mean": float(tokens.sum() / max(1, rows["completion_tokens"].notna().sum()))}
     out |= named("gpu_s_per_token", stats.ratio(units["gpu_s"], tokens))
     out["gpu_s_per_token_paper"] = stats.ratio(units["gpu_s_paper"], tokens).estimate

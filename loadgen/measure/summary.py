@@ -63,8 +63,11 @@ def _by_budget(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
-    """Return rates from the first send to the last end, and GPU-seconds per token by both formulas."""
+def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None]:
+    """Return rates from the first send to the last end, and GPU-seconds per token by both formulas.
+
+    Where the number of GPUs is unknown, so are GPU-seconds.
+    """
     measured = facts.measured
     duration_s = facts.spans.duration_s
     tokens = measured.completion_tokens
@@ -74,8 +77,10 @@ def _throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
         "requests_per_s": round(measured.outcomes["ok"] / duration_s, 6) if duration_s else None,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if duration_s else None,
         "chunks_per_s": round(facts.chunks / duration_s, 3) if duration_s else None,
-        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / tokens if tokens else None,
-        "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if tokens else None,
+        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / tokens
+        if num_gpus and tokens
+        else None,
+        "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if num_gpus and tokens else None,
     }
 
 

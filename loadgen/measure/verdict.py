@@ -17,6 +17,8 @@ from loadgen.measure.run_facts import RunFacts
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
+REPLICAS = "thinkload_replicas"
+"""Key of the server's metrics that holds how many servers answered (see loadgen/target/server_metrics.py)."""
 LIMITS = {
     "client_faults_share": 0.05,  # The run is INVALID if more requests failed by limits of the client's machine.
     "loop_lag_p99_s": 0.005,
@@ -103,13 +105,24 @@ def _invalid(inputs: VerdictInputs) -> Iterator[str]:
 
 
 def _restarted(before: dict[str, float], after: dict[str, float]) -> bool:
-    """Tell whether the server's process was started again or one of its counters went back."""
-    if not before or not after:
+    """Tell whether the server's process was started again or one of its counters went back.
+
+    Where several servers answer at one address, the two pages may be those of two servers: this says nothing of a restart.
+    """
+    if not before or not after or _replicas(before, after) > 1:
         return False
     start = "process_start_time_seconds"
     if before.get(start) != after.get(start):
         return True
     return any(after.get(name, 0.0) < value for name, value in before.items() if name.endswith("_total"))
+
+
+def _replicas(before: dict[str, float], after: dict[str, float]) -> int:
+    """Return how many servers answered at the address. A process that started earlier than the first one seen is another."""
+    start = "process_start_time_seconds"
+    earlier = start in before and start in after and after[start] < before[start]
+    seen = max(before.get(REPLICAS, 1.0), after.get(REPLICAS, 1.0))
+    return max(int(seen), 2 if earlier else 1)
 
 
 def _suspect(inputs: VerdictInputs) -> Iterator[str]:
@@ -165,6 +178,12 @@ def _server(inputs: VerdictInputs) -> Iterator[str]:
         yield (
             f"the emulated server fell {behind_s:.3g} model seconds behind its clock "
             f"(limit {LIMITS['behind_of_e2e']:.0%} of the median e2e, {LIMITS['behind_of_e2e'] * e2e_s:.3g} s): lower its --speed"
+        )
+    replicas = _replicas(observations.before, observations.after)
+    if replicas > 1:
+        yield (
+            f"{replicas} servers answer at this address (their processes started at different times): the server's counters, "
+            "such as cache hits and speculation, are those of one of them, and --num-gpus must be the GPUs of all"
         )
     clocks = sorted(observations.clocks_mhz)
     if clocks and clocks[0] < (1 - LIMITS["clock_drop"]) * clocks[len(clocks) // 2]:

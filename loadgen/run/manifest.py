@@ -26,7 +26,7 @@ def describe(plan: Prepared) -> RunInfo:
         config=config_name(server),
         model=server.model,
         target=options.target,
-        num_gpus=server.num_gpus or server.tensor_parallel_size or 1,
+        num_gpus=server.num_gpus,
         tensor_parallel_size=server.tensor_parallel_size or 1,
         speculation=server.speculation,
         gpu=server.gpu,
@@ -64,6 +64,10 @@ def server_facts(plan: Prepared) -> dict[str, Any]:
         "version": server.version,
         "max_model_len": server.max_model_len,
         "fingerprint": server.fingerprint,
+        "pipeline_parallel_size": server.pipeline_parallel_size,
+        "data_parallel_size": server.data_parallel_size,
+        "replicas": server.replicas if server.replicas > 1 else None,
+        "limit_field": server.limit_field if server.limit_field != "max_tokens" else None,
     }
     return {name: value for name, value in said.items() if value is not None} | plan.options.server
 

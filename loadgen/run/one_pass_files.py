@@ -26,6 +26,8 @@ class Detokenizer:
         self._ask = ask
         self._model = model
         self._known: dict[tuple[int, ...], str | None] = {}
+        self._gone = False
+        """The server did not answer: it is not asked thousands of times more."""
 
     def cut(self, straddle: PendingCut) -> tuple[str, str] | None:
         """(reasoning, content) of the part that the budget pays for; None where the server can't tell."""
@@ -40,14 +42,15 @@ class Detokenizer:
     def _text(self, ids: tuple[int, ...]) -> str | None:
         if not ids:
             return ""
-        if ids not in self._known:
+        if ids not in self._known and not self._gone:
             answer = self._ask.post(
                 f"{self._ask.root}/detokenize", {"model": self._model, "tokens": list(ids)}
             )
+            self._gone = answer.status is None
             said = answer.json()
             prompt = said.get("prompt") if isinstance(said, dict) else None
             self._known[ids] = prompt if isinstance(prompt, str) else None
-        return self._known[ids]
+        return self._known.get(ids)
 
 
 def settle(folder: Path, detokenizer: Detokenizer) -> None:

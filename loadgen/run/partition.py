@@ -41,7 +41,9 @@ class Partition:
     def workload(self) -> Workload:
         """The plan of the whole run."""
         _, style = style_of(self.server.model, self.options.prompt)
-        return Workload(self.problems, self.options, self.server.model, style, self.run_id)
+        return Workload(
+            self.problems, self.options, self.server.model, style, self.run_id, self.server.limit_field
+        )
 
     def requests(self) -> Iterator[Request]:
         """The requests of this share that are not done yet, in order."""

@@ -21,7 +21,7 @@ from loadgen.plan.workload import Workload
 from loadgen.run import resume
 from loadgen.run.resume import PreviousRun
 from loadgen.target import control_api as ask
-from loadgen.target import preflight
+from loadgen.target import preflight, probe
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_info import ServerInfo
 
@@ -58,9 +58,9 @@ def prepare(options: RunOptions) -> Prepared:
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
-    server = server if options.dry_run else preflight.identify(options, server, asker)
+    server = server if options.dry_run else probe.identify(options, server, asker)
     run_id = before.run.run_id if before.run is not None else options.run_id or new_run_id(server)
-    workload = Workload(dataset.problems, options, server.model, style, run_id)
+    workload = Workload(dataset.problems, options, server.model, style, run_id, server.limit_field)
     schedule = schedule_of(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, OpenLoop) else workload.planned
     resume.check_same(before, dataset, server)
@@ -91,7 +91,9 @@ def schedule_of(options: RunOptions, planned: int | None) -> Schedule:
 def config_name(server: ServerInfo) -> str:
     """As the server or the operator calls it, else by what is known of its parallelism and speculation."""
     tp = f"tp{server.tensor_parallel_size}" if server.tensor_parallel_size else "server"
-    return server.config or (f"{tp}-{server.speculation}" if server.speculation else tp)
+    sizes = {"pp": server.pipeline_parallel_size, "dp": max(server.data_parallel_size or 1, server.engines)}
+    name = "-".join([tp, *(f"{kind}{size}" for kind, size in sizes.items() if size and size > 1)])
+    return server.config or (f"{name}-{server.speculation}" if server.speculation else name)
 
 
 def new_run_id(server: ServerInfo) -> str:
