@@ -4,9 +4,9 @@
 
 In each case one control endpoint of a real server on loopback (the models, the version, /metrics, GPU telemetry, the
 tokenizer, the probe of native budgets) answers with a damaged body or in a damaged way, and everything else answers well. A
-command of the load generator then has to end within HANG_S seconds and MEMORY_MB megabytes, either with its result or with
-one line and exit code 2. Commands run one after another in a few processes, because starting 2,000 processes takes half an
-hour. A process that hangs or grows too large is replaced.
+command of the load generator then has to end at most HANG_S seconds later than usual and within MEMORY_MB megabytes, either
+with its result or with one line and exit code 2. Commands run one after another in a few processes, because starting 2,000 processes takes half an
+hour. A process that hangs is replaced.
 
 This module does not know whether a result is right, and does not damage the stream of a generation (see
 tests/fixtures/hostile.py).
@@ -19,7 +19,6 @@ import io
 import json
 import os
 import random
-import resource
 import select
 import subprocess
 import sys
@@ -30,12 +29,13 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.fixtures.hostile_control import Case, ControlServer, damaged_case
+from tests.fixtures.hostile_control import Case, ControlServer, damaged_case, undamaged_cases
 
 HANG_S = 5.0
+"""Longest time that a damaged answer may add to a command."""
 KILL_S = 30.0
 """A command that takes longer is ended with its process. Between HANG_S and KILL_S, its duration is measured."""
 MEMORY_MB = 500
@@ -53,15 +53,15 @@ class Outcome:
     memory_mb: float
 
 
-def problem(outcome: Outcome) -> str | None:
-    """What is wrong with an outcome; None for a result or a refusal in one line."""
+def problem(outcome: Outcome, usual_s: float) -> str | None:
+    """What is wrong with an outcome; None for a result or a refusal in one line. `usual_s`: the time without damage."""
     text = outcome.stdout + outcome.stderr
     last = (outcome.stderr.strip().splitlines() or [""])[-1]
     checks = (
         (outcome.code is None, f"hung for more than {KILL_S:g} s, or its process ended"),
         ("Traceback (most recent call last)" in text, f"traceback: {last[:160]!r}"),
         (not all(char.isprintable() or char == "\n" for char in text), "control characters in the output"),
-        (outcome.seconds > HANG_S, f"took {outcome.seconds:.1f} s"),
+        (outcome.seconds > HANG_S + usual_s, f"took {outcome.seconds:.1f} s, without damage {usual_s:.1f} s"),
         (outcome.memory_mb > MEMORY_MB, f"took {outcome.memory_mb:.0f} MB"),
         (outcome.code not in (0, 1, 2), f"exit code {outcome.code}"),
         (outcome.code == 2 and not _is_refusal(outcome.stderr), f"not one line: {outcome.stderr[:300]!r}"),
@@ -130,7 +130,7 @@ class Worker:
         )
 
     def run(self, argv: list[str]) -> Outcome:
-        """Run one command, and end the process if it does not return or has grown too large."""
+        """Run one command, and end the process if it does not return."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(argv).encode() + b"\n")
@@ -159,10 +159,23 @@ class Worker:
         self._process.communicate()
 
 
+def peak_mb() -> float:
+    """The most main memory that this process has used since the last call (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def serve_commands() -> None:
     """Run the commands that arrive on stdin, one JSON list a line; the other half of `Worker`."""
-    from loadgen.cli import main  # noqa: PLC0415 - only the worker processes need it
+    # Imports that a command makes when it needs them would count as its time.
+    import aiohttp  # noqa: F401, PLC0415
 
+    import loadgen.checks.doctor  # noqa: PLC0415
+    import loadgen.run.run  # noqa: F401, PLC0415
+    from loadgen.cli import main  # noqa: PLC0415
+
+    peak_mb()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         out, err, began, code = io.StringIO(), io.StringIO(), time.monotonic(), 1
@@ -174,8 +187,7 @@ def serve_commands() -> None:
             except BaseException:  # noqa: BLE001 - a traceback is what this program looks for
                 traceback.print_exc()
         seconds = time.monotonic() - began
-        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        found = Outcome(code, out.getvalue(), err.getvalue(), seconds, memory_mb)
+        found = Outcome(code, out.getvalue(), err.getvalue(), seconds, peak_mb())
         print(json.dumps(found.__dict__), file=answers, flush=True)
 
 
@@ -197,17 +209,25 @@ def serving(server: ControlServer) -> Iterator[None]:
 
 def fuzz(cases: int, seed: int, processes: int) -> tuple[list[tuple[Case, Outcome, str | None]], int]:
     """Run the cases; return each with its outcome and its problem, and in how many the damage was asked for."""
-    chosen = [damaged_case(random.Random(f"{seed}/{number}"), number) for number in range(cases)]
-    server = ControlServer({case.number: case for case in chosen})
+    server = ControlServer()
     local = threading.local()
     workers: list[Worker] = []
 
-    def run(case: Case) -> tuple[Case, Outcome, str | None]:
+    def run(case: Case) -> Outcome:
+        server.cases[case.number] = case
         if not getattr(local, "worker", None) or not local.worker.alive:
             local.worker = Worker()
             workers.append(local.worker)
-        outcome = local.worker.run(words(case, server.target(case), Path(folder) / f"case-{case.number}"))
-        return case, outcome, problem(outcome)
+        outcome: Outcome = local.worker.run(
+            words(case, server.target(case), Path(folder) / f"case-{case.number}")
+        )
+        del server.cases[case.number]
+        return outcome
+
+    def judge(number: int) -> tuple[Case, Outcome, str | None]:
+        case = damaged_case(random.Random(f"{seed}/{number}"), number)
+        outcome = run(case)
+        return replace(case, body=b""), outcome, problem(outcome, usual_s)
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -215,7 +235,8 @@ def fuzz(cases: int, seed: int, processes: int) -> tuple[list[tuple[Case, Outcom
         ThreadPoolExecutor(processes) as pool,
     ):
         try:
-            return list(pool.map(run, chosen)), len(server.asked)
+            usual_s = max(outcome.seconds for outcome in pool.map(run, undamaged_cases()))
+            return list(pool.map(judge, range(cases))), len(server.asked)
         finally:
             for worker in workers:
                 worker.close()
