@@ -10,7 +10,7 @@ This module does not know what is sent over the connections.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -23,10 +23,11 @@ P = TypeVar("P", bound=asyncio.Protocol)
 class Addresses:
     """The addresses of one host and port. Use it in one event loop."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, found: Sequence[aiohappyeyeballs.AddrInfoType] = ()) -> None:
+        """`found` are addresses that are known already."""
         self.host = host
         self.port = port
-        self._found: list[aiohappyeyeballs.AddrInfoType] = []
+        self._found = list(found)
 
     async def connect(
         self,

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from loadgen import network
 from loadgen.client.addresses import Addresses
 from loadgen.errors import UsageError
-from loadgen.record import Outcome
+from loadgen.exchange import Outcome
 
 P = TypeVar("P", bound=asyncio.Protocol)
 

@@ -35,7 +35,7 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(),
-        **describe_token_times(folder, facts.mean_tokens, warmup=run.load.get("warmup") or 0),
+        **describe_token_times(folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.streams.clumped),
         "with_failures": measured.with_failures(),
         "budgets": _by_budget(facts),
         "throughput": _throughput(facts, run.num_gpus),

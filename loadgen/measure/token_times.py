@@ -6,7 +6,7 @@ This module does not know the records; what it needs of them is passed in.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import sub, truediv
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.quantiles import describe
 
 
-def describe_token_times(folder: Path, mean_tokens: dict[int, float], warmup: int) -> dict[str, Any]:
+def describe_token_times(
+    folder: Path, mean_tokens: dict[int, float], warmup: int, clumped: Collection[int] = ()
+) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
     `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. `warmup`
-    is the number of warm-up requests, which have the lowest `seq`.
+    is the number of warm-up requests, which have the lowest `seq`. `clumped` is the `seq` of the requests whose chunks arrived
+    in clumps: their gaps were lost on the way and are left out.
     """
 
     def clusters() -> Iterator[tuple[Cluster, Cluster]]:
         for chunks in _chunks(folder):
-            if chunks.seq < warmup:
+            if chunks.seq < warmup or chunks.seq in clumped:
                 continue
             gaps_us = list(map(sub, chunks.arrival_us[1:], chunks.arrival_us))
             counts: list[float] = [*chunks.tokens[1:]]

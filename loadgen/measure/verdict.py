@@ -130,6 +130,7 @@ def _suspect(inputs: VerdictInputs) -> Iterator[str]:
         return
     yield from _client(inputs)
     yield from _server(inputs)
+    yield from inputs.facts.streams.reasons(stream_asked=inputs.run.options.get("stream", True))
     yield from _cache(inputs)
     yield from _sample(inputs)
     earlier = inputs.earlier

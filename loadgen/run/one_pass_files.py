@@ -1,9 +1,10 @@
-"""After a `--one-pass` run: the text of chunks that a budget cut, and derived budgets beside the one run for real.
+"""What follows a `--one-pass` run: the text of chunks that a budget cuts, and the check of derived records.
 
-Rules: off the hot path; records.jsonl is replaced whole or not at all; a chunk whose text the server can't give keeps
-`cut_at: "chunk"`. The comparison is by problem: same text, and the ratio of the sums of latencies.
+Rules: this work happens after the load. `records.jsonl` is replaced completely or not at all. A record keeps `cut_at:
+"chunk"` if the server cannot tell the text of a part of its last chunk. The check compares the derived records of one budget
+with requests that were sent at that budget: for each problem the text, and the ratio of the sums of the latencies.
 
-Does not know: grading; two texts are the same or they are not.
+This module does not know how answers are graded: two texts are either equal or different.
 """
 
 from collections.abc import Iterator
@@ -20,41 +21,41 @@ from loadgen.target.control_api import ControlApi
 
 
 class Detokenizer:
-    """Cuts a chunk's text after a token, by the server's own tokenizer."""
+    """Cuts the text of a chunk after a token, with the tokenizer of the server."""
 
-    def __init__(self, ask: ControlApi, model: str) -> None:
-        self._ask = ask
+    def __init__(self, api: ControlApi, model: str) -> None:
+        self._api = api
         self._model = model
         self._known: dict[tuple[int, ...], str | None] = {}
         self._gone = False
         """The server did not answer: it is not asked thousands of times more."""
 
-    def cut(self, straddle: PendingCut) -> tuple[str, str] | None:
-        """(reasoning, content) of the part that the budget pays for; None where the server can't tell."""
-        if not straddle.kept:
+    def cut(self, pending: PendingCut) -> tuple[str, str] | None:
+        """The (reasoning, content) of the tokens that are within the budget, or None if the server cannot tell."""
+        if not pending.kept:
             return None
-        before = self._text(straddle.before)
-        both = self._text(straddle.before + straddle.kept)
+        before = self._text(pending.before)
+        both = self._text(pending.before + pending.kept)
         if before is None or both is None:
             return None
-        return split_piece(straddle.piece, whole_characters(both).removeprefix(whole_characters(before)))
+        return split_piece(pending.piece, whole_characters(both).removeprefix(whole_characters(before)))
 
     def _text(self, ids: tuple[int, ...]) -> str | None:
         if not ids:
             return ""
         if ids not in self._known and not self._gone:
-            answer = self._ask.post(
-                f"{self._ask.root}/detokenize", {"model": self._model, "tokens": list(ids)}
+            response = self._api.post(
+                f"{self._api.root}/detokenize", {"model": self._model, "tokens": list(ids)}
             )
-            self._gone = answer.status is None
-            said = answer.json()
-            prompt = said.get("prompt") if isinstance(said, dict) else None
+            self._gone = response.status is None
+            body = response.json()
+            prompt = body.get("prompt") if isinstance(body, dict) else None
             self._known[ids] = prompt if isinstance(prompt, str) else None
         return self._known.get(ids)
 
 
-def settle(folder: Path, detokenizer: Detokenizer) -> None:
-    """Cut the texts that are still to be cut."""
+def complete_cuts(folder: Path, detokenizer: Detokenizer) -> None:
+    """Add the text of cut chunks to the records that were derived from them. Raises OSError."""
     path = folder / STRADDLES
     if not path.exists():
         return
@@ -80,13 +81,13 @@ def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            seq, straddle = decoder.decode(line)
-            if (cut := detokenizer.cut(straddle)) is not None:
+            seq, pending = decoder.decode(line)
+            if (cut := detokenizer.cut(pending)) is not None:
                 yield seq, cut
 
 
 def compare(folder: Path) -> dict[str, Any] | None:
-    """The budget that was also run for real against what was derived for it; None where none was."""
+    """Compare the derived records of a budget with its real ones, or return None if no smaller budget was really sent."""
     derived: dict[tuple[str, int, int], Record] = {}
     real: dict[tuple[str, int, int], Record] = {}
     largest = max((r.budget for r in read_records(folder / RECORDS)), default=0)
@@ -117,14 +118,15 @@ def _text(record: Record) -> tuple[str, str]:
 
 
 def whole_characters(text: str) -> str:
-    """Text without the incomplete character at its end, which a server holds back."""
+    """The text without an incomplete character at its end, which a server does not send yet."""
     return text.rstrip("\ufffd")
 
 
 def split_piece(piece: tuple[str, str], part: str) -> tuple[str, str] | None:
-    """A beginning of the chunk's text, as (reasoning, content); None where `part` is no beginning of it.
+    """Split `part`, which is the beginning of a chunk's text, into (reasoning, content).
 
-    Where a parser took `</think>` out between the two, the part may hold it.
+    Returns None if the chunk's text does not begin with `part`. Where the server's reasoning parser has removed `</think>`
+    between the two, `part` may still contain it.
     """
     reasoning, content = piece
     head, tag, rest = part.partition(THINK_END)

@@ -22,7 +22,7 @@ import msgspec
 from loadgen import network
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
-from loadgen.target.credentials import api_key, base, headers_for, root, secrets
+from loadgen.target.credentials import api_key, base, check_url, headers_for, root, secrets
 from loadgen.text import printable, without_secrets
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class ControlApi:
     """Sends control requests. `fetch` is for event loops; `get` and `post` block until the response is there."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError where --ca-file cannot be used."""
+        """Raises UsageError where --target is no URL or --ca-file cannot be used."""
+        check_url(options.target)
         self.target = base(options.target)
         self.root = root(options.target)
         self._query = urlsplit(options.target).query

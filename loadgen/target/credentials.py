@@ -7,11 +7,45 @@ This module sends nothing.
 """
 
 import os
-from urllib.parse import urlsplit
+import re
+from urllib.parse import parse_qsl, urlsplit
 
 from loadgen.errors import UsageError
 from loadgen.network import origin
 from loadgen.options import RunOptions
+from loadgen.text import printable
+
+SECRET_PARAMETERS = {
+    "key",
+    "api-key",
+    "api_key",
+    "apikey",
+    "code",
+    "token",
+    "access_token",
+    "sig",
+    "signature",
+}
+
+
+def check_url(target: str) -> None:
+    """Raise UsageError where the target is not an HTTP URL, or holds a secret, which run.json would keep."""
+    try:
+        parts = urlsplit(target)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or not re.fullmatch(r"[!-~]+", target) or parts.fragment:
+        raise UsageError(
+            f"--target {printable(target)!r} is not an http(s) URL: write e.g. http://127.0.0.1:8000/v1"
+        )
+    if parts.username or parts.password:
+        raise UsageError("--target must hold no user or password: use --header or --api-key-env")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name.lower() in SECRET_PARAMETERS:
+            raise UsageError(
+                f"--target must hold no key in its query ({name}=…): use --header or --api-key-env"
+            )
 
 
 def api_key(options: RunOptions) -> str | None:
