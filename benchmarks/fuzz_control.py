@@ -62,7 +62,7 @@ def problem(outcome: Outcome, usual_s: float) -> str | None:
         ("Traceback (most recent call last)" in text, f"traceback: {last[:160]!r}"),
         (not all(char.isprintable() or char == "\n" for char in text), "control characters in the output"),
         (outcome.seconds > HANG_S + usual_s, f"took {outcome.seconds:.1f} s, without damage {usual_s:.1f} s"),
-        (outcome.memory_mb > MEMORY_MB, f"took {outcome.memory_mb:.0f} MB"),
+        (outcome.memory_mb > MEMORY_MB, f"used {outcome.memory_mb:.0f} MB"),
         (outcome.code not in (0, 1, 2), f"exit code {outcome.code}"),
         (outcome.code == 2 and not _is_refusal(outcome.stderr), f"not one line: {outcome.stderr[:300]!r}"),
         (
