@@ -294,7 +294,8 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
         elif key in PARALLELISM_NOT_EMULATED and value not in (1, "1"):
-            raise ConfigError(f"{path}: {key}: {value!r} is not emulated: only tensor parallelism is")
+            shown = value if str(value).isprintable() else repr(value)
+            raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED:
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
     return _check(Serving(**values), str(path))
