@@ -8,8 +8,9 @@ from a run over sockets by the time that sockets and a client need (measured: do
 records, budgets or files.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -195,20 +196,36 @@ class SimulatedServer:
         self._number[sequence] = number
         self._simulation.submit(sequence, at_s)
 
-    def run(
-        self, next_request: Callable[[float], tuple[int, float] | None]
+    def closed_loop(
+        self, numbers: Iterable[int], streams: int, start_s: float
     ) -> Iterator[tuple[int, SimulatedResponse]]:
-        """Run until every request has ended; yields each number with its response.
+        """Send the requests in a closed loop until all have ended; yields each number with its response."""
+        unsent = iter(numbers)
+        for number in islice(unsent, streams):
+            self.send(number, start_s)
+        for number, response in self._responses():
+            yield number, response
+            if (following := next(unsent, None)) is not None:
+                self.send(following, float(response.times_s[-1]) + TURNAROUND_S)
 
-        `next_request(now_s)` is called when a request has ended and may return the number and time of a further one.
+    def open_loop(
+        self, numbers: Iterable[int], due_s: Iterable[float]
+    ) -> Iterator[tuple[int, SimulatedResponse]]:
+        """Send each request when virtual time has reached its due time; yields each number with its response.
+
+        A request that was submitted earlier would occupy the API process before it arrives, and all outputs would wait for it.
         """
-        for done in self._simulation.run():
+        for number, at_s in zip(numbers, due_s, strict=True):
+            yield from self._responses(at_s)
+            self.send(number, at_s)
+        yield from self._responses()
+
+    def _responses(self, until_s: float = float("inf")) -> Iterator[tuple[int, SimulatedResponse]]:
+        for done in self._simulation.run(until_s):
             yield (
                 self._number.pop(done.sequence),
                 SimulatedResponse(done.sequence.arrived_s, done.times_s, done.tokens),
             )
-            if (following := next_request(float(done.times_s[-1]))) is not None:
-                self.send(*following)
 
     def energy_j(self) -> float:
         """Energy that all GPUs have consumed so far."""
@@ -235,16 +252,11 @@ def simulate_requests(
     """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`."""
     serving = load_serving(config)
     server = SimulatedServer(serving, model, gpu, requests)
-    first = min(concurrency or len(requests), len(requests))
-    unsent = iter(range(first, len(requests)))
-    for number in range(first):
-        server.send(number, due_s[number] if due_s else 0.0)
-
-    def next_request(now_s: float) -> tuple[int, float] | None:
-        number = next(unsent, None)
-        return None if number is None else (number, now_s + TURNAROUND_S)
-
-    responses = dict(server.run(next_request))
+    numbers = range(len(requests))
+    if due_s:
+        responses = dict(server.open_loop(numbers, due_s))
+    else:
+        responses = dict(server.closed_loop(numbers, concurrency or len(requests), 0.0))
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy_j(),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +175,28 @@ def test_first_tokens_over_sockets_arrive_as_simulated(run_sweep: Callable[..., 
         rows = list(read_records(sockets / cell / "records.jsonl"))
         late = [(row.ttft_s or 0) / expected_s[row.seq] - 1 for row in rows]
         assert min(late) == pytest.approx(0, abs=0.02)
+
+
+def medians(folder: Path) -> dict[str, float]:
+    rows = list(read_records(folder / "records.jsonl"))
+    assert all(row.outcome == "ok" for row in rows)
+    return {
+        name: statistics.median(getattr(row, name) for row in rows) for name in ("ttft_s", "tpot_s", "e2e_s")
+    }
+
+
+def test_open_loops_over_sockets_agree_at_three_rates(run_sweep: Callable[..., Path]) -> None:
+    """Time to first token, time per token and latency agree within 3 % at every rate.
+
+    The emulator runs at a quarter of its speed, so that delays of a busy machine are small in relation to the modeled time.
+    """
+    plan = ("--configs", "tp1", "--models", "r1-distill-qwen-7b", "--dataset", "sample", "--problems", "24")
+    load = ("--budgets", "96", "--loads", "6/s,12/s,24/s")
+    sockets = run_sweep("rates-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.25")
+    simulated = run_sweep("rates-simulated", *plan, *load, "--backend", "simulate")
+    for rate in ("r6", "r12", "r24"):
+        cell = f"tp1_r1-distill-qwen-7b_{rate}"
+        assert medians(simulated / cell) == pytest.approx(medians(sockets / cell), rel=0.03), rate
 
 
 def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..., Path]) -> None:
