@@ -227,7 +227,7 @@ def put_away(out: Path) -> None:
 def settle(out: Path, plan: Distributed, found: Gathered, missing: list[int]) -> RunInfo:
     """Sum up and judge as a run of one machine is."""
     run = plan.run
-    facts = read_facts(out, run.slo)
+    facts = read_facts(out, run)
     reports = [worker.report for worker in found.workers if worker.report]
     run.client = merge(reports).summary() if reports else {}
     run.client["each"] = [_row(worker, found, run) for worker in found.workers]

@@ -29,7 +29,7 @@ from loadgen.run.manifest import describe, write_problems
 from loadgen.run.one_pass_files import Detokenizer
 from loadgen.run.phases import load
 from loadgen.run.prepare import Prepared, prepare
-from loadgen.target.gpu_log import energy_between
+from loadgen.target.gpu_log import run_energy
 from loadgen.target.server_metrics import drafted
 
 
@@ -113,7 +113,7 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
     """Sum up, judge, write run.json for good and tell people."""
     if run.one_pass:
         one_pass_files.settle(folder, Detokenizer(plan.ask, run.model))
-    facts = read_facts(folder, run.slo)
+    facts = read_facts(folder, run)
     earlier = EarlierParts.saved(run)
     if seen.reports:
         run.client = merge(seen.reports).summary() | (
@@ -125,7 +125,7 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
         run.summary["speculation"] = drafts
     if run.one_pass and (check := one_pass_files.compare(folder)) is not None:
         run.summary["one_pass_check"] = check
-    run.energy = energy(plan, seen, facts)
+    run.energy = energy(plan, seen, facts, run)
     evidence = VerdictInputs(
         run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier
     )
@@ -136,15 +136,13 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
     say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
 
 
-def energy(plan: Prepared, seen: Observations, facts: RunFacts) -> dict[str, Any]:
+def energy(plan: Prepared, seen: Observations, facts: RunFacts, run: RunInfo) -> dict[str, Any]:
     """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
     if not facts.spans or plan.before.run is not None:
         return {}
-    since_s, until_s = min(sent for sent, _ in facts.spans), max(end for _, end in facts.spans)
-    found = energy_between(seen.energy, since_s, until_s)
-    if found is None:
-        return {}
-    return {**found, "source": "emulated" if plan.server.emulated else "dcgm"}
+    source = "emulated" if plan.server.emulated else "dcgm"
+    whole_s = min(facts.spans.sent_s), max(facts.spans.end_s)
+    return run_energy(seen.energy, whole_s, run.window_s, source)
 
 
 def result_line(run: RunInfo, options: RunOptions) -> str:
@@ -161,6 +159,10 @@ def result_line(run: RunInfo, options: RunOptions) -> str:
         "duration_s": run.duration_s,
         **{name: run.summary.get(name) for name in METRICS},
         "throughput": run.summary.get("throughput"),
+        "steady": {
+            name: value for name, value in run.summary.get("steady", {}).items() if name not in METRICS
+        }
+        or None,
         "goodput": run.summary.get("goodput"),
         "energy": run.energy or None,
         "one_pass_check": run.summary.get("one_pass_check"),

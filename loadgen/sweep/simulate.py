@@ -25,7 +25,7 @@ from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.simulated_records import SimulatedReply
-from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, SimulatedRun, simulate_requests
+from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
 SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
 """A cell, its run or the reason of its failure, and the seconds that it took."""
@@ -131,10 +131,9 @@ def simulate_cell(
         ):
             record.reasoning, record.text = outputs.excerpt(response.output, record.completion_tokens or 0)
             records.append(record)
-    facts = result.server_info | {"load": _load(options, requests, due_s), "energy": _energy(result)}
-    return simulated_records.write(
-        out / cell.name, records, simulated_records.run_info(options, facts, dataset, run_id), dataset
-    )
+    facts = result.server_info | {"load": _load(options, requests, due_s)}
+    run = simulated_records.run_info(options, facts, dataset, run_id)
+    return simulated_records.write(out / cell.name, records, run, dataset, result.energy)
 
 
 def _thinking_end(response: PreparedRequest) -> int | None:
@@ -151,7 +150,3 @@ def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) 
     if due_s:
         return facts | {"kind": "open", "rate": options.rate, "arrival": options.arrival}
     return facts | {"kind": "closed", "concurrency": options.concurrency}
-
-
-def _energy(result: SimulatedRun) -> dict[str, float]:
-    return {"joules": result.energy_j, "mean_w": result.energy_j / result.duration_s}

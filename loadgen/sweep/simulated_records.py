@@ -30,6 +30,7 @@ from loadgen.plan.workload import Workload
 from loadgen.record import RECORDS, Record, RunInfo, write_run
 from loadgen.run import environment
 from loadgen.run.manifest import dataset_facts, write_problems
+from loadgen.target.gpu_log import run_energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +143,23 @@ def with_derived(
     yield record(request, reply, run_id)
 
 
-def write(folder: Path, records: Sequence[Record], run: RunInfo, dataset: Dataset) -> RunInfo:
-    """The run's folder; run.json last."""
+def write(
+    folder: Path,
+    records: Sequence[Record],
+    run: RunInfo,
+    dataset: Dataset,
+    energy: Sequence[tuple[float, float]],
+) -> RunInfo:
+    """The run's folder; run.json last. `energy` are (time, joules since the start)."""
     folder.mkdir(parents=True)
     write_problems(folder, dataset)
     encoder = msgspec.json.Encoder()
     with (folder / RECORDS).open("wb") as file:
         file.writelines(encoder.encode(one) + b"\n" for one in records)
-    facts = read_facts(folder, run.slo)
+    facts = read_facts(folder, run)
     summarize(folder, run, facts)
+    whole_s = min(facts.spans.sent_s), max(facts.spans.end_s)
+    run.energy = run_energy(energy, whole_s, run.window_s, "emulated")
     run.verdict = "VALID"
     write_run(folder, run)
     return run
@@ -190,5 +199,4 @@ def run_info(options: RunOptions, said: dict[str, Any], dataset: Dataset, run_id
         git=environment.git(),
         server={"version": said["version"], "max_model_len": said["max_model_len"], "backend": "simulate"},
         gpus=[{"index": str(index), "name": said["gpu"]} for index in range(tp)],
-        energy={**said["energy"], "source": "emulated"},
     )

@@ -79,9 +79,8 @@ class SimulatedRun:
     """The responses of one cell, in the order of the requests, and what the GPUs consumed."""
 
     responses: list[SimulatedResponse]
-    energy_j: float
-    """Energy of all GPUs together."""
-    duration_s: float
+    energy: list[tuple[float, float]]
+    """(time, joules of all GPUs together since the start), at the start and whenever a response had ended."""
     server_info: dict[str, Any]
     """What an emulated server would report at `/version`."""
 
@@ -188,6 +187,8 @@ class SimulatedServer:
         )
         self._serving, self._requests = serving, requests
         self._number: dict[TokenSequence, int] = {}
+        self.energy: list[tuple[float, float]] = [(0.0, 0.0)]
+        """(time, joules of all GPUs together since the start) whenever a response had ended."""
 
     def send(self, number: int, at_s: float) -> None:
         """Send request `number` at `at_s`."""
@@ -222,13 +223,13 @@ class SimulatedServer:
 
     def _responses(self, until_s: float = float("inf")) -> Iterator[tuple[int, SimulatedResponse]]:
         for done in self._simulation.run(until_s):
+            self.energy.append((float(done.times_s[-1]), self._energy_j()))
             yield (
                 self._number.pop(done.sequence),
                 SimulatedResponse(done.sequence.arrived_s, done.times_s, done.tokens),
             )
 
-    def energy_j(self) -> float:
-        """Energy that all GPUs have consumed so far."""
+    def _energy_j(self) -> float:
         engine = self._simulation.engine
         return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
 
@@ -259,8 +260,7 @@ def simulate_requests(
         responses = dict(server.closed_loop(numbers, concurrency or len(requests), 0.0))
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
-        server.energy_j(),
-        max(float(response.times_s[-1]) for response in responses.values()),
+        server.energy,
         _server_info(serving, model, gpu),
     )
 
