@@ -19,6 +19,7 @@ import msgspec
 
 from loadgen import options as run_options
 from loadgen.errors import UsageError
+from loadgen.measure.steady_window import enough_requests
 from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
@@ -256,13 +257,35 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
         if expected is None:
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
             continue
+        if options.requests:
+            expected = expected.scaled(options.requests / expected.requests)
         total_s, total_tokens = total_s + expected.seconds, total_tokens + expected.tokens
         report(
             f"  {cell.name}: {expected.requests} requests, about {expected.tokens / 1e6:.2f} M tokens, {_duration(expected.seconds)} of server time"
         )
+        if advice := _too_few(cell_options, len(dataset.problems)):
+            report(f"  {cell.name}: {advice}")
     real_time = f", {_duration(total_s / args.speed)} at --speed {args.speed:g}" if args.speed else ""
     report(
         f"sweep: about {total_tokens / 1e6:.1f} M tokens, {_duration(total_s)} of server time without start-ups{real_time}"
+    )
+
+
+def _too_few(options: RunOptions, problems: int) -> str | None:
+    """A proposal where a closed loop is too short for a steady window; None where it is long enough or ends by time.
+
+    With --one-pass, the steady window is that of the largest budget.
+    """
+    if options.duration_s or options.concurrency is None:
+        return None
+    planned = problems * options.samples * (1 if options.one_pass else len(options.budgets))
+    sent, enough = options.requests or planned, enough_requests(options.concurrency)
+    if sent >= enough:
+        return None
+    more = f"--problems {enough}" if options.one_pass else f"--requests {enough}"
+    return (
+        f"{sent} requests are too few for a steady window with {options.concurrency} in flight, so its cost, energy and "
+        f"throughput would contain the beginning and the end of the run: use {more} or more"
     )
 
 
