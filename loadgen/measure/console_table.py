@@ -6,6 +6,7 @@ This module does not know how a figure was computed; it reads `RunInfo.summary`.
 from collections.abc import Iterator
 from typing import Any
 
+from loadgen.measure import one_pass_check
 from loadgen.measure.quantiles import LEVELS
 from loadgen.record import RunInfo
 
@@ -22,6 +23,8 @@ def table(run: RunInfo) -> Iterator[str]:
             cells = (f"{_cell(row, name):25}" for name in LEVELS)
             yield "  ".join([f"{metric:13}", f"{row['n']:>7}", *cells, _value(row["mean"])])
     yield _steady(run)
+    if check := run.summary.get("one_pass_check"):
+        yield from one_pass_check.lines(check)
     if found := run.summary.get("speculation"):
         yield (
             f"speculation: {found['drafts']:,.0f} drafts in {found['steps']:,.0f} steps of the server, "

@@ -16,6 +16,7 @@ from typing import Any
 from loadgen.clock import RunClock
 from loadgen.errors import UsageError, say
 from loadgen.live.exporter import Metrics, serving
+from loadgen.measure import one_pass_check
 from loadgen.measure.client_health import merge
 from loadgen.measure.console_table import METRICS, table
 from loadgen.measure.observations import Observations
@@ -123,8 +124,8 @@ def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> No
     summarize(folder, run, facts)
     if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
         run.summary["speculation"] = drafts
-    if run.one_pass and (check := one_pass_files.compare(folder)) is not None:
-        run.summary["one_pass_check"] = check
+    if run.one_pass and (found := one_pass_check.check(folder, run)) is not None:
+        run.summary["one_pass_check"] = found
     run.energy = energy(plan, seen, facts, run)
     evidence = VerdictInputs(
         run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier

@@ -23,6 +23,7 @@ from loadgen.measure.steady_window import enough_requests
 from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
+from loadgen.plan.budgets import sent_budgets
 from loadgen.run import environment
 from loadgen.sweep import parallel, plan, simulate
 from loadgen.sweep.cells import CellRunner, report
@@ -249,7 +250,7 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
             cell.model,
             dataset.path,
             len(dataset.problems),
-            _lengths(options),
+            sent_budgets(cell_options) * options.samples,
             concurrency=cell_options.concurrency,
             rate=cell_options.rate,
             gpu=options.gpu or "h200",
@@ -287,14 +288,6 @@ def _too_few(options: RunOptions, problems: int) -> str | None:
         f"{sent} requests are too few for a steady window with {options.concurrency} in flight, so its cost, energy and "
         f"throughput would contain the beginning and the end of the run: use {more} or more"
     )
-
-
-def _lengths(options: RunOptions) -> list[int]:
-    """The budgets of the requests that are sent for each problem."""
-    if not options.one_pass:
-        return list(options.budgets) * options.samples
-    check = min(options.budgets) if options.check_budget is None else options.check_budget
-    return [max(options.budgets), *([check] if check else [])]
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from loadgen.exchange import Request
 from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
+from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
@@ -114,6 +115,7 @@ def simulate_cell(
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
+        phases=_phases(workload, len(requests)),
     )
     records = []
     for request, response, times in zip(requests, prepared, result.responses, strict=True):
@@ -134,6 +136,12 @@ def simulate_cell(
     facts = result.server_info | {"load": _load(options, requests, due_s)}
     run = simulated_records.run_info(options, facts, dataset, run_id)
     return simulated_records.write(out / cell.name, records, run, dataset, result.energy)
+
+
+def _phases(workload: Workload, requests: int) -> list[tuple[int, int]]:
+    """The parts of the load; warm-up requests belong to the first part."""
+    parts = workload.phases(workload.planned)
+    return [(first if number else 0, last or requests) for number, (first, last) in enumerate(parts)]
 
 
 def _thinking_end(response: PreparedRequest) -> int | None:

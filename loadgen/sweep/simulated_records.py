@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from loadgen import options as options_module
 from loadgen.exchange import Request
+from loadgen.measure import one_pass_check
 from loadgen.measure.run_facts import read_facts
 from loadgen.measure.summary import summarize
 from loadgen.options import RunOptions
@@ -160,6 +161,8 @@ def write(
     summarize(folder, run, facts)
     whole_s = min(facts.spans.sent_s), max(facts.spans.end_s)
     run.energy = run_energy(energy, whole_s, run.window_s, "emulated")
+    if run.one_pass and (found := one_pass_check.check(folder, run)) is not None:
+        run.summary["one_pass_check"] = found
     run.verdict = "VALID"
     write_run(folder, run)
     return run

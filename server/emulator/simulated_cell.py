@@ -249,15 +249,25 @@ def simulate_requests(
     gpu: str = "h200",
     concurrency: int | None = None,
     due_s: Sequence[float] = (),
+    phases: Sequence[tuple[int, int]] = (),
 ) -> SimulatedRun:
-    """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`."""
+    """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`.
+
+    `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
+    all requests of the part before have ended; without phases there is one part.
+    """
     serving = load_serving(config)
     server = SimulatedServer(serving, model, gpu, requests)
-    numbers = range(len(requests))
-    if due_s:
-        responses = dict(server.open_loop(numbers, due_s))
-    else:
-        responses = dict(server.closed_loop(numbers, concurrency or len(requests), 0.0))
+    responses: dict[int, SimulatedResponse] = {}
+    start_s = 0.0
+    for first, last in phases or [(0, len(requests))]:
+        numbers = range(first, last)
+        if due_s:
+            offset_s = start_s - due_s[first] if first else 0.0
+            responses.update(server.open_loop(numbers, [due_s[number] + offset_s for number in numbers]))
+        else:
+            responses.update(server.closed_loop(numbers, concurrency or len(requests), start_s))
+        start_s = max(float(response.times_s[-1]) for response in responses.values()) + TURNAROUND_S
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy,
