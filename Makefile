@@ -30,17 +30,19 @@ demo: env ## emulated servers, a sweep over the sample problems, a report: no GP
 live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
 	@prometheus/live.sh
 
-dashboards: env ## grafana/dashboards/*.json from grafana/*.py
+dashboards: env ## grafana/dashboards/*.json from grafana/boards/*.py
 	$(BIN)/python -m grafana.generate
 
-TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-2} --dist loadscope
-QUICK = tests/loadgen/plan tests/loadgen/measure tests/loadgen/client/test_sse.py tests/loadgen/client/test_token_stream.py \
-  tests/loadgen/test_chunks.py tests/analysis/test_grade_clean.py tests/analysis/test_grade_extract.py tests/project/test_layers.py
+TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-3} --dist loadscope
+QUICK = tests/loadgen/plan tests/loadgen/measure/test_formulas.py tests/loadgen/measure/test_quantiles.py tests/loadgen/measure/test_verdict.py \
+  tests/loadgen/client/test_sse.py tests/loadgen/client/test_token_stream.py tests/loadgen/test_chunks.py tests/loadgen/run/test_dispatch.py \
+  tests/analysis/test_grade_normalize.py tests/analysis/test_grade_extract.py tests/analysis/test_grade.py::test_table_of_pairs \
+  tests/project/test_layers.py tests/loadgen/run/test_run.py::test_every_problem_and_budget_is_recorded_exactly_once
 
 quick: env ## parsing, formulas, schedules, grading tables, layers and one run against the emulator: one minute
 	$(TEST) $(QUICK)
 
-test: env ## every test this machine can run, in two processes
+test: env ## every test this machine can run; most wait for servers, so three processes suit two cores
 	$(TEST)
 
 check: env ## lint, strict types, tests

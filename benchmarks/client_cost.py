@@ -37,7 +37,7 @@ from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import to_record
 from loadgen.plan.schedule import ClosedLoop
-from loadgen.run.dispatch import drive
+from loadgen.run.dispatch import dispatch
 
 EVENTS = 34
 STREAMS = 16
@@ -103,7 +103,7 @@ async def ours(url: str, requests: int) -> None:
                 )
 
             planned = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
-            await drive(planned, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
+            await dispatch(planned, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
         work_queue.finish()
         os.close(records)
     health.stop()

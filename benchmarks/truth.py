@@ -26,7 +26,7 @@ from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
-from loadgen.run.dispatch import drive
+from loadgen.run.dispatch import dispatch
 
 OTHER_TOOLS = {
     "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · the others are right",
@@ -76,7 +76,7 @@ async def load(url: str, concurrency: int, requests: int) -> list[Record]:
         planned = (
             Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
         )
-        await drive(planned, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
+        await dispatch(planned, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
     work_queue.finish()
     return records
 

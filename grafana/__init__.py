@@ -1,5 +1,5 @@
-"""Dashboards as code: `python -m grafana.generate` writes `grafana/dashboards/*.json`, which Grafana is provisioned with.
+"""Dashboards as code. `python -m grafana.generate` writes `grafana/dashboards/*.json`, which Grafana loads at start.
 
-One file a dashboard (`run compare server gpu`), one for PromQL (`queries`), one for panels (`panels`). `render` draws the same
-dashboards from a running Prometheus where there is no Grafana.
+`boards` has one module for each dashboard, `queries` builds the PromQL and `panels` builds the panels. `render` draws the same
+dashboards as PNG pictures from a running Prometheus, for readers without a Grafana.
 """

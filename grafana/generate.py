@@ -1,7 +1,7 @@
-"""Write the dashboards that Grafana is provisioned with.
+"""Write the dashboards that Grafana loads.
 
-python -m grafana.generate           # grafana/dashboards/*.json
-python -m grafana.generate --check   # exit 1 and name those that are not current
+python -m grafana.generate           # write grafana/dashboards/*.json
+python -m grafana.generate --check   # write nothing; exit with 1 and name the files that differ from the code
 """
 
 import argparse
@@ -11,49 +11,49 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import compare, gpu, run, server
-from grafana.panels import Board
+from grafana.boards import configuration_comparison, gpu_telemetry, load_test_run, vllm_server
 
 FOLDER = Path(__file__).parent / "dashboards"
-BOARDS: dict[str, Board] = {
-    "run": run.dashboard,
-    "compare": compare.dashboard,
-    "server": server.dashboard,
-    "gpu": gpu.dashboard,
+BOARDS = {
+    "load_test_run": load_test_run.dashboard,
+    "configuration_comparison": configuration_comparison.dashboard,
+    "vllm_server": vllm_server.dashboard,
+    "gpu_telemetry": gpu_telemetry.dashboard,
 }
+"""The function that builds each dashboard, by the name of its file."""
 
 
-def rendered(name: str) -> str:
-    """Return one dashboard as its file should be."""
+def to_json(name: str) -> str:
+    """Return the content that a dashboard's file should have."""
     return json.dumps(BOARDS[name](), cls=JSONEncoder, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def stale() -> list[str]:
-    """Name the dashboards whose file is not what the code says."""
-    return [name for name in BOARDS if _written(name) != rendered(name)]
+def outdated() -> list[str]:
+    """Name the dashboards whose file differs from the code."""
+    return [name for name in BOARDS if _current(name) != to_json(name)]
 
 
-def _written(name: str) -> str:
+def _current(name: str) -> str:
     path = FOLDER / f"{name}.json"
     return path.read_text() if path.exists() else ""
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write the files, or check them."""
     parser = argparse.ArgumentParser(
         prog="grafana.generate", description=__doc__.splitlines()[0] if __doc__ else None
     )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 where a file is not current"
+        "--check", action="store_true", help="write nothing; exit with 1 if a file is outdated"
     )
     check = parser.parse_args().check
-    names = stale()
+    names = outdated()
     for name in names:
         if check:
-            print(f"{FOLDER.name}/{name}.json is not current: python -m grafana.generate", file=sys.stderr)
+            print(f"{FOLDER.name}/{name}.json is outdated; run python -m grafana.generate", file=sys.stderr)
         else:
             FOLDER.mkdir(exist_ok=True)
-            (FOLDER / f"{name}.json").write_text(rendered(name))
+            (FOLDER / f"{name}.json").write_text(to_json(name))
     print(json.dumps({"dashboards": len(BOARDS), "stale" if check else "written": names}))
     return 1 if check and names else 0
 

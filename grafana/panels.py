@@ -1,142 +1,145 @@
-"""Panels and the frame around them, in one style: unit, legend and a description that says what to look for, or no panel.
+"""Panels and complete dashboards in one style. Every panel has a title, a description, a unit and a legend.
 
-Rules: the data source is the variable `$datasource`, never a uid. A target is (PromQL, legend). Widths are of 24 columns, heights
-of 38 pixels: what must be seen together fits 20 rows of a 1440×900 screen.
+Rules: a description says which values are good and what other values mean. The data source is the variable `$datasource`, never a
+fixed uid. Widths count columns of a grid of 24, heights count rows of 38 pixels. Panels that belong together fit into 20 rows, which is one screen of 1440×900 pixels.
 
-Does not know: which queries make sense.
+This module does not know which metrics exist or which queries make sense.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, table, timeseries
-from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "thinkload"
 
 RATE_STEP = "2s"
-"""Twice the scrape interval: `$__rate_interval` is then 8 s, and a quantile has more than a handful of requests to go by."""
+"""Twice the scrape interval. `$__rate_interval` is then 8 s, so that a quantile is computed from more than a few requests."""
 
 Target = tuple[str, str]
-"""PromQL and legend."""
+"""A PromQL expression and its legend."""
+PanelBuilder = TypeVar("PanelBuilder", timeseries.Panel, stat.Panel, bargauge.Panel, table.Panel)
 
 
-@dataclass(frozen=True)
-class About:
-    """What every panel must say of itself."""
-
-    title: str
-    look_for: str
-    unit: str = "short"
-
-
-def _query(target: Target, letter: int) -> prometheus.Dataquery:
+def _query(target: Target, index: int) -> prometheus.Dataquery:
     expr, legend = target
-    query = prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(chr(ord("A") + letter))
-    return (query.interval(RATE_STEP) if "$__rate_interval" in expr else query).datasource(SOURCE)
+    query = prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(chr(ord("A") + index))
+    return (query.interval(RATE_STEP) if "$__rate_interval" in expr else query).datasource(DATASOURCE)
 
 
-def _steps(*steps: tuple[float | None, str]) -> build.ThresholdsConfig:
-    marks = [models.Threshold(value=value, color=color) for value, color in steps]
-    return build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(marks)
+def _queries(targets: Sequence[Target]) -> list[Builder[Dataquery]]:
+    return [_query(target, index) for index, target in enumerate(targets)]
 
 
-def _colors(mode: models.FieldColorModeId) -> build.FieldColor:
-    return build.FieldColor().mode(mode)
+def _thresholds(*steps: tuple[float | None, str]) -> builders.ThresholdsConfig:
+    thresholds = [models.Threshold(value=value, color=color) for value, color in steps]
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
-def lines(
-    about: About,
+def _colors(mode: models.FieldColorModeId) -> builders.FieldColor:
+    return builders.FieldColor().mode(mode)
+
+
+def _with_text(panel: PanelBuilder, title: str, description: str, width: int, height: int) -> PanelBuilder:
+    """Set what all kinds of panels have."""
+    panel = panel.title(title).description(description)
+    return panel.datasource(DATASOURCE).span(width).height(height)
+
+
+def time_series_panel(
+    title: str,
+    description: str,
+    unit: str,
     *targets: Target,
-    w: int = 8,
-    h: int = 6,
+    width: int = 8,
+    height: int = 6,
     stacked: bool = False,
-    max_value: float | None = None,
+    maximum: float | None = None,
     limit: float | None = None,
 ) -> timeseries.Panel:
-    """Values over time. `limit` draws the line beyond which something is wrong."""
-    calcs = ["lastNotNull", "max"] if w >= 12 else ["lastNotNull"]
+    """Values over time. `limit` draws a dashed line; values above it indicate a problem."""
+    calcs = ["lastNotNull", "max"] if width >= 12 else ["lastNotNull"]
     legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(calcs)
     panel = (
-        timeseries.Panel()
-        .title(about.title)
-        .description(about.look_for)
-        .unit(about.unit)
-        .datasource(SOURCE)
-        .span(w)
-        .height(h)
+        _with_text(timeseries.Panel(), title, description, width, height)
+        .unit(unit)
         .min(0)
         .fill_opacity(20 if stacked else 6)
         .line_width(1.5)
-        .span_nulls(30_000)  # few requests a second leave gaps; a run that ended leaves a longer one
+        .span_nulls(
+            30_000
+        )  # a few requests per second leave short gaps; the end of a run leaves a longer one
         .show_points(kinds.VisibilityMode.AUTO)
         .color_scheme(_colors(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
         .legend(legend.placement(kinds.LegendPlacement.BOTTOM).show_legend(True))
         .tooltip(
             common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
         )
-        .targets([_query(target, letter) for letter, target in enumerate(targets)])
+        .targets(_queries(targets))
     )
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL).group("A"))
-    if max_value is not None:
-        panel = panel.max(max_value)
+    if maximum is not None:
+        panel = panel.max(maximum)
     if limit is not None:
         style = common.GraphThresholdsStyleConfig().mode(kinds.GraphTresholdsStyleMode.DASHED)
-        panel = panel.thresholds(_steps((None, "transparent"), (limit, "red"))).thresholds_style(style)
+        panel = panel.thresholds(_thresholds((None, "transparent"), (limit, "red"))).thresholds_style(style)
     return panel
 
 
-def number(
-    about: About,
+def stat_panel(
+    title: str,
+    description: str,
+    unit: str,
     *targets: Target,
-    w: int = 3,
-    h: int = 3,
-    steps: Sequence[tuple[float | None, str]] = ((None, "text"),),
-    words: dict[str, tuple[str, str]] | None = None,
+    thresholds: Sequence[tuple[float | None, str]] = ((None, "text"),),
+    value_texts: dict[str, tuple[str, str]] | None = None,
     decimals: int | None = None,
 ) -> stat.Panel:
-    """The newest value, large. `words` maps a value to a text and a colour."""
+    """The newest value as a large number. `value_texts` maps a value to the text and the color to show instead."""
     panel = (
-        stat.Panel()
-        .title(about.title)
-        .description(about.look_for)
-        .unit(about.unit)
-        .datasource(SOURCE)
-        .span(w)
-        .height(h)
+        _with_text(stat.Panel(), title, description, width=3, height=3)
+        .unit(unit)
         .graph_mode(kinds.BigValueGraphMode.NONE)
         .color_mode(kinds.BigValueColorMode.VALUE)
         .text_mode(kinds.BigValueTextMode.AUTO)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
         .color_scheme(_colors(models.FieldColorModeId.THRESHOLDS))
-        .thresholds(_steps(*steps))
-        .targets([_query(target, letter) for letter, target in enumerate(targets)])
+        .thresholds(_thresholds(*thresholds))
+        .targets(_queries(targets))
     )
-    if words:
+    if value_texts:
         results = {
-            value: models.ValueMappingResult(text=text, color=color) for value, (text, color) in words.items()
+            value: models.ValueMappingResult(text=shown, color=color)
+            for value, (shown, color) in value_texts.items()
         }
         panel = panel.mappings([models.ValueMap(options=results)])
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def bars(about: About, *targets: Target, w: int = 8, h: int = 7, decimals: int = 2) -> bargauge.Panel:
-    """One bar a configuration, over the whole selected time."""
+def bar_gauge_panel(
+    title: str,
+    description: str,
+    unit: str,
+    target: Target,
+    *,
+    width: int = 8,
+    height: int = 7,
+    decimals: int = 2,
+) -> bargauge.Panel:
+    """One bar per configuration, computed over the whole selected time range."""
     return (
-        bargauge.Panel()
-        .title(about.title)
-        .description(about.look_for)
-        .unit(about.unit)
+        _with_text(bargauge.Panel(), title, description, width, height)
+        .unit(unit)
         .decimals(decimals)
-        .datasource(SOURCE)
-        .span(w)
-        .height(h)
         .min(0)
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
@@ -144,14 +147,14 @@ def bars(about: About, *targets: Target, w: int = 8, h: int = 7, decimals: int =
         .show_unfilled(True)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
         .color_scheme(_colors(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-        .thresholds(_steps((None, "blue")))
-        .targets([_query(target, letter).instant() for letter, target in enumerate(targets)])
+        .thresholds(_thresholds((None, "blue")))
+        .targets([_query(target, 0).instant()])
     )
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: a value for each row's labels."""
+    """One column of a table: a query with one value for the labels of each row."""
 
     title: str
     expr: str
@@ -159,117 +162,121 @@ class Column:
     decimals: int | None = None
 
 
-def rows(
-    about: About, labels: dict[str, str], columns: Sequence[Column], w: int = 24, h: int = 6
+def table_panel(
+    title: str,
+    description: str,
+    labels: dict[str, str],
+    columns: Sequence[Column],
+    *,
+    width: int = 24,
+    height: int = 6,
 ) -> table.Panel:
-    """Build a table: a row for each combination of `labels` (label → heading), a column for each query."""
-    letters = [chr(ord("A") + n) for n in range(len(columns))]
-    names = {
-        **labels,
-        **{f"Value #{letter}": column.title for letter, column in zip(letters, columns, strict=True)},
-    }
-    order = {name: n for n, name in enumerate(names)}
+    """A table with a row for each combination of `labels` (label → heading) and a column for each query."""
+    values = {f"Value #{chr(ord('A') + index)}": column.title for index, column in enumerate(columns)}
+    names = {**labels, **values}
+    order = {name: index for index, name in enumerate(names)}
     organize = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
     panel = (
-        table.Panel()
+        _with_text(table.Panel(), title, description, width, height)
         .show_header(True)
         .cell_height(kinds.TableCellHeight.SM)
-        .title(about.title)
-        .description(about.look_for)
-        .datasource(SOURCE)
-        .span(w)
-        .height(h)
         .targets(
             [
-                _query((c.expr, c.title), n).instant().format(PromQueryFormat.TABLE)
-                for n, c in enumerate(columns)
+                _query((column.expr, column.title), index).instant().format(PromQueryFormat.TABLE)
+                for index, column in enumerate(columns)
             ]
         )
         .with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(models.DataTransformerConfig(id_val="organize", options=organize))
     )
     for column in columns:
-        panel = panel.override_by_name(column.title, _cell(column))
+        panel = panel.override_by_name(column.title, _cell_format(column))
     return panel
 
 
-def _cell(column: Column) -> list[models.DynamicConfigValue]:
+def _cell_format(column: Column) -> list[models.DynamicConfigValue]:
     unit = models.DynamicConfigValue(id_val="unit", value=column.unit)
     if column.decimals is None:
         return [unit]
     return [unit, models.DynamicConfigValue(id_val="decimals", value=column.decimals)]
 
 
-Part = Builder[models.Panel] | str
-"""A panel, or the heading of a row."""
+PanelOrRow = Builder[models.Panel] | str
+"""A panel, or the heading of a row of panels."""
 
 
-def board(
-    name: str,
+def build_dashboard(
+    uid: str,
     title: str,
-    look_for: str,
-    parts: Sequence[Part],
+    description: str,
+    contents: Sequence[PanelOrRow],
     *,
-    since: str,
-    extra: Sequence[Builder[models.VariableModel]] = (),
+    start: str,
+    variables: Sequence[Builder[models.VariableModel]] = (),
 ) -> models.Dashboard:
-    """Put panels under the variables, links and annotations that all dashboards share."""
-    frame = (
-        build.Dashboard(title)
-        .uid(f"{TAG}-{name}")
-        .description(look_for)
+    """Build a dashboard with the variables, links and annotations that all dashboards have.
+
+    Links to a dashboard use its uid, so the uid does not change when the dashboard is renamed.
+    """
+    dashboard = (
+        builders.Dashboard(title)
+        .uid(f"{TAG}-{uid}")
+        .description(description)
         .tags([TAG])
         .editable()
         .refresh("5s")
-        .time(since, "now")
+        .time(start, "now")
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .link(_others())
+        .link(_dashboard_links())
     )
-    for variable in [_source(), *map(_variable, ("config", "model", "run")), *extra]:
-        frame = frame.with_variable(variable)
-    for mark in _marks():
-        frame = frame.annotation(mark)
-    for part in parts:
-        frame = frame.with_row(build.Row(part)) if isinstance(part, str) else frame.with_panel(part)
-    return _numbered(frame.build())
+    for variable in [_datasource_variable(), *map(_filter_variable, _VARIABLE_QUERIES), *variables]:
+        dashboard = dashboard.with_variable(variable)
+    for annotation in _annotations():
+        dashboard = dashboard.annotation(annotation)
+    for item in contents:
+        if isinstance(item, str):
+            dashboard = dashboard.with_row(builders.Row(item))
+        else:
+            dashboard = dashboard.with_panel(item)
+    return _with_panel_ids(dashboard.build())
 
 
-def _numbered(dashboard: models.Dashboard) -> models.Dashboard:
-    for number_, panel in enumerate(dashboard.panels or [], start=1):
-        panel.id_val = number_
+def _with_panel_ids(dashboard: models.Dashboard) -> models.Dashboard:
+    for panel_id, panel in enumerate(dashboard.panels or [], start=1):
+        panel.id_val = panel_id
     return dashboard
 
 
-def _others() -> build.DashboardLink:
-    link = build.DashboardLink("Thinkload").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
+def _dashboard_links() -> builders.DashboardLink:
+    link = builders.DashboardLink("Thinkload").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.as_dropdown(False).include_vars(True).keep_time(True)
 
 
-def _source() -> build.DatasourceVariable:
-    return build.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+def _datasource_variable() -> builders.DatasourceVariable:
+    return builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
 
 
-_FILTERS = {
+_VARIABLE_QUERIES = {
     "config": "label_values(vllm:num_requests_running, config)",
     "model": 'label_values(vllm:num_requests_running{config=~"$config"}, model)',
     "run": 'label_values(vllm:num_requests_running{config=~"$config", model=~"$model"}, run)',
 }
-"""From one of vLLM's own metrics: `label_values(model)` alone would list other exporters' too."""
+"""The values come from one of vLLM's own metrics, because `label_values(model)` alone would also list those of other exporters."""
 
 
-def _variable(name: str) -> build.QueryVariable:
+def _filter_variable(name: str) -> builders.QueryVariable:
     everything = models.VariableOption(selected=True, text=["All"], value=["$__all"])
-    return choice(name, name.capitalize(), _FILTERS[name]).current(everything)
+    return label_variable(name, name.capitalize(), _VARIABLE_QUERIES[name]).current(everything)
 
 
-def choice(name: str, label: str, query: str) -> build.QueryVariable:
-    """Build a variable of any number of a label's values, at first all."""
+def label_variable(name: str, label: str, query: str) -> builders.QueryVariable:
+    """A variable that selects one or more values of a label. The default is all of them."""
     return (
-        build.QueryVariable(name)
+        builders.QueryVariable(name)
         .label(label)
         .query({"query": query, "refId": f"variable-{name}"})
-        .datasource(SOURCE)
+        .datasource(DATASOURCE)
         .multi(True)
         .include_all(True)
         .all_value(".*")
@@ -278,36 +285,38 @@ def choice(name: str, label: str, query: str) -> build.QueryVariable:
     )
 
 
-class _Region(models.AnnotationQuery):
-    """An annotation from start to end of a series. The SDK does not type what Grafana's Prometheus annotations add."""
+class _RegionAnnotation(models.AnnotationQuery):
+    """An annotation from the start to the end of a series.
+
+    It adds the keys that Grafana's Prometheus data source reads from an annotation and that the SDK does not define.
+    """
 
     def __init__(self, name: str, color: str, expr: str, text: str) -> None:
-        super().__init__(name=name, datasource=SOURCE, enable=True, icon_color=color, expr=expr)
-        self._added = {"titleFormat": name, "textFormat": text, "step": "1s"}
+        super().__init__(name=name, datasource=DATASOURCE, enable=True, icon_color=color, expr=expr)
+        self._extra_keys = {"titleFormat": name, "textFormat": text, "step": "1s"}
 
     def to_json(self) -> dict[str, object]:
-        return {**super().to_json(), **self._added}
+        return {**super().to_json(), **self._extra_keys}
 
 
-class _Made(Builder[models.AnnotationQuery]):
-    def __init__(self, made: models.AnnotationQuery) -> None:
-        self._made = made
+class _AnnotationBuilder(Builder[models.AnnotationQuery]):
+    """The builder of a finished annotation, because the SDK accepts only builders."""
+
+    def __init__(self, annotation: models.AnnotationQuery) -> None:
+        self._annotation = annotation
 
     def build(self) -> models.AnnotationQuery:
-        return self._made
+        return self._annotation
 
 
-def _marks() -> list[Builder[models.AnnotationQuery]]:
-    chosen = 'thinkload:client_run{config=~"$config", model=~"$model", run=~"($run).*"} ^ 0'
-    cell = f"sum by (instance, cell) (loadgen_cell_info) * on (instance) group_left (config, run) ({chosen})"
+def _annotations() -> list[Builder[models.AnnotationQuery]]:
+    run = 'thinkload:client_run{config=~"$config", model=~"$model", run=~"($run).*"} ^ 0'
+    runs = f"sum by (run, config, model) ({run})"
+    cells = f"sum by (instance, cell) (loadgen_cell_info) * on (instance) group_left (config, run) ({run})"
     return [
-        _Made(
-            _Region(
-                "Run", "blue", f"sum by (run, config, model) ({chosen})", "run {{run}}: {{config}}, {{model}}"
-            )
-        ),
-        _Made(_Region("Cell", "purple", cell, "cell {{cell}}: {{config}}")),
+        _AnnotationBuilder(annotation)
+        for annotation in (
+            _RegionAnnotation("Run", "blue", runs, "run {{run}}: {{config}}, {{model}}"),
+            _RegionAnnotation("Cell", "purple", cells, "cell {{cell}}: {{config}}"),
+        )
     ]
-
-
-Board = Callable[[], models.Dashboard]

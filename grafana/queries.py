@@ -1,109 +1,114 @@
-"""PromQL as the dashboards need it: selected by the dashboard's variables, in model seconds, joined by configuration.
+"""PromQL expressions for the dashboards. They filter by the dashboard's variables and convert rates to model time.
 
-Rules: windows are `$__rate_interval` (a fixed one loses short runs, `$__interval` gives gaps); a ratio of an idle server is 0
-or nothing, never NaN by division; names exist in vLLM 0.26 to 0.33, or the expression falls back to 0. Series recorded in
-`prometheus/rules/` are named `thinkload:*`.
+Rules: the window of a rate is `$__rate_interval`, because a fixed window misses short runs and `$__interval` leaves gaps. For an
+idle server, a ratio is 0 or has no value; it is never NaN after a division by zero. Every metric name exists in vLLM 0.26 to 0.33, or
+the expression falls back to 0. Series that `prometheus/rules/` records have the prefix `thinkload:`.
 
-Does not know: panels, Grafana.
+This module does not know panels or Grafana's JSON.
 """
 
-BY = "config, model, tp, speculation, run"
-"""What identifies a served configuration: the labels that a launcher's target file gives server and GPU."""
-CHOSEN = 'config=~"$config", model=~"$model", run=~"$run"'
-CHOSEN_CLIENT = 'config=~"$config", model=~"$model", run=~"($run).*"'
-"""A server's run may hold several of the generator's: the sweep's name begins theirs."""
+SERVER_LABELS = "config, model, tp, speculation, run"
+"""The labels that identify a served configuration. The launcher's target file gives them to the server and to its GPUs."""
+SERVER_FILTER = 'config=~"$config", model=~"$model", run=~"$run"'
+CLIENT_FILTER = 'config=~"$config", model=~"$model", run=~"($run).*"'
+"""One run of a server may include several runs of the load generator, whose names begin with the name of the server's run."""
 WINDOW = "$__rate_interval"
 
 
-def select(metric: str, more: str = "") -> str:
-    """Series of the server, its GPUs or a recording rule."""
-    return f"{metric}{{{CHOSEN}{', ' + more if more else ''}}}"
+def server_series(metric: str, matchers: str = "") -> str:
+    """Select series of the server, of its GPUs, or of a recording rule over them."""
+    return f"{metric}{{{SERVER_FILTER}{', ' + matchers if matchers else ''}}}"
 
 
-def chosen(rule: str) -> str:
-    """Series of a recording rule over the generator's metrics."""
-    return f"{rule}{{{CHOSEN_CLIENT}}}"
+def client_series(rule: str) -> str:
+    """Select series of a recording rule over the load generator's metrics."""
+    return f"{rule}{{{CLIENT_FILTER}}}"
 
 
-def rate(metric: str, by: str = "config", more: str = "") -> str:
-    """Per model second, of a server's counter."""
-    per_wall_second = f"sum by ({', '.join([BY, *_beyond(by)])}) (rate({select(metric, more)}[{WINDOW}]))"
-    return f"sum by ({by}) ({per_wall_second} / on ({BY}) group_left () thinkload:time_scale)"
+def rate(metric: str, by: str = "config", matchers: str = "") -> str:
+    """Rate of a server's counter, per second of model time."""
+    labels = ", ".join([SERVER_LABELS, *_other_labels(by)])
+    per_wall_second = f"sum by ({labels}) (rate({server_series(metric, matchers)}[{WINDOW}]))"
+    return f"sum by ({by}) ({per_wall_second} / on ({SERVER_LABELS}) group_left () thinkload:time_scale)"
 
 
-def _beyond(by: str) -> list[str]:
-    """Labels that are not a configuration's."""
-    return [label for label in by.split(", ") if label not in BY.split(", ")]
+def _other_labels(by: str) -> list[str]:
+    """Labels of `by` that do not identify a configuration."""
+    return [label for label in by.split(", ") if label not in SERVER_LABELS.split(", ")]
 
 
-def ratio(above: str, below: str, by: str = "config") -> str:
-    """One counter's growth over another's; nothing where the lower one stands still."""
-    return f"{rate(above, by)} / ({rate(below, by)} > 0)"
+def ratio(numerator: str, denominator: str, by: str = "config") -> str:
+    """Rate of one counter divided by the rate of another; no value while the denominator does not increase."""
+    return f"{rate(numerator, by)} / ({rate(denominator, by)} > 0)"
 
 
-def share(above: str, below: str, by: str = "config") -> str:
-    """Part of a whole; 0 where the whole stands still."""
-    return f"{rate(above, by)} / clamp_min({rate(below, by)}, 1e-9)"
+def fraction(part: str, total: str, by: str = "config") -> str:
+    """Rate of a counter as a fraction of the rate of another; 0 while the other does not increase."""
+    return f"{rate(part, by)} / clamp_min({rate(total, by)}, 1e-9)"
 
 
 def quantile(q: float, histogram: str, by: str = "config") -> str:
     """Quantile of a server's histogram, interpolated within its bucket."""
-    buckets = f"rate({select(histogram + '_bucket')}[{WINDOW}])"
+    buckets = f"rate({server_series(histogram + '_bucket')}[{WINDOW}])"
     return f"histogram_quantile({q}, sum by ({by}, le) ({buckets}))"
 
 
 def mean(histogram: str, by: str = "config") -> str:
-    """Mean of a server's histogram: exact, whatever its buckets."""
+    """Mean of a server's histogram. It is exact and does not depend on the buckets."""
     return ratio(f"{histogram}_sum", f"{histogram}_count", by)
 
 
-def client(metric: str, by: str = "config", *, more: str = "") -> str:
-    """Per model second, of a generator's counter. `thinkload:client_run` knows its run, and is the server's time scale."""
-    own = ", ".join(["instance", *_beyond(by)])
-    counter = f"rate({metric}{{{more}}}[{WINDOW}])" if more else f"rate({metric}[{WINDOW}])"
-    return f"sum by ({by}) (sum by ({own}) ({counter}) / on (instance) group_left ({BY}) {chosen('thinkload:client_run')})"
+def client_rate(metric: str, by: str = "config", *, matchers: str = "") -> str:
+    """Rate of a load generator's counter, per second of model time.
+
+    `thinkload:client_run` adds the labels of the run; its value is the time scale of the server.
+    """
+    labels = ", ".join(["instance", *_other_labels(by)])
+    counter = f"rate({metric}{{{matchers}}}[{WINDOW}])" if matchers else f"rate({metric}[{WINDOW}])"
+    run = f"on (instance) group_left ({SERVER_LABELS}) {client_series('thinkload:client_run')}"
+    return f"sum by ({by}) (sum by ({labels}) ({counter}) / {run})"
 
 
-def client_now(metric: str, by: str = "config") -> str:
-    """A generator's gauge or cumulative count as it is."""
-    own = ", ".join(["instance", *_beyond(by)])
-    info = f"{chosen('thinkload:client_run')} ^ 0"
-    return f"sum by ({by}) (sum by ({own}) ({metric}) * on (instance) group_left ({BY}) ({info}))"
+def client_value(metric: str, by: str = "config") -> str:
+    """Current value of a load generator's gauge or counter."""
+    labels = ", ".join(["instance", *_other_labels(by)])
+    run = f"on (instance) group_left ({SERVER_LABELS}) ({client_series('thinkload:client_run')} ^ 0)"
+    return f"sum by ({by}) (sum by ({labels}) ({metric}) * {run})"
 
 
 def client_quantile(q: float, histogram: str, by: str = "config") -> str:
-    """Quantile of a generator's histogram."""
-    return f"histogram_quantile({q}, {client(histogram + '_bucket', f'{by}, le')})"
+    """Quantile of a load generator's histogram."""
+    return f"histogram_quantile({q}, {client_rate(histogram + '_bucket', f'{by}, le')})"
 
 
 def client_mean(histogram: str, by: str = "config") -> str:
-    """Mean of a generator's histogram."""
-    return f"{client(histogram + '_sum', by)} / ({client(histogram + '_count', by)} > 0)"
+    """Mean of a load generator's histogram."""
+    return f"{client_rate(histogram + '_sum', by)} / ({client_rate(histogram + '_count', by)} > 0)"
 
 
 def or_zero(expr: str, like: str) -> str:
-    """`expr`, or 0 where `like` has a value: for metrics that some versions lack."""
+    """`expr`, or 0 where only `like` has a value. For metrics that some versions of the server do not have."""
     return f"({expr}) or ({like}) * 0"
 
 
-# Over the whole selected time, for configurations that ran one after another ------------------------------------------
+# Values over the whole selected time range. The configurations in it may have run one after another.
 
 
-def while_busy(rule: str, by: str = "config") -> str:
-    """Integral of a recorded series over the model seconds in which it was busy: GPUs → GPU-seconds, watts → joules."""
-    return f"sum by ({by}) (sum_over_time(({select(rule)} * thinkload:busy)[$__range:1s]))"
+def integral_while_busy(rule: str, by: str = "config") -> str:
+    """Integral of a recorded series over the model time in which the server was busy: GPUs become GPU-seconds, watts joules."""
+    return f"sum by ({by}) (sum_over_time(({server_series(rule)} * thinkload:busy)[$__range:1s]))"
 
 
-def grown(counter: str, by: str = "config") -> str:
-    """How far a server's counter grew in the selected time."""
-    return f"sum by ({by}) (increase({select(counter)}[$__range]))"
+def increase(counter: str, by: str = "config") -> str:
+    """Increase of a server's counter over the selected time range."""
+    return f"sum by ({by}) (increase({server_series(counter)}[$__range]))"
 
 
-def whole(rule: str, by: str = "config", more: str = "") -> str:
-    """Count of the runs that the selected time touches, each whole."""
-    return f"sum by ({by}) (max_over_time({rule}{{{CHOSEN_CLIENT}{more}}}[$__range]))"
+def run_total(rule: str, by: str = "config", matchers: str = "") -> str:
+    """Total count of every run that overlaps the selected time range, including what happened outside the range."""
+    return f"sum by ({by}) (max_over_time({rule}{{{CLIENT_FILTER}{matchers}}}[$__range]))"
 
 
-def whole_quantile(q: float, rule: str, by: str = "config", more: str = "") -> str:
-    """Quantile over those runs' requests."""
-    return f"histogram_quantile({q}, {whole(rule, f'{by}, le', more)})"
+def run_quantile(q: float, rule: str, by: str = "config", matchers: str = "") -> str:
+    """Quantile over the requests of those runs."""
+    return f"histogram_quantile({q}, {run_total(rule, f'{by}, le', matchers)})"

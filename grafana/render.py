@@ -1,9 +1,9 @@
-"""Draw the dashboards from a running Prometheus, where there is no Grafana to look at.
+"""Draw the dashboards as PNG pictures from a running Prometheus, without Grafana.
 
     python -m grafana.render --prometheus http://127.0.0.1:9090 --last 5m --out docs/dashboards
 
-The queries are those of `grafana/dashboards/*.json`, the layout is theirs too; the picture is ours (`draw`), not Grafana's.
-Does not know: what the queries mean.
+Queries and layout come from `grafana/dashboards/*.json`; `svg_panels` draws the panels, not Grafana. This module does not know what
+the queries mean.
 """
 
 import argparse
@@ -19,213 +19,236 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grafana import draw
+from grafana import svg_panels as svg
 from grafana.generate import BOARDS, FOLDER
-from grafana.slim import slim
-from grafana.units import number
+from grafana.png_compression import compress
+from grafana.unit_format import format_value
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
-class Span:
-    """The selected time, in Unix seconds, and what Grafana derives from it."""
+class Selection:
+    """What the user selects in Grafana: the time range in Unix seconds, the Prometheus server, and values of variables."""
 
     start_s: float
     end_s: float
-    address: str
-    chosen: dict[str, str]
+    prometheus: str
+    variables: dict[str, str]
 
     @property
     def step_s(self) -> int:
-        """A point for every third pixel of a panel, and no more than one for each two scrapes."""
+        """Seconds between two points: at most 240 points in a panel, and at most one point for two scrapes."""
         return max(2, math.ceil((self.end_s - self.start_s) / 240))
 
-    def filled(self, expr: str) -> str:
-        """Fill the variables in: all configurations, models and runs, unless chosen."""
-        known = {
+    def fill_in(self, expr: str) -> str:
+        """Replace the variables in a query as Grafana does. A variable without a value selects everything."""
+        values = {
             "__rate_interval": f"{max(self.step_s + 2, 8)}s",
             "__range": f"{self.end_s - self.start_s:.0f}s",
             "price": "3",
-            **self.chosen,
+            **self.variables,
         }
-        return re.sub(r"\$(\w+)", lambda found: known.get(found[1], ".*"), expr)
+        return re.sub(r"\$(\w+)", lambda match: values.get(match[1], ".*"), expr)
 
 
-class NoAnswerError(Exception):
-    """Prometheus is not there, or refuses: one line."""
+class QueryError(Exception):
+    """Prometheus cannot be reached or rejects a query. The message is one line."""
 
 
-def ask(span: Span, expr: str, *, instant: bool = False) -> list[dict[str, Any]]:
-    """Series of one query: labels and (seconds from the start, value) points."""
+def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list[dict[str, Any]]:
+    """Return the series of one query: labels and points (seconds from the start, value). Raises QueryError."""
     times = (
-        {"time": span.end_s} if instant else {"start": span.start_s, "end": span.end_s, "step": span.step_s}
+        {"time": selection.end_s}
+        if instant
+        else {"start": selection.start_s, "end": selection.end_s, "step": selection.step_s}
     )
-    query = urllib.parse.urlencode({"query": span.filled(expr), **times})
-    url = f"{span.address}/api/v1/{'query' if instant else 'query_range'}?{query}"
+    query = urllib.parse.urlencode({"query": selection.fill_in(expr), **times})
+    url = f"{selection.prometheus}/api/v1/{'query' if instant else 'query_range'}?{query}"
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the operator's own http address
-            found = json.load(answer)["data"]["result"]
+        with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310  # the user gives the address
+            result = json.load(response)["data"]["result"]
     except OSError as error:
-        raise NoAnswerError(f"--prometheus {span.address}: {error}") from error
+        raise QueryError(f"--prometheus {selection.prometheus}: {error}") from error
     return [
         {
             "labels": row["metric"],
-            "points": [(float(at) - span.start_s, float(y)) for at, y in row.get("values") or [row["value"]]],
+            "points": [
+                (float(at) - selection.start_s, float(y)) for at, y in row.get("values") or [row["value"]]
+            ],
         }
-        for row in found
+        for row in result
     ]
 
 
 def legend(pattern: str, labels: dict[str, str]) -> str:
-    """Fill `{{label}}` in, as Grafana does."""
-    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), pattern).strip()
+    """Replace `{{label}}` in a legend by the label's value, as Grafana does."""
+    return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), pattern).strip()
 
 
-def order(labels: dict[str, str]) -> list[tuple[str, float, str]]:
-    """Sort by labels, numbers as numbers."""
+def sort_key(labels: dict[str, str]) -> list[tuple[str, float, str]]:
+    """Sort by label values; values that are numbers are sorted as numbers."""
     return [
         (name, float(value) if value.isdigit() else math.inf, value) for name, value in sorted(labels.items())
     ]
 
 
-def series(span: Span, panel: dict[str, Any]) -> list[draw.Series]:
-    """Every line of a panel, in the order of its queries."""
+def panel_series(selection: Selection, panel: dict[str, Any]) -> list[svg.Series]:
+    """Return every line of a panel, in the order of its queries."""
     return [
-        draw.Series(
+        svg.Series(
             legend(target["legendFormat"], row["labels"]), row["points"], row["labels"].get("config", "")
         )
         for target in panel["targets"]
         for row in sorted(
-            ask(span, target["expr"], instant=bool(target.get("instant"))),
-            key=lambda row: order(row["labels"]),
+            run_query(selection, target["expr"], instant=bool(target.get("instant"))),
+            key=lambda row: sort_key(row["labels"]),
         )
     ]
 
 
-def table(span: Span, panel: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: the queries merged by their labels, as the panel's transformations say."""
+def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows: the results of the queries joined by their labels, as the panel's transformations define."""
     names = next(t["options"]["renameByName"] for t in panel["transformations"] if t["id"] == "organize")
-    units = {
-        o["matcher"]["options"]: {p["id"]: p["value"] for p in o["properties"]}
-        for o in panel["fieldConfig"]["overrides"]
+    formats = {
+        override["matcher"]["options"]: {prop["id"]: prop["value"] for prop in override["properties"]}
+        for override in panel["fieldConfig"]["overrides"]
     }
     labels = [name for name in names if not name.startswith("Value #")]
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for target in panel["targets"]:
-        title = target["legendFormat"]
-        for row in ask(span, target["expr"], instant=True):
+        column = target["legendFormat"]
+        for row in run_query(selection, target["expr"], instant=True):
             key = tuple(row["labels"].get(label, "") for label in labels)
-            cell = number(row["points"][0][1], units[title]["unit"], units[title].get("decimals"))
-            rows.setdefault(key, {})[title] = cell
-    heads = [target["legendFormat"] for target in panel["targets"]]
+            value = row["points"][0][1]
+            cell = format_value(value, formats[column]["unit"], formats[column].get("decimals"))
+            rows.setdefault(key, {})[column] = cell
+    columns = [target["legendFormat"] for target in panel["targets"]]
     body = [
-        [*key, *(cells.get(head, "–") for head in heads)]
-        for key, cells in sorted(rows.items(), key=lambda row: order(dict(zip(labels, row[0], strict=True))))
-    ]
-    return [*(names[label] for label in labels), *heads], body
-
-
-def marks(span: Span, board: dict[str, Any]) -> list[float]:
-    """Seconds at which a run or a cell starts or ends: the edges of the annotations' regions."""
-    edges = set()
-    for mark in board["annotations"]["list"]:
-        for row in ask(span, mark["expr"]):
-            times = [at for at, _ in row["points"]]
-            edges |= {times[0], times[-1]}
-    return sorted(edges)
-
-
-def panel_svg(span: Span, panel: dict[str, Any], at: list[float], paints: draw.Paints) -> str:
-    """One panel at its place in the grid."""
-    place = panel["gridPos"]
-    column = (draw.WIDTH - draw.GAP) / 24
-    x, y = draw.GAP + place["x"] * column, place["y"] * draw.ROW + 52
-    w, h = place["w"] * column - draw.GAP, place["h"] * draw.ROW - draw.GAP
-    if panel["type"] == "row":
-        inner = draw.heading(panel["title"])
-    elif panel["type"] == "table":
-        inner = draw.grid(w, h, panel["title"], *table(span, panel))
-    elif panel["type"] == "stat":
-        inner = draw.stat(w, h, panel, series(span, panel))
-    elif panel["type"] == "bargauge":
-        inner = draw.bars(w, h, panel, series(span, panel), paints)
-    else:
-        inner = draw.lines(
-            w, h, panel, series(span, panel), span_s=span.end_s - span.start_s, marks=at, paints=paints
+        [*key, *(cells.get(column, "–") for column in columns)]
+        for key, cells in sorted(
+            rows.items(), key=lambda row: sort_key(dict(zip(labels, row[0], strict=True)))
         )
+    ]
+    return [*(names[label] for label in labels), *columns], body
+
+
+def find_boundaries(selection: Selection, dashboard: dict[str, Any]) -> list[float]:
+    """Return the times, in seconds from the start, at which a run or a cell starts or ends, from the annotations."""
+    times = set()
+    for annotation in dashboard["annotations"]["list"]:
+        for row in run_query(selection, annotation["expr"]):
+            times |= {row["points"][0][0], row["points"][-1][0]}
+    return sorted(times)
+
+
+def panel_svg(
+    selection: Selection, panel: dict[str, Any], boundaries: list[float], colors: svg.ColorMap
+) -> str:
+    """Draw one panel at its position in the grid."""
+    position = panel["gridPos"]
+    column = (svg.WIDTH - svg.GAP) / 24
+    x, y = svg.GAP + position["x"] * column, position["y"] * svg.ROW + 52
+    w, h = position["w"] * column - svg.GAP, position["h"] * svg.ROW - svg.GAP
+    if panel["type"] == "row":
+        inner = svg.heading(panel["title"])
+    elif panel["type"] == "table":
+        inner = svg.table(w, h, panel["title"], *panel_table(selection, panel))
+    elif panel["type"] == "stat":
+        inner = svg.stat(w, h, panel, panel_series(selection, panel))
+    elif panel["type"] == "bargauge":
+        inner = svg.bar_gauge(w, h, panel, panel_series(selection, panel), colors)
+    else:
+        span_s = selection.end_s - selection.start_s
+        series = panel_series(selection, panel)
+        inner = svg.time_series(w, h, panel, series, span_s=span_s, boundaries=boundaries, colors=colors)
     return f'<g transform="translate({x:.1f} {y:.1f})">{inner}</g>'
 
 
-def svg(span: Span, board: dict[str, Any]) -> str:
-    """Return the whole dashboard as one picture."""
-    paints = draw.Paints()
-    at = marks(span, board)
-    body = "".join(panel_svg(span, panel, at, paints) for panel in board["panels"])
-    height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in board["panels"]) * draw.ROW + 60
-    title = draw.text(draw.GAP + 2, 32, board["title"], size=20, bold=True)
-    note = draw.text(
-        draw.WIDTH - draw.GAP,
+def dashboard_svg(selection: Selection, dashboard: dict[str, Any]) -> str:
+    """Draw the whole dashboard as SVG."""
+    colors = svg.ColorMap()
+    boundaries = find_boundaries(selection, dashboard)
+    panels = dashboard["panels"]
+    body = "".join(panel_svg(selection, panel, boundaries, colors) for panel in panels)
+    height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels) * svg.ROW + 60
+    title = svg.text(svg.GAP + 2, 32, dashboard["title"], size=20, bold=True)
+    note = svg.text(
+        svg.WIDTH - svg.GAP,
         32,
         "drawn by grafana.render from Prometheus; not a Grafana screenshot",
-        color=draw.DIM,
+        color=svg.DIM,
         anchor="end",
     )
-    style = f'font-family="Liberation Sans, Arial, sans-serif" width="{draw.WIDTH}" height="{height}"'
+    style = f'font-family="Liberation Sans, Arial, sans-serif" width="{svg.WIDTH}" height="{height}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {style}><rect width="100%" height="100%" fill="#f4f5f6"/>{title}{note}{body}</svg>'
 
 
-def seconds(words: str) -> float:
-    """`90s`, `5m` or `2h` as seconds."""
-    found = re.fullmatch(r"(\d+)([smh])", words)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{words} is no time: write 90s, 5m or 2h")
-    return int(found[1]) * SECONDS[found[2]]
+def duration(text: str) -> float:
+    """Convert `90s`, `5m` or `2h` to seconds."""
+    match = re.fullmatch(r"(\d+)([smh])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text} is not a duration; write for example 90s, 5m or 2h")
+    return int(match[1]) * SECONDS[match[2]]
 
 
-def choice(words: str) -> tuple[str, str]:
-    """`config=tp1` as a pair."""
-    name, equals, value = words.partition("=")
+def variable(text: str) -> tuple[str, str]:
+    """Split `config=tp1` into name and value."""
+    name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{words} chooses nothing: write NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text} has no value; write NAME=VALUE")
     return name, value
 
 
-def main() -> int:
-    """Draw every dashboard."""
-    import vl_convert  # noqa: PLC0415 - heavy; `--help` does without
-
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="grafana.render", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
-    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="address [%(default)s]")
-    parser.add_argument("--last", type=seconds, default="5m", help="how far back [%(default)s]")
-    parser.add_argument("--end", type=float, default=None, help="Unix time at which to end [now]")
+    parser.add_argument(
+        "--prometheus", default="http://127.0.0.1:9090", help="address of Prometheus [%(default)s]"
+    )
+    parser.add_argument(
+        "--last", type=duration, default="5m", help="length of the time range: 90s, 5m or 2h [%(default)s]"
+    )
+    parser.add_argument("--end", type=float, default=None, help="end of the time range in Unix seconds [now]")
     parser.add_argument(
         "--set",
-        type=choice,
+        type=variable,
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="choose a variable, as config=tp2-ngram",
+        help="set a variable of the dashboards, for example config=tp2-ngram; can be repeated",
     )
     parser.add_argument(
-        "--board", action="append", choices=sorted(BOARDS), help="this dashboard only; repeatable [all]"
+        "--board",
+        action="append",
+        choices=sorted(BOARDS),
+        help="draw only this dashboard; can be repeated [all]",
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/dashboards"), help="folder [%(default)s]")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/dashboards"), help="output folder [%(default)s]"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Draw the dashboards."""
+    args = parse_arguments()
+    import vl_convert  # noqa: PLC0415  # slow to import, and `--help` does not need it
+
     end_s = args.end or time.time()
-    span = Span(end_s - args.last, end_s, args.prometheus.rstrip("/"), dict(args.set))
+    selection = Selection(end_s - args.last, end_s, args.prometheus.rstrip("/"), dict(args.set))
     args.out.mkdir(parents=True, exist_ok=True)
     drawn = []
     for path in (FOLDER / f"{name}.json" for name in args.board or BOARDS):
         try:
-            picture = svg(span, json.loads(path.read_text()))
-        except NoAnswerError as error:
+            picture = dashboard_svg(selection, json.loads(path.read_text()))
+        except QueryError as error:
             print(error, file=sys.stderr)
             return 2
         target = args.out / f"{path.stem}.png"
-        target.write_bytes(slim(vl_convert.svg_to_png(picture, scale=1.25)))
+        target.write_bytes(compress(vl_convert.svg_to_png(picture, scale=1.25)))
         drawn.append(str(target))
     print(json.dumps({"drawn": drawn}))
     return 0

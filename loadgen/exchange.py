@@ -7,9 +7,21 @@ This module does not know when a request is due or which values are computed fro
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from loadgen.record import BudgetMode, Outcome
+Outcome = Literal[
+    "ok",
+    "http_error",
+    "rate_limited",
+    "server_error",
+    "refused",
+    "reset",
+    "timeout",
+    "cut",
+    "malformed",
+    "cancelled",
+]
+BudgetMode = Literal["cut", "forced", "native", "prompt"]
 
 THINK_END = "</think>"
 """DeepSeek-R1 and most later models end their thinking with this tag; it is in the text where no reasoning parser runs."""

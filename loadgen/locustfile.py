@@ -1,9 +1,10 @@
-"""Our workload on Locust's own distributed engine: `locust -f loadgen/locustfile.py [--master | --worker | --processes N]`.
+"""The workload on Locust's distributed engine: `locust -f loadgen/locustfile.py [--master | --worker | --processes N]`.
 
-What Locust wants of a locustfile: options, a user, a shape, and who listens to its events. The master plans the run and
-deals its requests out (`dealer`); each worker takes some (`hand`) and has them sent by a process beside it (`bridge`).
+This file contains what Locust requires of a locustfile: options, a user class, a load shape, and listeners for its events.
+The master prepares the run and assigns its requests (`loadgen.distributed.master`). Each worker passes the requests that it
+is assigned to a sender process (`loadgen.distributed.worker`).
 
-Does not know: what is dealt to whom, how it is sent, what is recorded.
+This module does not know how requests are assigned, sent or recorded.
 """
 
 import shlex
@@ -23,48 +24,48 @@ from loadgen.run.prepare import DEFAULT_CONCURRENCY
 
 OPTIONS = {
     "target": (RunOptions.target, "OpenAI-compatible base URL, with /v1"),
-    "model": ("", "served model id; empty: the first the server lists"),
+    "model": ("", "id of a served model; if empty, the first that the server lists"),
     "dataset": (RunOptions.dataset, "math500, sample, gsm8k, aime, or a JSONL file that is on every host"),
-    "problems": ("", "ask so many of them; empty: all"),
-    "budgets": (",".join(map(str, RunOptions.budgets)), "token budgets"),
+    "problems": ("", "number of problems; if empty, all"),
+    "budgets": (",".join(map(str, RunOptions.budgets)), "token budgets, separated by commas"),
     "budget-mode": (RunOptions.budget_mode, "cut, forced, native or prompt"),
-    "samples": ("", "ask each problem so often; empty: once"),
-    "requests": ("", "requests in all; empty: the plan once"),
-    "rate": ("", "open loop, requests a second of server time; empty: closed loop, a stream a user"),
-    "arrival": ("", "with a rate: poisson, constant, gamma:B, burst:N"),
-    "seed": ("", "order, arrivals and sampling follow from it; empty: 0"),
-    "out": ("", "folder to write, on every host; empty: results/<run>"),
-    "more": ("", "further options of python -m loadgen, in one string"),
+    "samples": ("", "requests for each problem; if empty, one"),
+    "requests": ("", "number of requests; if empty, each problem at each budget once"),
+    "rate": ("", "requests per second of server time in an open loop; if empty, a closed loop"),
+    "arrival": ("", "arrivals for a rate: poisson, constant, gamma:B or burst:N"),
+    "seed": ("", "seed for the order, the arrivals and the sampling; if empty, 0"),
+    "out": ("", "results folder on every host; if empty, results/<run>"),
+    "more": ("", "more options of python -m loadgen, as one string"),
 }
-"""On Locust's command line and in its web page, by default and help."""
+"""The options on Locust's command line and in its web page, with their defaults and help texts."""
 
 
 @dataclass
 class ProcessRoles:
-    """What this process does in a run: deal it, send it, or both."""
+    """What this process does in a run: it is the master, a worker, or both."""
 
-    dealer: LocustMaster | None = None
-    hand: LocustWorker | None = None
+    master: LocustMaster | None = None
+    worker: LocustWorker | None = None
     users: int = 0
 
 
-HERE = ProcessRoles()
+ROLES = ProcessRoles()
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: LocustArgumentParser) -> None:
-    """Ours, beside Locust's own."""
-    group = parser.add_argument_group("thinkload", "As in python -m loadgen --help; streams are --users")
+    """Add this suite's options to Locust's own."""
+    group = parser.add_argument_group("thinkload", "See python -m loadgen --help; --users is the concurrency")
     for name, (default, text) in OPTIONS.items():
         variable = f"THINKLOAD_{name.upper().replace('-', '_')}"
         option: Any = group.add_argument(
             f"--{name}", default=default, metavar="…", help=text, env_var=variable
         )
-        option.include_in_web_ui = True  # the parser's own add_argument would say so; a group's does not
+        option.include_in_web_ui = True  # only the add_argument of the parser itself would set this
 
 
 def argv_of(parsed: Any) -> list[str]:
-    """What was given, as a command line of `python -m loadgen`. Raises UsageError."""
+    """The given options as a command line of `python -m loadgen`. Raises UsageError."""
     given = {name: str(getattr(parsed, name.replace("-", "_")) or "") for name in OPTIONS}
     argv = [f"--{name}={text}" for name, text in given.items() if text and name not in {"more", "out"}]
     if parsed.run_time:
@@ -75,80 +76,80 @@ def argv_of(parsed: Any) -> list[str]:
         raise UsageError(f"--more {given['more']!r}: {error}") from None
 
 
-def count(change: int) -> None:
-    """Users that run here, whether or not there is a hand yet."""
-    HERE.users += change
-    if HERE.hand is not None:
-        HERE.hand.users(HERE.users)
+def change_users(change: int) -> None:
+    """Count the users that run in this process, whether or not its worker exists yet."""
+    ROLES.users += change
+    if ROLES.worker is not None:
+        ROLES.worker.set_users(ROLES.users)
 
 
 class StreamUser(User):
-    """One stream of a closed loop, for as long as Locust wants it. In an open loop, a spectator."""
+    """One request in flight in a closed loop, for as long as the user exists. In an open loop it has no effect."""
 
     wait_time = constant(1)
 
     def on_start(self) -> None:
-        """One more."""
-        count(1)
+        """Called by Locust when it has started this user."""
+        change_users(1)
 
     def on_stop(self) -> None:
-        """One less; what it sends may end."""
-        count(-1)
+        """Called by Locust when it stops this user. The user's request in flight may end."""
+        change_users(-1)
 
     @task
-    def be_there(self) -> None:
-        """Others send; Locust hears of it by events."""
+    def wait_only(self) -> None:
+        """Do nothing: the sender process sends the requests, and Locust receives them as events."""
 
 
 class LoadShape(LoadTestShape):
-    """All users at once for as long as there is something to send; an open loop's requests as they come due."""
+    """Starts all users at once, and lets them run until the run is over."""
 
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        """Once a second, on the master."""
-        dealer = HERE.dealer
-        if dealer is None or not dealer.tick():
+        """Called by Locust once a second on the master. Returns None at the end of the run."""
+        master = ROLES.master
+        if master is None or not master.tick():
             return None
-        parsed: Any = dealer.environment.parsed_options
+        parsed: Any = master.environment.parsed_options
         rate = float(parsed.spawn_rate or 0)
         return parsed.num_users, rate if rate > 1 else parsed.num_users  # 1 is Locust's default
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def set_up(environment: Environment, runner: Any, **_: Any) -> None:
-    """A dealer where the run is planned, a hand where it is sent; both in one process without a master."""
+    """Make this process a master or a worker. Without a master, one process is both."""
     if isinstance(runner, MasterRunner | LocalRunner):
-        HERE.dealer = LocustMaster(environment, runner)
-        deal(environment, runner, HERE.dealer)
+        ROLES.master = LocustMaster(environment, runner)
+        connect_master(environment, runner, ROLES.master)
     if isinstance(runner, WorkerRunner | LocalRunner):
-        HERE.hand = LocustWorker(environment, runner)
-        lend_hand(environment, runner, HERE.hand)
+        ROLES.worker = LocustWorker(environment, runner)
+        connect_worker(environment, runner, ROLES.worker)
 
 
-def deal(environment: Environment, runner: Any, dealer: LocustMaster) -> None:
-    """Have the dealer hear of everything."""
+def connect_master(environment: Environment, runner: Any, master: LocustMaster) -> None:
+    """Call the master for Locust's events and for messages of the workers."""
     on: Any = environment.events
     parsed: Any = environment.parsed_options
     parsed.num_users = parsed.num_users or DEFAULT_CONCURRENCY
     on.test_start.add_listener(
-        lambda **_: dealer.begin(lambda: argv_of(parsed), parsed.num_users, parsed.out)
+        lambda **_: master.start_run(lambda: argv_of(parsed), parsed.num_users, parsed.out)
     )
-    on.test_stop.add_listener(lambda **_: dealer.end())
+    on.test_stop.add_listener(lambda **_: master.end_run())
     for name, listener in {
-        "ping": dealer.ping, "ready": dealer.ready, "take": dealer.take, "ended": dealer.ended,
+        "probe": master.answer_probe, "ready": master.worker_ready, "request-work": master.work_requested, "finished": master.work_finished,
     }.items():  # fmt: skip
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 
 
-def lend_hand(environment: Environment, runner: Any, hand: LocustWorker) -> None:
-    """Have the hand hear of everything."""
+def connect_worker(environment: Environment, runner: Any, worker: LocustWorker) -> None:
+    """Call the worker for Locust's events and for messages of the master."""
     on: Any = environment.events
-    on.test_start.add_listener(lambda **_: hand.begin())
-    on.test_stop.add_listener(lambda **_: hand.end())
-    on.quit.add_listener(lambda **_: hand.wait())
-    runner.register_message("thinkload-pong", lambda msg, **_: hand.pong(msg.data))
-    runner.register_message("thinkload-work", lambda msg, **_: hand.work(msg.data))
+    on.test_start.add_listener(lambda **_: worker.start_run())
+    on.test_stop.add_listener(lambda **_: worker.end_run())
+    on.quit.add_listener(lambda **_: worker.wait())
+    runner.register_message("thinkload-probe-answer", lambda msg, **_: worker.probe_answered(msg.data))
+    runner.register_message("thinkload-work", lambda msg, **_: worker.work_assigned(msg.data))
     if isinstance(runner, WorkerRunner) and runner.worker_state != STATE_INIT:
-        hand.users(HERE.users)  # it joined a run, and was told so before Locust's init event
-        hand.begin()
+        worker.set_users(ROLES.users)  # this worker joined a running test before Locust's init event
+        worker.start_run()

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from loadgen.errors import UsageError
+from loadgen.exchange import BudgetMode
 from loadgen.option_types import (
     Header,
     Label,
@@ -37,7 +38,6 @@ from loadgen.option_types import (
     whole,
     workers,
 )
-from loadgen.record import BudgetMode
 
 HIDDEN = "***"
 

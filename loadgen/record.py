@@ -13,23 +13,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadgen.exchange import BudgetMode, Outcome
 from loadgen.files import write_atomically
 
 SCHEMA = 1
 
-Outcome = Literal[
-    "ok",
-    "http_error",
-    "rate_limited",
-    "server_error",
-    "refused",
-    "reset",
-    "timeout",
-    "cut",
-    "malformed",
-    "cancelled",
-]
-BudgetMode = Literal["cut", "forced", "native", "prompt"]
 Verdict = Literal["VALID", "SUSPECT", "INVALID"]
 
 

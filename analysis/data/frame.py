@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis.data.costs import add_costs, parameters_b
-from analysis.data.grades import ungraded, verdicts
+from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import read_columns
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
@@ -69,7 +69,7 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
             table.append_column("run_index", pa.array(np.full(len(table), len(study.runs), np.int32)))
         )
         problems.update(_read_problems(folder, cell, study.notes))
-        graded.append(verdicts(folder, table, cell, study.notes) if grade else ungraded(table))
+        graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
         study.runs[cell] = run
     study.frame = _assemble(tables, graded, problems, study.runs)
     return study
@@ -121,7 +121,7 @@ def _assemble(
 ) -> pd.DataFrame:
     if not tables:
         tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
-        graded = [ungraded(tables[0])]
+        graded = [empty_columns(tables[0])]
     table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
     for name, column in zip(("grade", "answer"), judged.columns, strict=True):
         table = table.append_column(name, column)

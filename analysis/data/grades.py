@@ -1,10 +1,9 @@
-"""The seam to grading: a verdict and an extracted answer for each record, in the order of the records read.
+"""The grade and the extracted answer of each record, as columns in the order of a table of records.
 
-Rules: what grading cannot judge (no text kept, no reference answer) is null, and accuracy is then unknown, not zero. A
-run whose records kept no text is not graded at all. A file that grading refuses costs its verdicts and a note, not the
-report.
+Rules: if a record cannot be graded (no text was kept, or there is no reference answer), its values are null; its accuracy is unknown, not
+zero. A run without texts is not graded at all. If a run's files cannot be graded, the report has a note instead of grades.
 
-Does not know: mathematics (grade.py).
+This module does not know mathematics. `run_grades.py` grades the records.
 """
 
 from pathlib import Path
@@ -17,44 +16,43 @@ from analysis.errors import InputError
 from loadgen.record import PROBLEMS
 
 
-def verdicts(folder: Path, table: pa.Table, cell: str, notes: list[str]) -> pa.Table:
-    """Columns `verdict` and `answer`, a row a record of `table`."""
-    nothing = ungraded(table)
+def grade_columns(folder: Path, table: pa.Table, cell: str, notes: list[str]) -> pa.Table:
+    """Return the columns `verdict` (the grade) and `answer`, with a row for each record of `table`."""
     if table.column("fingerprint").null_count == len(table):
         if len(table):
             notes.append(f"{cell}: not graded (no texts were kept)")
-        return nothing
+        return empty_columns(table)
     if not (folder / PROBLEMS).exists():
         notes.append(f"{cell}: not graded (no {PROBLEMS} with reference answers)")
-        return nothing
+        return empty_columns(table)
     try:
-        grades = _grades(folder)
+        grades = _grade_run(folder)
     except (InputError, msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
         notes.append(f"{cell}: not graded ({error})")
-        return nothing
+        return empty_columns(table)
     return _in_order(grades, table)
 
 
-def ungraded(table: pa.Table) -> pa.Table:
-    """Nothing known of any record."""
+def empty_columns(table: pa.Table) -> pa.Table:
+    """Return the same columns without any value."""
     return pa.table({name: pa.nulls(len(table), pa.string()) for name in ("verdict", "answer")})
 
 
-def _grades(folder: Path) -> pd.DataFrame:
-    from analysis.grade import grade_run  # noqa: PLC0415  # pulls SymPy in: only where there is something to grade
+def _grade_run(folder: Path) -> pd.DataFrame:
+    from analysis.data.run_grades import grade_run  # noqa: PLC0415  # imports SymPy, which takes long
 
     return grade_run(folder)
 
 
 def _in_order(grades: pd.DataFrame, table: pa.Table) -> pa.Table:
-    """Match by `seq`: reading may have skipped a line that grading saw, or the other way round."""
+    """Match rows by `seq`, because reading the records may have skipped a line that grading has, and the other way round."""
     by_seq = grades.drop_duplicates("seq").set_index("seq")
     rows = by_seq.reindex(table.column("seq").to_numpy())
-    texts = table.column("fingerprint").is_valid().to_numpy()
-    verdict = rows["grade"].astype(object).where(texts)
+    has_text = table.column("fingerprint").is_valid().to_numpy()
+    grade = rows["grade"].astype(object).where(has_text)
     return pa.table(
         {
-            "verdict": pa.array(verdict, pa.string(), from_pandas=True),
+            "verdict": pa.array(grade, pa.string(), from_pandas=True),
             "answer": pa.array(rows["extracted"].astype(object), pa.string(), from_pandas=True),
         }
     )

@@ -1,7 +1,8 @@
-"""What an output answers and whether that answer is right: the one place of this suite that knows mathematics.
+"""Find the answer in an output and decide whether it is correct. Only this package knows mathematics.
 
-An output's text → `extract` (which words are the answer) → `clean` (one notation) → `compare` (same value, same form)
-→ `judge` (math-verify in killable processes, for what `compare` cannot read). Rules and limits: docs/grading.md.
+`extract` finds the answer in an output's text. `normalize` rewrites it to one notation. `answer_parser` and `latex_parser` parse it.
+`equivalence` compares it with the reference answer. `grader` does this for many pairs and uses math-verify for what `equivalence`
+cannot read. docs/grading.md lists the rules and the limits.
 
-Does not know: runs, budgets, records.
+This package does not know runs, budgets or records.
 """

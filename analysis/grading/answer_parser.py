@@ -1,9 +1,9 @@
-r"""Reading the form of one answer from cleaned text.
+r"""Parse one normalized answer into its form.
 
-Rules: what is read is the whole text, or `UnreadableError`. Digit groups are one number outside brackets (`58,500`) and two
-inside (`(2,102)`). `±` is a list of two.
+Rules: either the whole text is read, or `UnreadableError` is raised. A comma between groups of three digits belongs to the number outside
+brackets (`58,500`) and separates items inside (`(2,102)`). `±` gives a list of two values.
 
-Does not know: which side is the reference, or when two forms agree.
+This module does not know which answer is the reference, or when two forms are equivalent.
 """
 
 import re
@@ -12,21 +12,21 @@ from typing import Literal
 
 from analysis.grading.forms import (
     REALS,
-    Based,
-    Combined,
+    BaseNumber,
     Equation,
     Form,
     Inequality,
-    Infinite,
-    Listing,
+    Infinity,
     Matrix,
     Quantity,
     Ratio,
-    Row,
+    SetOperation,
     TimeOfDay,
+    TupleOrInterval,
+    UnorderedList,
 )
 from analysis.grading.formula import UnreadableError
-from analysis.grading.latex_parser import formula
+from analysis.grading.latex_parser import parse_formula
 from analysis.grading.units import Unit, split_unit
 
 _NUMBER_WORDS = {
@@ -68,56 +68,56 @@ _SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 
 
-def read(text: str) -> Form:
-    """Read one answer. Raises UnreadableError."""
-    text = _spelled(text.strip())
-    for reader in (_based, _clock_or_ratio, _matrix, _infinite):
-        if (form := reader(text)) is not None:
+def parse_answer(text: str) -> Form:
+    """Parse one answer. Raises UnreadableError."""
+    text = _number_word_to_digits(text.strip())
+    for parser in (_number_in_base, _time_or_ratio, _matrix, _infinity):
+        if (form := parser(text)) is not None:
             return form
     if len(parts := split(text, _OR)) > 1:
         return _joined(parts, "or")
     if len(parts := split(text, _AND)) > 1:
         return _joined(parts, "and")
-    return _read_one_line(text)
+    return _parse_single(text)
 
 
-def _read_one_line(text: str) -> Form:
-    text = ungrouped(text)
+def _parse_single(text: str) -> Form:
+    text = without_digit_groups(text)
     if len(parts := split(text, re.compile(","))) > 1:
-        return _listed(tuple(_flattened(read(part) for part in _all_excluded(parts))))
+        return _listed(tuple(_flattened(parse_answer(part) for part in _all_excluded(parts))))
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
-        return _listed(tuple(_flattened(read(signed) for signed in _both_signs(text))))
+        return _listed(tuple(_flattened(parse_answer(signed) for signed in _both_signs(text))))
     if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
         return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
-    for how, operator in _SET_OPERATORS:
+    for operation, operator in _SET_OPERATORS:
         if len(parts := split(text, operator)) > 1:
-            return Combined(how, tuple(read(part) for part in parts))
+            return SetOperation(operation, tuple(parse_answer(part) for part in parts))
     bracketed = _bracketed(text)
     return _quantity(text) if bracketed is None else bracketed
 
 
 def _listed(items: "tuple[Form, ...]") -> Form:
-    """Conditions set apart by commas must all hold; values set apart by commas are a list."""
+    """Combine items between commas: conditions must all hold, values are a list."""
     conditions = all(isinstance(item, Inequality) or item is REALS for item in items)
-    return Combined("and", items) if conditions else Listing(items)
+    return SetOperation("and", items) if conditions else UnorderedList(items)
 
 
 def _all_excluded(parts: list[str]) -> list[str]:
-    r"""`x \ne 2, -2` is `x \ne 2, x \ne -2`."""
+    r"""Complete `x \ne 2, -2` to `x \ne 2, x \ne -2`."""
     left, unequal, _ = parts[0].partition("\\ne ")
     return [part if not unequal or _RELATION.search(part) else f"{left}\\ne {part}" for part in parts]
 
 
-def _spelled(text: str) -> str:
-    """A lone number word as digits."""
+def _number_word_to_digits(text: str) -> str:
+    """Replace a number word by digits if it is the whole text."""
     word = re.fullmatch(r"(?:\\text\{)?\s*([a-z]+)\s*\}?", text, re.IGNORECASE)
     return str(_NUMBER_WORDS[word[1].lower()]) if word and word[1].lower() in _NUMBER_WORDS else text
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Parts between separators that stand outside all brackets."""
+    """Split a text at the separators that are outside all brackets."""
     parts, start = [], 0
     for match in _top_level(text, separator):
         parts.append(text[start : match.start()].strip())
@@ -126,7 +126,7 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def separators(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The separators themselves."""
+    """Return the separators at which `split` splits."""
     return [match[0] for match in _top_level(text, separator)]
 
 
@@ -145,8 +145,8 @@ def _top_level(text: str, separator: re.Pattern[str]) -> Iterator[re.Match[str]]
         at += len(token)
 
 
-def ungrouped(text: str) -> str:
-    """`58,500` outside brackets is one number; with a space after the comma it is two."""
+def without_digit_groups(text: str) -> str:
+    """Remove digit group commas outside brackets: `58,500` is one number, but `58, 500` is two."""
     depth, out, at = 0, "", 0
     group = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
     while at < len(text):
@@ -163,19 +163,19 @@ def ungrouped(text: str) -> str:
 
 def _flattened(items: "Iterator[Form]") -> "Iterator[Form]":
     for item in items:
-        if isinstance(item, Listing) and not item.is_set:
+        if isinstance(item, UnorderedList) and not item.is_set:
             yield from item.items
         else:
             yield item
 
 
-def _joined(parts: list[str], how: Literal["or", "and"]) -> Form:
+def _joined(parts: list[str], operation: Literal["or", "and"]) -> Form:
     if not all(parts):
-        raise UnreadableError("nothing between separators")
-    items = tuple(read(part) for part in parts)
-    if any(isinstance(item, Inequality | Combined) for item in items):
-        return Combined(how, items)
-    return Listing(tuple(_flattened(iter(items))))
+        raise UnreadableError("there is nothing between two separators")
+    items = tuple(parse_answer(part) for part in parts)
+    if any(isinstance(item, Inequality | SetOperation) for item in items):
+        return SetOperation(operation, items)
+    return UnorderedList(tuple(_flattened(iter(items))))
 
 
 def _both_signs(text: str) -> tuple[str, str]:
@@ -185,7 +185,7 @@ def _both_signs(text: str) -> tuple[str, str]:
     return one("+", "-"), one("-", "+")
 
 
-def _based(text: str) -> Form | None:
+def _number_in_base(text: str) -> Form | None:
     match = next((found for pattern in _BASED if (found := pattern.fullmatch(text))), None)
     if match is None:
         return None
@@ -195,11 +195,11 @@ def _based(text: str) -> Form | None:
     if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
         return None
     if base == 10:
-        return Quantity(formula(digits), None)
-    return Based(digits, base)
+        return Quantity(parse_formula(digits), None)
+    return BaseNumber(digits, base)
 
 
-def _clock_or_ratio(text: str) -> Form | None:
+def _time_or_ratio(text: str) -> Form | None:
     clock = _CLOCK.fullmatch(text)
     if (
         clock
@@ -211,7 +211,7 @@ def _clock_or_ratio(text: str) -> Form | None:
     parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
         return None
-    return Ratio(tuple(formula(part) for part in parts))
+    return Ratio(tuple(parse_formula(part) for part in parts))
 
 
 def _matrix(text: str) -> Form | None:
@@ -233,28 +233,30 @@ def _entry(cell: str, factor: str) -> Form:
     return _quantity(f"({factor})({cell.strip()})" if factor else cell.strip())
 
 
-def _infinite(text: str) -> Form | None:
+def _infinity(text: str) -> Form | None:
     match = _INFINITE.fullmatch(text)
-    return Infinite(-1 if match[1] == "-" else 1) if match else None
+    return Infinity(-1 if match[1] == "-" else 1) if match else None
 
 
 def _whole_set(text: str) -> Form | None:
-    r"""`\{…\}`, also with a condition; the named sets."""
+    r"""Parse `\{…\}`, with or without a condition, and the names of sets."""
     if re.fullmatch(r"\\emptyset|\\\{\s*\\\}", text):
-        return Listing((), is_set=True)
+        return UnorderedList((), is_set=True)
     if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\Reals", text):
         return REALS
-    if not (text.startswith("\\{") and text.endswith("\\}")) or _closes(text) != len(text) - 2:
+    if not (text.startswith("\\{") and text.endswith("\\}")) or _closing_position(text) != len(text) - 2:
         return None
     inner = text[2:-2].strip()
     condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
     if len(condition) == 2:
-        return read(condition[1])
-    return Listing(tuple(_flattened(read(part) for part in split(inner, re.compile("[,;]")))), is_set=True)
+        return parse_answer(condition[1])
+    return UnorderedList(
+        tuple(_flattened(parse_answer(part) for part in split(inner, re.compile("[,;]")))), is_set=True
+    )
 
 
-def _closes(text: str) -> int:
-    """Where the bracket that opens the text closes; -1 if nowhere."""
+def _closing_position(text: str) -> int:
+    """Return the position of the bracket that closes the first one, or -1 if there is none."""
     depth = at = 0
     while at < len(text):
         token = text[at : at + 2] if text[at] == "\\" else text[at]
@@ -270,26 +272,26 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
     if "\\approx" in signs or "\\sim" in signs:
         cut = min(signs.index(sign) for sign in signs if sign in {"\\approx", "\\sim"})
         if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
-            return read(sides[0])
+            return parse_answer(sides[0])
         sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
     if signs == ["\\in"]:
-        return read(sides[1])
+        return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
         return Equation(tuple(sides))
     if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides):
         return Inequality(tuple(sides), tuple(signs))
-    raise UnreadableError("relation")
+    raise UnreadableError("unknown combination of relation signs")
 
 
 def _bracketed(text: str) -> Form | None:
-    r"""`(a,b)`, `[a,b)`, `\langle a,b\rangle`, `(a)`."""
+    r"""Parse `(a,b)`, `[a,b)`, `\langle a,b\rangle` or `(a)`."""
     text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
-    if not text or text[0] not in "([" or text[-1] not in ")]" or _closes(text) != len(text) - 1:
+    if not text or text[0] not in "([" or text[-1] not in ")]" or _closing_position(text) != len(text) - 1:
         return None
     items = split(text[1:-1], re.compile("[,;]"))
     if len(items) == 1:
-        return read(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
-    return Row(text[0], tuple(read(item) for item in items), text[-1])
+        return parse_answer(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
+    return TupleOrInterval(text[0], tuple(parse_answer(item) for item in items), text[-1])
 
 
 def _quantity(text: str) -> Quantity:
@@ -297,7 +299,7 @@ def _quantity(text: str) -> Quantity:
     if unit is not None:
         value, scale = split_unit(value)
         if scale is not None and scale.dimension not in {"", unit.dimension}:
-            raise UnreadableError("two units")
+            raise UnreadableError("two different units")
         if scale is not None and scale.dimension == "":
             unit = Unit(unit.dimension, unit.factor * scale.factor)
-    return Quantity(formula(value), unit)
+    return Quantity(parse_formula(value), unit)

@@ -1,9 +1,9 @@
-r"""Is an answer the reference answer? By form first (interval, list, matrix, base …), then by value.
+r"""Decide whether an answer is equivalent to the reference answer: compare their forms (interval, list, matrix …), then their values.
 
-Rules: an answer is right if it says the same thing, in whatever notation; a form the reference does not have is wrong
-(an ordered pair is no list, `2516_9` no `2516_8`). None where either text cannot be read: then math-verify decides.
+Rules: the notation does not matter, but the form does: an ordered pair is not a list, and `2516_9` is not `2516_8`. If either text
+cannot be read, the result is None, and math-verify decides.
 
-Does not know: outputs and boxes; how long anything may take (formulas are bounded in `formula`).
+This module does not know outputs and boxes. It has no time limit of its own, because `formula` limits the work for a formula.
 """
 
 import re
@@ -12,31 +12,31 @@ from fractions import Fraction
 from typing import Any
 
 from analysis.grading import formula as fx
-from analysis.grading.answer_parser import read
+from analysis.grading.answer_parser import parse_answer
 from analysis.grading.equations import same_solutions
 from analysis.grading.forms import (
-    Based,
-    Combined,
+    BaseNumber,
     Equation,
     Form,
     Inequality,
-    Infinite,
-    Listing,
+    Infinity,
     Matrix,
     Quantity,
     Ratio,
-    Row,
+    SetOperation,
     TimeOfDay,
+    TupleOrInterval,
+    UnorderedList,
 )
 from analysis.grading.formula import Formula, UnreadableError
-from analysis.grading.intervals import ranges, same_ranges, variables
-from analysis.grading.latex_parser import formula
-from analysis.grading.normalize import clean, squeezed
+from analysis.grading.intervals import same_intervals, to_intervals, variables
+from analysis.grading.latex_parser import parse_formula
+from analysis.grading.normalize import normalize, without_spacing
 from analysis.grading.units import DEGREE, PERCENT
 from analysis.grading.words import is_words, same_words
 
-LONGEST = 300
-"""Characters of an answer that is worth reading, or four times the reference."""
+MAX_CHARACTERS = 300
+"""An answer longer than this, and than four times the reference, is wrong without being read."""
 _NAME = re.compile(
     r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?[\w,]+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
     r"|(?:\\text\{[^{}]*\}\s*)+|(?:m\s*)?\\angle\s*\w+|[A-Z]{2,4}|\|\s*[A-Z]{1,3}\s*\||\\overline\{\w+\}"
@@ -44,23 +44,23 @@ _NAME = re.compile(
 )
 
 
-def compare(gold: str, answer: str) -> bool | None:
-    """True or False; None where this file cannot tell."""
-    if len(answer) > max(LONGEST, 4 * len(gold)):
+def equivalent(gold: str, answer: str) -> bool | None:
+    """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
+    if len(answer) > max(MAX_CHARACTERS, 4 * len(gold)):
         return False
-    gold, answer = clean(gold), clean(answer)
-    if not answer or squeezed(gold) == squeezed(answer):
+    gold, answer = normalize(gold), normalize(answer)
+    if not answer or without_spacing(gold) == without_spacing(answer):
         return bool(answer)
-    if (verdict := same_words(gold, answer)) is not None:
-        return verdict
+    if (result := same_words(gold, answer)) is not None:
+        return result
     try:
-        return same(read(gold), read(answer))
+        return same(parse_answer(gold), parse_answer(answer))
     except (UnreadableError, RecursionError):
         return False if "\\text" in answer and is_words(answer) else None
 
 
 def same(gold: Form, answer: Form) -> bool:
-    """Whether two forms say the same. Raises UnreadableError."""
+    """Return whether two forms are equivalent. Raises UnreadableError."""
     for kinds, rule in _RULES:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
@@ -74,15 +74,15 @@ def _pairwise(a: Sequence[Form], b: Sequence[Form]) -> bool:
 
 
 def _items(form: Form) -> tuple[Form, ...]:
-    return form.items if isinstance(form, Listing) else (form,)
+    return form.items if isinstance(form, UnorderedList) else (form,)
 
 
 def _is_set(form: Form) -> bool:
-    return isinstance(form, Listing) and form.is_set
+    return isinstance(form, UnorderedList) and form.is_set
 
 
-def _same_listings(gold: Form, answer: Form) -> bool:
-    if isinstance(gold, Row) or isinstance(answer, Row):
+def _same_unordered_lists(gold: Form, answer: Form) -> bool:
+    if isinstance(gold, TupleOrInterval) or isinstance(answer, TupleOrInterval):
         return _same_assignments(gold, answer)
     if _names(gold) != _names(answer) and max(len(_names(gold)), len(_names(answer))) > 1:
         return False
@@ -90,20 +90,20 @@ def _same_listings(gold: Form, answer: Form) -> bool:
 
 
 def _names(form: Form) -> frozenset[str]:
-    """What the equations of a list give values to: `x = 1, y = -2` is not `1, -2`."""
-    names = (squeezed(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
+    """The names to which the equations of a list assign values, because `x = 1, y = -2` is not `1, -2`."""
+    names = (without_spacing(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
     return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in names)
 
 
 def _same_assignments(gold: Form, answer: Form) -> bool:
-    """`x = -2, y = 1` is `(-2, 1)`: different variables, in alphabetical order."""
-    row, other = (gold, answer) if isinstance(gold, Row) else (answer, gold)
+    """Compare a tuple with equations: `x = -2, y = 1` is `(-2, 1)`, with the variables in alphabetical order."""
+    row, other = (gold, answer) if isinstance(gold, TupleOrInterval) else (answer, gold)
     items = _items(other)
-    if not isinstance(row, Row) or not all(isinstance(item, Equation) for item in items):
-        return isinstance(row, Row) and len(items) == 1 and same(row, items[0])
+    if not isinstance(row, TupleOrInterval) or not all(isinstance(item, Equation) for item in items):
+        return isinstance(row, TupleOrInterval) and len(items) == 1 and same(row, items[0])
     equations = sorted((item for item in items if isinstance(item, Equation)), key=lambda item: item.sides[0])
-    plain = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
-    return plain and _pairwise(row.items, [read(item.sides[-1]) for item in equations])
+    is_tuple = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
+    return is_tuple and _pairwise(row.items, [parse_answer(item.sides[-1]) for item in equations])
 
 
 def _same_matrices(gold: Matrix, answer: Matrix) -> bool:
@@ -113,40 +113,40 @@ def _same_matrices(gold: Matrix, answer: Matrix) -> bool:
 
 
 def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) -> bool:
-    """Each of the one has its own partner in the other; sets may say an element twice."""
+    """True if each item has its own equal item in the other list. In a set, an element may be repeated."""
     if as_sets:
         return all(any(same(a, b) for b in answer) for a in gold) and all(
             any(same(a, b) for a in gold) for b in answer
         )
-    left = list(answer)
+    unmatched = list(answer)
     for item in gold:
-        partner = next((other for other in left if same(item, other)), None)
-        if partner is None:
+        match = next((other for other in unmatched if same(item, other)), None)
+        if match is None:
             return False
-        left.remove(partner)
-    return not left
+        unmatched.remove(match)
+    return not unmatched
 
 
-def _same_rows(gold: Row, answer: Row) -> bool:
+def _same_tuples(gold: TupleOrInterval, answer: TupleOrInterval) -> bool:
     return _brackets(gold) == _brackets(answer) and _pairwise(gold.items, answer.items)
 
 
-def _brackets(row: Row) -> tuple[str, str]:
-    """An infinite end is open, whatever its writer thought."""
-    opening = "(" if isinstance(row.items[0], Infinite) else row.opening
-    return opening, ")" if isinstance(row.items[-1], Infinite) else row.closing
+def _brackets(row: TupleOrInterval) -> tuple[str, str]:
+    """The brackets of an interval. An infinite end is always open."""
+    opening = "(" if isinstance(row.items[0], Infinity) else row.opening
+    return opening, ")" if isinstance(row.items[-1], Infinity) else row.closing
 
 
 def _same_sets(gold: Form, answer: Form) -> bool:
-    """Sets of reals; conditions on differently named variables differ."""
-    if isinstance(gold, Quantity | Matrix | Based | Ratio | TimeOfDay) or isinstance(
-        answer, Quantity | Matrix | Based | Ratio | TimeOfDay
+    """Compare sets of real numbers. Conditions on variables with different names are different."""
+    if isinstance(gold, Quantity | Matrix | BaseNumber | Ratio | TimeOfDay) or isinstance(
+        answer, Quantity | Matrix | BaseNumber | Ratio | TimeOfDay
     ):
         return False
-    named = variables(gold), variables(answer)
-    if all(named) and named[0] != named[1]:
+    names = variables(gold), variables(answer)
+    if all(names) and names[0] != names[1]:
         return False
-    return same_ranges(ranges(gold), ranges(answer))
+    return same_intervals(to_intervals(gold), to_intervals(answer))
 
 
 def _same_ratios(gold: Form, answer: Form) -> bool:
@@ -155,30 +155,22 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
         if len(gold.parts) != len(answer.parts):
             return False
         return all(
-            fx.equal(_quotient(gold.parts[0], part), _quotient(answer.parts[0], other))
+            fx.equal(
+                fx.combine(fx.divide, gold.parts[0], part), fx.combine(fx.divide, answer.parts[0], other)
+            )
             for part, other in zip(gold.parts[1:], answer.parts[1:], strict=True)
         )
     ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
     if not isinstance(ratio, Ratio) or len(ratio.parts) != 2 or not isinstance(other, Quantity) or other.unit:
         return False
-    return fx.equal(_quotient(*ratio.parts), other.formula)
+    return fx.equal(fx.combine(fx.divide, *ratio.parts), other.formula)
 
 
 def _as_ratio(form: Form) -> Form:
-    """`16:27` is a time only among times."""
+    """Convert a time of day such as `16:27` to a ratio, unless it has a.m. or p.m."""
     if not isinstance(form, TimeOfDay) or form.half:
         return form
-    return Ratio((fx.number(Fraction(form.hour)), fx.number(Fraction(form.minute))))
-
-
-def _quotient(a: Formula, b: Formula) -> Formula:
-    return Formula(
-        "",
-        a.symbols | b.symbols,
-        lambda env: fx.divide(a.evaluate(env), b.evaluate(env)),
-        None,
-        has_i=a.has_i or b.has_i,
-    )
+    return Ratio((fx.constant(Fraction(form.hour)), fx.constant(Fraction(form.minute))))
 
 
 def _same_times(gold: TimeOfDay, answer: TimeOfDay) -> bool:
@@ -195,44 +187,42 @@ def _same_times(gold: TimeOfDay, answer: TimeOfDay) -> bool:
 
 
 def same_quantity(gold: Quantity, answer: Quantity) -> bool:
-    """Same value in the same unit; a unit that one side leaves out is taken from the other."""
+    """True if both have the same value in the same unit. A unit that one side omits is taken from the other."""
     a, b = _scaled(gold), _scaled(answer)
-    one, other = a.unit, b.unit
-    if one is None and other is None:
+    a_unit, b_unit = a.unit, b.unit
+    if a_unit is None and b_unit is None:
         return fx.equal(a.formula, b.formula)
-    if one is not None and other is not None:
-        if one.dimension != other.dimension:
+    if a_unit is not None and b_unit is not None:
+        if a_unit.dimension != b_unit.dimension:
             return False
-        return fx.equal(_times(a.formula, one.factor), _times(b.formula, other.factor))
-    unit, bare = (one, b.formula) if one is not None else (other, a.formula)
+        return fx.equal(_times(a.formula, a_unit.factor), _times(b.formula, b_unit.factor))
+    unit, with_unit, bare = (a_unit, a.formula, b.formula) if a_unit else (b_unit, b.formula, a.formula)
     if unit == PERCENT:
-        return _same_percent(a.formula if one is not None else b.formula, bare)
+        return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
-        return fx.equal(_times((a if one else b).formula, fx.mp(Fraction(1, 180)) * fx.PI), bare)
+        return fx.equal(_times(with_unit, fx.to_float(Fraction(1, 180)) * fx.PI), bare)
     return fx.equal(a.formula, b.formula)
 
 
 def _scaled(quantity: Quantity) -> Quantity:
-    """Multipliers such as `million` belong to the value."""
+    """Multiply the value by a factor such as `million`, which is written like a unit."""
     unit = quantity.unit
     if unit is None or unit.dimension:
         return quantity
     return Quantity(_times(quantity.formula, unit.factor), None)
 
 
-def _times(one: Formula, factor: fx.Value) -> Formula:
-    if factor == 1:
-        return one
-    return Formula("", one.symbols, lambda env: fx.multiply(one.evaluate(env), factor), None, has_i=one.has_i)
+def _times(formula: Formula, factor: fx.Value) -> Formula:
+    return formula if factor == 1 else fx.combine(fx.multiply, formula, fx.constant(factor))
 
 
 def _same_percent(percent: Formula, bare: Formula) -> bool:
-    r"""`28\%` is 0.28, and 28 where the problem asks for a percentage; 0.5 % is not one half."""
+    r"""Compare `28\%` with a bare number: 0.28, or 28 if the number is above 1, since the problem may ask for a percentage."""
     if fx.equal(_times(percent, Fraction(1, 100)), bare):
         return True
     if not fx.equal(percent, bare) or bare.symbols:
         return False
-    return bool(abs(fx.mp(bare.value())) > 1)
+    return bool(abs(fx.to_float(bare.value())) > 1)
 
 
 # Equations
@@ -241,45 +231,45 @@ def _same_percent(percent: Formula, bare: Formula) -> bool:
 def _with_equations(gold: Form, answer: Form) -> bool:
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         return _same_equations(gold, answer)
-    if isinstance(gold, Listing) or isinstance(answer, Listing):
-        listing = len(_items(gold)) == len(_items(answer))
-        return listing and _same_lists(_items(gold), _items(answer), as_sets=False)
+    if isinstance(gold, UnorderedList) or isinstance(answer, UnorderedList):
+        same_length = len(_items(gold)) == len(_items(answer))
+        return same_length and _same_lists(_items(gold), _items(answer), as_sets=False)
     if isinstance(gold, Equation):
-        return _is_name(gold.sides[0]) and same(read(gold.sides[-1]), answer)
-    return isinstance(answer, Equation) and _names_a_value(gold, answer)
+        return _is_name(gold.sides[0]) and same(parse_answer(gold.sides[-1]), answer)
+    return isinstance(answer, Equation) and _states_the_value(gold, answer)
 
 
 def _is_name(side: str) -> bool:
     return re.fullmatch(_NAME, side.strip()) is not None
 
 
-def _names_a_value(gold: Form, answer: Equation) -> bool:
-    r"""`x = 5`, `P = \frac{6}{4} = \frac{3}{2}`, `5! = 120`, `a + b = 7`: all values said must be the reference."""
+def _states_the_value(gold: Form, answer: Equation) -> bool:
+    r"""True if every value in `x = 5`, `P = \frac{6}{4} = \frac{3}{2}`, `5! = 120` or `a + b = 7` equals the reference."""
     sides = [side for side in answer.sides if side]
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
         sides.reverse()  # `5 = x`
     first = sides[0]
     named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
     values = sides[1:] if named else sides
-    if named and not _is_name(first) and squeezed(sides[-1]) == "0":
-        return False  # an equation, no quantity that happens to be zero
+    if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
+        return False  # an equation to solve, not a quantity that is zero
     return (
         bool(values)
         and (named or all(_constant(side) for side in sides))
-        and all(same(gold, read(side)) for side in values)
+        and all(same(gold, parse_answer(side)) for side in values)
     )
 
 
 def _symbols(side: str) -> frozenset[str]:
     try:
-        return formula(side).symbols
+        return parse_formula(side).symbols
     except UnreadableError:
         return frozenset()
 
 
 def _constant(side: str) -> bool:
     try:
-        form = read(side)
+        form = parse_answer(side)
     except UnreadableError:
         return False
     return isinstance(form, Quantity) and not form.formula.symbols
@@ -287,9 +277,9 @@ def _constant(side: str) -> bool:
 
 def _same_equations(gold: Equation, answer: Equation) -> bool:
     left, right = gold.sides, answer.sides
-    if squeezed(left[0]) == squeezed(right[0]):
+    if without_spacing(left[0]) == without_spacing(right[0]):
         try:
-            if same(read(left[-1]), read(right[-1])):
+            if same(parse_answer(left[-1]), parse_answer(right[-1])):
                 return True
         except UnreadableError:
             pass
@@ -300,16 +290,16 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
 
 _RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (
     ((Equation,), _with_equations),
-    ((Inequality, Combined), _same_sets),
-    ((Listing,), _same_listings),
+    ((Inequality, SetOperation), _same_sets),
+    ((UnorderedList,), _same_unordered_lists),
     ((Ratio,), _same_ratios),
 )
-"""Forms that another form may agree with, the looser first."""
+"""Forms that may be equivalent to a different form. The rules are tried in this order."""
 _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {
     Quantity: same_quantity,
-    Row: _same_rows,
+    TupleOrInterval: _same_tuples,
     Matrix: _same_matrices,
     TimeOfDay: _same_times,
-    Based: Based.__eq__,
-    Infinite: Infinite.__eq__,
+    BaseNumber: BaseNumber.__eq__,
+    Infinity: Infinity.__eq__,
 }

@@ -1,19 +1,19 @@
-r"""Which part of an output is its answer: the last balanced `\boxed{}`, or an `Answer:` line.
+r"""Find the answer in an output: the last balanced `\boxed{}`, or an `Answer:` line.
 
-Rules: the answer after the thinking counts first; a box inside the thinking is taken only where there is none after it,
-and is told apart. Nothing is guessed from free text: 15 % of reference solutions cut just before their box would
-"answer" right by their last number.
+Rules: an answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
+result says so. Nothing is guessed from other text: if the last number counted as the answer, 15 % of the reference solutions
+would be correct when they are cut just before their box.
 
-Does not know: whether an answer is right.
+This module does not know whether an answer is correct.
 """
 
 import re
 from dataclasses import dataclass
 
-ANSWER_MARKS = ("</think>", "<|im_start|>answer")
-"""Where thinking ends: R1 and its kin; s1.1 with its special tokens kept."""
+END_OF_REASONING = ("</think>", "<|im_start|>answer")
+"""Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
 _S1_BARE = re.compile(r"\nanswer\n")
-"""s1.1 with its special tokens dropped reads `think\n…\nanswer\n…`."""
+"""Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
 _ANSWER_LINE = re.compile(
     r"^[ \t>#*_]*(?:final\s+answer|answer)[ \t*_]*:[ \t*_]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE
 )
@@ -22,16 +22,16 @@ _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """The answer's text, and whether it stood inside the thinking."""
+    """The text of the answer, and whether it is inside the reasoning."""
 
     answer: str
     in_thinking: bool
 
 
 def extract(text: str | None, reasoning: str | None, *, thinks: bool, finished: bool) -> Extract | None:
-    """Find the answer of one output, or None.
+    """Return the answer of one output, or None if there is none.
 
-    `thinks`: the model is one that thinks, so text without an end-of-thinking mark is all thinking.
+    `thinks` says that the model is a reasoning model; a cut output without a mark at the end of its reasoning is then all reasoning.
     """
     thinking, answer = split_thinking(text or "", reasoning, thinks=thinks, finished=finished)
     found = last_box(answer)
@@ -44,8 +44,8 @@ def extract(text: str | None, reasoning: str | None, *, thinks: bool, finished: 
 
 
 def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: bool) -> tuple[str, str]:
-    """(thinking, answer). The server's own split wins; else the last mark; else all is the one or the other."""
-    for mark in ANSWER_MARKS:
+    """Split an output into reasoning and answer: at the last mark, or as the server split it, or all of it is one of the two."""
+    for mark in END_OF_REASONING:
         before, found, after = text.rpartition(mark)
         if found:
             return f"{reasoning or ''}{before}", after
@@ -57,7 +57,7 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
 
 
 def last_box(text: str) -> str | None:
-    r"""Content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}`, in one pass: loops may open thousands."""
+    r"""Return the content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}`, in one pass, because a repetitive output may open thousands."""
     first = text.find("box")
     last: tuple[int, str] | None = None
     open_braces: list[tuple[int, int] | None] = []
@@ -76,7 +76,7 @@ def last_box(text: str) -> str | None:
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """The last `Answer:` or `Final Answer:` line; not one that the cut may have shortened."""
+    """Return the last `Answer:` or `Final Answer:` line, unless the output was cut within it."""
     matches = list(_ANSWER_LINE.finditer(text))
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None

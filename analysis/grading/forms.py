@@ -1,29 +1,29 @@
-"""The forms an answer can have: quantity, list, row, matrix, base and so on.
+"""The forms that an answer can have: quantity, list, tuple, matrix and so on.
 
-Rules: `(a,b)` is a Row and becomes an interval only against an interval.
+Rules: `(a,b)` is a `TupleOrInterval`. It is treated as an interval only if the other side is a set of real numbers.
 
-Does not know: how they are written (`answer`), or when two agree (`compare`).
+This module does not know how the forms are written (see `answer_parser`) or when two of them are equal (see `equivalence`).
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from analysis.grading.formula import Formula, UndefinedError, UnreadableError, Value, mp
+from analysis.grading.formula import Formula, UndefinedError, UnreadableError, Value, to_float
 from analysis.grading.units import Unit
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A formula, with a unit or without."""
+    """A formula with or without a unit."""
 
     formula: Formula
     unit: Unit | None
 
 
 @dataclass(frozen=True, slots=True)
-class Based:
-    """Digits in a base."""
+class BaseNumber:
+    """A number written in another base than 10."""
 
     digits: str
     base: int
@@ -31,14 +31,14 @@ class Based:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """3 : 2."""
+    """A ratio such as 3 : 2."""
 
     parts: tuple[Formula, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TimeOfDay:
-    """A time of day; `half` is a or p where it was said."""
+    """A time of day. `half` is `a` for a.m., `p` for p.m., or empty."""
 
     hour: int
     minute: int
@@ -46,23 +46,23 @@ class TimeOfDay:
 
 
 @dataclass(frozen=True, slots=True)
-class Infinite:
-    """An end of the real line."""
+class Infinity:
+    """Positive or negative infinity, as the end of an interval."""
 
     sign: int
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Several answers, in no order; a set drops repeats."""
+class UnorderedList:
+    """Several answers without an order. If it is a set, repeated elements do not count."""
 
     items: "tuple[Form, ...]"
     is_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A tuple, or the ends of an interval."""
+class TupleOrInterval:
+    """Two or more items in brackets: a tuple, or the ends of an interval."""
 
     opening: str
     items: "tuple[Form, ...]"
@@ -71,59 +71,59 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Rows of entries."""
+    """A matrix as rows of entries."""
 
     rows: "tuple[tuple[Form, ...], ...]"
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """Sides of an equation, as text, since the left one may be a name."""
+    """The sides of an equation. They are text, because the left side may be a name."""
 
     sides: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Inequality:
-    """A chain `a < b ≤ c`, as text and signs."""
+    """A chain such as `a < b ≤ c`: its sides as text, and the signs between them."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Combined:
-    """Sets or conditions joined: union, intersection, difference."""
+class SetOperation:
+    """Sets or conditions combined by union (`or`), intersection (`and`) or difference (`minus`)."""
 
-    how: Literal["or", "and", "minus"]
+    operation: Literal["or", "and", "minus"]
     items: "tuple[Form, ...]"
 
 
 Form = (
     Quantity
-    | Based
+    | BaseNumber
     | Ratio
     | TimeOfDay
-    | Infinite
-    | Listing
-    | Row
+    | Infinity
+    | UnorderedList
+    | TupleOrInterval
     | Matrix
     | Equation
     | Inequality
-    | Combined
+    | SetOperation
 )
-REALS = Row("(", (Infinite(-1), Infinite(1)), ")")
+REALS = TupleOrInterval("(", (Infinity(-1), Infinity(1)), ")")
 
 
-def real(form: Form) -> Value | Infinite:
-    """An interval's end as a number. Raises UnreadableError."""
-    if isinstance(form, Infinite):
+def real_number(form: Form) -> Value | Infinity:
+    """Return the end of an interval as a real number. Raises UnreadableError."""
+    if isinstance(form, Infinity):
         return form
     if isinstance(form, Quantity) and not form.formula.symbols:
         try:
             value = form.formula.value()
         except UndefinedError as error:
-            raise UnreadableError("undefined end") from error
-        if isinstance(value, Fraction) or not hasattr(value, "imag") or mp(value).imag == 0:
+            raise UnreadableError("the end of an interval is undefined") from error
+        if isinstance(value, Fraction) or not hasattr(value, "imag") or to_float(value).imag == 0:
             return value
-    raise UnreadableError("end of an interval")
+    raise UnreadableError("the end of an interval is not a real number")

@@ -1,10 +1,11 @@
-r"""One formula: read from cleaned LaTeX, then evaluated, exactly where it is rational and to 50 digits where not.
+r"""Formulas and their arithmetic: exact for rational values, with 50 digits otherwise.
 
-Rules: what it does not know raises `UnreadableError`; nothing is skipped or guessed, because a parser that drops a tail makes
-`4` equal `4\sqrt(2)`. Work is bounded: huge powers and factorials are `UnreadableError` too, and go to a process that can
-be killed. `i` is the imaginary unit, `e` Euler's number; a mixed number is a sum; every other letter is a variable.
+Rules: an expression that cannot be evaluated raises `UnreadableError`. Nothing is skipped or guessed, because a parser that ignored the
+rest of a text would make `4` equal `4\sqrt(2)`. The work is limited: huge powers and factorials raise `UnreadableError` too, and are
+then graded in a process that can be killed. `i` is the imaginary unit and `e` is Euler's number. A mixed number is a sum. Every other
+letter is a variable.
 
-Does not know: units, lists, relations, or which of two answers is the reference.
+This module does not know units, lists or relations, or which of two answers is the reference.
 """
 
 import random
@@ -13,92 +14,104 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]  # published without types
+import mpmath  # type: ignore[import-untyped]  # has no type annotations
 
 Value = Fraction | Any
-"""Exact, or one of mpmath's floats, which are published without types."""
+"""An exact fraction, or a number of mpmath, which has no type annotations."""
 Env = Mapping[str, Value]
 Node = Callable[[Env], Value]
 
 DIGITS = 50
 MAX_BITS = 40_000
-"""Largest exact power: 2^1000 and 10^10000 are read, a power tower is not."""
+"""Size limit for exact powers: 2^1000 and 10^10000 are evaluated, a power tower is not."""
 MAX_FACTORIAL = 1_000
 MAX_SYMBOLIC_POWER = 128
-_context = mpmath.mp.clone()
-_context.dps = DIGITS
-PI = +_context.pi
+CONTEXT = mpmath.mp.clone()
+CONTEXT.dps = DIGITS
+PI = +CONTEXT.pi
 
 
 class UnreadableError(Exception):
-    """Not a formula that we evaluate."""
+    """The text is not a formula that this package can evaluate."""
 
 
 class UndefinedError(Exception):
-    """No value at this point: a division by zero, say."""
+    """The formula has no value at this point, for example because of a division by zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A formula in its variables."""
+    """A formula, its variables and the function that evaluates it."""
 
     source: str
     symbols: frozenset[str]
     evaluate: Node
     decimals: int | None
-    """Digits after the point, where the whole formula is one decimal number."""
+    """Digits after the decimal point if the whole formula is one decimal number."""
     has_i: bool
 
     def value(self) -> Value:
-        """The value of a formula without variables."""
+        """Evaluate a formula without variables."""
         return self.evaluate({})
 
 
-def number(value: Value) -> Formula:
-    """The formula of a value."""
+def constant(value: Value) -> Formula:
+    """A formula that is a constant."""
     return Formula("", frozenset(), lambda _: value, None, has_i=False)
 
 
-def mp(value: Value) -> Any:
-    """As a 50-digit float."""
-    return _context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+def combine(operation: Callable[[Value, Value], Value], a: Formula, b: Formula) -> Formula:
+    """The formula that applies an operation to the values of two formulas."""
+    symbols, has_i = a.symbols | b.symbols, a.has_i or b.has_i
+    return Formula("", symbols, lambda env: operation(a.evaluate(env), b.evaluate(env)), None, has_i=has_i)
 
 
-def _settled(value: Any) -> Value:
-    """A complex number without an imaginary part is real; no value is not a number."""
-    if isinstance(value, _context.mpc) and abs(value.imag) <= abs(value.real) * _context.mpf(10) ** (
+def to_float(value: Value) -> Any:
+    """Convert to a float with 50 digits."""
+    return CONTEXT.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def _checked(value: Any) -> Value:
+    """Convert a complex number with a negligible imaginary part to a real one. Raises UndefinedError if the value is not finite."""
+    if isinstance(value, CONTEXT.mpc) and abs(value.imag) <= abs(value.real) * CONTEXT.mpf(10) ** (
         8 - DIGITS
     ):
         value = value.real
-    if not _context.isfinite(value):
+    if not CONTEXT.isfinite(value):
         raise UndefinedError
     return value
 
 
 def add(a: Value, b: Value) -> Value:
-    """Sum."""
-    return a + b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) + mp(b))
+    """Return a + b."""
+    return (
+        a + b if isinstance(a, Fraction) and isinstance(b, Fraction) else _checked(to_float(a) + to_float(b))
+    )
+
+
+def subtract(a: Value, b: Value) -> Value:
+    """Return a − b."""
+    return add(a, -b)
 
 
 def multiply(a: Value, b: Value) -> Value:
-    """Product."""
-    return a * b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) * mp(b))
-
-
-def negate(a: Value) -> Value:
-    """Negative."""
-    return -a
+    """Return a × b."""
+    return (
+        a * b if isinstance(a, Fraction) and isinstance(b, Fraction) else _checked(to_float(a) * to_float(b))
+    )
 
 
 def divide(a: Value, b: Value) -> Value:
-    """Quotient. Raises UndefinedError."""
+    """Return a / b. Raises UndefinedError if b is 0."""
     if b == 0:
         raise UndefinedError
-    return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else _settled(mp(a) / mp(b))
+    return (
+        a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else _checked(to_float(a) / to_float(b))
+    )
 
 
 def power(a: Value, b: Value) -> Value:
-    """Power, exactly for integer b. Raises UnreadableError where it is huge, UndefinedError for 0 ^ -1."""
+    """Return a to the power b, exactly for integer b. Raises UnreadableError if it is huge and UndefinedError for 0 ^ -1."""
     if isinstance(a, Fraction) and isinstance(b, Fraction) and b.denominator == 1:
         if a == 0 and b < 0:
             raise UndefinedError
@@ -106,26 +119,26 @@ def power(a: Value, b: Value) -> Value:
         if a not in (0, 1, -1) and abs(b) * bits > MAX_BITS:
             raise UnreadableError("huge power")
         return a ** int(b)
-    if abs(mp(b)) > 1_000_000:
+    if abs(to_float(b)) > 1_000_000:
         raise UnreadableError("huge power")
     if a == 0:
         return _zero_power(b)
-    return _settled(_context.power(mp(a), mp(b)))
+    return _checked(CONTEXT.power(to_float(a), to_float(b)))
 
 
 def _zero_power(b: Value) -> Value:
-    if isinstance(b, _context.mpc) or b <= 0:
+    if isinstance(b, CONTEXT.mpc) or b <= 0:
         raise UndefinedError
     return Fraction(0)
 
 
 def root(a: Value, degree: int) -> Value:
-    """The real root where there is one (also of a negative number for odd degree), else the principal one."""
+    """Return the real root if there is one (also of a negative number for an odd degree), else the principal root."""
     if isinstance(a, Fraction) and (exact := _exact_root(a, degree)) is not None:
         return exact
-    if degree % 2 and not isinstance(a, _context.mpc) and a < 0:
+    if degree % 2 and not isinstance(a, CONTEXT.mpc) and a < 0:
         return -root(-a, degree)
-    return _settled(_context.root(mp(a), degree)) if degree != 2 else _settled(_context.sqrt(mp(a)))
+    return _checked(CONTEXT.root(to_float(a), degree)) if degree != 2 else _checked(CONTEXT.sqrt(to_float(a)))
 
 
 def _exact_root(a: Fraction, degree: int) -> Fraction | None:
@@ -136,16 +149,16 @@ def _exact_root(a: Fraction, degree: int) -> Fraction | None:
 
 
 def factorial(a: Value) -> Value:
-    """Factorial, by the gamma function between the integers."""
+    """Return the factorial; between the integers, by the gamma function."""
     if isinstance(a, Fraction) and a.denominator == 1:
         if a < 0:
             raise UndefinedError
         if a > MAX_FACTORIAL:
             raise UnreadableError("huge factorial")
-        return Fraction(_context.fac(int(a)).__int__()) if a < 20 else Fraction(_product(int(a)))
-    if abs(mp(a)) > MAX_FACTORIAL:
+        return Fraction(CONTEXT.fac(int(a)).__int__()) if a < 20 else Fraction(_product(int(a)))
+    if abs(to_float(a)) > MAX_FACTORIAL:
         raise UnreadableError("huge factorial")
-    return _settled(_context.gamma(mp(a) + 1))
+    return _checked(CONTEXT.gamma(to_float(a) + 1))
 
 
 def _product(n: int) -> int:
@@ -156,23 +169,23 @@ def _product(n: int) -> int:
 
 
 def call(name: str, a: Value) -> Value:
-    """An elementary function by its LaTeX name. Raises UndefinedError at poles, UnreadableError for huge arguments."""
-    if abs(mp(a)) > 10**30 or (name in {"exp", "sinh", "cosh", "tanh"} and abs(mp(a)) > 10**6):
+    """Evaluate an elementary function by its LaTeX name. Raises UndefinedError at poles, UnreadableError for huge arguments."""
+    if abs(to_float(a)) > 10**30 or (name in {"exp", "sinh", "cosh", "tanh"} and abs(to_float(a)) > 10**6):
         raise UnreadableError("huge argument")
     if name == "abs":
         return abs(a)
     if name in {"floor", "ceil"}:
         if isinstance(a, Fraction):
             return Fraction(a.__floor__() if name == "floor" else a.__ceil__())
-        return Fraction(int(getattr(_context, name)(a)))
+        return Fraction(int(getattr(CONTEXT, name)(a)))
     try:
-        return _settled(getattr(_context, name)(mp(a)))
+        return _checked(getattr(CONTEXT, name)(to_float(a)))
     except (ValueError, ZeroDivisionError) as error:
         raise UndefinedError from error
 
 
 def sample_points(symbols: frozenset[str], count: int = 8, seed: int = 20_250_923) -> list[dict[str, Value]]:
-    """Points to compare two formulas at: all positive at first, then of either sign; the same on every call."""
+    """Points at which two formulas are compared. The first half is positive, the second has both signs. All calls return the same."""
     rng = random.Random(seed)
     points: list[dict[str, Value]] = []
     for index in range(count):
@@ -184,46 +197,46 @@ def sample_points(symbols: frozenset[str], count: int = 8, seed: int = 20_250_92
     return points
 
 
-def close(a: Value, b: Value) -> bool:
-    """Equal: exactly where both are rational, else to 35 digits of the larger."""
+def nearly_equal(a: Value, b: Value) -> bool:
+    """True if two values are equal: exactly if both are rational, else to 35 digits of the larger one."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
-    x, y = mp(a), mp(b)
+    x, y = to_float(a), to_float(b)
     size = max(abs(x), abs(y))
-    # 40 of 50 digits at values of ordinary size: a difference of equal surds leaves ~1e-49, never more.
-    return bool(abs(x - y) <= size * _context.mpf(10) ** -35 or (size < _context.mpf(10) ** -44))
+    # The difference of two equal surds of ordinary size is about 1e-49, so values below 1e-44 count as 0.
+    return bool(abs(x - y) <= size * CONTEXT.mpf(10) ** -35 or (size < CONTEXT.mpf(10) ** -44))
 
 
 def equal(a: Formula, b: Formula) -> bool:
-    """Equal wherever both are real, or everywhere that both have a value. Raises UnreadableError."""
+    """True if two formulas have the same values at the sample points at which both are real, or defined. Raises UnreadableError."""
     symbols = a.symbols | b.symbols
     if not symbols:
         try:
-            return close(a.value(), b.value()) or rounded(a, b) or rounded(b, a)
+            return nearly_equal(a.value(), b.value()) or is_rounded(a, b) or is_rounded(b, a)
         except UndefinedError:
             return False
-    seen: list[tuple[Value, Value]] = []
+    values: list[tuple[Value, Value]] = []
     for point in sample_points(symbols):
         try:
-            seen.append((a.evaluate(point), b.evaluate(point)))
+            values.append((a.evaluate(point), b.evaluate(point)))
         except UndefinedError:
             continue
     if not (a.has_i or b.has_i):
-        real = [pair for pair in seen if not any(isinstance(value, _context.mpc) for value in pair)]
-        seen = real if len(real) >= 3 else seen
-    return len(seen) >= 3 and all(close(x, y) for x, y in seen)
+        real = [pair for pair in values if not any(isinstance(value, CONTEXT.mpc) for value in pair)]
+        values = real if len(real) >= 3 else values
+    return len(values) >= 3 and all(nearly_equal(x, y) for x, y in values)
 
 
 def _terminates(value: Value) -> bool:
-    """Whether it has a decimal notation of its own."""
+    """True if the value has a finite decimal notation."""
     return isinstance(value, Fraction) and pow(10, value.denominator.bit_length(), value.denominator) == 0
 
 
-def rounded(short: Formula, exact: Formula) -> bool:
-    """`short` is `exact` as a decimal of at least six places and five significant digits, rounded or cut there."""
-    whole = exact.value()
-    if short.decimals is None or short.decimals < 6 or _terminates(whole):
+def is_rounded(short: Formula, exact: Formula) -> bool:
+    """True if `short` is `exact`, rounded or cut to a decimal with at least six places and five significant digits."""
+    exact_value = exact.value()
+    if short.decimals is None or short.decimals < 6 or _terminates(exact_value):
         return False
-    approximate, value = mp(short.value()), mp(whole)
+    approximate, value = to_float(short.value()), to_float(exact_value)
     significant = len(str(abs(int(approximate * 10**short.decimals))))
-    return significant >= 5 and abs(approximate - value) < _context.mpf(10) ** -short.decimals
+    return significant >= 5 and abs(approximate - value) < CONTEXT.mpf(10) ** -short.decimals

@@ -1,24 +1,32 @@
-"""Sets of real numbers as sorted, disjoint intervals: from brackets, inequalities, unions and differences.
+"""Convert brackets, inequalities, unions and differences to sets of real numbers, as sorted, disjoint intervals.
 
-Rules: the ends are numbers (exact where rational); an inequality is solved only where it is linear in its one variable.
+Rules: the ends are numbers, exact if they are rational. An inequality is solved only if it has one variable and is linear in it.
 
-Does not know: tuples (whoever asks has decided that this row is an interval).
+This module does not know tuples: the caller has decided that a form in brackets is an interval.
 """
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from analysis.grading.forms import Combined, Form, Inequality, Infinite, Listing, Row, real
-from analysis.grading.formula import UnreadableError, Value, add, close, divide, mp, negate
-from analysis.grading.latex_parser import formula
+from analysis.grading.forms import (
+    Form,
+    Inequality,
+    Infinity,
+    SetOperation,
+    TupleOrInterval,
+    UnorderedList,
+    real_number,
+)
+from analysis.grading.formula import UnreadableError, Value, divide, nearly_equal, subtract, to_float
+from analysis.grading.latex_parser import parse_formula
 
-End = Value | Infinite
+End = Value | Infinity
 
 
 @dataclass(frozen=True, slots=True)
 class NumberInterval:
-    """From low to high, with its ends or without."""
+    """An interval from `low` to `high`; `has_low` and `has_high` say whether it includes its ends."""
 
     low: End
     high: End
@@ -27,35 +35,35 @@ class NumberInterval:
 
 
 def _below(a: End, b: End) -> bool:
-    """Less, on the extended line."""
-    if isinstance(a, Infinite) or isinstance(b, Infinite):
-        return (a.sign if isinstance(a, Infinite) else 0) < (b.sign if isinstance(b, Infinite) else 0)
-    return not close(a, b) and bool(mp(a) < mp(b))
+    """True if a is less than b, also for infinite values."""
+    if isinstance(a, Infinity) or isinstance(b, Infinity):
+        return (a.sign if isinstance(a, Infinity) else 0) < (b.sign if isinstance(b, Infinity) else 0)
+    return not nearly_equal(a, b) and bool(to_float(a) < to_float(b))
 
 
 def _same(a: End, b: End) -> bool:
-    if isinstance(a, Infinite) or isinstance(b, Infinite):
+    if isinstance(a, Infinity) or isinstance(b, Infinity):
         return a == b
-    return close(a, b)
+    return nearly_equal(a, b)
 
 
-def ranges(form: Form) -> list[NumberInterval]:
-    """The set of reals that a form describes. Raises UnreadableError."""
-    if isinstance(form, Row) and len(form.items) == 2:
-        low, high = (real(item) for item in form.items)
+def to_intervals(form: Form) -> list[NumberInterval]:
+    """Return the set of real numbers that a form describes. Raises UnreadableError."""
+    if isinstance(form, TupleOrInterval) and len(form.items) == 2:
+        low, high = (real_number(item) for item in form.items)
         return _merged([NumberInterval(low, high, form.opening == "[", form.closing == "]")])
     if isinstance(form, Inequality):
         return _solved(form)
-    if isinstance(form, Combined):
+    if isinstance(form, SetOperation):
         return _combined(form)
-    if isinstance(form, Listing):
-        points = [real(item) for item in form.items]
+    if isinstance(form, UnorderedList):
+        points = [real_number(item) for item in form.items]
         return _merged([NumberInterval(point, point, has_low=True, has_high=True) for point in points])
-    raise UnreadableError("not a set of reals")
+    raise UnreadableError("not a set of real numbers")
 
 
-def same_ranges(a: list[NumberInterval], b: list[NumberInterval]) -> bool:
-    """The same intervals, ends included."""
+def same_intervals(a: list[NumberInterval], b: list[NumberInterval]) -> bool:
+    """True if both lists have the same intervals with the same ends."""
     return len(a) == len(b) and all(
         _same(x.low, y.low) and _same(x.high, y.high) and (x.has_low, x.has_high) == (y.has_low, y.has_high)
         for x, y in zip(a, b, strict=True)
@@ -63,7 +71,7 @@ def same_ranges(a: list[NumberInterval], b: list[NumberInterval]) -> bool:
 
 
 def _merged(parts: list[NumberInterval]) -> list[NumberInterval]:
-    """Sorted, without empty parts; parts that touch become one."""
+    """Sort intervals, remove empty ones and join those that overlap or touch."""
     kept = [_open_at_infinity(part) for part in parts if not _empty(part)]
     kept.sort(key=lambda part: (_order(part.low), not part.has_low))
     out: list[NumberInterval] = []
@@ -79,7 +87,7 @@ def _merged(parts: list[NumberInterval]) -> list[NumberInterval]:
 
 
 def _order(end: End) -> tuple[int, Value]:
-    return (end.sign, Fraction(0)) if isinstance(end, Infinite) else (0, mp(end))
+    return (end.sign, Fraction(0)) if isinstance(end, Infinity) else (0, to_float(end))
 
 
 def _empty(part: NumberInterval) -> bool:
@@ -92,8 +100,8 @@ def _open_at_infinity(part: NumberInterval) -> NumberInterval:
     return NumberInterval(
         part.low,
         part.high,
-        part.has_low and not isinstance(part.low, Infinite),
-        part.has_high and not isinstance(part.high, Infinite),
+        part.has_low and not isinstance(part.low, Infinity),
+        part.has_high and not isinstance(part.high, Infinity),
     )
 
 
@@ -105,60 +113,60 @@ def _joined(a: NumberInterval, b: NumberInterval) -> NumberInterval:
 
 
 def _complement(parts: list[NumberInterval]) -> list[NumberInterval]:
-    out, low, has_low = [], Infinite(-1), False
+    out, low, has_low = [], Infinity(-1), False
     start: End = low
     for part in parts:
         out.append(NumberInterval(start, part.low, has_low, not part.has_low))
         start, has_low = part.high, not part.has_high
-    out.append(NumberInterval(start, Infinite(1), has_low, has_high=False))
+    out.append(NumberInterval(start, Infinity(1), has_low, has_high=False))
     return _merged(out)
 
 
-def _combined(form: Combined) -> list[NumberInterval]:
-    sets = [ranges(item) for item in form.items]
-    if form.how == "or":
+def _combined(form: SetOperation) -> list[NumberInterval]:
+    sets = [to_intervals(item) for item in form.items]
+    if form.operation == "or":
         return _merged([part for one in sets for part in one])
-    if form.how == "minus":
+    if form.operation == "minus":
         sets = [sets[0], *(_complement(one) for one in sets[1:])]
     outside = [part for one in sets for part in _complement(one)]
     return _complement(_merged(outside))
 
 
 def _solved(form: Inequality) -> list[NumberInterval]:
-    """Every link of the chain must hold; `|a| < b` is `-b < a < b`."""
+    """Solve a chain of inequalities, all of which must hold. `|a| < b` is solved as `-b < a < b`."""
     if len(form.sides) == 2 and (inside := re.fullmatch(r"\|([^|]*)\|", form.sides[0].strip())):
         both = [Inequality((f"{factor}({inside[1]})", form.sides[1]), form.signs) for factor in ("", "-")]
-        return _combined(Combined("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(both)))
-    links = [_link(a, sign, b) for a, sign, b in zip(form.sides, form.signs, form.sides[1:], strict=False)]
-    return _complement(_merged([part for link in links for part in _complement(link)]))
+        return _combined(SetOperation("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(both)))
+    solutions = [
+        _solve_linear(a, sign, b) for a, sign, b in zip(form.sides, form.signs, form.sides[1:], strict=False)
+    ]
+    return _complement(_merged([part for solution in solutions for part in _complement(solution)]))
 
 
-def _link(left: str, sign: str, right: str) -> list[NumberInterval]:
-    """One linear inequality in one variable."""
-    a, b = formula(left), formula(right)
+def _solve_linear(left: str, sign: str, right: str) -> list[NumberInterval]:
+    """Solve one linear inequality in one variable."""
+    a, b = parse_formula(left), parse_formula(right)
     symbols = a.symbols | b.symbols
     if len(symbols) != 1:
-        raise UnreadableError("not one variable")
+        raise UnreadableError("the inequality does not have exactly one variable")
     (symbol,) = symbols
-    at = [
-        add(a.evaluate({symbol: Fraction(x)}), negate(b.evaluate({symbol: Fraction(x)}))) for x in (0, 1, 2)
-    ]
-    slope = add(at[1], negate(at[0]))
-    if close(slope, Fraction(0)) or not close(add(at[2], negate(at[1])), slope):
-        raise UnreadableError("not linear")
-    point = divide(negate(at[0]), slope)
+    at = [subtract(a.evaluate({symbol: Fraction(x)}), b.evaluate({symbol: Fraction(x)})) for x in (0, 1, 2)]
+    slope = subtract(at[1], at[0])
+    if nearly_equal(slope, Fraction(0)) or not nearly_equal(subtract(at[2], at[1]), slope):
+        raise UnreadableError("the inequality is not linear")
+    point = divide(-at[0], slope)
     if sign == "\\ne":
         return _complement([NumberInterval(point, point, has_low=True, has_high=True)])
     closed = sign in {"\\le", "\\ge"}
-    if (sign in {"<", "\\le"}) == bool(mp(slope) > 0):
-        return [NumberInterval(Infinite(-1), point, has_low=False, has_high=closed)]
-    return [NumberInterval(point, Infinite(1), closed, has_high=False)]
+    if (sign in {"<", "\\le"}) == bool(to_float(slope) > 0):
+        return [NumberInterval(Infinity(-1), point, has_low=False, has_high=closed)]
+    return [NumberInterval(point, Infinity(1), closed, has_high=False)]
 
 
 def variables(form: Form) -> frozenset[str]:
-    """The variables of the inequalities inside; none in plain intervals."""
+    """Return the variables of the inequalities in a form. Intervals in brackets have none."""
     if isinstance(form, Inequality):
-        return frozenset().union(*(formula(side).symbols for side in form.sides))
-    if isinstance(form, Combined):
+        return frozenset().union(*(parse_formula(side).symbols for side in form.sides))
+    if isinstance(form, SetOperation):
         return frozenset().union(*(variables(item) for item in form.items))
     return frozenset()

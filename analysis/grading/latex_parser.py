@@ -1,9 +1,9 @@
-r"""LaTeX → Formula: a recursive descent over the cleaned dialect of `clean`.
+r"""Parse LaTeX into a `Formula`, with a recursive descent parser for the LaTeX subset that `normalize` produces.
 
-Rules: every character is read or the text is `UnreadableError`. `\frac12` and `x^10` mean what their writers mean: one digit
-each after `\frac`, the whole number after `^`. Implicit products bind like explicit ones, from the left.
+Rules: either every character is read, or `UnreadableError` is raised. `\frac12` has one digit for each argument and `x^10` the whole number
+as exponent, because that is what writers mean. Implicit products have the same precedence as explicit ones and are left-associative.
 
-Does not know: relations, lists, units (see `answer`).
+This module does not know relations, lists and units (see `answer_parser`).
 """
 
 import re
@@ -11,21 +11,21 @@ from fractions import Fraction
 from functools import lru_cache
 
 from analysis.grading.formula import (
+    CONTEXT,
     MAX_SYMBOLIC_POWER,
     Env,
     Formula,
     Node,
     UnreadableError,
     Value,
-    _context,
     add,
     call,
     divide,
     factorial,
     multiply,
-    negate,
     power,
     root,
+    subtract,
 )
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
@@ -40,25 +40,25 @@ _FUNCTIONS = {
     "tanh": "tanh", "ln": "ln", "log": "log10", "lg": "log10", "exp": "exp",
 }  # fmt: skip
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
-_FENCES = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
+_FLOOR_CEILING = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 
 
 @lru_cache(maxsize=4096)
-def formula(text: str) -> Formula:
-    """Read one formula. Raises UnreadableError."""
+def parse_formula(text: str) -> Formula:
+    """Parse one formula. Raises UnreadableError."""
     if len(text) > 1_000:
-        raise UnreadableError("long")
-    reader = _Reader(text.strip())
+        raise UnreadableError("longer than 1,000 characters")
+    parser = _Parser(text.strip())
     try:
-        node = reader.expression()
+        node = parser.expression()
     except RecursionError as error:
         raise UnreadableError("nested too deeply") from error
-    if reader.at < len(reader.text):
-        raise UnreadableError(f"stops at {reader.text[reader.at :]!r}")
+    if parser.at < len(parser.text):
+        raise UnreadableError(f"cannot read {parser.text[parser.at :]!r}")
     decimal = re.fullmatch(r"-?\s*\d*\.(\d+)", text.strip())
     return Formula(
-        text, frozenset(reader.symbols), node, len(decimal[1]) if decimal else None, has_i=reader.has_i
+        text, frozenset(parser.symbols), node, len(decimal[1]) if decimal else None, has_i=parser.has_i
     )
 
 
@@ -70,8 +70,8 @@ def _binary(operation: object, a: Node, b: Node) -> Node:
     return lambda env: operation(a(env), b(env))  # type: ignore[operator]
 
 
-class _Reader:
-    """A position in the text, and the variables met so far."""
+class _Parser:
+    """The text, the current position in it, and the variables found so far."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -80,21 +80,21 @@ class _Reader:
         self.symbols: set[str] = set()
         self.has_i = False
 
-    def skip(self) -> str:
-        """The next character that is not a space, or the empty string."""
+    def peek(self) -> str:
+        """Skip spaces and return the next character without consuming it; the empty string at the end."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
         return self.text[self.at : self.at + 1]
 
     def command(self) -> str | None:
-        """Name of the command that stands here, without taking it."""
-        self.skip()
+        """Return the name of the command at the current position without consuming it."""
+        self.peek()
         match = _COMMAND.match(self.text, self.at)
         return match[1] if match else None
 
     def take(self, token: str) -> bool:
-        """Take the token if it stands here."""
-        self.skip()
+        """Consume the token if it is next, and return whether it was."""
+        self.peek()
         if not self.text.startswith(token, self.at):
             return False
         after = self.at + len(token)
@@ -104,24 +104,23 @@ class _Reader:
         return True
 
     def expect(self, token: str) -> None:
-        """Take the token. Raises UnreadableError."""
+        """Consume the token. Raises UnreadableError if it is not next."""
         if not self.take(token):
-            raise UnreadableError(f"no {token} at {self.text[self.at :]!r}")
+            raise UnreadableError(f"expected {token} at {self.text[self.at :]!r}")
 
     def expression(self) -> Node:
-        """Terms with signs between them."""
+        """Parse terms joined by + and -."""
         node = self.term()
         while True:
             if self.take("+"):
                 node = _binary(add, node, self.term())
             elif self.take("-"):
-                right = self.term()
-                node = _binary(lambda a, b: add(a, negate(b)), node, right)
+                node = _binary(subtract, node, self.term())
             else:
                 return node
 
     def term(self) -> Node:
-        """Factors with or without a sign between them."""
+        """Parse factors joined by multiplication and division signs, or by nothing."""
         node, integer = self.signed()
         while True:
             if self.take("*") or self.take("\\cdot") or self.take("\\times"):
@@ -130,14 +129,14 @@ class _Reader:
                 node, integer = _binary(divide, node, self.signed()[0]), None
             elif integer is not None and (part := self.mixed()) is not None:
                 node, integer = _binary(add, node, _constant(part if integer >= 0 else -part)), None
-            elif self.starts_factor() or (self.text[self.at - 1] == "!" and self.skip().isdigit()):
+            elif self.starts_factor() or (self.text[self.at - 1] == "!" and self.peek().isdigit()):
                 node, integer = _binary(multiply, node, self.powered()[0]), None
             else:
                 return node
 
     def mixed(self) -> Fraction | None:
-        r"""The fraction of a mixed number, `\frac{4}{5}` or ` 4/5` after an integer."""
-        self.skip()
+        r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""
+        self.peek()
         pattern = r"\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\s*[\^!])|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d\s]*[\^!.])"
         match = re.compile(pattern).match(self.text, self.at)
         if match is None:
@@ -149,8 +148,8 @@ class _Reader:
         return Fraction(top, bottom)
 
     def starts_factor(self) -> bool:
-        """Can what comes next multiply what came before."""
-        char = self.skip()
+        """True if the next token starts a factor of an implicit product."""
+        char = self.peek()
         if char == "|":
             return self.bars == 0
         if char == "\\":
@@ -158,30 +157,30 @@ class _Reader:
             return (
                 name in _GREEK
                 or name in _FUNCTIONS
-                or name in _FENCES
+                or name in _FLOOR_CEILING
                 or name in {"frac", "sqrt", "pi", "binom"}
             )
         return char.isalpha() or char in set("([{") if char else False
 
     def signed(self) -> tuple[Node, int | None]:
-        """A factor with its signs; the integer that it is, if it is one."""
+        """Parse a factor with its signs. Also return its value if it is an integer literal."""
         if self.take("+"):
             return self.signed()
         if self.take("-"):
             node, integer = self.signed()
-            return (lambda env: negate(node(env))), None if integer is None or integer == 0 else -integer
+            return (lambda env: -node(env)), None if integer is None or integer == 0 else -integer
         return self.powered()
 
     def powered(self) -> tuple[Node, int | None]:
-        r"""An atom, then any of `^`, `!`, `%`, `^\circ`."""
-        simple = self.skip().isalnum() or self.text.startswith("\\pi", self.at)
+        r"""Parse an atom and the `^`, `!`, `%` and `^\circ` after it."""
+        simple = self.peek().isalnum() or self.text.startswith("\\pi", self.at)
         start = self.at
         node = self.atom()
         literal = self.text[start : self.at].strip()
         integer = int(literal) if literal.isdigit() else None
         while True:
             if self.take("^\\circ"):
-                node, integer = _binary(multiply, node, _constant(_context.pi / 180)), None
+                node, integer = _binary(multiply, node, _constant(CONTEXT.pi / 180)), None
             elif self.take("^"):
                 node, integer = self.raised(node, simple=simple), None
             elif self.take("!"):
@@ -193,7 +192,7 @@ class _Reader:
                 return node, integer
 
     def raised(self, node: Node, *, simple: bool) -> Node:
-        """Raise to the exponent that follows."""
+        """Parse an exponent and return the power."""
         exponent = self.exponent()
 
         def evaluate(env: Env) -> Value:
@@ -205,15 +204,15 @@ class _Reader:
         return evaluate
 
     def exponent(self) -> Node:
-        """A group, a number, a letter or a command, with signs."""
+        """Parse an exponent: a group, a number, a letter or a command, with signs."""
         if self.take("-"):
             node = self.exponent()
-            return lambda env: negate(node(env))
+            return lambda env: -node(env)
         return self.argument(whole_number=True)
 
     def argument(self, *, whole_number: bool = False) -> Node:
-        r"""What a command takes: `{…}`, or one character (`\frac12`), or a whole number where told so."""
-        char = self.skip()
+        r"""Parse the argument of a command: `{…}`, or one character as in `\frac12`, or with `whole_number` a number."""
+        char = self.peek()
         if char == "{":
             return self.group("{")
         if char.isdigit() and not whole_number:
@@ -222,7 +221,7 @@ class _Reader:
         return self.atom()
 
     def group(self, opening: str) -> Node:
-        """A bracketed expression."""
+        """Parse an expression in brackets."""
         self.expect(opening)
         bars, self.bars = self.bars, 0
         node = self.expression()
@@ -231,8 +230,8 @@ class _Reader:
         return node
 
     def atom(self) -> Node:
-        """A number, a letter, a bracket or a command."""
-        char = self.skip()
+        """Parse a number, a letter, a group or a command."""
+        char = self.peek()
         if match := _NUMBER.match(self.text, self.at):
             return self.number(match)
         if char and char in _CLOSE:
@@ -240,14 +239,14 @@ class _Reader:
         if char == "|":
             return self.absolute()
         if char == "\\":
-            return self.commanded()
+            return self.command_value()
         if char.isalpha() and char.isascii():
             self.at += 1
             return self.letter(char)
-        raise UnreadableError(f"{char!r}")
+        raise UnreadableError(f"unexpected {char!r}")
 
     def number(self, match: re.Match[str]) -> Node:
-        r"""A number, also `0.1\overline{6}` and `0.333\ldots`."""
+        r"""Parse a number, also `0.1\overline{6}` and `0.333\ldots`."""
         self.at = match.end()
         value = Fraction(match[0] if not match[0].endswith(".") else match[0][:-1])
         if "." in match[0] and (
@@ -261,30 +260,30 @@ class _Reader:
         return _constant(value)
 
     def letter(self, name: str) -> Node:
-        """A constant or a variable, with its index."""
+        """Parse a constant or a variable with its index."""
         if self.take("_"):
             name += self.index()
         if self.take("'"):
             name += "'"
         if name == "i":
             self.has_i = True
-            return _constant(_context.mpc(0, 1))
+            return _constant(CONTEXT.mpc(0, 1))
         if name == "e":
-            return _constant(+_context.e)
+            return _constant(+CONTEXT.e)
         self.symbols.add(name)
         return lambda env: env[name]
 
     def index(self) -> str:
-        """What follows `_`: a braced word or one character."""
-        self.skip()
+        """Parse what follows `_`: letters and digits in braces, or one character."""
+        self.peek()
         match = re.compile(r"\{\s*([A-Za-z0-9,]+)\s*\}|([A-Za-z0-9])").match(self.text, self.at)
         if match is None:
-            raise UnreadableError("index")
+            raise UnreadableError("unreadable index")
         self.at = match.end()
         return f"_{match[1] or match[2]}"
 
     def absolute(self) -> Node:
-        """Absolute value between bars."""
+        """Parse an absolute value between bars."""
         self.expect("|")
         self.bars += 1
         node = self.expression()
@@ -292,27 +291,27 @@ class _Reader:
         self.expect("|")
         return lambda env: call("abs", node(env))
 
-    def commanded(self) -> Node:
-        """A command: fraction, root, binomial, function, fence or Greek letter."""
+    def command_value(self) -> Node:
+        """Parse a command: fraction, root, binomial, function, floor, ceiling or Greek letter."""
         name = self.command() or ""
         self.at += 1 + len(name)
         if name in {"frac", "binom"}:
             top = self.argument()
             return _binary(divide if name == "frac" else _choose, top, self.argument())
         if name == "sqrt":
-            return self.rooted()
+            return self.root_value()
         if name == "pi":
-            return _constant(+_context.pi)
+            return _constant(+CONTEXT.pi)
         if name in _FUNCTIONS:
             return self.function(name)
-        if name in _FENCES:
-            return self.fenced(name)
+        if name in _FLOOR_CEILING:
+            return self.floor_or_ceiling(name)
         if name in _GREEK:
             return self.letter(f"\\{name}")
-        raise UnreadableError(f"\\{name}")
+        raise UnreadableError(f"unknown command \\{name}")
 
-    def rooted(self) -> Node:
-        r"""`\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)`, `\sqrt13`."""
+    def root_value(self) -> Node:
+        r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""
         degree = 2
         if match := re.compile(r"\s*\[\s*(\d{1,3})\s*\]").match(self.text, self.at):
             degree, self.at = int(match[1]), match.end()
@@ -321,22 +320,24 @@ class _Reader:
         node = self.argument(whole_number=True)
         return lambda env: root(node(env), degree)
 
-    def fenced(self, name: str) -> Node:
-        """Floor and ceiling."""
-        closing, function = _FENCES[name]
+    def floor_or_ceiling(self, name: str) -> Node:
+        """Parse floor or ceiling brackets."""
+        closing, function = _FLOOR_CEILING[name]
         node = self.expression()
         self.expect(f"\\{closing}")
         return lambda env: call(function, node(env))
 
     def function(self, name: str) -> Node:
-        r"""`\sin x`, `\sin^2 x`, `\sin^{-1} x`, `\log_2 x`."""
+        r"""Parse `\sin x`, `\sin^2 x`, `\sin^{-1} x` or `\log_2 x`."""
         base: Node | None = None
         exponent: Node | None = None
         function = _FUNCTIONS[name]
         if name == "log" and self.take("_"):
             base, function = self.argument(whole_number=True), "ln"
         if self.take("^{-1}") or self.take("^-1"):
-            function = _INVERSE.get(name) or self.refuse("inverse")
+            if name not in _INVERSE:
+                raise UnreadableError(f"no inverse of {name}")
+            function = _INVERSE[name]
         elif self.take("^"):
             exponent = self.exponent()
         node = self.function_argument()
@@ -348,16 +349,12 @@ class _Reader:
 
         return evaluate
 
-    def refuse(self, why: str) -> str:
-        """Raises UnreadableError."""
-        raise UnreadableError(why)
-
     def function_argument(self) -> Node:
-        """A bracket, or the simple factors up to the next sign, bracket or function."""
-        if self.skip() in set("({["):
-            return self.group(self.skip())
+        """Parse the argument of a function: a group, or the simple factors up to the next sign, bracket or function."""
+        if self.peek() in set("({["):
+            return self.group(self.peek())
         node = self.powered()[0]
-        while (char := self.skip()).isalnum() or (
+        while (char := self.peek()).isalnum() or (
             char == "\\" and (self.command() in _GREEK | {"pi", "frac", "sqrt"})
         ):
             if not char:
@@ -369,4 +366,4 @@ class _Reader:
 def _choose(n: Value, k: Value) -> Value:
     if isinstance(n, Fraction) and n > 1_000:
         raise UnreadableError("huge binomial")
-    return divide(factorial(n), multiply(factorial(k), factorial(add(n, negate(k)))))
+    return divide(factorial(n), multiply(factorial(k), factorial(subtract(n, k))))

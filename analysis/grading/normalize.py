@@ -1,9 +1,9 @@
-r"""One notation for one meaning: LaTeX, Unicode and plain-text habits rewritten to a small LaTeX dialect.
+r"""Normalize answers: rewrite LaTeX, Unicode and plain text to one notation, a small subset of LaTeX.
 
-Rules: a rewrite never changes a value; each has a test (tests/analysis/test_grade_clean.py). What comes out has `\frac`, `\sqrt`,
-`\le`, `^\circ`, `\text{}` and plain brackets only; `\!` and digit-group marks are gone; spacing commands are spaces.
+Rules: a rewrite never changes the value, and each has a test in tests/analysis/test_grade_normalize.py. The result has `\frac`, `\sqrt`,
+`\le`, `^\circ`, `\text{}` and plain brackets only. `\!` and digit group separators are removed, and spacing commands become spaces.
 
-Does not know: what the notation means.
+This module does not know what the notation means.
 """
 
 import re
@@ -49,8 +49,8 @@ _BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 Rewrite = Callable[[str], str]
 
 
-def clean(answer: str) -> str:
-    """Apply every rewrite, in order, until none changes anything (twice is enough for nested wrappers)."""
+def normalize(answer: str) -> str:
+    """Apply every rewrite in order, and repeat up to three times until nothing changes. Nested wrappers need two rounds."""
     text = answer.strip()
     for _ in range(3):
         before = text
@@ -62,7 +62,7 @@ def clean(answer: str) -> str:
 
 
 def plain_unicode(text: str) -> str:
-    """Mathematical and typographic characters as ASCII LaTeX; exponents and indices keep their place."""
+    """Rewrite mathematical and typographic characters as ASCII LaTeX, including exponents and indices."""
     text = re.sub("∛\\s*(\\d+|[a-z])", r"\\sqrt[3]{\1}", text)
     text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", _superscript, text)
@@ -78,7 +78,7 @@ def _superscript(match: re.Match[str]) -> str:
 
 
 def unwrapped(text: str) -> str:
-    r"""Without what delimits a formula: `$…$`, `\(…\)`, `**…**`, an inner `\boxed`, braces, a sentence's words and full stop."""
+    r"""Remove what surrounds a formula: `$…$`, `\(…\)`, `**…**`, `\boxed`, braces, words such as `the answer is`, a full stop."""
     text = re.sub(r"\\(?:boxed|fbox)\s*" + _BRACED, r"\1", text)
     text = re.sub(rf"^(?!.*\\(?:over|choose)){_BRACED}$", r"\1", text)
     text = re.sub(r"^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?", "", text, flags=re.IGNORECASE)
@@ -96,7 +96,7 @@ def unwrapped(text: str) -> str:
 
 
 def plain_spacing(text: str) -> str:
-    r"""Spacing commands as spaces, except where they group digits: `58\,500`, `10,\!080`, `10{,}080`."""
+    r"""Rewrite spacing commands as spaces, except between digit groups: `58\,500`, `10,\!080`, `10{,}080`."""
     text = re.sub(r"\\hspace\*?\{[^{}]*\}|\\phantom\{[^{}]*\}|\\[hv]skip\S*", " ", text)
     text = re.sub(r"\\\\\s*\[[^\]]*\]", r"\\\\ ", text)
     text = re.sub(r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])", " ", text)
@@ -109,12 +109,12 @@ def plain_spacing(text: str) -> str:
 
 
 def grouped_digits(text: str) -> str:
-    """Digit groups set apart by spaces: `58 500` is one number, `1 234 567` too; `4 7` is not."""
+    """Join digit groups that spaces separate: `58 500` and `1 234 567` are one number, `4 7` is not."""
     return re.sub(r"(?<![\d.,/}])\d{1,3}(?: \d{3})+(?![\d/])", lambda m: m[0].replace(" ", ""), text)
 
 
 def plain_commands(text: str) -> str:
-    r"""Synonyms of commands: `\dfrac`, `\leq`, `\lbrace`, `{a \over b}` …; sizing and style switches dropped."""
+    r"""Replace synonyms of commands (`\dfrac`, `\leq`, `\lbrace`, `{a \over b}` …) and remove commands for size and style."""
     text = re.sub(r"\\(?:" + "|".join(_DROPPED) + r")(?![a-zA-Z])\.?", "", text)
     text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, text)
     text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
@@ -140,7 +140,7 @@ def _synonym(match: re.Match[str]) -> str:
 
 
 def plain_text(text: str) -> str:
-    r"""Every text command as `\text{}`; upright letters and digits as themselves; bold and vectors dropped."""
+    r"""Rewrite every text command as `\text{}`, and remove upright, bold and vector style from letters and digits."""
     text = re.sub(_STYLE, r"\1", text)
     text = re.sub(_TEXT, _text, text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
@@ -162,20 +162,20 @@ def _text(match: re.Match[str]) -> str:
 
 
 def named_functions(text: str) -> str:
-    """`sqrt(2)`, `sin x`, `pi`, `infinity` typed without a backslash."""
+    """Add the missing backslash to `sqrt(2)`, `sin x`, `pi` and `infinity`."""
     text = re.sub(r"(?<![\\a-zA-Z{])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty ", text)
     return re.sub(r"(?<![\\a-zA-Z])(" + _FUNCTIONS + r")(?![a-zA-Z])(?![^{}]*\}(?<=\\text))", r"\\\1 ", text)
 
 
 def scientific(text: str) -> str:
-    r"""`6.72e-5` is `6.72 \times 10^{-5}`."""
+    r"""Rewrite `6.72e-5` as `6.72 \times 10^{-5}`."""
     return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace(
         "^{+", "^{"
     )
 
 
 def named_sets(text: str) -> str:
-    """The empty set and the reals, where an answer is these words alone."""
+    """Replace words that name the empty set or the real numbers, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
     if re.fullmatch(r"no (?:real )?solutions?|none|(?:the )?empty set", words, re.IGNORECASE):
         return r"\emptyset"
@@ -183,7 +183,7 @@ def named_sets(text: str) -> str:
 
 
 def plain_signs(text: str) -> str:
-    """`6 + (-5)i` is `6 - 5i`; a leading plus says nothing."""
+    """Rewrite `6 + (-5)i` as `6 - 5i`, and remove a leading plus."""
     text = re.sub(r"\+\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"- \1", text)
     text = re.sub(r"-\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"+ \1", text)
     return re.sub(r"^\+\s*", "", text)
@@ -201,10 +201,10 @@ REWRITES: tuple[Rewrite, ...] = (
     scientific,
     plain_signs,
 )
-"""In this order: the dash must be ASCII before signs are read, wrappers gone before ends are trimmed."""
+"""The order matters: dashes must be ASCII before signs are read, and wrappers are removed before the ends are trimmed."""
 
 
-def squeezed(text: str) -> str:
-    r"""What two cleaned answers are compared by as strings: no spaces but before digits, no needless braces."""
+def without_spacing(text: str) -> str:
+    r"""Remove spaces, except before digits, and needless braces, so that two answers can be compared as strings."""
     text = re.sub(r"(?<![\d,])\s+|\s+(?!\d)", "", text)
     return re.sub(r"([_^])\{(\w)\}", r"\1\2", text)

@@ -1,9 +1,9 @@
-r"""Units, currencies, percent and degrees: `5.4 \text{ cents}` is 5.4 of a hundredth of a dollar.
+r"""Units, currencies, percent and degrees: `5.4 \text{ cents}` is 0.054 dollars.
 
-Rules: a unit that only one side writes says nothing, since the problem names it; two units must agree in dimension, and
-then count in base units. A word that we do not know is a dimension of its own, so apples are no oranges.
+Rules: a unit that only one side has is ignored, since the problem states it. Two units must have the same dimension, and the values are
+then compared in base units. An unknown word is a separate dimension, so 3 apples are not 3 oranges.
 
-Does not know: formulas (it cuts text in two and leaves the value to others).
+This module does not know formulas. It splits a text into value and unit and does not read the value.
 """
 
 import re
@@ -32,7 +32,7 @@ UNITS: dict[str, tuple[str, Fraction]] = {
 }
 _NOUN = re.compile(r"[a-z]{4,}")
 _PLAIN = UNITS.keys() - {"in", "mi", "ml", "ms", "m", "s", "h", "g", "l", "°", "%"}
-r"""Units that count without `\text{}`; `m` or `s` alone would be a variable."""
+r"""Units that are recognized without `\text{}`. A bare `m` or `s` would be a variable."""
 _SQUARE = re.compile(r"\b(?:square|sq)\s+(\S+)")
 _CUBIC = re.compile(r"\b(?:cubic|cu)\s+(\S+)")
 _TAIL = re.compile(
@@ -49,7 +49,7 @@ _NOT_UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a unit measures, and how much of the base unit it is."""
+    """The dimension of a unit, and its size in base units."""
 
     dimension: str
     factor: Fraction
@@ -63,14 +63,14 @@ _MARKS = (
     (
         re.compile(r"(?!.*\\(?:sin|cos|tan|cot|sec|csc))(.*\S)\s*\^\\circ"),
         DEGREE,
-    ),  # \sin 30^\circ has no unit
+    ),  # in \sin 30^\circ, the degree sign belongs to the argument
     (re.compile(r"(.*?)\s*\\?%"), PERCENT),
     (re.compile(r"(.*?)\s*\\?\$"), _DOLLAR),
 )
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
-    r"""(value, unit) of `55 \text{ cm}^2`, `\$36`, `90^\circ`, `28\%`, `5 hours`; (text, None) where there is none."""
+    r"""Split into value and unit: `55 \text{ cm}^2`, `\$36`, `90^\circ`, `28\%`, `5 hours`. Without a unit, return (text, None)."""
     text = text.strip()
     if match := re.match(r"(-?)\s*(\\?\$|€|£|USD\b|US\\?\$)", text):
         unit = Unit(match[2], Fraction(1)) if match[2] in "€£" else _DOLLAR
@@ -80,13 +80,13 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
             return match[1], meaning
     for pattern, plain in ((_TAIL, False), (_WORDS, True)):
         if match := pattern.fullmatch(text):
-            return _cut(text, match, plain=plain)
+            return _split_match(text, match, plain=plain)
     return text, None
 
 
-def _cut(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | None]:
+def _split_match(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | None]:
     words = match["unit"] + (f"^{match['power']}" if match["power"] else "")
-    found = unit(words, plain=plain)
+    found = parse_unit(words, plain=plain)
     if plain and found and not match["space"] and found.dimension not in _DIMENSIONS:
         return text, None
     if found is None or not match["value"].strip():
@@ -95,8 +95,8 @@ def _cut(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, Unit | N
     return re.sub(r"\^\\circ\s*$", "", value) if found == DEGREE else value, found
 
 
-def unit(words: str, *, plain: bool) -> Unit | None:
-    """The unit of a few words, or None where they are no unit."""
+def parse_unit(words: str, *, plain: bool) -> Unit | None:
+    r"""Return the unit that the words name, or None if they are not a unit. `plain` means that they are outside `\text{}`."""
     words = words.lower().replace(".", "").replace("²", "^2").replace("³", "^3").strip(" ,()")
     if not words:
         return None
@@ -107,7 +107,7 @@ def unit(words: str, *, plain: bool) -> Unit | None:
     dimensions: list[str] = []
     factor = Fraction(1)
     for index, part in enumerate(words.split("/")):
-        one = _part(part.strip(), plain=plain)
+        one = _parse_factor(part.strip(), plain=plain)
         if one is None:
             return None
         dimensions.append(one.dimension)
@@ -115,7 +115,7 @@ def unit(words: str, *, plain: bool) -> Unit | None:
     return Unit("/".join(dimensions), factor)
 
 
-def _part(part: str, *, plain: bool) -> Unit | None:
+def _parse_factor(part: str, *, plain: bool) -> Unit | None:
     name, _, exponent = part.partition("^")
     name = name.strip()
     power = int(exponent) if exponent.strip("{}").isdigit() else 1
@@ -132,6 +132,6 @@ def _part(part: str, *, plain: bool) -> Unit | None:
     ):
         return None
     if words[0] in {"dozen", "hundred", "thousand", "million", "billion"}:
-        rest = _part(" ".join(words[1:]), plain=plain)
+        rest = _parse_factor(" ".join(words[1:]), plain=plain)
         return rest and Unit(rest.dimension, rest.factor * UNITS[words[0]][1])
     return Unit(re.sub(r"(?:e?s)$", "", name), Fraction(1))

@@ -1,8 +1,9 @@
-r"""Answers that are words: `\text{east}`, `(C)`, a name. Case, articles, `\text` and a full stop say nothing.
+r"""Answers in words: `\text{east}`, `(C)`, a name. Case, articles, `\text` and a full stop are ignored.
 
-Rules: a reference that is words wants those words; a multiple-choice letter wants that letter, whatever follows it.
+Rules: if the reference is words, the answer must have the same words. If it is the letter of a multiple-choice option, the answer must
+have this letter; the text after the letter is ignored.
 
-Does not know: numbers spelled out, units.
+This module does not know number words or units.
 """
 
 import re
@@ -13,11 +14,11 @@ _CHOICE = re.compile(
 )
 
 _ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", re.DOTALL)
-"""After an option's letter: one more option."""
+"""Matches text after the letter of an option that names another option."""
 
 
-def plain(text: str) -> str:
-    """Words without their wrapping, case, articles and closing punctuation."""
+def normalize_words(text: str) -> str:
+    r"""Remove `\text`, case, articles and punctuation at the end."""
     text = _WRAPPED.sub(r"\1", text).replace("\\ ", " ").replace("-", " ")
     text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text.casefold())
     text = re.sub(r"\s+", " ", text).strip(" .,;:!?\"'`{}")
@@ -25,26 +26,29 @@ def plain(text: str) -> str:
 
 
 def is_words(text: str) -> bool:
-    r"""Letters and spaces only, and said to be text (`\text{…}`) or a word that is no product of variables."""
-    if not re.fullmatch(r"[a-z][a-z' ]*(?:, [a-z' ]+)*", plain(text)) and choice(text) is None:
+    r"""True if the text has only letters and spaces and is either in `\text{…}` or too long to be a product of variables."""
+    if (
+        not re.fullmatch(r"[a-z][a-z' ]*(?:, [a-z' ]+)*", normalize_words(text))
+        and choice_letter(text) is None
+    ):
         return False
-    return "\\text" in text or (len(plain(text)) >= 4 and "\\" not in text)
+    return "\\text" in text or (len(normalize_words(text)) >= 4 and "\\" not in text)
 
 
-def choice(text: str) -> str | None:
-    r"""The letter of `\text{(C)}`, `(C)`, `\text{C}`; None for anything else."""
+def choice_letter(text: str) -> str | None:
+    r"""Return the letter of `\text{(C)}`, `(C)` or `\text{C}`, or None for anything else."""
     bare = _WRAPPED.sub(r"\1", text).strip()
     found = re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?", bare)
     return found[1].upper() if found and ("\\text" in text or bare.startswith("(")) else None
 
 
 def same_words(gold: str, answer: str) -> bool | None:
-    """Whether the answer says the reference's words; None where the reference is not words."""
-    if (letter := choice(gold)) is not None:
+    """Return whether the answer has the reference's words, or None if the reference is not words."""
+    if (letter := choice_letter(gold)) is not None:
         given = _CHOICE.fullmatch(_WRAPPED.sub(r"\1", answer).strip())
         return given is not None and given[1].upper() == letter and not _ANOTHER.match(given[2])
     if not is_words(gold):
-        return True if "\\text" in gold and plain(gold) == plain(answer) else None
-    if plain(gold) == plain(answer):
+        return True if "\\text" in gold and normalize_words(gold) == normalize_words(answer) else None
+    if normalize_words(gold) == normalize_words(answer):
         return True
     return False if "\\text" in gold else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from analysis import stats
-from analysis.grading.normalize import clean, squeezed
+from analysis.grading.normalize import normalize, without_spacing
 from analysis.tables.distributions import ABOUT, about, usable
 from analysis.tables.summary import KEY, named, ordered
 
@@ -63,7 +63,9 @@ def _sizes(most: int) -> list[int]:
 def _votes(group: pd.DataFrame) -> Ints:
     """0 for a correct answer, a positive number for each different wrong answer, −1 for no answer."""
     answers = group["answer"].astype(object).where(group["answer"].notna(), None)
-    answers = answers.map({answer: squeezed(clean(answer)) for answer in answers.dropna().unique()})
+    answers = answers.map(
+        {answer: without_spacing(normalize(answer)) for answer in answers.dropna().unique()}
+    )
     codes = pd.factorize(answers)[0].astype(np.int64)
     return np.where(group["correct"] == 1, 0, np.where(codes < 0, -1, codes + 1))
 

@@ -1,10 +1,13 @@
-"""Fit the emulator to measured cells and judge it on others: `python -m benchmarks.studies.calibrate_emulator h200=CELLS h100=CELLS [--half even]`.
+"""Fit the emulator to half of the measured cells and evaluate it on the other half.
 
-`--half` says which cells calibrate, by the hash of their names; the other half judges. The fit is least squares on
-log errors of TPOT, then of power, from where the profile stood before it saw any of these cells; the engine's numbers are common
-to all cards, a card's are its own. Each number may move as far as its start is uncertain: a tenth where earlier runs measured it,
-a factor of two where it was assumed or is new. Prints the fitted numbers, to be copied into profiles.yaml, and both halves'
-errors by card; the last line on stdout is one JSON object.
+    python -m benchmarks.studies.calibrate_emulator h200=CELLS h100=CELLS [--half even]
+
+`--half` selects the cells for the fit by the hash of their names; the other half is used for the evaluation. The fit minimizes the squared
+log errors of TPOT first and of power second. It starts from the parameters that the emulator had before these cells were measured. The
+parameters of the engine are common to all GPUs; each GPU model has further parameters. A parameter may change as much as its start is
+uncertain: by a tenth if earlier runs measured it, by a factor of two if it was assumed or is new. The script prints the fitted
+parameters, which are copied by hand into the emulator's hardware.yaml, and the errors of both halves for each GPU model. The last line on
+stdout is one JSON object.
 """
 
 import argparse
@@ -22,21 +25,21 @@ from benchmarks.emulator_fidelity import Row, compare, show, summary
 from benchmarks.studies.measured_rows import configurations
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
 
-CELL = 0.04
-"""Spread of a cell's error, in log: 14B at one stream took 9.10 ms in the earlier runs and 8.57 in these."""
+CELL_LOG_ERROR = 0.04
+"""Standard deviation of the log error of a cell. For 14B at one stream, earlier runs measured 9.10 ms and these runs 8.57 ms."""
 KNOWN, UNKNOWN = 0.1, 0.7
 TIMES = {
     "gap_ms": (0.12, KNOWN),
     "row_us": (2.3, KNOWN),
     "parallel_gap_ms": (0.1, UNKNOWN),
-    "sync_step_ms": (0.8, UNKNOWN),  # with the next: 1.6 together, measured
+    "sync_step_ms": (0.8, UNKNOWN),  # measured as 1.6 together with ngram_step_ms
     "ngram_step_ms": (0.8, UNKNOWN),
     "sync_per_stream_us": (22.0, KNOWN),
     "sync_parallel_ms": (0.3, UNKNOWN),
     "piecewise_layer_ms": (0.12, KNOWN),
     "parallel_overlap": (2.0, UNKNOWN),
 }
-CARD_TIMES = {
+GPU_TIMES = {
     "h200": {"bandwidth_tb_s": (4.0, KNOWN), "layer_ms": (0.038, KNOWN)},
     "h100": {"bandwidth_tb_s": (3.01, KNOWN), "layer_ms": (0.037, KNOWN)},
 }
@@ -47,23 +50,25 @@ POWERS = {
     "link_w": (30.0, UNKNOWN),
 }
 Start = dict[str, tuple[float, float]]
-"""Name of a number, a card's as `h100.base_w`, to where it starts and how far it may go, in log."""
+"""Start value and log uncertainty of each parameter. Parameters of a GPU model have its name as prefix: `h100.base_w`."""
 Cells = dict[str, list[dict[str, Any]]]
-"""Measured configurations by card."""
+"""Measured configurations by GPU model."""
 
 
-def _with(values: dict[str, float], card: str, gpu: Gpu, engine: EngineVersion) -> tuple[Gpu, EngineVersion]:
-    own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{card}.")}
+def _apply(
+    values: dict[str, float], gpu: str, model: Gpu, engine: EngineVersion
+) -> tuple[Gpu, EngineVersion]:
+    own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{gpu}.")}
     common = {name: value for name, value in values.items() if "." not in name}
-    return replace(gpu, **own), replace(engine, **common)  # type: ignore[arg-type]
+    return replace(model, **own), replace(engine, **common)  # type: ignore[arg-type]
 
 
-def rows(cells: Cells, values: dict[str, float], cards: dict[str, Gpu], engine: EngineVersion) -> list[Row]:
-    """Every row of every card, with these numbers."""
+def rows(cells: Cells, values: dict[str, float], models: dict[str, Gpu], engine: EngineVersion) -> list[Row]:
+    """Emulate every measured configuration with these parameters."""
     return [
         row
-        for card, configs in cells.items()
-        for row in compare(configs, *_with(values, card, cards[card], engine))
+        for gpu, configs in cells.items()
+        for row in compare(configs, *_apply(values, gpu, models[gpu], engine))
     ]
 
 
@@ -71,21 +76,21 @@ def fit(
     cells: Cells,
     kind: str,
     start: Start,
-    cards: dict[str, Gpu],
+    models: dict[str, Gpu],
     engine: EngineVersion,
     *,
     known: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """The numbers of `start`, moved to where the rows of one kind are met best, beside those `known`."""
+    """Fit the parameters in `start` to the rows of one kind, with the parameters in `known` fixed."""
     starts, widths = np.array(list(start.values())).T
 
-    def values(moves: NDArray[np.float64]) -> dict[str, float]:
-        return dict(zip(start, (starts * np.exp(moves * widths)).tolist(), strict=True))
+    def values(shifts: NDArray[np.float64]) -> dict[str, float]:
+        return dict(zip(start, (starts * np.exp(shifts * widths)).tolist(), strict=True))
 
-    def residuals(moves: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = rows(cells, (known or {}) | values(moves), cards, engine)
-        errors = [np.log1p(row.error) / CELL for row in found if row.kind == kind and row.judged]
-        return np.array([*errors, *moves])
+    def residuals(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = rows(cells, (known or {}) | values(shifts), models, engine)
+        errors = [np.log1p(row.error) / CELL_LOG_ERROR for row in found if row.kind == kind and row.judged]
+        return np.array([*errors, *shifts])
 
     found = least_squares(
         residuals, np.zeros(len(start)), diff_step=[1e-2] * len(start), xtol=1e-3, ftol=1e-3
@@ -94,35 +99,38 @@ def fit(
 
 
 def main(argv: list[str]) -> int:
-    """Fit, show, judge."""
+    """Fit the parameters, print them, and evaluate both halves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "cells", nargs="+", metavar="GPU=CELLS", help="published runs, e.g. h200=docs/results/…/cells"
+        "cells",
+        nargs="+",
+        metavar="GPU=CELLS",
+        help="GPU model and published runs: h200=docs/results/…/cells",
     )
-    parser.add_argument("--half", choices=("even", "odd"), default="even", help="which calibrates [even]")
+    parser.add_argument("--half", choices=("even", "odd"), default="even", help="half for the fit [even]")
     parser.add_argument("--engine-version", default="0.26")
     args = parser.parse_args(argv)
-    folders = {card: Path(folder) for card, _, folder in (each.partition("=") for each in args.cells)}
+    folders = {gpu: Path(folder) for gpu, _, folder in (each.partition("=") for each in args.cells)}
     halves = {
-        name: {card: configurations(folder, half) for card, folder in folders.items()}
+        name: {gpu: configurations(folder, half) for gpu, folder in folders.items()}
         for name, half in (("calibrating", args.half), ("judging", "odd" if args.half == "even" else "even"))
     }
-    cards, engine = {card: gpus()[card] for card in folders}, engine_versions()[args.engine_version]
-    times = TIMES | {f"{card}.{name}": at for card in folders for name, at in CARD_TIMES[card].items()}
-    powers = {f"{card}.{name}": at for card in folders for name, at in POWERS.items()}
-    fitted = fit(halves["calibrating"], "tpot", times, cards, engine)
-    fitted |= fit(halves["calibrating"], "power", powers, cards, engine, known=fitted)
-    verdicts = {}
+    models, engine = {gpu: gpus()[gpu] for gpu in folders}, engine_versions()[args.engine_version]
+    times = TIMES | {f"{gpu}.{name}": at for gpu in folders for name, at in GPU_TIMES[gpu].items()}
+    powers = {f"{gpu}.{name}": at for gpu in folders for name, at in POWERS.items()}
+    fitted = fit(halves["calibrating"], "tpot", times, models, engine)
+    fitted |= fit(halves["calibrating"], "power", powers, models, engine, known=fitted)
+    evaluations = {}
     for name, cells in halves.items():
-        for card, configs in cells.items():
-            print(f"\n{name}, {card}", file=sys.stderr)
-            found = rows({card: configs}, fitted, cards, engine)
+        for gpu, configs in cells.items():
+            print(f"\n{name}, {gpu}", file=sys.stderr)
+            found = rows({gpu: configs}, fitted, models, engine)
             show(found)
-            verdicts[f"{name} {card}"] = summary(found)
+            evaluations[f"{name} {gpu}"] = summary(found)
     print(f"\n{'number':<22}{'start':>8}{'fitted':>9}", file=sys.stderr)
     for name, (value, _) in (times | powers).items():
         print(f"{name:<22}{value:>8g}{fitted[name]:>9g}", file=sys.stderr)
-    print(json.dumps({"fitted": fitted} | verdicts))
+    print(json.dumps({"fitted": fitted} | evaluations))
     return 0
 
 

@@ -1,7 +1,10 @@
-"""Measured runs as rows of benchmarks.emulator_fidelity: `python -m benchmarks.studies.measured_rows RESULTS [--half even|odd]`.
+"""Convert measured runs to the input format of benchmarks.emulator_fidelity, and print it as one JSON object.
 
-Each cell of random weights becomes one decode row: median TPOT and TTFT over its measured requests. `--half` keeps the cells
-whose hash is even or odd, so that a model fitted to one half is judged on the other, chosen by nobody.
+    python -m benchmarks.studies.measured_rows RESULTS [--half even|odd]
+
+Each cell with outputs of a fixed length becomes one decode row with the median TPOT and TTFT of its measured requests. `--half` keeps the
+cells whose name has an even or odd hash. A model that was fitted to one half can then be evaluated on the other, and nobody chooses
+the halves.
 """
 
 import argparse
@@ -17,7 +20,7 @@ from loadgen.record import Record, RunInfo, find_runs, read_records, read_run
 
 
 def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
-    """One decode row, in the schema of the reference measurements. Times of requests in ms."""
+    """Return the decode row of one run, in the schema of the reference measurements. Times are in ms."""
 
     def median_ms(name: str) -> float:
         values: list[float] = [getattr(record, name) for record in records]
@@ -39,20 +42,20 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
 
 
 def half_of(name: str) -> str:
-    """`even` or `odd`, by the cell's name: stable everywhere."""
+    """Return `even` or `odd` for the name of a cell. The result is the same on every machine."""
     return "odd" if zlib.crc32(name.encode()) % 2 else "even"
 
 
 def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
-    """The cells below `root` by configuration; cells of text that was not forced to its length are left out."""
+    """Read the cells in `root` by configuration. Cells whose outputs may end before their budget are left out."""
     found: dict[tuple[str, str, int, str | None], list[dict[str, Any]]] = defaultdict(list)
     for folder in find_runs(root):
         run = read_run(folder)
         records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
-        forced = (run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}).get(
-            "ignore_eos"
-        )
-        if records and forced and half in {None, half_of(folder.name)}:
+        fixed_length = (
+            run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}
+        ).get("ignore_eos")
+        if records and fixed_length and half in {None, half_of(folder.name)}:
             found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
     return [
         {
@@ -73,7 +76,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path)
     parser.add_argument("--half", choices=("even", "odd"))
-    parser.add_argument("--engine-version", default="0.26.0", help="of the runs [0.26.0]")
+    parser.add_argument("--engine-version", default="0.26.0", help="vLLM version of the runs [0.26.0]")
     args = parser.parse_args(argv)
     configs = configurations(args.results, args.half)
     print(

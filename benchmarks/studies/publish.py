@@ -1,8 +1,10 @@
-"""What may be published of a study: `python -m benchmarks.studies.publish RESULTS OUT [--strip PREFIX]`.
+"""Copy the runs of a study without the parts that are private or large, so that they can be published.
 
-Keeps run.json, the records without problem or answer text, GPU telemetry and, of the /metrics snapshots, vLLM's counters, sums and
-counts; drops chunk timings, histograms' buckets and logs, which are large. `--strip` takes a machine's own paths out. Grades
-survive as a table: `python -m analysis report` before.
+    python -m benchmarks.studies.publish RESULTS OUT [--strip PREFIX]
+
+The copy has run.json, the records without texts, the GPU telemetry, and vLLM's counters, sums and counts from the snapshots of /metrics. It
+has no chunk timings, histogram buckets and logs, which are large. `--strip` removes the paths of the machine. The grades are not copied:
+run `python -m analysis report` before, which writes them as a table.
 """
 
 import argparse
@@ -15,48 +17,52 @@ from pathlib import Path
 
 from loadgen.record import RECORDS, RUN, find_runs
 
-TEXT = ("text", "reasoning")
-TRACED = {"kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "user_annotation"}
-COUNTED = re.compile(r"vllm:\w+_(total|sum|count)(?=[{ ])")
+TEXT_FIELDS = ("text", "reasoning")
+TRACE_CATEGORIES = {"kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "user_annotation"}
+COUNTERS = re.compile(r"vllm:\w+_(total|sum|count)(?=[{ ])")
 
 
 def publish(folder: Path, out: Path, strip: str) -> None:
-    """Copy one run, compactly."""
+    """Copy one run without texts and large files. `strip` is removed from run.json wherever it occurs."""
     out.mkdir(parents=True)
     run = json.loads((folder / RUN).read_text().replace(strip, "") if strip else (folder / RUN).read_text())
     (out / RUN).write_text(json.dumps(run, separators=(",", ":")))
     with (folder / RECORDS).open() as records, (out / RECORDS).open("w") as kept:
         for line in records:
-            record = {key: value for key, value in json.loads(line).items() if key not in TEXT}
+            record = {key: value for key, value in json.loads(line).items() if key not in TEXT_FIELDS}
             kept.write(json.dumps(record, separators=(",", ":")) + "\n")
     for snapshot in sorted(folder.glob("server-*.prom")):
         lines = snapshot.read_text().splitlines(keepends=True)
-        (out / snapshot.name).write_text("".join(line for line in lines if COUNTED.match(line)))
+        (out / snapshot.name).write_text("".join(line for line in lines if COUNTERS.match(line)))
     if (folder / "gpu.csv").is_file():
         shutil.copy(folder / "gpu.csv", out)
 
 
 def publish_trace(path: Path, out: Path) -> None:
-    """Of a trace by PyTorch's profiler: what ran on the GPU and which CUDA calls were made, when and for how long."""
+    """Copy a trace of PyTorch's profiler, with only the time and duration of GPU activity and CUDA calls."""
     with gzip.open(path) as file:
         events = json.load(file)["traceEvents"]
     kept = [
         {name: event[name] for name in ("ph", "cat", "ts", "dur")} | {"name": event["name"][:60]}
         for event in events
-        if event.get("cat") in TRACED
+        if event.get("cat") in TRACE_CATEGORIES
     ]
     with gzip.open(out, "wt") as file:
         json.dump({"traceEvents": kept}, file, separators=(",", ":"))
 
 
 def main(argv: list[str]) -> int:
-    """Publish every run below a folder."""
+    """Copy every run in a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--strip", default="", metavar="PREFIX", help="a path prefix to take out of run.json")
+    parser.add_argument("--strip", default="", metavar="PREFIX", help="a path prefix to remove from run.json")
     parser.add_argument(
-        "--trace", type=Path, action="append", default=[], help="a trace by PyTorch's profiler"
+        "--trace",
+        type=Path,
+        action="append",
+        default=[],
+        help="a trace of PyTorch's profiler; can be repeated",
     )
     args = parser.parse_args(argv)
     for number, path in enumerate(args.trace):

@@ -1,10 +1,12 @@
-"""The tables of a published study's page: `python -m benchmarks.studies.study_tables docs/results/h200-vllm-0.26.0`.
+"""Print the tables on the page of a published study as Markdown.
 
-Reads `cells/`, `variants/` (settings that stand for no configuration: they ask why), `comparisons.csv` (which cells are
-divided by which), `vllm-bench_MODEL_cN.json` and PyTorch's trace beside them; prints Markdown, no table where there is
-nothing. A median's interval is that of order statistics, a ratio's is a bootstrap over the problems that both cells asked
-(95 %, analysis.stats); below five problems there is none, and the range of the requests stands in braces. What repeats of a
-cell would differ by is in no interval: each was run once.
+    python -m benchmarks.studies.study_tables docs/results/h200-vllm-0.26.0
+
+Reads the published runs in `cells/` and `variants/` (runs with settings that explain a result but are not a configuration),
+`comparisons.csv` (pairs of cells whose ratio is computed), and the files `vllm-bench_MODEL_cN.json` and `profile-*.json.gz` beside them.
+A table without rows is left out. The 95 % interval of a median comes from order statistics, that of a ratio from a bootstrap over the
+problems that both cells have (analysis.stats). With fewer than five problems there is no interval, and the range of the requests is in
+braces. The intervals do not include the variation between repeated runs, because each cell was run once.
 """
 
 import csv
@@ -29,17 +31,17 @@ from loadgen.target.server_metrics import totals
 
 @dataclass(frozen=True)
 class Cell:
-    """One run, and its measured requests."""
+    """One run with its measured requests."""
 
     name: str
     run: RunInfo
     records: list[Record]
     counted: dict[str, float]
-    """What the server's counters grew by, over the measured requests; empty where no snapshots were published."""
+    """Increase of the server's counters over the measured requests; empty if no snapshots were published."""
 
     @classmethod
     def read(cls, folder: Path) -> "Cell":
-        """From a published folder."""
+        """Read the folder of a published run."""
         kept = [
             record
             for record in read_records(folder / "records.jsonl")
@@ -54,7 +56,7 @@ class Cell:
 
     @cached_property
     def tpot_ms(self) -> dict[str, float]:
-        """By problem; of several requests their mean."""
+        """TPOT by problem in ms; the mean if a problem has several requests."""
         found: dict[str, list[float]] = {}
         for record in self.records:
             found.setdefault(record.problem_id, []).append(1e3 * (record.tpot_s or math.nan))
@@ -62,7 +64,7 @@ class Cell:
 
 
 def table(title: str, head: str, rows: Iterator[str]) -> None:
-    """One Markdown table."""
+    """Print one Markdown table, unless it has no rows."""
     columns = head.count("|") + 1
     lines = [f"| {row} |" for row in rows]
     if lines:
@@ -70,14 +72,14 @@ def table(title: str, head: str, rows: Iterator[str]) -> None:
 
 
 def interval(found: stats.Interval, values: list[float], digits: int = 3) -> str:
-    """An estimate with its interval; where there is none, the range in braces."""
+    """Format an estimate with its interval, or with the range of the values in braces if there is no interval."""
     if math.isnan(found.low) or math.isnan(found.high):
         return f"{found.estimate:.{digits}f} {{{min(values):.{digits}f} to {max(values):.{digits}f}}}"
     return f"{found.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def times(cells: dict[str, Cell]) -> Iterator[str]:
-    """TPOT, TTFT, power and energy of each cell."""
+def latency_and_energy(cells: dict[str, Cell]) -> Iterator[str]:
+    """Rows with TPOT, TTFT, power and energy of each cell."""
     for cell in cells.values():
         tpot = [1e3 * (record.tpot_s or math.nan) for record in cell.records]
         ttft = [1e3 * (record.ttft_s or math.nan) for record in cell.records]
@@ -91,7 +93,7 @@ def times(cells: dict[str, Cell]) -> Iterator[str]:
 
 
 def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
-    """Σ TPOT over Σ TPOT of the problems two cells share."""
+    """Rows with the ratio of the summed TPOT of two cells, over the problems that both have."""
     with (folder / "comparisons.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -106,7 +108,7 @@ def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
 
 
 def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
-    """Means of the parts of e2e by the server's own clock, and what they leave; and decode by both clocks."""
+    """Rows with the mean phases of a request by the server's clock, the remaining time, and the decode time by both clocks."""
     for cell in cells.values():
         split = [(record, found) for record in cell.records if (found := server_split(record))]
         if not split:
@@ -127,38 +129,36 @@ def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def beside(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
-    """`vllm bench serve` on the same server, minutes apart."""
+def vllm_bench_rows(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+    """Rows that compare with `vllm bench serve`, which used the same server some minutes before or after."""
     for path in sorted(folder.glob("vllm-bench_*.json")):
         _, model, load, *turn = path.stem.split("_")
         if turn:
             continue
-        theirs, cell = json.loads(path.read_text()), cells[f"tp1_{model}_{load}_t0"]
+        bench, cell = json.loads(path.read_text()), cells[f"tp1_{model}_{load}_t0"]
         tpot, ttft = (
             stats.percentile([1e3 * getattr(record, name) for record in cell.records], 0.5)
             for name in ("tpot_s", "ttft_s")
         )
         yield (
-            f"{model} {load} | {tpot.estimate:.3f} | {theirs['median_tpot_ms']:.3f}"
-            f" | {tpot.estimate / theirs['median_tpot_ms'] - 1:+.1%} | {ttft.estimate:.1f} | {theirs['median_ttft_ms']:.1f}"
-            f" | {ttft.estimate - theirs['median_ttft_ms']:+.1f} | {cell.run.summary['throughput']['completion_tokens_per_s']:.0f}"
-            f" | {theirs['output_throughput']:.0f}"
+            f"{model} {load} | {tpot.estimate:.3f} | {bench['median_tpot_ms']:.3f}"
+            f" | {tpot.estimate / bench['median_tpot_ms'] - 1:+.1%} | {ttft.estimate:.1f} | {bench['median_ttft_ms']:.1f}"
+            f" | {ttft.estimate - bench['median_ttft_ms']:+.1f} | {cell.run.summary['throughput']['completion_tokens_per_s']:.0f}"
+            f" | {bench['output_throughput']:.0f}"
         )
 
 
-def turns(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
-    """Both clients on the same server in turn, with usage asked on every chunk and without."""
+def alternating_clients(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+    """Rows of both clients in alternation on the same server, with token usage in every chunk or only at the end."""
     found: list[tuple[str, str]] = []
     settings = set()
     for path in folder.glob("vllm-bench_*_*_*.json"):
-        theirs, (_, model, load, turn) = json.loads(path.read_text()), path.stem.split("_")
+        bench, (_, model, load, turn) = json.loads(path.read_text()), path.stem.split("_")
         settings.add((model, load))
         usage = "every chunk" if turn.startswith("usage") else "at the end"
-        times = (
-            f"{theirs['mean_tpot_ms']:.3f} | {theirs['median_tpot_ms']:.3f} | {theirs['median_ttft_ms']:.1f}"
-        )
-        at = datetime.strptime(theirs["date"], "%Y%m%d-%H%M%S").isoformat()  # noqa: DTZ007 - that machine's clock was UTC
-        found.append((at, f"{model} {load} | vllm | {usage} | {times} | {theirs['output_throughput']:.0f}"))
+        times = f"{bench['mean_tpot_ms']:.3f} | {bench['median_tpot_ms']:.3f} | {bench['median_ttft_ms']:.1f}"
+        at = datetime.strptime(bench["date"], "%Y%m%d-%H%M%S").isoformat()  # noqa: DTZ007  # the clock of that machine was UTC
+        found.append((at, f"{model} {load} | vllm | {usage} | {times} | {bench['output_throughput']:.0f}"))
     for cell, (model, load) in itertools.product(cells.values(), settings):
         if cell.name.startswith(f"tp1_{model}_{load}_t0"):
             usage = "at the end" if "nousage" in cell.name else "every chunk"
@@ -174,7 +174,7 @@ def turns(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
 
 
 def counters(cells: dict[str, Cell]) -> Iterator[str]:
-    """The server's /metrics over the measured requests, beside the client's records; and what was drafted in how many steps."""
+    """Rows that compare the server's /metrics with the client's records, with the numbers of steps and drafts."""
     for cell in cells.values():
         if not cell.counted:
             continue
@@ -203,7 +203,7 @@ def counters(cells: dict[str, Cell]) -> Iterator[str]:
 
 
 def launches(folder: Path) -> Iterator[str]:
-    """What one step launched and how busy it kept the GPU, by PyTorch's profiler (which slows the host)."""
+    """Rows with the launches of one step and its GPU utilization, from PyTorch's profiler (which slows the host)."""
     for path in sorted(folder.glob("profile-*.json.gz")):
         with gzip.open(path) as file:
             events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
@@ -226,7 +226,7 @@ def launches(folder: Path) -> Iterator[str]:
 
 
 def clients(cells: dict[str, Cell]) -> Iterator[str]:
-    """The client in the cells of 32 streams and more."""
+    """Rows with CPU use and lag of the client in cells with at least 32 streams."""
     for cell in cells.values():
         client, rate = cell.run.client or {}, cell.run.summary["throughput"]
         if cell.run.load["concurrency"] >= 32:
@@ -237,7 +237,7 @@ def clients(cells: dict[str, Cell]) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Print every table."""
+    """Print every table of a study."""
     folder = Path(argv[0] if argv else "docs/results/h200-vllm-0.26.0")
     runs = [
         path
@@ -249,7 +249,7 @@ def main(argv: list[str]) -> int:
     table(
         "Times and energy",
         "cell | n | TPOT p50, ms | TTFT p50, ms | W, all GPUs | J a token | verdict",
-        times(cells),
+        latency_and_energy(cells),
     )
     table("Ratios of TPOT", "what | where | ratio | problems", ratios(folder, cells))
     table(
@@ -260,12 +260,12 @@ def main(argv: list[str]) -> int:
     table(
         "Beside `vllm bench serve`",
         "where | TPOT ours, ms | theirs | | TTFT ours, ms | theirs | | tokens/s ours | theirs",
-        beside(folder, cells),
+        vllm_bench_rows(folder, cells),
     )
     table(
         "Both clients in turn",
         "where | client | usage | TPOT mean, ms | p50 | TTFT p50, ms | tokens/s",
-        turns(folder, cells),
+        alternating_clients(folder, cells),
     )
     table(
         "The client's records beside `/metrics`",

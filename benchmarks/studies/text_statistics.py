@@ -1,10 +1,10 @@
-"""What the emulated traces are like, beside what was measured on real ones.
+"""Compare statistics of the emulator's texts with those of real outputs of reasoning models.
 
     python -m benchmarks.studies.text_statistics DATASET.jsonl [--model r1-distill-qwen-7b ...] [--seed 1 | --greedy]
 
-Prints a table a model: lengths, n-gram lookup (k = 5, 1..4) by position and by place, loops, words, repetition; its
-last line is one JSON object. The reference figures are those of public outputs of such models on such problems (the
-sets B, A7 and C of the survey that the presets cite); ranges are over sets where several were measured.
+Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup 1..4) by draft position and by position in the output,
+frequent words, and repetition. The last line is one JSON object. The reference values come from public outputs of such models on such
+problems (the sets B, A7 and C of the survey that the presets cite). A range covers several sets.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
 
 MODELS = Path(__file__).parents[2] / "server" / "models"
-PLACES = (0, 256, 512, 1024, 2048, 4096, 8192, 16384, 1 << 30)
+POSITIONS = (0, 256, 512, 1024, 2048, 4096, 8192, 16384, 1 << 30)
 PER_1000 = {
     "Wait": (r"\bWait\b", "3.7-4.3"),
     "Alternatively": (r"\bAlternatively\b", "0.6-1.1"),
@@ -35,7 +35,7 @@ PER_1000 = {
     "paragraph breaks": (r"\n\n", "20-27"),
 }
 LEVEL_MEANS = (2120, 1950, 2770, 3300, 5180)
-BY_PLACE = (
+TOKENS_PER_STEP = (
     "1.30-1.36",
     "1.41-1.57",
     "1.55-1.65",
@@ -45,12 +45,12 @@ BY_PLACE = (
     "1.71-2.24",
     "2.08-2.39",
 )
-BY_POSITION = (".333-.410", ".172-.239", ".107-.146", ".074-.111", ".053-.083")
+ACCEPTED_BY_DRAFT_POSITION = (".333-.410", ".172-.239", ".107-.146", ".074-.111", ".053-.083")
 REPEATED = {"0-512": ".05", "512-1k": ".09", "1k-2k": ".15", "2k-4k": ".19", "4k-8k": ".22", "all": ".14-.18"}
 
 
 class Output:
-    """One emulated output, looked at."""
+    """One emulated output and its statistics."""
 
     def __init__(self, model: TextModel, problem: KnownProblem, seed: int | None, cap: int) -> None:
         style = model.style
@@ -70,13 +70,13 @@ class Output:
         started = time.perf_counter()
         self.steps = speculate(self.prompt, self.ids, 5, 1, 4)
         self.lookup_s = time.perf_counter() - started
-        self.ends = np.cumsum(self.steps.emitted) + 1  # where in the output each step ended
+        self.ends = np.cumsum(self.steps.emitted) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)
         self.repeated = repeated_8grams(self.prompt, self.ids)
 
 
 def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """For each token of the output, whether it and the seven before it stand earlier in prompt or output."""
+    """For each output token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
     tokens = [*prompt, *ids]
     seen: set[tuple[int, ...]] = set()
     found = []
@@ -88,7 +88,7 @@ def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray[Any
 
 
 def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str, str]]:
-    """The table: what, ours, real."""
+    """Return the rows of the table: name, value of the emulator, value of real outputs."""
     lengths = np.array([len(each.ids) for each in outputs])
     yield "output tokens, mean", lengths.mean(), "1.5B 4316, 7B 3199-3350, 14B 2945"
     yield (
@@ -114,11 +114,11 @@ def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str, str]]:
         count = sum(len(re.findall(pattern, each.text)) for each in outputs)
         yield f"{name} per 1000 tokens", 1000 * count / lengths.sum(), real
     yield from lookup_rows([each.steps for each in outputs])
-    yield from place_rows(outputs)
+    yield from position_rows(outputs)
 
 
 def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str, str]]:
-    """n-gram lookup over all outputs: tokens a step, drafts, acceptance by position and by match length."""
+    """Rows on n-gram speculation: tokens per step, drafts, acceptance by draft position and by match length."""
     emitted = np.concatenate([steps.emitted for steps in all_steps])
     drafted = np.concatenate([steps.drafted for steps in all_steps])
     accepted = np.concatenate([steps.accepted for steps in all_steps])
@@ -133,7 +133,7 @@ def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str, 
     )
     yield "steps with a draft", drafts.mean(), ".79-.89"
     yield "accepted / drafted", accepted.sum() / drafted.sum(), ".148-.198"
-    for position, real in enumerate(BY_POSITION, 1):
+    for position, real in enumerate(ACCEPTED_BY_DRAFT_POSITION, 1):
         yield f"  position {position} accepted", (accepted[drafts] >= position).mean(), real
     for n, share, real in zip(
         (1, 2, 3, 4), (".35", ".23", ".10", ".16"), (".066", ".152", ".205", ".305"), strict=True
@@ -143,11 +143,11 @@ def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str, 
         yield f"  match {n}: accepted / drafted", accepted[here].sum() / drafted[here].sum(), real
 
 
-def place_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str, str]]:
-    """Tokens a step and repetition by place in the output."""
+def position_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str, str]]:
+    """Rows on tokens per step and repetition by position in the output."""
     ends = np.concatenate([each.ends for each in outputs])
     emitted = np.concatenate([each.steps.emitted for each in outputs])
-    for low, high, real in zip(PLACES, PLACES[1:], BY_PLACE, strict=False):
+    for low, high, real in zip(POSITIONS, POSITIONS[1:], TOKENS_PER_STEP, strict=False):
         here = (ends > low) & (ends <= high)
         if here.sum() > 200:
             yield f"tokens a step at {low}-{high if high < 1 << 30 else ''}", emitted[here].mean(), real
@@ -164,15 +164,17 @@ def place_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str, st
 
 
 def main() -> int:
-    """Print the tables."""
+    """Print the table of each model."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.text_statistics", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--model", action="append", help="a preset's name (default: r1-distill-qwen-7b)")
+    parser.add_argument("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--greedy", action="store_true", help="greedy decoding: no seed, some outputs loop")
-    parser.add_argument("--every", type=int, default=1, help="only each Nth problem")
-    parser.add_argument("--cap", type=int, default=20_480, help="tokens at which an output is cut")
+    parser.add_argument(
+        "--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop"
+    )
+    parser.add_argument("--every", type=int, default=1, help="use only every Nth problem")
+    parser.add_argument("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
     args = parser.parse_args()
     problems = read_problems(args.dataset)[:: args.every]
     tokenizer = Tokenizer()
@@ -183,7 +185,7 @@ def main() -> int:
         outputs = [
             Output(model, problem, None if args.greedy else args.seed, args.cap) for problem in problems
         ]
-        table = {what: (ours, real) for what, ours, real in rows(outputs)}
+        table = {what: (emulated, real) for what, emulated, real in rows(outputs)}
         tokens = sum(len(each.ids) for each in outputs)
         speed = {"written tokens/s": tokens / sum(each.write_s for each in outputs),
                  "looked up tokens/s": tokens / sum(each.lookup_s for each in outputs)}  # fmt: skip
@@ -191,12 +193,18 @@ def main() -> int:
             f"\n{name}, {len(outputs)} problems, {'greedy' if args.greedy else f'sampled, seed {args.seed}'}",
             file=sys.stderr,
         )
-        for what, (ours, real) in table.items():
-            shown = ours if isinstance(ours, str) else f"{ours:.0f}" if ours > 100 else f"{ours:.3f}"
+        for what, (emulated, real) in table.items():
+            shown = (
+                emulated
+                if isinstance(emulated, str)
+                else f"{emulated:.0f}"
+                if emulated > 100
+                else f"{emulated:.3f}"
+            )
             print(f"{what:34} {shown:>20}   {real}", file=sys.stderr)
         for what, rate in speed.items():
             print(f"{what:34} {rate:>20,.0f}", file=sys.stderr)
-        result[name] = {**{what: ours for what, (ours, _) in table.items()}, **speed}
+        result[name] = {**{what: emulated for what, (emulated, _) in table.items()}, **speed}
     print(json.dumps(result, default=float))
     return 0
 

@@ -1,10 +1,13 @@
-"""What the emulator predicts of tensor parallelism, before anyone measures it: `python -m benchmarks.studies.tp_prediction [--gpu h200]`.
+"""Predict latency and power of tensor parallelism with the emulator, so that the prediction can be committed before the measurement.
 
-`--judge PREDICTION.csv CELLS` prints a written prediction beside measured cells instead: their median TPOT, mean power and rate.
+    python -m benchmarks.studies.tp_prediction [--gpu h200]
+    python -m benchmarks.studies.tp_prediction --judge PREDICTION.csv CELLS
 
-Model × TP 1, 2, 4 × n-gram off, or on with no draft accepted, or all, × streams × output tokens, stepped through the
-engine as benchmarks.emulator_fidelity does. Every figure is emulated. `low` and `high` widen TPOT by what the judged half of
-the H200 cells was off by at worst at that TP (TP 4: TP 2's), and at TP 4 by all-reduce times of 4.4 and 5.8 us.
+The first command writes the prediction as CSV, for every model, TP 1, 2 and 4, no n-gram speculation or speculation with no draft or every
+draft accepted, and several numbers of streams and output tokens. All values are emulated, by the same steps as in
+benchmarks.emulator_fidelity. The bounds of the TPOT add the worst error that the evaluated half of the H200 cells had at this TP (for TP 4,
+that of TP 2), and at TP 4 all-reduce times of 4.4 and 5.8 us. The second command compares a prediction with the median TPOT and the mean
+power of measured cells, as a Markdown table.
 """
 
 import argparse
@@ -26,8 +29,8 @@ from server.emulator.engine.virtual_time import Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
 
-WORST = {1: 0.046, 2: 0.125, 4: 0.125}
-"""Worst TPOT error of the judged half at each TP (page of the H200 study); nothing was judged at TP 4."""
+WORST_TPOT_ERROR = {1: 0.046, 2: 0.125, 4: 0.125}
+"""Worst TPOT error of the evaluated half at each TP, from the page of the H200 study. There were no cells with TP 4."""
 ALLREDUCE_US = (4.4, 5.8)
 PROMPT_TOKENS = 100
 TEXT = {"off": "random", "none accepted": "random", "all accepted": "loop"}
@@ -35,15 +38,15 @@ Gpus = tuple[Gpu, Gpu, Gpu]
 Row = dict[str, str | int | float]
 
 
-def _bounds(gpu: Gpu) -> Gpus:
-    """The GPU as profiled, and with the shortest and the longest all-reduce among four that were published."""
+def _gpu_variants(gpu: Gpu) -> Gpus:
+    """Return the GPU as calibrated, and with the shortest and the longest of four published all-reduce times."""
     slope = gpu.allreduce_us[4][1]
     low, high = (replace(gpu, allreduce_us=gpu.allreduce_us | {4: (us, slope)}) for us in ALLREDUCE_US)
     return gpu, low, high
 
 
 class Point(NamedTuple):
-    """What is predicted: one model under one configuration and load."""
+    """One prediction: a model with a configuration and a load."""
 
     model: str
     tp: int
@@ -52,25 +55,25 @@ class Point(NamedTuple):
     output_tokens: int
 
 
-def _row(point: Point, cards: Gpus, engine: EngineVersion, text: TextModel) -> Row:
+def _row(point: Point, variants: Gpus, engine: EngineVersion, text: TextModel) -> Row:
     size, tp, ngram, streams, tokens = point
     serving = replace(
         load_serving("tp1"), tensor_parallel_size=tp, speculation=None if ngram == "off" else Ngram(5, 1, 4)
     )
     tpot, first, watts, wall_s = [], 0.0, 0.0, 0.0
-    for gpu in cards if tp == 4 else cards[:1]:
+    for gpu in variants if tp == 4 else variants[:1]:
         simulation = Simulation(serving, load_model(f"r1-distill-qwen-{size}"), gpu, engine)
         ttft_ms, tpot_ms = burst(simulation, text, streams, PROMPT_TOKENS, tokens)
         tpot.append(statistics.median(tpot_ms))
-        if gpu is cards[0]:
+        if gpu is variants[0]:
             first, wall_s = statistics.median(ttft_ms), simulation.engine.now_s
             watts = Telemetry(gpu, tp, used_bytes=0, seed=0).power_w(wall_s, simulation.engine.usage)
     return {
-        "gpu": cards[0].name,
+        "gpu": variants[0].name,
         **point._asdict(),
         "tpot_ms": round(tpot[0], 3),
-        "tpot_low_ms": round(min(tpot) * (1 - WORST[tp]), 3),
-        "tpot_high_ms": round(max(tpot) * (1 + WORST[tp]), 3),
+        "tpot_low_ms": round(min(tpot) * (1 - WORST_TPOT_ERROR[tp]), 3),
+        "tpot_high_ms": round(max(tpot) * (1 + WORST_TPOT_ERROR[tp]), 3),
         "ttft_ms": round(first, 1),
         "tokens_per_s": round(streams * tokens / wall_s),
         "gpu_w": round(watts),
@@ -79,19 +82,19 @@ def _row(point: Point, cards: Gpus, engine: EngineVersion, text: TextModel) -> R
 
 
 def predict(gpu: str, tokens: tuple[int, ...] = (1024, 4096)) -> Iterator[Row]:
-    """Every row of one GPU model."""
-    tokenizer, engine, cards = Tokenizer(), engine_versions()["0.26"], _bounds(gpus()[gpu])
+    """Predict every row for one GPU model."""
+    tokenizer, engine, variants = Tokenizer(), engine_versions()["0.26"], _gpu_variants(gpus()[gpu])
     texts = {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
     for size in ("1.5b", "7b", "14b"):
         for ngram, mode in TEXT.items():
             for streams in (1, 8, 32, 128):
                 for length in tokens:
                     for tp in (1, 2, 4):
-                        yield _row(Point(size, tp, ngram, streams, length), cards, engine, texts[mode])
+                        yield _row(Point(size, tp, ngram, streams, length), variants, engine, texts[mode])
 
 
-def judge(prediction: Path, cells: Path) -> Iterator[str]:
-    """Markdown rows: what was predicted of each cell, and what was measured. A cell of 512 tokens meets the row of 1,024."""
+def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
+    """Return Markdown rows with the prediction and the measurement of each cell. Cells with 512 tokens use the row for 1,024."""
     with prediction.open() as file:
         written = {
             tuple(row[name] for name in ("model", "tp", "ngram", "streams", "output_tokens")): row
@@ -127,14 +130,16 @@ def judge(prediction: Path, cells: Path) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Write CSV to stdout, or a table that judges one."""
+    """Write a prediction as CSV to stdout, or compare one with measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--judge", nargs=2, type=Path, metavar=("PREDICTION", "CELLS"))
+    parser.add_argument("--gpu", default="h200", help="GPU model [%(default)s]")
+    parser.add_argument(
+        "--judge", nargs=2, type=Path, metavar=("PREDICTION", "CELLS"), help="compare with measured cells"
+    )
     args = parser.parse_args(argv)
     if args.judge:
         print("| cell | n-gram | predicted, ms | measured | error | bounds | W a GPU, predicted | measured |")
-        print(f"|{' --- |' * 8}", *(f"| {row} |" for row in judge(*args.judge)), sep="\n")
+        print(f"|{' --- |' * 8}", *(f"| {row} |" for row in compare_with_measurements(*args.judge)), sep="\n")
         return 0
     rows = predict(args.gpu)
     first = next(rows)

@@ -27,7 +27,7 @@ from loadgen.files import write_atomically
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import tpot_ns
 from loadgen.measure.verdict import LIMITS
-from loadgen.run.capacity import _machine, path
+from loadgen.run.capacity import machine, path
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 GAP_MS = 5
@@ -63,7 +63,7 @@ def main(most: int) -> int:
                 break
     passed = [level for level in levels if level.fit]
     found = {
-        "machine": _machine(),
+        "machine": machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "events_per_s": max((level.events_per_s for level in passed), default=0.0),
         "streams": max((level.streams for level in passed), default=0),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from loadgen import network
 from loadgen.errors import UsageError
-from loadgen.record import Outcome
+from loadgen.exchange import Outcome
 
 P = TypeVar("P", bound=asyncio.Protocol)
 

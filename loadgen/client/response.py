@@ -16,8 +16,7 @@ import msgspec
 
 from loadgen.client.token_stream import BAD_JSON, TokenStream, error_outcome
 from loadgen.client.work_queue import WorkQueue
-from loadgen.exchange import Exchange
-from loadgen.record import Outcome
+from loadgen.exchange import Exchange, Outcome
 
 READS_PER_BATCH = 64
 """Pieces of the body that are decoded in one step, which takes about 0.1 ms."""

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from loadgen.client.sse import SSEDecoder
-from loadgen.exchange import Exchange
-from loadgen.record import Outcome
+from loadgen.exchange import Exchange, Outcome
 
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are not JSON, not UTF-8, or nested too deeply."""

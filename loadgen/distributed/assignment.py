@@ -1,9 +1,9 @@
-"""Which request is sent next, and by whom: the plan's numbers, each dealt once.
+"""Assigns the requests of a run, by their numbers, to workers: each number once.
 
-Rules: pure. Numbers are drawn in order, whoever draws. What a lost worker holds is not drawn again: nobody knows what of it
-was sent (docs/decisions/0032).
+Rules: numbers are assigned in order, whichever worker asks. The numbers of a lost worker are not assigned again, because
+nobody knows which of them were sent (docs/decisions/0032). The code is pure.
 
-Does not know: Locust, clocks, what a number stands for.
+This module does not know Locust, clocks, or what a number stands for.
 """
 
 import sys
@@ -12,39 +12,39 @@ from collections.abc import Collection
 
 
 class Assignments:
-    """The numbers of one run: `total` of them, or no end of them where a duration ends it."""
+    """The numbers of one run: `total` of them, or an unlimited amount (None) where a duration ends the run."""
 
     def __init__(self, total: int | None) -> None:
-        self.last = sys.maxsize if total is None else total
+        self.end = sys.maxsize if total is None else total
         self.limit = 0
-        """Numbers from here on can't be drawn yet."""
+        """Numbers from here on cannot be assigned yet."""
         self.next = 0
-        self._held: Counter[str] = Counter()
+        self._unfinished: Counter[str] = Counter()
 
-    def draw(self, worker: str, count: int) -> range:
+    def assign(self, worker: str, count: int) -> range:
         """Up to `count` numbers for a worker."""
-        drawn = range(self.next, min(self.next + count, self.limit, self.last))
-        self.next += len(drawn)
-        self._held[worker] += len(drawn)
-        return drawn
+        assigned = range(self.next, min(self.next + count, self.limit, self.end))
+        self.next += len(assigned)
+        self._unfinished[worker] += len(assigned)
+        return assigned
 
-    def ended(self, worker: str, count: int) -> None:
-        """So many that a worker held are done."""
-        self._held[worker] -= count
+    def finish(self, worker: str, count: int) -> None:
+        """Note that a worker has finished `count` of its numbers."""
+        self._unfinished[worker] -= count
 
     def close(self) -> None:
-        """Nothing more is drawn."""
-        self.last = self.next
+        """Assign no more numbers."""
+        self.end = self.next
 
-    def held(self, alive: Collection[str]) -> int:
-        """Drawn by these workers, and not ended."""
-        return sum(self._held[worker] for worker in alive)
+    def unfinished(self, alive: Collection[str]) -> int:
+        """How many numbers these workers have not finished."""
+        return sum(self._unfinished[worker] for worker in alive)
 
     @property
-    def empty(self) -> bool:
-        """All are drawn."""
-        return self.next >= self.last
+    def exhausted(self) -> bool:
+        """Whether all numbers are assigned."""
+        return self.next >= self.end
 
-    def over(self, alive: Collection[str]) -> bool:
-        """All are drawn, and nobody who could end one holds any."""
-        return self.empty and not self.held(alive)
+    def completed(self, alive: Collection[str]) -> bool:
+        """Whether all numbers are assigned, and these workers have finished theirs."""
+        return self.exhausted and not self.unfinished(alive)

@@ -1,12 +1,13 @@
-"""Locust's master: plans the run, hands out its requests by number, and knows when it is over.
+"""Locust's master: prepares the run, assigns its requests to workers by number, and knows when the run is over.
 
-A closed loop's workers ask for numbers as their users become free; an open loop's numbers are dealt out shortly before they
-are due, one worker after the other. Times are seconds since the run's zero.
+In a closed loop, workers request more numbers as their users become free. In an open loop, numbers are assigned to the
+workers in turn shortly before they are due. Times are real seconds since the start of the run.
 
-Rules: nothing is dealt before every worker that is there is ready; a worker that joins later takes part once it is. A
-refusal is one line and ends Locust with 2, nothing sent.
+Rules: nothing is assigned before all connected workers are ready. A worker that connects later takes part once it is ready.
+A run that is refused ends Locust with exit code 2 and one line on stderr, before anything was sent.
 
-Does not know: who sends (hand), how a number is drawn (deck), HTTP, records, verdicts.
+This module does not know how a request is sent (`sender_process`), which numbers are free (`assignment`), or how a run is
+recorded and judged.
 """
 
 import dataclasses
@@ -23,160 +24,154 @@ from locust.env import Environment
 from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
 
 from loadgen.distributed.assignment import Assignments
-from loadgen.distributed.clock_sync import boot
-from loadgen.distributed.messages import PLAN, Distributed, RunSetup, options_of
+from loadgen.distributed.clock_sync import boot_id
+from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, parse_options
 from loadgen.errors import UsageError
 from loadgen.files import write_atomically
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
-from loadgen.run.manifest import describe, write_problems
+from loadgen.run.environment import clock_anchor
+from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
 
 LOG = logging.getLogger("loadgen")
 AHEAD_S = 2.0
-"""Open loop: requests are dealt out this long before they are due; the shape ticks once a second."""
+"""In an open loop, requests are assigned this long before they are due. The load shape calls `tick` once a second."""
 KILLED = "Locust's master was killed"
 LEAD_S = 0.5
-"""From the first dealing to when the first request is due, for it to be with its worker by then."""
+"""From the first assignment until the first request is due, so that the request has reached its worker by then."""
 
 
 class LocustMaster:
-    """Of one Locust master, or of a Locust that is its own worker; a run after the other."""
+    """A Locust master, or a Locust process that is its own worker. It can do several runs, one after the other."""
 
     def __init__(self, environment: Environment, runner: Any) -> None:
         self.environment = environment
         self.runner = runner
         self.run: MasterRun | None = None
         self.failed = False
-        """The last run was refused, and is not stopped yet."""
+        """The last run was refused, and Locust has not stopped yet."""
 
-    def begin(self, argv: Callable[[], list[str]], users: int, out: str | None) -> None:
-        """Plan a run and make its folder, or say why not."""
+    def start_run(self, argv: Callable[[], list[str]], users: int, out: str | None) -> None:
+        """Prepare a run and make its folder, or show why it is refused."""
         self.environment.process_exit_code = None
         try:
-            self.run = MasterRun(self, *plan(argv(), users, out))
+            self.run = MasterRun(self, *prepare_run(argv(), users, out))
         except UsageError as error:
             self.failed = True
             self.environment.process_exit_code = 2
-            self.complain(f"loadgen: {error}")
+            self.show_error(f"loadgen: {error}")
         else:
             LOG.info("thinkload: %s requests, %s", self.run.total, self.run.folder)
 
-    def complain(self, line: str) -> None:
-        """Where the operator looks: the terminal, or the log of the web page."""
+    def show_error(self, line: str) -> None:
+        """Write a line to the terminal, or to the log that Locust's web page shows."""
         if getattr(self.environment.parsed_options, "headless", True):
             print(line, file=sys.stderr)
         else:
             LOG.error(line)
 
-    def end(self) -> None:
-        """Locust has stopped."""
+    def end_run(self) -> None:
+        """Called when Locust has stopped."""
         if self.run is not None:
             self.run.end()
-            if not self.run.over():
+            if not self.run.completed():
                 self.environment.process_exit_code = 1
         self.run, self.failed = None, False
 
     def tick(self) -> bool:
-        """Once a second: go on; False when it is over."""
+        """Called once a second. Returns False when the run is over."""
         if self.failed or not self.workers():
             return False
         if self.run is not None:
             self.run.advance()
-            return not self.run.done()
+            return not self.run.can_end()
         return True
 
     def workers(self) -> list[str]:
-        """Live workers; `local` where there is no master."""
+        """The ids of the live workers, or `local` for a process that is its own worker."""
         if not isinstance(self.runner, MasterRunner):
             return ["local"]
         return sorted(c.id for c in self.runner.clients.all if c.state not in {"missing", "stopped"})
 
-    def ping(self, message: Any) -> None:
-        """A worker asks for the time, and for the plan."""
+    def answer_probe(self, message: Any) -> None:
+        """Send the time and the setup of the run to a worker that asks for them."""
         if self.run is not None:
-            plan = msgspec.to_builtins(self.run.plan)
-            said = {"sent_s": message.data["sent_s"], "master_s": self.run.now_s(), "plan": plan}
-            self.runner.send_message("thinkload-pong", said, message.node_id)
+            setup = msgspec.to_builtins(self.run.setup)
+            data = {"sent_s": message.data["sent_s"], "master_s": self.run.now_s(), "setup": setup}
+            self.runner.send_message("thinkload-probe-answer", data, message.node_id)
 
-    def ready(self, message: Any) -> None:
-        """A worker could send."""
+    def worker_ready(self, message: Any) -> None:
+        """Called when a worker's sender process is ready."""
         if self.run is not None:
             self.run.ready[message.node_id] = message.data["name"]
-            self.run.write(KILLED)
+            self.run.write_description(KILLED)
 
-    def take(self, message: Any) -> None:
-        """A worker of a closed loop asks for more."""
+    def work_requested(self, message: Any) -> None:
+        """Called when a worker of a closed loop requests more numbers."""
         if self.run is not None:
-            self.run.take(message.node_id, message.data["count"])
+            self.run.assign(message.node_id, message.data["count"])
 
-    def ended(self, message: Any) -> None:
-        """A worker has ended some."""
-        if self.run is not None and self.run.plan.run_id == message.data["run_id"]:
-            self.run.ended(message.node_id, message.data["count"])
+    def work_finished(self, message: Any) -> None:
+        """Called when a worker has finished requests."""
+        if self.run is not None and self.run.setup.run_id == message.data["run_id"]:
+            self.run.finish(message.node_id, message.data["count"])
 
 
-def plan(argv: list[str], users: int, out: str | None) -> tuple[Prepared, Path]:
-    """What is to be run, and the folder for it. Raises UsageError."""
-    options = options_of(argv)
+def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared, Path]:
+    """Prepare a run and make its folder. Raises UsageError."""
+    options = parse_options(argv)
     if users < 1:
-        raise UsageError("--users 0 sends nothing: give at least 1")
+        raise UsageError("--users 0 would send nothing: give at least 1")
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))
-    folder = Path(out) if out else Path("results") / prepared.run_id
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(f"{folder} exists: give another --out") from None
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}") from None
-    return prepared, folder
+    return prepared, make_folder(Path(out) if out else run_folder(options, prepared.run_id))
 
 
 class MasterRun:
-    """One run: what is dealt to whom."""
+    """One run and the assignment of its requests."""
 
-    def __init__(self, dealer: LocustMaster, prepared: Prepared, folder: Path) -> None:
-        self.dealer = dealer
+    def __init__(self, master: LocustMaster, prepared: Prepared, folder: Path) -> None:
+        self.master = master
         self.prepared = prepared
         self.folder = folder
         self.total = None if prepared.planned is None else prepared.planned + prepared.options.warmup
-        self.deck = Assignments(self.total)
+        self.assignments = Assignments(self.total)
         scale, schedule = prepared.server.time_scale, prepared.schedule
         self.times_s = (
             [time_s / scale for time_s in schedule.times_s] if isinstance(schedule, OpenLoop) else []
         )
-        self.lasts_s = math.inf if self.total is not None else (prepared.options.duration_s or 0.0) / scale
+        self.duration_s = math.inf if self.total is not None else (prepared.options.duration_s or 0.0) / scale
         self.ready: dict[str, str] = {}
-        """Names of the workers that can send, in the order they came."""
+        """The names of the workers that can send, by id, in the order in which they became ready."""
         self.waiting: list[tuple[str, int]] = []
-        """Workers that asked for more than there was."""
-        self.allowed_s = 0.0
-        """From when on what is dealt may be sent."""
-        self.started_s = math.inf
-        """Zero of the measured part."""
-        self.over_s: float | None = None
+        """Workers whose request for more numbers could not be met yet."""
+        self.not_before_s = 0.0
+        """The time from which requests of a closed loop and warm-ups may be sent."""
+        self.measured_from_s = math.inf
+        """The start of the measured part."""
+        self.completed_s: float | None = None
         self.run = describe(prepared)
-        self.run.clock = {"wall_s": time.time(), "perf_s": time.perf_counter()}
+        self.run.clock = clock_anchor()
         self.run.load["generator"] = "locust"
-        self.plan = RunSetup(
+        self.setup = RunSetup(
             argv=list(prepared.options.argv[1:]),
             run_id=prepared.run_id,
             folder=str(folder),
-            sha256=prepared.dataset.sha256,
+            dataset_sha256=prepared.dataset.sha256,
             server=dataclasses.asdict(prepared.server),
-            open=isinstance(schedule, OpenLoop),
-            boot=boot(),
-            zero_s=self.run.clock["perf_s"],
+            open_loop=isinstance(schedule, OpenLoop),
+            boot_id=boot_id(),
+            start_s=self.run.clock["perf_s"],
         )
         write_problems(folder, prepared.dataset)
-        self.write(KILLED)
+        self.write_description(KILLED)
 
-    def write(self, stopped: str | None) -> None:
-        """distributed.json, as it stands should nothing more be written."""
-        found = Distributed(
+    def write_description(self, stopped: str | None) -> None:
+        """Write distributed.json. `stopped` is the reason that holds if this process ends without writing the file again."""
+        description = Distributed(
             run=self.run,
             total=self.total,
             planned=self.prepared.planned,
@@ -185,103 +180,111 @@ class MasterRun:
             stopped=stopped,
             workers=list(self.ready.values()),
         )
-        write_atomically(self.folder / PLAN, msgspec.json.format(msgspec.json.encode(found), indent=1))
+        data = msgspec.json.format(msgspec.json.encode(description), indent=1)
+        write_atomically(self.folder / DISTRIBUTED, data)
 
     def end(self) -> None:
-        """The last look at the server."""
-        snapshot(self.prepared.ask, self.folder / SERVER_AFTER)
-        self.write(None if self.over() else "Locust was stopped")
+        """Take the last snapshot of the server and write the final description."""
+        snapshot(self.prepared.api, self.folder / SERVER_AFTER)
+        self.write_description(None if self.completed() else "Locust was stopped")
         print(f"loadgen: python -m loadgen gather {self.folder}", file=sys.stderr)
 
     def now_s(self) -> float:
-        """Seconds since the run's zero."""
-        return time.perf_counter() - self.plan.zero_s
+        """Real seconds since the start of the run."""
+        return time.perf_counter() - self.setup.start_s
 
-    def over(self) -> bool:
-        """Everything was dealt, and no live worker holds any of it."""
-        return self.deck.over(self.dealer.workers())
+    def completed(self) -> bool:
+        """Whether everything is assigned, and no live worker has unfinished requests."""
+        return self.assignments.completed(self.master.workers())
 
-    def done(self) -> bool:
-        """It is over, and Locust's workers have had the time to report it to its statistics."""
-        if not self.over():
+    def can_end(self) -> bool:
+        """Whether the run is completed, and Locust's workers have had time to report it to Locust's statistics."""
+        if not self.completed():
             return False
-        self.over_s = self.over_s or self.now_s()
-        distributed = isinstance(self.dealer.runner, MasterRunner)
-        return self.now_s() - self.over_s >= (WORKER_REPORT_INTERVAL + 0.5 if distributed else 0.0)
+        self.completed_s = self.completed_s or self.now_s()
+        distributed = isinstance(self.master.runner, MasterRunner)
+        return self.now_s() - self.completed_s >= (WORKER_REPORT_INTERVAL + 0.5 if distributed else 0.0)
 
     def advance(self) -> None:
-        """Once a second: warm up, begin, deal what comes due, end."""
-        if self.started_s == math.inf:
-            self._begin()
-        if self.started_s == math.inf:
+        """Called once a second: start the next phase, assign what is due soon, and end after the duration."""
+        if self.measured_from_s == math.inf:
+            self._start_phase()
+        if self.measured_from_s == math.inf:
             return
-        if self.plan.open:
-            self._deal_due()
-        elif self.now_s() >= self.started_s + self.lasts_s:
-            self.deck.close()
+        if self.setup.open_loop:
+            self._assign_due()
+        else:
+            self._close_after_duration()
 
-    def _begin(self) -> None:
-        """Warm-ups when all workers are ready; the measured part when these have ended."""
-        workers, warmup = self.dealer.workers(), self.prepared.options.warmup
+    def _close_after_duration(self) -> None:
+        if self.now_s() >= self.measured_from_s + self.duration_s:
+            self.assignments.close()
+
+    def _start_phase(self) -> None:
+        """Start the warm-up when all workers are ready, and the measured part when the warm-up has ended."""
+        workers, warmup = self.master.workers(), self.prepared.options.warmup
         if not self.ready.keys() >= set(workers):
             return
-        if self.deck.limit < warmup:
+        if self.assignments.limit < warmup:
             self._allow(warmup)
-        if self.deck.next >= warmup and not self.deck.held(workers):
-            snapshot(self.prepared.ask, self.folder / SERVER_BEFORE)
-            self.started_s = self.now_s() + LEAD_S
+        if self.assignments.next >= warmup and not self.assignments.unfinished(workers):
+            snapshot(self.prepared.api, self.folder / SERVER_BEFORE)
+            self.measured_from_s = self.now_s() + LEAD_S
             self._allow(sys.maxsize)
 
     def _allow(self, limit: int) -> None:
-        """Numbers below `limit` may go out, to those who wait for them first."""
-        self.deck.limit = limit
-        self.allowed_s = self.now_s() + LEAD_S
+        """Allow numbers below `limit` to be assigned, first to the workers that wait for them."""
+        self.assignments.limit = limit
+        self.not_before_s = self.now_s() + LEAD_S
         waiting, self.waiting = self.waiting, []
         for worker, count in waiting:
-            if worker in self.dealer.workers():
-                self.take(worker, count)
-        if self.plan.open:
-            self._deal_warmups()
+            if worker in self.master.workers():
+                self.assign(worker, count)
+        if self.setup.open_loop:
+            self._assign_warmups()
 
-    def take(self, worker: str, count: int) -> None:
-        """A closed loop's worker gets what it asks for, or waits."""
-        if self.now_s() >= self.started_s + self.lasts_s:
-            self.deck.close()
-        drawn = self.deck.draw(worker, count)
-        if drawn or self.deck.empty:
-            self._give(worker, [(seq, self.allowed_s) for seq in drawn])
+    def assign(self, worker: str, count: int) -> None:
+        """Assign up to `count` numbers of a closed loop to a worker, or let it wait until there are some."""
+        self._close_after_duration()
+        assigned = self.assignments.assign(worker, count)
+        if assigned or self.assignments.exhausted:
+            self._send_work(worker, [(seq, self.not_before_s) for seq in assigned])
         else:
             self.waiting.append((worker, count))
 
-    def ended(self, worker: str, count: int) -> None:
-        """A worker has ended some."""
-        self.deck.ended(worker, count)
-        if self.plan.open:
-            self._deal_warmups()
+    def finish(self, worker: str, count: int) -> None:
+        """Note that a worker has finished requests."""
+        self.assignments.finish(worker, count)
+        if self.setup.open_loop:
+            self._assign_warmups()
 
-    def _senders(self) -> list[str]:
-        """Live workers that can send."""
-        return [worker for worker in self.dealer.workers() if worker in self.ready]
+    def _ready_workers(self) -> list[str]:
+        """The live workers that can send."""
+        return [worker for worker in self.master.workers() if worker in self.ready]
 
-    def _deal_warmups(self) -> None:
-        """An open loop's, a few at a time."""
-        workers, last = self._senders(), min(self.prepared.options.warmup, self.deck.limit)
-        while workers and self.deck.next < last and self.deck.held(workers) < WARMUP_CONCURRENCY:
-            worker = workers[self.deck.next % len(workers)]
-            self._give(worker, [(seq, self.allowed_s) for seq in self.deck.draw(worker, 1)])
+    def _assign_warmups(self) -> None:
+        """Assign the warm-up requests of an open loop, at most WARMUP_CONCURRENCY at a time."""
+        workers, assignments = self._ready_workers(), self.assignments
+        end = min(self.prepared.options.warmup, assignments.limit)
+        while workers and assignments.next < end and assignments.unfinished(workers) < WARMUP_CONCURRENCY:
+            worker = workers[assignments.next % len(workers)]
+            self._send_work(worker, [(seq, self.not_before_s) for seq in assignments.assign(worker, 1)])
 
-    def _deal_due(self) -> None:
-        """An open loop's requests that are due soon, one worker after the other."""
-        workers, first = self._senders(), self.prepared.options.warmup
-        hands: dict[str, list[tuple[int, float]]] = {worker: [] for worker in workers}
-        until_s = self.now_s() + AHEAD_S - self.started_s
-        while workers and not self.deck.empty and (time_s := self.times_s[self.deck.next - first]) < until_s:
-            worker = workers[self.deck.next % len(workers)]
-            hands[worker] += [(seq, self.started_s + time_s) for seq in self.deck.draw(worker, 1)]
-        for worker, work in hands.items():
+    def _assign_due(self) -> None:
+        """Assign the requests of an open loop that are due soon to the workers in turn."""
+        workers, assignments, first = self._ready_workers(), self.assignments, self.prepared.options.warmup
+        batches: dict[str, list[tuple[int, float]]] = {worker: [] for worker in workers}
+        until_s = self.now_s() + AHEAD_S - self.measured_from_s
+        while workers and not assignments.exhausted:
+            time_s = self.times_s[assignments.next - first]
+            if time_s >= until_s:
+                break
+            worker = workers[assignments.next % len(workers)]
+            batches[worker] += [(seq, self.measured_from_s + time_s) for seq in assignments.assign(worker, 1)]
+        for worker, work in batches.items():
             if work:
-                self._give(worker, work)
+                self._send_work(worker, work)
 
-    def _give(self, worker: str, work: list[tuple[int, float]]) -> None:
-        no_more = not self.plan.open and self.deck.empty
-        self.dealer.runner.send_message("thinkload-work", {"work": work, "no_more": no_more}, worker)
+    def _send_work(self, worker: str, work: list[tuple[int, float]]) -> None:
+        no_more = not self.setup.open_loop and self.assignments.exhausted
+        self.master.runner.send_message("thinkload-work", {"work": work, "no_more": no_more}, worker)

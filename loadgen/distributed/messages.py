@@ -1,9 +1,9 @@
-"""What Locust's master, its workers, the processes that send for them and `gather` agree on.
+"""The messages and files that are shared by Locust's master, its workers, their sender processes, and `gather`.
 
-Rules: plain values that survive msgpack and JSON. Times between processes are seconds of the run: since its zero, by the
-master's monotonic clock. A worker keeps where that zero lies on its own, and nothing hangs on anyone's wall clock.
+Rules: the values can be encoded in msgpack and JSON. Times in messages are real seconds since the start of the run, by the
+master's monotonic clock. Each worker stores when that start was on its own clock. No time depends on a wall clock.
 
-Does not know: Locust, asyncio, how anything is sent.
+This module does not know Locust, asyncio, or how anything is sent.
 """
 
 import argparse
@@ -19,61 +19,58 @@ from loadgen.option_types import LoadgenParser
 from loadgen.options import RunOptions, add_run_arguments, from_args
 from loadgen.record import RunInfo
 
-PLAN = "distributed.json"
-"""In the master's folder: what was to be run. `gather` makes run.json of it."""
-READY = b"ready\n"
+DISTRIBUTED = "distributed.json"
+"""A file in the master's folder that describes the run. `gather` makes run.json from it."""
 
 
 class RunSetup(msgspec.Struct, kw_only=True):
-    """What a worker has to know of the run."""
+    """What a worker must know of the run."""
 
     argv: list[str]
     run_id: str
     folder: str
-    sha256: str
-    """Of the data set: every host must have the same."""
+    dataset_sha256: str
+    """Every host must have the same data set."""
     server: dict[str, Any]
-    open: bool
-    """The schedule says when, not a free slot."""
-    boot: str
-    zero_s: float
-    """Zero of the run on the master's monotonic clock, which is its workers' too where the boot is the same."""
+    open_loop: bool
+    boot_id: str
+    start_s: float
+    """The start of the run on the master's monotonic clock, which its workers share if they are of the same boot."""
 
 
 class SenderSetup(msgspec.Struct, kw_only=True):
-    """First line to a sending process."""
+    """The first message to a sender process."""
 
-    plan: RunSetup
+    run: RunSetup
     name: str
-    """`HOST-INDEX`, part of file names."""
-    zero_s: float
-    """Zero of the run on this host's monotonic clock."""
+    """`HOST-INDEX`, which is a part of the file names."""
+    start_s: float
+    """The start of the run on this host's monotonic clock."""
     error_s: float
     probes: list[Probe]
 
 
 class Work(msgspec.Struct, array_like=True, tag="work"):
-    """Send request `seq`, due then; in a closed loop, as soon as a slot is free from then on."""
+    """Send request `seq` when it is due. In a closed loop, send it as soon as a slot is free after that time."""
 
     seq: int
     due_s: float
-    """Real seconds after the run's zero."""
 
 
 class Slots(msgspec.Struct, array_like=True, tag="slots"):
-    """Send so many at a time: the users that Locust runs here."""
+    """The number of requests that are in flight at a time in a closed loop: the users that Locust runs in this worker."""
 
     count: int
 
 
-class FinishedRequest(msgspec.Struct, omit_defaults=True):
-    """What Locust is told of a request that ended."""
+class FinishedRequest(msgspec.Struct, omit_defaults=True, tag="finished"):
+    """What Locust is told of a request that has ended."""
 
     seq: int
     budget: int
     outcome: str
     seconds: float
-    """Due to last token, or to the failure."""
+    """From the due time to the last token or to the failure."""
     tokens: int = 0
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -81,7 +78,7 @@ class FinishedRequest(msgspec.Struct, omit_defaults=True):
 
 
 class WorkerInfo(msgspec.Struct, kw_only=True):
-    """`worker.NAME.json`: who wrote the records of that name."""
+    """`worker.NAME.json`, which describes the worker that wrote `records.NAME.jsonl`."""
 
     name: str
     host: str
@@ -89,13 +86,13 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     clock: dict[str, float]
     """`wall_s` and `perf_s` of this host, read together."""
     zero_s: float
-    """Zero of the run in `perf_s`; every stamp of the records counts from it."""
+    """The start of the run as a value of `perf_s`. Every time in the records counts from it."""
     error_s: float
-    """What that was off by, at the most, when the worker began."""
+    """The largest possible error of `zero_s` when the worker began."""
     probes: list[Probe]
-    """Before and during the run."""
+    """Probes of the master's clock before and during the run."""
     report: HealthReport | None = None
-    """None where the process was killed."""
+    """None if the sender process was killed."""
 
 
 class Distributed(msgspec.Struct, kw_only=True):
@@ -103,25 +100,26 @@ class Distributed(msgspec.Struct, kw_only=True):
 
     run: RunInfo
     total: int | None
-    """Requests in all, warm-ups included; None where a duration ends the run."""
+    """The number of requests including warm-ups, or None where a duration ends the run."""
     planned: int | None
     cache: str | None
     percentile: str
     stopped: str | None = None
+    """Why the run ended early."""
     workers: list[str] = []
-    """Names of those who were ready to send."""
+    """The names of the workers that were ready to send."""
 
 
 REFUSED = {
-    "one_pass": "--one-pass is for one machine: use python -m loadgen",
-    "resume": "--resume is for gathered runs: use python -m loadgen --resume",
-    "dry_run": "--dry-run is for one machine: use python -m loadgen",
-    "out": "--out in --more: give it to Locust itself",
+    "one_pass": "--one-pass is not supported with Locust: use python -m loadgen",
+    "resume": "--resume continues a gathered run: use python -m loadgen --resume",
+    "dry_run": "--dry-run is not supported with Locust: use python -m loadgen",
+    "out": "--out cannot be a part of --more: give it to Locust itself",
 }
 
 
-def options_of(argv: Sequence[str]) -> RunOptions:
-    """Options as `python -m loadgen` reads them, less what Locust can't do. Raises UsageError."""
+def parse_options(argv: Sequence[str]) -> RunOptions:
+    """Parse the options of `python -m loadgen`. Raises UsageError, also for options that are not supported with Locust."""
     parser = LoadgenParser(
         prog="python -m loadgen", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -131,5 +129,5 @@ def options_of(argv: Sequence[str]) -> RunOptions:
         if getattr(options, name):
             raise UsageError(message)
     if options.workers != 1:
-        raise UsageError("--workers: Locust has its own: --processes N, or more hosts with --worker")
+        raise UsageError("--workers is not supported with Locust: use its own --processes N or --worker")
     return options

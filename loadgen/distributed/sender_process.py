@@ -1,13 +1,15 @@
-"""The process that sends for one Locust worker: work in on stdin, a line for each ended request out on stdout.
+"""The process that sends the requests of one Locust worker.
 
-Locust runs on gevent, our client on asyncio and uvloop, and neither lives well inside the other (docs/decisions/0031): so
-a worker does its sending in a process of its own, with a pipe between. Nothing of a token's path crosses it.
+Locust runs on gevent, and the client runs on asyncio and uvloop. Both do not work well in one process (docs/decisions/0031),
+so each worker starts a sender process and exchanges messages with it (`loadgen.run.process_protocol`). Nothing that happens
+for each token passes between the two.
 
-Rules: the first line is a SenderPlan, every further one Work, Slots or a Probe; the end of stdin means that no more comes, and
-what is in flight then is given DRAIN_S. Records are written here: a worker that is killed takes nothing finished along.
-Writing to the worker waits for nobody: one that hangs stops no stream.
+Rules: the first message is a SenderSetup, and each further one is Work, Slots or a Probe. The end of stdin means that no more
+work follows; requests that are still in flight then have DRAIN_S seconds to end. The records are written here, so a worker
+that is killed loses no finished request. Messages to the worker are sent without waiting, so a worker that does not read them
+delays no stream.
 
-Does not know: Locust, other workers, who decides what is sent.
+This module does not know Locust, other workers, or how requests are assigned.
 """
 
 import asyncio
@@ -16,28 +18,18 @@ import itertools
 import platform
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from time import perf_counter_ns
 
 import msgspec
-import uvloop
 
 from loadgen.client.client import Client
 from loadgen.client.timer import sleep_until
 from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
 from loadgen.distributed.clock_sync import Probe
-from loadgen.distributed.messages import (
-    READY,
-    FinishedRequest,
-    SenderSetup,
-    Slots,
-    Work,
-    WorkerInfo,
-    options_of,
-)
+from loadgen.distributed.messages import FinishedRequest, SenderSetup, Slots, Work, WorkerInfo, parse_options
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
 from loadgen.files import write_atomically
@@ -47,166 +39,168 @@ from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.plan.workload import Item
 from loadgen.record import Record
+from loadgen.run import environment
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
+from loadgen.run.process_protocol import ParentConnection, Ready, run_child
 from loadgen.run.recorder import Recorder
-from loadgen.run.sender import client_of, deliver
+from loadgen.run.sender import deliver, make_client, workload_of
 from loadgen.target.server_info import ServerInfo
 
 DRAIN_S = 2.0
-"""Real seconds: Locust itself waits 10 s for a worker to end."""
+"""Real seconds. Locust itself waits 10 s for a worker to end."""
+
+_setup = msgspec.json.Decoder(SenderSetup)
+_message = msgspec.json.Decoder(Work | Slots | Probe)
 
 
-_decode = msgspec.json.Decoder(Work | Slots | Probe).decode
+class FinishedReporter:
+    """The listener of a partition: it tells the worker of each request that has ended."""
 
-
-class Pipe:
-    """Listens to a share, and tells the worker what ends."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.write = write
+    def __init__(self, parent: ParentConnection) -> None:
+        self._parent = parent
 
     def due(self, _request: Request) -> None:
-        """Listener."""
+        """Locust does not show requests that are due."""
 
     def tokens(self, _request: Request, count: int) -> None:
-        """Listener."""
+        """Locust does not show tokens while they arrive."""
 
     def answered(self) -> None:
-        """Listener."""
+        """Locust does not show requests in flight."""
 
     def ended(self, record: Record, _arrival_ns: list[int]) -> None:
-        """Listener."""
+        """Report the request to the worker."""
         end_s = record.last_token_s if record.outcome == "ok" else record.end_s
-        told = FinishedRequest(
-            seq=record.seq,
-            budget=record.budget,
-            outcome=record.outcome,
-            seconds=max(0.0, (end_s or record.due_s) - record.due_s),
-            tokens=record.completion_tokens or 0,
-            ttft_s=record.ttft_s,
-            tpot_s=record.tpot_s,
-            error=record.error,
+        self._parent.send(
+            FinishedRequest(
+                seq=record.seq,
+                budget=record.budget,
+                outcome=record.outcome,
+                seconds=max(0.0, (end_s or record.due_s) - record.due_s),
+                tokens=record.completion_tokens or 0,
+                ttft_s=record.ttft_s,
+                tpot_s=record.tpot_s,
+                error=record.error,
+            )
         )
-        self.write(msgspec.json.encode(told) + b"\n")
 
 
 class Sender:
-    """Sends what it is told to, and keeps the records."""
+    """Sends the requests that are assigned to a worker, and records them."""
 
-    def __init__(self, plan: SenderSetup) -> None:
-        self.plan = plan
-        self.share = share_of(plan)
-        self.workload = self.share.workload
-        self.brake = StopControl()
+    def __init__(self, setup: SenderSetup) -> None:
+        self.setup = setup
+        self.partition = make_partition(setup)
+        self.workload = workload_of(self.partition)
+        self.stop = StopControl()
         self.queue: asyncio.Queue[Work] = asyncio.Queue()
         self.slots: list[asyncio.Task[None]] = []
         self.send: Callable[[Work, int], Coroutine[None, None, None]]
         self._items: list[Item] = []
-        self._more = self.workload.items()
+        self._more_items = self.workload.items()
 
-    async def carry_out(self, lines: asyncio.StreamReader, write: Callable[[bytes], None]) -> None:
-        """Everything until stdin ends."""
-        pipe, health, turns = Pipe(write), ClientHealth(), WorkQueue()
-        self._say_who(None)
-        with Recorder(self.share, pipe, turns) as keeper:
+    async def serve(self, parent: ParentConnection) -> None:
+        """Send and record until the worker has no more work."""
+        reporter, health, work_queue = FinishedReporter(parent), ClientHealth(), WorkQueue()
+        self._write_info(None)
+        with Recorder(self.partition, reporter, work_queue) as recorder:
             health.start()
-            async with client_of(self.share, pipe, turns) as client:
-                self.send = lambda work, due_ns: self._one(client, keeper, work.seq, due_ns)
-                write(READY)
-                while line := await lines.readline():
-                    await self._told(_decode(line), client)
+            async with make_client(self.partition, reporter, work_queue) as client:
+                self.send = lambda work, due_ns: self._send(client, recorder, work.seq, due_ns)
+                parent.send(Ready())
+                while (message := await parent.receive(_message)) is not None:
+                    await self._handle(message, client)
                 for slot in self.slots:
                     slot.cancel()
-                stop = asyncio.get_running_loop().call_later(DRAIN_S, self.brake.stop)
-                await self.brake.all_ended()
-                stop.cancel()
+                timer = asyncio.get_running_loop().call_later(DRAIN_S, self.stop.stop)
+                await self.stop.wait_for_tasks()
+                timer.cancel()
             report = health.stop()
-        self._say_who(report)
-        self.brake.raise_error()
+        self._write_info(report)
+        self.stop.raise_error()
 
-    async def _told(self, word: Work | Slots | Probe, client: Client) -> None:
-        if isinstance(word, Probe):
-            self.plan.probes.append(word)
-        elif isinstance(word, Slots):
-            while len(self.slots) > word.count:
+    async def _handle(self, message: Work | Slots | Probe, client: Client) -> None:
+        if isinstance(message, Probe):
+            self.setup.probes.append(message)
+        elif isinstance(message, Slots):
+            while len(self.slots) > message.count:
                 self.slots.pop().cancel()
-            if (more := word.count - len(self.slots)) > 0:
+            if (more := message.count - len(self.slots)) > 0:
                 await client.warm(more)
-                self.slots += [asyncio.ensure_future(self._slot()) for _ in range(more)]
-        elif self.plan.plan.open:
-            await sleep_until(self._ns(word.due_s))
-            self.brake.watch(self.send(word, self._ns(word.due_s)))
+                self.slots += [asyncio.ensure_future(self._fill_slot()) for _ in range(more)]
+        elif self.setup.run.open_loop:
+            due_ns = self._clock_ns(message.due_s)
+            await sleep_until(due_ns)
+            self.stop.start(self.send(message, due_ns))
         else:
-            self.queue.put_nowait(word)
+            self.queue.put_nowait(message)
 
-    def _ns(self, run_s: float) -> int:
-        """A time of the run on this host's monotonic clock."""
-        return round((self.plan.zero_s + run_s) * 1e9)
+    def _clock_ns(self, run_s: float) -> int:
+        """A time of the run as a value of this host's monotonic clock."""
+        return round((self.setup.start_s + run_s) * 1e9)
 
-    async def _slot(self) -> None:
-        """One stream of a closed loop: a request is due when the slot is free, and it may be sent."""
+    async def _fill_slot(self) -> None:
+        """Keep one request of a closed loop in flight. It is due when the slot is free and it may be sent."""
         while True:
             free_ns = perf_counter_ns()
             work = await self.queue.get()
-            due_ns = max(free_ns, self._ns(work.due_s))
+            due_ns = max(free_ns, self._clock_ns(work.due_s))
             await sleep_until(due_ns)
             ended = asyncio.get_running_loop().create_future()
-            self.brake.watch(self._then(self.send(work, due_ns), ended))
+            self.stop.start(self._send_then(self.send(work, due_ns), ended))
             await ended
 
-    async def _then(self, sending: Coroutine[None, None, None], ended: "asyncio.Future[None]") -> None:
+    async def _send_then(self, sending: Coroutine[None, None, None], ended: "asyncio.Future[None]") -> None:
         try:
             await sending
         finally:
             if not ended.done():
                 ended.set_result(None)
 
-    async def _one(self, client: Client, keeper: Recorder, seq: int, due_ns: int) -> None:
-        keeper.keep(await deliver(client, self.workload.request(seq, self._item(seq)), due_ns))
+    async def _send(self, client: Client, recorder: Recorder, seq: int, due_ns: int) -> None:
+        recorder.record(await deliver(client, self.workload.request(seq, self._item(seq)), due_ns))
 
     def _item(self, seq: int) -> Item:
         while len(self._items) <= seq:
-            self._items += itertools.islice(self._more, 1024)
+            self._items += itertools.islice(self._more_items, 1024)
         return self._items[seq]
 
-    def _say_who(self, report: HealthReport | None) -> None:
-        plan = self.plan
-        worker = WorkerInfo(
-            name=plan.name,
+    def _write_info(self, report: HealthReport | None) -> None:
+        setup = self.setup
+        info = WorkerInfo(
+            name=setup.name,
             host=platform.node(),
-            run_id=plan.plan.run_id,
-            clock={"wall_s": time.time(), "perf_s": time.perf_counter()},
-            zero_s=plan.zero_s,
-            error_s=plan.error_s,
-            probes=plan.probes,
+            run_id=setup.run.run_id,
+            clock=environment.clock_anchor(),
+            zero_s=setup.start_s,
+            error_s=setup.error_s,
+            probes=setup.probes,
             report=report,
         )
-        write_atomically(Path(plan.plan.folder) / f"worker.{plan.name}.json", msgspec.json.encode(worker))
+        write_atomically(Path(setup.run.folder) / f"worker.{setup.name}.json", msgspec.json.encode(info))
 
 
-def share_of(plan: SenderSetup) -> Partition:
-    """The run as this process needs it. Raises UsageError where this host lacks the data set."""
-    options, server = options_of(plan.plan.argv), ServerInfo(**plan.plan.server)
+def make_partition(setup: SenderSetup) -> Partition:
+    """The run as the sender process needs it. Raises UsageError where this host has another data set than the master."""
+    options, server = parse_options(setup.run.argv), ServerInfo(**setup.run.server)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    if dataset.sha256 != plan.plan.sha256:
-        raise UsageError(
-            f"--dataset {options.dataset} is another file than the master's: copy it to this host"
-        )
+    if dataset.sha256 != setup.run.dataset_sha256:
+        raise UsageError(f"--dataset {options.dataset} differs from the master's file: copy it to this host")
     name, _ = style_of(server.model, options.prompt)
-    folder = Path(plan.plan.folder)
+    folder = Path(setup.run.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = folder / f"records.{plan.name}.jsonl"
+    records = folder / f"records.{setup.name}.jsonl"
     if records.exists():
-        raise UsageError(f"{records} exists, of another run: give another --out, or move it away")
-    start_ns = round(plan.zero_s * 1e9)
+        raise UsageError(f"{records} exists, from another run: give another --out, or move it away")
+    start_ns = round(setup.start_s * 1e9)
     return Partition(
         options=dataclasses.replace(options, prompt=name),
         server=server,
         problems=dataset.problems,
-        run_id=plan.plan.run_id,
+        run_id=setup.run.run_id,
         records=records,
-        chunks=folder / f"chunks.{plan.name}.bin",
+        chunks=folder / f"chunks.{setup.name}.bin",
         clock=RunClock(start_ns, server.time_scale),
         schedule=ClosedLoop(1),
         first=0,
@@ -215,28 +209,19 @@ def share_of(plan: SenderSetup) -> Partition:
     )
 
 
-async def serve() -> None:
-    """Read the plan, then the work."""
-    loop = asyncio.get_running_loop()
-    lines = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    out, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
-
-    def tell(data: bytes) -> None:
-        """To the worker, as long as there is one: what is in flight ends, and is recorded, without it too."""
-        if not out.is_closing():
-            out.write(data)
-
-    plan = msgspec.json.decode(await lines.readline(), type=SenderSetup)
-    await Sender(plan).carry_out(lines, tell)
+async def serve(parent: ParentConnection) -> None:
+    """Run one sender process. Raises UsageError."""
+    if (setup := await parent.receive(_setup)) is not None:
+        await Sender(setup).serve(parent)
 
 
 def main() -> int:
-    """Send until stdin ends; 2 where the operator has to mend something."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for Locust, which then closes stdin
+    """Send until stdin ends. Returns 2 where the user has to correct something."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in the terminal is for Locust, which then closes stdin
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
+        run_child(serve)
     except UsageError as error:
         print(f"loadgen: {error}", file=sys.stderr)
         return 2

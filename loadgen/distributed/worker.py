@@ -1,15 +1,15 @@
-"""A Locust worker: takes numbers from the master, has them sent by a process beside it, and tells Locust of each.
+"""A Locust worker: asks the master for requests, passes them to its sender process, and reports the results to Locust.
 
-Rules: nothing here touches a token (docs/decisions/0031); a request is Locust's `request` event, TTFT and TPOT are rows of
-their own that its totals leave out. What it holds is a little more than it has users, so that none waits for the master.
+Rules: nothing that happens for each token passes through this process (docs/decisions/0031). Each request is one `request`
+event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. A worker has a few more requests
+assigned than it has users, so that no user waits for the master.
 
-Does not know: how a request is sent (bridge), what a number stands for, who else sends.
+This module does not know how a request is sent (`sender_process`), what a number stands for, or which other workers there are.
 """
 
 import logging
 import platform
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -19,200 +19,199 @@ import msgspec
 from gevent.event import Event
 from locust.env import Environment
 
-from loadgen.distributed.clock_sync import Probe, zero_of
-from loadgen.distributed.messages import READY, FinishedRequest, RunSetup, SenderSetup, Slots, Work
+from loadgen.distributed.clock_sync import Probe, estimate_start_s
+from loadgen.distributed.messages import FinishedRequest, RunSetup, SenderSetup, Slots, Work
+from loadgen.run.process_protocol import Ready, command, encode
 
 LOG = logging.getLogger("loadgen")
 PROBES = 7
-"""Before the run. One more every PROBE_S shows whether the clocks drift apart."""
+"""Probes of the master's clock before the run. During the run, one every PROBE_S seconds shows whether the clocks drift."""
 PROBE_S = 5.0
-TELL_S = 0.1
+REPORT_S = 0.1
 WAIT_S = 8.0
-"""Longest wait for the sending process: Locust's master waits 10 s for a worker."""
+"""The longest wait for the sender process to end. Locust's master waits 10 s for a worker."""
+
+_message = msgspec.json.Decoder(Ready | FinishedRequest)
 
 
 class LocustWorker:
-    """Of one Locust worker; a run after the other."""
+    """One Locust worker, which can do several runs, one after the other."""
 
     def __init__(self, environment: Environment, runner: Any) -> None:
         self.environment = environment
         self.runner = runner
         self.slots = 0
-        """Users here."""
-        self.sending: Sending | None = None
+        """The number of users in this worker."""
+        self.run: WorkerRun | None = None
 
-    def begin(self) -> None:
-        """Tell the master that we are here, and learn what its clock says."""
-        before, self.sending = self.sending, None
-        if before is not None:
-            before.wait()
-        self.sending = Sending(self)
-        self.sending.probe()
+    def start_run(self) -> None:
+        """Begin by comparing the clocks: the master answers with its time and the setup of the run."""
+        previous, self.run = self.run, None
+        if previous is not None:
+            previous.wait()
+        self.run = WorkerRun(self)
+        self.run.send_probe()
 
-    def pong(self, said: dict[str, Any]) -> None:
-        """The master's answer."""
-        if self.sending is not None:
-            probe = Probe(said["sent_s"], said["master_s"], time.perf_counter())
-            self.sending.probed(probe, msgspec.convert(said["plan"], RunSetup))
+    def probe_answered(self, data: dict[str, Any]) -> None:
+        """Handle the master's answer to a probe."""
+        if self.run is not None:
+            probe = Probe(data["sent_s"], data["master_s"], time.perf_counter())
+            self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
 
-    def work(self, said: dict[str, Any]) -> None:
-        """Numbers from the master."""
-        if self.sending is not None:
-            self.sending.given([Work(*each) for each in said["work"]], no_more=said["no_more"])
+    def work_assigned(self, data: dict[str, Any]) -> None:
+        """Handle requests that the master has assigned."""
+        if self.run is not None:
+            self.run.pass_on([Work(*each) for each in data["work"]], no_more=data["no_more"])
 
-    def users(self, count: int) -> None:
-        """So many run here now."""
+    def set_users(self, count: int) -> None:
+        """Note how many users run in this worker now."""
         self.slots = count
-        if self.sending is not None:
-            self.sending.resize()
+        if self.run is not None:
+            self.run.resize()
 
-    def end(self) -> None:
-        """No more comes. Not waited for here: Locust's last report must be in time."""
-        if self.sending is not None:
-            self.sending.close()
+    def end_run(self) -> None:
+        """Send no more work. This does not wait for the sender process, because Locust's last report must be in time."""
+        if self.run is not None:
+            self.run.close()
 
     def wait(self) -> None:
-        """Until the sending process has ended."""
-        if self.sending is not None:
-            self.sending.wait()
+        """Wait until the sender process has ended."""
+        if self.run is not None:
+            self.run.wait()
 
-    def report(self, told: FinishedRequest) -> None:
-        """Locust's event for a request; TTFT and TPOT beside it."""
-        name = f"budget {told.budget}"
-        failed = f"{told.outcome}: {told.error or ''}".strip(": ")
+    def report(self, finished: FinishedRequest) -> None:
+        """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
+        name = f"budget {finished.budget}"
+        failure = f"{finished.outcome}: {finished.error or ''}".strip(": ")
         fire: Any = self.environment.events.request.fire
         fire(
-            request_type="POST", name=name, response_time=told.seconds * 1e3, response_length=told.tokens,
-            exception=None if told.outcome == "ok" else RuntimeError(failed), context={"seq": told.seq},
+            request_type="POST", name=name, response_time=finished.seconds * 1e3, response_length=finished.tokens,
+            exception=None if finished.outcome == "ok" else RuntimeError(failure), context={"seq": finished.seq},
             response=None, url=None, start_time=None,
         )  # fmt: skip
-        for kind, seconds in (("TTFT", told.ttft_s), ("TPOT", told.tpot_s)):
+        for kind, seconds in (("TTFT", finished.ttft_s), ("TPOT", finished.tpot_s)):
             if seconds is not None:
                 self.environment.stats.get(name, kind).log(round(seconds * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
 
-class Sending:
-    """One run on one worker: the process that sends, and the numbers that it holds."""
+class WorkerRun:
+    """One run in one worker: the sender process, and the requests that are assigned to it."""
 
-    def __init__(self, hand: LocustWorker) -> None:
-        self.hand = hand
-        self.plan: RunSetup | None = None
+    def __init__(self, worker: LocustWorker) -> None:
+        self.worker = worker
+        self.setup: RunSetup | None = None
         self.probes: list[Probe] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = Event()
-        self.held = 0
-        """Numbers given to the process that have not ended."""
-        self.asked = False
+        self.unfinished = 0
+        """Assigned requests that have not ended."""
+        self.work_requested = False
         self.no_more = False
-        self.ended = 0
-        """Not told to the master yet."""
+        self.unreported = 0
+        """Finished requests that the master has not been told of."""
 
-    def probe(self) -> None:
+    def send_probe(self) -> None:
         """Ask the master for the time."""
-        self.hand.runner.send_message("thinkload-ping", {"sent_s": time.perf_counter()})
+        self.worker.runner.send_message("thinkload-probe", {"sent_s": time.perf_counter()})
 
-    def probed(self, probe: Probe, plan: RunSetup) -> None:
-        """The master has said what time it is, and what is to be run."""
+    def probe_answered(self, probe: Probe, setup: RunSetup) -> None:
+        """Use an answered probe, and start the sender process after enough of them."""
         if self.process is not None:
-            self._write(probe)
+            self._send(probe)
             return
         self.probes.append(probe)
         if len(self.probes) < PROBES:
-            self.probe()
+            self.send_probe()
         else:
-            self._start(plan)
+            self._start(setup)
 
-    def _start(self, plan: RunSetup) -> None:
-        self.plan = plan
-        zero_s, error_s = zero_of(plan.boot, plan.zero_s, self.probes)
-        index = max(getattr(self.hand.runner, "worker_index", 0), 0)
+    def _start(self, setup: RunSetup) -> None:
+        self.setup = setup
+        start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
+        index = max(getattr(self.worker.runner, "worker_index", 0), 0)
         name = f"{platform.node()}-{index}".replace("/", "-")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "loadgen.distributed.sender_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._write(SenderSetup(plan=plan, name=name, zero_s=zero_s, error_s=error_s, probes=self.probes))
+        sender = command("loadgen.distributed.sender_process")
+        self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._send(SenderSetup(run=setup, name=name, start_s=start_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process, name)
 
-    def _write(self, line: msgspec.Struct) -> None:
+    def _send(self, message: msgspec.Struct) -> None:
         stdin = self.process.stdin if self.process is not None else None
         if stdin is not None and not stdin.closed:
-            with suppress(BrokenPipeError):  # it died: _listen says so
-                stdin.write(msgspec.json.encode(line) + b"\n")
+            with suppress(BrokenPipeError):  # the process has died, which _listen reports
+                stdin.write(encode(message))
                 stdin.flush()
 
     def _listen(self, process: "subprocess.Popen[bytes]", name: str) -> None:
-        """Until the process ends: what it says of each request."""
+        """Handle the messages of the sender process until it ends."""
         assert process.stdout is not None  # noqa: S101  Popen was given PIPE
-        decode = msgspec.json.Decoder(FinishedRequest).decode
         for line in process.stdout:
-            if line == READY:
+            message = _message.decode(line)
+            if isinstance(message, Ready):
                 self.ready.set()
-                self.hand.runner.send_message("thinkload-ready", {"name": name})
+                self.worker.runner.send_message("thinkload-ready", {"name": name})
                 gevent.spawn(self._keep_probing)
                 self.resize()
             else:
-                self._ended(decode(line))
+                self._finished(message)
         if process.wait() != 0:
-            LOG.error("thinkload: the sending process ended with %s: this worker stops", process.returncode)
-            self.hand.environment.process_exit_code = 2 if process.returncode == 2 else 1
-            self.hand.runner.quit()
+            LOG.error(
+                "thinkload: the sender process ended with exit status %s: this worker stops",
+                process.returncode,
+            )
+            self.worker.environment.process_exit_code = 2 if process.returncode == 2 else 1
+            self.worker.runner.quit()
 
     def _keep_probing(self) -> None:
         while self.process is not None and self.process.poll() is None:
             gevent.sleep(PROBE_S)
-            self.probe()
+            self.send_probe()
 
-    def _ended(self, told: FinishedRequest) -> None:
-        if self.hand.sending is self:  # else Locust counts another run by now
-            self.hand.report(told)
-        self.held -= 1
-        self.ended += 1
-        self.refill()
-        if self.ended == 1:
-            gevent.spawn_later(TELL_S, self._tell, self.plan.run_id if self.plan else "")
+    def _finished(self, finished: FinishedRequest) -> None:
+        if self.worker.run is self:  # otherwise Locust's statistics are of the next run already
+            self.worker.report(finished)
+        self.unfinished -= 1
+        self.unreported += 1
+        self.request_work()
+        if self.unreported == 1:
+            gevent.spawn_later(REPORT_S, self._report_finished, self.setup.run_id if self.setup else "")
 
-    def _tell(self, run_id: str) -> None:
-        count, self.ended = self.ended, 0
-        self.hand.runner.send_message("thinkload-ended", {"count": count, "run_id": run_id})
+    def _report_finished(self, run_id: str) -> None:
+        count, self.unreported = self.unreported, 0
+        self.worker.runner.send_message("thinkload-finished", {"count": count, "run_id": run_id})
 
-    def given(self, work: list[Work], *, no_more: bool) -> None:
-        """On to the process: it sends when the time has come, or a slot is free."""
-        self.asked, self.no_more = False, no_more
-        self.held += len(work)
+    def pass_on(self, work: list[Work], *, no_more: bool) -> None:
+        """Pass assigned requests to the sender process, which sends each when it is due or when a slot is free."""
+        self.work_requested, self.no_more = False, no_more
+        self.unfinished += len(work)
         for each in work:
-            self._write(each)
-        self.refill()
+            self._send(each)
+        self.request_work()
 
     def resize(self) -> None:
-        """As many slots as there are users; an open loop has none."""
-        if self.ready.is_set() and self.plan is not None and not self.plan.open:
-            self._write(Slots(self.hand.slots))
-            self.refill()
+        """Set the number of slots to the number of users. An open loop has no slots."""
+        if self.ready.is_set() and self.setup is not None and not self.setup.open_loop:
+            self._send(Slots(self.worker.slots))
+            self.request_work()
 
-    def refill(self) -> None:
-        """Ask for what is missing."""
-        slots = self.hand.slots
+    def request_work(self) -> None:
+        """Ask the master for more requests in a closed loop, if the worker has fewer than it needs."""
+        slots = self.worker.slots
         wanted = slots + max(2, slots // 4)
-        if (
-            self.plan is not None
-            and not self.plan.open
-            and slots
-            and not (self.asked or self.no_more)
-            and self.held < wanted
-        ):
-            self.asked = True
-            self.hand.runner.send_message("thinkload-take", {"count": wanted - self.held})
+        if self.setup is None or self.setup.open_loop or not slots or self.work_requested or self.no_more:
+            return
+        if self.unfinished < wanted:
+            self.work_requested = True
+            self.worker.runner.send_message("thinkload-request-work", {"count": wanted - self.unfinished})
 
     def close(self) -> None:
-        """The process ends what it has begun."""
+        """Tell the sender process that no more work follows."""
         if self.process is not None and self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
 
     def wait(self) -> None:
-        """Until it has."""
+        """Wait until the sender process has ended, or kill it."""
         self.close()
         if self.process is not None:
             try:

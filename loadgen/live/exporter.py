@@ -1,12 +1,12 @@
-"""loadgen_* metrics for Prometheus: the same Records that go to the file, live.
+"""Exports the `loadgen_*` metrics to Prometheus while a run is running. Most of them come from the Records of the run.
 
-Rules: every metric in one list below; base units, low-cardinality labels (`outcome`, `budget`, and the run's names on
-`loadgen_run_info` alone); times are model seconds, but `loop_lag`, which is this process's own. TTFT has vLLM's buckets so that
-client and server quantiles compare; the others are finer: a fast GPU's steps take 2 to 9 ms, and a median read off buckets
-a factor of two wide tells no two configurations apart.
-Completion tokens count while they stream, not when a request ends.
+Rules: all metrics are in one list below. They use base units and labels of low cardinality: `outcome` and `budget`, and the
+names of the run only on `loadgen_run_info`. Times are model seconds, except for `loop_lag`, which is real time of this
+process. TTFT has the buckets of vLLM, so quantiles of client and server can be compared. The other histograms have finer
+buckets: a step of a fast GPU takes 2 to 9 ms, and a median from buckets whose bounds differ by a factor of two cannot
+distinguish two configurations. Completion tokens are counted when they arrive, not at the end of a request.
 
-Does not know: files, percentiles, verdict rules.
+This module does not know files, percentiles or the rules of the verdict.
 """
 
 import threading
@@ -27,7 +27,8 @@ from loadgen.record import Record, RunInfo
 
 PORT = 9464
 LINGER_S = 3.5
-"""A little more than three scrapes of prometheus/prometheus.yml: the first may have begun before the end."""
+"""A little more than three scrape intervals of prometheus/prometheus.yml, because the first scrape may have begun before
+the end of the run."""
 TTFT_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
 )  # fmt: skip
@@ -45,13 +46,13 @@ VERDICTS = ("RUNNING", "VALID", "SUSPECT", "INVALID")
 
 
 class CountingRegistry(CollectorRegistry):
-    """Knows how many scrapes have begun, and the last that was answered."""
+    """A registry that counts how many scrapes have begun, and the last one that was answered."""
 
     begun = 0
     answered = 0
 
     def collect(self) -> Iterator[Metric]:
-        """One scrape's worth."""
+        """Called by prometheus_client for each scrape."""
         self.begun += 1
         scrape = self.begun
         yield from super().collect()
@@ -59,72 +60,56 @@ class CountingRegistry(CollectorRegistry):
 
 
 class Metrics:
-    """Every metric of one run, in a registry of its own."""
+    """All metrics of one run, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = r = CountingRegistry()
-        b = ["budget"]
-        self.info = Gauge(
-            "loadgen_run_info",
-            "The run that is on",
-            ["run", "config", "model", "tp", "speculation", "target", "emulated"],
-            registry=r,
-        )
-        self.cell = Gauge("loadgen_cell_info", "The cell of a sweep that is on", ["cell"], registry=r)
-        self.started = Gauge(
-            "loadgen_run_started_timestamp_seconds", "Unix time of the run's start", registry=r
-        )
-        self.ended = Gauge(
-            "loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, 0 before it", registry=r
-        )
-        self.verdict = Gauge("loadgen_verdict", "1 for what the run says of itself", ["verdict"], registry=r)
-        self.planned = Gauge(
-            "loadgen_requests_planned", "Requests of the plan, NaN where a duration ends the run", registry=r
-        )
-        self.rate_asked = Gauge(
-            "loadgen_rate_asked_per_second", "Rate of the schedule, NaN in a closed loop", registry=r
-        )
-        self.due = Counter("loadgen_requests_due", "Requests that have become due", registry=r)
-        self.in_flight = Gauge("loadgen_requests_in_flight", "Requests sent and not ended", registry=r)
-        self.requests = Counter(
-            "loadgen_requests", "Requests that have ended", ["outcome", "budget"], registry=r
-        )
-        self.completion = Counter(
-            "loadgen_completion_tokens", "Tokens received, counted as they stream", b, registry=r
-        )
-        self.prompt = Counter(
-            "loadgen_prompt_tokens", "Prompt tokens of requests that have ended", b, registry=r
-        )
-        self.good = Counter(
-            "loadgen_good_requests", "Requests that met every objective of --slo", b, registry=r
-        )
-        self.ttft = Histogram(
-            "loadgen_ttft_seconds", "First token - sent", b, buckets=TTFT_BUCKETS, registry=r
-        )
-        self.tpot = Histogram(
-            "loadgen_tpot_seconds",
-            "(last token - first token) / (tokens - those of the first chunk)",
-            b,
-            buckets=TPOT_BUCKETS,
-            registry=r,
-        )
-        self.e2e = Histogram("loadgen_e2e_seconds", "Last token - sent", b, buckets=E2E_BUCKETS, registry=r)
-        self.e2e_due = Histogram(
-            "loadgen_e2e_due_seconds", "Last token - due", b, buckets=E2E_BUCKETS, registry=r
-        )
-        self.gaps = GapHistogram()
-        r.register(self.gaps)
-        self.send_lag = Histogram("loadgen_send_lag_seconds", "Sent - due", buckets=LAG_BUCKETS, registry=r)
-        self.loop_lag = Histogram(
-            "loadgen_loop_lag_seconds",
-            "Lateness of the generator's own event loop, real time",
-            buckets=LAG_BUCKETS,
-            registry=r,
-        )
+        self.registry = CountingRegistry()
+        self._define_run()
+        self._define_requests()
+        self._define_latencies()
         self.set_verdict("RUNNING")
 
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _define_run(self) -> None:
+        names = ("run", "config", "model", "tp", "speculation", "target", "emulated")
+        self.info = self._gauge("loadgen_run_info", "The current run", *names)
+        self.cell = self._gauge("loadgen_cell_info", "The current cell of a sweep", "cell")
+        self.started = self._gauge("loadgen_run_started_timestamp_seconds", "Unix time of the run's start")
+        self.ended = self._gauge("loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, or 0")
+        self.verdict = self._gauge("loadgen_verdict", "1 for the current verdict of the run", "verdict")
+        self.planned = self._gauge("loadgen_requests_planned", "Planned requests, NaN with a duration")
+        self.rate_asked = self._gauge("loadgen_rate_asked_per_second", "Scheduled rate, NaN in a closed loop")
+
+    def _define_requests(self) -> None:
+        self.due = self._counter("loadgen_requests_due", "Requests that have become due")
+        self.in_flight = self._gauge("loadgen_requests_in_flight", "Requests sent and not ended")
+        self.requests = self._counter("loadgen_requests", "Requests that have ended", "outcome", "budget")
+        self.completion = self._counter("loadgen_completion_tokens", "Tokens that have arrived", "budget")
+        self.prompt = self._counter("loadgen_prompt_tokens", "Prompt tokens of ended requests", "budget")
+        self.good = self._counter("loadgen_good_requests", "Requests that met every --slo", "budget")
+
+    def _define_latencies(self) -> None:
+        tpot = "(last token - first token) / (tokens - tokens of the first chunk)"
+        lag = "Delay of the generator's event loop, real time"
+        self.ttft = self._histogram("loadgen_ttft_seconds", "First token - sent", TTFT_BUCKETS, "budget")
+        self.tpot = self._histogram("loadgen_tpot_seconds", tpot, TPOT_BUCKETS, "budget")
+        self.e2e = self._histogram("loadgen_e2e_seconds", "Last token - sent", E2E_BUCKETS, "budget")
+        self.e2e_due = self._histogram("loadgen_e2e_due_seconds", "Last token - due", E2E_BUCKETS, "budget")
+        self.gaps = GapHistogram()
+        self.registry.register(self.gaps)
+        self.send_lag = self._histogram("loadgen_send_lag_seconds", "Sent - due", LAG_BUCKETS)
+        self.loop_lag = self._histogram("loadgen_loop_lag_seconds", lag, LAG_BUCKETS)
+
     def begin(self, run: RunInfo, planned: int | None, rate: float | None) -> None:
-        """Say which run this is."""
+        """Set the metrics that describe the run; `rate` is in requests per second of the schedule."""
         self.info.labels(
             run=run.run_id,
             config=run.config,
@@ -135,36 +120,31 @@ class Metrics:
             emulated=str(run.emulated).lower(),
         ).set(1)
         self.cell.labels(cell=run.run_id).set(1)
+        by_budget = (
+            self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due,
+        )  # fmt: skip
         for budget in map(
             str, run.budgets
-        ):  # a counter that starts above 0 hides its first growth from rate()
+        ):  # rate() does not see the first increase of a counter without a 0
             self.requests.labels(outcome="ok", budget=budget)
-            for family in (
-                self.completion,
-                self.prompt,
-                self.good,
-                self.ttft,
-                self.tpot,
-                self.e2e,
-                self.e2e_due,
-            ):
-                family.labels(budget=budget)
+            for metric in by_budget:
+                metric.labels(budget=budget)
         self.started.set(run.clock["wall_s"])
         self.planned.set(float("nan") if planned is None else planned)
         self.rate_asked.set(float("nan") if rate is None else rate)
 
     def set_verdict(self, verdict: str) -> None:
-        """1 for the current verdict, 0 for the others."""
+        """Set the metric to 1 for the current verdict, and to 0 for the others."""
         for name in VERDICTS:
             self.verdict.labels(verdict=name).set(float(name == verdict))
 
     def end(self, verdict: str) -> None:
-        """The run is over."""
+        """Set the end of the run and its verdict."""
         self.ended.set(time.time())
         self.set_verdict(verdict)
 
     def observe(self, record: Record, slo: dict[str, float]) -> None:
-        """Count a request that has ended. Warm-ups count as requests, not as latencies."""
+        """Count a request that has ended. The latencies of warm-up requests are not counted."""
         budget = str(record.budget)
         self.requests.labels(outcome=record.outcome, budget=budget).inc()
         self.prompt.labels(budget=budget).inc(record.prompt_tokens or 0)
@@ -185,14 +165,14 @@ class Metrics:
 
 
 class GapHistogram:
-    """`loadgen_inter_chunk_seconds`: a histogram of its own, for every token passes here (0.1 µs, not 1.4)."""
+    """`loadgen_inter_chunk_seconds`. Every token is counted here, in 0.1 µs; the library's histogram takes 1.4 µs."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(TPOT_BUCKETS) + 1)
         self._sum_s = 0.0
 
     def observe(self, arrival_ns: Sequence[int], scale: float) -> None:
-        """Count the gaps of one call."""
+        """Count the gaps between the arrivals (ns) of one call; `scale` model seconds pass in a real one."""
         if arrival_ns:
             gaps_ns = sorted(map(sub, arrival_ns[1:], arrival_ns))
             below = [bisect_right(gaps_ns, bound * 1e9 / scale) for bound in TPOT_BUCKETS]
@@ -201,18 +181,18 @@ class GapHistogram:
             self._sum_s += (arrival_ns[-1] - arrival_ns[0]) * scale / 1e9
 
     def take(self) -> tuple[list[int], float]:
-        """Counts and sum since the last time, for `add` in another process."""
+        """Return the counts and the sum since the last call, for `add` in another process."""
         taken = self._counts, self._sum_s
         self._counts, self._sum_s = [0] * len(self._counts), 0.0
         return taken
 
     def add(self, counts: Sequence[int], sum_s: float) -> None:
-        """What `take` gave."""
+        """Add what `take` has returned."""
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         self._sum_s += sum_s
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What prometheus_client asks for at a scrape."""
+        """Called by prometheus_client for each scrape."""
         bounds = [*(str(float(bound)) for bound in TPOT_BUCKETS), "+Inf"]
         buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
         yield HistogramMetricFamily(
@@ -221,10 +201,10 @@ class GapHistogram:
 
 
 class Exporter:
-    """Serves the metrics while it is open."""
+    """An HTTP server for the metrics."""
 
     def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """Raises OSError where the port is taken."""
+        """Start to serve. Raises OSError where the port is in use."""
         self._server: WSGIServer
         self._thread: threading.Thread
         self._registry = metrics.registry
@@ -233,9 +213,10 @@ class Exporter:
         self.url = f"metrics: http://{host}:{self.port}/metrics"
 
     def linger(self) -> None:
-        """Where somebody scrapes, wait for two scrapes that begin now: both see the last counts and the verdict.
+        """If the metrics were scraped before, wait for two more scrapes, which contain the last counts and the verdict.
 
-        Two, for Prometheus forgets a target at the first scrape that fails; between two, its recording rules see the end too.
+        Prometheus marks all series of a target as stale at the first scrape that fails. With two scrapes, its recording rules
+        are evaluated between them and include the end of the run.
         """
         begun = self._registry.begun
         if begun:
@@ -248,9 +229,9 @@ class Exporter:
         self._thread.join()
 
 
-def wait_until(done: Callable[[], bool], patience_s: float) -> None:
-    """Poll until done, or patience ends; then the answer on its way has 200 ms to go out."""
-    deadline_s = time.monotonic() + patience_s
+def wait_until(done: Callable[[], bool], timeout_s: float) -> None:
+    """Poll until `done` or the timeout, and then wait 200 ms, in which the last response can be sent."""
+    deadline_s = time.monotonic() + timeout_s
     while not done() and time.monotonic() < deadline_s:
         time.sleep(0.02)
     time.sleep(0.2)
@@ -258,9 +239,9 @@ def wait_until(done: Callable[[], bool], patience_s: float) -> None:
 
 @contextmanager
 def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
-    """Serve while the block lasts, and until its end was scraped; yields where, or why not.
+    """Serve until the block has ended and its end was scraped. Yields a message that says where, or why not.
 
-    Raises UsageError where a port that was asked for is taken.
+    Raises UsageError where the port was given by the user and is in use.
     """
     exporter = serve(metrics, host, port)
     if isinstance(exporter, str):
@@ -274,7 +255,7 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
 
 
 def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:
-    """An exporter, or why there is none. Raises UsageError where a port that was asked for is taken."""
+    """An exporter, or a message why there is none. Raises UsageError where the user's port is in use; -1 means off."""
     if port == -1:
         return "metrics: off"
     try:
@@ -282,5 +263,7 @@ def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:
     except OSError as error:
         reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
         if port is not None:
-            raise UsageError(f"--metrics-port: can't listen on {reason}: choose another or off") from None
-        return f"metrics: off: can't listen on {reason}"
+            raise UsageError(
+                f"--metrics-port: cannot listen on {reason}: choose another port, or off"
+            ) from None
+        return f"metrics: off: cannot listen on {reason}"

@@ -1,9 +1,10 @@
-"""What a person sees while a run is on: a live view on a terminal, a plain line now and then elsewhere.
+"""Shows the progress of a run: a live view on a terminal, and otherwise a line of text every few seconds.
 
-Rules: stderr only; one refresh a second, whatever the load; percentiles here are over the last WINDOW requests and only
-for watching (the summary's are over all, with intervals). Times are model seconds, rates per model second.
+Rules: output goes to stderr only. The view is updated once a second, however high the load is. Its percentiles are over the
+last WINDOW requests and are only for watching; those of the summary are over all requests and have intervals. Times are model
+seconds, and rates are per model second.
 
-Does not know: files, verdicts.
+This module does not know files or verdicts.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ LIVE_EVERY_S = 1.0
 
 
 class Progress:
-    """Counts what happens and shows it."""
+    """Counts requests and tokens, and shows them while its context is open."""
 
     def __init__(
         self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]
@@ -40,21 +41,21 @@ class Progress:
         self._live: Any = None
 
     def due(self, count: int = 1) -> None:
-        """Requests are being sent."""
+        """Count requests that are being sent."""
         self.sent += count
 
     def tokens(self, count: int) -> None:
-        """Tokens have arrived."""
+        """Count tokens that have arrived."""
         self.received += count
 
     def ended(self, record: Record) -> None:
-        """A request has ended."""
+        """Count a request that has ended."""
         self.outcomes[record.outcome] += 1
         if record.outcome == "ok":
             self.recent.append(record)
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Print a message without disturbing the live view."""
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         elif self._how != "none":
@@ -85,7 +86,7 @@ class Progress:
             self.say(self.line())
 
     async def _show_live(self) -> None:
-        from rich.console import Console  # noqa: PLC0415  50 ms that only a terminal pays
+        from rich.console import Console  # noqa: PLC0415  this import takes 50 ms, which only a live view needs
         from rich.live import Live  # noqa: PLC0415
 
         self._live = Live(console=Console(stderr=True), auto_refresh=False)
@@ -95,12 +96,12 @@ class Progress:
             await asyncio.sleep(LIVE_EVERY_S)
 
     def line(self) -> str:
-        """One plain line."""
+        """The progress as one line of text."""
         rows = dict(self.rows())
         return " · ".join(f"{name} {value}" for name, value in rows.items() if value)
 
     def table(self) -> Any:
-        """The live view."""
+        """The progress as a table, for the live view."""
         from rich.table import Table  # noqa: PLC0415  as above
 
         run = self.run
@@ -115,17 +116,17 @@ class Progress:
         return table
 
     def rows(self) -> list[tuple[str, str]]:
-        """(name, value) of everything shown."""
+        """The name and the value of each row. An empty value is not shown."""
         ended = sum(self.outcomes.values())
         elapsed_s = (time.perf_counter() - self._began) * self.run.time_scale
         rate = ended / elapsed_s if elapsed_s > 0 else 0.0
-        asked = self.run.load.get("rate")
+        scheduled = self.run.load.get("rate")
         failed = {name: n for name, n in self.outcomes.items() if name != "ok"}
         total = "" if self.planned is None else f"/{self.planned + int(self.run.load.get('warmup') or 0)}"
         return [
             ("done", f"{self.earlier + ended}{total}"),
             ("in flight", str(self.sent - ended)),
-            ("rate", f"{rate:.3g}/s" + (f" of {asked:.3g} asked" if asked else "")),
+            ("rate", f"{rate:.3g}/s" + (f" of {scheduled:.3g} scheduled" if scheduled else "")),
             ("tokens", f"{self.received / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"),
             ("ttft", self._percentiles("ttft_s")),
             ("tpot", self._percentiles("tpot_s")),
@@ -152,7 +153,7 @@ def _rank(ordered: Sequence[float], level: float) -> float:
 
 
 def human(seconds: float) -> str:
-    """Three digits and a unit that fits."""
+    """A duration with three digits and a unit that suits it."""
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 120:

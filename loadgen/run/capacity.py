@@ -1,4 +1,7 @@
-"""TODO docstring."""
+"""The result of `python -m loadgen calibrate`: how much load this machine can generate. Later runs compare with it.
+
+This module does not know how the capacity is measured (`loadgen.checks.calibrate`).
+"""
 
 import json
 import os
@@ -9,20 +12,21 @@ from loadgen.run import environment
 
 
 def path() -> Path:
-    """Where the figure is kept."""
+    """The file that contains the result, in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "thinkload" / "calibration.json"
 
 
 def stored() -> dict[str, Any] | None:
-    """What was found on this machine; None before the first calibration, or on another machine."""
+    """The result for this machine, or None if it was never calibrated or the file is of another machine."""
     try:
         found: dict[str, Any] = json.loads(path().read_text())
     except (OSError, ValueError):
         return None
-    return found if found.get("machine") == _machine() else None
+    return found if found.get("machine") == machine() else None
 
 
-def _machine() -> list[Any]:
+def machine() -> list[Any]:
+    """What identifies this machine: its host name, the number of CPUs, and their model."""
     host = environment.host()
     return [host["hostname"], host["cpus"], host["cpu"]]

@@ -1,9 +1,10 @@
-"""Sends requests when they are due. The only file that waits.
+"""Sends each request when it is due, and ends a run early when the user asks for it.
 
-Rules: due times are absolute, so a late request makes no later one late, and nothing waits for an answer in an open
-loop. First interrupt: no new request, those in flight end. Second: those in flight are cancelled, and are results too.
+Rules: due times are absolute, so a request that is sent late does not delay the following ones, and in an open loop no
+request waits for an answer. After the first interrupt no request is sent, and those in flight end by themselves. A second
+interrupt cancels those in flight; a cancelled request has a result too.
 
-Does not know: HTTP, what a result holds, where it goes.
+This module does not know HTTP, what a result contains, or where results are stored.
 """
 
 import asyncio
@@ -19,54 +20,56 @@ from loadgen.plan.schedule import OpenLoop, Schedule
 T = TypeVar("T")
 
 Send = Callable[[Request, int], Awaitable[T]]
-"""Sends a request that was due at a stamp (ns). Cancelled, it returns what it has."""
+"""Sends a request that is due at a time (ns), and returns its result. When cancelled, it returns the result so far."""
+
+SendAndReport = Callable[[Request, int], Coroutine[None, None, None]]
 
 
 class StopControl:
-    """Ends a run early: pressed once it drains, pressed twice it stops. Holds what is in flight."""
+    """Ends a run before all requests are sent, and keeps track of the requests in flight."""
 
     def __init__(self) -> None:
         self.draining = False
-        """Nothing more is sent."""
+        """No more requests are sent."""
         self.stopped = False
-        """What was in flight is cancelled."""
+        """Requests that were in flight have been cancelled."""
         self._error: BaseException | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
 
-    def press(self) -> None:
-        """What Ctrl-C does."""
+    def interrupt(self) -> None:
+        """Drain at the first call and stop at the second, like Ctrl-C."""
         if self.draining:
             self.stop()
         else:
             self.drain()
 
     def drain(self) -> None:
-        """Send nothing more."""
+        """Send no more requests; those in flight end by themselves."""
         self.draining = True
         if self._waiting is not None:
             self._waiting.cancel()
 
     def stop(self) -> None:
-        """Send nothing more and cancel what is in flight."""
+        """Send no more requests and cancel those in flight."""
         self.drain()
         self.stopped = True
         for task in self._in_flight:
             task.cancel()
 
-    def on_interrupt(self, told: Callable[[], None] = lambda: None) -> None:
-        """Press on SIGINT and SIGTERM from now on, then call `told`."""
+    def interrupt_on_signals(self, on_interrupt: Callable[[], None] = lambda: None) -> None:
+        """From now on, call `interrupt` and then `on_interrupt` for each SIGINT and SIGTERM."""
         loop = asyncio.get_running_loop()
 
-        def pressed() -> None:
-            self.press()
-            told()
+        def handle() -> None:
+            self.interrupt()
+            on_interrupt()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, pressed)
+            loop.add_signal_handler(number, handle)
 
     async def unless_draining(self, wait: Coroutine[None, None, None]) -> bool:
-        """True after `wait`, False as soon as nothing more is to be sent."""
+        """Run `wait`. Returns True after it, or False as soon as no more requests are to be sent."""
         self._waiting = asyncio.ensure_future(wait)
         if self.draining:
             self._waiting.cancel()
@@ -79,19 +82,19 @@ class StopControl:
             self._waiting = None
         return not self.draining
 
-    def watch(self, work: Coroutine[None, None, None]) -> None:
-        """Start a piece of work that ends before the run does."""
+    def start(self, work: Coroutine[None, None, None]) -> None:
+        """Start a task that counts as in flight until it ends."""
         task = asyncio.ensure_future(work)
         self._in_flight.add(task)
         task.add_done_callback(self._ended)
 
-    async def all_ended(self) -> None:
+    async def wait_for_tasks(self) -> None:
         """Wait until nothing is in flight."""
         while self._in_flight:
             await asyncio.wait(self._in_flight)
 
     def raise_error(self) -> None:
-        """Raise what a piece of work raised first, if one did."""
+        """Raise the first exception that a task raised, if there is one."""
         if self._error is not None:
             raise self._error
 
@@ -102,82 +105,75 @@ class StopControl:
             self.stop()
 
 
-async def drive(
+async def dispatch(
     requests: Iterable[Request],
     schedule: Schedule,
     send: Send[T],
-    on_record: Callable[[T], None],
+    on_result: Callable[[T], None],
     *,
     start_ns: int,
     time_scale: float = 1.0,
     duration_s: float | None = None,
-    brake: StopControl | None = None,
+    stop: StopControl | None = None,
 ) -> None:
-    """Send every request as `schedule` says, counted from `start_ns`, and hand each result to `on_record`.
+    """Send every request at the time that `schedule` gives, counted from `start_ns`; pass each result to `on_result`.
 
-    `time_scale` model seconds pass in a real one. After `duration_s` model seconds nothing more is sent. Requests are
-    taken one by one as they are sent: a generator keeps the memory flat. What `send` or `on_record` raises ends the run
-    and is raised as it is, after the requests in flight have ended as cancelled.
+    In one real second, `time_scale` model seconds pass. After `duration_s` model seconds no more requests are sent. A
+    request is taken from `requests` when it is sent, so a generator needs little memory. An exception of `send` or
+    `on_result` ends the run: the requests in flight are cancelled, and then the exception is raised.
     """
-    brake = brake or StopControl()
-    until_ns = None if duration_s is None else start_ns + round(duration_s / time_scale * 1e9)
-    plan = _until(iter(requests), until_ns)
+    stop = stop or StopControl()
+    end_ns = None if duration_s is None else start_ns + round(duration_s / time_scale * 1e9)
+    remaining = _until(iter(requests), end_ns)
 
-    async def one(request: Request, due_ns: int) -> None:
-        on_record(await send(request, due_ns))
+    async def send_and_report(request: Request, due_ns: int) -> None:
+        on_result(await send(request, due_ns))
 
     try:
         if isinstance(schedule, OpenLoop):
             due = (start_ns + round(time_s / time_scale * 1e9) for time_s in schedule.times_s)
-            await _open(plan, due, one, brake)
+            await _open_loop(remaining, due, send_and_report, stop)
         else:
-            await _closed(plan, schedule.concurrency, one, brake, start_ns)
+            await _closed_loop(remaining, schedule.concurrency, send_and_report, stop, start_ns)
     except BaseException:
-        brake.stop()
+        stop.stop()
         raise
     finally:
-        await brake.all_ended()
-    brake.raise_error()
+        await stop.wait_for_tasks()
+    stop.raise_error()
 
 
-def _until(requests: Iterator[Request], until_ns: int | None) -> Iterator[Request]:
-    """Requests for as long as there is time to send one."""
+def _until(requests: Iterator[Request], end_ns: int | None) -> Iterator[Request]:
+    """Yield requests until the end time."""
     for request in requests:
-        if until_ns is not None and perf_counter_ns() >= until_ns:
+        if end_ns is not None and perf_counter_ns() >= end_ns:
             return
         yield request
 
 
-async def _open(
-    plan: Iterator[Request],
-    due: Iterable[int],
-    one: Callable[[Request, int], Coroutine[None, None, None]],
-    brake: StopControl,
+async def _open_loop(
+    requests: Iterator[Request], due: Iterable[int], send: SendAndReport, stop: StopControl
 ) -> None:
     for due_ns in due:
-        if not await brake.unless_draining(sleep_until(due_ns)):
+        if not await stop.unless_draining(sleep_until(due_ns)):
             return
-        request = next(plan, None)
+        request = next(requests, None)
         if request is None:
             return
-        brake.watch(one(request, due_ns))
+        stop.start(send(request, due_ns))
 
 
-async def _closed(
-    plan: Iterator[Request],
-    concurrency: int,
-    one: Callable[[Request, int], Coroutine[None, None, None]],
-    brake: StopControl,
-    start_ns: int,
+async def _closed_loop(
+    requests: Iterator[Request], concurrency: int, send: SendAndReport, stop: StopControl, start_ns: int
 ) -> None:
-    async def slot(free_ns: int) -> None:
-        for request in plan:
-            await one(request, free_ns)
-            if brake.draining:
+    async def fill_slot(free_ns: int) -> None:
+        for request in requests:
+            await send(request, free_ns)
+            if stop.draining:
                 return
             free_ns = perf_counter_ns()
 
-    if await brake.unless_draining(sleep_until(start_ns)):
+    if await stop.unless_draining(sleep_until(start_ns)):
         free_ns = perf_counter_ns()
         for _ in range(concurrency):
-            brake.watch(slot(free_ns))
+            stop.start(fill_slot(free_ns))

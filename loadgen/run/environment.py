@@ -1,21 +1,22 @@
-"""What is needed to repeat a run elsewhere: this machine, its packages, the repository's state.
+"""The environment of a run, as stored in `run.json`: this machine, the installed packages, the repository and the clocks.
 
-Does not know: the server, or what of it matters.
+This module does not know anything about the server.
 """
 
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("httptools", "msgspec", "prometheus-client", "rich", "thinkload", "uvloop")
-"""Those on the path of a request or of its figures."""
+"""The packages that take part in sending a request or in measuring it."""
 
 
 def host() -> dict[str, Any]:
-    """Machine and interpreter."""
+    """The machine and the Python interpreter."""
     return {
         "hostname": platform.node(),
         "system": platform.platform(),
@@ -27,7 +28,7 @@ def host() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what measured."""
+    """The installed versions of PACKAGES."""
     return {name: found for name in PACKAGES if (found := _version(name)) is not None}
 
 
@@ -38,8 +39,13 @@ def _version(name: str) -> str | None:
         return None
 
 
+def clock_anchor() -> dict[str, float]:
+    """The wall clock and the monotonic clock, read together: they relate the times of a run to the time of day."""
+    return {"wall_s": time.time(), "perf_s": time.perf_counter()}
+
+
 def git() -> dict[str, Any]:
-    """Commit of this code, and whether it was changed since; empty outside a repository."""
+    """The commit of this code, and whether files were changed since. Empty outside a repository."""
     here = Path(__file__).parents[1]
     commit = _git(here, "rev-parse", "HEAD")
     if commit is None:
@@ -47,10 +53,10 @@ def git() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

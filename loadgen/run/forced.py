@@ -1,4 +1,9 @@
-"""TODO docstring."""
+"""Sends a request with a forced token budget in two calls, as R1 and s1 do: stop the thinking, then force an answer.
+
+Rules: an answer that ends within its budget needs no second call. The two calls together count as one request.
+
+This module does not know when a request is due or how it is recorded.
+"""
 
 import dataclasses
 from collections.abc import Awaitable, Callable
@@ -12,13 +17,13 @@ Send = Callable[[Request], Awaitable[Exchange]]
 
 
 class Phase(NamedTuple):
-    """One call of a forced request."""
+    """One of the two calls of a request."""
 
     kind: str
     exchange: Exchange
 
     def row(self, clock: RunClock) -> dict[str, Any]:
-        """For `Record.phases`."""
+        """The entry of this call in `Record.phases`."""
         exchange = self.exchange
         return {
             "kind": self.kind,
@@ -35,7 +40,7 @@ class Phase(NamedTuple):
 
 
 async def send_forced(send: Send, request: Request) -> tuple[Exchange, list[Phase]]:
-    """Both calls of a `forced` request as one Exchange; a reply that ended within its budget needs no second call."""
+    """Send a request with a forced budget. Returns both calls as one Exchange, and each call by itself."""
     think = await send(request)
     phases = [Phase("think", think)]
     second = second_call(request, think)
@@ -48,7 +53,10 @@ async def send_forced(send: Send, request: Request) -> tuple[Exchange, list[Phas
 
 
 def second_call(request: Request, think: Exchange) -> tuple[str, str, Request] | None:
-    """What the second call is for (`answer` | `continue`), the text put in between, and the call."""
+    """The purpose of the second call (`answer` or `continue`), the text that ends the thinking, and the request.
+
+    Returns None if the first call has failed or ended within its budget.
+    """
     force = request.force
     if force is None or think.outcome != "ok" or think.finish_reason != "length":
         return None
@@ -62,7 +70,7 @@ def second_call(request: Request, think: Exchange) -> tuple[str, str, Request] |
 
 
 def joined(think: Exchange, tail: str, answer: Exchange) -> Exchange:
-    """Two calls as one: sent with the first, ended with the second, tokens and latency of both, the tail in the text."""
+    """Both calls as one Exchange, which begins with the first and ends with the second. Its text contains `tail`."""
     pieces = list(answer.pieces)
     if pieces:
         pieces[0] = (pieces[0][0], tail + pieces[0][1])

@@ -1,6 +1,6 @@
-"""run.json and problems.jsonl as they are before the first request.
+"""A run's folder before the first request: the folder itself, the description in `run.json`, and `problems.jsonl`.
 
-Does not know: what came of the run (session adds that).
+This module does not know the results of the run, which `loadgen.run.close_out` adds.
 """
 
 from datetime import UTC, datetime
@@ -9,20 +9,45 @@ from typing import Any
 
 import msgspec
 
-from loadgen import options as options_module
+from loadgen.errors import UsageError
 from loadgen.files import write_atomically
+from loadgen.options import RunOptions, redacted, saved
 from loadgen.plan.datasets import Dataset
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import PROBLEMS, RunInfo
 from loadgen.run import environment
 from loadgen.run.prepare import Prepared, config_name
+from loadgen.target.server_info import ServerInfo
 
 
-def describe(plan: Prepared) -> RunInfo:
-    """Everything needed to repeat, join and judge the run that is known beforehand."""
-    options, server = plan.options, plan.server
+def run_folder(options: RunOptions, run_id: str) -> Path:
+    """The folder for the files of a run."""
+    return options.resume or options.out or Path("results") / run_id
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a run's folder. Raises UsageError where it exists or cannot be made."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"{folder} exists: give another --out, or continue with --resume {folder}") from None
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
+    return folder
+
+
+def describe(prepared: Prepared) -> RunInfo:
+    """The description of a run that is about to start. Its `clock` is set at the start."""
+    run = describe_run(prepared.options, prepared.server, prepared.dataset, prepared.run_id)
+    run.load = _load(prepared)
+    run.sampling = _sampling(prepared)
+    return run
+
+
+def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_id: str) -> RunInfo:
+    """What is known of a run from its options, its server and its data set, without `load`, `sampling` and `clock`."""
     return RunInfo(
-        run_id=plan.run_id,
+        run_id=run_id,
         config=config_name(server),
         model=server.model,
         target=options.target,
@@ -35,78 +60,65 @@ def describe(plan: Prepared) -> RunInfo:
         time_scale=server.time_scale,
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock={},
-        argv=options_module.redacted(options.argv),
-        options=options_module.saved(options),
+        argv=redacted(options.argv),
+        options=saved(options),
         labels=options.labels,
         price_per_gpu_hour=options.price_per_gpu_hour,
         seed=options.seed,
-        load=load_facts(plan),
         budgets=list(options.budgets),
         budget_mode=options.budget_mode,
         one_pass=options.one_pass,
         samples=options.samples,
-        sampling=sampling_facts(plan),
-        dataset=dataset_facts(plan.dataset),
+        dataset=_dataset(dataset),
         preset=server.preset,
         cache=options.cache or "keep",
         slo=options.slo,
         host=environment.host(),
         packages=environment.packages(),
         git=environment.git(),
-        server=server_facts(plan),
+        server=_server(server) | options.server,
     )
 
 
-def server_facts(plan: Prepared) -> dict[str, Any]:
-    """`RunInfo.server`: what the server said of itself, then what its launcher knows."""
-    server = plan.server
-    said = {
-        "version": server.version,
-        "max_model_len": server.max_model_len,
-        "fingerprint": server.fingerprint,
-    }
-    return {name: value for name, value in said.items() if value is not None} | plan.options.server
+def _server(server: ServerInfo) -> dict[str, Any]:
+    """What the server reports of itself, for `RunInfo.server`."""
+    names = ("version", "max_model_len", "fingerprint")
+    return {name: value for name in names if (value := getattr(server, name)) is not None}
 
 
-def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """`RunInfo.dataset`."""
-    return {
-        "name": dataset.name,
-        "path": dataset.path,
-        "sha256": dataset.sha256,
-        "problems": len(dataset.problems),
-    }
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    facts = {"name": dataset.name, "path": dataset.path, "sha256": dataset.sha256}
+    return facts | {"problems": len(dataset.problems)}
 
 
-def load_facts(plan: Prepared) -> dict[str, Any]:
-    """`RunInfo.load`."""
-    options = plan.options
-    facts: dict[str, Any] = {"requests": plan.planned, "warmup": options.warmup, "repeats": options.repeats}
-    if isinstance(plan.schedule, ClosedLoop):
-        facts |= {"kind": "closed", "concurrency": plan.schedule.concurrency}
+def _load(prepared: Prepared) -> dict[str, Any]:
+    options = prepared.options
+    load: dict[str, Any] = {"requests": prepared.planned, "warmup": options.warmup}
+    load["repeats"] = options.repeats
+    if isinstance(prepared.schedule, ClosedLoop):
+        load |= {"kind": "closed", "concurrency": prepared.schedule.concurrency}
     else:
-        times_s = plan.schedule.times_s
+        times_s = prepared.schedule.times_s
         mean = len(times_s) / times_s[-1] if len(times_s) > 1 and times_s[-1] > 0 else None
         arrival = "replay" if options.times else options.arrival
-        facts |= {"kind": "open", "rate": options.rate or mean, "arrival": arrival}
+        load |= {"kind": "open", "rate": options.rate or mean, "arrival": arrival}
     if options.ramp:
-        facts["ramp"] = [list(step) for step in options.ramp]
+        load["ramp"] = [list(step) for step in options.ramp]
     if options.duration_s is not None:
-        facts["duration_s"] = options.duration_s
-    return facts
+        load["duration_s"] = options.duration_s
+    return load
 
 
-def sampling_facts(plan: Prepared) -> dict[str, Any]:
-    """`RunInfo.sampling`: what a request's body says."""
-    body = next(plan.workload.requests(0, 1)).body
-    chosen: dict[str, Any] = {
-        name: body[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in body
-    }
-    return {"name": plan.options.sampling, "prompt": plan.options.prompt, **chosen}
+def _sampling(prepared: Prepared) -> dict[str, Any]:
+    """The sampling parameters that the body of a request contains."""
+    body = next(prepared.workload.requests(0, 1)).body
+    names = ("temperature", "top_p", "top_k", "min_p")
+    chosen = {name: body[name] for name in names if name in body}
+    return {"name": prepared.options.sampling, "prompt": prepared.options.prompt, **chosen}
 
 
 def write_problems(folder: Path, dataset: Dataset) -> None:
-    """problems.jsonl: what grading needs, without the problems' text."""
+    """Write `problems.jsonl`: what grading needs, without the text of the problems."""
     rows = (
         msgspec.json.encode(
             {"unique_id": p.unique_id, "answer": p.answer, "subject": p.subject, "level": p.level}

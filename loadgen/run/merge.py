@@ -1,32 +1,57 @@
-"""TODO docstring."""
+"""Merges the files that several processes have written, `records.<name>.jsonl` and `chunks.<name>.bin`, into those of the run.
+
+This module does not know what started the processes, or whether the merged run is complete.
+"""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from loadgen.chunks import CHUNKS, drop_torn_frame
-from loadgen.record import RECORDS
+from loadgen.chunks import CHUNKS, drop_torn_frame, encode_frame, read_chunks
+from loadgen.record import RECORDS, Record
 from loadgen.run.record_writer import drop_torn_line
 
 
-def merge_workers(folder: Path) -> None:
-    """Append what worker processes wrote to the run's own files: whole lines and frames only, no record twice.
+def record_files(folder: Path) -> list[Path]:
+    """The record files of the processes."""
+    return sorted(folder.glob("records.*.jsonl"))
 
-    A crash in here is mended by doing it again. A frame that is there twice then is the same twice.
+
+def chunk_files(folder: Path) -> list[Path]:
+    """The chunk files of the processes."""
+    return sorted(folder.glob("chunks.*.bin"))
+
+
+def merge_workers(folder: Path) -> None:
+    """Append the files of worker processes to those of the run, without incomplete lines and frames, and delete them.
+
+    No record is added twice, so a merge that a crash has interrupted can be repeated. A frame may then be there twice; both
+    copies are equal.
     """
-    parts = sorted(folder.glob("records.*.jsonl"))
-    seen = {_seq(line) for line in _lines(folder / RECORDS)} if parts else set()
+    parts = record_files(folder)
+    recorded = {_seq(line) for line in _lines(folder / RECORDS)} if parts else set()
     for part in parts:
         drop_torn_line(part)
-        _append(folder / RECORDS, (line for line in _lines(part) if _seq(line) not in seen))
+        _append(folder / RECORDS, (line for line in _lines(part) if _seq(line) not in recorded))
         part.unlink()
     drop_torn_frame(folder / CHUNKS)
-    for part in sorted(folder.glob("chunks.*.bin")):
+    for part in chunk_files(folder):
         drop_torn_frame(part)
         _append(folder / CHUNKS, [part.read_bytes()])
         part.unlink()
+
+
+def merge_hosts(folders: Iterable[Path], records: Mapping[int, Record], out: Path) -> None:
+    """Write `records` in the order of `seq` into the folder `out`, and their chunks from the files in `folders`."""
+    for name in (RECORDS, CHUNKS):
+        (out / name).unlink(missing_ok=True)
+    encoder = msgspec.json.Encoder()
+    _append(out / RECORDS, (encoder.encode(records[seq]) + b"\n" for seq in sorted(records)))
+    parts = sorted(path for folder in folders for path in chunk_files(folder))
+    frames = (chunks for part in parts for chunks in read_chunks(part) if chunks.seq in records)
+    _append(out / CHUNKS, (encode_frame(*chunks) for chunks in frames))
 
 
 def _append(path: Path, pieces: Iterable[bytes]) -> None:

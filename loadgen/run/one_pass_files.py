@@ -1,7 +1,7 @@
 """Completes the texts of chunks that a derived budget cut, after a `--one-pass` run.
 
-Rules: this happens outside the measured time. `records.jsonl` is replaced as a whole or not at all. A chunk whose text the
-server cannot give keeps `cut_at: "chunk"`.
+Rules: this work happens after the load. `records.jsonl` is replaced completely or not at all. A record keeps `cut_at:
+"chunk"` if the server cannot tell the text of a part of its last chunk.
 
 This module does not know how derived and real budgets are compared (see `loadgen.measure.one_pass_check`).
 """
@@ -19,38 +19,38 @@ from loadgen.target.control_api import ControlApi
 
 
 class Detokenizer:
-    """Cuts a chunk's text after a token, by the server's own tokenizer."""
+    """Cuts the text of a chunk after a token, with the tokenizer of the server."""
 
-    def __init__(self, ask: ControlApi, model: str) -> None:
-        self._ask = ask
+    def __init__(self, api: ControlApi, model: str) -> None:
+        self._api = api
         self._model = model
         self._known: dict[tuple[int, ...], str | None] = {}
 
-    def cut(self, straddle: PendingCut) -> tuple[str, str] | None:
-        """(reasoning, content) of the part that the budget pays for; None where the server can't tell."""
-        if not straddle.kept:
+    def cut(self, pending: PendingCut) -> tuple[str, str] | None:
+        """The (reasoning, content) of the tokens that are within the budget, or None if the server cannot tell."""
+        if not pending.kept:
             return None
-        before = self._text(straddle.before)
-        both = self._text(straddle.before + straddle.kept)
+        before = self._text(pending.before)
+        both = self._text(pending.before + pending.kept)
         if before is None or both is None:
             return None
-        return split_piece(straddle.piece, whole_characters(both).removeprefix(whole_characters(before)))
+        return split_piece(pending.piece, whole_characters(both).removeprefix(whole_characters(before)))
 
     def _text(self, ids: tuple[int, ...]) -> str | None:
         if not ids:
             return ""
         if ids not in self._known:
-            answer = self._ask.post(
-                f"{self._ask.root}/detokenize", {"model": self._model, "tokens": list(ids)}
+            response = self._api.post(
+                f"{self._api.root}/detokenize", {"model": self._model, "tokens": list(ids)}
             )
-            said = answer.json()
-            prompt = said.get("prompt") if isinstance(said, dict) else None
+            body = response.json()
+            prompt = body.get("prompt") if isinstance(body, dict) else None
             self._known[ids] = prompt if isinstance(prompt, str) else None
         return self._known[ids]
 
 
-def settle(folder: Path, detokenizer: Detokenizer) -> None:
-    """Cut the texts that are still to be cut."""
+def complete_cuts(folder: Path, detokenizer: Detokenizer) -> None:
+    """Add the text of cut chunks to the records that were derived from them. Raises OSError."""
     path = folder / STRADDLES
     if not path.exists():
         return
@@ -76,20 +76,21 @@ def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            seq, straddle = decoder.decode(line)
-            if (cut := detokenizer.cut(straddle)) is not None:
+            seq, pending = decoder.decode(line)
+            if (cut := detokenizer.cut(pending)) is not None:
                 yield seq, cut
 
 
 def whole_characters(text: str) -> str:
-    """Text without the incomplete character at its end, which a server holds back."""
+    """The text without an incomplete character at its end, which a server does not send yet."""
     return text.rstrip("\ufffd")
 
 
 def split_piece(piece: tuple[str, str], part: str) -> tuple[str, str] | None:
-    """A beginning of the chunk's text, as (reasoning, content); None where `part` is no beginning of it.
+    """Split `part`, which is the beginning of a chunk's text, into (reasoning, content).
 
-    Where a parser took `</think>` out between the two, the part may hold it.
+    Returns None if the chunk's text does not begin with `part`. Where the server's reasoning parser has removed `</think>`
+    between the two, `part` may still contain it.
     """
     reasoning, content = piece
     head, tag, rest = part.partition(THINK_END)

@@ -1,23 +1,21 @@
-"""TODO docstring."""
+"""The part of a run that one process sends. A run without worker processes has a single partition.
 
-from collections.abc import Iterator
+This module does not know how a request is sent or what is recorded of it.
+"""
+
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from loadgen.clock import RunClock
-from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Problem
-from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import Schedule
-from loadgen.plan.workload import Workload
 from loadgen.target.server_info import ServerInfo
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Everything a process needs to carry its part; picklable."""
+    """Everything that a process needs to send its part of the run. It can be pickled."""
 
     options: RunOptions
     server: ServerInfo
@@ -28,22 +26,14 @@ class Partition:
     clock: RunClock
     schedule: Schedule
     first: int
-    """`seq` of the first request: warm-ups come before the measured ones."""
+    """`seq` of the first request. Warm-up requests have lower numbers than measured requests."""
     last: int | None
-    """`seq` after the last; None where a duration ends the run."""
+    """`seq` after that of the last request, or None where a duration ends the run."""
     start_ns: int
     duration_s: float | None = None
     done: frozenset[int] = field(default_factory=frozenset)
+    """`seq` of the requests that are recorded already, in a resumed run."""
+    stride: int = 0
+    """With `--one-pass`, the distance in `seq` between a record and the records that are derived from it."""
     worker: int = 0
     workers: int = 1
-
-    @property
-    def workload(self) -> Workload:
-        """The plan of the whole run."""
-        _, style = style_of(self.server.model, self.options.prompt)
-        return Workload(self.problems, self.options, self.server.model, style, self.run_id)
-
-    def requests(self) -> Iterator[Request]:
-        """The requests of this share that are not done yet, in order."""
-        missing = (r for r in self.workload.requests(self.first, self.last) if r.seq not in self.done)
-        return islice(missing, self.worker, None, self.workers)

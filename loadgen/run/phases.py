@@ -1,9 +1,10 @@
-"""The part of a run that waits: warm-up, the measured load, and who watches it.
+"""The phases of a run that take time: the warm-up, the measured load, and the snapshots of the server before and after.
 
-Rules: metrics, terminal and GPU telemetry hear of everything and decide nothing. The first Ctrl-C drains, the second
-stops; a full disk stops. Whatever happened, what was seen until then is returned.
+Rules: the metrics, the terminal and the GPU log receive everything that happens and decide nothing. The first Ctrl-C lets
+the requests in flight end, and the second cancels them. A full disk stops the run. Whatever happens, the observations up to
+that time are returned.
 
-Does not know: what a run is worth, or how a request is sent (share).
+This module does not know how a request is sent (`loadgen.run.sender`) or how the run is judged.
 """
 
 import asyncio
@@ -27,78 +28,79 @@ from loadgen.run.dispatch import StopControl
 from loadgen.run.merge import merge_workers
 from loadgen.run.partition import Partition
 from loadgen.run.prepare import Prepared
-from loadgen.run.sender import carry
-from loadgen.run.workers import ProgressReport, WorkerDiedError
+from loadgen.run.process_protocol import ProcessDiedError
+from loadgen.run.sender import send_partition
+from loadgen.run.workers import ProgressReport
 from loadgen.target.gpu_log import GpuLog
 from loadgen.target.server_metrics import snapshot
 
 LEAD_S = 0.05
-"""Real time between a schedule's set-up and its zero, so that the first request is not late."""
+"""Real seconds between the preparation of a phase and the start of its schedule, so that the first request is not late."""
 GPU_EVERY_S = 1.0
 
 
-def load(plan: Prepared, folder: Path, run: RunInfo, clock: RunClock, live: Metrics) -> Observations:
-    """Send everything that is missing."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(RunPhases(plan, folder, run, clock, live).carry_out())
-
-
 class RunPhases:
-    """One load and its listeners."""
+    """The phases of one run. It is the listener of its partitions and of its worker processes."""
 
-    def __init__(self, plan: Prepared, folder: Path, run: RunInfo, clock: RunClock, live: Metrics) -> None:
-        self.plan = plan
+    def __init__(
+        self, prepared: Prepared, folder: Path, run: RunInfo, clock: RunClock, metrics: Metrics
+    ) -> None:
+        self.prepared = prepared
         self.folder = folder
         self.run = run
         self.clock = clock
-        self.metrics = live
-        self.progress = Progress(run, plan.planned, len(plan.before.done), plan.options.progress)
-        self.brake = StopControl()
+        self.metrics = metrics
+        done = len(prepared.previous.done)
+        self.progress = Progress(run, prepared.planned, done, prepared.options.progress)
+        self.stop = StopControl()
         self.interrupts = 0
 
-    async def carry_out(self) -> Observations:
-        """All phases, on one progress view."""
-        self.metrics.begin(self.run, self.plan.planned, self.run.load.get("rate"))
-        self.brake.on_interrupt(self._interrupted)
-        with self.progress:
-            return await self._phases()
+    def run_all(self) -> Observations:
+        """Send all requests that are not recorded yet, on an event loop of its own."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._show_phases())
 
-    async def _phases(self) -> Observations:
-        seen = Observations()
-        options = self.plan.options
+    async def _show_phases(self) -> Observations:
+        """Run all phases while the progress is shown."""
+        self.metrics.begin(self.run, self.prepared.planned, self.run.load.get("rate"))
+        self.stop.interrupt_on_signals(self._interrupted)
+        with self.progress:
+            return await self._run_phases()
+
+    async def _run_phases(self) -> Observations:
+        observations = Observations()
+        options, api = self.prepared.options, self.prepared.api
         gpu = self._gpu_log()
         try:
             if options.warmup:
                 await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
-            seen.before = await asyncio.to_thread(snapshot, self.plan.ask, self._fresh(SERVER_BEFORE))
+            observations.before = await asyncio.to_thread(snapshot, api, self._snapshot_before())
             gpu.start()
-            for first, last in self.plan.workload.phases(self.plan.planned):
+            for first, last in self.prepared.workload.phases(self.prepared.planned):
                 schedule = self._schedule(first, last)
                 reports = await self._phase(first, last, schedule, options.duration_s)
                 # The client is judged by the measured requests, and not by those that check derived budgets.
-                seen.reports = seen.reports or reports
+                observations.reports = observations.reports or reports
             await gpu.stop()
-            seen.after = await asyncio.to_thread(snapshot, self.plan.ask, self.folder / SERVER_AFTER)
-        except WorkerDiedError as error:
-            seen.stopped = str(error)
-            await gpu.stop()
-        except DiskFullError as error:
-            seen.stopped = f"{error}; every record before it is kept"
+            observations.after = await asyncio.to_thread(snapshot, api, self.folder / SERVER_AFTER)
+        except (ProcessDiedError, DiskFullError) as error:
+            observations.stopped = f"{error}; every record before it is kept"
             await gpu.stop()
         if self.interrupts:
-            seen.stopped = "interrupted"
-        seen.energy, seen.clocks_mhz, seen.gpus = gpu.energy, gpu.clocks_mhz, gpu.inventory
-        return seen
+            observations.stopped = "interrupted"
+        observations.energy, observations.gpus = gpu.energy, gpu.inventory
+        observations.clocks_mhz = gpu.clocks_mhz
+        return observations
 
     async def _phase(
         self, first: int, last: int | None, schedule: Schedule, duration_s: float | None
     ) -> list[HealthReport]:
-        plan = self.plan
-        share = Partition(
-            options=plan.options,
-            server=plan.server,
-            problems=plan.dataset.problems,
-            run_id=plan.run_id,
+        prepared = self.prepared
+        partition = Partition(
+            options=prepared.options,
+            server=prepared.server,
+            problems=prepared.dataset.problems,
+            run_id=prepared.run_id,
             records=self.folder / RECORDS,
             chunks=self.folder / CHUNKS,
             clock=self.clock,
@@ -107,37 +109,38 @@ class RunPhases:
             last=last,
             start_ns=time.perf_counter_ns() + round(LEAD_S * 1e9),
             duration_s=duration_s,
-            done=plan.before.done,
+            done=prepared.previous.done,
+            stride=prepared.workload.planned_with_warmup,
         )
         cpus = int(self.run.host.get("cpus") or 1)
-        processes = workers.number(plan.options.workers, share, cpus)
+        processes = workers.worker_count(prepared.options.workers, partition, cpus)
         if processes == 1:
-            return [await carry(share, self.brake, self, self.metrics.loop_lag.observe)]
+            return [await send_partition(partition, self.stop, self, self.metrics.loop_lag.observe)]
         try:
-            return await workers.carry_split(share, processes, self.brake, self)
+            return await workers.run_workers(partition, processes, self.stop, self)
         finally:
             merge_workers(self.folder)
 
     def _schedule(self, first: int, last: int | None) -> Schedule:
-        """The schedule of one part of the load; in an open loop what is left of it, from now on."""
-        schedule, done = self.plan.schedule, self.plan.before.done
+        """The schedule of one part of the load. In a resumed open loop, the rest of it, which starts now."""
+        schedule, done = self.prepared.schedule, self.prepared.previous.done
         if isinstance(schedule, ClosedLoop):
             return schedule
-        before = first - self.plan.options.warmup
+        before = first - self.prepared.options.warmup
         skipped = before + sum(first <= seq < (last or seq + 1) for seq in done)
         rest = schedule.times_s[skipped : None if last is None else before + last - first]
         return OpenLoop([time_s - rest[0] for time_s in rest]) if skipped else OpenLoop(rest)
 
-    def _fresh(self, name: str) -> Path:
-        """The snapshot before a resumed part does not replace the first."""
-        path = self.folder / name
-        return path if self.plan.before.run is None else self.folder / f"resumed-{name}"
+    def _snapshot_before(self) -> Path:
+        """The file of the snapshot before the load. A resumed run keeps the snapshot of its first part."""
+        resumed = self.prepared.previous.run is not None
+        return self.folder / (f"resumed-{SERVER_BEFORE}" if resumed else SERVER_BEFORE)
 
     def _gpu_log(self) -> GpuLog:
         scale = self.clock.scale
         return GpuLog(
-            self.plan.ask,
-            self.plan.server.gpu_metrics,
+            self.prepared.api,
+            self.prepared.server.gpu_metrics,
             self.folder / GPU_LOG,
             lambda: (time.perf_counter_ns() - self.clock.start_ns) * scale / 1e9,
             every_s=max(0.25, GPU_EVERY_S / scale),
@@ -147,41 +150,41 @@ class RunPhases:
         self.interrupts += 1
         if self.interrupts == 1:
             loop = asyncio.get_running_loop()
-            loop.call_later(self.plan.options.drain_s / self.clock.scale, self.brake.stop)
-            self.progress.say("stopping: what is in flight may end; Ctrl-C again cuts it off")
+            loop.call_later(self.prepared.options.drain_s / self.clock.scale, self.stop.stop)
+            self.progress.say("stopping: requests in flight may end; Ctrl-C again cancels them")
 
     def due(self, _request: Request) -> None:
-        """Listener."""
+        """Count a request that is being sent."""
         self.metrics.due.inc()
         self.metrics.in_flight.inc()
         self.progress.due()
 
     def tokens(self, request: Request, count: int) -> None:
-        """Listener."""
+        """Count tokens that have arrived."""
         self.metrics.completion.labels(budget=str(request.budget)).inc(count)
         self.progress.tokens(count)
 
-    def told(self, told: ProgressReport) -> None:
-        """Listener, of workers."""
-        self.metrics.due.inc(told.due)
-        self.metrics.in_flight.inc(told.due - told.answered)
-        self.progress.due(told.due)
-        for budget, count in told.tokens.items():
+    def worker_progress(self, report: ProgressReport) -> None:
+        """Count what happened in a worker process."""
+        self.metrics.due.inc(report.due)
+        self.metrics.in_flight.inc(report.due - report.answered)
+        self.progress.due(report.due)
+        for budget, count in report.tokens.items():
             self.metrics.completion.labels(budget=str(budget)).inc(count)
             self.progress.tokens(count)
-        for lag_s in told.lags_s:
+        for lag_s in report.lags_s:
             self.metrics.loop_lag.observe(lag_s)
-        for record in told.records:
+        for record in report.records:
             self.ended(record, [])
-        if told.gaps:
-            self.metrics.gaps.add(told.gaps, told.gaps_sum_s)
+        if report.gaps:
+            self.metrics.gaps.add(report.gaps, report.gaps_sum_s)
 
     def answered(self) -> None:
-        """Listener."""
+        """Count a request that is not in flight any more."""
         self.metrics.in_flight.dec()
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        """Listener."""
+        """Show a finished request in the metrics and on the terminal."""
         self.metrics.observe(record, self.run.slo)
         self.metrics.gaps.observe(arrival_ns, self.clock.scale)
         self.progress.ended(record)

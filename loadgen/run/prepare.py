@@ -1,9 +1,9 @@
-"""Options → everything that is settled before the first request, or the one line that refuses them.
+"""Prepares a run: checks the options and decides everything that is fixed before the first request.
 
-Rules: whatever can be refused is refused here; nothing is written, and no prompt is sent but the probe that `native`
-budgets need.
+Rules: every mistake that can be found before the run is refused here, as one line. Nothing is written. No prompt is sent,
+except the one request that checks whether the server supports `native` budgets.
 
-Does not know: how the plan is carried out (load), or what came of it.
+This module does not know how the requests are sent (`loadgen.run.phases`) or how the run ends.
 """
 
 import dataclasses
@@ -20,8 +20,7 @@ from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arri
 from loadgen.plan.workload import Workload
 from loadgen.run import resume
 from loadgen.run.resume import PreviousRun
-from loadgen.target import control_api as ask
-from loadgen.target import preflight
+from loadgen.target import control_api, preflight
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_info import ServerInfo
 
@@ -30,46 +29,47 @@ DEFAULT_CONCURRENCY = 16
 
 @dataclass(frozen=True)
 class Prepared:
-    """One run, ready to be carried out."""
+    """A run whose requests can be sent."""
 
     options: RunOptions
-    ask: ControlApi
+    api: ControlApi
     server: ServerInfo
     dataset: Dataset
     workload: Workload
     schedule: Schedule
     planned: int | None
-    """Measured requests in all; None where a duration ends the run."""
+    """The number of measured requests, or None where a duration ends the run."""
     run_id: str
-    before: PreviousRun
+    previous: PreviousRun
 
 
 def prepare(options: RunOptions) -> Prepared:
-    """Check everything and plan the run. Raises UsageError."""
-    before = PreviousRun()
+    """Check everything and prepare the run. Raises UsageError."""
+    previous = PreviousRun()
     if options.resume is not None:
-        options, before = resume.restore(options)
+        options, previous = resume.restore(options)
     elif options.out is not None and options.out.exists():
-        raise UsageError(f"--out {options.out} exists: choose another, or go on with --resume {options.out}")
-    ask.api_key(options)
-    asker = ControlApi(options)
+        out = options.out
+        raise UsageError(f"--out {out} exists: give another folder, or continue with --resume {out}")
+    control_api.api_key(options)
+    api = ControlApi(options)
     dataset = datasets.load(options.dataset, options.problems, options.seed)
-    server = preflight.inspect(options, asker)
+    server = preflight.inspect(options, api)
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
-    server = server if options.dry_run else preflight.identify(options, server, asker)
-    run_id = before.run.run_id if before.run is not None else options.run_id or new_run_id(server)
+    server = server if options.dry_run else preflight.identify(options, server, api)
+    run_id = previous.run.run_id if previous.run is not None else options.run_id or new_run_id(server)
     workload = Workload(dataset.problems, options, server.model, style, run_id)
-    schedule = schedule_of(options, workload.planned)
+    schedule = make_schedule(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, OpenLoop) else workload.planned
-    resume.check_same(before, dataset, server)
-    preflight.check_mode(options, workload, asker)
-    return Prepared(options, asker, server, dataset, workload, schedule, planned, run_id, before)
+    resume.check_same(previous, dataset, server)
+    preflight.check_mode(options, workload, api)
+    return Prepared(options, api, server, dataset, workload, schedule, planned, run_id, previous)
 
 
-def schedule_of(options: RunOptions, planned: int | None) -> Schedule:
-    """When the measured requests are due. Raises UsageError."""
+def make_schedule(options: RunOptions, planned: int | None) -> Schedule:
+    """The schedule of the measured requests. Raises UsageError."""
     if not open_loop(options):
         return ClosedLoop(options.concurrency or DEFAULT_CONCURRENCY)
     try:
@@ -81,21 +81,20 @@ def schedule_of(options: RunOptions, planned: int | None) -> Schedule:
             options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s
         )
     except OSError as error:
-        raise UsageError(
-            f"--times {options.times}: {error.strerror}: give a file of seconds, one a line"
-        ) from None
+        hint = "give a file with one time in seconds per line"
+        raise UsageError(f"--times {options.times}: {error.strerror}: {hint}") from None
     except ValueError as error:
-        raise UsageError(f"the schedule can't be made: {error}") from None
+        raise UsageError(f"cannot make the schedule: {error}") from None
 
 
 def config_name(server: ServerInfo) -> str:
-    """As the server or the operator calls it, else by what is known of its parallelism and speculation."""
+    """The name of the serving configuration: as the server or the user gives it, or made of what is known of the server."""
     tp = f"tp{server.tensor_parallel_size}" if server.tensor_parallel_size else "server"
     return server.config or (f"{tp}-{server.speculation}" if server.speculation else tp)
 
 
 def new_run_id(server: ServerInfo) -> str:
-    """`<utc>-<config>-<model>`, fit for a folder's name."""
+    """A new run's id, `<UTC time>-<configuration>-<model>`, which is also a valid folder name."""
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{config_name(server)}-{server.model.rsplit('/', 1)[-1]}".lower()
     return f"{now}-{re.sub(r'[^a-z0-9._-]+', '-', name)}"

@@ -1,18 +1,17 @@
-"""records.jsonl, written so that nothing finished is ever lost: append-only, one write a record, fsync in batches.
+"""Writes `records.jsonl` so that no finished record is lost: the file is append-only, and each record is one write.
 
-Rules: a record is in the kernel's hands when `append` returns (`kill -9` can't take it back) and on the disk within
-SYNC_S (a power cut can take no more). A torn last line, from a crash inside a write, is cut off before anything is
-appended. When the disk is full the torn line is taken back and DiskFullError tells the run to stop.
+Rules: when `append` returns, the operating system has the record, so `kill -9` cannot lose it. The record is on the disk
+within SYNC_S seconds, so a power failure loses no older record. A last line that a crash has left incomplete is removed
+before anything is appended. When the disk is full, the incomplete line is removed and DiskFullError ends the run.
 
-Does not know: what a record means, or which requests are missing (resume).
+This module does not know what a record contains, or which requests are missing (`loadgen.run.resume`).
 """
 
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import msgspec
 
@@ -21,13 +20,13 @@ from loadgen.record import Record
 
 BLOCK = 1 << 20
 SYNC_S = 1.0
-"""Batch of the fsyncs: one costs 1 to 30 ms, which no request should pay."""
+"""Seconds between two calls of fsync. One call takes 1 to 30 ms, which would delay the requests."""
 
 
 class RecordWriter:
     """Appends records to one file.
 
-    `secret` is struck out of every line, should a server have echoed it; `also_sync` is called with each fsync.
+    `secret` is replaced by `***` in every line, in case a server has repeated it. `also_sync` is called after each fsync.
     """
 
     def __init__(
@@ -36,8 +35,7 @@ class RecordWriter:
         self.path = path
         self._also_sync = also_sync
         self._secret = secret.encode() if secret else None
-        self.torn_bytes = drop_torn_line(path)
-        """Bytes of a torn last line that were cut off on opening."""
+        drop_torn_line(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._size = os.fstat(self._file).st_size
         self._encoder = msgspec.json.Encoder()
@@ -53,7 +51,7 @@ class RecordWriter:
             line = line.replace(self._secret, b"***")
         try:
             written = os.write(self._file, line)
-            if written < len(line):  # a full disk takes what fits
+            if written < len(line):  # a disk that is nearly full accepts a part of the line
                 written += os.write(self._file, line[written:])
         except OSError as error:
             os.ftruncate(self._file, self._size)
@@ -62,18 +60,10 @@ class RecordWriter:
         self._dirty = True
 
     def close(self) -> None:
-        """Sync and close."""
+        """Write everything to the disk and close the file."""
         self._closing.set()
         self._syncer.join()
         os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sync_in_batches(self) -> None:
         while not self._closing.wait(SYNC_S):
@@ -88,14 +78,14 @@ class RecordWriter:
 
 
 def drop_torn_line(path: Path) -> int:
-    """Cut a last line without its newline; how many bytes that were."""
+    """Remove a last line that has no newline, and return the number of bytes that were removed."""
     if not path.exists():
         return 0
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        whole = _after_last_newline(file, size)
-        file.truncate(whole)
-    return size - whole
+        end = _after_last_newline(file, size)
+        file.truncate(end)
+    return size - end
 
 
 def _after_last_newline(file: BinaryIO, size: int) -> int:

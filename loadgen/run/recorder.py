@@ -1,4 +1,10 @@
-"""TODO docstring."""
+"""Makes records of results and writes them, and the arrival times of their tokens, to the files of a partition.
+
+Rules: records that are derived for smaller budgets are written before the record that they are derived from. After a crash
+between the two, the request counts as missing, so that no request is recorded in part.
+
+This module does not know how a request was sent, or what a run's summary contains.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, Self
@@ -17,50 +23,50 @@ from loadgen.run.partition import Partition
 from loadgen.run.record_writer import RecordWriter
 from loadgen.target import control_api
 
-"""Chunks cut by a derived budget, until their text is settled after the run."""
-
 
 class RecordListener(Protocol):
-    """Who watches a run: metrics, the terminal."""
+    """An object that follows a run while it is running, such as the metrics and the terminal."""
 
     def due(self, _request: Request) -> None:
-        """A request is being sent."""
+        """Called when a request is due and is being sent."""
 
     def tokens(self, request: Request, count: int) -> None:
-        """Tokens have arrived."""
+        """Called when `count` tokens of a request's answer have arrived."""
 
     def answered(self) -> None:
-        """A request is in flight no more; its record is still to be made."""
+        """Called when a request is not in flight any more. Its record is made later."""
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        """The record of a request that was sent is kept."""
+        """Called when the record of a request has been written."""
 
 
-class RecordedRequest(NamedTuple):
-    """A request that was due, and what became of it."""
+class Result(NamedTuple):
+    """A request that was due, and its answer or failure."""
 
     request: Request
     due_ns: int
-    settle: Callable[[], Exchange]
-    """What was read, decoded when this asks for it."""
+    decode: Callable[[], Exchange]
+    """Decodes the answer, which may take milliseconds, and returns it."""
     phases: list[Phase]
 
 
 class Recorder:
-    """Turns what ended into records and files, when the loop has time (`turns`).
+    """Records results when the event loop has time for it (`work_queue`).
 
-    4,096 tokens and three derived budgets are 5 ms of work: done at once, every other stream's next stamp would wait so
-    long. What is left is done on leaving. What goes wrong (DiskFullError) the next `keep` raises, or leaving.
+    The record of 4,096 tokens and three derived budgets takes 5 ms. If it were made at once, the timestamps of all other
+    streams would be late by that time. Leaving the context makes all records that are still missing. An error such as
+    DiskFullError is raised by the next `record`, or when the context is left.
     """
 
-    def __init__(self, share: Partition, listener: RecordListener, turns: WorkQueue) -> None:
-        self._share = share
+    def __init__(self, partition: Partition, listener: RecordListener, work_queue: WorkQueue) -> None:
+        self._partition = partition
         self._listener = listener
-        self._turns = turns
-        self._chunks = ChunkLog(share.chunks)
-        self._journal = RecordWriter(share.records, control_api.api_key(share.options), self._chunks.sync)
-        self._straddles = share.records.with_name(STRADDLES)
-        self._largest = max(share.options.budgets)
+        self._work_queue = work_queue
+        self._chunks = ChunkLog(partition.chunks)
+        key = control_api.api_key(partition.options)
+        self._writer = RecordWriter(partition.records, key, self._chunks.sync)
+        self._straddles = partition.records.with_name(STRADDLES)
+        self._largest_budget = max(partition.options.budgets)
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -68,80 +74,81 @@ class Recorder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._turns.finish()
+            self._work_queue.finish()
         finally:
-            self._journal.close()
+            self._writer.close()
             self._chunks.close()
         if self._failure is not None and kind is None:
             raise self._failure
 
-    def keep(self, ended: RecordedRequest) -> None:
-        """Write one request's record soon, its derived ones before it."""
+    def record(self, result: Result) -> None:
+        """Record one result soon."""
         if self._failure is not None:
             raise self._failure
         self._listener.answered()
-        self._turns.add_steps(self._steps(ended))
+        self._work_queue.add_steps(self._steps(result))
 
-    def _steps(self, ended: RecordedRequest) -> Iterator[None]:
+    def _steps(self, result: Result) -> Iterator[None]:
         try:
             if self._failure is None:
-                yield from self._work(ended)
-        except Exception as error:  # noqa: BLE001 here it would end a turn of the loop; it has to end the run
+                yield from self._record_in_steps(result)
+        except Exception as error:  # noqa: BLE001 raised here, it would end the work queue instead of the run
             self._failure = error
 
-    def _work(self, ended: RecordedRequest) -> Iterator[None]:
-        """All that is done of one request; the loop may look at its sockets at each yield."""
-        request, due_ns, settle, phases = ended
-        exchange = settle()
+    def _record_in_steps(self, result: Result) -> Iterator[None]:
+        """All the work of one result. At each `yield`, the event loop may read its sockets."""
+        request, due_ns, decode, phases = result
+        exchange = decode()
         yield
-        if self._share.options.one_pass and request.budget == self._largest and not request.warmup:
+        if self._partition.options.one_pass and request.budget == self._largest_budget and not request.warmup:
             yield from self._derive(request, due_ns, exchange)
         try:
-            self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._share.clock)
+            self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._partition.clock)
         except OSError as error:
-            raise DiskFullError(f"{self._share.chunks}: {error.strerror}") from error
+            raise DiskFullError(f"{self._partition.chunks}: {error.strerror}") from error
         yield
-        record = self._record(request, exchange, due_ns)
+        record = self._make_record(request, exchange, due_ns)
         if phases:
-            record.phases = [phase.row(self._share.clock) for phase in phases]
-        self._journal.append(record)
+            record.phases = [phase.row(self._partition.clock) for phase in phases]
+        self._writer.append(record)
         yield
         self._listener.ended(record, exchange.arrival_ns)
 
-    def _record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
-        share = self._share
+    def _make_record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
+        partition = self._partition
         record = to_record(
             request,
             exchange,
             due_ns,
-            share.clock,
-            run_id=share.run_id,
-            emulated=share.server.emulated,
-            keep_text=share.options.keep_text,
+            partition.clock,
+            run_id=partition.run_id,
+            emulated=partition.server.emulated,
+            keep_text=partition.options.keep_text,
         )
         record.repeat = request.repeat
-        record.simulated = share.server.simulated
+        record.simulated = partition.server.simulated
         return record
 
-    def _derive(self, request: Request, due_ns: int, whole: Exchange) -> Iterator[None]:
-        stride = self._share.workload.planned_with_warmup
-        smaller = [b for b in self._share.options.budgets if b < self._largest]
+    def _derive(self, request: Request, due_ns: int, largest: Exchange) -> Iterator[None]:
+        """Write the records of the smaller budgets, which are derived from the answer at the largest."""
+        stride = self._partition.stride
+        smaller = [budget for budget in self._partition.options.budgets if budget < self._largest_budget]
         for position, budget in enumerate(smaller, start=1):
             seq = request.seq + position * stride
-            exchange, straddle = one_pass.derive(whole, budget)
-            record = self._record(one_pass.derived_request(request, budget, seq), exchange, due_ns)
+            exchange, pending_cut = one_pass.derive(largest, budget)
+            record = self._make_record(one_pass.derived_request(request, budget, seq), exchange, due_ns)
             record.derived = True
-            if straddle is not None:
+            if pending_cut is not None:
                 record.cut_at = "chunk"
-                self._note(seq, straddle)
-            self._journal.append(record)
+                self._store_pending_cut(seq, pending_cut)
+            self._writer.append(record)
             yield
 
-    def _note(self, seq: int, straddle: one_pass.PendingCut) -> None:
-        if not self._share.options.keep_text:
+    def _store_pending_cut(self, seq: int, pending_cut: one_pass.PendingCut) -> None:
+        if not self._partition.options.keep_text:
             return
         try:
             with self._straddles.open("ab") as file:
-                file.write(msgspec.json.encode((seq, straddle)) + b"\n")
+                file.write(msgspec.json.encode((seq, pending_cut)) + b"\n")
         except OSError as error:
             raise DiskFullError(f"{self._straddles}: {error.strerror}") from error

@@ -1,11 +1,11 @@
-"""Going on with a run that was stopped: what it was, what it has, what is missing.
+"""Continues a run that was stopped: its options, the records that it has, and the requests that are missing.
 
-Rules: the plan is made again from the options saved in run.json, so `seq` means the same; a request whose record is whole
-is never sent again. A torn last line is dropped; requests that were cancelled when the run was stopped are missing, so
-their records are taken out; derived records without the record they come from go too. Each is said. Secrets were never
-saved: a key's variable must be set again, extra headers given again.
+Rules: the requests are made again from the options in `run.json`, so each `seq` means the same request. A request whose
+record is complete is never sent again. The folder is cleaned first, and a message says what was removed: an incomplete last
+line, the records of requests that the stop cancelled, and derived records without the record that they are derived from.
+Secrets are not saved: the variable of an API key must be set again, and extra headers must be given again.
 
-Does not know: how requests are sent.
+This module does not know how requests are sent.
 """
 
 import dataclasses
@@ -28,37 +28,36 @@ from loadgen.target.server_info import ServerInfo
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """What an earlier process left; empty for a new run."""
+    """What earlier processes have left of a run. It is empty for a new run."""
 
     folder: Path | None = None
     run: RunInfo | None = None
     done: frozenset[int] = field(default_factory=frozenset)
     offset_s: float = 0.0
-    """Model seconds where the run goes on: after its last record."""
+    """Model seconds from the run's start to the end of its last record, where the run continues."""
 
     @property
     def complete(self) -> bool:
-        """Every planned request is recorded."""
+        """Whether every planned request is recorded."""
         planned = None if self.run is None else self.run.load.get("requests")
         warmup = 0 if self.run is None else int(self.run.load.get("warmup") or 0)
         return planned is not None and len(self.done) == int(planned) + warmup
 
 
 def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
-    """The options a run was begun with, and what it has. Raises UsageError where there is no such run."""
+    """The options that the run was started with, and what it has. Raises UsageError where the folder has no run."""
     folder = options.resume
     if folder is None or not (folder / RUN).is_file():
-        raise UsageError(f"--resume {folder}: no {RUN} there: give the folder of a run")
+        raise UsageError(f"--resume {folder}: this folder has no {RUN}: give the folder of a run")
     try:
         run = read_run(folder)
-        old = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
+        saved = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise UsageError(f"--resume {folder}: its {RUN} can't be read ({error}): begin a new run") from None
-    headers = _headers(old, options)
-    again = dataclasses.replace(
-        old,
-        headers=headers,
-        api_key_env=options.api_key_env or old.api_key_env,
+        raise UsageError(f"--resume {folder}: {RUN} cannot be read ({error}): start a new run") from None
+    restored = dataclasses.replace(
+        saved,
+        headers=_headers(saved, options),
+        api_key_env=options.api_key_env or saved.api_key_env,
         metrics_port=options.metrics_port,
         metrics_host=options.metrics_host,
         progress=options.progress,
@@ -67,38 +66,35 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         argv=options.argv,
         resume=folder,
     )
-    return again, clean(folder, run)
+    return restored, clean(folder, run)
 
 
-def _headers(old: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...]:
+def _headers(saved: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...]:
     given = {name.lower() for name, _ in options.headers}
-    if lost := [name for name, _ in old.headers if name.lower() not in given]:
-        raise UsageError(
-            f"--resume: the run sent the header {lost[0]!r}, whose value is not kept: give --header again"
-        )
+    if missing := [name for name, _ in saved.headers if name.lower() not in given]:
+        header = f"the header {missing[0]!r}, whose value is not saved"
+        raise UsageError(f"--resume: the run sent {header}: give it again with --header")
     return options.headers
 
 
 def clean(folder: Path, run: RunInfo) -> PreviousRun:
-    """Make the folder whole again, and see what it has."""
+    """Remove what is incomplete from the folder, and return what it has."""
     path = folder / RECORDS
     if torn := drop_torn_line(path):
-        say(f"{path}: a torn last line of {torn} bytes dropped")
+        say(f"{path}: removed an incomplete last line of {torn} bytes")
     merge_workers(folder)
     decoder = msgspec.json.Decoder(Record)
     stride = _stride(run)
     finished = {r.seq for r in _records(path, decoder) if not r.derived and r.outcome != "cancelled"}
 
-    def whole(record: Record) -> bool:
+    def is_complete(record: Record) -> bool:
         return (
             record.outcome != "cancelled"
             and (record.seq % stride if record.derived else record.seq) in finished
         )
 
-    if dropped := _rewrite(path, lambda line: whole(decoder.decode(line))):
-        say(
-            f"{path}: {dropped} records of requests that were cut off by the stop taken out, to be sent again"
-        )
+    if removed := _filter_lines(path, lambda line: is_complete(decoder.decode(line))):
+        say(f"{path}: removed {removed} records of requests that the stop had cancelled; they are sent again")
     clean_chunks(folder / CHUNKS, finished)
     ends = [r.end_s for r in _records(path, decoder) if r.end_s is not None]
     say(f"{folder}: {len(finished)} requests are recorded")
@@ -106,14 +102,14 @@ def clean(folder: Path, run: RunInfo) -> PreviousRun:
 
 
 def clean_chunks(path: Path, finished: Container[int]) -> None:
-    """Keep the frames of finished requests: one that a crash tore would hide those written after it."""
+    """Keep only the frames of finished requests. Frames after a damaged frame could not be read."""
     if not path.exists():
         return
     write_atomically(path, (encode_frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
 
 
 def _stride(run: RunInfo) -> int:
-    """`seq` of a derived record modulo this is that of the record it comes from."""
+    """The `seq` of a derived record modulo this number is the `seq` of the record that it is derived from."""
     return int(run.load.get("requests") or 0) + int(run.load.get("warmup") or 0) or 1 << 62
 
 
@@ -125,27 +121,29 @@ def _records(path: Path, decoder: msgspec.json.Decoder[Record]) -> Iterable[Reco
             yield decoder.decode(line)
 
 
-def _rewrite(path: Path, keep: Callable[[bytes], bool]) -> int:
-    """Take the other lines out, all at once; how many that were."""
+def _filter_lines(path: Path, keep: Callable[[bytes], bool]) -> int:
+    """Remove all lines that are not to be kept in one atomic step, and return their number."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
-        dropped = sum(not keep(line) for line in file)
+        removed = sum(not keep(line) for line in file)
         file.seek(0)
-        if dropped:
+        if removed:
             write_atomically(path, filter(keep, file), sync=True)
-    return dropped
+    return removed
 
 
-def check_same(before: PreviousRun, dataset: Dataset, server: ServerInfo) -> None:
-    """Refuse to mix two servers or two data sets in one run. Raises UsageError."""
-    run = before.run
+def check_same(previous: PreviousRun, dataset: Dataset, server: ServerInfo) -> None:
+    """Refuse to continue a run with another server or another data set. Raises UsageError."""
+    run = previous.run
     if run is None:
         return
     if run.dataset.get("sha256") != dataset.sha256:
-        raise UsageError(f"--resume {before.folder}: {dataset.path} has changed since: begin a new run")
+        raise UsageError(
+            f"--resume {previous.folder}: {dataset.path} has changed since the run was started: start a new run"
+        )
     if (run.model, run.time_scale, run.emulated) != (server.model, server.time_scale, server.emulated):
         raise UsageError(
-            f"--resume {before.folder}: {run.target} is another server now ({server.model}, time scale "
-            f"{server.time_scale:g}, not {run.model}, {run.time_scale:g}): start the one the run began with"
+            f"--resume {previous.folder}: the server at {run.target} is not the one of the run (model {server.model}, time "
+            f"scale {server.time_scale:g}, not {run.model}, {run.time_scale:g}): start the server that the run began with"
         )

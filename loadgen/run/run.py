@@ -1,159 +1,119 @@
-"""One run, from options to a finished folder: plan → folder → load → judge.
+"""One run from its options to a finished folder: prepare it, send the requests, and judge the result.
 
-Rules: the folder is made only when nothing is left to refuse, and never over an old one; run.json is written before
-the first request and again at the end, so a crash leaves a run that can be resumed. People read stderr.
+Rules: the folder is made only after everything that can be refused has been checked, and an existing folder is never
+overwritten. `run.json` is written before the first request and again at the end, so a run that crashes can be resumed.
+Messages for people go to stderr.
 
-Does not know: how a request is sent (share), what makes a run doubtful (verdict), how figures are made (summary).
+This module does not know how a request is sent (`loadgen.run.sender`) or what makes a run doubtful
+(`loadgen.measure.verdict`).
 """
 
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from loadgen.clock import RunClock
-from loadgen.errors import UsageError, say
+from loadgen.errors import say
 from loadgen.live.exporter import Metrics, serving
-from loadgen.measure import one_pass_check
 from loadgen.measure.client_health import merge
-from loadgen.measure.console_table import METRICS, table
+from loadgen.measure.console_table import METRICS
 from loadgen.measure.observations import Observations
-from loadgen.measure.run_facts import RunFacts, read_facts
-from loadgen.measure.summary import summarize
-from loadgen.measure.verdict import EarlierParts, VerdictInputs, judge
+from loadgen.measure.verdict import EarlierParts
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo, write_run
-from loadgen.run import capacity, one_pass_files
-from loadgen.run.manifest import describe, write_problems
+from loadgen.run import capacity, environment, one_pass_files
+from loadgen.run.close_out import VerdictOptions, announce, close_out
+from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.one_pass_files import Detokenizer
-from loadgen.run.phases import load
+from loadgen.run.phases import RunPhases
 from loadgen.run.prepare import Prepared, prepare
-from loadgen.target.gpu_log import run_energy
 from loadgen.target.server_metrics import drafted
 
 
 def execute(options: RunOptions) -> RunInfo:
-    """Do one run. Raises UsageError before the first request; afterwards the RunInfo says what went wrong."""
-    plan = prepare(options)
-    run = plan.before.run or describe(plan)
+    """Do one run. Raises UsageError before the first request; after it, the RunInfo contains what went wrong."""
+    prepared = prepare(options)
+    previous = prepared.previous
+    run = previous.run or describe(prepared)
     if options.dry_run:
-        say(dry(plan))
+        say(_dry_run(prepared))
         return run
-    if plan.before.complete and run.verdict is not None:
-        say(f"{plan.before.folder}: nothing is missing")
+    if previous.complete and run.verdict is not None:
+        say(f"{previous.folder}: no request is missing")
         return run
-    live = Metrics()
-    with serving(live, options.metrics_host, options.metrics_port) as where:
+    metrics = Metrics()
+    with serving(metrics, options.metrics_host, options.metrics_port) as where:
         if options.progress != "none":
             say(where)
-        carry_out(plan, run, live)
+        _load_and_judge(prepared, run, metrics)
     return run
 
 
-def carry_out(plan: Prepared, run: RunInfo, live: Metrics) -> None:
-    """Make the folder, load the server, judge the run."""
-    folder = make_folder(plan)
-    clock = clock_now(plan)
-    now = {"wall_s": time.time(), "perf_s": time.perf_counter()}
-    if plan.before.run is None:
-        write_problems(folder, plan.dataset)
-        run.clock = now
+def _load_and_judge(prepared: Prepared, run: RunInfo, metrics: Metrics) -> None:
+    """Make the folder, send the requests and close the run."""
+    previous = prepared.previous
+    folder = previous.folder or make_folder(run_folder(prepared.options, prepared.run_id))
+    clock = _clock(prepared)
+    anchor = environment.clock_anchor()
+    if previous.run is None:
+        write_problems(folder, prepared.dataset)
+        run.clock = anchor
     else:
-        run.segments.append({"offset_s": plan.before.offset_s, **now})
+        run.segments.append({"offset_s": previous.offset_s, **anchor})
         run.client = {"earlier": dataclasses.asdict(EarlierParts.before_resuming(run))}
-        run.verdict, run.reasons = None, []  # until it has judged itself anew
+        run.verdict, run.reasons = None, []  # unless the run is closed, its last part counts as killed
     write_run(folder, run)
-    seen = load(plan, folder, run, clock, live)
+    observations = RunPhases(prepared, folder, run, clock, metrics).run_all()
     try:
-        finish(plan, folder, run, seen)
+        _finish(prepared, folder, run, observations)
     except OSError as error:
         run.verdict = "INVALID"
         run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
         say(run.reasons[0])
-    live.end(run.verdict or "INVALID")
+    metrics.end(run.verdict or "INVALID")
 
 
-def folder_of(options: RunOptions, run_id: str) -> Path:
-    """Where a run's files are."""
-    return options.resume or options.out or Path("results") / run_id
+def _clock(prepared: Prepared) -> RunClock:
+    """The run's clock. The clock of a resumed run continues where the last record ended."""
+    offset_ns = round(prepared.previous.offset_s / prepared.server.time_scale * 1e9)
+    return RunClock(time.perf_counter_ns() - offset_ns, prepared.server.time_scale)
 
 
-def make_folder(plan: Prepared) -> Path:
-    """Make the run's folder, or find the one to go on in. Raises UsageError where it exists or can't be made."""
-    folder = folder_of(plan.options, plan.run_id)
-    if plan.before.folder is not None:
-        return folder
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(f"{folder} exists: give another --out, or --resume {folder}") from None
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
-    return folder
-
-
-def clock_now(plan: Prepared) -> RunClock:
-    """The run's clock; a resumed run goes on where its last record ended."""
-    offset_ns = round(plan.before.offset_s / plan.server.time_scale * 1e9)
-    return RunClock(time.perf_counter_ns() - offset_ns, plan.server.time_scale)
-
-
-def dry(plan: Prepared) -> str:
-    """What would be done."""
-    options, kind = plan.options, type(plan.schedule).__name__.lower()
-    total = "until the duration is over" if plan.planned is None else f"{plan.planned} requests"
+def _dry_run(prepared: Prepared) -> str:
+    """What the run would do."""
+    options, kind = prepared.options, type(prepared.schedule).__name__.lower().removesuffix("loop")
+    total = f"{prepared.planned} requests" if prepared.planned else "requests until the duration is over"
     return (
-        f"would send {total} to {options.target} ({plan.server.model}): {len(plan.dataset.problems)} problems of "
-        f"{plan.dataset.name}, budgets {', '.join(map(str, options.budgets))}, {options.budget_mode}, {kind} loop"
+        f"would send {total} to {options.target} ({prepared.server.model}): {len(prepared.dataset.problems)} problems of "
+        f"{prepared.dataset.name}, budgets {', '.join(map(str, options.budgets))}, {options.budget_mode}, {kind} loop"
     )
 
 
-def finish(plan: Prepared, folder: Path, run: RunInfo, seen: Observations) -> None:
-    """Sum up, judge, write run.json for good and tell people."""
+def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observations) -> None:
+    """Complete the derived records, close the run and print the result. Raises OSError."""
+    more_summary = {}
+    if (drafts := drafted(observations.before, observations.after)) and prepared.previous.run is None:
+        more_summary["speculation"] = drafts
     if run.one_pass:
-        one_pass_files.settle(folder, Detokenizer(plan.ask, run.model))
-    facts = read_facts(folder, run)
-    earlier = EarlierParts.saved(run)
-    if seen.reports:
-        run.client = merge(seen.reports).summary() | (
-            {"earlier": run.client["earlier"]} if run.client else {}
-        )
-    run.gpus = seen.gpus or run.gpus
-    summarize(folder, run, facts)
-    if (drafts := drafted(seen.before, seen.after)) and plan.before.run is None:
-        run.summary["speculation"] = drafts
-    if run.one_pass and (found := one_pass_check.check(folder, run)) is not None:
-        run.summary["one_pass_check"] = found
-    run.energy = energy(plan, seen, facts, run)
-    evidence = VerdictInputs(
-        run, facts, seen, run.client, plan.options.cache, plan.options.percentile, capacity.stored(), earlier
-    )
-    run.verdict, run.reasons = judge(evidence)
-    write_run(folder, run)
-    for line in table(run):
-        print(line, file=sys.stderr)
-    say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
-
-
-def energy(plan: Prepared, seen: Observations, facts: RunFacts, run: RunInfo) -> dict[str, Any]:
-    """`RunInfo.energy`, over the measured requests; of a resumed run the counters hold the time between its parts too."""
-    if not facts.spans or plan.before.run is not None:
-        return {}
-    source = "emulated" if plan.server.emulated else "dcgm"
-    whole_s = min(facts.spans.sent_s), max(facts.spans.end_s)
-    return run_energy(seen.energy, whole_s, run.window_s, source)
+        one_pass_files.complete_cuts(folder, Detokenizer(prepared.api, run.model))
+    if observations.reports:
+        earlier = {"earlier": run.client["earlier"]} if run.client else {}
+        run.client = merge(observations.reports).summary() | earlier
+    options = prepared.options
+    for_verdict = VerdictOptions(options.cache, options.percentile, capacity.stored())
+    close_out(folder, run, observations, for_verdict, more_summary)
+    announce(run)
 
 
 def result_line(run: RunInfo, options: RunOptions) -> str:
-    """The last line on stdout."""
+    """The result of a run as one line of JSON, the last line on stdout."""
     line = {
         "verdict": run.verdict,
         "reasons": run.reasons,
         "requests": run.summary.get("requests", 0),
         "outcomes": run.summary.get("outcomes", {}),
-        "out": str(folder_of(options, run.run_id)),
+        "out": str(run_folder(options, run.run_id)),
         "run_id": run.run_id,
         "emulated": run.emulated,
         "time_scale": run.time_scale,

@@ -1,252 +1,237 @@
-"""A share of the load for each of several processes, which share nothing but the start.
+"""Worker processes for one run (`--workers`): each sends its partition of the requests and shares only the start time.
 
-Each is `python -m loadgen.run.workers`: it reads its Share from stdin, says it is ready, waits for the start stamp (the
-monotonic clock is one for the machine), carries its share into files of its own, and tells four times a second what
-happened, for whoever watches. The parent merges the files when all have ended.
+A worker process is `python -m loadgen.run.workers`. It receives its partition, reports that it is ready, and waits for the
+start time, which is a value of the monotonic clock and therefore the same for all processes of the machine. It writes files
+of its own and reports its progress four times a second. `loadgen.run.merge` merges the files when all processes have ended.
 
-Rules: nothing secret is passed on (the key is in the inherited environment); a Ctrl-C reaches the parent alone, which
-tells the workers; a worker whose parent is gone stops; one that died leaves requests that are missing, and is said.
+Rules: no secret is sent to a worker, which inherits the environment and reads the API key from there. Ctrl-C reaches the
+parent only, and the parent tells its workers to stop. A worker whose parent has ended stops. When a worker dies, the records
+of its unfinished requests are missing, and the run's verdict says so.
 
-Does not know: how a request is sent (share), or what the figures mean.
+This module does not know how a request is sent (`loadgen.run.sender`) or how the progress is shown.
 """
 
 import asyncio
-import base64
 import dataclasses
 import pickle
-import sys
-import threading
 import time
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import uvloop
 
 from loadgen.errors import DiskFullError
+from loadgen.exchange import Request
 from loadgen.live.exporter import GapHistogram
 from loadgen.measure.client_health import HealthReport
 from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.sender import carry
+from loadgen.run.process_protocol import ChildProcess, ParentConnection, Ready, run_child
+from loadgen.run.sender import send_partition
 
-TELL_S = 0.25
+REPORT_S = 0.25
 LEAD_S = 0.1
-LINE_LIMIT = 1 << 26
+"""Real seconds between the message that starts the workers and their common start time."""
+STOP_POLL_S = 0.05
+MAX_WORKERS = 1 << 16
 
 
-class WorkerDiedError(Exception):
-    """A worker ended without its report."""
+class Setup(msgspec.Struct, tag="setup"):
+    """The first message to a worker."""
+
+    partition: bytes
+    """A pickled Partition."""
 
 
-class ProgressReport(msgspec.Struct, omit_defaults=True):
-    """What happened in a worker since it last told."""
+class Start(msgspec.Struct, tag="start"):
+    """The start time of the schedule, by the monotonic clock."""
+
+    start_ns: int
+
+
+class Stop(msgspec.Struct, tag="stop"):
+    """Send no more requests, and cancel those in flight if `cancel` is true."""
+
+    cancel: bool
+
+
+class ProgressReport(msgspec.Struct, omit_defaults=True, tag="progress"):
+    """What happened in a worker since its last report. The final report has either `health` or `disk_full`."""
 
     due: int = 0
     answered: int = 0
     tokens: dict[int, int] = {}
+    """Completion tokens by budget."""
     records: list[Record] = []
+    """Without the texts."""
     lags_s: list[float] = []
     gaps: list[int] = []
     gaps_sum_s: float = 0.0
-    report: HealthReport | None = None
-    full: str | None = None
+    health: HealthReport | None = None
+    disk_full: str | None = None
 
 
 class ProgressListener(Protocol):
-    """Who watches a run through its workers."""
+    """An object that shows the progress of a run with workers."""
 
-    def told(self, told: ProgressReport) -> None:
-        """Something happened."""
-
-
-def number(asked: int | None, share: Partition, cpus: int) -> int:
-    """Processes for a share: as asked, else one a core; never more than streams of a closed loop."""
-    most = share.schedule.concurrency if isinstance(share.schedule, ClosedLoop) else 1 << 16
-    return max(1, min(asked or cpus, most))
+    def worker_progress(self, report: ProgressReport) -> None:
+        """Called for each report of each worker."""
 
 
-def part(share: Partition, worker: int, workers: int) -> Partition:
-    """The share of one worker, into files of its own beside the run's."""
+_setup = msgspec.json.Decoder(Setup)
+_start = msgspec.json.Decoder(Start)
+_stop = msgspec.json.Decoder(Stop)
+_ready = msgspec.json.Decoder(Ready)
+_report = msgspec.json.Decoder(ProgressReport)
+
+
+def worker_count(requested: int | None, partition: Partition, cpus: int) -> int:
+    """The number of processes: as requested or one per core, but at most the concurrency of a closed loop."""
+    schedule = partition.schedule
+    most = schedule.concurrency if isinstance(schedule, ClosedLoop) else MAX_WORKERS
+    return max(1, min(requested or cpus, most))
+
+
+def worker_partition(partition: Partition, worker: int, workers: int) -> Partition:
+    """The part of one worker, which writes to files of its own beside those of the run."""
     return dataclasses.replace(
-        share,
+        partition,
         worker=worker,
         workers=workers,
-        records=share.records.with_suffix(f".{worker}.jsonl"),
-        chunks=share.chunks.with_suffix(f".{worker}.bin"),
+        records=partition.records.with_suffix(f".{worker}.jsonl"),
+        chunks=partition.chunks.with_suffix(f".{worker}.bin"),
     )
 
 
-async def carry_split(
-    share: Partition, workers: int, brake: StopControl, listener: ProgressListener
+async def run_workers(
+    partition: Partition, workers: int, stop: StopControl, listener: ProgressListener
 ) -> list[HealthReport]:
-    """Carry a share by several processes. Raises DiskFullError, WorkerDiedError, after all have ended."""
-    crew = [await WorkerProcess.start(part(share, worker, workers)) for worker in range(workers)]
-    for worker in crew:
-        await worker.ready()
+    """Send a partition with several processes and return their health.
+
+    Raises DiskFullError or ProcessDiedError, but only after all processes have ended.
+    """
+    children = [
+        await ChildProcess.start(
+            "loadgen.run.workers",
+            f"worker {worker}",
+            Setup(pickle.dumps(worker_partition(partition, worker, workers))),
+        )
+        for worker in range(workers)
+    ]
+    for child in children:
+        await child.receive(_ready)
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
-    for worker in crew:
-        worker.say(f"start {start_ns}")
-    watching = asyncio.create_task(pass_on(brake, crew))
+    for child in children:
+        child.send(Start(start_ns))
+    forwarding = asyncio.create_task(_forward_stop(stop, children))
     try:
-        ended = await asyncio.gather(*(worker.listen(listener) for worker in crew), return_exceptions=True)
+        ended = await asyncio.gather(
+            *(_follow(child, listener) for child in children), return_exceptions=True
+        )
     finally:
-        watching.cancel()
+        forwarding.cancel()
     for failure in ended:
         if isinstance(failure, BaseException):
             raise failure
     return [report for report in ended if isinstance(report, HealthReport)]
 
 
-async def pass_on(brake: StopControl, crew: list["WorkerProcess"]) -> None:
-    """Tell the workers when the brake is pressed."""
-    said = ""
+async def _forward_stop(stop: StopControl, children: list[ChildProcess]) -> None:
+    """Tell the workers when the run is stopped, and when its requests in flight are cancelled."""
+    sent = (False, False)
     while True:
-        await asyncio.sleep(0.05)
-        word = "stop" if brake.stopped else "drain" if brake.draining else ""
-        if word != said:
-            said = word
-            for worker in crew:
-                worker.say(word)
+        await asyncio.sleep(STOP_POLL_S)
+        state = (stop.draining, stop.stopped)
+        if state != sent:
+            sent = state
+            for child in children:
+                child.send(Stop(cancel=stop.stopped))
 
 
-class WorkerProcess:
-    """The parent's end of one worker."""
-
-    def __init__(self, process: asyncio.subprocess.Process, number: int) -> None:
-        self._process = process
-        self._number = number
-
-    @classmethod
-    async def start(cls, share: Partition) -> "WorkerProcess":
-        """Start the process and hand it its share."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "loadgen.run.workers",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
-            start_new_session=True,  # the terminal's Ctrl-C is for the parent
-            cwd=Path.cwd(),
-        )
-        worker = cls(process, share.worker)
-        worker.say(base64.b64encode(pickle.dumps(share)).decode())
-        return worker
-
-    def say(self, line: str) -> None:
-        """Send one line."""
-        stdin = self._process.stdin
-        if stdin is not None and not stdin.is_closing():
-            stdin.write(line.encode() + b"\n")
-
-    async def ready(self) -> None:
-        """Wait until it has made its plan."""
-        await self._line()
-
-    async def listen(self, listener: ProgressListener) -> HealthReport:
-        """Pass on what it tells until its report. Raises DiskFullError, WorkerDiedError."""
-        decoder = msgspec.json.Decoder(ProgressReport)
-        while True:
-            told = decoder.decode(await self._line())
-            listener.told(told)
-            if told.full is not None:
-                await self._process.wait()
-                raise DiskFullError(told.full)
-            if told.report is not None:
-                await self._process.wait()
-                return told.report
-
-    async def _line(self) -> bytes:
-        stdout = self._process.stdout
-        line = await stdout.readline() if stdout is not None else b""
-        if not line.endswith(b"\n"):
-            status = await self._process.wait()
-            raise WorkerDiedError(f"worker {self._number} died (status {status})")
-        return line
+async def _follow(child: ChildProcess, listener: ProgressListener) -> HealthReport:
+    """Pass a worker's reports to the listener until the final one. Raises DiskFullError or ProcessDiedError."""
+    while True:
+        report = await child.receive(_report)
+        listener.worker_progress(report)
+        if report.disk_full is not None:
+            await child.wait()
+            raise DiskFullError(report.disk_full)
+        if report.health is not None:
+            await child.wait()
+            return report.health
 
 
-class _ProgressSender:
-    """A share's listener in the worker: gathers, and tells now and then."""
+class _Reporter:
+    """The listener of a partition in a worker: it collects what happens and reports it to the parent."""
 
-    def __init__(self, scale: float) -> None:
-        self._told = ProgressReport()
+    def __init__(self, parent: ParentConnection, scale: float) -> None:
+        self._parent = parent
         self._scale = scale
+        self._next = ProgressReport()
         self._gaps = GapHistogram()
 
-    def due(self, _request: Any) -> None:
-        self._told.due += 1
+    def due(self, _request: Request) -> None:
+        self._next.due += 1
 
-    def tokens(self, request: Any, count: int) -> None:
-        tokens = self._told.tokens
+    def tokens(self, request: Request, count: int) -> None:
+        tokens = self._next.tokens
         tokens[request.budget] = tokens.get(request.budget, 0) + count
 
     def answered(self) -> None:
-        self._told.answered += 1
+        self._next.answered += 1
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        self._told.records.append(msgspec.structs.replace(record, text=None, reasoning=None, phases=None))
+        self._next.records.append(msgspec.structs.replace(record, text=None, reasoning=None, phases=None))
         self._gaps.observe(arrival_ns, self._scale)
 
     def lag(self, lag_s: float) -> None:
-        self._told.lags_s.append(lag_s)
+        self._next.lags_s.append(lag_s)
 
-    def tell(self, **more: Any) -> None:
-        """One line for the parent."""
-        told, self._told = self._told, ProgressReport()
-        told.gaps, told.gaps_sum_s = self._gaps.take()
-        for name, value in more.items():
-            setattr(told, name, value)
-        sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
-        sys.stdout.buffer.flush()
+    def report(self, **final: Any) -> None:
+        """Send what happened since the last report."""
+        gaps, gaps_sum_s = self._gaps.take()
+        report, self._next = self._next, ProgressReport()
+        self._parent.send(msgspec.structs.replace(report, gaps=gaps, gaps_sum_s=gaps_sum_s, **final))
+
+    async def report_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            self.report()
 
 
-async def _serve(share: Partition) -> None:
-    """The worker's whole life, after its share was read."""
-    loop = asyncio.get_running_loop()
-    brake = StopControl()
-    teller = _ProgressSender(share.clock.scale)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    start = await loop.run_in_executor(None, sys.stdin.readline)
-    if not start.startswith("start "):
+async def _obey(parent: ParentConnection, stop: StopControl) -> None:
+    """Stop when the parent says so or has ended."""
+    while (message := await parent.receive(_stop)) is not None:
+        if message.cancel:
+            stop.stop()
+        else:
+            stop.drain()
+    stop.stop()
+
+
+async def serve(parent: ParentConnection) -> None:
+    """Run one worker process."""
+    if (setup := await parent.receive(_setup)) is None:
         return
-    orders = threading.Thread(target=_obey, args=(loop, brake), daemon=True)
-    orders.start()
-    telling = asyncio.create_task(_tell(teller))
+    partition: Partition = pickle.loads(setup.partition)  # noqa: S301  it comes from our own parent process
+    parent.send(Ready())
+    if (start := await parent.receive(_start)) is None:
+        return
+    stop, reporter = StopControl(), _Reporter(parent, partition.clock.scale)
+    tasks = [asyncio.create_task(_obey(parent, stop)), asyncio.create_task(reporter.report_regularly())]
+    partition = dataclasses.replace(partition, start_ns=start.start_ns)
     try:
-        report = await carry(
-            dataclasses.replace(share, start_ns=int(start.split()[1])), brake, teller, teller.lag
-        )
+        health = await send_partition(partition, stop, reporter, reporter.lag)
     except DiskFullError as error:
-        teller.tell(full=str(error))
+        reporter.report(disk_full=str(error))
     else:
-        teller.tell(report=report)
+        reporter.report(health=health)
     finally:
-        telling.cancel()
-
-
-async def _tell(teller: _ProgressSender) -> None:
-    while True:
-        await asyncio.sleep(TELL_S)
-        teller.tell()
-
-
-def _obey(loop: asyncio.AbstractEventLoop, brake: StopControl) -> None:
-    """Orders from the parent; its end is an order to stop."""
-    for line in sys.stdin:
-        loop.call_soon_threadsafe(brake.stop if line.strip() == "stop" else brake.drain)
-    loop.call_soon_threadsafe(brake.stop)
-
-
-def main() -> None:
-    """A worker."""
-    share = pickle.loads(base64.b64decode(sys.stdin.readline()))  # noqa: S301  our own parent's
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(share))
+        for task in tasks:
+            task.cancel()
+    await parent.close()
 
 
 if __name__ == "__main__":
-    main()
+    run_child(serve)

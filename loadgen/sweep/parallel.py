@@ -74,7 +74,8 @@ def interference(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
             pair = [stack.enter_context(launcher.launched(runner.server_spec(group[0]))) for group in groups]
-        except LaunchFailedError:
+        except LaunchFailedError as error:
+            report(f"sweep: no interference check, because two servers did not start together: {error}")
             return 0.0
         alone = [
             _tpot_s(_probe(runner, server, folder / f"alone-{n}", pool)) for n, server in enumerate(pair)

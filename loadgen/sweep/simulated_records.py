@@ -1,17 +1,15 @@
-"""A simulated cell as a run's folder: the same run.json, records.jsonl and problems.jsonl as a run over sockets.
+"""Writes the folder of a simulated cell: the same run.json, records.jsonl and problems.jsonl as a run over sockets.
 
-Rules: formulas are measure.py's, over arrays instead of lists (a test holds that they agree). Every record says
-`simulated` and `emulated`. Texts are excerpts, enough to grade; there is no chunks.bin, no headers stamp, no send lag:
-what no socket and no client took part in is absent, never zero.
+Rules: the formulas are those of `loadgen.measure.formulas`, applied to arrays instead of lists; a test checks that both
+agree. Every record is marked `simulated` and `emulated`. Its text is an excerpt that is long enough for grading. What needs a
+client or a socket is absent and never zero: there is no chunks.bin, no time of the headers and no send lag.
 
-Does not know: where the times come from (server/emulator/simulated_cell.py; the sweep hands them over).
+This module does not know where the times come from (`server/emulator/simulated_cell.py`).
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +17,43 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen import options as options_module
 from loadgen.exchange import Request
-from loadgen.measure import one_pass_check
-from loadgen.measure.run_facts import read_facts
-from loadgen.measure.summary import summarize
+from loadgen.measure.observations import Observations
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Dataset
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
-from loadgen.record import RECORDS, Record, RunInfo, write_run
+from loadgen.record import RECORDS, Record, RunInfo
 from loadgen.run import environment
-from loadgen.run.manifest import dataset_facts, write_problems
-from loadgen.target.gpu_log import run_energy
+from loadgen.run.close_out import close_out
+from loadgen.run.manifest import describe_run, write_problems
+from loadgen.target.server_info import ServerInfo
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedReply:
-    """What one request got: chunks, and what is said of them."""
+    """The simulated answer to one request."""
 
     sent_s: float
     times_s: NDArray[np.float64]
     tokens: NDArray[np.int64]
     stopped: bool
+    """The answer ended by itself, not at the budget."""
     prompt_tokens: int
     thinking_end: int | None
-    """Tokens up to the end of thinking, its mark included."""
+    """The number of tokens up to the end of the thinking, with its end mark."""
     splits: bool = True
-    """The server tells thinking from answer."""
+    """The server separates the thinking from the answer."""
 
 
 def workload(options: RunOptions, dataset: Dataset, model: str, run_id: str) -> Workload:
-    """The requests that a run over sockets would send. Raises UsageError."""
+    """The requests, which are the same as those of a run over sockets. Raises UsageError."""
     name, style = style_of(model, options.prompt)
     return Workload(dataset.problems, dataclasses.replace(options, prompt=name), model, style, run_id)
 
 
 def record(request: Request, reply: SimulatedReply, run_id: str) -> Record:
-    """The record of a whole reply."""
+    """The record of a complete answer."""
     times, tokens, sent_s = reply.times_s, reply.tokens, reply.sent_s
     total = int(tokens.sum())
     first_s, last_s = float(times[0]), float(times[-1])
@@ -98,14 +95,14 @@ def record(request: Request, reply: SimulatedReply, run_id: str) -> Record:
 
 
 def _reasoning_tokens(reply: SimulatedReply, total: int) -> int | None:
-    """Before the mark that ends the thinking, where the server says so at all."""
+    """The tokens before the mark that ends the thinking, if the server reports them."""
     if not reply.splits:
         return None
     return total if reply.thinking_end is None else min(reply.thinking_end - 1, total)
 
 
 def _answer_s(reply: SimulatedReply, total: int) -> float | None:
-    """When the first answer token came: two after the end of thinking, behind the line break that follows it."""
+    """The arrival of the first answer token, the second one after the end mark: a line break comes first."""
     if not reply.splits or reply.thinking_end is None or reply.thinking_end + 2 > total:
         return None
     return float(reply.times_s[int(np.searchsorted(np.cumsum(reply.tokens), reply.thinking_end + 2))])
@@ -119,7 +116,7 @@ def _itl_s(gaps: NDArray[np.float64], tokens: NDArray[np.int64]) -> float | None
 
 
 def cut(reply: SimulatedReply, budget: int) -> SimulatedReply:
-    """The reply at a smaller budget (onepass.derive, over arrays)."""
+    """The answer at a smaller budget, like `loadgen.measure.one_pass.derive`."""
     ends = np.cumsum(reply.tokens)
     total = int(ends[-1])
     if total < budget or (total == budget and reply.stopped):
@@ -133,14 +130,14 @@ def cut(reply: SimulatedReply, budget: int) -> SimulatedReply:
 def with_derived(
     request: Request, reply: SimulatedReply, run_id: str, options: RunOptions, stride: int
 ) -> Iterator[Record]:
-    """Derived records of the smaller budgets, then the request's own."""
+    """The derived records of the smaller budgets, and then the record of the request itself."""
     if options.one_pass and request.budget == max(options.budgets) and not request.warmup:
         for position, budget in enumerate((b for b in options.budgets if b < request.budget), start=1):
             derived = dataclasses.replace(request, budget=budget, seq=request.seq + position * stride)
-            made = record(derived, cut(reply, budget), run_id)
-            made.derived = True
-            made.cut_at = "token"
-            yield made
+            derived_record = record(derived, cut(reply, budget), run_id)
+            derived_record.derived = True
+            derived_record.cut_at = "token"
+            yield derived_record
     yield record(request, reply, run_id)
 
 
@@ -149,57 +146,30 @@ def write(
     records: Sequence[Record],
     run: RunInfo,
     dataset: Dataset,
-    energy: Sequence[tuple[float, float]],
+    energy: list[tuple[float, float]],
 ) -> RunInfo:
-    """The run's folder; run.json last. `energy` are (time, joules since the start)."""
+    """Write the folder of the run, with run.json as the last file. `energy` holds (time, joules since the start)."""
     folder.mkdir(parents=True)
     write_problems(folder, dataset)
     encoder = msgspec.json.Encoder()
     with (folder / RECORDS).open("wb") as file:
-        file.writelines(encoder.encode(one) + b"\n" for one in records)
-    facts = read_facts(folder, run)
-    summarize(folder, run, facts)
-    whole_s = min(facts.spans.sent_s), max(facts.spans.end_s)
-    run.energy = run_energy(energy, whole_s, run.window_s, "emulated")
-    if run.one_pass and (found := one_pass_check.check(folder, run)) is not None:
-        run.summary["one_pass_check"] = found
-    run.verdict = "VALID"
-    write_run(folder, run)
+        file.writelines(encoder.encode(record) + b"\n" for record in records)
+    close_out(folder, run, Observations(energy=energy), options=None)
     return run
 
 
-def run_info(options: RunOptions, said: dict[str, Any], dataset: Dataset, run_id: str) -> RunInfo:
-    """run.json of a simulated cell; `said` is what the server would have said of itself, load and energy included."""
-    tp = int(said["tensor_parallel_size"])
-    return RunInfo(
-        run_id=run_id,
-        config=said["config"],
-        model=said["model"],
-        target="simulated",
-        num_gpus=tp,
-        tensor_parallel_size=tp,
-        speculation=said["speculation"],
-        gpu=said["gpu"],
-        emulated=True,
-        simulated=True,
-        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        clock={"wall_s": time.time(), "perf_s": time.perf_counter()},
-        argv=options_module.redacted(options.argv),
-        options=options_module.saved(options),
-        labels=options.labels,
-        price_per_gpu_hour=options.price_per_gpu_hour,
-        seed=options.seed,
-        load=said["load"],
-        budgets=list(options.budgets),
-        budget_mode=options.budget_mode,
-        one_pass=options.one_pass,
-        sampling={"name": options.sampling, "temperature": 0.0},
-        dataset=dataset_facts(dataset),
-        preset=said["preset"],
-        slo=options.slo,
-        host=environment.host(),
-        packages=environment.packages(),
-        git=environment.git(),
-        server={"version": said["version"], "max_model_len": said["max_model_len"], "backend": "simulate"},
-        gpus=[{"index": str(index), "name": said["gpu"]} for index in range(tp)],
+def run_info(options: RunOptions, facts: dict[str, Any], dataset: Dataset, run_id: str) -> RunInfo:
+    """The run.json of a simulated cell. `facts` is what a server would report of itself and the load."""
+    reported = ("config", "model", "speculation", "gpu", "preset", "version", "max_model_len")
+    tp = int(facts["tensor_parallel_size"])
+    server = ServerInfo(
+        **{name: facts[name] for name in reported}, tensor_parallel_size=tp, emulated=True, simulated=True
     )
+    run = describe_run(options, server, dataset, run_id)
+    run.target = "simulated"
+    run.clock = environment.clock_anchor()
+    run.load = facts["load"]
+    run.sampling = {"name": options.sampling, "temperature": 0.0}
+    run.server["backend"] = "simulate"
+    run.gpus = [{"index": str(index), "name": facts["gpu"]} for index in range(tp)]
+    return run

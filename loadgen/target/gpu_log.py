@@ -151,21 +151,6 @@ def energy_between(
     return {"joules": joules * (until_s - since_s) / (end_s - begin_s), "mean_w": joules / (end_s - begin_s)}
 
 
-def run_energy(
-    samples: Iterable[tuple[float, float]],
-    whole_s: tuple[float, float],
-    window_s: tuple[float, float] | None,
-    source: str,
-) -> dict[str, Any]:
-    """Return `RunInfo.energy`: joules and mean power of the measured time, and in `steady` those of the steady window."""
-    points = list(samples)
-    found = energy_between(points, *whole_s)
-    if found is None:
-        return {}
-    steady = energy_between(points, *window_s) if window_s is not None else None
-    return {**found, "source": source, **({"steady": steady} if steady is not None else {})}
-
-
 def _at(points: list[tuple[float, float]], t_s: float) -> float:
     for (t0, v0), (t1, v1) in pairwise(points):
         if t0 <= t_s <= t1:

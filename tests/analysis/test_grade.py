@@ -1,4 +1,4 @@
-"""Grading: the table of rewrites, references against themselves, monsters, runs, caches and the command."""
+"""Grading of pairs and of runs, the time limit, the caches and the command."""
 
 import json
 import os
@@ -12,15 +12,16 @@ import msgspec
 import pytest
 
 from analysis.__main__ import main
+from analysis.data.run_grades import GRADES, accuracy, grade_records, grade_run, reference_answers
 from analysis.errors import InputError
-from analysis.grade import GRADES, accuracy, golds, grade_records, grade_run
 from analysis.grading.extract import last_box
-from analysis.grading.judge import judge
-from loadgen.record import Outcome, Record, RunInfo, write_run
+from analysis.grading.grader import grade_pairs
+from loadgen.exchange import Outcome
+from loadgen.record import Record, RunInfo, write_run
 from tests.conftest import ROOT
 
 TABLE = [json.loads(line) for line in (ROOT / "tests/data/grading_pairs.jsonl").read_text().splitlines()]
-MONSTERS = [r"9^{9^{9}}", r"(10^9)!"]
+HUGE_NUMBERS = [r"9^{9^{9}}", r"(10^9)!"]
 
 
 def record(
@@ -53,30 +54,30 @@ def make_run(folder: Path, texts: list[str], golds: dict[str, str], model: str =
     return folder
 
 
-def test_table_of_rewrites() -> None:
-    """2,700 rewrites of every answer kind: all equal ones right, no different one right."""
-    verdicts = judge((row["gold"], row["answer"]) for row in TABLE)
-    graded = [(row["equal"], verdicts[row["gold"], row["answer"]], row) for row in TABLE]
-    assert [row for equal, verdict, row in graded if not equal and verdict != "wrong"] == []
-    assert [row for equal, verdict, row in graded if equal and verdict != "correct"] == []
+def test_table_of_pairs() -> None:
+    """In 2,700 pairs of all kinds of answers, every equal answer is correct and every different answer is wrong."""
+    grades = grade_pairs((row["gold"], row["answer"]) for row in TABLE)
+    graded = [(row["equal"], grades[row["gold"], row["answer"]], row) for row in TABLE]
+    assert [row for equal, grade, row in graded if not equal and grade != "wrong"] == []
+    assert [row for equal, grade, row in graded if equal and grade != "correct"] == []
     assert len(TABLE) >= 2700
     assert min(Counter(row["equal"] for row in TABLE).values()) >= 400
 
 
 def test_references_equal_themselves(shared: Path) -> None:
-    """All 500 of MATH-500, read from the box of their solution, and all of ours."""
+    """In MATH-500 and in our sample, the answer in the box of each reference solution is correct."""
     for path in (shared / "math500.jsonl", ROOT / "loadgen/data/sample.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         pairs = [(row["answer"], last_box(row["solution"]) or "") for row in rows]
-        assert set(judge(pairs).values()) == {"correct"}
+        assert set(grade_pairs(pairs).values()) == {"correct"}
 
 
 def test_different_references_differ(shared: Path) -> None:
-    """Every reference that is no integer against every other: only truly equal ones are equal."""
+    """A quarter of the references that are not integers, compared with each other: only equal ones are equal."""
     rows = [json.loads(line)["answer"] for line in (shared / "math500.jsonl").read_text().splitlines()]
     answers = sorted({answer for answer in rows if not answer.lstrip("-").isdigit()})[::4]
-    verdicts = judge((a, b) for a in answers for b in answers if a != b)
-    assert {pair for pair, verdict in verdicts.items() if verdict != "wrong"} <= {
+    grades = grade_pairs((a, b) for a in answers for b in answers if a != b)
+    assert {pair for pair, grade in grades.items() if grade != "wrong"} <= {
         (a, b)
         for a in answers
         for b in answers
@@ -84,17 +85,17 @@ def test_different_references_differ(shared: Path) -> None:
     }
 
 
-def test_monsters_time_out_and_the_others_are_graded() -> None:
-    """Each ends as grade_timeout, neither wrong nor for ever; what is graded beside them is right."""
+def test_huge_numbers_time_out_and_the_others_are_graded() -> None:
+    """Each ends as grade_timeout within the time limit, and the other pairs get their correct grades."""
     ordinary = {(str(n), str(n)): "correct" for n in range(498)}
     start = time.monotonic()
-    verdicts = judge([*(("5", monster) for monster in MONSTERS), *ordinary])
-    assert time.monotonic() - start < 15 * len(MONSTERS)
-    assert verdicts == ordinary | {("5", monster): "grade_timeout" for monster in MONSTERS}
+    grades = grade_pairs([*(("5", number) for number in HUGE_NUMBERS), *ordinary])
+    assert time.monotonic() - start < 15 * len(HUGE_NUMBERS)
+    assert grades == ordinary | {("5", number): "grade_timeout" for number in HUGE_NUMBERS}
 
 
-def test_every_record_gets_one_verdict() -> None:
-    """No box is no answer, a cut output without a right one is truncated, a failed request is the server's: none is wrong."""
+def test_every_record_gets_one_grade() -> None:
+    """An output without a box, a cut output without a correct answer and a failed request have grades of their own, not wrong."""
     records = [
         record(0, r"a</think>\boxed{5}"),
         record(1, r"a</think>\boxed{6}"),
@@ -124,7 +125,7 @@ def test_every_record_gets_one_verdict() -> None:
 
 
 def test_wilson_interval() -> None:
-    """17 of 20: 0.640 to 0.948 (Wilson 1927, by hand)."""
+    """The interval for 17 of 20 is 0.640 to 0.948 (Wilson 1927, computed by hand)."""
     frame = grade_records(
         [record(n, rf"\boxed{{{5 if n < 17 else 6}}}") for n in range(20)], {"p": "5"}, thinks=False
     )
@@ -132,7 +133,7 @@ def test_wilson_interval() -> None:
 
 
 def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grades lie beside the records and are made again when the references change."""
+    """The grades are stored beside the records, and computed again when the references change."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{0.5}"], {"a": "5", "b": r"\frac12"})
     first = grade_run(folder)
@@ -147,7 +148,7 @@ def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_500_problems_at_5_budgets_in_a_minute(shared: Path, tmp_path: Path) -> None:
-    """Distinct outputs for each; cold under 60 s, from the cache under 5 s."""
+    """All outputs are distinct. Grading takes less than 60 s, and less than 5 s from the cache."""
     rows = [json.loads(line) for line in (shared / "math500.jsonl").read_text().splitlines()]
     golds = {row["unique_id"]: row["answer"] for row in rows}
     texts = [
@@ -170,7 +171,7 @@ def test_500_problems_at_5_budgets_in_a_minute(shared: Path, tmp_path: Path) -> 
 
 
 def test_pairs_come_back_in_order(tmp_path: Path) -> None:
-    """One JSON line each, with `correct`; a box in an answer is opened."""
+    """Each pair is printed as one JSON line with `correct`. If an answer has a box, its content is graded."""
     pairs = [("5", "5.0"), ("5", "6"), (r"\frac12", r"so \boxed{0.5}"), ("5", "6")]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"gold": gold, "answer": answer}) + "\n" for gold, answer in pairs))
@@ -185,7 +186,7 @@ def test_pairs_come_back_in_order(tmp_path: Path) -> None:
 
 
 def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table on stderr, one JSON object on stdout; a problem without a level has a row too."""
+    """The table is on stderr and one JSON object on stdout. Problems without a level have a row of their own."""
     folder = make_run(
         tmp_path / "run", [r"\boxed{5}", r"\boxed{6}", r"\boxed{8}"], {"a": "5", "b": "7", "c": "8"}
     )
@@ -200,28 +201,28 @@ def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("nonsense", ":1: not a JSON object"),
         ('{"gold": "5"}', ':1: needs "gold" and "answer"'),
         (None, "No such file"),
     ],
 )
-def test_bad_pairs_are_named(
-    tmp_path: Path, line: str | None, said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_pairs_are_reported(
+    tmp_path: Path, line: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """File and line, exit 2, nothing on stdout."""
+    """The error names file and line, the exit status is 2, and nothing is on stdout."""
     path = tmp_path / "pairs.jsonl"
     if line is not None:
         path.write_text(line + "\n")
     status = main(["grade", "--pairs", str(path)])
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 
 def test_references_need_an_id_and_an_answer(tmp_path: Path) -> None:
     (tmp_path / "problems.jsonl").write_text('{"unique_id": "a"}\n')
     with pytest.raises(InputError, match=r"problems\.jsonl:1"):
-        golds(tmp_path / "problems.jsonl")
+        reference_answers(tmp_path / "problems.jsonl")

@@ -1,4 +1,4 @@
-r"""Which part of an output is its answer."""
+r"""The answer is found in the right part of an output."""
 
 import json
 from pathlib import Path
@@ -45,14 +45,14 @@ def test_last_balanced_box(text: str, box: str | None) -> None:
         (None, None, None),
     ],
 )
-def test_answer_after_the_thinking_counts_first(
+def test_answer_after_the_reasoning_counts_first(
     text: str | None, reasoning: str | None, answer: Extract | None
 ) -> None:
-    """After the thinking; else anywhere, and told apart."""
+    """An answer after the reasoning takes precedence over one inside it, and the result says where it was."""
     assert extract(text, reasoning, thinks=True, finished=True) == answer
 
 
-def test_a_cut_output_of_a_thinking_model_is_all_thinking() -> None:
+def test_a_cut_output_of_a_thinking_model_is_all_reasoning() -> None:
     assert extract(r"so \boxed{1}, wait", None, thinks=True, finished=False) == Extract("1", in_thinking=True)
     assert extract(r"so \boxed{1}, wait", None, thinks=False, finished=False) == Extract(
         "1", in_thinking=False
@@ -67,7 +67,7 @@ def test_an_answer_line_that_the_cut_may_have_shortened_is_none() -> None:
 
 
 def test_solutions_cut_before_their_first_box_have_no_answer(shared: Path) -> None:
-    """0 of 500: nothing is guessed from free text, however it ended."""
+    """None of 500 cut solutions has an answer, because nothing is guessed from other text."""
     for line in (shared / "math500.jsonl").read_text().splitlines():
         solution = json.loads(line)["solution"]
         cut = solution[: solution.index(r"\boxed")]

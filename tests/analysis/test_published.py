@@ -9,7 +9,7 @@ from analysis.claims import claims
 from analysis.data.frame import read_study
 from analysis.tables.pairs import per_problem, tensor_parallel
 from benchmarks.studies import study_tables
-from benchmarks.studies.tp_prediction import judge
+from benchmarks.studies.tp_prediction import compare_with_measurements
 from tests import ROOT
 
 RESULTS = ROOT / "docs/results"
@@ -50,7 +50,10 @@ def test_the_page_holds_the_tables_as_printed(study: Path, capsys: pytest.Captur
 def test_the_prediction_is_judged_as_the_page_says() -> None:
     """The prediction that was committed before the measurement is compared to the cells; the page has the command's rows."""
     page = (SECOND / "README.md").read_text().splitlines()
-    rows = [f"| {row} |" for row in judge(RESULTS / "tp4-prediction-h100.csv", SECOND / "cells")]
+    rows = [
+        f"| {row} |"
+        for row in compare_with_measurements(RESULTS / "tp4-prediction-h100.csv", SECOND / "cells")
+    ]
     assert len(rows) == 33
     assert not [row for row in rows if row not in page]
 

@@ -1,4 +1,4 @@
-"""Two runs compared problem by problem."""
+"""The comparison of two runs by problem."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from loadgen.record import Record
 
 
 def write_run(folder: Path, rows: list[tuple[str, str, str, bool]]) -> Path:
-    """A graded run of (problem, text, grade, derived) at budget 256."""
+    """Write a graded run at budget 256 from rows of (problem, text, grade, derived)."""
     folder.mkdir()
     records = [
         Record(run_id="r", seq=seq, problem_id=problem, budget=256, due_s=0.0, outcome="ok" if text else "timeout",
@@ -27,10 +27,10 @@ def write_run(folder: Path, rows: list[tuple[str, str, str, bool]]) -> Path:
     return folder
 
 
-def test_texts_and_verdicts_are_compared_and_differences_listed(
+def test_texts_and_grades_are_compared_and_differences_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Failures do not count; of a budget both derived and run for real, the real one does."""
+    """Failed requests do not count. If an output is both derived and measured, the measured one counts."""
     one = write_run(
         tmp_path / "one",
         [("a", "same", "correct", False), ("b", "left", "correct", False), ("c", "", "failed", False)],

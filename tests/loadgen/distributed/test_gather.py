@@ -1,4 +1,4 @@
-"""What Locust's workers leave, put together: numbers dealt once, clocks estimated, wrong folders refused."""
+"""`gather` and what it relies on: numbers are assigned once, clocks are compared, and wrong folders are refused."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.distributed.assignment import Assignments
-from loadgen.distributed.clock_sync import Probe, drift_s, wall_offset_s, zero_of
+from loadgen.distributed.clock_sync import Probe, drift_s, estimate_start_s, wall_offset_s
 from loadgen.distributed.messages import Distributed, WorkerInfo
 from loadgen.record import Record, RunInfo
 from tests.fixtures.swarm import gather, gathered
@@ -23,27 +23,27 @@ RUN = RunInfo(
     st.integers(0, 10),
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9), st.booleans())),
 )
-def test_every_number_is_dealt_once_whoever_comes_and_goes(
+def test_every_number_is_assigned_once_while_workers_come_and_go(
     measured: int, warmup: int, steps: list[tuple[str, int, bool]]
 ) -> None:
-    """Workers draw, end and vanish in any order: no number twice, none skipped, none beyond the limit or the plan."""
-    deck, dealt = Assignments(measured + warmup), []
-    held: dict[str, int] = {}
-    deck.limit = warmup
+    """Workers request, finish and disappear in any order: no number is assigned twice, skipped or beyond the limit."""
+    assignments, assigned = Assignments(measured + warmup), []
+    unfinished: dict[str, int] = {}
+    assignments.limit = warmup
     for worker, count, leaves in steps:
-        drawn = deck.draw(worker, count)
-        dealt += drawn
-        held[worker] = held.get(worker, 0) + len(drawn)
+        numbers = assignments.assign(worker, count)
+        assigned += numbers
+        unfinished[worker] = unfinished.get(worker, 0) + len(numbers)
         if leaves:
-            held[worker] = 0  # with what it held
-        elif held[worker]:
-            deck.ended(worker, 1)
-            held[worker] -= 1
-        if len(dealt) == warmup:
-            deck.limit = measured + warmup
-    assert dealt == list(range(len(dealt)))
-    assert len(dealt) <= measured + warmup
-    assert deck.empty == (len(dealt) == measured + warmup)
+            unfinished[worker] = 0
+        elif unfinished[worker]:
+            assignments.finish(worker, 1)
+            unfinished[worker] -= 1
+        if len(assigned) == warmup:
+            assignments.limit = measured + warmup
+    assert assigned == list(range(len(assigned)))
+    assert len(assigned) <= measured + warmup
+    assert assignments.exhausted == (len(assigned) == measured + warmup)
 
 
 def worker(name: str, **changes: object) -> WorkerInfo:
@@ -63,17 +63,19 @@ trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, ma
 
 
 @given(st.floats(-1e6, 1e6), trips)
-def test_the_runs_zero_lies_within_its_error(zero_s: float, delays: list[tuple[float, float]]) -> None:
-    """However slow each way was: the estimate is off by no more than it says, which is half the fastest trip or less."""
-    probes = [Probe(zero_s + at, at + out, zero_s + at + out + back) for at, (out, back) in enumerate(delays)]
-    found_s, error_s = zero_of("another boot", 0.0, probes)
-    assert abs(found_s - zero_s) <= error_s + 1e-6
+def test_the_estimated_start_is_within_its_error(start_s: float, delays: list[tuple[float, float]]) -> None:
+    """Whatever the network delays, the error is at most the one given, and that is at most half the fastest round trip."""
+    probes = [
+        Probe(start_s + at, at + out, start_s + at + out + back) for at, (out, back) in enumerate(delays)
+    ]
+    found_s, error_s = estimate_start_s("another boot", 0.0, probes)
+    assert abs(found_s - start_s) <= error_s + 1e-6
     assert error_s <= min(out + back for out, back in delays) / 2 + 1e-6
 
 
 @given(st.floats(-0.05, 0.05), trips)
-def test_a_clock_that_runs_apart_is_found_out(drift: float, delays: list[tuple[float, float]]) -> None:
-    """Never more than it did, and where the network was quick all of it."""
+def test_the_drift_of_a_clock_is_found(drift: float, delays: list[tuple[float, float]]) -> None:
+    """The found drift is never larger than the real one, and is equal to it if the network is fast."""
     probes = [
         Probe(50.0 + at, at + out + drift, 50.0 + at + out + back) for at, (out, back) in enumerate(delays)
     ]
@@ -82,13 +84,13 @@ def test_a_clock_that_runs_apart_is_found_out(drift: float, delays: list[tuple[f
 
 
 def test_wall_clocks_are_compared_through_both_anchors() -> None:
-    """A host that is 3 s fast, whose monotonic clock began elsewhere."""
+    """The wall clock of a host is 3 s ahead, and its monotonic clock has another origin."""
     fast = {"wall_s": 1013.0, "perf_s": 710.0}
-    assert wall_offset_s(RUN.clock, fast, zero_s=700.0) == pytest.approx(-3.0)
+    assert wall_offset_s(RUN.clock, fast, start_s=700.0) == pytest.approx(-3.0)
 
 
 def write(folder: Path, *workers: WorkerInfo, seqs: tuple[range, ...]) -> None:
-    """What some workers leave on their host."""
+    """Write the files that some workers leave on their host."""
     folder.mkdir(exist_ok=True)
     for each, own in zip(workers, seqs, strict=True):
         lines = [
@@ -101,7 +103,7 @@ def write(folder: Path, *workers: WorkerInfo, seqs: tuple[range, ...]) -> None:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> tuple[Path, Path]:
-    """A master's folder with one worker's files, and another host's with two."""
+    """The master's folder with the files of one worker, and the folder of another host with those of two."""
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, worker("a-0"), seqs=(range(3),))
     write(there, worker("b-1"), worker("b-2"), seqs=(range(3, 5), range(5, 9)))
@@ -116,15 +118,15 @@ def test_folders_of_several_hosts_make_one_run(hosts: tuple[Path, Path], tmp_pat
     line, _ = gathered(*hosts, "--out", tmp_path / "out")
     assert (line["requests"], line["missing"]) == (9, [])
     assert [row["records"] for row in line["workers"]] == [3, 2, 4]
-    assert all(path.exists() for path in hosts), "the hosts' own files stay"
+    assert all(path.exists() for path in hosts), "the files of the hosts are kept"
 
 
-def test_one_laggy_worker_does_not_drown(hosts: tuple[Path, Path], tmp_path: Path) -> None:
-    """Its lag and its CPU are the run's, however many others were idle; a clock that is badly known is a reason too."""
-    calm = {"wall_s": 9.0, "cpu_s": 0.9, "cpu_share": 0.1, "loop_lags_s": [0.0001] * 900, "gc_pauses": 0, "gc_pause_max_s": 0.0,
+def test_one_slow_worker_is_a_reason_against_the_run(hosts: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its lag and its CPU count for the run, however idle the others are. A clock of unknown offset is a reason too."""
+    idle = {"wall_s": 9.0, "cpu_s": 0.9, "cpu_share": 0.1, "loop_lags_s": [0.0001] * 900, "gc_pauses": 0, "gc_pause_max_s": 0.0,
             "gc_pause_total_s": 0.0, "open_files_max": 9, "open_files_limit": 99, "rss_max_mb": 9.0}  # fmt: skip
-    late = calm | {"loop_lags_s": [0.08] * 5, "cpu_share": 0.95}
-    reports = {"a-0": calm, "b-1": late, "b-2": calm}
+    slow = idle | {"loop_lags_s": [0.08] * 5, "cpu_share": 0.95}
+    reports = {"a-0": idle, "b-1": slow, "b-2": idle}
     for folder in hosts:
         for path in folder.glob("worker.*.json"):
             name = path.name.split(".")[1]
@@ -138,8 +140,8 @@ def test_one_laggy_worker_does_not_drown(hosts: tuple[Path, Path], tmp_path: Pat
     assert "worker b-2: its clock is known to 40 ms only" in reasons
 
 
-def test_what_is_wrong_with_the_folders_is_one_line(hosts: tuple[Path, Path], tmp_path: Path) -> None:
-    """Exit 2, nothing written."""
+def test_wrong_folders_are_refused_in_one_line(hosts: tuple[Path, Path], tmp_path: Path) -> None:
+    """The exit code is 2, and nothing is written."""
     here, there = hosts
     out = ("--out", tmp_path / "out")
     refused("none has a distributed.json", there, *out)
@@ -176,18 +178,18 @@ def test_a_file_that_is_missing_or_broken_is_named(hosts: tuple[Path, Path], tmp
     refused("distributed.json can't be read", *hosts, *out)
 
 
-def test_a_host_that_is_gone_for_good_is_named(hosts: tuple[Path, Path], tmp_path: Path) -> None:
-    """--partial: its requests are missing, and it is a reason."""
+def test_the_requests_of_a_lost_host_are_missing(hosts: tuple[Path, Path], tmp_path: Path) -> None:
+    """With --partial, its requests are missing, and its workers are reasons against the run."""
     line, _ = gathered(hosts[0], "--partial", "--out", tmp_path / "out")
     assert line["missing"] == list(range(3, 9))
     assert line["verdict"] == "INVALID"
     assert "worker b-2 left no files: how busy it was is not known" in line["reasons"]
 
 
-def refused(said: str, *arguments: str | Path) -> None:
+def refused(message: str, *arguments: str | Path) -> None:
     done = gather(*arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("loadgen: gather: ")
-    assert said in line
+    assert message in line
     assert not Path(arguments[-1]).exists()

@@ -1,11 +1,9 @@
-"""Our workload on real Locust: a master and workers as processes, against the emulated server."""
+"""The workload on Locust: a master and workers as processes, against the emulated server."""
 
-import csv
 import itertools
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.locust_agreement import beside_server, request_by_request, same_tokens
-from loadgen.chunks import read_chunks
 from loadgen.distributed.messages import WorkerInfo
-from loadgen.record import Record, read_records
-from tests.fixtures.emulated import ROOT, emulated, loadgen
+from loadgen.record import read_records
+from tests.fixtures.emulated import emulated, loadgen
 from tests.fixtures.swarm import (
     gathered,
     gone,
     kill,
     locust,
-    locust_rows,
     recorded,
     records,
     sender_of,
@@ -40,79 +35,9 @@ def target() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def slow() -> Iterator[str]:
-    """Four times slower than real: what a client and a busy machine add is small beside what is measured."""
-    flags = ("--speed", "0.25", "--enable-per-request-metrics")
-    with emulated("tp1", *flags, model="r1-distill-qwen-14b") as url:
-        yield url
-
-
-def test_2000_requests_once_each_and_the_metrics_of_one_process(slow: str, tmp_path: Path) -> None:
-    """Master and 3 workers, beside `python -m loadgen` on the same server at the same load, at the same time.
-
-    Every seq once, every worker took part, the same answers; request by request the same figures within 2 %, and the
-    same beside what the server says of each. (TTFT waits for the step that runs: its turn comes in the next test.)
-    """
-    options = ("--target", slow, *PLAN, "8,16", "--requests", "2000", "--rate", "160")
-    out, alone = tmp_path / "swarm", tmp_path / "alone"
-    with swarm(out, *options, "--more=--cache=salt", "--csv", str(tmp_path / "locust")) as running:
-        until(lambda: recorded(out))
-        command = [
-            sys.executable,
-            "-m",
-            "loadgen",
-            "run",
-            "--metrics-port",
-            "off",
-            "--progress",
-            "none",
-            "--cache",
-            "salt",
-        ]
-        with subprocess.Popen([*command, *options, "--out", str(alone)], cwd=ROOT) as single:
-            running.end()
-        assert single.returncode == 0
-    line, _ = gathered(out)
-    assert line["missing"] == []
-    assert [worker["records"] > 400 for worker in line["workers"]] == [True] * 3
-    assert all(worker["cpu_share"] and worker["loop_lag_p99_s"] for worker in line["workers"])
-    found, one = records(out), records(alone)
-    assert [record.seq for record in found] == list(range(2000))
-    assert same_tokens(one, found)
-    assert {chunks.seq: sum(chunks.tokens) for chunks in read_chunks(out / "chunks.bin")} == {
-        record.seq: record.completion_tokens for record in found
-    }
-    for metric in ("tpot_s", "e2e_s"):
-        assert request_by_request(found, one, metric) == pytest.approx(1, rel=0.02), metric
-        assert beside_server(found, metric) == pytest.approx(beside_server(one, metric), rel=0.02), metric
-    check_statistics(tmp_path / "locust_stats.csv", found)
-
-
-def test_the_first_token_comes_when_it_does_for_one_process(slow: str, tmp_path: Path) -> None:
-    """TTFT where nothing but the request decides it: one at a time, so none waits for the step of another."""
-    options = ("--target", slow, *PLAN, "2", "--rate", "16", "--arrival", "constant")
-    with swarm(tmp_path / "swarm", *options, "--more=--cache=salt") as running:
-        running.end()
-    gathered(tmp_path / "swarm")
-    done = loadgen(*options, "--cache", "salt", "--out", str(tmp_path / "alone"))
-    assert done.returncode == 0, done.stderr
-    found, one = records(tmp_path / "swarm"), records(tmp_path / "alone")
-    assert same_tokens(one, found)
-    for metric in ("ttft_s", "e2e_s"):
-        assert request_by_request(found, one, metric) == pytest.approx(1, rel=0.02), metric
-
-
-def check_statistics(path: Path, run: list[Record]) -> None:
-    """Locust's own CSV."""
-    with path.open() as file:
-        rows = {(row["Type"], row["Name"]): int(row["Request Count"]) for row in csv.DictReader(file)}
-    assert rows == locust_rows(run)
-
-
 @pytest.mark.parametrize("whole_host", [False, True])
-def test_a_killed_worker_loses_nothing_that_had_ended(whole_host: bool, target: str, tmp_path: Path) -> None:
-    """After kill -9 in the middle, of a worker or of all its host ran: what was recorded stays, the rest is named and resumed."""
+def test_a_killed_worker_loses_no_finished_request(whole_host: bool, target: str, tmp_path: Path) -> None:
+    """A worker, or all processes of its host, are killed in mid-run: records are kept, and the rest is named and resumed."""
     out = tmp_path / "swarm"
     with swarm(out, "--target", target, *PLAN, "16", "--requests", "400", "-u", "24") as running:
         until(lambda: len(recorded(out)) >= 100)
@@ -120,15 +45,15 @@ def test_a_killed_worker_loses_nothing_that_had_ended(whole_host: bool, target: 
         kill(running.workers[0].pid, *[sender] * whole_host)
         before = recorded(out)
         running.end()
-        until(lambda: gone(sender))  # on its own it ends what was in flight
-    line, said = gathered(out)
+        until(lambda: gone(sender))  # without its worker, it still ends the requests in flight
+    line, stderr = gathered(out)
     found = [record.seq for record in records(out)]
     assert before <= set(found)
     assert len(found) == len(set(found))
     assert line["missing"] == sorted({*range(400)} - {*found})
     assert [worker["lost"] for worker in line["workers"]].count(True) == whole_host
-    assert len(line["missing"]) <= 10, "a worker holds a quarter more than its 8 users"
-    assert all(f"seq {seq}: sample/" in said for seq in line["missing"]), said
+    assert len(line["missing"]) <= 10, "a worker has a quarter more requests than its 8 users"
+    assert all(f"seq {seq}: sample/" in stderr for seq in line["missing"]), stderr
     if whole_host:
         assert line["missing"], "streams were in flight"
         assert line["verdict"] == "INVALID"
@@ -138,8 +63,8 @@ def test_a_killed_worker_loses_nothing_that_had_ended(whole_host: bool, target: 
 
 
 @pytest.mark.parametrize("load", [("-u", "12"), ("--rate", "40")], ids=["closed", "open"])
-def test_a_worker_that_joins_takes_its_part(load: tuple[str, ...], target: str, tmp_path: Path) -> None:
-    """From the middle of a run, without overlap; nothing is skipped but what was held when the run was stopped."""
+def test_a_worker_that_joins_takes_part(load: tuple[str, ...], target: str, tmp_path: Path) -> None:
+    """It sends its own requests from the middle of the run on. Only requests assigned at the stop are skipped."""
     out = tmp_path / "swarm"
     with swarm(out, "--target", target, *PLAN, "16", "--requests", "9000", *load, workers=[()]) as running:
         until(lambda: len(recorded(out)) >= 20)
@@ -150,14 +75,16 @@ def test_a_worker_that_joins_takes_its_part(load: tuple[str, ...], target: str, 
         for worker in running.workers:
             worker.wait(timeout=20)
     sent = [record.seq for path in out.glob("records.*.jsonl") for record in read_records(path)]
-    assert len(sent) == len(set(sent)), "cut off or not, each was one worker's"
-    assert len({*range(max(sent))} - {*sent}) <= 2 * 15, "not sent yet: 12 users and a quarter, on either"
+    assert len(sent) == len(set(sent)), "each request was sent by one worker, cancelled or not"
+    assert len({*range(max(sent))} - {*sent}) <= 2 * 15, (
+        "not sent yet: those of 12 users and a quarter more, on both workers"
+    )
     line, _ = gathered(out)
     assert line["missing"] == sorted({*range(9000)} - {record.seq for record in records(out)})
 
 
 def test_hosts_with_clocks_of_their_own_keep_one_schedule(target: str, tmp_path: Path) -> None:
-    """One worker's monotonic clock is 5000 s ahead, in a time namespace; due times are those of one process all the same."""
+    """One worker's monotonic clock is 5000 s ahead, in a time namespace. The due times are those of one schedule."""
     ahead = ("unshare", "--map-root-user", "--time", "--monotonic", "5000", "--fork", "--kill-child")
     if subprocess.run([*ahead, "true"], check=False).returncode:
         pytest.skip("no time namespaces on this machine")
@@ -171,11 +98,13 @@ def test_hosts_with_clocks_of_their_own_keep_one_schedule(target: str, tmp_path:
         path.rename(there / path.name)
     line, _ = gathered(out, there, "--out", tmp_path / "run")
     rows = {row["name"]: row for row in line["workers"]}
-    assert rows[here_row.name]["clock_error_s"] == 0.0, "one boot, one clock"
+    assert rows[here_row.name]["clock_error_s"] == 0.0, "processes of one boot share a clock"
     error_s = rows[there_row.name]["clock_error_s"]
     assert error_s > 0
     assert there_row.zero_s - here_row.zero_s == pytest.approx(5000, abs=error_s)
-    assert all(abs(row["clock_offset_s"]) < 1 for row in rows.values()), "both have this machine's wall clock"
+    assert all(abs(row["clock_offset_s"]) < 1 for row in rows.values()), (
+        "both have the wall clock of this machine"
+    )
     found = records(tmp_path / "run")
     assert [record.seq for record in found] == list(range(49))
     gaps = [later.due_s - earlier.due_s for earlier, later in itertools.pairwise(found)]
@@ -187,8 +116,8 @@ def each_worker(out: Path) -> list[WorkerInfo]:
     return [msgspec.json.decode(path.read_bytes(), type=WorkerInfo) for path in out.glob("worker.*.json")]
 
 
-def test_a_duration_after_warm_ups_with_a_worker_a_core(target: str, tmp_path: Path) -> None:
-    """`--processes -1` and Locust's own --run-time: warm-ups have ended before the rest begins, then 2 s of load."""
+def test_a_duration_after_warm_ups_with_one_worker_per_core(target: str, tmp_path: Path) -> None:
+    """With `--processes -1` and Locust's --run-time: the warm-up ends before the rest begins, which lasts for 2 s."""
     out, log = tmp_path / "out", tmp_path / "log"
     options = ("--processes", "-1", "-u", "8", "-t", "2s", "--more=--warmup 12")
     master = locust("--headless", "--target", target, *PLAN, "16", "--out", str(out), *options, log=log)
@@ -202,12 +131,14 @@ def test_a_duration_after_warm_ups_with_a_worker_a_core(target: str, tmp_path: P
     assert len(warm) == 12
     began_s = min(record.due_s for record in measured)
     assert max(record.end_s or 0.0 for record in warm) <= began_s
-    asked = [record for record in measured if record.due_s < began_s + 2.0]
-    assert len(measured) - len(asked) <= 10 * len(line["workers"]), "what had been dealt is sent"
+    within_duration = [record for record in measured if record.due_s < began_s + 2.0]
+    assert len(measured) - len(within_duration) <= 10 * len(line["workers"]), (
+        "assigned requests are still sent"
+    )
 
 
 def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path) -> None:
-    """Ctrl-C at a terminal reaches every process: what was in flight is ended or cut off, and every worker says how it was."""
+    """Ctrl-C in a terminal reaches every process. Requests in flight end or are cancelled, and no worker is lost."""
     out, log = tmp_path / "out", tmp_path / "log"
     options = ("--headless", "--processes", "2", "-u", "8", "--requests", "2000", "--out", str(out))
     master = locust("--target", target, *PLAN, "64", *options, log=log, own_terminal=True)
@@ -223,7 +154,7 @@ def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--target", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
         (("--budgets", "many"), "budgets"),
@@ -234,10 +165,10 @@ def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path)
         (("--processes", "2", "--budgets", "0"), "budgets"),
     ],
 )
-def test_bad_options_stop_locust_in_one_line(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    """Exit 2, nothing written."""
+def test_bad_options_stop_locust_in_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    """The exit code is 2, and nothing is written."""
     log = tmp_path / "log"
     process = locust("--headless", "--dataset", "sample", "--out", str(tmp_path / "out"), *options, log=log)
     assert process.wait(timeout=60) == 2, log.read_text()
-    assert said in next(line for line in log.read_text().splitlines() if line.startswith("loadgen:"))
+    assert message in next(line for line in log.read_text().splitlines() if line.startswith("loadgen:"))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Master and workers in containers on one network: the compose profile `distributed`."""
+"""A master and workers in containers on one network, with the compose profile `distributed`."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module", autouse=True)
 def engine() -> None:
-    """A Docker engine with Compose v2; its absence skips, and fails CI."""
+    """Require a Docker engine with Compose v2. Without one, the tests are skipped, or fail in CI."""
     try:
         found = all(
             subprocess.run(["docker", *words], capture_output=True, check=False).returncode == 0
@@ -47,7 +47,7 @@ def engine() -> None:
 
 
 def test_workers_in_containers_send_each_request_once(tmp_path: Path) -> None:
-    """Three workers, scaled by compose; `gather` on the host finds every request of the plan."""
+    """With three workers, `gather` on the host finds every planned request."""
     name = f"compose-{os.getpid()}"
     out = ROOT / "results" / name
     (ROOT / "results").mkdir(exist_ok=True)

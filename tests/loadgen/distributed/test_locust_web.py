@@ -1,4 +1,4 @@
-"""Runs started in Locust's web page: its own HTTP interface, as the page uses it."""
+"""Runs that are started in Locust's web page, through the HTTP interface that the page uses."""
 
 import csv
 import json
@@ -13,14 +13,14 @@ from tests.fixtures.swarm import free_port, gathered, locust, locust_rows, recor
 
 
 class Page:
-    """Locust's page, by what it asks of its server."""
+    """The requests that Locust's page sends to its server."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> str:
-        """A page, or one of its data."""
+        """Get a page or its data."""
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
             return str(answer.read().decode())
 
@@ -32,19 +32,19 @@ class Page:
             return {}
 
     def start(self, **form: object) -> None:
-        """Fill the form in and press the button."""
+        """Submit the form that starts a run."""
         data = urlencode({"user_count": 4, "spawn_rate": 4, "host": "", "dataset": "sample", **form}).encode()
         with urllib.request.urlopen(f"{self.url}/swarm", data, timeout=30) as answer:
             assert json.loads(answer.read())["success"]
 
     def rows(self) -> dict[tuple[str, str], int]:
-        """The CSV that it offers: requests by type and name."""
+        """The number of requests by type and name, from the CSV file of the page."""
         table = csv.DictReader(self.get("/stats/requests/csv").splitlines())
         return {(row["Type"], row["Name"]): int(row["Request Count"]) for row in table}
 
 
 def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> None:
-    """Its form has our options; a refusal is in its log and the next run begins; rows, chart and CSV count requests alone."""
+    """The form has the options, and the log shows a refusal. Rows, chart and CSV count only requests, without TTFT and TPOT."""
     page, port = Page(), str(free_port())
     master = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
     processes = [
@@ -61,11 +61,11 @@ def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> Non
                 out = tmp_path / name
                 while not (
                     out / "distributed.json"
-                ).exists():  # Locust takes no start while it is still stopping
+                ).exists():  # Locust accepts no start before it has stopped
                     page.start(target=target, budgets="8,16", out=out)
                     time.sleep(2)
                 until(lambda: page.stats()["state"] == "stopped")
-                assert page.stats()["stats"][-1]["num_requests"] == 98, "what its chart is drawn from"
+                assert page.stats()["stats"][-1]["num_requests"] == 98, "the chart is drawn from this number"
                 line, _ = gathered(out)
                 assert line["missing"] == []
                 assert page.rows() == locust_rows(records(out))

@@ -1,4 +1,4 @@
-"""What can be watched while a run is on: Prometheus metrics with their values, and the lines on stderr."""
+"""What shows a run while it is running: the values of the Prometheus metrics, and the lines on stderr."""
 
 import contextlib
 import http.client
@@ -37,7 +37,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_metrics_hold_what_the_records_say() -> None:
+def test_metrics_count_the_records() -> None:
     metrics = Metrics()
     metrics.begin(RUN, 10, 4.0)
     metrics.observe(record(), {"ttft": 0.05})
@@ -57,7 +57,7 @@ def test_metrics_hold_what_the_records_say() -> None:
 
 
 def test_gaps_are_counted_in_model_seconds() -> None:
-    """Gaps of 1, 1 and 3 real ms at speed 2 are 2, 2 and 6 model ms."""
+    """At a speed of 2, gaps of 1, 1 and 3 real ms are 2, 2 and 6 model ms."""
     metrics = Metrics()
     metrics.gaps.observe([0, 1_000_000, 2_000_000, 5_000_000], 2.0)
     assert value(metrics, "loadgen_inter_chunk_seconds_bucket", le="0.002") == 2
@@ -78,7 +78,7 @@ def test_one_verdict_is_current() -> None:
     assert (value(metrics, "loadgen_run_ended_timestamp_seconds") or 0) > 1e9
 
 
-def test_a_port_that_was_asked_for_must_be_free() -> None:
+def test_a_port_that_the_user_gives_must_be_free() -> None:
     with serving(Metrics(), "127.0.0.1", 0) as where:
         url = where.removeprefix("metrics: ")
         page = urllib.request.urlopen(url).read().decode()
@@ -88,8 +88,8 @@ def test_a_port_that_was_asked_for_must_be_free() -> None:
     assert serve(Metrics(), "127.0.0.1", -1) == "metrics: off"
 
 
-def test_the_verdict_can_be_scraped_before_the_run_is_gone(tmp_path: Path) -> None:
-    """Whoever scrapes every second sees requests in flight, tokens as they stream, and the verdict."""
+def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> None:
+    """Regular scrapes contain the requests in flight, the tokens as they arrive, and in the end the verdict."""
     with emulated("tp1", "--speed", "8") as url, socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
         free.close()
@@ -100,8 +100,10 @@ def test_the_verdict_can_be_scraped_before_the_run_is_gone(tmp_path: Path) -> No
         )  # fmt: skip
         pages = []
         while process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):  # it may end while it answers
-                pages.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+                if page.endswith("\n"):  # the process may end during a response, which is then incomplete
+                    pages.append(page)
             time.sleep(0.1)
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
@@ -115,14 +117,14 @@ def test_the_verdict_can_be_scraped_before_the_run_is_gone(tmp_path: Path) -> No
     assert in_flight[-1] == 0
 
 
-def test_a_request_without_a_latency_meets_its_objective() -> None:
-    """One token has no TPOT; a failure meets nothing."""
+def test_an_absent_latency_meets_its_objective() -> None:
+    """An answer of one token has no TPOT. A failed request meets no objective."""
     assert meets(record(tpot_s=None), {"tpot": 0.001})
     assert not meets(record(tpot_s=0.002), {"tpot": 0.001})
     assert not meets(record(outcome="cut"), {"ttft": 1.0})
 
 
-def test_a_plain_line_says_what_matters() -> None:
+def test_the_progress_line_shows_counts_and_percentiles() -> None:
     progress = Progress(RUN, 10, 2, "plain")
     for _ in range(3):
         progress.due()
@@ -133,19 +135,19 @@ def test_a_plain_line_says_what_matters() -> None:
     assert "done 6/10" in line
     assert "ttft p50 30 ms p95 30 ms" in line
     assert "failed timeout=1" in line
-    assert "of 4 asked" in line
+    assert "of 4 scheduled" in line
     assert "in flight 0" in line
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.00214, "2.14 ms"), (3.456, "3.46 s"), (600, "10 min"), (9000, "2.5 h")]
 )
-def test_times_are_for_reading(seconds: float, text: str) -> None:
+def test_durations_have_a_suitable_unit(seconds: float, text: str) -> None:
     assert human(seconds) == text
 
 
-def test_doctor_names_what_would_spoil_a_run() -> None:
-    """On the emulated server: it says so, counts tokens exactly and shares the machine; nothing is written."""
+def test_doctor_names_what_would_disturb_a_run() -> None:
+    """It reports that the server is emulated, shares the machine and counts tokens exactly. Nothing is written."""
     with emulated("tp1", "--speed", "20") as url:
         done = loadgen(url, "--dataset", "sample", verb="doctor")
     assert done.returncode == 0, done.stderr
@@ -155,8 +157,8 @@ def test_doctor_names_what_would_spoil_a_run() -> None:
     assert re.search(r"GOOD\s+prefix cache\s+off", done.stderr)
 
 
-def test_calibrate_finds_what_the_machine_carries(tmp_path: Path) -> None:
-    """Steps of doubled streams against the ground truth; what held is stored for later runs."""
+def test_calibrate_finds_the_capacity_of_the_machine(tmp_path: Path) -> None:
+    """The number of streams is doubled in each step, and a result is stored for later runs."""
     done = loadgen("--most", "8", verb="calibrate", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert "8 streams" in done.stderr
     assert (tmp_path / "thinkload" / "calibration.json").exists() == (done.returncode == 0)

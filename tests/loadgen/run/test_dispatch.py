@@ -1,4 +1,4 @@
-"""Requests go out when they are due, whatever the server does, and an interrupt loses none."""
+"""Requests are sent when they are due, whatever the server does, and an interrupt loses no request."""
 
 import asyncio
 import os
@@ -11,10 +11,10 @@ import uvloop
 
 from loadgen.exchange import Request
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals
-from loadgen.run.dispatch import StopControl, drive
+from loadgen.run.dispatch import StopControl, dispatch
 
 Sent = tuple[int, float, float, str]
-"""seq, due and start in seconds from the run's start, how it ended."""
+"""The seq, the due time and the start in seconds since the run's start, and how the request ended."""
 
 
 def request(seq: int) -> Request:
@@ -22,7 +22,7 @@ def request(seq: int) -> Request:
 
 
 class FakeServer:
-    """Takes as long as it is told; a real implementation of `send`."""
+    """An implementation of `send` that takes a given time for each request."""
 
     def __init__(self, start_ns: int, takes_s: Callable[[int], float]) -> None:
         self.start_ns = start_ns
@@ -31,7 +31,7 @@ class FakeServer:
         self.peak = 0
 
     async def send(self, request: Request, due_ns: int) -> Sent:
-        """Wait as long as the request takes."""
+        """Wait for the time that the request takes."""
         start_ns = time.perf_counter_ns()
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
@@ -52,13 +52,13 @@ def run(work: Callable[[int], Awaitable[None]]) -> None:
 
 
 def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
-    """No coordinated omission: a server that answers nothing for 1 s makes no request later."""
+    """There is no coordinated omission: a server that answers nothing for 1 s delays no request."""
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 1.0)
         schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=100)
-        await drive(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        await dispatch(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
         assert server.peak == 100
         assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
 
@@ -69,12 +69,12 @@ def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
 
 
 def test_a_closed_loop_holds_its_concurrency() -> None:
-    """Never more, and all slots used; each request is due when its slot became free."""
+    """The concurrency is never exceeded, and all slots are used. Each request is due when its slot becomes free."""
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3))
-        await drive(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
+        await dispatch(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
         assert server.peak == 8
         assert server.in_flight == 0
 
@@ -86,13 +86,15 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
 
 
 def test_time_scale_divides_the_waiting() -> None:
-    """At scale 20, 2 model seconds pass in 0.1 real ones."""
+    """At a scale of 20, 2 model seconds pass in 0.1 real seconds."""
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0)
         times = OpenLoop([0.0, 1.0, 2.0])
-        await drive(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
+        await dispatch(
+            map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20
+        )
 
     run(work)
     assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
@@ -100,13 +102,15 @@ def test_time_scale_divides_the_waiting() -> None:
 
 @pytest.mark.parametrize("schedule", [ClosedLoop(2), OpenLoop([0.05 * i for i in range(1000)])])
 def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop) -> None:
-    """After it nothing is sent; what is in flight ends by itself."""
+    """After the duration nothing is sent, and requests in flight end by themselves."""
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.1)
         plan = map(request, range(1000))
-        await drive(plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6)
+        await dispatch(
+            plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6
+        )
 
     run(work)
     assert 2 <= len(sent) <= 12
@@ -114,39 +118,39 @@ def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop)
 
 
 @pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.02 * i for i in range(1000)])])
-@pytest.mark.parametrize("presses", [1, 2])
-def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, presses: int) -> None:
-    """By real signals: once, what is in flight ends; twice, it is cancelled. Each is one result."""
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, interrupts: int) -> None:
+    """With real signals: after one, requests in flight end; after two, they are cancelled. Each has one result."""
     sent: list[Sent] = []
     started: list[int] = []
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.4)
-        brake = StopControl()
-        brake.on_interrupt()
+        stop = StopControl()
+        stop.interrupt_on_signals()
 
         async def send(request: Request, due_ns: int) -> Sent:
             started.append(request.seq)
             return await server.send(request, due_ns)
 
         loop = asyncio.get_running_loop()
-        for press in range(presses):
-            loop.call_later(0.2 + 0.05 * press, os.kill, os.getpid(), signal.SIGINT)
+        for number in range(interrupts):
+            loop.call_later(0.2 + 0.05 * number, os.kill, os.getpid(), signal.SIGINT)
         begin = time.perf_counter()
-        await drive(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, brake=brake)
+        await dispatch(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, stop=stop)
         assert time.perf_counter() - begin < 5
-        assert brake.draining
-        assert brake.stopped == (presses == 2)
+        assert stop.draining
+        assert stop.stopped == (interrupts == 2)
 
     run(work)
     assert sorted(seq for seq, *_ in sent) == sorted(started)
     assert 3 <= len(sent) < 20
-    assert {ended for *_, ended in sent} == ({"ok"} if presses == 1 else {"cancelled"})
+    assert {ended for *_, ended in sent} == ({"ok"} if interrupts == 1 else {"cancelled"})
 
 
 @pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.01 * i for i in range(100)])])
-def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
-    """A full disk stops the run at once; nothing is sent after it."""
+def test_an_error_of_on_result_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
+    """A full disk stops the run at once, and nothing is sent after it."""
     seen = 0
 
     async def work(start_ns: int) -> None:
@@ -157,7 +161,7 @@ def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: ClosedLoop |
             seen += 1
             raise OSError(28, "No space left on device")
 
-        await drive(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
+        await dispatch(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
 
     with pytest.raises(OSError, match="No space left"):
         run(work)
@@ -165,7 +169,7 @@ def test_what_on_record_raises_ends_the_run_and_is_raised(schedule: ClosedLoop |
 
 
 def test_requests_are_taken_one_by_one() -> None:
-    """A generator of a million requests is not read ahead of the sending."""
+    """A request is taken from a generator of a million requests only when it is sent."""
     taken = 0
 
     def plan() -> Iterator[Request]:
@@ -176,7 +180,9 @@ def test_requests_are_taken_one_by_one() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.01)
-        await drive(plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
+        await dispatch(
+            plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1
+        )
 
     run(work)
     assert taken < 200
@@ -186,11 +192,11 @@ def test_an_interrupt_before_the_first_request_sends_nothing() -> None:
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        brake = StopControl()
-        asyncio.get_running_loop().call_later(0.05, brake.press)
+        stop = StopControl()
+        asyncio.get_running_loop().call_later(0.05, stop.interrupt)
         server = FakeServer(start_ns, lambda _seq: 0)
         later_ns = start_ns + 60 * 10**9
-        await drive([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, brake=brake)
+        await dispatch([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, stop=stop)
 
     run(work)
     assert sent == []

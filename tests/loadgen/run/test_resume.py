@@ -1,4 +1,4 @@
-"""Never lose a record: kill -9, Ctrl-C and a full disk, each followed by --resume, on real processes."""
+"""No record is lost: real processes are killed, interrupted or run out of disk space, and are then resumed."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def wait_for_records(folder: Path, count: int) -> None:
 
 
 def assert_complete(folder: Path, planned: int) -> None:
-    """Every request of the plan once, and the timings of each."""
+    """Check that each planned request is recorded once, with its timings."""
     found = list(read_records(folder / "records.jsonl"))
     assert sorted(r.seq for r in found if not r.derived) == list(range(planned))
     keys = [(r.problem_id, r.budget, r.sample, r.repeat, r.derived) for r in found]
@@ -55,7 +55,7 @@ def assert_complete(folder: Path, planned: int) -> None:
 
 
 def test_killed_twenty_times_every_request_is_recorded_exactly_once(target: str, tmp_path: Path) -> None:
-    """Killed -9 at random moments; what was finished stays byte for byte and is not sent again."""
+    """The process is killed at random times. Finished records keep their bytes, and their requests are not sent again."""
     out = tmp_path / "run"
     rng = random.Random(3)
     plan = ("--target", target, "--dataset", "sample", "--budgets", "64,128,192,256", "--concurrency", "4")
@@ -83,7 +83,7 @@ def test_killed_twenty_times_every_request_is_recorded_exactly_once(target: str,
     assert all(end is not None for end in times)
 
 
-def test_a_torn_last_line_is_dropped_and_said(target: str, tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_removed_with_a_message(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     plan = ("--target", target, "--dataset", "sample", "--problems", "20", "--budgets", "16")
     assert loadgen(*plan, "--out", str(out)).returncode == 0
@@ -91,12 +91,12 @@ def test_a_torn_last_line_is_dropped_and_said(target: str, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-7])
     done = loadgen("--resume", str(out))
     assert done.returncode == 0, done.stderr
-    assert "torn last line" in done.stderr
+    assert "removed an incomplete last line of" in done.stderr
     assert_complete(out, 20)
 
 
 def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Path) -> None:
-    """The first lets what is in flight end, the second cuts it off; both leave an INVALID run that can be completed."""
+    """The first Ctrl-C lets requests in flight end, and the second cancels them. Both leave an INVALID run to be completed."""
     out = tmp_path / "run"
     plan = ("--target", target, "--dataset", "sample", "--budgets", "512,1024", "--concurrency", "8")
     process = start(*plan, "--out", str(out))
@@ -114,12 +114,12 @@ def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Pa
     stdout, _ = process.communicate(timeout=60)
     assert json.loads(stdout.splitlines()[-1])["outcomes"]["cancelled"] > 0
     done = loadgen("--resume", str(out))
-    assert "taken out, to be sent again" in done.stderr
+    assert "had cancelled; they are sent again" in done.stderr
     assert_complete(out, 98)
 
 
-def test_a_resume_does_not_wash_a_run_clean(target: str, tmp_path: Path) -> None:
-    """What was held against the first part is held against the whole; a complete run is not judged again."""
+def test_a_resumed_run_keeps_the_reasons_against_its_first_part(target: str, tmp_path: Path) -> None:
+    """The reasons against the first part count against the whole run. A complete run is not judged again."""
     out = tmp_path / "run"
     plan = ("--target", target, "--dataset", "sample", "--problems", "40", "--budgets", "8")
     assert loadgen(*plan, "--out", str(out)).returncode == 0
@@ -128,7 +128,7 @@ def test_a_resume_does_not_wash_a_run_clean(target: str, tmp_path: Path) -> None
     run.verdict = "SUSPECT"
     write_run(out, run)
     again = loadgen("--resume", str(out))
-    assert "nothing is missing" in again.stderr
+    assert "no request is missing" in again.stderr
     assert read_run(out).reasons == run.reasons
     path = out / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
@@ -138,7 +138,7 @@ def test_a_resume_does_not_wash_a_run_clean(target: str, tmp_path: Path) -> None
 
 
 def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path) -> None:
-    """A limit on the file's size stands for the disk: the run says so, keeps whole lines, and goes on when there is room."""
+    """A limit on the file size acts as a full disk: the run reports it, keeps complete lines, and continues later."""
     out = tmp_path / "run"
     plan = ("--target", target, "--dataset", "sample", "--budgets", "512,1024", "--concurrency", "8")
     process = start(*plan, "--out", str(out))
@@ -154,7 +154,7 @@ def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path) -> N
 
 
 def test_one_pass_survives_a_kill(target: str, tmp_path: Path) -> None:
-    """Derived records come before the record they are from: none is left half there."""
+    """Derived records are written before the record that they are derived from, so no request is recorded in part."""
     out = tmp_path / "run"
     plan = (
         "--target",
@@ -179,7 +179,7 @@ def test_one_pass_survives_a_kill(target: str, tmp_path: Path) -> None:
 
 
 def test_another_server_is_not_mixed_in(target: str, tmp_path: Path) -> None:
-    """A resumed run refuses a server with another time scale, and data that have changed."""
+    """A resumed run refuses a server with another time scale, and a data set that has changed."""
     out = tmp_path / "run"
     data = tmp_path / "d.jsonl"
     data.write_text('{"problem": "1+1?", "answer": "2"}\n')

@@ -1,4 +1,4 @@
-"""`python -m loadgen` against the emulated server: what a user gets."""
+"""`python -m loadgen` against the emulated server, as a user runs it."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ def records(folder: Path) -> list[Record]:
 
 
 def test_every_problem_and_budget_is_recorded_exactly_once(target: str, tmp_path: Path) -> None:
-    """Two budgets over the sample problems: the folder holds all that analysis needs, stdout's last line the result."""
+    """The folder contains all that the analysis needs, and the last line on stdout contains the result."""
     out = tmp_path / "run"
     done = loadgen("--target", target, "--dataset", "sample", "--budgets", "64,256", "--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def test_every_problem_and_budget_is_recorded_exactly_once(target: str, tmp_path
 
 
 def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, tmp_path: Path) -> None:
-    """--duration with warm-ups: warm-ups come first and apart, later passes say which they are."""
+    """With --duration, the warm-up requests come first, and the records of later passes are numbered."""
     out = tmp_path / "run"
     options = (
         "--dataset",
@@ -80,7 +80,7 @@ def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, 
 
 
 def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
-    """Due times are those of the schedule, in model seconds, whatever the server's speed."""
+    """The due times are those of the schedule, in model seconds, whatever the speed of the server."""
     out = tmp_path / "run"
     options = (
         "--dataset",
@@ -132,7 +132,7 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_and_nothing_is_sent(
     target: str, tmp_path: Path, options: tuple[str, ...], says: str
 ) -> None:
-    """Exit 2, one line that names the option, no folder."""
+    """The exit code is 2, one line names the option, and no folder is made."""
     out = () if "--resume" in options else ("--out", str(tmp_path / "run"))
     done = loadgen("--target", target, "--dataset", "sample", *out, *options)
     assert done.returncode == 2
@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line_and_nothing_is_sent(
 
 
 def test_bad_lines_are_named_by_file_and_line(target: str, tmp_path: Path) -> None:
-    """What is no JSON, lacks a field or repeats an id is refused where it stands."""
+    """A line that is not JSON or has no problem or answer is refused with its file and number."""
     bad = tmp_path / "bad.jsonl"
     good = '{"problem": "1+1?", "answer": 2}'
     for line, says in (
@@ -173,10 +173,10 @@ def test_an_existing_folder_is_left_alone(target: str, tmp_path: Path) -> None:
         (("--cache", "reset"), "reset"),
     ],
 )
-def test_the_servers_hit_counter_asserts_the_choice_of_cache(
+def test_the_hits_of_the_prefix_cache_must_fit_the_option_cache(
     caching: str, tmp_path: Path, cache: tuple[str, ...], says: str | None
 ) -> None:
-    """Two budgets ask each problem twice: hits where none were meant are a reason, salted requests hit nothing."""
+    """Two budgets send each problem twice. Unintended hits are a reason against the run; salted requests have none."""
     options = ("--dataset", "sample", "--budgets", "8,16", *cache, "--out", str(tmp_path / "run"))
     done = loadgen("--target", caching, *options)
     reasons = [r for r in json.loads(done.stdout.splitlines()[-1])["reasons"] if "prefix cache" in r]
@@ -191,8 +191,8 @@ def caching() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("text", ["loop", "random"])
-def test_a_run_tells_what_was_drafted_and_what_of_it_was_accepted(text: str, tmp_path: Path) -> None:
-    """A text that loops drafts at nearly every step and all is accepted; one that never repeats drafts next to nothing."""
+def test_a_run_reports_the_drafted_and_the_accepted_tokens(text: str, tmp_path: Path) -> None:
+    """For a text that repeats itself, nearly every step has an accepted draft; for a random text, few steps have drafts."""
     with emulated("tp1-ngram", *SPEED, "--text", text) as url:
         out = tmp_path / "run"
         more = ("--temperature", "1", "--extra-body", '{"ignore_eos":true}')
@@ -214,7 +214,7 @@ def test_a_run_tells_what_was_drafted_and_what_of_it_was_accepted(text: str, tmp
 
 
 def test_no_text_keeps_prompts_and_answers_out(target: str, tmp_path: Path) -> None:
-    """Nothing of any problem's or reply's words is in the folder; counts and times are."""
+    """The folder contains no words of problems or answers, but their counts and times."""
     out = tmp_path / "run"
     data = tmp_path / "d.jsonl"
     data.write_text('{"problem": "What is XYZZY plus 1?", "answer": "PLUGH"}\n')
@@ -226,7 +226,7 @@ def test_no_text_keeps_prompts_and_answers_out(target: str, tmp_path: Path) -> N
     assert b"XYZZY" not in everything
 
 
-def test_samples_are_asked_apart_and_told_apart(target: str, tmp_path: Path) -> None:
+def test_samples_are_separate_requests_with_numbered_records(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = (
         "--dataset",
@@ -252,7 +252,7 @@ def test_samples_are_asked_apart_and_told_apart(target: str, tmp_path: Path) -> 
 
 
 def test_strict_gives_the_verdict_as_exit_code(target: str, tmp_path: Path) -> None:
-    """Three requests can't carry a p90: SUSPECT, exit 3."""
+    """Three requests are too few for a p90: the run is SUSPECT, and the exit code is 3."""
     options = (
         "--dataset",
         "sample",
@@ -276,8 +276,8 @@ def test_a_dry_run_sends_and_writes_nothing(target: str, tmp_path: Path) -> None
     assert (done.returncode, "would send 98 requests" in done.stderr, out.exists()) == (0, True, False)
 
 
-def test_a_key_that_a_server_echoes_is_struck_out(tmp_path: Path) -> None:
-    """A server that repeats the Authorization header in its error: the record has the error without the key."""
+def test_a_key_that_a_server_repeats_is_removed(tmp_path: Path) -> None:
+    """If a server repeats the Authorization header in an error, the record contains the error without the key."""
     key = "sk-echoed-0815"
     with echoing() as url:
         options = (
@@ -304,7 +304,7 @@ def test_a_key_that_a_server_echoes_is_struck_out(tmp_path: Path) -> None:
 
 @contextmanager
 def echoing() -> Iterator[str]:
-    """A server whose every answer is a 400 that repeats the key."""
+    """A server that answers every request with a 400 that repeats the key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""--workers: processes that share nothing but the start, one run in the end."""
+"""--workers: processes that share only the start time, and whose files are merged into one run."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def start(target: str, out: Path) -> "subprocess.Popen[str]":
 
 
 def test_the_schedule_is_split_and_the_files_are_merged(target: str, tmp_path: Path) -> None:
-    """An open loop over two processes: every request once, at the time the schedule says; health of both."""
+    """An open loop in two processes: each request is sent once, at its scheduled time, and the health covers both."""
     out = tmp_path / "run"
     load = ("--rate", "4", "--arrival", "constant", "--budgets", "16,64")
     done = loadgen("--target", target, *PLAN, *load, "--out", str(out))
@@ -77,8 +77,8 @@ def test_ctrl_c_reaches_every_worker(target: str, tmp_path: Path) -> None:
     assert_complete(out, 98)
 
 
-def test_killed_with_its_workers_on_the_road_it_can_be_completed(target: str, tmp_path: Path) -> None:
-    """The parent dies by kill -9: the workers stop by themselves, and --resume finds what they wrote."""
+def test_a_run_whose_parent_was_killed_can_be_completed(target: str, tmp_path: Path) -> None:
+    """The workers of a killed parent stop by themselves, and --resume merges what they wrote."""
     out = tmp_path / "run"
     process = start(target, out)
     workers = children(process.pid)
@@ -93,7 +93,7 @@ def test_killed_with_its_workers_on_the_road_it_can_be_completed(target: str, tm
     assert_complete(out, 98)
 
 
-def test_a_worker_that_dies_is_said(target: str, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(target, out)
     os.kill(children(process.pid)[0], signal.SIGKILL)

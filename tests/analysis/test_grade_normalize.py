@@ -1,20 +1,20 @@
-"""Every clean-up of answers, one case at least for each; none changes a value."""
+"""Every rewrite of answers has at least one test case. No rewrite changes a value."""
 
 import pytest
 
 from analysis.grading.normalize import (
-    clean,
     grouped_digits,
     named_functions,
     named_sets,
+    normalize,
     plain_commands,
     plain_signs,
     plain_spacing,
     plain_text,
     plain_unicode,
     scientific,
-    squeezed,
     unwrapped,
+    without_spacing,
 )
 
 
@@ -35,7 +35,7 @@ from analysis.grading.normalize import (
         ("58\u202f500", "58 500"),
     ],
 )
-def test_unicode_is_latex(before: str, after: str) -> None:
+def test_unicode_becomes_latex(before: str, after: str) -> None:
     assert plain_unicode(before) == after
 
 
@@ -61,7 +61,7 @@ def test_unicode_is_latex(before: str, after: str) -> None:
         ("(1, 2).", "(1, 2)"),
     ],
 )
-def test_wrappers_go(before: str, after: str) -> None:
+def test_wrappers_are_removed(before: str, after: str) -> None:
     assert unwrapped(before).strip() == after
 
 
@@ -79,7 +79,7 @@ def test_wrappers_go(before: str, after: str) -> None:
         (r"a\hspace{1cm}b", "a b"),
     ],
 )
-def test_spacing_is_spaces_and_digit_groups_close(before: str, after: str) -> None:
+def test_spacing_commands_become_spaces_except_between_digit_groups(before: str, after: str) -> None:
     assert plain_spacing(before) == after
 
 
@@ -93,7 +93,7 @@ def test_spacing_is_spaces_and_digit_groups_close(before: str, after: str) -> No
         ("2.5 100", "2.5 100"),
     ],
 )
-def test_only_groups_of_three_digits_are_one_number(before: str, after: str) -> None:
+def test_only_groups_of_three_digits_are_joined(before: str, after: str) -> None:
     assert grouped_digits(before) == after
 
 
@@ -114,7 +114,7 @@ def test_only_groups_of_three_digits_are_one_number(before: str, after: str) -> 
         (r"\lvert x \rvert", "| x |"),
     ],
 )
-def test_synonyms_are_one_command(before: str, after: str) -> None:
+def test_synonyms_become_one_command(before: str, after: str) -> None:
     assert plain_commands(before).replace("  ", " ").strip() == after.replace("  ", " ").strip()
 
 
@@ -132,7 +132,7 @@ def test_synonyms_are_one_command(before: str, after: str) -> None:
         (r"x \lt 3", "x < 3"),
     ],
 )
-def test_text_is_text_and_upright_letters_are_letters(before: str, after: str) -> None:
+def test_text_commands_are_unified_and_styles_are_removed(before: str, after: str) -> None:
     assert plain_text(before) == after
 
 
@@ -146,7 +146,7 @@ def test_text_is_text_and_upright_letters_are_letters(before: str, after: str) -
         ("spin", "spin"),
     ],
 )
-def test_functions_without_a_backslash(before: str, after: str) -> None:
+def test_functions_get_their_backslash(before: str, after: str) -> None:
     assert named_functions(before) == after
 
 
@@ -172,19 +172,19 @@ def test_scientific_notation(before: str, after: str) -> None:
         (r"\text{no solution less than 5}", r"\text{no solution less than 5}"),
     ],
 )
-def test_sets_that_have_a_name(before: str, after: str) -> None:
+def test_names_of_sets_become_symbols(before: str, after: str) -> None:
     assert named_sets(before) == after
 
 
 @pytest.mark.parametrize(("before", "after"), [("6 + (-5)i", "6 - 5i"), ("6-(-5)", "6+ 5"), ("+5", "5")])
-def test_double_signs(before: str, after: str) -> None:
+def test_double_signs_are_simplified(before: str, after: str) -> None:
     assert plain_signs(before) == after
 
 
-def test_strings_compare_without_spaces_but_keep_what_separates_numbers() -> None:
-    assert squeezed(r"x ^ {2} + 1") == squeezed("x^2+1")
-    assert squeezed("1 1/2") != squeezed("11/2")
-    assert squeezed("58, 500") != squeezed("58,500")
+def test_spaces_are_removed_except_between_numbers() -> None:
+    assert without_spacing(r"x ^ {2} + 1") == without_spacing("x^2+1")
+    assert without_spacing("1 1/2") != without_spacing("11/2")
+    assert without_spacing("58, 500") != without_spacing("58,500")
 
 
 def test_cleaning_twice_changes_nothing_more() -> None:
@@ -196,4 +196,4 @@ def test_cleaning_twice_changes_nothing_more() -> None:
         r"\text{(C)}",
         "90°",
     ):
-        assert clean(clean(answer)) == clean(answer)
+        assert normalize(normalize(answer)) == normalize(answer)

@@ -1,9 +1,9 @@
-"""Panels as SVG, laid out as Grafana lays them out: lines, numbers, bars and tables with their units and legends.
+"""Draw panels as SVG in Grafana's layout: time series, single values, bar gauges and tables with their units and legends.
 
-Rules: a function draws one panel at its own origin and returns SVG text; positions are pixels of a 1440 pixel wide screen.
-It is a drawing of answers, not a copy of Grafana: no interaction, light theme, one font.
+Rules: a function draws one panel at the origin and returns SVG text. Positions are pixels of a 1440 pixel wide screen. The result is
+a picture of query results, not a copy of Grafana: it has no interaction, a light theme and one font.
 
-Does not know: PromQL, Prometheus, where the answers come from.
+This module does not know PromQL, Prometheus or where the values come from.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from grafana.units import number
+from grafana.unit_format import format_value
 
 WIDTH = 1440
 GAP = 8
@@ -34,32 +34,32 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line or bar: its legend, (seconds from the start, value) points, and the configuration it is of, if one."""
+    """One line or bar: its legend, its points (seconds from the start, value), and its configuration if it has one."""
 
     name: str
     points: Sequence[tuple[float, float]]
     config: str = ""
 
     def last(self) -> float:
-        """Newest number."""
+        """The newest value that is not NaN, or NaN."""
         return next((y for _, y in reversed(self.points) if not math.isnan(y)), math.nan)
 
 
 @dataclass
-class Paints:
-    """The same name has the same colour in every panel."""
+class ColorMap:
+    """Assigns colors to names, so that a name has the same color in every panel."""
 
-    known: dict[str, str] = field(default_factory=dict)
+    assigned: dict[str, str] = field(default_factory=dict)
 
-    def of(self, name: str) -> str:
-        """Return the name's colour, or the next one."""
-        return self.known.setdefault(name, PALETTE[len(self.known) % len(PALETTE)])
+    def color_of(self, name: str) -> str:
+        """Return the color of a name; a new name gets the next color of the palette."""
+        return self.assigned.setdefault(name, PALETTE[len(self.assigned) % len(PALETTE)])
 
 
 def text(
     x: float,
     y: float,
-    words: str,
+    label: str,
     *,
     size: int = 12,
     color: str = INK,
@@ -68,28 +68,28 @@ def text(
 ) -> str:
     """One line of text at its baseline."""
     weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" text-anchor="{anchor}"{weight}>{escape(label)}</text>'
 
 
-def clipped(words: str, width: float, size: int = 12) -> str:
-    """Cut words that would not fit; a character of this font is about 0.55 of its height wide."""
+def shortened(label: str, width: float, size: int = 12) -> str:
+    """Shorten a text to a width in pixels. A character of this font is about 0.55 of its height lengths."""
     room = int(width / (size * 0.55))
-    return words if len(words) <= room else words[: max(room - 1, 1)] + "…"
+    return label if len(label) <= room else label[: max(room - 1, 1)] + "…"
 
 
-def card(w: float, h: float, title: str) -> str:
+def panel_frame(w: float, h: float, title: str) -> str:
     """Draw the frame of a panel and its title."""
     frame = f'<rect width="{w:.1f}" height="{h:.1f}" rx="3" fill="#fff" stroke="{EDGE}"/>'
-    return frame + text(10, 19, clipped(title, w - 20, 13), size=13, bold=True)
+    return frame + text(10, 19, shortened(title, w - 20, 13), size=13, bold=True)
 
 
 def heading(title: str) -> str:
-    """Draw the heading of a row."""
+    """Draw the heading of a row of panels."""
     return text(4, 24, title, size=15, bold=True)
 
 
 def ticks(top: float) -> list[float]:
-    """Three to six round values from 0 up to `top`."""
+    """Two to seven round values from 0 to `top` or slightly above."""
     if top <= 0:
         return [0.0, 1.0]
     power = 10 ** math.floor(math.log10(top / 4))
@@ -99,7 +99,7 @@ def ticks(top: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Plot:
-    """Where a panel's lines go: the rectangle and the values at its edges."""
+    """The area of a time series panel in pixels, with the length of its time axis and the highest value."""
 
     left: float
     top: float
@@ -109,44 +109,44 @@ class Plot:
     high: float
 
     def x(self, at_s: float) -> float:
-        """Pixel of a time."""
+        """Horizontal position of a time in seconds."""
         return self.left + (self.right - self.left) * at_s / self.span_s
 
     def y(self, value: float) -> float:
-        """Pixel of a value."""
+        """Vertical position of a value."""
         return self.bottom - (self.bottom - self.top) * min(value, self.high) / self.high
 
 
-def lines(
+def time_series(
     w: float,
     h: float,
     panel: dict[str, Any],
     series: Sequence[Series],
     *,
     span_s: float,
-    marks: Sequence[float],
-    paints: Paints,
+    boundaries: Sequence[float],
+    colors: ColorMap,
 ) -> str:
-    """Draw a time series panel; `marks` are the seconds at which a run or a cell starts or ends."""
+    """Draw a time series panel. `boundaries` are the times, in seconds, at which a run or a cell starts or ends."""
     defaults = panel["fieldConfig"]["defaults"]
     unit, limit = defaults["unit"], _limit(defaults)
     drawn = _stack(series) if defaults["custom"].get("stacking", {}).get("mode") == "normal" else series
-    entries, legend_h = _legend(w, series, unit, paints)
+    entries, legend_h = _legend(w, series, unit, colors)
     values = [y for one in drawn for _, y in one.points if not math.isnan(y)]
     high = ticks(
         defaults.get("max") or max([*values, limit if limit and values and max(values) > limit / 3 else 0, 0])
     )[-1]
     plot = Plot(70, 32, w - 14, h - 22 - legend_h, span_s, high)
-    parts = [card(w, h, panel["title"]), _axes(plot, unit)]
+    parts = [panel_frame(w, h, panel["title"]), _axes(plot, unit)]
     parts += [
         f'<line x1="{plot.x(at):.1f}" x2="{plot.x(at):.1f}" y1="{plot.top}" y2="{plot.bottom}" stroke="#5b8def" stroke-dasharray="2 3"/>'
-        for at in marks
+        for at in boundaries
     ]
     if limit and limit <= high:
         parts.append(
             f'<line x1="{plot.left}" x2="{plot.right}" y1="{plot.y(limit):.1f}" y2="{plot.y(limit):.1f}" stroke="#c23030" stroke-dasharray="6 4"/>'
         )
-    parts += [_path(plot, one, paints.of(one.name)) for one in drawn]
+    parts += [_path(plot, one, colors.color_of(one.name)) for one in drawn]
     if not series:
         parts.append(text(w / 2, h / 2, "no data", size=14, color=DIM, anchor="middle"))
     return "".join(parts) + f'<g transform="translate(0 {h - legend_h:.1f})">{entries}</g>'
@@ -174,11 +174,11 @@ def _axes(plot: Plot, unit: str) -> str:
     for value in ticks(plot.high):
         y = plot.y(value)
         parts.append(f'<line x1="{plot.left}" x2="{plot.right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
-        parts.append(text(plot.left - 6, y + 4, number(value, unit), size=11, color=DIM, anchor="end"))
+        parts.append(text(plot.left - 6, y + 4, format_value(value, unit), size=11, color=DIM, anchor="end"))
     step = next(s for s in (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10**9) if plot.span_s / s <= 7)
     y = plot.bottom + 15
     times = [(at, f"{at // 60}:{at % 60:02d}") for at in range(0, int(plot.span_s) + 1, step)]
-    parts += [text(plot.x(at), y, words, size=11, color=DIM, anchor="middle") for at, words in times]
+    parts += [text(plot.x(at), y, label, size=11, color=DIM, anchor="middle") for at, label in times]
     return "".join(parts)
 
 
@@ -187,26 +187,26 @@ def _path(plot: Plot, one: Series, color: str) -> str:
     for x, y in one.points:
         if math.isnan(y):
             continue
-        pen = "L" if x - before <= 30 else "M"  # as the dashboards' span_nulls
+        pen = "L" if x - before <= 30 else "M"  # the same limit as span_nulls in the dashboards
         commands.append(f"{pen}{plot.x(x):.1f} {plot.y(y):.1f}")
         before = x
     return f'<path d="{"".join(commands)}" fill="none" stroke="{color}" stroke-width="1.6" stroke-linejoin="round"/>'
 
 
-def _legend(w: float, series: Sequence[Series], unit: str, paints: Paints) -> tuple[str, float]:
-    """Entries with their newest value, and the height they take."""
+def _legend(w: float, series: Sequence[Series], unit: str, colors: ColorMap) -> tuple[str, float]:
+    """The legend's entries with their newest values, and the height of the legend in pixels."""
     x, y, parts = 12.0, 14.0, []
     for one in series:
-        value = number(one.last(), unit)
+        value = format_value(one.last(), unit)
         size = (len(one.name) + len(value) + 2) * 6.0 + 26
         if x + size > w - 6 and x > 12:
             x, y = 12.0, y + 17
-        if y > 14 + 2 * 17:  # as Grafana, which scrolls: the lines need the room
+        if y > 14 + 2 * 17:  # three rows at most, so that the lines have enough space; Grafana scrolls here
             break
         parts.append(
-            f'<rect x="{x:.1f}" y="{y - 8:.1f}" width="12" height="4" fill="{paints.of(one.name)}"/>'
+            f'<rect x="{x:.1f}" y="{y - 8:.1f}" width="12" height="4" fill="{colors.color_of(one.name)}"/>'
         )
-        label = escape(clipped(one.name, w - 110, 11))
+        label = escape(shortened(one.name, w - 110, 11))
         parts.append(
             f'<text x="{x + 17:.1f}" y="{y:.1f}" font-size="11" fill="{INK}">{label} <tspan fill="{DIM}">{escape(value)}</tspan></text>'
         )
@@ -215,63 +215,63 @@ def _legend(w: float, series: Sequence[Series], unit: str, paints: Paints) -> tu
 
 
 def stat(w: float, h: float, panel: dict[str, Any], series: Sequence[Series]) -> str:
-    """Draw the newest value, large, in the colour of its threshold or word."""
+    """Draw the newest value as a large number, in the color of its threshold or value mapping."""
     defaults = panel["fieldConfig"]["defaults"]
     value = series[0].last() if series else math.nan
-    words, color = number(value, defaults["unit"], defaults.get("decimals")), INK
+    label, color = format_value(value, defaults["unit"], defaults.get("decimals")), INK
     for step in defaults["thresholds"]["steps"]:
         if step["value"] is None or value >= step["value"]:
             color = COLORS.get(step["color"], step["color"])
     for mapping in defaults.get("mappings", []):
         result = mapping["options"].get(f"{value:g}")
         if result:
-            words, color = result["text"], COLORS.get(result["color"], INK)
-    size = 28 if len(words) < 9 else 22
-    return card(w, h, panel["title"]) + text(
-        w / 2, h / 2 + 24, words, size=size, color=color, anchor="middle", bold=True
+            label, color = result["text"], COLORS.get(result["color"], INK)
+    size = 28 if len(label) < 9 else 22
+    return panel_frame(w, h, panel["title"]) + text(
+        w / 2, h / 2 + 24, label, size=size, color=color, anchor="middle", bold=True
     )
 
 
-def bars(w: float, h: float, panel: dict[str, Any], series: Sequence[Series], paints: Paints) -> str:
-    """Draw one bar a series, the longest across."""
+def bar_gauge(w: float, h: float, panel: dict[str, Any], series: Sequence[Series], colors: ColorMap) -> str:
+    """Draw one bar for row_h series. The longest bar has the full width."""
     defaults = panel["fieldConfig"]["defaults"]
-    parts = [card(w, h, panel["title"])]
+    parts = [panel_frame(w, h, panel["title"])]
     high = max([one.last() for one in series if not math.isnan(one.last())], default=0) or 1
-    each = min((h - 40) / max(len(series), 1), 34.0)
+    row_h = min((h - 40) / max(len(series), 1), 34.0)
     names_w = min(max((len(one.name) for one in series), default=0) * 6.4 + 12, w * 0.45)
     room = w - names_w - 92
     for n, one in enumerate(series):
-        y, value = 32 + n * each, one.last()
-        long = 0 if math.isnan(value) else room * value / high
+        y, value = 32 + n * row_h, one.last()
+        bar_w = 0 if math.isnan(value) else room * value / high
         parts.append(
-            text(names_w, y + each / 2 + 4, clipped(one.name, names_w - 8, 11), size=11, anchor="end")
+            text(names_w, y + row_h / 2 + 4, shortened(one.name, names_w - 8, 11), size=11, anchor="end")
         )
-        for length, color in ((room, GRID), (long, paints.of(one.config or one.name))):
+        for width, color in ((room, GRID), (bar_w, colors.color_of(one.config or one.name))):
             parts.append(
-                f'<rect x="{names_w + 8:.1f}" y="{y + 2:.1f}" width="{length:.1f}" height="{each - 4:.1f}" fill="{color}"/>'
+                f'<rect x="{names_w + 8:.1f}" y="{y + 2:.1f}" width="{width:.1f}" height="{row_h - 4:.1f}" fill="{color}"/>'
             )
-        words = number(value, defaults["unit"], defaults.get("decimals"))
-        parts.append(text(names_w + room + 14, y + each / 2 + 4, words, size=11))
+        label = format_value(value, defaults["unit"], defaults.get("decimals"))
+        parts.append(text(names_w + room + 14, y + row_h / 2 + 4, label, size=11))
     return "".join(parts)
 
 
-def grid(w: float, h: float, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Draw a table; columns of names are wide, those of numbers alike."""
-    parts = [card(w, h, title)]
-    wide = [
-        max(len(head), *(len(row[n]) for row in rows), 4) if rows else len(head)
-        for n, head in enumerate(heads)
+def table(w: float, h: float, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Draw a table whose columns are as wide as their contents require."""
+    parts = [panel_frame(w, h, title)]
+    lengths = [
+        max(len(column), *(len(row[n]) for row in rows), 4) if rows else len(column)
+        for n, column in enumerate(headings)
     ]
-    shares = [(w - 20) * one / sum(wide) for one in wide]
-    each = min(26.0, (h - 56) / max(len(rows), 1))
-    for line, row in enumerate([heads, *rows]):
-        y, x = 44 + line * each, 10.0
-        for words, share in zip(row, shares, strict=True):
+    widths = [(w - 20) * one / sum(lengths) for one in lengths]
+    row_h = min(26.0, (h - 56) / max(len(rows), 1))
+    for line, row in enumerate([headings, *rows]):
+        y, x = 44 + line * row_h, 10.0
+        for label, width in zip(row, widths, strict=True):
             parts.append(
-                text(x, y, clipped(words, share - 6), bold=line == 0, color=DIM if line == 0 else INK)
+                text(x, y, shortened(label, width - 6), bold=line == 0, color=DIM if line == 0 else INK)
             )
-            x += share
+            x += width
         parts.append(
-            f'<line x1="10" x2="{w - 10:.1f}" y1="{y + each / 3:.1f}" y2="{y + each / 3:.1f}" stroke="{GRID}"/>'
+            f'<line x1="10" x2="{w - 10:.1f}" y1="{y + row_h / 3:.1f}" y2="{y + row_h / 3:.1f}" stroke="{GRID}"/>'
         )
     return "".join(parts)

@@ -1,6 +1,6 @@
-"""Numbers as Grafana writes them: scaled to their unit, in at most four digits.
+"""Format numbers as Grafana does: scaled to their unit, with at most four digits.
 
-Knows the units that the dashboards use, by Grafana's names.
+The module has only the units that the dashboards use, under Grafana's names.
 """
 
 import math
@@ -16,11 +16,11 @@ def _seconds(value: float, decimals: int | None) -> str:
     return _scaled(value, SMALL, "s", decimals)
 
 
-def _scaled(value: float, steps: tuple[tuple[float, str], ...], word: str, decimals: int | None) -> str:
+def _scaled(value: float, prefixes: tuple[tuple[float, str], ...], unit: str, decimals: int | None) -> str:
     if value == 0:
-        return f"0 {word}".strip()
-    factor, prefix = next(((f, p) for f, p in steps if abs(value) >= f), steps[-1])
-    return f"{_digits(value / factor, None if prefix else decimals)} {prefix}{word}".strip()
+        return f"0 {unit}".strip()
+    factor, prefix = next(((f, p) for f, p in prefixes if abs(value) >= f), prefixes[-1])
+    return f"{_digits(value / factor, None if prefix else decimals)} {prefix}{unit}".strip()
 
 
 def _digits(value: float, decimals: int | None) -> str:
@@ -31,7 +31,7 @@ def _digits(value: float, decimals: int | None) -> str:
     return f"{value:.3g}"
 
 
-SHOWN: dict[str, Callable[[float, int | None], str]] = {
+FORMATTERS: dict[str, Callable[[float, int | None], str]] = {
     "s": _seconds,
     "short": lambda value, decimals: _scaled(value, LARGE, "", decimals),
     "watt": lambda value, decimals: _scaled(value, LARGE, "W", decimals),
@@ -47,10 +47,10 @@ SHOWN: dict[str, Callable[[float, int | None], str]] = {
 }
 
 
-def number(value: float, unit: str, decimals: int | None = None) -> str:
-    """Write a value with its unit."""
+def format_value(value: float, unit: str, decimals: int | None = None) -> str:
+    """Format a value with its unit. NaN becomes a dash."""
     if math.isnan(value):
         return "–"
     if unit.startswith("suffix:"):
         return _digits(value, decimals) + unit.removeprefix("suffix:")
-    return SHOWN[unit](value, decimals)
+    return FORMATTERS[unit](value, decimals)

@@ -1,0 +1,181 @@
+"""Grade the records of a run, and compute the accuracy from the grades.
+
+Rules: a record's grade is `correct wrong no_answer truncated grade_timeout grade_error failed`; only `correct` and `wrong` mean that an
+answer was compared with the reference. Strict accuracy counts only finished outputs as correct, lenient accuracy counts every correct
+answer. Each distinct pair of reference and answer is graded once, however many records have it.
+
+This module does not know latency and cost, or other runs. It imports SymPy, so import it only where something is graded.
+"""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.errors import InputError
+from analysis.grading.extract import Extract, extract
+from analysis.grading.grader import Pair, grade_pairs, version
+from analysis.stats import Interval, proportion
+from loadgen.record import PROBLEMS, RECORDS, Record, RunInfo, read_records, read_run
+
+GRADES = "grades.parquet"
+"""The file beside the records. It is written again when the grader, the records or the reference answers change."""
+COLUMNS = ["seq", "grade", "extracted", "boxed_in_thinking", "finished"]
+_REASONING_MODEL = re.compile(r"r1|s1\.|qwq|think|reason", re.IGNORECASE)
+
+
+class _Output(NamedTuple):
+    """What the text of a record contains. `status` is its grade if there is no answer to compare."""
+
+    seq: int
+    problem_id: str
+    status: str | None
+    extract: Extract | None
+    finished: bool
+
+
+def cache_file() -> Path:
+    """The file that keeps grades between calls: `$XDG_CACHE_HOME/thinkload/grades.sqlite`."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "thinkload" / "grades.sqlite"
+
+
+def grade_run(folder: Path, *, fresh: bool = False) -> pd.DataFrame:
+    """Return one row per record of a run's folder, in the order of the file, with the columns `COLUMNS`.
+
+    Grades are read from grades.parquet if they are current. With `fresh`, everything is graded again. Raises InputError.
+    """
+    stamp = _stamp(folder)
+    path = folder / GRADES
+    if not fresh and path.exists():
+        metadata = pq.read_schema(path).metadata or {}
+        if metadata.get(b"thinkload") == stamp.encode():
+            saved: pd.DataFrame = pq.read_table(path).to_pandas()
+            return saved
+    frame = grade_records(
+        read_records(folder / RECORDS),
+        reference_answers(folder / PROBLEMS),
+        thinks=_is_reasoning_model(read_run(folder)),
+        cache=None if fresh else cache_file(),
+    )
+    _save(frame, path, stamp)
+    return frame
+
+
+def grade_records(
+    records: Iterable[Record], golds: Mapping[str, str], *, thinks: bool, cache: Path | None = None
+) -> pd.DataFrame:
+    """Grade records. `golds` are the reference answers by problem id, `thinks` says that the model is a reasoning model."""
+    outputs = [_read_output(record, thinks=thinks) for record in records]
+    grades = grade_pairs({pair for output in outputs if (pair := _pair(output, golds))}, cache=cache)
+    rows = [
+        (
+            output.seq,
+            output.status or _grade(output, _pair(output, golds), grades),
+            output.extract.answer if output.extract else None,
+            output.extract.in_thinking if output.extract else False,
+            output.finished,
+        )
+        for output in outputs
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"grade": "category"})
+
+
+def _read_output(record: Record, *, thinks: bool) -> _Output:
+    finished = record.outcome == "ok" and record.finish_reason != "length"
+    if record.outcome != "ok":
+        return _Output(record.seq, record.problem_id, "failed", None, finished)
+    found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
+    status = None if found else "no_answer" if finished else "truncated"
+    return _Output(record.seq, record.problem_id, status, found, finished)
+
+
+def _pair(output: _Output, golds: Mapping[str, str]) -> Pair | None:
+    gold = golds.get(output.problem_id)
+    return (gold, output.extract.answer) if gold is not None and output.extract is not None else None
+
+
+def _grade(output: _Output, pair: Pair | None, grades: Mapping[Pair, str]) -> str:
+    """The grade of an answer. Without a reference it is an error of grading; in a cut output, an answer is not yet wrong."""
+    if pair is None:
+        return "grade_error"
+    return "truncated" if grades[pair] == "wrong" and not output.finished else grades[pair]
+
+
+def reference_answers(path: Path) -> dict[str, str]:
+    """Read the reference answers by problem id from a run's `problems.jsonl`. Raises InputError."""
+    answers: dict[str, str] = {}
+    for number, row in enumerate(read_json_lines(path), 1):
+        if not isinstance(row.get("unique_id"), str) or not isinstance(row.get("answer"), str | int | float):
+            raise InputError(f"{path}:{number}: needs `unique_id` and `answer`; was it written by loadgen?")
+        answers[row["unique_id"]] = str(row["answer"])
+    return answers
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file with one JSON object per line. Raises InputError with file and line."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a file of JSON lines") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path}:{number}: not a JSON object ({error})") from error
+
+
+def _is_reasoning_model(run: RunInfo) -> bool:
+    """True for presets, which all are reasoning models, and for models whose name says so."""
+    return run.preset is not None or _REASONING_MODEL.search(run.model) is not None
+
+
+def _stamp(folder: Path) -> str:
+    """Hash of what the grades depend on. Records are append-only, so their size and time of change are enough."""
+    records, problems = (folder / RECORDS).stat(), folder / PROBLEMS
+    digest = hashlib.sha256(problems.read_bytes() if problems.exists() else b"")
+    digest.update(Path(__file__).read_bytes())
+    digest.update(f"{version()} {records.st_size} {records.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _save(frame: pd.DataFrame, path: Path, stamp: str) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), b"thinkload": stamp.encode()}
+    partial = path.with_suffix(".partial")
+    try:
+        pq.write_table(table.replace_schema_metadata(metadata), partial)
+        partial.replace(path)
+    except OSError as error:
+        print(
+            f"grade: {path} could not be written ({error.strerror}); the next call grades again",
+            file=sys.stderr,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Fractions of correct answers among n outputs, each with its Wilson 95 % interval."""
+
+    n: int
+    strict: Interval
+    lenient: Interval
+
+
+def accuracy(grades: pd.DataFrame) -> Accuracy:
+    """Compute the accuracy over all outputs of the server. Failed requests do not count, because the model did not answer."""
+    answered = grades[grades["grade"] != "failed"]
+    correct = answered["grade"] == "correct"
+    n, lenient, strict = len(answered), int(correct.sum()), int((correct & answered["finished"]).sum())
+    return Accuracy(n, proportion(strict, n), proportion(lenient, n))

@@ -1,0 +1,104 @@
+"""The dashboard *GPU telemetry*: power, energy, memory and activity of the GPUs.
+
+The metrics come from dcgm-exporter, from this project's NVML exporter or from the emulator.
+"""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from grafana.panels import PanelOrRow, build_dashboard, time_series_panel
+from grafana.queries import or_zero, server_series
+
+ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+"""A counter of the energy since boot, in millijoules."""
+
+
+def dashboard() -> Dashboard:
+    """Build the dashboard."""
+    description = "What do the GPUs use their power for? GPU utilization does not show the load: it is near 100 % in every decode."
+    contents = [*_energy(), *_activity(), *_device_state()]
+    return build_dashboard("gpu", "Thinkload · GPU telemetry", description, contents, start="now-15m")
+
+
+def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
+    return f"max by (gpu, config) ({server_series(metric)}){scale}", "GPU {{gpu}} {{config}}"
+
+
+def _energy() -> list[PanelOrRow]:
+    joules = server_series("thinkload:joules_per_token")
+    return [
+        time_series_panel(
+            "Power",
+            "Should be constant under constant load. At the power limit (700 W on an H200) the clocks decrease and step times vary.",
+            "watt",
+            _per_gpu("DCGM_FI_DEV_POWER_USAGE"),
+        ),
+        time_series_panel(
+            "Energy per output token",
+            "Energy of all GPUs of a configuration. It decreases as the batch grows. An increase at constant load means throttling, or that the batch shrinks at the end of a run.",
+            "joule",
+            (f"max by (config) ({joules} and thinkload:busy)", "{{config}}"),
+        ),
+        time_series_panel(
+            "Energy used",
+            "Energy within a window as long as the selected time range. It is a straight line at constant load; its last value is the energy of the run.",
+            "joule",
+            (f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000", "{{config}}"),
+        ),
+    ]
+
+
+def _activity() -> list[PanelOrRow]:
+    return [
+        time_series_panel(
+            "DRAM active",
+            "Memory bandwidth limits decoding. At 0.6 to 0.9, weights and KV cache are read as fast as possible. A low value means host overhead or communication.",
+            "percentunit",
+            _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"),
+            maximum=1,
+        ),
+        time_series_panel(
+            "SM active",
+            "High in prefill and with large batches. High DRAM activity with low SM activity means a memory-bound decode, where speculation can help.",
+            "percentunit",
+            _per_gpu("DCGM_FI_PROF_SM_ACTIVE"),
+            maximum=1,
+        ),
+        time_series_panel(
+            "NVLink",
+            "Used only with tensor parallelism, for two all-reduces per layer. Sent and received bytes are about equal. 0 if the exporter does not have this field.",
+            "Bps",
+            (_nvlink_bytes("TX"), "sent {{config}}"),
+            (_nvlink_bytes("RX"), "received {{config}}"),
+        ),
+    ]
+
+
+def _nvlink_bytes(direction: str) -> str:
+    return or_zero(
+        f"sum by (config) ({server_series(f'DCGM_FI_PROF_NVLINK_{direction}_BYTES')})",
+        f"sum by (config) ({server_series('DCGM_FI_DEV_POWER_USAGE')})",
+    )
+
+
+def _device_state() -> list[PanelOrRow]:
+    return [
+        time_series_panel(
+            "Memory used",
+            "Constant from the start, because vLLM reserves gpu-memory-utilization at once. A step means that a second process uses the GPU.",
+            "mbytes",
+            _per_gpu("DCGM_FI_DEV_FB_USED"),
+        ),
+        time_series_panel(
+            "SM clock",
+            "Should be constant. If it decreases under load, a power or temperature limit applies: the run is SUSPECT and not comparable with others.",
+            "hertz",
+            _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6"),
+        ),
+        time_series_panel(
+            "GPU utilization",
+            "Near 100 % in every decode, so it does not measure the load. 0 while requests run means that the engine waits for its host.",
+            "percent",
+            _per_gpu("DCGM_FI_DEV_GPU_UTIL"),
+            maximum=100,
+        ),
+    ]
