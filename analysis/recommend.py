@@ -82,6 +82,11 @@ def _nothing_known(table: pd.DataFrame) -> str:
         return "Nothing can be recommended, because no answer was graded."
     if not table["accuracy"].gt(0).any():
         return "Nothing can be recommended, because no answer is correct."
+    if not table["trusted"].any():
+        return (
+            "Nothing can be recommended, because every row is derived from a larger budget with several requests in flight, and no "
+            "check has shown that latency and cost agree within 3 %: run the budgets without --one-pass."
+        )
     return (
         "Nothing can be recommended, because no usable setting has both a correct answer and a median latency, which needs "
         f"{least_sample(0.5)} successful requests."
@@ -138,6 +143,11 @@ def _doubts(best: Row, required: Requirements) -> list[str]:
         doubts.append(
             f"With {best['n']} requests, the accuracy could be as low as {number(best['accuracy_low'], '.1%')}. Run more "
             "problems to make the interval smaller."
+        )
+    if not best["steady"]:
+        doubts.append(
+            "Its run is too short for a steady window, so the cost contains the beginning and the end of the run, when fewer "
+            "requests are in flight. Ask for about ten requests for each stream."
         )
     high = best[f"{P95}_high"]
     if required.max_e2e_p95_s is not None and not high <= required.max_e2e_p95_s:

@@ -68,7 +68,7 @@ class RunOptions:
     """Tokens for the answer beyond the budget, in the modes that limit only the reasoning (forced, native, prompt)."""
     one_pass: bool = False
     check_budget: int | None = None
-    """With one_pass: the budget that is also sent, as a check. None means the smallest; 0 means none."""
+    """With one_pass: the budget that is also sent, as a check. None: see `budgets.sent_budgets`; 0 means none."""
     samples: int = 1
     prompt: str | None = None
     path: str = "chat"
@@ -156,7 +156,7 @@ def _check_combinations(options: RunOptions) -> None:
         (options.one_pass and options.samples > 1, "--one-pass decodes greedily, so that all --samples would be equal: leave out one of them"),
         (options.one_pass and len(options.budgets) < 2, "--one-pass derives smaller budgets from the largest one: give at least two --budgets"),
         (options.check_budget and options.check_budget not in options.budgets, f"--check-budget {options.check_budget} is not one of --budgets {budgets_given}"),
-        (options.one_pass and (options.duration_s or options.requests), "--one-pass sends every problem: leave out --duration and --requests"),
+        (options.one_pass and (options.duration_s or options.requests or options.ramp or options.times), "--one-pass sends every problem once per budget and pass: leave out --duration, --requests, --ramp and --times"),
         (options.concurrency and open_loop(options), "--concurrency is for a closed loop; --rate, --ramp, --times and --arrival burst are for an open loop: use one of them (a limit on an open loop would hide the time that requests wait)"),
         (options.duration_s and options.requests, "--duration and --requests can't be combined: use one of them"),
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
@@ -242,7 +242,7 @@ def _budgets(add: Callable[..., Any]) -> None:
     add("--budget-mode", choices=get_args(BudgetMode), help="cut: set max_tokens · forced: stop the reasoning at the budget and force the answer with a second call · native: use vLLM's thinking_token_budget · prompt: state the budget in the prompt [cut]")
     add("--answer-tokens", type=count, metavar="N", help=f"tokens for the answer beyond the budget, except in mode cut [{DEFAULTS.answer_tokens}]")
     add("--one-pass", action="store_true", help="send only the largest budget and derive the smaller ones from its token timestamps; one smaller budget is sent as a check (needs mode cut and greedy decoding)")
-    add("--check-budget", type=whole, metavar="B", help="with --one-pass: the budget that is sent as a check, or 0 for none [the smallest]")
+    add("--check-budget", type=whole, metavar="B", help="with --one-pass: the budget that is sent as a check, or 0 for none [the smallest, and with several requests in flight also a middle one]")
 
 
 def _load(add: Callable[..., Any]) -> None:

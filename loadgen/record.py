@@ -156,12 +156,18 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     gpus: list[dict[str, Any]] = []
     """One object for each GPU: `index uuid name power_limit_w driver clocks`."""
     energy: dict[str, Any] = {}
-    """`joules`, `mean_w` and `source` (nvml, dcgm or emulated), over the measured time."""
+    """`joules`, `mean_w` and `source` (nvml, dcgm or emulated), over the measured time; `steady`: joules and mean power in the
+    steady window."""
     client: dict[str, Any] = {}
     """CPU, event-loop lag, garbage collection and open files of the client."""
     verdict: Verdict | None = None
     reasons: list[str] = []
     summary: dict[str, Any] = {}
+
+    def checks(self, record: Record) -> bool:
+        """Tell whether a record is of a request that was sent only to check a derived budget (`--one-pass`)."""
+        sent = self.one_pass and not record.derived and not record.warmup
+        return sent and record.budget < max(self.budgets, default=0)
 
 
 # The files of a run folder. `chunks.bin` is named in loadgen.chunks, which holds its format.

@@ -1,19 +1,29 @@
 """Compute what each request cost: its share of the server's GPU-seconds and joules, and the arithmetic it needed.
 
-GPU-seconds are computed in two ways. `gpu_s_paper` is the paper's num_gpus × e2e, which is correct only with one request in
-flight. `gpu_s` divides num_gpus × wall time among the requests: at each instant the requests in flight share the server
-equally, and idle time is distributed in proportion. The sum of `gpu_s` over a run is therefore exactly num_gpus × wall time,
-and with one request in flight both ways agree. A derived record (one-pass) is charged like the request from which it was
-derived, up to its budget, and does not add to the wall time.
+GPU-seconds are computed in three ways. `gpu_s_paper` is the paper's num_gpus × e2e, which is correct only with one request in
+flight. `gpu_s_whole` divides num_gpus × wall time among the requests: at each instant the requests in flight share the server
+equally, and idle time is distributed in proportion. The sum of `gpu_s_whole` over a run is therefore exactly num_gpus × wall
+time, and with one request in flight both ways agree. It contains the beginning and the end of a run, when fewer requests were
+in flight than were asked for.
+
+`gpu_s` is the cost under the steady load. It is shared in the same way in the steady window of the run, where a request that
+was in flight outside the window is charged at the mean rate of the window. It is then scaled so that, for each budget, the sum
+over the requests divided by the sum of their tokens is the cost per token in the window. A run without a steady window has no
+such figure: there, `gpu_s` is `gpu_s_whole`, and `steady` is false. A derived record (one-pass) is charged like the request from
+which it was derived, up to its budget, and does not add to the wall time.
 
 This module does not know prices or grades.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from loadgen.measure.steady_window import steady_window
+from loadgen.record import RunInfo
 
 Floats = NDArray[np.float64]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
@@ -54,26 +64,102 @@ def in_flight(start_s: Floats, stop_s: Floats, edges: Floats, weight: Floats | N
     return means
 
 
-def add_costs(frame: pd.DataFrame, joules: dict[str, float]) -> None:
-    """Add the columns `gpu_s gpu_s_paper energy_j tflop`; `joules` holds the energy of each cell where it was measured."""
-    stop = frame["end_s"].fillna(frame["last_token_s"]).to_numpy()
-    derived = frame["derived"].to_numpy()
+def add_costs(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
+    """Add the columns `gpu_s gpu_s_whole gpu_s_paper energy_j steady steady_share tflop`."""
     # A derived record ends with the last token inside its budget.
-    stop = np.where(derived, frame["last_token_s"].to_numpy(), stop)
-    start, charged = frame["sent_s"].to_numpy(), np.zeros(len(frame))
-    energy = np.full(len(frame), np.nan)
-    counted = ~derived & ~frame["warmup"].to_numpy()
+    last, derived = frame["last_token_s"].to_numpy(), frame["derived"].to_numpy()
+    frame["stop_s"] = np.where(derived, last, frame["end_s"].fillna(frame["last_token_s"]).to_numpy())
+    n = len(frame)
+    whole, steady, energy = np.zeros(n), np.full(n, np.nan), np.full(n, np.nan)
+    share = np.full(n, np.nan)
     for cell, rows in frame.groupby("cell", observed=True).indices.items():
-        charged[rows] = shares(start[rows], stop[rows], ~derived[rows])
-        total = charged[rows][counted[rows]].sum()
-        if str(cell) in joules and total:
-            energy[rows] = charged[rows] / total * joules[str(cell)]
+        run, part = runs[str(cell)], frame.iloc[rows]
+        whole[rows] = shares(
+            part["sent_s"].to_numpy(), part["stop_s"].to_numpy(), ~part["derived"].to_numpy()
+        )
+        counted = part[~(part["derived"] | part["warmup"] | part["check"]).to_numpy()]
+        window = _window(counted, run)
+        joules, seconds = run.energy.get("joules"), whole[rows][part.index.isin(counted.index)].sum()
+        if window is not None:
+            steady[rows] = _steady_shares(part, counted, window)
+            share[rows] = (window[1] - window[0]) / (counted["stop_s"].max() - counted["sent_s"].min())
+            if in_window := (run.energy.get("steady") or {}).get("joules"):
+                joules, seconds = in_window, window[1] - window[0]
+        charged = np.where(np.isfinite(steady[rows]), steady[rows], whole[rows])
+        if isinstance(joules, int | float) and joules > 0 and seconds > 0:
+            energy[rows] = charged * joules / seconds
     gpus = frame["num_gpus"].to_numpy()
-    frame["gpu_s"] = charged * gpus
+    frame["steady"], frame["steady_share"] = np.isfinite(steady), share
+    frame["gpu_s_whole"] = whole * gpus
+    frame["gpu_s"] = np.where(np.isfinite(steady), steady, whole) * gpus
     frame["gpu_s_paper"] = frame["e2e_s"].to_numpy() * gpus
     frame["energy_j"] = energy
     tokens = frame["prompt_tokens"].fillna(0) + frame["completion_tokens"]
     frame["tflop"] = 2e-3 * frame["params_b"] * tokens  # 2 operations for each parameter and token
+    del frame["stop_s"]
+
+
+def _window(counted: pd.DataFrame, run: RunInfo) -> tuple[float, float] | None:
+    """The steady window of a run, found in its records, so that runs of earlier versions have one too."""
+    known = counted[counted["sent_s"].notna() & counted["end_s"].notna()]
+    spans = zip(known["sent_s"].tolist(), known["end_s"].tolist(), known["ok"].tolist(), strict=True)
+    return steady_window(spans, run.load, [part["offset_s"] for part in run.segments])
+
+
+def _steady_shares(part: pd.DataFrame, counted: pd.DataFrame, window: tuple[float, float]) -> Floats:
+    """Seconds of the whole server that each request is charged under the steady load; NaN for a budget without tokens."""
+    start, stop = part["sent_s"].to_numpy(), part["stop_s"].to_numpy()
+    times, clock = _steady_clock(counted, window)
+    raw = np.interp(stop, times, clock) - np.interp(start, times, clock)
+    inside = np.interp(np.clip(stop, *window), times, clock) - np.interp(
+        np.clip(start, *window), times, clock
+    )
+    tokens = part["completion_tokens"].to_numpy()
+    table = pd.DataFrame(
+        {
+            "raw": np.where(stop > start, raw, 0.0),
+            "inside": np.where(stop > start, inside, 0.0),
+            "tokens": tokens,
+        }
+        | {"steady_tokens": _tokens_within(part, window)}
+    )
+    sums: Any = table.groupby([part["budget"].to_numpy(), part["derived"].to_numpy()]).transform("sum")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = sums["inside"] / sums["steady_tokens"] * sums["tokens"] / sums["raw"]
+    charged: Floats = np.where(sums["steady_tokens"] > 0, table["raw"] * scale, np.nan)
+    return charged
+
+
+def _steady_clock(counted: pd.DataFrame, window: tuple[float, float]) -> tuple[Floats, Floats]:
+    """Times, and the seconds of the server that one request has been charged until then, at the mean rate outside the window."""
+    since_s, until_s = window
+    known = counted[counted["stop_s"].gt(counted["sent_s"])]
+    start, stop = known["sent_s"].to_numpy(), known["stop_s"].to_numpy()
+    edges = np.unique(np.clip(np.concatenate([start, stop, [since_s, until_s]]), since_s, until_s))
+    gaps = np.diff(edges)
+    open_now = np.searchsorted(np.sort(start), edges[:-1], side="right") - np.searchsorted(
+        np.sort(stop), edges[:-1], side="right"
+    )
+    each = np.divide(gaps, open_now, out=np.zeros_like(gaps), where=open_now > 0)
+    each *= (until_s - since_s) / gaps[open_now > 0].sum()  # idle time is distributed in proportion
+    clock = np.concatenate([[0.0], np.cumsum(each)])
+    mean = clock[-1] / (until_s - since_s)
+    first_s, last_s = min(since_s, start.min()), max(until_s, stop.max())
+    times = np.concatenate([[first_s - 1], edges, [last_s + 1]])
+    before, after = mean * (since_s - first_s + 1), mean * (last_s + 1 - until_s)
+    return times, np.concatenate([[-before], clock, [clock[-1] + after]])
+
+
+def _tokens_within(part: pd.DataFrame, window: tuple[float, float]) -> Floats:
+    """`loadgen.measure.steady_window.tokens_within` over arrays (a test holds that they agree)."""
+    since_s, until_s = window
+    first, last = part["first_token_s"].to_numpy(), part["last_token_s"].to_numpy()
+    tokens = part["completion_tokens"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.clip(np.minimum(last, until_s) - np.maximum(first, since_s), 0.0, None) / (last - first)
+    at_once = ((since_s < last) & (last <= until_s)).astype(np.float64)
+    inside: Floats = np.nan_to_num(tokens * np.where(last > first, share, at_once))
+    return inside
 
 
 def parameters_b(*names: str | None) -> float:

@@ -149,14 +149,9 @@ def _assemble(
     _add_run_columns(frame, runs)
     _add_problem_columns(frame, problems)
     _add_outcomes(frame)
-    add_costs(frame, {cell: joules for cell, run in runs.items() if (joules := _joules(run))})
+    add_costs(frame, runs)
     _add_latencies(frame)
     return frame.drop(columns="run_index")
-
-
-def _joules(run: RunInfo) -> float | None:
-    value = run.energy.get("joules")
-    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
@@ -188,8 +183,23 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     for name in ("emulated", "simulated"):
         run_flags = np.array([bool(getattr(run, name)) for run in runs.values()], dtype=bool)
         frame[name] |= run_flags[index] if len(index) else False
+    one_pass, trusted = (
+        np.array([bool(flag(run)) for run in runs.values()], dtype=bool)[index]
+        if len(index)
+        else frame["derived"]
+        for flag in (lambda run: run.one_pass, _derived_rows_hold)
+    )
+    largest = frame.groupby("cell", observed=True)["budget"].transform("max")
+    frame["check"] = one_pass & ~frame["derived"] & ~frame["warmup"] & (frame["budget"] < largest)
+    frame["trusted"] = trusted | ~frame["derived"]
     origin = np.select([frame["simulated"], frame["emulated"]], [2, 1], default=0)
     frame["source"] = categorical(origin + 3 * frame["derived"].to_numpy(), list(SOURCES))
+
+
+def _derived_rows_hold(run: RunInfo) -> bool:
+    """Whether latency and cost of derived budgets are known to be right: with one stream, or where the check held."""
+    alone = run.load.get("kind") == "closed" and run.load.get("concurrency") == 1
+    return alone or bool((run.summary.get("one_pass_check") or {}).get("holds"))
 
 
 def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[Any]":

@@ -46,11 +46,14 @@ class Optima:
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that may be recommended: usable, with at least one correct answer and a median latency."""
+    """Rows that may be recommended: usable, with at least one correct answer and a median latency.
+
+    Derived rows of several requests in flight are left out unless real requests at such budgets have confirmed them.
+    """
     if table.empty:
         return table
     known = (table["judged"] != "INVALID") & table["accuracy"].gt(0) & table["e2e_p50_s"].notna()
-    return table[known]
+    return table[known & table["trusted"]]
 
 
 def default_target(table: pd.DataFrame) -> float:

@@ -25,8 +25,8 @@ ORDER = ["params_b", "model", "tp", "config", *CONDITIONS, "budget", "source"]
 
 
 def requests(frame: pd.DataFrame) -> pd.DataFrame:
-    """The requests that are evaluated: all except warm-up."""
-    return frame[~frame["warmup"].to_numpy()]
+    """The requests that are evaluated: all except warm-up and those that only check derived budgets."""
+    return frame[~(frame["warmup"] | frame.get("check", False)).to_numpy()]
 
 
 def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
@@ -64,6 +64,9 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "n": len(rows),
         "problems": rows["problem_id"].nunique(),
         "failed": int((~rows["ok"]).sum()),
+        "steady": bool(rows["steady"].all()),
+        "steady_share": float(rows["steady_share"].mean()),
+        "trusted": bool(rows["trusted"].all()),
     }
     return row | _accuracy(rows) | _latency(rows) | _cost(rows)
 
@@ -110,13 +113,15 @@ def _percentile(values: "pd.Series[float]", p: float) -> stats.Interval:
 
 
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:
-    sums = ["gpu_s", "gpu_s_paper", "completion_tokens", "correct", "energy_j", "tflop"]
+    sums = ["gpu_s", "gpu_s_whole", "gpu_s_paper", "completion_tokens", "correct", "energy_j", "tflop"]
     units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
     tokens, n = units["completion_tokens"].fillna(0), len(rows)
     gpu_s = units["gpu_s"].sum(min_count=1)  # NaN where the number of GPUs is unknown
     out = {"tokens_mean": float(tokens.sum() / max(1, rows["completion_tokens"].notna().sum()))}
     out |= named("gpu_s_per_token", stats.ratio(units["gpu_s"], tokens))
-    out["gpu_s_per_token_paper"] = stats.ratio(units["gpu_s_paper"], tokens).estimate
+    out["gpu_s_per_token_whole"] = _over(units["gpu_s_whole"], tokens)
+    ok = rows[rows["ok"].to_numpy() & rows["e2e_s"].notna().to_numpy()]
+    out["gpu_s_per_token_paper"] = _over(ok["gpu_s_paper"], ok["completion_tokens"])
     out |= named("cost_of_pass_gpu_s", stats.ratio(units["gpu_s"], units["correct"]))
     out["gpu_s_per_answer"] = float(gpu_s / n)
     out["joules_per_token"] = _over(units["energy_j"], tokens)

@@ -1,7 +1,7 @@
 """Reads the records of a run once and counts what the summary and the verdict need.
 
 Everything is taken from `records.jsonl`, so that a resumed or merged run is treated like any other. Measured requests are
-those that are neither warm-up requests nor derived records.
+those that are neither warm-up requests nor derived records nor the check of derived budgets (`--one-pass`).
 
 This module does not know percentiles or limits.
 """
@@ -17,10 +17,12 @@ from typing import Any
 from loadgen.measure.formulas import AT_END, meets
 from loadgen.measure.quantiles import describe
 from loadgen.measure.stream_faults import StreamFaults
-from loadgen.record import RECORDS, Record, read_records
+from loadgen.record import RECORDS, Record, RunInfo, read_records
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "ttft_due_s", "ttfot_s")
-"""The latencies that every record has one value of."""
+"""The latencies that a record has at most one value of."""
+OPTIONAL_LATENCIES = ("tpot_s", "ttfot_s")
+"""The latencies that a complete reply need not have."""
 
 
 @dataclass
@@ -31,6 +33,10 @@ class Totals:
     outcomes: Counter[str] = field(default_factory=Counter)
     finish: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
+    counted: int = 0
+    """Requests with a known number of tokens."""
+    ok_tokens: int = 0
+    """Completion tokens of the successful requests that have a latency."""
     prompt_tokens: int = 0
     good: int = 0
     """Requests that succeeded and met every objective."""
@@ -42,11 +48,13 @@ class Totals:
         self.n += 1
         self.outcomes[record.outcome] += 1
         self.completion_tokens += record.completion_tokens or 0
+        self.counted += record.completion_tokens is not None
         self.prompt_tokens += record.prompt_tokens or 0
         self.good += bool(slo) and meets(record, slo)
         if record.outcome != "ok":
             return
         self.finish[record.finish_reason or "none"] += 1
+        self.ok_tokens += (record.completion_tokens or 0) if record.e2e_s is not None else 0
         for name in LATENCIES:
             value = getattr(record, name)
             if value is not None:
@@ -62,28 +70,38 @@ class Totals:
         return {name: describe(self.values[name]) for name in LATENCIES}
 
     def with_failures(self) -> dict[str, Any]:
-        """Describe every latency over all requests, with failed requests as infinity."""
-        failures = [math.inf] * self.failed
-        return {name: describe([*self.values[name], *failures]) for name in LATENCIES}
+        """Describe every latency over all requests, with failed requests as infinity.
+
+        A successful request without a token has no latency either, so it counts as infinity where every reply should have
+        one. Not every reply has a time per token, or an answer after its reasoning.
+        """
+        missing = dict.fromkeys(OPTIONAL_LATENCIES, self.failed)
+        described = {}
+        for name in LATENCIES:
+            values = self.values[name]
+            described[name] = describe([*values, *[math.inf] * missing.get(name, self.n - len(values))])
+        return described
 
 
 class Spans:
-    """The (sent_s, end_s) pairs of many requests, in 16 bytes each."""
+    """(sent_s, end_s, succeeded) of many requests, in 17 bytes each."""
 
     def __init__(self) -> None:
         self.sent_s = array("d")
         self.end_s = array("d")
+        self._ok = bytearray()
 
-    def add(self, sent_s: float, end_s: float) -> None:
+    def add(self, sent_s: float, end_s: float, *, ok: bool) -> None:
         """Add one request."""
         self.sent_s.append(sent_s)
         self.end_s.append(end_s)
+        self._ok.append(ok)
 
     def __len__(self) -> int:
         return len(self.sent_s)
 
-    def __iter__(self) -> Iterator[tuple[float, float]]:
-        return zip(self.sent_s, self.end_s, strict=True)
+    def __iter__(self) -> Iterator[tuple[float, float, bool]]:
+        return zip(self.sent_s, self.end_s, map(bool, self._ok), strict=True)
 
     @property
     def duration_s(self) -> float:
@@ -98,6 +116,10 @@ class RunFacts:
     measured: Totals = field(default_factory=Totals)
     derived: int = 0
     warmups: int = 0
+    checks: Totals = field(default_factory=Totals)
+    """The requests that check derived budgets. They are sent after the measured requests have ended."""
+    first_check: float = math.inf
+    """The lowest `seq` of the check."""
     budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
     derived_budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
     spans: Spans = field(default_factory=Spans)
@@ -130,7 +152,7 @@ class RunFacts:
             self.mean_tokens[record.seq] = max(later, 1) / (record.chunks - 1)
         self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
         if record.sent_s is not None and record.end_s is not None:
-            self.spans.add(record.sent_s, record.end_s)
+            self.spans.add(record.sent_s, record.end_s, ok=record.outcome == "ok")
 
 
 def server_split(record: Record) -> dict[str, float]:
@@ -151,12 +173,15 @@ def server_split(record: Record) -> dict[str, float]:
     return known | {"outside_s": record.e2e_s - sum(known.values())}
 
 
-def read_facts(folder: Path, slo: dict[str, float]) -> RunFacts:
+def read_facts(folder: Path, run: RunInfo) -> RunFacts:
     """Read the records of the run in `folder`."""
-    facts = RunFacts()
+    facts, slo = RunFacts(), run.slo
     for record in read_records(folder / RECORDS):
         if record.warmup:
             facts.warmups += 1
+        elif run.checks(record):
+            facts.checks.add(record, slo)
+            facts.first_check = min(facts.first_check, record.seq)
         elif record.derived:
             facts.derived += 1
             facts.derived_budgets[record.budget].add(record, slo)

@@ -1,67 +1,98 @@
-"""Finds the time in which the load was steady, without ramp-up and drain, and summarizes the requests sent in it.
+"""Finds the time in which the load was steady, and counts the tokens that were produced in it.
 
-This module does not know what load was asked for; it finds the plateau in the requests that were in flight.
+Throughput, cost and energy of a whole run contain its beginning and its end, when fewer requests are in flight than were
+asked for. The steady window leaves both out. It begins when one generation of requests has ended: every request that was sent
+before any request succeeded. It ends when the last request is sent. A window in which fewer than two further generations
+end is too short, and there is none then. The tokens of a request are spread evenly between its first and its last token, so
+that the same formula applies with and without the times of single chunks.
+
+This module does not know records, GPUs or prices.
 """
 
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from loadgen.measure.quantiles import describe, weighted_median
-from loadgen.measure.run_facts import Totals
-from loadgen.measure.token_times import tokens_between
-from loadgen.record import RECORDS, read_records
+GENERATIONS = 2
+"""Least number of requests that must end in the window, as a multiple of the requests in flight. With it, the cost per token
+agrees within 1 % with that of a long run (`python -m benchmarks.windows`)."""
+REQUESTS_PER_STREAM = 10
+"""Number of requests to ask for, as a multiple of the requests in flight. The first generation lasts as long as its longest
+request, in which time several shorter ones end in each other stream."""
+
+Span = tuple[float, float, bool]
+"""When a request was sent, when it ended (seconds), and whether it succeeded."""
 
 
-def steady_window(spans: Iterable[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return when the steady load began and ended, or None where there is no such time.
+def steady_window(
+    spans: Iterable[Span], load: Mapping[str, Any], parts_s: Sequence[float] = ()
+) -> tuple[float, float] | None:
+    """Return when the steady load began and ended, or None where the run has no such time.
 
-    `spans` are the (sent_s, end_s) pairs of the requests. The plateau is the median over time of the number of requests in
-    flight, between the first and the last send. The window begins when 90 % of the plateau is first reached and ends when
-    the last request is sent.
+    `load` is `RunInfo.load`. `parts_s` are the times at which the run was resumed: each part has a beginning and an end of
+    its own, and the longest window of a part is taken.
     """
-    sent = array("d", sorted(sent_s for sent_s, _ in spans))
-    ended = array("d", sorted(end_s for _, end_s in spans))
-    seconds_at: defaultdict[float, float] = defaultdict(float)
-    for _, in_flight, seconds in _levels(sent, ended):
-        seconds_at[in_flight] += seconds
-    plateau = weighted_median(seconds_at.items())
-    if plateau is None:
+    rows = list(spans)
+    if not rows or load.get("ramp"):
         return None
-    start_s = next(since_s for since_s, in_flight, _ in _levels(sent, ended) if in_flight >= 0.9 * plateau)
-    return (start_s, sent[-1]) if start_s < sent[-1] else None
+    streams = requests_in_flight(rows, load)
+    bounds = [-math.inf, *parts_s, math.inf]
+    parts = ([row for row in rows if since <= row[0] < until] for since, until in pairwise(bounds))
+    found = [window for part in parts if (window := _of_part(part, streams)) is not None]
+    return max(found, key=lambda window: window[1] - window[0], default=None)
 
 
-def _levels(sent: Sequence[float], ended: Sequence[float]) -> Iterator[tuple[float, int, float]]:
-    """Yield (since, requests in flight, seconds) from the first send to the last; both sequences are ascending."""
-    started = finished = 0
-    while started < len(sent):
-        since_s = sent[started]
-        if finished < len(ended) and ended[finished] <= since_s:
-            since_s = ended[finished]
-            finished += 1
-        else:
-            started += 1
-        next_s = min([*sent[started : started + 1], *ended[finished : finished + 1]], default=since_s)
-        next_s = min(next_s, sent[-1])
-        if next_s > since_s:
-            yield since_s, started - finished, next_s - since_s
+def why_no_window(spans: Iterable[Span], load: Mapping[str, Any]) -> str:
+    """Return why a run has no steady window, and how many requests to ask for."""
+    rows = list(spans)
+    if load.get("ramp"):
+        return "no steady window: the rate changes during the run"
+    if not any(ok for _, _, ok in rows):
+        return "no steady window: no request succeeded"
+    streams = requests_in_flight(rows, load)
+    enough = enough_requests(streams) if len(rows) < enough_requests(streams) else 2 * len(rows)
+    return (
+        f"no steady window: {len(rows)} requests are too few with {streams:.3g} in flight, so throughput, cost and energy "
+        f"contain the beginning and the end of the run: send about {enough} requests (--problems, --repeats or --requests)"
+    )
 
 
-def summarize_window(folder: Path, window: tuple[float, float], slo: dict[str, float]) -> dict[str, Any]:
-    """Describe the measured requests that were sent inside the window, and the token rate in it."""
+def requests_in_flight(spans: Iterable[Span], load: Mapping[str, Any]) -> float:
+    """Return the streams of a closed loop; of an open loop the mean number of requests in flight, at least 1."""
+    if load.get("concurrency"):
+        return float(load["concurrency"])
+    rows = list(spans)
+    duration_s = max((row[1] for row in rows), default=0.0) - min((row[0] for row in rows), default=0.0)
+    return (
+        max(1.0, math.fsum(end_s - sent_s for sent_s, end_s, _ in rows) / duration_s)
+        if duration_s > 0
+        else 1.0
+    )
+
+
+def _of_part(rows: list[Span], streams: float) -> tuple[float, float] | None:
+    first_success_s = min((end_s for _, end_s, ok in rows if ok), default=None)
+    if first_success_s is None:
+        return None
+    since_s = max((end_s for sent_s, end_s, _ in rows if sent_s < first_success_s), default=first_success_s)
+    until_s = max(sent_s for sent_s, _, _ in rows)
+    ended = sum(since_s < end_s <= until_s for _, end_s, _ in rows)
+    return (since_s, until_s) if ended and ended >= GENERATIONS * streams else None
+
+
+def enough_requests(streams: float) -> int:
+    """Return how many requests to ask for, so that the run has a steady window."""
+    return math.ceil(REQUESTS_PER_STREAM * streams)
+
+
+def tokens_within(
+    first_s: float | None, last_s: float | None, tokens: int | None, window: tuple[float, float]
+) -> float:
+    """Return how many of a request's tokens were produced in the window, spread evenly from its first to its last token."""
+    if first_s is None or last_s is None or not tokens:
+        return 0.0
     since_s, until_s = window
-    totals = Totals()
-    for record in read_records(folder / RECORDS):
-        sent_s = record.sent_s
-        if record.warmup or record.derived or sent_s is None or not since_s <= sent_s <= until_s:
-            continue
-        totals.add(record, slo)
-    return {
-        "window_s": list(window),
-        "requests": totals.n,
-        "completion_tokens_per_s": round(tokens_between(folder, since_s, until_s) / (until_s - since_s), 3),
-        **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
-    }
+    if last_s <= first_s:
+        return float(tokens) if since_s < last_s <= until_s else 0.0
+    return tokens * max(0.0, min(last_s, until_s) - max(first_s, since_s)) / (last_s - first_s)

@@ -1,7 +1,7 @@
 """Computes the summary of a run for `run.json`: counts, latencies with intervals, throughput and goodput.
 
-Measured requests count, which are neither warm-up requests nor derived records; derived records have rows of their own under
-`budgets`. Every latency is given twice: over the successful requests, and over all requests with failed ones as infinity. A
+Measured requests count, which are neither warm-up requests nor derived records nor the check of derived budgets; derived
+records have rows of their own under `budgets`. Every latency is given twice: over the successful requests, and over all requests with failed ones as infinity. A
 percentile for which the sample is too small is null, with the reason beside it. The formulas are in docs/metrics.md.
 
 This module does not know which figure is doubtful (see `verdict`) or whether an answer is right (see `analysis`).
@@ -13,21 +13,22 @@ from typing import Any
 
 from loadgen.measure.quantiles import CONFIDENCE, describe, wilson
 from loadgen.measure.run_facts import RunFacts, Totals
-from loadgen.measure.steady_window import steady_window, summarize_window
+from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
-from loadgen.record import RunInfo
+from loadgen.record import RECORDS, RunInfo, read_records
 
 
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
     measured = facts.measured
     run.duration_s = max(facts.spans.end_s, default=0.0)
-    run.window_s = steady_window(facts.spans)
+    run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
     run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),
         "warmups": facts.warmups,
         "derived": facts.derived,
+        "checks": facts.checks.n,
         "outcomes": dict(sorted(measured.outcomes.items())),
         "finish_reasons": dict(sorted(measured.finish.items())),
         "counted_by": dict(sorted(facts.token_sources.items())),
@@ -35,17 +36,43 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(),
-        **describe_token_times(folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.streams.clumped),
+        **describe_token_times(
+            folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.first_check, facts.streams.clumped
+        ),
         "with_failures": measured.with_failures(),
         "budgets": _by_budget(facts),
         "throughput": _throughput(facts, run.num_gpus),
+        "steady": _steady(folder, run, facts),
     }
-    if run.window_s is not None:
-        run.summary["steady"] = summarize_window(folder, run.window_s, run.slo)
     if facts.split:
         run.summary["server_split"] = {name: describe(values) for name, values in facts.split.items()}
     if run.slo:
         run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
+
+
+def _steady(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
+    """Describe the measured requests sent in the steady window, and the rate and cost of the tokens produced in it."""
+    if run.window_s is None:
+        return {"why": why_no_window(facts.spans, run.load)}
+    since_s, until_s = run.window_s
+    totals, tokens = Totals(), 0.0
+    for record in read_records(folder / RECORDS):
+        if record.warmup or record.derived or run.checks(record):
+            continue
+        tokens += tokens_within(
+            record.first_token_s, record.last_token_s, record.completion_tokens, run.window_s
+        )
+        if record.sent_s is not None and since_s <= record.sent_s <= until_s:
+            totals.add(record, run.slo)
+    duration_s = until_s - since_s
+    return {
+        "window_s": [since_s, until_s],
+        "share": round(duration_s / facts.spans.duration_s, 6),
+        "requests": totals.n,
+        "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
+        "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
+        **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+    }
 
 
 def _by_budget(facts: RunFacts) -> dict[str, Any]:
@@ -56,29 +83,35 @@ def _by_budget(facts: RunFacts) -> dict[str, Any]:
             "requests": totals.n,
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
-            "completion_tokens_mean": round(totals.completion_tokens / totals.n, 2),
+            "completion_tokens_mean": _mean_tokens(totals),
             **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s")},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
 
 
+def _mean_tokens(totals: Totals) -> float | None:
+    """Return the mean number of tokens of the requests whose tokens are known."""
+    return round(totals.completion_tokens / totals.counted, 2) if totals.counted else None
+
+
 def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None]:
     """Return rates from the first send to the last end, and GPU-seconds per token by both formulas.
 
-    Where the number of GPUs is unknown, so are GPU-seconds.
+    The paper's formula is over the successful requests alone, both above and below the line. Where the number of GPUs is
+    unknown, so are GPU-seconds.
     """
     measured = facts.measured
     duration_s = facts.spans.duration_s
-    tokens = measured.completion_tokens
+    tokens, ok_tokens = measured.completion_tokens, measured.ok_tokens
     latencies = measured.values["e2e_s"]
     return {
-        "duration_s": round(duration_s, 6),
+        "duration_s": round(duration_s, 6) if facts.spans else None,
         "requests_per_s": round(measured.outcomes["ok"] / duration_s, 6) if duration_s else None,
-        "completion_tokens_per_s": round(tokens / duration_s, 3) if duration_s else None,
+        "completion_tokens_per_s": round(tokens / duration_s, 3) if duration_s and measured.counted else None,
         "chunks_per_s": round(facts.chunks / duration_s, 3) if duration_s else None,
-        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / tokens
-        if num_gpus and tokens
+        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / ok_tokens
+        if num_gpus and ok_tokens
         else None,
         "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if num_gpus and tokens else None,
     }

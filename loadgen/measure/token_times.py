@@ -1,11 +1,10 @@
-"""Times between tokens and between chunks of a whole run, and token rates, from `chunks.bin`.
+"""Times between tokens and between chunks of a whole run, from `chunks.bin`.
 
 The values of one request depend on each other, so the intervals come from `loadgen.measure.clusters`.
 
 This module does not know the records; what it needs of them is passed in.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator
 from operator import sub, truediv
 from pathlib import Path
@@ -17,18 +16,18 @@ from loadgen.measure.quantiles import describe
 
 
 def describe_token_times(
-    folder: Path, mean_tokens: dict[int, float], warmup: int, clumped: Collection[int] = ()
+    folder: Path, mean_tokens: dict[int, float], first: float, last: float, clumped: Collection[int] = ()
 ) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
-    `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. `warmup`
-    is the number of warm-up requests, which have the lowest `seq`. `clumped` is the `seq` of the requests whose chunks arrived
-    in clumps: their gaps were lost on the way and are left out.
+    `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. The
+    measured requests are those with `seq` from `first` up to `last` - 1. `clumped` is the `seq` of the requests whose chunks
+    arrived in clumps: their gaps were lost on the way and are left out.
     """
 
     def clusters() -> Iterator[tuple[Cluster, Cluster]]:
         for chunks in _chunks(folder):
-            if chunks.seq < warmup or chunks.seq in clumped:
+            if not first <= chunks.seq < last or chunks.seq in clumped:
                 continue
             gaps_us = list(map(sub, chunks.arrival_us[1:], chunks.arrival_us))
             counts: list[float] = [*chunks.tokens[1:]]
@@ -42,15 +41,6 @@ def describe_token_times(
 
     itl, inter_chunk = describe_clusters(clusters, 1e-6) or (describe([]), describe([]))
     return {"itl_s": itl, "inter_chunk_s": inter_chunk}
-
-
-def tokens_between(folder: Path, since_s: float, until_s: float) -> int:
-    """Count the tokens that arrived in a time window, of all requests including warm-up requests."""
-    total = 0
-    for chunks in _chunks(folder):
-        first = bisect_left(chunks.arrival_us, since_s * 1e6)
-        total += sum(chunks.tokens[first : bisect_right(chunks.arrival_us, until_s * 1e6)])
-    return total
 
 
 def _chunks(folder: Path) -> Iterator[Chunks]:

@@ -84,10 +84,10 @@ def judge(inputs: VerdictInputs) -> tuple[Verdict, list[str]]:
 
 def _invalid(inputs: VerdictInputs) -> Iterator[str]:
     measured, observations = inputs.facts.measured, inputs.observations
-    planned = inputs.run.load.get("requests")
-    if planned is not None and measured.n != planned:
+    planned, recorded = inputs.run.load.get("requests"), measured.n + inputs.facts.checks.n
+    if planned is not None and recorded != planned:
         why = f" ({observations.stopped})" if observations.stopped else ""
-        yield f"{planned - measured.n} of {planned} records are missing{why}: complete the run with --resume"
+        yield f"{planned - recorded} of {planned} records are missing{why}: complete the run with --resume"
     elif observations.stopped:
         yield f"the run was stopped early: {observations.stopped}"
     if measured.n == 0:
@@ -223,7 +223,9 @@ def _hit_share(inputs: VerdictInputs) -> float | None:
         return None
     hits = after[hits_name] - before.get(hits_name, 0.0)
     queries = after.get(queries_name, 0.0) - before.get(queries_name, 0.0)
-    prompt_tokens = max(queries, float(inputs.facts.measured.prompt_tokens))
+    prompt_tokens = max(
+        queries, float(inputs.facts.measured.prompt_tokens + inputs.facts.checks.prompt_tokens)
+    )
     return max(0.0, hits - inputs.facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0
 
 

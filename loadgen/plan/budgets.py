@@ -18,7 +18,7 @@ from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.exchange import ForcedAnswer
-from loadgen.options import RunOptions, completions_route
+from loadgen.options import RunOptions, completions_route, open_loop
 from loadgen.plan.prompts import STYLES, Style, user_text
 
 
@@ -82,9 +82,18 @@ def check_style(options: RunOptions, name: str, style: Style) -> None:
 
 
 def sent_budgets(options: RunOptions) -> tuple[int, ...]:
-    """Return the budgets that are sent: all, or with --one-pass the largest and the one that checks the derived ones."""
+    """Return the budgets that are sent: all, or with --one-pass the largest and then those that check the derived ones.
+
+    Without --check-budget these are the smallest and a middle one. With one request in flight a derived reply is exact, and the
+    smallest is enough.
+    """
     if not options.one_pass:
         return options.budgets
-    largest = max(options.budgets)
-    checked = min(options.budgets) if options.check_budget is None else options.check_budget
-    return (largest,) if checked in (0, largest) else (largest, checked)
+    *smaller, largest = sorted(options.budgets)
+    if options.check_budget is not None:
+        checked = [options.check_budget] if options.check_budget not in (0, largest) else []
+    elif options.concurrency == 1 and not open_loop(options):
+        checked = smaller[:1]
+    else:
+        checked = sorted({smaller[0], smaller[len(smaller) // 2]})
+    return (largest, *checked)

@@ -9,7 +9,7 @@ This module does not know when a request is due or what comes back.
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,26 +47,38 @@ class Workload:
     """What the server calls the limit of a chat reply."""
 
     def items(self) -> Iterator[Item]:
-        """Yield the warm-up items and then the items of one pass after another, without end."""
-        warmup = itertools.cycle(self._pass_items(-1))
-        yield from (item._replace(warmup=True) for item in itertools.islice(warmup, self.options.warmup))
-        for repeat in itertools.count():
-            yield from self._pass_items(repeat)
+        """Yield the warm-up items and then the items of one pass after another, without end.
 
-    def _pass_items(self, repeat: int) -> list[Item]:
-        """Return the items of one pass. With --one-pass, those of the largest budget come before those of the check."""
-        rng = random.Random(f"{self.options.seed}/{repeat}")
+        With --one-pass, all passes at one budget come before those at the next one, and there is an end.
+        """
         sent = budgets.sent_budgets(self.options)
-        groups = [(budget,) for budget in sent] if self.options.one_pass else [sent]
-        items = []
-        for group in groups:
-            part = [
-                Item(*key, repeat)
-                for key in itertools.product(range(len(self.problems)), group, range(self.options.samples))
-            ]
-            rng.shuffle(part)
-            items += part
+        warmup = itertools.cycle(self._pass_items(-1, sent[:1] if self.options.one_pass else sent))
+        yield from (item._replace(warmup=True) for item in itertools.islice(warmup, self.options.warmup))
+        if self.options.one_pass:
+            for budget, repeat in itertools.product(sent, range(self.options.repeats)):
+                yield from self._pass_items(repeat, [budget])
+            return
+        for repeat in itertools.count():
+            yield from self._pass_items(repeat, sent)
+
+    def _pass_items(self, repeat: int, asked: Sequence[int]) -> list[Item]:
+        """Return the items of one pass at these budgets, in random order."""
+        keys = itertools.product(range(len(self.problems)), asked, range(self.options.samples))
+        items = [Item(*key, repeat) for key in keys]
+        random.Random(f"{self.options.seed}/{repeat}").shuffle(items)
         return items
+
+    def phases(self, planned: int | None) -> list[tuple[int, int | None]]:
+        """Return the first `seq` of each part of `planned` measured requests, and the `seq` after its last one.
+
+        A part begins when all requests of the part before have ended. With --one-pass, every budget is a part.
+        """
+        first = self.options.warmup
+        if planned is None:
+            return [(first, None)]
+        parts = len(budgets.sent_budgets(self.options)) if self.options.one_pass else 1
+        size = planned // parts
+        return [(first + part * size, first + (part + 1) * size) for part in range(parts)]
 
     @property
     def planned(self) -> int | None:

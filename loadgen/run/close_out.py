@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.errors import say
+from loadgen.measure import one_pass_check
 from loadgen.measure.console_table import table
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts, read_facts
@@ -47,10 +48,12 @@ def close_out(
     `more_summary` is added to the summary. Without `options` the run is VALID: no client and no server took part in a
     simulation, so nothing could disturb it. Raises OSError.
     """
-    facts = read_facts(folder, run.slo)
+    facts = read_facts(folder, run)
     run.gpus = observations.gpus or run.gpus
     summarize(folder, run, facts)
     run.summary |= more_summary or {}
+    if run.one_pass and (check := one_pass_check.check(folder, run)) is not None:
+        run.summary["one_pass_check"] = check
     run.energy = _energy(run, observations, facts)
     run.verdict = "VALID"
     if options is not None:
@@ -71,9 +74,13 @@ def _energy(run: RunInfo, observations: Observations, facts: RunFacts) -> dict[s
         return {}
     if not facts.spans:
         return run.energy
-    since_s, until_s = min(sent for sent, _ in facts.spans), max(end for _, end in facts.spans)
-    found = energy_between(observations.energy, since_s, until_s)
-    return {**found, "source": "emulated" if run.emulated else "dcgm"} if found else run.energy
+    samples = observations.energy
+    found = energy_between(samples, min(facts.spans.sent_s), max(facts.spans.end_s))
+    if found is None:
+        return run.energy
+    steady = energy_between(samples, *run.window_s) if run.window_s is not None else None
+    source = "emulated" if run.emulated else "dcgm"
+    return {**found, "source": source, **({"steady": steady} if steady is not None else {})}
 
 
 def _judge(run: RunInfo, observations: Observations, facts: RunFacts, options: VerdictOptions) -> None:

@@ -1,22 +1,20 @@
-"""What follows a `--one-pass` run: the text of chunks that a budget cuts, and the check of derived records.
+"""Completes the texts of chunks that a derived budget cut, after a `--one-pass` run.
 
 Rules: this work happens after the load. `records.jsonl` is replaced completely or not at all. A record keeps `cut_at:
-"chunk"` if the server cannot tell the text of a part of its last chunk. The check compares the derived records of one budget
-with requests that were sent at that budget: for each problem the text, and the ratio of the sums of the latencies.
+"chunk"` if the server cannot tell the text of a part of its last chunk.
 
-This module does not know how answers are graded: two texts are either equal or different.
+This module does not know how derived and real budgets are compared (see `loadgen.measure.one_pass_check`).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from loadgen.exchange import THINK_END
 from loadgen.files import write_atomically
 from loadgen.measure.one_pass import PendingCut
-from loadgen.record import RECORDS, STRADDLES, Record, read_records
+from loadgen.record import RECORDS, STRADDLES, read_records
 from loadgen.target.control_api import ControlApi
 
 
@@ -84,37 +82,6 @@ def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str
             seq, pending = decoder.decode(line)
             if (cut := detokenizer.cut(pending)) is not None:
                 yield seq, cut
-
-
-def compare(folder: Path) -> dict[str, Any] | None:
-    """Compare the derived records of a budget with its real ones, or return None if no smaller budget was really sent."""
-    derived: dict[tuple[str, int, int], Record] = {}
-    real: dict[tuple[str, int, int], Record] = {}
-    largest = max((r.budget for r in read_records(folder / RECORDS)), default=0)
-    for record in read_records(folder / RECORDS):
-        if record.warmup or record.outcome != "ok" or record.budget == largest:
-            continue
-        (derived if record.derived else real)[record.problem_id, record.budget, record.repeat] = record
-    both = sorted(derived.keys() & real.keys())
-    if not both:
-        return None
-    same = [key for key in both if _text(derived[key]) == _text(real[key])]
-    pairs = [(derived[key].e2e_s or 0.0, real[key].e2e_s or 0.0) for key in both]
-    sums = tuple(map(sum, zip(*pairs, strict=True)))
-    return {
-        "budget": both[0][1],
-        "problems": len(both),
-        "same_text": len(same),
-        "different": [key[0] for key in both if key not in set(same)][:20],
-        "derived_e2e_s_mean": sums[0] / len(both),
-        "real_e2e_s_mean": sums[1] / len(both),
-        "e2e_ratio": sums[0] / sums[1] if sums[1] else None,
-        "cut_at_chunk": sum(derived[key].cut_at == "chunk" for key in both),
-    }
-
-
-def _text(record: Record) -> tuple[str, str]:
-    return record.reasoning or "", record.text or ""
 
 
 def whole_characters(text: str) -> str:

@@ -76,9 +76,11 @@ class RunPhases:
                 await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
             observations.before = await asyncio.to_thread(snapshot, api, self._snapshot_before())
             gpu.start()
-            observations.reports = await self._phase(
-                options.warmup, self._last(), self._schedule(), options.duration_s
-            )
+            for first, last in self.prepared.workload.phases(self.prepared.planned):
+                schedule = self._schedule(first, last)
+                reports = await self._phase(first, last, schedule, options.duration_s)
+                # The client is judged by the measured requests, and not by those that check derived budgets.
+                observations.reports = observations.reports or reports
             await gpu.stop()
             observations.after = await asyncio.to_thread(snapshot, api, self.folder / SERVER_AFTER)
         except (ProcessDiedError, DiskFullError) as error:
@@ -119,18 +121,15 @@ class RunPhases:
         finally:
             merge_workers(self.folder)
 
-    def _last(self) -> int | None:
-        planned = self.prepared.planned
-        return None if planned is None else self.prepared.options.warmup + planned
-
-    def _schedule(self) -> Schedule:
-        """The schedule. In a resumed open loop, the rest of it, which starts now."""
-        schedule = self.prepared.schedule
-        done = sum(seq >= self.prepared.options.warmup for seq in self.prepared.previous.done)
-        if isinstance(schedule, ClosedLoop) or not done or done >= len(schedule.times_s):
+    def _schedule(self, first: int, last: int | None) -> Schedule:
+        """The schedule of one part of the load. In a resumed open loop, the rest of it, which starts now."""
+        schedule, done = self.prepared.schedule, self.prepared.previous.done
+        if isinstance(schedule, ClosedLoop):
             return schedule
-        rest = schedule.times_s[done:]
-        return OpenLoop([time_s - rest[0] for time_s in rest])
+        before = first - self.prepared.options.warmup
+        skipped = before + sum(first <= seq < (last or seq + 1) for seq in done)
+        rest = schedule.times_s[skipped : None if last is None else before + last - first]
+        return OpenLoop([time_s - rest[0] for time_s in rest]) if skipped else OpenLoop(rest)
 
     def _snapshot_before(self) -> Path:
         """The file of the snapshot before the load. A resumed run keeps the snapshot of its first part."""

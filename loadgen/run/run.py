@@ -97,8 +97,6 @@ def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observ
         more_summary["speculation"] = drafts
     if run.one_pass:
         one_pass_files.complete_cuts(folder, Detokenizer(prepared.api, run.model))
-        if (check := one_pass_files.compare(folder)) is not None:
-            more_summary["one_pass_check"] = check
     if observations.reports:
         earlier = {"earlier": run.client["earlier"]} if run.client else {}
         run.client = merge(observations.reports).summary() | earlier
@@ -122,6 +120,10 @@ def result_line(run: RunInfo, options: RunOptions) -> str:
         "duration_s": run.duration_s,
         **{name: run.summary.get(name) for name in METRICS},
         "throughput": run.summary.get("throughput"),
+        "steady": {
+            name: value for name, value in run.summary.get("steady", {}).items() if name not in METRICS
+        }
+        or None,
         "goodput": run.summary.get("goodput"),
         "energy": run.energy or None,
         "one_pass_check": run.summary.get("one_pass_check"),

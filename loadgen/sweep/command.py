@@ -19,9 +19,11 @@ import msgspec
 
 from loadgen import options as run_options
 from loadgen.errors import UsageError
+from loadgen.measure.steady_window import enough_requests
 from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
+from loadgen.plan.budgets import sent_budgets
 from loadgen.run import environment
 from loadgen.sweep import parallel, plan, simulate
 from loadgen.sweep.cells import CellRunner, report
@@ -248,7 +250,7 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
             cell.model,
             dataset.path,
             len(dataset.problems),
-            _lengths(options),
+            sent_budgets(cell_options) * options.samples,
             concurrency=cell_options.concurrency,
             rate=cell_options.rate,
             gpu=options.gpu or "h200",
@@ -256,22 +258,36 @@ def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell]
         if expected is None:
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
             continue
+        if options.requests:
+            expected = expected.scaled(options.requests / expected.requests)
         total_s, total_tokens = total_s + expected.seconds, total_tokens + expected.tokens
         report(
             f"  {cell.name}: {expected.requests} requests, about {expected.tokens / 1e6:.2f} M tokens, {_duration(expected.seconds)} of server time"
         )
+        if advice := _too_few(cell_options, len(dataset.problems)):
+            report(f"  {cell.name}: {advice}")
     real_time = f", {_duration(total_s / args.speed)} at --speed {args.speed:g}" if args.speed else ""
     report(
         f"sweep: about {total_tokens / 1e6:.1f} M tokens, {_duration(total_s)} of server time without start-ups{real_time}"
     )
 
 
-def _lengths(options: RunOptions) -> list[int]:
-    """The budgets of the requests that are sent for each problem."""
-    if not options.one_pass:
-        return list(options.budgets) * options.samples
-    check = min(options.budgets) if options.check_budget is None else options.check_budget
-    return [max(options.budgets), *([check] if check else [])]
+def _too_few(options: RunOptions, problems: int) -> str | None:
+    """A proposal where a closed loop is too short for a steady window; None where it is long enough or ends by time.
+
+    With --one-pass, the steady window is that of the largest budget.
+    """
+    if options.duration_s or options.concurrency is None:
+        return None
+    planned = problems * options.samples * (1 if options.one_pass else len(options.budgets))
+    sent, enough = options.requests or planned, enough_requests(options.concurrency)
+    if sent >= enough:
+        return None
+    more = f"--problems {enough}" if options.one_pass else f"--requests {enough}"
+    return (
+        f"{sent} requests are too few for a steady window with {options.concurrency} in flight, so its cost, energy and "
+        f"throughput would contain the beginning and the end of the run: use {more} or more"
+    )
 
 
 def _duration(seconds: float) -> str:

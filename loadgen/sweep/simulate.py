@@ -20,12 +20,13 @@ from loadgen.exchange import Request
 from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
+from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.simulated_records import SimulatedReply
-from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, SimulatedRun, simulate_requests
+from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
 SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
 """A cell, its run or the reason of its failure, and the seconds that it took."""
@@ -114,6 +115,7 @@ def simulate_cell(
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
+        phases=_phases(workload, len(requests)),
     )
     records = []
     for request, response, times in zip(requests, prepared, result.responses, strict=True):
@@ -131,10 +133,15 @@ def simulate_cell(
         ):
             record.reasoning, record.text = outputs.excerpt(response.output, record.completion_tokens or 0)
             records.append(record)
-    facts = result.server_info | {"load": _load(options, requests, due_s), "energy": _energy(result)}
-    return simulated_records.write(
-        out / cell.name, records, simulated_records.run_info(options, facts, dataset, run_id), dataset
-    )
+    facts = result.server_info | {"load": _load(options, requests, due_s)}
+    run = simulated_records.run_info(options, facts, dataset, run_id)
+    return simulated_records.write(out / cell.name, records, run, dataset, result.energy)
+
+
+def _phases(workload: Workload, requests: int) -> list[tuple[int, int]]:
+    """The parts of the load; warm-up requests belong to the first part."""
+    parts = workload.phases(workload.planned)
+    return [(first if number else 0, last or requests) for number, (first, last) in enumerate(parts)]
 
 
 def _thinking_end(response: PreparedRequest) -> int | None:
@@ -151,7 +158,3 @@ def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) 
     if due_s:
         return facts | {"kind": "open", "rate": options.rate, "arrival": options.arrival}
     return facts | {"kind": "closed", "concurrency": options.concurrency}
-
-
-def _energy(result: SimulatedRun) -> dict[str, float]:
-    return {"joules": result.energy_j, "mean_w": result.energy_j / result.duration_s}

@@ -141,19 +141,25 @@ def with_derived(
     yield record(request, reply, run_id)
 
 
-def write(folder: Path, records: Sequence[Record], run: RunInfo, dataset: Dataset) -> RunInfo:
-    """Write the folder of the run, with run.json as the last file."""
+def write(
+    folder: Path,
+    records: Sequence[Record],
+    run: RunInfo,
+    dataset: Dataset,
+    energy: list[tuple[float, float]],
+) -> RunInfo:
+    """Write the folder of the run, with run.json as the last file. `energy` holds (time, joules since the start)."""
     folder.mkdir(parents=True)
     write_problems(folder, dataset)
     encoder = msgspec.json.Encoder()
     with (folder / RECORDS).open("wb") as file:
         file.writelines(encoder.encode(record) + b"\n" for record in records)
-    close_out(folder, run, Observations(), options=None)
+    close_out(folder, run, Observations(energy=energy), options=None)
     return run
 
 
 def run_info(options: RunOptions, facts: dict[str, Any], dataset: Dataset, run_id: str) -> RunInfo:
-    """The run.json of a simulated cell. `facts` is what a server would report of itself, and the load and energy."""
+    """The run.json of a simulated cell. `facts` is what a server would report of itself and the load."""
     reported = ("config", "model", "speculation", "gpu", "preset", "version", "max_model_len")
     tp = int(facts["tensor_parallel_size"])
     server = ServerInfo(
@@ -166,5 +172,4 @@ def run_info(options: RunOptions, facts: dict[str, Any], dataset: Dataset, run_i
     run.sampling = {"name": options.sampling, "temperature": 0.0}
     run.server["backend"] = "simulate"
     run.gpus = [{"index": str(index), "name": facts["gpu"]} for index in range(tp)]
-    run.energy = {**facts["energy"], "source": "emulated"}
     return run

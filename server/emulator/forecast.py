@@ -23,6 +23,10 @@ class Forecast:
     tokens: float
     seconds: float
 
+    def scaled(self, factor: float) -> "Forecast":
+        """The estimate for `factor` times as many requests of the same kinds."""
+        return Forecast(round(self.requests * factor), self.tokens * factor, self.seconds * factor)
+
 
 SAMPLE = 12
 """Number of problems whose outputs are generated for a forecast."""

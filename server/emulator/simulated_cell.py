@@ -8,8 +8,9 @@ from a run over sockets by the time that sockets and a client need (measured: do
 records, budgets or files.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,8 @@ class SimulatedRun:
     """The responses of one cell, in the order of the requests, and what the GPUs consumed."""
 
     responses: list[SimulatedResponse]
-    energy_j: float
-    """Energy of all GPUs together."""
-    duration_s: float
+    energy: list[tuple[float, float]]
+    """(time, joules of all GPUs together since the start), at the start and whenever a response had ended."""
     server_info: dict[str, Any]
     """What an emulated server would report at `/version`."""
 
@@ -187,6 +187,8 @@ class SimulatedServer:
         )
         self._serving, self._requests = serving, requests
         self._number: dict[TokenSequence, int] = {}
+        self.energy: list[tuple[float, float]] = [(0.0, 0.0)]
+        """(time, joules of all GPUs together since the start) whenever a response had ended."""
 
     def send(self, number: int, at_s: float) -> None:
         """Send request `number` at `at_s`."""
@@ -195,23 +197,39 @@ class SimulatedServer:
         self._number[sequence] = number
         self._simulation.submit(sequence, at_s)
 
-    def run(
-        self, next_request: Callable[[float], tuple[int, float] | None]
+    def closed_loop(
+        self, numbers: Iterable[int], streams: int, start_s: float
     ) -> Iterator[tuple[int, SimulatedResponse]]:
-        """Run until every request has ended; yields each number with its response.
+        """Send the requests in a closed loop until all have ended; yields each number with its response."""
+        unsent = iter(numbers)
+        for number in islice(unsent, streams):
+            self.send(number, start_s)
+        for number, response in self._responses():
+            yield number, response
+            if (following := next(unsent, None)) is not None:
+                self.send(following, float(response.times_s[-1]) + TURNAROUND_S)
 
-        `next_request(now_s)` is called when a request has ended and may return the number and time of a further one.
+    def open_loop(
+        self, numbers: Iterable[int], due_s: Iterable[float]
+    ) -> Iterator[tuple[int, SimulatedResponse]]:
+        """Send each request when virtual time has reached its due time; yields each number with its response.
+
+        A request that was submitted earlier would occupy the API process before it arrives, and all outputs would wait for it.
         """
-        for done in self._simulation.run():
+        for number, at_s in zip(numbers, due_s, strict=True):
+            yield from self._responses(at_s)
+            self.send(number, at_s)
+        yield from self._responses()
+
+    def _responses(self, until_s: float = float("inf")) -> Iterator[tuple[int, SimulatedResponse]]:
+        for done in self._simulation.run(until_s):
+            self.energy.append((float(done.times_s[-1]), self._energy_j()))
             yield (
                 self._number.pop(done.sequence),
                 SimulatedResponse(done.sequence.arrived_s, done.times_s, done.tokens),
             )
-            if (following := next_request(float(done.times_s[-1]))) is not None:
-                self.send(*following)
 
-    def energy_j(self) -> float:
-        """Energy that all GPUs have consumed so far."""
+    def _energy_j(self) -> float:
         engine = self._simulation.engine
         return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
 
@@ -231,24 +249,28 @@ def simulate_requests(
     gpu: str = "h200",
     concurrency: int | None = None,
     due_s: Sequence[float] = (),
+    phases: Sequence[tuple[int, int]] = (),
 ) -> SimulatedRun:
-    """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`."""
+    """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`.
+
+    `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
+    all requests of the part before have ended; without phases there is one part.
+    """
     serving = load_serving(config)
     server = SimulatedServer(serving, model, gpu, requests)
-    first = min(concurrency or len(requests), len(requests))
-    unsent = iter(range(first, len(requests)))
-    for number in range(first):
-        server.send(number, due_s[number] if due_s else 0.0)
-
-    def next_request(now_s: float) -> tuple[int, float] | None:
-        number = next(unsent, None)
-        return None if number is None else (number, now_s + TURNAROUND_S)
-
-    responses = dict(server.run(next_request))
+    responses: dict[int, SimulatedResponse] = {}
+    start_s = 0.0
+    for first, last in phases or [(0, len(requests))]:
+        numbers = range(first, last)
+        if due_s:
+            offset_s = start_s - due_s[first] if first else 0.0
+            responses.update(server.open_loop(numbers, [due_s[number] + offset_s for number in numbers]))
+        else:
+            responses.update(server.closed_loop(numbers, concurrency or len(requests), start_s))
+        start_s = max(float(response.times_s[-1]) for response in responses.values()) + TURNAROUND_S
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
-        server.energy_j(),
-        max(float(response.times_s[-1]) for response in responses.values()),
+        server.energy,
         _server_info(serving, model, gpu),
     )
 

@@ -6,7 +6,6 @@ import pytest
 from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import meets, to_record
-from loadgen.measure.steady_window import steady_window
 from loadgen.record import Record
 
 MS = 10**6
@@ -263,21 +262,3 @@ def test_ttfot_is_the_time_of_the_first_answer_text_after_the_reasoning(
 def test_a_record_is_read_back_as_written() -> None:
     found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Record) == found
-
-
-def test_the_steady_window_of_a_closed_loop() -> None:
-    """Four slots start 0.1 s apart and each request takes 1 s: the window is from when all are busy to the last send."""
-    spans = [(slot * 0.1 + index, slot * 0.1 + index + 1) for slot in range(4) for index in range(5)]
-    assert steady_window(spans) == pytest.approx((0.3, 4.3))
-
-
-def test_the_steady_window_leaves_out_ramp_and_drain() -> None:
-    """Ten requests per second take 2 s each, so 20 are in flight; 90 % of that is reached at 1.7 s."""
-    spans = [(i / 10, i / 10 + 2) for i in range(100)]
-    window = steady_window(spans)
-    assert window == pytest.approx((1.7, 9.9), abs=0.11)
-
-
-@pytest.mark.parametrize("spans", [[], [(0.0, 1.0)], [(0.0, 1.0), (0.0, 2.0)]])
-def test_without_a_plateau_there_is_no_window(spans: list[tuple[float, float]]) -> None:
-    assert steady_window(spans) is None

@@ -7,7 +7,7 @@ import pytest
 
 from loadgen.exchange import Exchange
 from loadgen.measure.one_pass import PendingCut, derive
-from loadgen.record import read_records
+from loadgen.record import read_records, read_run
 from loadgen.run.one_pass_files import split_piece
 from tests.fixtures.emulated import emulated, loadgen
 
@@ -96,7 +96,7 @@ def test_derived_budgets_equal_real_runs_at_these_budgets(config: str, tmp_path:
         real = loadgen("--target", url, *options, "--out", str(tmp_path / "real"))
     assert (one.returncode, real.returncode) == (0, 0), one.stderr + real.stderr
     check = json.loads(one.stdout.splitlines()[-1])["one_pass_check"]
-    assert (check["budget"], check["problems"], check["same_text"]) == (48, 8, 8)
+    assert [(row["budget"], row["problems"], row["same_text"]) for row in check["checks"]] == [(48, 8, 8)]
     found = {
         (r.problem_id, r.budget): (r.text, r.reasoning, r.completion_tokens, r.finish_reason)
         for r in read_records(tmp_path / "one" / "records.jsonl")
@@ -110,3 +110,26 @@ def test_derived_budgets_equal_real_runs_at_these_budgets(config: str, tmp_path:
     cuts = [r.cut_at for r in read_records(tmp_path / "one" / "records.jsonl") if r.derived]
     assert "chunk" not in cuts
     assert not (tmp_path / "one" / "straddles.jsonl").exists()
+
+
+def test_with_several_streams_two_budgets_are_checked_one_after_the_other(tmp_path: Path) -> None:
+    """Requests at one budget begin when all at the budget before have ended, and the summary leaves the check out."""
+    out = tmp_path / "run"
+    options = ("--dataset", "sample", "--problems", "8", "--budgets", "16,32,64,256", "--concurrency", "4")
+    with emulated("tp1", "--speed", "10") as url:
+        done = loadgen("--target", url, *options, "--one-pass", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    parts = {
+        budget: [r for r in read_records(out / "records.jsonl") if r.budget == budget and not r.derived]
+        for budget in (16, 32, 64, 256)
+    }
+    assert {budget: len(rows) for budget, rows in parts.items()} == {16: 8, 32: 8, 64: 0, 256: 8}
+    for before, after in ((256, 16), (16, 32)):
+        ended_s = max(r.end_s or 0 for r in parts[before])
+        assert all(r.sent_s is not None and r.sent_s >= ended_s for r in parts[after])
+    summary = read_run(out).summary
+    assert (summary["requests"], summary["checks"], summary["derived"]) == (8, 16, 24)
+    assert summary["inter_chunk_s"]["n"] == sum(r.chunks - 1 for r in parts[256])
+    assert [row["budget"] for row in summary["one_pass_check"]["checks"]] == [16, 32]
+    assert not summary["one_pass_check"]["holds"], "eight requests have no steady window"
+    assert "budget 32, derived / real: e2e" in done.stderr

@@ -173,7 +173,7 @@ def test_one_pass_survives_a_kill(target: str, tmp_path: Path) -> None:
     process.communicate()
     done = loadgen("--resume", str(out))
     assert done.returncode == 0, done.stderr
-    assert_complete(out, 98)
+    assert_complete(out, 147)
     found = list(read_records(out / "records.jsonl"))
     assert sum(r.derived for r in found) == 98
 

@@ -172,6 +172,20 @@ def test_dry_run_prints_the_plan_and_writes_nothing(state: dict[str, str], tmp_p
     assert not out.exists()
 
 
+def test_the_plan_proposes_requests_for_a_steady_window(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty problems are enough for two streams and too few for eight, and --requests is counted in the plan."""
+    words = ["sweep", "--configs", "tp1", "--models", "s1.1-1.5b", "--dataset", "sample", "--problems", "20"]
+    assert main([*words, "--budgets", "64", "--loads", "2,8", "--dry-run"]) == 0
+    proposals = [line for line in capsys.readouterr().err.splitlines() if "too few" in line]
+    assert len(proposals) == 1
+    assert "c8: 20 requests" in proposals[0]
+    assert proposals[0].endswith("use --requests 80 or more")
+    assert main([*words, "--budgets", "64", "--loads", "8", "--requests", "80", "--dry-run"]) == 0
+    plan = capsys.readouterr().err
+    assert "too few" not in plan
+    assert "c8: 80 requests" in plan
+
+
 def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path: Path) -> None:
     """The emulator refuses suffix decoding. The sweep reports this, continues and ends with exit code 1."""
     out = tmp_path / "sweep"
