@@ -221,11 +221,21 @@ def _add_outcomes(frame: pd.DataFrame) -> None:
     frame["ok"] = (frame["outcome"] == "ok").to_numpy()
     frame["truncated"] = (frame["finish_reason"] == "length").to_numpy()
     frame["grade"] = frame["grade"].cat.set_categories(
-        ["correct", "wrong", "no_answer", "truncated", "grade_timeout", "grade_error", "failed", "ungraded"]
+        [
+            "correct",
+            "wrong",
+            "no_answer",
+            "truncated",
+            "undecided",
+            "grade_timeout",
+            "grade_error",
+            "failed",
+            "ungraded",
+        ]
     )
     frame.loc[frame["grade"].isna(), "grade"] = "ungraded"
     frame.loc[~frame["ok"], "grade"] = "failed"
-    graded = ~frame["grade"].isin(["ungraded", "grade_timeout", "grade_error"])
+    graded = ~frame["grade"].isin(["ungraded", "undecided", "grade_timeout", "grade_error"])
     run_graded = frame.groupby("cell", observed=True)["grade"].transform(
         lambda grades: (~grades.isin(["ungraded", "failed"])).any()
     )

@@ -91,7 +91,7 @@ def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
         "truncated_share": float(rows["truncated"].mean()),
         "no_answer_share": float(grades.get("no_answer", 0) / len(rows)),
         "wrong_share": float(grades.get("wrong", 0) / len(rows)),
-        "ungraded": int(grades.reindex(["ungraded", "grade_timeout", "grade_error"]).sum()),
+        "ungraded": int(grades.reindex(["ungraded", "undecided", "grade_timeout", "grade_error"]).sum()),
     }
 
 
