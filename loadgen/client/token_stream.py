@@ -41,7 +41,6 @@ class TokenStream:
     __slots__ = (
         "_counts",
         "_has_reasoning",
-        "_last_count",
         "_log",
         "_logged_usage",
         "_meaning",
@@ -66,7 +65,6 @@ class TokenStream:
         """The last usage object."""
         self._logged_usage: Usage | None = None
         """The usage object of the last entry of the log."""
-        self._last_count: int | None = 0
         self._log = StreamLog()
         self._counts = self._log.counts
         self._meaning: Meaning = "unfinished"
@@ -136,7 +134,10 @@ class TokenStream:
         log = self._log
         if log.ids is not None:
             return sum(len(ids or ()) for ids in log.ids)
-        return max(self._last_count or 0, len(log.counts))
+        return max(self._last_count() or 0, len(log.counts))
+
+    def _last_count(self) -> int | None:
+        return self._counts[-1] if self._counts else None
 
     def _ended(self) -> bool:
         return self.done or self.failed
@@ -230,7 +231,7 @@ class TokenStream:
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
             is_entry = (
-                content or reasoning or other or choice.token_ids or (count and count != self._last_count)
+                content or reasoning or other or choice.token_ids or (count and count != self._last_count())
             )
             if other:
                 self._log.others.append(len(self._counts))
@@ -238,7 +239,6 @@ class TokenStream:
                 self._log.roles.append(len(self._counts))
         if is_entry:
             exchange = self.exchange
-            self._last_count = count
             self._logged_usage = self._usage
             self._counts.append(count)
             exchange.arrival_ns.append(stamp_ns)
@@ -275,16 +275,16 @@ class TokenStream:
         log.has_total = usage is not None and usage is not self._logged_usage
         if log.ids is not None:
             exchange.token_ids = [ids or [] for ids in log.ids]
-        usual = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
-        found = settle_usual(log) if usual else None
+        has_text_first = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
+        usual = found = settle_usual(log) if has_text_first else None
         if found is None:
             log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
             for other in log.others:
                 log.texts[other] = True
             found = settle(log) if exchange.streamed else settle_whole(log)
+            exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
         exchange.tokens, exchange.token_source = found.tokens, found.source
-        exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
-        if exchange.streamed and found.tokens and min(found.tokens) < 1:
+        if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
         if usage is not None:
             exchange.usage = _usage_fields(usage, found.total)
@@ -336,12 +336,13 @@ def _merged(before: Usage | None, usage: Usage) -> Usage:
 
 def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
     """Return the numbers of the usage object that can be used, with the number of output tokens that was decided on."""
-    fields = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": usage.total_tokens,
-    }
-    found: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    found: dict[str, Any] = {}
+    if usage.prompt_tokens is not None:
+        found["prompt_tokens"] = usage.prompt_tokens
+    if completion is not None:
+        found["completion_tokens"] = completion
+    if usage.total_tokens is not None:
+        found["total_tokens"] = usage.total_tokens
     if (reasoning := usage.reasoning()) is not None:
         found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     if (cached := usage.cached()) is not None:
