@@ -153,14 +153,19 @@ def _from_each_chunk(log: StreamLog, known: list[int], reported: _Reported) -> S
     total, source, hidden, why = reported
     visible = reported.visible
     each = [count or int(text) for count, text in zip(log.counts, log.texts, strict=True)]
-    if not falls and 2 * flat <= chunks and (visible is None or visible - last in (0, 1)):
+    rises = any(b > a for a, b in pairwise(known))
+    alone = 4 * flat <= chunks or (rises and last >= chunks)
+    grows = not falls and (alone if visible is None else 2 * flat <= chunks)
+    exact = visible is not None and sum(each) == visible != last
+    if grows and not exact and (visible is None or visible - last in (0, 1)):
         return Settled(_growth(log), "continuous_usage", total or last, hidden, why or _too_few(last, chunks))
     ids = [len(i or ()) for i in log.ids or ()]
     if ids and visible is not None and visible - sum(ids) in (0, 1):
         return Settled(ids, "token_ids", total, hidden, why)
-    if visible is not None and sum(each) == visible:
+    if visible is not None and visible - sum(each) in (0, 1):
         return Settled(each, "chunk_usage", total, hidden, why)
-    if not falls and 2 * flat > chunks and visible in (None, last) and _too_few(last, chunks) is None:
+    repeats = not falls and (2 * flat > chunks or not rises) and _too_few(last, chunks) is None
+    if repeats and visible in (None, last):
         return _evenly(log, _Reported(total or last, source, hidden, why))
     return _contradictory(log, known, each, reported)
 

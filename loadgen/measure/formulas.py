@@ -22,7 +22,13 @@ AT_END: tuple[TokenSource, ...] = ("usage", "corrected_usage")
 """The server counted the tokens only once, at the end, so the number of tokens in each chunk is not known."""
 CLUMPED_LIMIT = 0.5
 """Where more than this share of the token events shared a read of the socket with another one, most gaps between them were
-lost on the way, and the median gap is 0. The times between tokens are then not measured. Single joined reads are normal."""
+lost on the way, and the median gap is 0. It is then not measured. Single joined reads are normal."""
+FIRST_READ_LIMIT = 0.1
+"""TPOT is too small by the share of the later events that came in the first read: they had been held back until then. Where
+this is above the limit, TPOT is not measured."""
+EVENTS_PER_READ = 8
+"""Nor is it where reads held more events than this on average: a buffer between engine and client sets the pace then. A busy
+client joins two to four."""
 BETWEEN_TOKENS = ("tpot", "itl", "inter_chunk")
 """Objectives that one token alone cannot meet or miss."""
 ONE_CHUNK_TOKENS = 32
@@ -85,8 +91,7 @@ def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
         first_ns = answer_ns = None
     gaps = gaps_ns(arrivals)
     share = clumped_share(exchange, gaps)
-    clumped = (share or 0.0) > CLUMPED_LIMIT
-    gap_ns = None if clumped or not gaps else median(gaps)
+    gap_ns = median(gaps) if gaps and (share or 0.0) <= CLUMPED_LIMIT else None
     return {
         "due_s": clock.at_s(due_ns),
         "sent_s": clock.at_s(sent_ns),
@@ -99,7 +104,7 @@ def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
         "ttft_s": clock.between_s(sent_ns, first_ns),
         "ttft_due_s": clock.between_s(due_ns, first_ns),
         "ttfot_s": clock.between_s(sent_ns, answer_ns),
-        "tpot_s": None if clumped else _seconds(tpot_ns(exchange), clock),
+        "tpot_s": None if share and _held_back(arrivals) else _seconds(tpot_ns(exchange), clock),
         "itl_s": _seconds(itl_ns(exchange, gap_ns), clock),
         "inter_chunk_s": _seconds(gap_ns, clock),
         "e2e_s": clock.between_s(sent_ns, last_ns),
@@ -162,6 +167,12 @@ def clumped_share(exchange: Exchange, gaps: list[int]) -> float | None:
         return 0.0
     together = sum(count for count in Counter(exchange.arrival_ns).values() if count > 1)
     return round(together / len(exchange.arrival_ns), 4)
+
+
+def _held_back(arrivals: Sequence[int]) -> bool:
+    """Return whether so many events shared reads that the time from the first to the last one tells no time per token."""
+    events, in_first = len(arrivals), bisect_right(arrivals, arrivals[0])
+    return in_first - 1 > FIRST_READ_LIMIT * (events - 1) or events > EVENTS_PER_READ * len(set(arrivals))
 
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:

@@ -78,12 +78,12 @@ class StreamFaults:
         if self.disagree:
             yield f"token counts contradict each other in {self.disagree} of {n} answers, for example: {self.example}"
         if self.uncounted:
-            yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk is counted as one token"
+            yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk of a stream is counted as one token"
         if len(self.clumped) > CLUMPED_ANSWERS_SHARE * n:
             yield (
                 f"{len(self.clumped)} of {n} answers arrived in clumps ({self.shared / self.events:.0%} of all token events shared a "
-                f"read with another one; limit {CLUMPED_ANSWERS_SHARE:.0%} of the answers): the server or a proxy holds chunks back, so "
-                "the times between their tokens are not measured and their TTFT is too late"
+                f"read with another one; limit {CLUMPED_ANSWERS_SHARE:.0%} of the answers): the server, a proxy or this machine "
+                "holds chunks back, so the times between their tokens are not measured and their TTFT may be too late"
             )
         if self.unknown:
             named = ", ".join(f"{reason!a} {count}" for reason, count in self.unknown.most_common(NAMED))

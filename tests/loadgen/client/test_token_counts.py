@@ -71,6 +71,11 @@ CASES: dict[str, Case] = {
     "each chunk counts itself, without a total": Case(
         [chunk(t, 1) for t in "abcd"], "chunk_usage", 4, [1] * 4, "(1, 1, 1, 1) fall or repeat, and no total confirms their sum of 4"
     ),
+    "two chunks that count themselves": Case([chunk("a", 1), chunk("b", 1), final(2)], "chunk_usage", 2, [1, 1]),
+    "each chunk counts itself, and an end token": Case([chunk(t, 1) for t in "abcd"] + [chunk("", 1), final(5)], "chunk_usage", 5, [1] * 4),
+    "text that was held back": Case([chunk("a", 1), chunk("", 2), chunk("bc", 2)], "continuous_usage", 2, [1, 1]),
+    "text of a token in two chunks": Case([chunk(t, n) for t, n in zip("abcd", (1, 1, 2, 3), strict=True)], "continuous_usage", 3, [1, 1, 1]),
+    "one total in both chunks": Case([chunk("a", 5), chunk("b", 5)], "usage", 5, [1, 1]),
     "one total in each chunk": Case([chunk(t, 9) for t in "abcd"], "usage", 9, [1] * 4),
     "one total in each chunk and at the end": Case([chunk(t, 9) for t in "abcd"] + [final(9)], "usage", 9, [1] * 4),
     "counts that fall": Case(
