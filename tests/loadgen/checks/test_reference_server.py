@@ -54,8 +54,8 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
 def test_every_metric_has_its_true_value(server: str, name: str) -> None:
     """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger.
 
-    A busy machine can delay server and client in one attempt, and joins reads: a request in which most were joined has no
-    time between tokens. A wrong formula is wrong in every attempt.
+    A busy machine can delay server and client in one attempt. A wrong formula is wrong in every attempt. It also joins
+    reads, and a request in which most were joined has no time between tokens.
     """
     wrong: list[dict[str, float]] = []
     for _ in range(ATTEMPTS):
