@@ -90,7 +90,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The server's word, where it is another one than `finish_reason`."""
     error: str | None = None
     server_timings: dict[str, Any] | None = None
-    """The `metrics` object that the server sent with this reply (milliseconds, vLLM's names)."""
+    """The times in the `metrics` object that the server sent with this reply (milliseconds, vLLM's names)."""
     text: str | None = None
     reasoning: str | None = None
     raw: dict[str, float | None] | None = None

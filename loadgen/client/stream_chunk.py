@@ -50,7 +50,8 @@ class Usage(msgspec.Struct, gc=False):
 
     def cached(self) -> int | None:
         """Return the number of prompt tokens from the prefix cache, if reported."""
-        found = count_of((self.prompt_tokens_details or {}).get("cached_tokens"))
+        details = self.prompt_tokens_details
+        found = count_of(details.get("cached_tokens")) if details else None
         return self.prompt_cache_hit_tokens if found is None else found
 
 

@@ -177,7 +177,10 @@ class TokenStream:
 
     def _reports_error(self, event: bytes) -> bool:
         """End the stream where an event without choices reports an error, in whatever shape."""
-        content: Any = read_json(event)
+        try:
+            content: Any = read_json(event)
+        except NotJSONError:  # nested so deeply that only the typed decoder could skip it
+            return False
         error = content if isinstance(event, ErrorEvent) and content else find_error(content)
         if isinstance(error, dict) and is_error(error.get("error")):
             error = error["error"]
@@ -272,16 +275,16 @@ class TokenStream:
         log.has_total = usage is not None and usage is not self._logged_usage
         if log.ids is not None:
             exchange.token_ids = [ids or [] for ids in log.ids]
-        usual = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
-        found = settle_usual(log) if usual else None
+        has_text_first = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
+        usual = found = settle_usual(log) if has_text_first else None
         if found is None:
             log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
             for other in log.others:
                 log.texts[other] = True
             found = settle(log) if exchange.streamed else settle_whole(log)
+            exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
         exchange.tokens, exchange.token_source = found.tokens, found.source
-        exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
-        if exchange.streamed and found.tokens and min(found.tokens) < 1:
+        if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
         if usage is not None:
             exchange.usage = _usage_fields(usage, found.total)
@@ -333,12 +336,13 @@ def _merged(before: Usage | None, usage: Usage) -> Usage:
 
 def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
     """Return the numbers of the usage object that can be used, with the number of output tokens that was decided on."""
-    fields = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": usage.total_tokens,
-    }
-    found: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    found: dict[str, Any] = {}
+    if usage.prompt_tokens is not None:
+        found["prompt_tokens"] = usage.prompt_tokens
+    if completion is not None:
+        found["completion_tokens"] = completion
+    if usage.total_tokens is not None:
+        found["total_tokens"] = usage.total_tokens
     if (reasoning := usage.reasoning()) is not None:
         found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     if (cached := usage.cached()) is not None:

@@ -113,6 +113,13 @@ def test_reasoning_is_read_wherever_it_is(fields: dict[str, Any]) -> None:
     assert (found.reasoning, found.text, found.ttft_s, found.ttfot_s) == ("hm", "b", 0.001, 0.002)
 
 
+@pytest.mark.parametrize("depth", [*range(900, 1010), 100_000])
+def test_deep_nesting_raises_nothing(depth: int) -> None:
+    """Near the limit of recursion one decoder can skip what another one cannot read."""
+    found = record(event(b'{"x":' + b"[" * depth + b"]" * depth + b"}"))
+    assert found.outcome in ("ok", "malformed")
+
+
 def test_lone_surrogates_are_replaced() -> None:
     """A record with one could not be written."""
     found = record(as_sent('{"choices":[{"index":0,"delta":{"content":"a\\ud83d"}}]}'), event(delta("b")))
