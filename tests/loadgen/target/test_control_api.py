@@ -1,6 +1,8 @@
 """Control requests take the same way to the server as the load, carry the key to it alone, and are bounded."""
 
 import gzip
+import subprocess
+import sys
 import time
 from typing import Annotated, Any, BinaryIO
 
@@ -13,6 +15,7 @@ from loadgen.client.endpoint import endpoint_of
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import PAGE_BYTES, ControlApi, lenient
+from tests import ROOT
 from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
 from tests.fixtures.hostile import HostileServer
 
@@ -165,3 +168,10 @@ def test_no_json_raises_and_every_field_has_its_type(said: object) -> None:
 def test_a_field_of_another_type_counts_as_not_reported_and_the_others_stay() -> None:
     assert lenient({"name": ["x"], "size": "32", "flag": True}, _Row) == _Row("none", 32, flag=True)
     assert lenient({"name": "a", "size": -1, "flag": 1e400}, _Row) == _Row("a")
+
+
+@pytest.mark.parametrize("module", ["loadgen.cli", "loadgen.run.sender", "loadgen.run.workers"])
+def test_aiohttp_is_not_imported_before_the_first_control_request(module: str) -> None:
+    """The import takes a third of a second, which `--help` and the processes that send the load would pay."""
+    code = f"import sys, {module}; sys.exit('aiohttp' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
