@@ -21,7 +21,7 @@ from loadgen.record import RECORDS, RunInfo, read_records
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
     measured = facts.measured
-    run.duration_s = max(facts.spans.end_s, default=0.0)
+    run.duration_s = max(facts.spans.end_s, default=None)
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
     run.summary = {
         "requests": measured.n,
