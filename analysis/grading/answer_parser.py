@@ -278,6 +278,7 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
             return parse_answer(sides[0])
         sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
     if signs == ["\\in"]:
+        parse_formula(sides[0])  # a name; anything else would be dropped
         return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
         return Equation(tuple(sides))

@@ -66,7 +66,7 @@ def grade_pairs(pairs: Iterable[Pair], *, cache: Path | None = None) -> dict[Pai
         cached = grade_cache.read(distinct)
         new = {pair: compare(*pair) for pair in distinct - cached.keys()}
         new.update(
-            _verify_all([pair for pair, grade in new.items() if grade == "undecided" and _is_calculus(pair)])
+            _verify_all([pair for pair, grade in new.items() if grade == "undecided" and is_calculus(pair)])
         )
         grade_cache.write(new)
     return cached | new
@@ -84,7 +84,8 @@ def compare(gold: str, answer: str) -> Grade:
     return "undecided" if same is None else "correct" if same else "wrong"
 
 
-def _is_calculus(pair: Pair) -> bool:
+def is_calculus(pair: Pair) -> bool:
+    """True if SymPy may be able to compare a pair that `equivalence` could not."""
     return max(map(len, pair)) <= MAX_CHARACTERS and any(_CALCULUS.search(text) for text in pair)
 
 
@@ -98,11 +99,10 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
         max_workers=min(WORKERS, len(pairs)),
         max_tasks=TASKS_PER_PROCESS,
         context=context,
-        initializer=_start_worker,
+        initializer=start_worker,
     ) as pool:
         futures = [
-            (pair, pool.schedule(_verify_in_time, args=pair, timeout=KILL_TIMEOUT_S))
-            for pair in sorted(pairs)
+            (pair, pool.schedule(verify_in_time, args=pair, timeout=KILL_TIMEOUT_S)) for pair in sorted(pairs)
         ]
         for pair, future in futures:
             try:
@@ -114,7 +114,7 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
                 yield pair, "grade_error"
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Prepare a new worker process: parse once, because the first parse takes a hundred times as long, and set its memory limit."""
     with contextlib.suppress(Exception):
         verify(r"\frac{1}{2}", r"\int_0^1 x dx")
@@ -126,7 +126,7 @@ def _out_of_time(*_: object) -> None:
     raise OutOfTimeError
 
 
-def _verify_in_time(gold: str, answer: str) -> Grade:
+def verify_in_time(gold: str, answer: str) -> Grade:
     """Grade one pair with `verify`, within a limit of processor time. The signal is repeated, because SymPy may catch it."""
     signal.setitimer(signal.ITIMER_VIRTUAL, COMPARE_TIMEOUT_S, 0.05)
     try:

@@ -25,7 +25,7 @@ from analysis.grading.formula import (
     subtract,
     total,
 )
-from analysis.grading.numbers import PI, E, I, UnreadableError, Value, add, multiply, negative
+from analysis.grading.numbers import PI, E, I, UndecidedError, UnreadableError, Value, add, multiply, negative
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
@@ -130,14 +130,14 @@ class _Parser:
                 node, integer = _binary(multiply, node, self.signed()[0]), None
             elif self.take("/") or self.take("\\div"):
                 node, integer = _binary(divide, node, self.signed()[0]), None
-            elif integer is not None and (part := self.mixed()) is not None:
+            elif integer is not None and (part := self.mixed(integer)) is not None:
                 node, integer = _binary(add, node, _constant(part if integer >= 0 else -part)), None
             elif self.starts_factor() or (self.text[self.at - 1] in "!i" and self.peek().isdigit()):
                 node, integer = _binary(multiply, node, self.powered()[0]), None
             else:
                 return node
 
-    def mixed(self) -> Fraction | None:
+    def mixed(self, integer: int) -> Fraction | None:
         r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""
         self.peek()
         pattern = r"\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\s*[\^!])|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d\s]*[\^!.])"
@@ -145,6 +145,8 @@ class _Parser:
         if match is None:
             return None
         top, bottom = (int(group) for group in match.groups() if group is not None)
+        if top >= bottom > 0 and abs(integer) > 0:
+            raise UndecidedError("a mixed number or a product")
         if not 0 < top < bottom:
             return None
         self.at = match.end()

@@ -47,7 +47,8 @@ _DROPPED = (
 )  # fmt: skip
 _TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt|up|sc)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|textrm)\s*\{([^{}]*)\}"
 _FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|theta"
-_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
+_BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
     r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|uline|bold|emph|mathop|mathord|hl"
     r"|textcolor\s*(?:\[\w*\])?\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|bbox\s*\[[^\]]*\])\s*"
@@ -137,7 +138,7 @@ def plain_presentation(text: str) -> str:
     text = re.sub(_STYLE, r"\1", text)
     text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
     text = re.sub(r"(?<![\\a-zA-Z}])\{\s*\}", "", text)
-    return re.sub(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({-])", "^", text)
+    return re.sub(r"(?<=[\w)}\]])(?<![a-zA-Z]{2})\s*\*\*\s*(?=[\w({-])", "^", text)
 
 
 def _unit_name(unit: str) -> str:

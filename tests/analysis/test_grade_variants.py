@@ -1,0 +1,102 @@
+r"""Answers that are written differently are correct, and answers that are different are not: for MATH-500 and for random answers."""
+
+import json
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.grade import _answer
+from analysis.grading.grader import compare
+from tests.fixtures.answer_variants import MUTATIONS, REWRITES, variants
+
+VARIANTS = 20
+INTEGERS = st.integers(-(10**6), 10**6)
+
+
+def fraction(value: Fraction) -> str:
+    sign = "-" if value < 0 else ""
+    return rf"{sign}\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+
+
+def listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+FRACTIONS = st.fractions(max_denominator=997).filter(lambda value: value.denominator > 1).map(fraction)
+LISTS = st.lists(INTEGERS, min_size=2, max_size=5, unique=True).map(listed)
+TUPLES = st.lists(INTEGERS, min_size=2, max_size=4).map(lambda numbers: f"({listed(numbers)})")
+SURDS = st.tuples(st.integers(2, 99), st.sampled_from([2, 3, 5, 7, 11, 13])).map(
+    lambda pair: rf"{pair[0]}\sqrt{{{pair[1]}}}"
+)
+POWERS = st.tuples(st.integers(2, 9), st.integers(2, 40_000)).map(lambda pair: f"{pair[0]}^{{-{pair[1]}}}")
+DEGREES = st.integers(1, 359).map(lambda angle: rf"{angle}^\circ")
+REFERENCES = st.one_of(INTEGERS.map(str), FRACTIONS, LISTS, TUPLES, SURDS, POWERS, DEGREES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"), [(REWRITES, True), (MUTATIONS, False)], ids=["rewritten", "changed"]
+)
+def test_twenty_variants_of_each_reference(shared: Path, changes: tuple, is_same: bool) -> None:
+    """Each reference answer of MATH-500: all of its 20 rewrites are correct, and none of its 20 mutations."""
+    rows = (shared / "math500.jsonl").read_text().splitlines()
+    references = sorted({json.loads(row)["answer"] for row in rows})
+    wrong = []
+    for reference in references:
+        made = variants(reference, changes, VARIANTS, seed=1, rounds=2 if is_same else 1)
+        assert len(made) == VARIANTS, reference
+        graded = [(compare(reference, _answer(one)), reference, one) for one in made]
+        wrong += [row for row in graded if (row[0] == "correct") != is_same]
+    assert wrong == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(reference=REFERENCES, seed=st.integers(0, 10**6))
+def test_rewrites_keep_the_value(reference: str, seed: int) -> None:
+    for one in variants(reference, REWRITES, 3, seed, rounds=3):
+        assert compare(reference, _answer(one)) == "correct", one
+
+
+@settings(max_examples=150, deadline=None)
+@given(reference=REFERENCES, seed=st.integers(0, 10**6))
+def test_mutations_change_the_value(reference: str, seed: int) -> None:
+    for one in variants(reference, MUTATIONS, 3, seed):
+        assert compare(reference, _answer(one)) != "correct", one
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    terms=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 30)), min_size=1, max_size=4),
+    seed=st.integers(),
+)
+def test_sums_of_roots_are_compared_exactly(terms: list[tuple[int, int]], seed: int) -> None:
+    """A sum of square roots equals the same sum in another order, and no other one whose squares differ in one unit."""
+    reference = " + ".join(rf"({a})\sqrt{{{b}}}" for a, b in terms)
+    shuffled = random.Random(seed).sample(terms, len(terms))
+    assert (
+        compare(
+            reference,
+            " + ".join(rf"\sqrt{{{b * a * a}}}" if a >= 0 else rf"({a})\sqrt{{{b}}}" for a, b in shuffled),
+        )
+        == "correct"
+    )
+    a, b = terms[0]
+    other = " + ".join(rf"({x})\sqrt{{{y}}}" for x, y in [(a or 1, b + 1), *terms[1:]])
+    assert compare(reference, other) == "wrong"
+
+
+PIECES = [
+    *r"0123456789+-*/^_(){}[]\,.=<>|! abxyeiπ$%°~", r"\frac", r"\sqrt", r"\text{", r"\boxed{", r"\pi", r"\le", r"\ldots",
+    r"\sum_{k=1}^", r"\log", r"\in", r"\pm", r"\binom", "or ", "C(", r"\lfloor", "^{9}", "!!", r"\begin{pmatrix}", "&", r"\infty",
+]  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_any_text_gets_a_grade(text: str) -> None:
+    """No text raises, and a text without the reference's digits is never equal to it."""
+    assert compare(r"\frac{977}{983}", _answer(text)) in {"wrong", "undecided"}
+    assert compare(text, r"\frac{977}{983}") in {"wrong", "undecided"}
