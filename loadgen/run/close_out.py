@@ -14,12 +14,14 @@ from typing import Any
 
 from loadgen.errors import say
 from loadgen.measure.console_table import table
+from loadgen.measure.error_texts import error_lines, frequent_errors
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts, read_facts
 from loadgen.measure.summary import summarize
 from loadgen.measure.verdict import EarlierParts, VerdictInputs, judge
 from loadgen.record import RunInfo, write_run
 from loadgen.target.gpu_log import energy_between
+from loadgen.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def close_out(
     run.gpus = observations.gpus or run.gpus
     summarize(folder, run, facts)
     run.summary |= more_summary or {}
+    if facts.measured.failed:
+        run.summary["errors"] = frequent_errors(folder)
     run.energy = _energy(run, observations, facts)
     run.verdict = "VALID"
     if options is not None:
@@ -60,9 +64,11 @@ def close_out(
 
 def announce(run: RunInfo) -> None:
     """Print the summary and the verdict of a run to stderr."""
-    for line in table(run):
-        print(line, file=sys.stderr)
-    say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
+    for line in (*table(run), *error_lines(run)):
+        print(printable(line), file=sys.stderr)
+    say(str(run.verdict))
+    for reason in run.reasons:
+        print(f"  - {printable(reason)}", file=sys.stderr)
 
 
 def _energy(run: RunInfo, observations: Observations, facts: RunFacts) -> dict[str, Any]:
