@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
+
+from server.yaml_file import read_yaml
 
 HERE = Path(__file__).parent
 CONFIGS = HERE / "configs"
@@ -167,9 +168,9 @@ def read_preset(model: str) -> dict[str, Any]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The content of a YAML file that maps option names to values. Raises ConfigError."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path}: must be a mapping of option names to values")
     return content
