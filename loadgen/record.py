@@ -164,9 +164,8 @@ SERVER_AFTER = "server-after.prom"
 SERVER_LOG = "server.log"
 
 _record_decoder = msgspec.json.Decoder(Record)
-_whole_numbers = attrgetter(
-    "seq", "sample", "repeat", "budget", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"
-)  # fmt: skip
+_whole_numbers = attrgetter("seq", "sample", "repeat", "budget", "chunks")
+_counts = attrgetter("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
 MOST = 1 << 53
 """A larger whole number in a record is damage: a float, and so a table of records, cannot hold it exactly."""
 LINE_BYTES = 1 << 26
@@ -179,6 +178,8 @@ class DamagedLines:
 
     def __init__(self) -> None:
         self.count = 0
+        self.torn = False
+        """The last line is incomplete, as a crash leaves it."""
         self._named: list[str] = []
 
     def add(self, number: int, reason: str) -> None:
@@ -203,7 +204,8 @@ def decode_record(line: bytes) -> Record:
         raise ValueError("nested too deeply") from None
     if not 1 <= record.schema <= SCHEMA:
         raise ValueError(f"schema {record.schema} is unknown to this version")
-    if any(value is not None and not -MOST <= value <= MOST for value in _whole_numbers(record)):
+    numbers = (*_whole_numbers(record), *filter(None, _counts(record)))
+    if min(numbers) < -MOST or max(numbers) > MOST:
         raise ValueError("a number is too large")
     return record
 
@@ -223,6 +225,7 @@ def record_lines(path: Path, damaged: DamagedLines | None = None) -> Iterator[tu
             except ValueError as error:
                 if damaged is not None:
                     damaged.add(number, str(error))
+                    damaged.torn = not line.endswith(b"\n")
                 yield line, None
                 while len(line) == LINE_BYTES and not line.endswith(b"\n"):
                     line = file.readline(LINE_BYTES)
