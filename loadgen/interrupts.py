@@ -6,13 +6,12 @@ waits for a server. Records are on the disk by then, so `--resume` continues the
 """
 
 import os
-import queue
 import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 INTERRUPTED = 130
@@ -26,14 +25,21 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._second: queue.SimpleQueue[None] = (
-            queue.SimpleQueue()
-        )  # its `put` may be called by a signal handler
+        self._pipe = -1
+        """A pipe to the thread. The system's part of a signal handler writes to it too, even while no Python code can run."""
 
     def watch(self) -> None:
         """Handle SIGINT as described above, and start the thread."""
-        threading.Thread(target=self._end_after_second, name="interrupts", daemon=True).start()
+        reader, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        threading.Thread(target=self._watch, args=(reader,), name="interrupts", daemon=True).start()
         signal.signal(signal.SIGINT, self._raise)
+        self.wake_thread()
+
+    def wake_thread(self) -> None:
+        """Let the system wake the thread. An event loop that has run has changed this."""
+        if self._pipe != -1:
+            signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
 
     @contextmanager
     def passed_to(self, on_interrupt: Callable[[], None]) -> Iterator[None]:
@@ -56,11 +62,14 @@ class Interrupts:
 
     def _add(self) -> None:
         self.count += 1
-        if self.count == 2:
-            self._second.put(None)
+        if self._pipe != -1:
+            with suppress(BlockingIOError):
+                os.write(self._pipe, b"\0")
 
-    def _end_after_second(self) -> None:
-        self._second.get()
+    def _watch(self, reader: int) -> None:
+        seen = 0
+        while max(seen, self.count) < 2:
+            seen += os.read(reader, 64).count(signal.SIGINT)
         time.sleep(END_S)
         if select.select([], [STDERR], [], 0)[1]:  # a pipe that nobody reads would block
             os.write(STDERR, b"loadgen: interrupted twice: ended without a verdict\n")

@@ -70,6 +70,7 @@ class RunPhases:
         finally:
             if INTERRUPTS.count < 2:  # closing waits for calls in other threads
                 runner.close()
+            INTERRUPTS.wake_thread()
 
     async def _show_phases(self) -> Observations:
         """Run all phases while the progress is shown."""

@@ -94,9 +94,9 @@ def test_the_holder_is_named_and_a_crash_releases_the_lock(tmp_path: Path) -> No
 
 def test_processes_of_one_swarm_share_the_lock(tmp_path: Path) -> None:
     """Locust's master and senders hold it together; `gather` and `--resume` cannot take it meanwhile."""
-    with locked(tmp_path, shared=True), locked(tmp_path, shared=True):
-        with pytest.raises(UsageError, match="is in use by process"):
-            locked(tmp_path).__enter__()
+    first, second = locked(tmp_path, shared=True), locked(tmp_path, shared=True)
+    with first, second, pytest.raises(UsageError, match="is in use by process"):
+        locked(tmp_path).__enter__()
     with locked(tmp_path):
         pass
 
