@@ -74,7 +74,30 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
         graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
         study.runs[cell] = run
     study.frame = _assemble(tables, graded, problems, study.runs)
+    _forget_impossible(study.frame, study.notes)
     return study
+
+
+NOT_NEGATIVE = [
+    "ttft_s",
+    "ttfot_s",
+    "tpot_s",
+    "itl_s",
+    "inter_chunk_s",
+    "e2e_s",
+    "queue_s",
+    "prefill_s",
+    "decode_s",
+]
+NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
+
+
+def _forget_impossible(frame: pd.DataFrame, notes: list[str]) -> None:
+    """Treat negative durations and counts as not measured. Changes the frame."""
+    wrong = frame[NOT_NEGATIVE] < 0
+    if count := int(wrong.any(axis="columns").sum()):
+        frame[NOT_NEGATIVE] = frame[NOT_NEGATIVE].mask(wrong)
+        notes.append(f"{count} requests have negative times or counts, which count as not measured")
 
 
 def _read_info(folder: Path, cell: str, notes: list[str], *, only: bool) -> RunInfo | None:
