@@ -10,6 +10,8 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
+from loadgen.terminal import outlast_terminal, printable
+
 COMMANDS = {
     "grade": "grade every answer of a run, or pairs of reference and answer",
     "report": "write an HTML page, its figures and its tables from run folders",
@@ -51,10 +53,18 @@ def main(argv: list[str]) -> int:
     try:
         status: int = module(args.command).main(args)
     except InputError as error:
-        print(f"analysis: {error}", file=sys.stderr)
+        print(f"analysis: {printable(str(error))}", file=sys.stderr)
         return 2
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    outlast_terminal()
+    try:
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("analysis: interrupted\n")
+        status = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)

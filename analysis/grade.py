@@ -16,7 +16,8 @@ from analysis.data.run_grades import accuracy, cache_file, grade_run, read_json_
 from analysis.errors import InputError
 from analysis.grading.extract import extract
 from analysis.grading.grader import grade_pairs
-from loadgen.record import PROBLEMS, RECORDS, find_runs, read_records
+from loadgen.record import PROBLEMS, RECORDS, DamagedLines, find_runs, read_records
+from loadgen.terminal import printable
 
 EXAMPLES = """examples:
   python -m analysis grade results/                        grade every run in the folder; accuracy for each budget
@@ -77,17 +78,30 @@ def _grade_results(root: Path, by: str, *, fresh: bool) -> int:
         raise InputError(f"{root}: no run here (no run.json); give a folder that `python -m loadgen` wrote")
     runs = []
     for folder in folders:
-        if (folder / RECORDS).exists():
-            rows = _accuracy_table(folder, by, fresh=fresh)
-            _print_table(folder, by, rows)
-            runs.append({"run": str(folder), "accuracy": rows})
+        if not (folder / RECORDS).exists():
+            continue
+        damaged = DamagedLines()
+        try:
+            rows = _accuracy_table(folder, by, damaged, fresh=fresh)
+        except (InputError, ValueError, OSError) as error:
+            reason = str(error) if isinstance(error, InputError) else f"{folder}: {error}"
+            if len(folders) == 1:
+                raise InputError(reason) from None
+            print(f"analysis: {printable(reason)}: not graded", file=sys.stderr)
+            continue
+        _print_table(folder, by, rows)
+        about: dict[str, Any] = {"run": str(folder), "accuracy": rows}
+        if damaged.count:
+            print(f"  {folder / RECORDS}: {damaged}", file=sys.stderr)
+            about["damaged_lines"] = damaged.count
+        runs.append(about)
     print(json.dumps({"runs": runs}))
     return 0
 
 
-def _accuracy_table(folder: Path, by: str, *, fresh: bool) -> list[dict[str, Any]]:
+def _accuracy_table(folder: Path, by: str, damaged: DamagedLines, *, fresh: bool) -> list[dict[str, Any]]:
+    keys = _group_keys(folder, by, damaged)
     grades = grade_run(folder, fresh=fresh)
-    keys = _group_keys(folder, by)
     grades = grades[grades["seq"].isin(keys)]
     key_column = pd.Series([keys[seq] for seq in grades["seq"]], index=grades.index, dtype=object)
     rows = []
@@ -99,13 +113,19 @@ def _accuracy_table(folder: Path, by: str, *, fresh: bool) -> list[dict[str, Any
     return rows
 
 
-def _group_keys(folder: Path, by: str) -> dict[int, Any]:
+def _group_keys(folder: Path, by: str, damaged: DamagedLines) -> dict[int, Any]:
     """The group of each record by its `seq`, without warm-up. The group is None if the problem does not name it."""
-    measured = [record for record in read_records(folder / RECORDS) if not record.warmup]
+    records = read_records(folder / RECORDS, damaged)
+    measured = [(record.seq, record.budget, record.problem_id) for record in records if not record.warmup]
     if by == "budget":
-        return {record.seq: record.budget for record in measured}
-    groups = {row["unique_id"]: row.get(by) for row in read_json_lines(folder / PROBLEMS)}
-    return {record.seq: groups.get(record.problem_id) for record in measured}
+        return {seq: budget for seq, budget, _ in measured}
+    groups = {row.get("unique_id"): _word(row.get(by)) for row in read_json_lines(folder / PROBLEMS)}
+    return {seq: groups.get(problem_id) for seq, _, problem_id in measured}
+
+
+def _word(value: Any) -> Any:
+    """A group's name: groups are sorted, so a value of another type counts as none."""
+    return value if isinstance(value, str | int) else None
 
 
 def _print_table(folder: Path, by: str, rows: list[dict[str, Any]]) -> None:
@@ -117,4 +137,4 @@ def _print_table(folder: Path, by: str, rows: list[dict[str, Any]]) -> None:
         )
         counts = " ".join(f"{name} {count}" for name, count in row["grades"].items())
         name = "(none)" if row[by] is None else row[by]
-        print(f"  {name!s:>24} {row['n']:>6}  {strict}  {lenient}  {counts}", file=sys.stderr)
+        print(f"  {printable(str(name)):>24} {row['n']:>6}  {strict}  {lenient}  {counts}", file=sys.stderr)

@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.file}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
         raise InputError(
             f"{args.file}: a field has an unexpected value ({error}); give an unmodified file of the tool"
         ) from error
@@ -84,11 +84,11 @@ def _parse(data: bytes) -> tuple[Any, list[Any]]:
     """The file as one JSON document, or as a list of JSON lines."""
     try:
         return msgspec.json.decode(data), []
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         return None, [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the file is neither JSON nor JSON lines ({error})") from error
 
 

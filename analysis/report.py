@@ -27,6 +27,8 @@ from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
 from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima, candidates, default_target
+from loadgen.record import RunInfo
+from loadgen.terminal import printable
 
 SECTIONS = [
     Section("front", "Which settings to deploy"),
@@ -77,7 +79,8 @@ def main(args: argparse.Namespace) -> int:
     (out / "summary.md").write_text(
         export.markdown(advice.headline, advice.sentences, contents.summary, contents.figures)
     )
-    print(*accuracy_lines(contents.summary), advice.headline, f"report: {path}", sep="\n", file=sys.stderr)
+    for line in (*accuracy_lines(contents.summary), advice.headline, *study.notes, f"report: {path}"):
+        print(printable(line), file=sys.stderr)
     result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
     result |= {
         "headline": advice.headline,
@@ -213,9 +216,19 @@ def _notices(study: Study, runs: pd.DataFrame) -> list[Notice]:
     ):
         lines = [f"{row['cell']}: {row['reasons']}" for row in records(runs) if row["verdict"] == verdict]
         notices += [Notice(text, lines, kind)] if lines else []
+    errors = [f"{cell}: {line}" for cell, run in study.runs.items() for line in _frequent_errors(run)]
+    if errors:
+        notices.append(Notice("The most frequent errors of the failed requests.", _some(errors)))
     if study.notes:
         notices.append(Notice("Some files could not be read or graded completely.", _some(study.notes)))
     return notices
+
+
+def _frequent_errors(run: RunInfo) -> list[str]:
+    """What `loadgen` has found in the records of failed requests."""
+    found = run.summary.get("errors")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return [f"{row.get('count')} × {row.get('outcome')}: {row.get('text') or '(no text)'}" for row in rows]
 
 
 def _some(lines: list[str], most: int = 12) -> list[str]:

@@ -2,7 +2,11 @@
 
 import sys
 
-from loadgen.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        from loadgen.cli import start
+
+        start(sys.argv[1:])
+    except KeyboardInterrupt:  # while the modules are imported, nothing else catches it
+        sys.stderr.write("loadgen: interrupted\n")
+        sys.exit(130)

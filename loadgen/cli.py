@@ -1,8 +1,9 @@
 """Defines the commands of `python -m loadgen`.
 
 `run` is the default command, so it can be left out. Messages for people go to stderr. The result for programs is one JSON line,
-the last line on stdout. A UsageError is printed as one line and ends the command with exit code 2. Each command imports what it
-needs when it is called, so that `--help` is fast. The docstring of a command is the description that its `--help` shows.
+the last line on stdout. A UsageError is printed as one line and ends the command with exit code 2; Ctrl-C outside the load is one
+line and exit code 130. Each command imports what it needs when it is called, so that `--help` is fast. The docstring of a
+command is the description that its `--help` shows.
 
 This module does not know how a command works.
 """
@@ -10,13 +11,19 @@ This module does not know how a command works.
 import argparse
 import dataclasses
 import inspect
+import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import NO_ROOM, DiskFullError, UsageError, say
+from loadgen.interrupts import INTERRUPTED, INTERRUPTS
 from loadgen.option_types import LoadgenParser, count
 from loadgen.options import RunOptions, add_run_arguments, from_args
+from loadgen.terminal import outlast_terminal
 
-USAGE, SUSPECT, INVALID = 2, 3, 4
+FAILED, USAGE, SUSPECT, INVALID = 1, 2, 3, 4
 """Exit codes. The last two are used only with `--strict`."""
 
 EXAMPLES = """\
@@ -41,6 +48,19 @@ examples:
 """
 
 
+def start(argv: Sequence[str]) -> NoReturn:
+    """Run one command as the whole of this process, which its terminal and its readers may leave."""
+    outlast_terminal()
+    INTERRUPTS.watch()
+    status = main(argv)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if INTERRUPTS.count > 1:
+        os._exit(status)  # the interpreter would wait for a call in another thread
+    sys.exit(status)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     command, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
@@ -52,6 +72,15 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as error:
         say(str(error))
         return USAGE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except (DiskFullError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            raise
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        say(f"{reason}: make room, then repeat the command; what was recorded is kept")
+        return FAILED
 
 
 def _parser(command: Callable[..., int], arguments: str, epilog: str) -> LoadgenParser:

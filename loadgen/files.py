@@ -1,11 +1,30 @@
-"""Writes a file completely or not at all, so that a reader never sees a part of it.
+"""Writes a file completely or not at all, so that a reader never sees a part of it, and keeps results private.
 
 This module does not know what a file contains or which files a run has (`loadgen.record` names those).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+PRIVATE = 0o077
+"""The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """In the block, only the owner can read the files and folders that this process and its children make."""
+    before = os.umask(PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read an existing file or folder."""
+    path.chmod(path.stat().st_mode & ~PRIVATE)
 
 
 def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:

@@ -4,6 +4,9 @@ This file contains what Locust requires of a locustfile: options, a user class, 
 The master prepares the run and assigns its requests (`loadgen.distributed.master`). Each worker passes the requests that it
 is assigned to a sender process (`loadgen.distributed.worker`).
 
+Rules: the web page listens on the loopback interface unless --web-host is given. It can change the options in PAGE_OPTIONS;
+all others have the values of the command line, whatever a form contains (`loadgen.distributed.web_page`).
+
 This module does not know how requests are assigned, sent or recorded.
 """
 
@@ -17,6 +20,7 @@ from locust.env import Environment
 from locust.runners import STATE_INIT, LocalRunner, MasterRunner, WorkerRunner
 
 from loadgen.distributed.master import LocustMaster
+from loadgen.distributed.web_page import protect
 from loadgen.distributed.worker import LocustWorker
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
@@ -37,7 +41,20 @@ OPTIONS = {
     "out": ("", "results folder on every host; if empty, results/<run>"),
     "more": ("", "more options of python -m loadgen, as one string"),
 }
-"""The options on Locust's command line and in its web page, with their defaults and help texts."""
+"""The options on Locust's command line, with their defaults and help texts."""
+PAGE_OPTIONS = (
+    "model",
+    "problems",
+    "budgets",
+    "budget-mode",
+    "samples",
+    "requests",
+    "rate",
+    "arrival",
+    "seed",
+)
+"""The options that the web page can change too. None of them names a host, a key or a file."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass
@@ -61,12 +78,26 @@ def add_options(parser: LocustArgumentParser) -> None:
         option: Any = group.add_argument(
             f"--{name}", default=default, metavar="…", help=text, env_var=variable
         )
-        option.include_in_web_ui = True  # only the add_argument of the parser itself would set this
+        # Only the add_argument of the parser itself would set this.
+        option.include_in_web_ui = name in PAGE_OPTIONS
+    parser.set_defaults(web_host=LOOPBACK)
 
 
-def argv_of(parsed: Any) -> list[str]:
-    """The given options as a command line of `python -m loadgen`. Raises UsageError."""
-    given = {name: str(getattr(parsed, name.replace("-", "_")) or "") for name in OPTIONS}
+def command_line(parsed: Any) -> dict[str, str]:
+    """The options that only the command line can set, as it has set them."""
+    return {name: _text(parsed, name) for name in OPTIONS if name not in PAGE_OPTIONS}
+
+
+def _text(parsed: Any, name: str) -> str:
+    return str(getattr(parsed, name.replace("-", "_")) or "")
+
+
+def argv_of(parsed: Any, fixed: dict[str, str]) -> list[str]:
+    """The given options as a command line of `python -m loadgen`; `fixed` is what only the command line can set.
+
+    Raises UsageError.
+    """
+    given = fixed | {name: _text(parsed, name) for name in PAGE_OPTIONS}
     argv = [f"--{name}={text}" for name, text in given.items() if text and name not in {"more", "out"}]
     if parsed.run_time:
         argv.append(f"--duration={parsed.run_time}")
@@ -132,12 +163,17 @@ def connect_master(environment: Environment, runner: Any, master: LocustMaster) 
     on: Any = environment.events
     parsed: Any = environment.parsed_options
     parsed.num_users = parsed.num_users or DEFAULT_CONCURRENCY
+    fixed = command_line(parsed)
+    if environment.web_ui is not None:
+        allowed = [name.replace("-", "_") for name in PAGE_OPTIONS]
+        protect(environment.web_ui.app, parsed.web_host or "", allowed)
     on.test_start.add_listener(
-        lambda **_: master.start_run(lambda: argv_of(parsed), parsed.num_users, parsed.out)
+        lambda **_: master.start_run(lambda: argv_of(parsed, fixed), parsed.num_users, fixed["out"])
     )
     on.test_stop.add_listener(lambda **_: master.end_run())
     for name, listener in {
         "probe": master.answer_probe, "ready": master.worker_ready, "request-work": master.work_requested, "finished": master.work_finished,
+        "failed": master.worker_failed,
     }.items():  # fmt: skip
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 

@@ -39,8 +39,7 @@ from loadgen.option_types import (
     whole,
     workers,
 )
-
-HIDDEN = "***"
+from loadgen.redaction import HIDDEN
 
 Cache = Literal["keep", "salt", "reset"]
 Sampling = Literal["greedy", "recommended"]

@@ -2,12 +2,15 @@
 
 A failed request has a Record too, with its outcome. Times are model seconds from the start of the run (`RunInfo.clock`); where
 the server's time scale is not 1, `raw` holds the unscaled stamps. A value that was not measured is null, never zero. Files of
-older schema versions stay readable, because every new field has a default.
+older schema versions stay readable, because every new field has a default. A run of a newer schema is refused, and a damaged
+line of `records.jsonl` is skipped, counted and named by every reader.
 
 This module does not know how a request is sent, whether an answer is right, or what a token costs.
 """
 
 from collections.abc import Iterator
+from itertools import count
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,7 @@ import msgspec
 
 from loadgen.exchange import BudgetMode, Outcome, TokenSource
 from loadgen.files import write_atomically
+from loadgen.terminal import printable
 
 SCHEMA = 1
 
@@ -184,20 +188,96 @@ SERVER_AFTER = "server-after.prom"
 SERVER_LOG = "server.log"
 
 _record_decoder = msgspec.json.Decoder(Record)
+_whole_numbers = attrgetter("seq", "sample", "repeat", "budget", "chunks")
+_counts = attrgetter("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+MOST = 1 << 53
+"""A larger whole number in a record is damage: a float, and so a table of records, cannot hold it exactly."""
+LINE_BYTES = 1 << 26
+"""A longer line is damage. It is skipped without being kept in memory."""
+MOST_NAMED = 5
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of one `records.jsonl`, without an incomplete last line that a crash left behind."""
+class DamagedLines:
+    """The lines of one `records.jsonl` that are not records: how many, and where and why for the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.torn = False
+        """The last line is incomplete, as a crash leaves it."""
+        self._named: list[str] = []
+
+    def add(self, number: int, reason: str) -> None:
+        """Count one line; lines are numbered from 1."""
+        self.count += 1
+        if self.count <= MOST_NAMED:
+            self._named.append(f"line {number}: {printable(reason[:120])}")
+
+    def __str__(self) -> str:
+        more = f"; and {self.count - MOST_NAMED} more" if self.count > MOST_NAMED else ""
+        lines = "1 damaged line was" if self.count == 1 else f"{self.count} damaged lines were"
+        return f"{lines} skipped ({'; '.join(self._named)}{more})"
+
+
+def decode_record(line: bytes) -> Record:
+    """Decode one line of a `records.jsonl`. Raises ValueError with the reason where the line is not a record."""
+    if not line.endswith(b"\n"):
+        raise ValueError("incomplete" if len(line) < LINE_BYTES else f"longer than {LINE_BYTES} bytes")
+    try:
+        record = _record_decoder.decode(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not 1 <= record.schema <= SCHEMA:
+        raise ValueError(f"schema {record.schema} is unknown to this version")
+    numbers = (*_whole_numbers(record), *filter(None, _counts(record)))
+    if min(numbers) < -MOST or max(numbers) > MOST:
+        raise ValueError("a number is too large")
+    return record
+
+
+def record_lines(path: Path, damaged: DamagedLines | None = None) -> Iterator[tuple[bytes, Record | None]]:
+    """Yield each line of a `records.jsonl`, with None for a damaged line, which is also added to `damaged`.
+
+    This is the only rule of what a record is: a run, `--resume`, `gather`, `grade` and `report` all skip the same lines.
+    """
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
+        for number in count(1):
+            line = file.readline(LINE_BYTES)
+            if not line:
                 return
-            yield _record_decoder.decode(line)
+            try:
+                yield line, decode_record(line)
+            except ValueError as error:
+                if damaged is not None:
+                    damaged.add(number, str(error))
+                    damaged.torn = not line.endswith(b"\n")
+                yield line, None
+                while len(line) == LINE_BYTES and not line.endswith(b"\n"):
+                    line = file.readline(LINE_BYTES)
+
+
+def read_records(path: Path, damaged: DamagedLines | None = None) -> Iterator[Record]:
+    """Yield the records of one `records.jsonl`. Damaged lines are skipped and added to `damaged`."""
+    return (record for _, record in record_lines(path, damaged) if record is not None)
 
 
 def read_run(folder: Path) -> RunInfo:
-    """Read `run.json` in the folder of a run. Raises FileNotFoundError or msgspec.DecodeError."""
-    return msgspec.json.decode((folder / RUN).read_bytes(), type=RunInfo)
+    """Read `run.json` in the folder of a run. Raises OSError, or ValueError where the file is damaged or of a newer version."""
+    try:
+        run = msgspec.json.decode((folder / RUN).read_bytes(), type=RunInfo)
+    except RecursionError:
+        raise ValueError(f"{RUN} is nested too deeply") from None
+    if run.schema > SCHEMA:
+        raise FutureSchemaError(run.schema)
+    return run
+
+
+class FutureSchemaError(ValueError):
+    """A file was written by a newer version of this suite, whose fields may mean something else."""
+
+    def __init__(self, schema: int) -> None:
+        super().__init__(
+            f"{RUN} has schema {schema}, and this version reads up to {SCHEMA}: use a newer version"
+        )
 
 
 def write_run(folder: Path, run: RunInfo) -> None:

@@ -21,7 +21,8 @@ from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import read_columns
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
-from loadgen.record import PROBLEMS, RECORDS, SCHEMA, RunInfo, find_runs, read_run
+from loadgen.record import PROBLEMS, RECORDS, FutureSchemaError, RunInfo, find_runs, read_run
+from loadgen.terminal import printable
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
 """Where a number comes from; `derived` alone means derived from measured records."""
@@ -59,9 +60,10 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
         )
     study = Study(root=root, frame=pd.DataFrame())
     tables, graded, problems = [], [], {}
-    for folder in find_runs(root):
+    folders = find_runs(root)
+    for folder in folders:
         cell = folder.relative_to(root).as_posix() if folder != root else root.name
-        run = _read_info(folder, cell, study.notes)
+        run = _read_info(folder, cell, study.notes, only=len(folders) == 1)
         if run is None:
             continue
         table = _read_table(folder, cell, study.notes)
@@ -72,20 +74,43 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
         graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
         study.runs[cell] = run
     study.frame = _assemble(tables, graded, problems, study.runs)
+    _forget_impossible(study.frame, study.notes)
     return study
 
 
-def _read_info(folder: Path, cell: str, notes: list[str]) -> RunInfo | None:
+NOT_NEGATIVE = [
+    "ttft_s",
+    "ttfot_s",
+    "tpot_s",
+    "itl_s",
+    "inter_chunk_s",
+    "e2e_s",
+    "queue_s",
+    "prefill_s",
+    "decode_s",
+]
+NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
+
+
+def _forget_impossible(frame: pd.DataFrame, notes: list[str]) -> None:
+    """Treat negative durations and counts as not measured. Changes the frame."""
+    wrong = frame[NOT_NEGATIVE] < 0
+    if count := int(wrong.any(axis="columns").sum()):
+        frame[NOT_NEGATIVE] = frame[NOT_NEGATIVE].mask(wrong)
+        notes.append(f"{count} requests have negative times or counts, which count as not measured")
+
+
+def _read_info(folder: Path, cell: str, notes: list[str], *, only: bool) -> RunInfo | None:
+    """The manifest of a run, or None where it cannot be used. Raises InputError where the only run is of a newer version."""
     try:
-        run = read_run(folder)
-    except (msgspec.DecodeError, OSError) as error:
+        return read_run(folder)
+    except FutureSchemaError as error:
+        if only:
+            raise InputError(f"{folder}: {error}") from None
+        notes.append(f"{cell}: {error}; the run is left out")
+    except (ValueError, OSError) as error:
         notes.append(f"{cell}: run.json cannot be read ({error}); the run is left out")
-        return None
-    if run.schema > SCHEMA:
-        notes.append(
-            f"{cell}: this run was written by a newer version (schema {run.schema}); fields that this version does not know are ignored"
-        )
-    return run
+    return None
 
 
 def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
@@ -94,8 +119,8 @@ def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
         notes.append(f"{cell}: there is no {RECORDS}; the run has no requests")
         path = Path("/dev/null")
     columns = read_columns(path)
-    if columns.skipped:
-        notes.append(f"{cell}: {columns.skipped} unreadable line(s) of {RECORDS} were skipped")
+    if columns.damaged.count:
+        notes.append(f"{cell}/{RECORDS}: {columns.damaged}")
     return columns.table
 
 
@@ -107,8 +132,9 @@ def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple
             row = msgspec.json.decode(line, type=dict[str, Any])
             level = row.get("level")
             known = float(level) if isinstance(level, int | float) else float("nan")
-            found[str(row["unique_id"])] = (row.get("subject"), known)
-        except (msgspec.DecodeError, KeyError):
+            subject = row.get("subject")
+            found[str(row["unique_id"])] = (None if subject is None else str(subject), known)
+        except (ValueError, KeyError, RecursionError, OverflowError):
             notes.append(f"{cell}: an unreadable line of {PROBLEMS} was skipped")
     return found
 
@@ -157,7 +183,7 @@ def _assemble(
 def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     """Add the columns that come from each run's manifest."""
     index = frame["run_index"].to_numpy()
-    labels: dict[str, list[Any]] = {
+    labels: dict[str, list[str]] = {
         "cell": list(runs),
         "config": config_labels(list(runs.values())),
         "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
@@ -168,7 +194,8 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
         "gpu": [run.gpu or "unknown" for run in runs.values()],
         "run_verdict": [run.verdict or "not judged" for run in runs.values()],
     }
-    for name, values in labels.items():
+    for name, raw in labels.items():
+        values = [printable(value) for value in raw]
         categories = list(dict.fromkeys(values))
         codes = np.array([categories.index(value) for value in values], dtype=np.int32)
         frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)

@@ -77,7 +77,7 @@ def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) ->
     def place(axis: Axis) -> "pd.Series[float]":
         values = known[axis.name].astype(float)
         if axis.log:
-            values = values.map(math.log)
+            values = values.clip(lower=1e-12).map(math.log)
         return ((values - values.min()) / max(values.max() - values.min(), 1e-9))[points.index]
 
     across, up = place(x), place(y)

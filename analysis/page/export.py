@@ -21,6 +21,7 @@ from analysis.format import number
 from analysis.page.chart_data import rows_of, used
 
 PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 SCALE = 2.0  # PNG pixels per point, sharp in print and on slides
 
 
@@ -30,8 +31,14 @@ def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
     for name, table in made.items():
         words = table.select_dtypes(include=["category", "object", "str"]).columns
         plain = table.astype(dict.fromkeys(words, "str"))
-        plain.to_csv(out / f"{name}.csv", index=False)
+        quoted = plain.assign(**{word: plain[word].map(as_text, na_action="ignore") for word in words})
+        quoted.to_csv(out / f"{name}.csv", index=False)
         plain.to_parquet(out / f"{name}.parquet", index=False)
+
+
+def as_text(cell: str) -> str:
+    """A cell that a spreadsheet takes as text: a name from outside must not become a formula."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def figures(made: list[Figure], scheme: dict[str, str], out: Path) -> None:

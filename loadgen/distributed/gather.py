@@ -9,9 +9,11 @@ worker; a clock that is not exact enough is a reason against the run. Nothing is
 import argparse
 import itertools
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
 from loadgen.distributed.worker_files import WorkerFiles, find_master, read_file, read_workers
 from loadgen.errors import UsageError
+from loadgen.files import private_files
+from loadgen.lock import locked
 from loadgen.measure.client_health import merge
 from loadgen.measure.observations import Observations
 from loadgen.options import RunOptions, decode
@@ -29,8 +33,10 @@ from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import PROBLEMS, RUN, SERVER_AFTER, SERVER_BEFORE, RunInfo
 from loadgen.run.close_out import VerdictOptions, announce, close_out
+from loadgen.run.manifest import make_folder
 from loadgen.run.merge import chunk_files, merge_hosts, record_files
 from loadgen.target.server_metrics import totals
+from loadgen.terminal import printable
 
 EXAMPLES = """\
 examples:
@@ -58,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="continue although the files of a worker are lost; its requests count as missing",
+        help="continue although files of a worker are lost or damaged; its requests count as missing",
     )
 
 
@@ -68,18 +74,30 @@ def main(args: argparse.Namespace) -> int:
     out: Path = args.out or master
     if (out / RUN).exists():
         raise UsageError(f"{out} was gathered already ({RUN} exists): give another --out")
-    description = read_file(master / DISTRIBUTED, Distributed)
-    found = read_workers(args.folders, description, partial=args.partial)
+    with ExitStack() as stack:
+        stack.enter_context(private_files())
+        folders = {path.resolve() for path in (out, *args.folders) if os.access(path, os.W_OK)}
+        for folder in sorted(folders):
+            stack.enter_context(locked(folder))
+        description = read_file(master / DISTRIBUTED, Distributed)
+        found = read_workers(args.folders, description, partial=args.partial)
+        if not out.exists():
+            stack.enter_context(locked(make_folder(out)))
+        return _gather(args.folders, master, out, description, found)
+
+
+def _gather(
+    folders: Sequence[Path], master: Path, out: Path, description: Distributed, found: WorkerFiles
+) -> int:
     missing = found.missing(description.total)
-    out.mkdir(parents=True, exist_ok=True)
     for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
         if out != master and (master / name).exists():
             shutil.copyfile(master / name, out / name)
-    merge_hosts(args.folders, found.records, out)
+    merge_hosts(folders, found.records, out)
     run = close(out, description, found, missing)
     move_worker_files(out)
     for line in report(description, run, found, missing):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     announce(run)
     result = {
         "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": missing,

@@ -13,9 +13,11 @@ recorded and judged.
 import dataclasses
 import logging
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
 from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot_id
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, parse_options
-from loadgen.errors import UsageError
-from loadgen.files import write_atomically
+from loadgen.errors import DiskFullError, UsageError, say
+from loadgen.files import private_files, write_atomically
+from loadgen.lock import locked
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
@@ -35,6 +38,7 @@ from loadgen.run.environment import clock_anchor
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
+from loadgen.terminal import printable
 
 LOG = logging.getLogger("loadgen")
 AHEAD_S = 2.0
@@ -59,36 +63,54 @@ class LocustMaster:
         self.environment.process_exit_code = None
         try:
             self.run = MasterRun(self, *prepare_run(argv(), users, out))
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             self.failed = True
             self.environment.process_exit_code = 2
-            self.show_error(f"loadgen: {error}")
+            self.show_error(str(error))
         else:
             LOG.info("thinkload: %s requests, %s", self.run.total, self.run.folder)
 
     def show_error(self, line: str) -> None:
         """Write a line to the terminal, or to the log that Locust's web page shows."""
         if getattr(self.environment.parsed_options, "headless", True):
-            print(line, file=sys.stderr)
+            say(line)
         else:
-            LOG.error(line)
+            LOG.error("loadgen: %s", printable(line))
 
     def end_run(self) -> None:
         """Called when Locust has stopped."""
-        if self.run is not None:
-            self.run.end()
-            if not self.run.completed():
+        run, self.run, self.failed = self.run, None, False
+        if run is not None:
+            if not run.completed():
                 self.environment.process_exit_code = 1
-        self.run, self.failed = None, False
+            try:
+                run.end()
+            except (OSError, DiskFullError) as error:
+                self.environment.process_exit_code = 1
+                self.show_error(f"{error}: make room, then python -m loadgen gather {run.folder}")
 
     def tick(self) -> bool:
         """Called once a second. Returns False when the run is over."""
         if self.failed or not self.workers():
             return False
-        if self.run is not None:
+        if self.run is None:
+            return True
+        try:
             self.run.advance()
-            return not self.run.can_end()
-        return True
+        except (OSError, DiskFullError) as error:
+            self.run_failed("the master", str(error))
+        return not self.failed and not self.run.can_end()
+
+    def worker_failed(self, message: Any) -> None:
+        """Called when a worker can record nothing more, because its disk is full."""
+        self.run_failed(f"worker {message.data['name']}", str(message.data["reason"]))
+
+    def run_failed(self, who: str, reason: str) -> None:
+        """End the run at the next tick, for a reason that is shown and written."""
+        if self.run is not None:
+            self.run.stopped = self.run.stopped or f"{who}: {reason}"
+            self.failed = True
+            self.show_error(f"{self.run.stopped}: the run ends; every record before it is kept")
 
     def workers(self) -> list[str]:
         """The ids of the live workers, or `local` for a process that is its own worker."""
@@ -107,7 +129,10 @@ class LocustMaster:
         """Called when a worker's sender process is ready."""
         if self.run is not None:
             self.run.ready[message.node_id] = message.data["name"]
-            self.run.write_description(KILLED)
+            try:
+                self.run.write_description(KILLED)
+            except OSError as error:
+                self.run_failed("the master", str(error))
 
     def work_requested(self, message: Any) -> None:
         """Called when a worker of a closed loop requests more numbers."""
@@ -127,7 +152,8 @@ def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared,
         raise UsageError("--users 0 would send nothing: give at least 1")
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))
-    return prepared, make_folder(Path(out) if out else run_folder(options, prepared.run_id))
+    with private_files():
+        return prepared, make_folder(Path(out) if out else run_folder(options, prepared.run_id))
 
 
 class MasterRun:
@@ -166,8 +192,19 @@ class MasterRun:
             boot_id=boot_id(),
             start_s=self.run.clock["perf_s"],
         )
-        write_problems(folder, prepared.dataset)
-        self.write_description(KILLED)
+        self.stopped: str | None = None
+        """Why the run ends early."""
+        self.held = ExitStack()
+        """The lock of the folder, which the sender processes share, and private files."""
+        try:
+            self.held.enter_context(private_files())
+            self.held.enter_context(locked(folder, shared=True))
+            write_problems(folder, prepared.dataset)
+            self.write_description(KILLED)
+        except BaseException:
+            self.held.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def write_description(self, stopped: str | None) -> None:
         """Write distributed.json. `stopped` is the reason that holds if this process ends without writing the file again."""
@@ -185,8 +222,9 @@ class MasterRun:
 
     def end(self) -> None:
         """Take the last snapshot of the server and write the final description."""
-        snapshot(self.prepared.api, self.folder / SERVER_AFTER)
-        self.write_description(None if self.completed() else "Locust was stopped")
+        with self.held:
+            snapshot(self.prepared.api, self.folder / SERVER_AFTER)
+            self.write_description(self.stopped or (None if self.completed() else "Locust was stopped"))
         print(f"loadgen: python -m loadgen gather {self.folder}", file=sys.stderr)
 
     def now_s(self) -> float:

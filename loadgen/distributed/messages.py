@@ -77,6 +77,12 @@ class FinishedRequest(msgspec.Struct, omit_defaults=True, tag="finished"):
     error: str | None = None
 
 
+class Failed(msgspec.Struct, tag="failed"):
+    """The last message of a sender process that cannot record anything more."""
+
+    reason: str
+
+
 class WorkerInfo(msgspec.Struct, kw_only=True):
     """`worker.NAME.json`, which describes the worker that wrote `records.NAME.jsonl`."""
 

@@ -7,7 +7,7 @@ for each token passes between the two.
 Rules: the first message is a SenderSetup, and each further one is Work, Slots or a Probe. The end of stdin means that no more
 work follows; requests that are still in flight then have DRAIN_S seconds to end. The records are written here, so a worker
 that is killed loses no finished request. Messages to the worker are sent without waiting, so a worker that does not read them
-delays no stream.
+delays no stream. When the disk is full, the last message is Failed with the reason, and the process ends.
 
 This module does not know Locust, other workers, or how requests are assigned.
 """
@@ -29,10 +29,19 @@ from loadgen.client.timer import sleep_until
 from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
 from loadgen.distributed.clock_sync import Probe
-from loadgen.distributed.messages import FinishedRequest, SenderSetup, Slots, Work, WorkerInfo, parse_options
-from loadgen.errors import UsageError
+from loadgen.distributed.messages import (
+    Failed,
+    FinishedRequest,
+    SenderSetup,
+    Slots,
+    Work,
+    WorkerInfo,
+    parse_options,
+)
+from loadgen.errors import DiskFullError, UsageError, naming_full_disk, say
 from loadgen.exchange import Request
-from loadgen.files import write_atomically
+from loadgen.files import private_files, write_atomically
+from loadgen.lock import locked
 from loadgen.measure.client_health import ClientHealth, HealthReport
 from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
@@ -94,6 +103,8 @@ class Sender:
         self.partition = make_partition(setup)
         self.workload = workload_of(self.partition)
         self.stop = StopControl()
+        self._failed = asyncio.Event()
+        """Records can no longer be written."""
         self.queue: asyncio.Queue[Work] = asyncio.Queue()
         self.slots: list[asyncio.Task[None]] = []
         self.send: Callable[[Work, int], Coroutine[None, None, None]]
@@ -103,22 +114,41 @@ class Sender:
     async def serve(self, parent: ParentConnection) -> None:
         """Send and record until the worker has no more work."""
         reporter, health, work_queue = FinishedReporter(parent), ClientHealth(), WorkQueue()
-        self._write_info(None)
-        with Recorder(self.partition, reporter, work_queue) as recorder:
+        with naming_full_disk(Path(self.setup.run.folder)):
+            self._write_info(None)
+        with Recorder(self.partition, reporter, work_queue, self._fail) as recorder:
             health.start()
             async with make_client(self.partition, reporter, work_queue) as client:
                 self.send = lambda work, due_ns: self._send(client, recorder, work.seq, due_ns)
                 parent.send(Ready())
-                while (message := await parent.receive(_message)) is not None:
-                    await self._handle(message, client)
+                await self._work(parent, client)
                 for slot in self.slots:
                     slot.cancel()
                 timer = asyncio.get_running_loop().call_later(DRAIN_S, self.stop.stop)
                 await self.stop.wait_for_tasks()
                 timer.cancel()
             report = health.stop()
-        self._write_info(report)
+        with naming_full_disk(Path(self.setup.run.folder)):
+            self._write_info(report)
         self.stop.raise_error()
+
+    async def _work(self, parent: ParentConnection, client: Client) -> None:
+        """Handle the messages of the worker until it has no more, or until nothing can be recorded any more."""
+        failed = asyncio.ensure_future(self._failed.wait())
+        while not failed.done():
+            message = asyncio.ensure_future(parent.receive(_message))
+            await asyncio.wait({message, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if not message.done():
+                message.cancel()
+            elif (received := message.result()) is not None:
+                await self._handle(received, client)
+            else:
+                failed.cancel()
+                return
+
+    def _fail(self, error: Exception) -> None:
+        self.stop.fail(error)
+        self._failed.set()
 
     async def _handle(self, message: Work | Slots | Probe, client: Client) -> None:
         if isinstance(message, Probe):
@@ -189,7 +219,11 @@ def make_partition(setup: SenderSetup) -> Partition:
         raise UsageError(f"--dataset {options.dataset} differs from the master's file: copy it to this host")
     name, _ = style_of(server.model, options.prompt)
     folder = Path(setup.run.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror}: choose another folder") from None
     records = folder / f"records.{setup.name}.jsonl"
     if records.exists():
         raise UsageError(f"{records} exists, from another run: give another --out, or move it away")
@@ -210,21 +244,33 @@ def make_partition(setup: SenderSetup) -> Partition:
 
 
 async def serve(parent: ParentConnection) -> None:
-    """Run one sender process. Raises UsageError."""
-    if (setup := await parent.receive(_setup)) is not None:
-        await Sender(setup).serve(parent)
+    """Run one sender process. Raises UsageError or DiskFullError."""
+    if (setup := await parent.receive(_setup)) is None:
+        return
+    with private_files():
+        sender = Sender(setup)
+        with locked(Path(setup.run.folder), shared=True):
+            try:
+                await sender.serve(parent)
+            except DiskFullError as error:
+                parent.send(Failed(reason=str(error)))
+                await parent.close()
+                raise
 
 
 def main() -> int:
-    """Send until stdin ends. Returns 2 where the user has to correct something."""
+    """Send until stdin ends. Returns 2 where the user has to correct something, and 1 where the disk is full."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C in the terminal is for Locust, which then closes stdin
     try:
         run_child(serve)
     except UsageError as error:
-        print(f"loadgen: {error}", file=sys.stderr)
+        say(str(error))
         return 2
+    except DiskFullError as error:
+        say(f"{error}: this worker stops; every record before it is kept")
+        return 1
     return 0
 
 

@@ -20,8 +20,9 @@ from gevent.event import Event
 from locust.env import Environment
 
 from loadgen.distributed.clock_sync import Probe, estimate_start_s
-from loadgen.distributed.messages import FinishedRequest, RunSetup, SenderSetup, Slots, Work
+from loadgen.distributed.messages import Failed, FinishedRequest, RunSetup, SenderSetup, Slots, Work
 from loadgen.run.process_protocol import Ready, command, encode
+from loadgen.terminal import printable
 
 LOG = logging.getLogger("loadgen")
 PROBES = 7
@@ -31,7 +32,7 @@ REPORT_S = 0.1
 WAIT_S = 8.0
 """The longest wait for the sender process to end. Locust's master waits 10 s for a worker."""
 
-_message = msgspec.json.Decoder(Ready | FinishedRequest)
+_message = msgspec.json.Decoder(Ready | FinishedRequest | Failed)
 
 
 class LocustWorker:
@@ -82,7 +83,7 @@ class LocustWorker:
     def report(self, finished: FinishedRequest) -> None:
         """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
         name = f"budget {finished.budget}"
-        failure = f"{finished.outcome}: {finished.error or ''}".strip(": ")
+        failure = printable(f"{finished.outcome}: {finished.error or ''}".strip(": "))
         fire: Any = self.environment.events.request.fire
         fire(
             request_type="POST", name=name, response_time=finished.seconds * 1e3, response_length=finished.tokens,
@@ -152,6 +153,8 @@ class WorkerRun:
                 self.worker.runner.send_message("thinkload-ready", {"name": name})
                 gevent.spawn(self._keep_probing)
                 self.resize()
+            elif isinstance(message, Failed):
+                self.worker.runner.send_message("thinkload-failed", {"name": name, "reason": message.reason})
             else:
                 self._finished(message)
         if process.wait() != 0:

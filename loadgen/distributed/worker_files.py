@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
-from loadgen.errors import UsageError
-from loadgen.record import Record, read_records
+from loadgen.errors import UsageError, say
+from loadgen.record import DamagedLines, Record, read_records
 from loadgen.run.merge import record_files
 
 T = TypeVar("T")
@@ -52,10 +52,10 @@ def find_master(folders: Sequence[Path]) -> Path:
 
 
 def read_workers(folders: Sequence[Path], description: Distributed, *, partial: bool) -> WorkerFiles:
-    """The complete records of every worker. With `partial`, the files of workers may be missing. Raises UsageError."""
+    """The complete records of every worker. With `partial`, files may be missing or damaged. Raises UsageError."""
     found = WorkerFiles()
     for path in (path for folder in folders for path in sorted(folder.glob("worker.*.json"))):
-        _add_worker(found, path, description.run.run_id)
+        _add_worker(found, path, description.run.run_id, partial=partial)
     known = {worker.name for worker in found.workers}
     for path in (path for folder in folders for path in record_files(folder)):
         if (name := path.name.removeprefix("records.").removesuffix(".jsonl")) not in known:
@@ -72,7 +72,7 @@ def read_workers(folders: Sequence[Path], description: Distributed, *, partial: 
     return found
 
 
-def _add_worker(found: WorkerFiles, path: Path, run_id: str) -> None:
+def _add_worker(found: WorkerFiles, path: Path, run_id: str, *, partial: bool) -> None:
     worker = read_file(path, WorkerInfo)
     records = path.with_name(f"records.{worker.name}.jsonl")
     if worker.run_id != run_id:
@@ -83,30 +83,32 @@ def _add_worker(found: WorkerFiles, path: Path, run_id: str) -> None:
     if not records.exists():
         raise UsageError(f"gather: {path} has no {records.name} beside it: copy that file from {worker.host}")
     found.workers.append(worker)
-    _add_records(found, worker, records)
+    _add_records(found, worker, records, partial=partial)
 
 
-def _add_records(found: WorkerFiles, worker: WorkerInfo, path: Path) -> None:
-    try:
-        for record in read_records(path):
-            if record.run_id != worker.run_id:
-                what = f"records of run {record.run_id}, not of {worker.run_id}"
-                raise UsageError(f"gather: {path} contains {what}: remove them")
-            if record.outcome == "cancelled":
-                found.cancelled.add(record.seq)
-            elif record.seq in found.records:
-                found.duplicates.add(record.seq)
-            else:
-                found.records[record.seq] = record
-                found.records_by_worker[worker.name] += 1
-    except msgspec.DecodeError as error:
-        hint = f"copy it again from {worker.host}"
-        raise UsageError(f"gather: {path} can't be read ({error}): {hint}") from None
+def _add_records(found: WorkerFiles, worker: WorkerInfo, path: Path, *, partial: bool) -> None:
+    damaged = DamagedLines()
+    for record in read_records(path, damaged):
+        if record.run_id != worker.run_id:
+            what = f"records of run {record.run_id}, not of {worker.run_id}"
+            raise UsageError(f"gather: {path} contains {what}: remove them")
+        if record.outcome == "cancelled":
+            found.cancelled.add(record.seq)
+        elif record.seq in found.records:
+            found.duplicates.add(record.seq)
+        else:
+            found.records[record.seq] = record
+            found.records_by_worker[worker.name] += 1
+    if damaged.count > damaged.torn and not partial:
+        hint = f"copy it again from {worker.host}, or give --partial"
+        raise UsageError(f"gather: {path} can't be read completely ({damaged}): {hint}")
+    if damaged.count:
+        say(f"{path}: {damaged}")
 
 
 def read_file(path: Path, kind: type[T]) -> T:
     """One of the files in messages.py. Raises UsageError where it cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UsageError(f"gather: {path} can't be read ({error}): copy it again from its host") from None

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from loadgen.errors import UsageError
+from loadgen.interrupts import INTERRUPTS
 from loadgen.measure.formulas import meets
 from loadgen.record import Record, RunInfo
 
@@ -249,7 +250,8 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
         return
     try:
         yield exporter.url
-        exporter.linger()
+        if INTERRUPTS.count < 2:
+            exporter.linger()
     finally:
         exporter.close()
 

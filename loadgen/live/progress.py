@@ -15,7 +15,9 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
+from loadgen.errors import say
 from loadgen.record import Record, RunInfo
+from loadgen.terminal import printable
 
 WINDOW = 512
 PLAIN_EVERY_S = 5.0
@@ -57,9 +59,9 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a message without disturbing the live view."""
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(printable(text), markup=False, highlight=False)
         elif self._how != "none":
-            print(f"loadgen: {text}", file=sys.stderr, flush=True)
+            say(text)
 
     def __enter__(self) -> Self:
         self._began = time.perf_counter()
@@ -103,12 +105,14 @@ class Progress:
     def table(self) -> Any:
         """The progress as a table, for the live view."""
         from rich.table import Table  # noqa: PLC0415  as above
+        from rich.text import Text  # noqa: PLC0415
 
         run = self.run
         mark = f" (emulated, {run.time_scale:g} x)" if run.emulated else ""
         table = Table(show_header=False)
-        table.add_row("run", f"{run.config} · {run.model}{mark}")
-        table.add_row("target", run.target)
+        # A Text, because rich would read brackets in a string as markup.
+        table.add_row("run", Text(printable(f"{run.config} · {run.model}{mark}")))
+        table.add_row("target", Text(printable(run.target)))
         table.add_section()
         for name, value in self.rows():
             if value:

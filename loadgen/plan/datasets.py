@@ -122,7 +122,8 @@ def _rows(path: Path, text: str) -> Iterator[Problem]:
 def _row(where: str, line: str, number: int) -> Problem:
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair could not be sent
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{where}: the line is not JSON ({error}): every line must be one JSON object"
         ) from None

@@ -15,12 +15,14 @@ from typing import Any
 from loadgen.errors import say
 from loadgen.measure import one_pass_check
 from loadgen.measure.console_table import table
+from loadgen.measure.error_texts import error_lines, frequent_errors
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts, read_facts
 from loadgen.measure.summary import summarize
 from loadgen.measure.verdict import EarlierParts, VerdictInputs, judge
 from loadgen.record import RunInfo, write_run
 from loadgen.target.gpu_log import energy_between
+from loadgen.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def close_out(
     run.summary |= more_summary or {}
     if run.one_pass and (check := one_pass_check.check(folder, run)) is not None:
         run.summary["one_pass_check"] = check
+    if facts.measured.failed:
+        run.summary["errors"] = frequent_errors(folder)
     run.energy = _energy(run, observations, facts)
     run.verdict = "VALID"
     if options is not None:
@@ -63,9 +67,11 @@ def close_out(
 
 def announce(run: RunInfo) -> None:
     """Print the summary and the verdict of a run to stderr."""
-    for line in table(run):
-        print(line, file=sys.stderr)
-    say(f"{run.verdict}" + "".join(f"\n  - {reason}" for reason in run.reasons))
+    for line in (*table(run), *error_lines(run)):
+        print(printable(line), file=sys.stderr)
+    say(str(run.verdict))
+    for reason in run.reasons:
+        print(f"  - {printable(reason)}", file=sys.stderr)
 
 
 def _energy(run: RunInfo, observations: Observations, facts: RunFacts) -> dict[str, Any]:

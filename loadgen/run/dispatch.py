@@ -8,13 +8,14 @@ This module does not know HTTP, what a result contains, or where results are sto
 """
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractContextManager
 from time import perf_counter_ns
 from typing import TypeVar
 
 from loadgen.client.timer import sleep_until
 from loadgen.exchange import Request
+from loadgen.interrupts import INTERRUPTS
 from loadgen.plan.schedule import OpenLoop, Schedule
 
 T = TypeVar("T")
@@ -57,16 +58,25 @@ class StopControl:
         for task in self._in_flight:
             task.cancel()
 
-    def interrupt_on_signals(self, on_interrupt: Callable[[], None] = lambda: None) -> None:
-        """From now on, call `interrupt` and then `on_interrupt` for each SIGINT and SIGTERM."""
+    def interrupt_on_signals(
+        self, on_interrupt: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[None]:
+        """Within the block, call `interrupt` and then `on_interrupt` in the event loop for each SIGINT and SIGTERM."""
         loop = asyncio.get_running_loop()
 
         def handle() -> None:
             self.interrupt()
             on_interrupt()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, handle)
+        def on_signal() -> None:
+            loop.call_soon_threadsafe(handle)
+
+        return INTERRUPTS.passed_to(on_signal)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop because of an error, which `raise_error` raises at the end."""
+        self._error = self._error or error
+        self.stop()
 
     async def unless_draining(self, wait: Coroutine[None, None, None]) -> bool:
         """Run `wait`. Returns True after it, or False as soon as no more requests are to be sent."""
@@ -101,8 +111,7 @@ class StopControl:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = self._error or error
-            self.stop()
+            self.fail(error)
 
 
 async def dispatch(

@@ -26,9 +26,11 @@ def run_folder(options: RunOptions, run_id: str) -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a run's folder. Raises UsageError where it exists or cannot be made."""
+    """Make a run's folder, whose parents have the usual permissions. Raises UsageError where it exists or cannot be made."""
     try:
-        folder.mkdir(parents=True)
+        if not folder.parent.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
     except FileExistsError:
         raise UsageError(f"{folder} exists: give another --out, or continue with --resume {folder}") from None
     except OSError as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from loadgen.chunks import CHUNKS, drop_torn_frame, encode_frame, read_chunks
-from loadgen.record import RECORDS, Record
+from loadgen.errors import naming_full_disk
+from loadgen.record import RECORDS, Record, record_lines
 from loadgen.run.record_writer import drop_torn_line
 
 
@@ -27,14 +28,23 @@ def chunk_files(folder: Path) -> list[Path]:
 def merge_workers(folder: Path) -> None:
     """Append the files of worker processes to those of the run, without incomplete lines and frames, and delete them.
 
-    No record is added twice, so a merge that a crash has interrupted can be repeated. A frame may then be there twice; both
-    copies are equal.
+    No record is added twice, so a merge that a crash or a full disk has interrupted can be repeated. A frame may then be there
+    twice; both copies are equal. Damaged lines are kept. Raises DiskFullError.
     """
+    with naming_full_disk(folder):
+        _merge_workers(folder)
+
+
+def _merge_workers(folder: Path) -> None:
     parts = record_files(folder)
-    recorded = {_seq(line) for line in _lines(folder / RECORDS)} if parts else set()
+    drop_torn_line(folder / RECORDS)
+    recorded = (
+        {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
+    )
     for part in parts:
         drop_torn_line(part)
-        _append(folder / RECORDS, (line for line in _lines(part) if _seq(line) not in recorded))
+        lines = (line for line, record in _lines(part) if record is None or record.seq not in recorded)
+        _append(folder / RECORDS, lines)
         part.unlink()
     drop_torn_frame(folder / CHUNKS)
     for part in chunk_files(folder):
@@ -61,18 +71,6 @@ def _append(path: Path, pieces: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path) -> Iterator[tuple[bytes, Record | None]]:
     if path.exists():
-        with path.open("rb") as file:
-            yield from file
-
-
-class _Numbered(msgspec.Struct):
-    seq: int
-
-
-_numbered = msgspec.json.Decoder(_Numbered)
-
-
-def _seq(line: bytes) -> int:
-    return _numbered.decode(line).seq
+        yield from record_lines(path)

@@ -77,9 +77,10 @@ def _cuts(path: Path, detokenizer: Detokenizer) -> Iterator[tuple[int, tuple[str
     decoder = msgspec.json.Decoder(tuple[int, PendingCut])
     with path.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):
-                return
-            seq, pending = decoder.decode(line)
+            try:
+                seq, pending = decoder.decode(line)
+            except (ValueError, RecursionError):  # a crash has cut the line; its record keeps cut_at "chunk"
+                continue
             if (cut := detokenizer.cut(pending)) is not None:
                 yield seq, cut
 

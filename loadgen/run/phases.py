@@ -1,22 +1,25 @@
 """The phases of a run that take time: the warm-up, the measured load, and the snapshots of the server before and after.
 
 Rules: the metrics, the terminal and the GPU log receive everything that happens and decide nothing. The first Ctrl-C lets
-the requests in flight end, and the second cancels them. A full disk stops the run. Whatever happens, the observations up to
-that time are returned.
+the requests in flight end; the second cancels them, and nothing more is asked of the server. A full disk stops the run.
+Whatever happens, the observations up to that time are returned.
 
 This module does not know how a request is sent (`loadgen.run.sender`) or how the run is judged.
 """
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 import uvloop
 
 from loadgen.chunks import CHUNKS
 from loadgen.clock import RunClock
-from loadgen.errors import DiskFullError
+from loadgen.errors import DiskFullError, naming_full_disk
 from loadgen.exchange import Request
+from loadgen.interrupts import INTERRUPTS
 from loadgen.live.exporter import Metrics
 from loadgen.live.progress import Progress
 from loadgen.measure.client_health import HealthReport
@@ -37,16 +40,18 @@ from loadgen.target.server_metrics import snapshot
 LEAD_S = 0.05
 """Real seconds between the preparation of a phase and the start of its schedule, so that the first request is not late."""
 GPU_EVERY_S = 1.0
+T = TypeVar("T")
 
 
 class RunPhases:
     """The phases of one run. It is the listener of its partitions and of its worker processes."""
 
     def __init__(
-        self, prepared: Prepared, folder: Path, run: RunInfo, clock: RunClock, metrics: Metrics
+        self, prepared: Prepared, folder: Path, run: RunInfo, clock: RunClock, metrics: Metrics, *, lock: int
     ) -> None:
         self.prepared = prepared
         self.folder = folder
+        self.lock = lock
         self.run = run
         self.clock = clock
         self.metrics = metrics
@@ -54,17 +59,23 @@ class RunPhases:
         self.progress = Progress(run, prepared.planned, done, prepared.options.progress)
         self.stop = StopControl()
         self.interrupts = 0
+        self.interrupted_twice = asyncio.Event()
+        """The user has interrupted twice: ask nothing more of the server."""
 
     def run_all(self) -> Observations:
         """Send all requests that are not recorded yet, on an event loop of its own."""
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        try:
             return runner.run(self._show_phases())
+        finally:
+            if INTERRUPTS.count < 2:  # closing waits for calls in other threads
+                runner.close()
+            INTERRUPTS.wake_thread()
 
     async def _show_phases(self) -> Observations:
         """Run all phases while the progress is shown."""
         self.metrics.begin(self.run, self.prepared.planned, self.run.load.get("rate"))
-        self.stop.interrupt_on_signals(self._interrupted)
-        with self.progress:
+        with self.stop.interrupt_on_signals(self._interrupted), self.progress:
             return await self._run_phases()
 
     async def _run_phases(self) -> Observations:
@@ -74,18 +85,21 @@ class RunPhases:
         try:
             if options.warmup:
                 await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
-            observations.before = await asyncio.to_thread(snapshot, api, self._snapshot_before())
-            gpu.start()
+            before = asyncio.to_thread(snapshot, api, self._snapshot_before())
+            observations.before = await self._unless_interrupted_twice(before) or {}
+            with naming_full_disk(self.folder / GPU_LOG):
+                gpu.start()
             for first, last in self.prepared.workload.phases(self.prepared.planned):
                 schedule = self._schedule(first, last)
                 reports = await self._phase(first, last, schedule, options.duration_s)
                 # The client is judged by the measured requests, and not by those that check derived budgets.
                 observations.reports = observations.reports or reports
-            await gpu.stop()
-            observations.after = await asyncio.to_thread(snapshot, api, self.folder / SERVER_AFTER)
+            await self._unless_interrupted_twice(gpu.stop())
+            after = asyncio.to_thread(snapshot, api, self.folder / SERVER_AFTER)
+            observations.after = await self._unless_interrupted_twice(after) or {}
         except (ProcessDiedError, DiskFullError) as error:
             observations.stopped = f"{error}; every record before it is kept"
-            await gpu.stop()
+            await self._unless_interrupted_twice(gpu.stop())
         if self.interrupts:
             observations.stopped = "interrupted"
         observations.energy, observations.gpus = gpu.energy, gpu.inventory
@@ -117,9 +131,19 @@ class RunPhases:
         if processes == 1:
             return [await send_partition(partition, self.stop, self, self.metrics.loop_lag.observe)]
         try:
-            return await workers.run_workers(partition, processes, self.stop, self)
+            return await workers.run_workers(partition, processes, self.stop, self, self.lock)
         finally:
             merge_workers(self.folder)
+
+    async def _unless_interrupted_twice(self, wait: Awaitable[T]) -> T | None:
+        """Return the result of `wait`, or None as soon as the user has interrupted twice."""
+        task, twice = asyncio.ensure_future(wait), asyncio.ensure_future(self.interrupted_twice.wait())
+        await asyncio.wait({task, twice}, return_when=asyncio.FIRST_COMPLETED)
+        twice.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        return None
 
     def _schedule(self, first: int, last: int | None) -> Schedule:
         """The schedule of one part of the load. In a resumed open loop, the rest of it, which starts now."""
@@ -148,7 +172,9 @@ class RunPhases:
 
     def _interrupted(self) -> None:
         self.interrupts += 1
-        if self.interrupts == 1:
+        if self.interrupts > 1:
+            self.interrupted_twice.set()
+        else:
             loop = asyncio.get_running_loop()
             loop.call_later(self.prepared.options.drain_s / self.clock.scale, self.stop.stop)
             self.progress.say("stopping: requests in flight may end; Ctrl-C again cancels them")

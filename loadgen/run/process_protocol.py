@@ -48,14 +48,18 @@ class ChildProcess:
         self._name = name
 
     @classmethod
-    async def start(cls, module: str, name: str, first: msgspec.Struct) -> "ChildProcess":
-        """Start a module as a child process and send the first message to it; errors call it `name`."""
+    async def start(cls, module: str, name: str, first: msgspec.Struct, lock: int) -> "ChildProcess":
+        """Start a module as a child process and send the first message to it; errors call it `name`.
+
+        It holds the lock of the result folder until it ends.
+        """
         process = await asyncio.create_subprocess_exec(
             *command(module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             start_new_session=True,  # Ctrl-C in the terminal reaches the parent only
+            pass_fds=(lock,),
         )
         child = cls(process, name)
         child.send(first)

@@ -17,6 +17,7 @@ import msgspec
 
 from loadgen.errors import DiskFullError
 from loadgen.record import Record
+from loadgen.redaction import Redactor
 
 BLOCK = 1 << 20
 SYNC_S = 1.0
@@ -26,17 +27,16 @@ SYNC_S = 1.0
 class RecordWriter:
     """Appends records to one file.
 
-    `secret` is replaced by `***` in every line, in case a server has repeated it. `also_sync` is called after each fsync.
+    `redactor` removes secrets from every line, in case a server has repeated them. `also_sync` is called after each fsync.
     """
 
-    def __init__(
-        self, path: Path, secret: str | None = None, also_sync: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, path: Path, redactor: Redactor, also_sync: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self._also_sync = also_sync
-        self._secret = secret.encode() if secret else None
+        self._redactor = redactor
+        self._sync_error: OSError | None = None
         drop_torn_line(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._size = os.fstat(self._file).st_size
         self._encoder = msgspec.json.Encoder()
         self._dirty = False
@@ -46,10 +46,10 @@ class RecordWriter:
 
     def append(self, record: Record) -> None:
         """Write one record. Raises DiskFullError."""
-        line = self._encoder.encode(record) + b"\n"
-        if self._secret:
-            line = line.replace(self._secret, b"***")
+        line = self._redactor.line(self._encoder.encode(record)) + b"\n"
         try:
+            if self._sync_error is not None:
+                raise self._sync_error
             written = os.write(self._file, line)
             if written < len(line):  # a disk that is nearly full accepts a part of the line
                 written += os.write(self._file, line[written:])
@@ -60,10 +60,12 @@ class RecordWriter:
         self._dirty = True
 
     def close(self) -> None:
-        """Write everything to the disk and close the file."""
+        """Write everything to the disk and close the file. Raises DiskFullError."""
         self._closing.set()
         self._syncer.join()
         os.close(self._file)
+        if self._sync_error is not None:
+            raise DiskFullError(f"{self.path}: {self._sync_error.strerror}") from self._sync_error
 
     def _sync_in_batches(self) -> None:
         while not self._closing.wait(SYNC_S):
@@ -73,8 +75,11 @@ class RecordWriter:
     def _sync(self) -> None:
         if self._dirty:
             self._dirty = False
-            os.fsync(self._file)
-            self._also_sync()
+            try:
+                os.fsync(self._file)
+                self._also_sync()
+            except OSError as error:  # some file systems notice only now that the disk is full
+                self._sync_error = error
 
 
 def drop_torn_line(path: Path) -> int:

@@ -7,17 +7,19 @@ This module does not know how a request was sent, or what a run's summary contai
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
 from loadgen.chunks import ChunkLog
 from loadgen.client.work_queue import WorkQueue
-from loadgen.errors import DiskFullError
+from loadgen.errors import naming_full_disk
 from loadgen.exchange import Exchange, Request
 from loadgen.measure import one_pass
 from loadgen.measure.formulas import to_record
 from loadgen.record import STRADDLES, Record
+from loadgen.redaction import Redactor
 from loadgen.run.forced import Phase
 from loadgen.run.partition import Partition
 from loadgen.run.record_writer import RecordWriter
@@ -55,16 +57,25 @@ class Recorder:
 
     The record of 4,096 tokens and three derived budgets takes 5 ms. If it were made at once, the timestamps of all other
     streams would be late by that time. Leaving the context makes all records that are still missing. An error such as
-    DiskFullError is raised by the next `record`, or when the context is left.
+    DiskFullError is passed to `on_failure` at once, and raised when the context is left.
     """
 
-    def __init__(self, partition: Partition, listener: RecordListener, work_queue: WorkQueue) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        listener: RecordListener,
+        work_queue: WorkQueue,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
         self._partition = partition
         self._listener = listener
         self._work_queue = work_queue
-        self._chunks = ChunkLog(partition.chunks)
-        key = control_api.api_key(partition.options)
-        self._writer = RecordWriter(partition.records, key, self._chunks.sync)
+        self._on_failure = on_failure
+        options = partition.options
+        self._redactor = Redactor(control_api.api_key(options), options.headers)
+        with naming_full_disk(partition.records.parent):
+            self._chunks = ChunkLog(partition.chunks)
+            self._writer = RecordWriter(partition.records, self._redactor, self._chunks.sync)
         self._straddles = partition.records.with_name(STRADDLES)
         self._largest_budget = max(partition.options.budgets)
         self._failure: Exception | None = None
@@ -76,15 +87,18 @@ class Recorder:
         try:
             self._work_queue.finish()
         finally:
-            self._writer.close()
-            self._chunks.close()
+            with ExitStack() as closing:
+                closing.callback(self._close_chunks)
+                closing.callback(self._writer.close)  # first, because it syncs the chunks too
         if self._failure is not None and kind is None:
             raise self._failure
 
+    def _close_chunks(self) -> None:
+        with naming_full_disk(self._partition.chunks):
+            self._chunks.close()
+
     def record(self, result: Result) -> None:
         """Record one result soon."""
-        if self._failure is not None:
-            raise self._failure
         self._listener.answered()
         self._work_queue.add_steps(self._steps(result))
 
@@ -94,6 +108,7 @@ class Recorder:
                 yield from self._record_in_steps(result)
         except Exception as error:  # noqa: BLE001 raised here, it would end the work queue instead of the run
             self._failure = error
+            self._on_failure(error)
 
     def _record_in_steps(self, result: Result) -> Iterator[None]:
         """All the work of one result. At each `yield`, the event loop may read its sockets."""
@@ -102,16 +117,16 @@ class Recorder:
         yield
         if self._partition.options.one_pass and request.budget == self._largest_budget and not request.warmup:
             yield from self._derive(request, due_ns, exchange)
-        try:
+        with naming_full_disk(self._partition.chunks):
             self._chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, self._partition.clock)
-        except OSError as error:
-            raise DiskFullError(f"{self._partition.chunks}: {error.strerror}") from error
         yield
         record = self._make_record(request, exchange, due_ns)
         if phases:
             record.phases = [phase.row(self._partition.clock) for phase in phases]
         self._writer.append(record)
         yield
+        if record.error is not None:
+            record.error = self._redactor.text(record.error)  # the listener shows it
         gaps_known = record.inter_chunk_s is not None
         self._listener.ended(record, exchange.arrival_ns if gaps_known else [])
 
@@ -148,8 +163,5 @@ class Recorder:
     def _store_pending_cut(self, seq: int, pending_cut: one_pass.PendingCut) -> None:
         if not self._partition.options.keep_text:
             return
-        try:
-            with self._straddles.open("ab") as file:
-                file.write(msgspec.json.encode((seq, pending_cut)) + b"\n")
-        except OSError as error:
-            raise DiskFullError(f"{self._straddles}: {error.strerror}") from error
+        with naming_full_disk(self._straddles), self._straddles.open("ab") as file:
+            file.write(msgspec.json.encode((seq, pending_cut)) + b"\n")

@@ -2,8 +2,9 @@
 
 Rules: the requests are made again from the options in `run.json`, so each `seq` means the same request. A request whose
 record is complete is never sent again. The folder is cleaned first, and a message says what was removed: an incomplete last
-line, the records of requests that the stop cancelled, and derived records without the record that they are derived from.
-Secrets are not saved: the variable of an API key must be set again, and extra headers must be given again.
+line, damaged lines (kept in a file of their own), the records of requests that the stop cancelled, and derived records without
+the record that they are derived from. Secrets are not saved: the variable of an API key must be set again, and extra headers
+must be given again. A folder can come from elsewhere, so it does not decide alone where a key is sent.
 
 This module does not know how requests are sent.
 """
@@ -16,14 +17,17 @@ from pathlib import Path
 import msgspec
 
 from loadgen.chunks import CHUNKS, encode_frame, read_chunks
-from loadgen.errors import UsageError, say
+from loadgen.errors import DiskFullError, UsageError, say
 from loadgen.files import write_atomically
 from loadgen.options import RunOptions, decode
 from loadgen.plan.datasets import Dataset
-from loadgen.record import RECORDS, RUN, Record, RunInfo, read_run
+from loadgen.record import RECORDS, RUN, DamagedLines, Record, RunInfo, read_records, read_run, record_lines
 from loadgen.run.merge import merge_workers
 from loadgen.run.record_writer import drop_torn_line
 from loadgen.target.server_info import ServerInfo
+
+DAMAGED = "damaged-lines.txt"
+"""Damaged lines of records.jsonl that `--resume` has set aside."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,13 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
     try:
         run = read_run(folder)
         saved = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        _stride(run)
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise UsageError(f"--resume {folder}: {RUN} cannot be read ({error}): start a new run") from None
     restored = dataclasses.replace(
         saved,
         headers=_headers(saved, options),
-        api_key_env=options.api_key_env or saved.api_key_env,
+        api_key_env=_api_key_env(saved, options),
         metrics_port=options.metrics_port,
         metrics_host=options.metrics_host,
         progress=options.progress,
@@ -66,7 +71,22 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         argv=options.argv,
         resume=folder,
     )
-    return restored, clean(folder, run)
+    try:
+        return restored, clean(folder, run)
+    except (DiskFullError, OSError) as error:
+        raise UsageError(f"--resume {folder}: {error}: nothing was sent or lost: make room first") from None
+
+
+def _api_key_env(saved: RunOptions, options: RunOptions) -> str | None:
+    """The variable of the key. A folder may come from elsewhere, so it cannot choose to which host a key is sent."""
+    given = options.target != RunOptions.target
+    if given and options.target != saved.target:
+        hint = "leave out --target, or start a new run"
+        raise UsageError(f"--resume: the run's server is {saved.target}, not {options.target}: {hint}")
+    if saved.api_key_env and not options.api_key_env and options.target != saved.target:
+        sent = f"the run sent the key in {saved.api_key_env} to {saved.target}"
+        raise UsageError(f"--resume: {sent}: if that is right, give --api-key-env {saved.api_key_env} again")
+    return options.api_key_env or saved.api_key_env
 
 
 def _headers(saved: RunOptions, options: RunOptions) -> tuple[tuple[str, str], ...]:
@@ -78,14 +98,14 @@ def _headers(saved: RunOptions, options: RunOptions) -> tuple[tuple[str, str], .
 
 
 def clean(folder: Path, run: RunInfo) -> PreviousRun:
-    """Remove what is incomplete from the folder, and return what it has."""
+    """Remove what is incomplete from the folder, and return what it has. Raises OSError or DiskFullError."""
     path = folder / RECORDS
     if torn := drop_torn_line(path):
         say(f"{path}: removed an incomplete last line of {torn} bytes")
     merge_workers(folder)
-    decoder = msgspec.json.Decoder(Record)
+    _set_damaged_aside(path)
     stride = _stride(run)
-    finished = {r.seq for r in _records(path, decoder) if not r.derived and r.outcome != "cancelled"}
+    finished = {r.seq for r in _records(path) if not r.derived and r.outcome != "cancelled"}
 
     def is_complete(record: Record) -> bool:
         return (
@@ -93,12 +113,26 @@ def clean(folder: Path, run: RunInfo) -> PreviousRun:
             and (record.seq % stride if record.derived else record.seq) in finished
         )
 
-    if removed := _filter_lines(path, lambda line: is_complete(decoder.decode(line))):
+    if removed := _filter_records(path, is_complete):
         say(f"{path}: removed {removed} records of requests that the stop had cancelled; they are sent again")
     clean_chunks(folder / CHUNKS, finished)
-    ends = [r.end_s for r in _records(path, decoder) if r.end_s is not None]
+    ends = [r.end_s for r in _records(path) if r.end_s is not None]
     say(f"{folder}: {len(finished)} requests are recorded")
-    return PreviousRun(folder, run, frozenset(finished), max(ends, default=0.0))
+    return PreviousRun(folder, run, frozenset(finished), max([0.0, *ends]))
+
+
+def _set_damaged_aside(path: Path) -> None:
+    """Move damaged lines to a file of their own. Their requests are sent again."""
+    if not path.exists():
+        return
+    damaged = DamagedLines()
+    for _ in record_lines(path, damaged):
+        pass
+    if damaged.count:
+        with path.with_name(DAMAGED).open("ab") as file:
+            file.writelines(line for line, record in record_lines(path) if record is None)
+        _filter_records(path, lambda _: True)
+        say(f"{path}: {damaged}; moved to {DAMAGED}, and their requests are sent again")
 
 
 def clean_chunks(path: Path, finished: Container[int]) -> None:
@@ -113,23 +147,21 @@ def _stride(run: RunInfo) -> int:
     return int(run.load.get("requests") or 0) + int(run.load.get("warmup") or 0) or 1 << 62
 
 
-def _records(path: Path, decoder: msgspec.json.Decoder[Record]) -> Iterable[Record]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            yield decoder.decode(line)
+def _records(path: Path) -> Iterable[Record]:
+    return read_records(path) if path.exists() else ()
 
 
-def _filter_lines(path: Path, keep: Callable[[bytes], bool]) -> int:
-    """Remove all lines that are not to be kept in one atomic step, and return their number."""
+def _filter_records(path: Path, keep: Callable[[Record], bool]) -> int:
+    """Remove damaged lines and all records that are not to be kept in one atomic step, and return their number."""
     if not path.exists():
         return 0
-    with path.open("rb") as file:
-        removed = sum(not keep(line) for line in file)
-        file.seek(0)
-        if removed:
-            write_atomically(path, filter(keep, file), sync=True)
+
+    def kept(record: Record | None) -> bool:
+        return record is not None and keep(record)
+
+    removed = sum(not kept(record) for _, record in record_lines(path))
+    if removed:
+        write_atomically(path, (line for line, record in record_lines(path) if kept(record)), sync=True)
     return removed
 
 

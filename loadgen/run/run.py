@@ -1,7 +1,8 @@
 """One run from its options to a finished folder: prepare it, send the requests, and judge the result.
 
 Rules: the folder is made only after everything that can be refused has been checked, and an existing folder is never
-overwritten. `run.json` is written before the first request and again at the end, so a run that crashes can be resumed.
+overwritten. `run.json` is written before the first request and again at the end, so a run that crashes can be resumed. The
+folder is locked from the first look into it to the end of the run, and only its owner can read it if it holds texts.
 Messages for people go to stderr.
 
 This module does not know how a request is sent (`loadgen.run.sender`) or what makes a run doubtful
@@ -10,18 +11,23 @@ This module does not know how a request is sent (`loadgen.run.sender`) or what m
 
 import dataclasses
 import json
+import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from loadgen.clock import RunClock
-from loadgen.errors import say
+from loadgen.errors import UsageError, say
+from loadgen.files import private_files
+from loadgen.interrupts import INTERRUPTS
 from loadgen.live.exporter import Metrics, serving
+from loadgen.lock import locked
 from loadgen.measure.client_health import merge
 from loadgen.measure.console_table import METRICS
 from loadgen.measure.observations import Observations
 from loadgen.measure.verdict import EarlierParts
 from loadgen.options import RunOptions
-from loadgen.record import RunInfo, write_run
+from loadgen.record import RUN, RunInfo, write_run
 from loadgen.run import capacity, environment, one_pass_files
 from loadgen.run.close_out import VerdictOptions, announce, close_out
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
@@ -33,38 +39,38 @@ from loadgen.target.server_metrics import drafted
 
 def execute(options: RunOptions) -> RunInfo:
     """Do one run. Raises UsageError before the first request; after it, the RunInfo contains what went wrong."""
-    prepared = prepare(options)
-    previous = prepared.previous
-    run = previous.run or describe(prepared)
-    if options.dry_run:
-        say(_dry_run(prepared))
-        return run
-    if previous.complete and run.verdict is not None:
-        say(f"{previous.folder}: no request is missing")
-        return run
-    metrics = Metrics()
-    with serving(metrics, options.metrics_host, options.metrics_port) as where:
-        if options.progress != "none":
-            say(where)
-        _load_and_judge(prepared, run, metrics)
+    with ExitStack() as stack:
+        folder, lock = options.resume, None
+        if folder is not None and (folder / RUN).is_file():
+            lock = stack.enter_context(locked(folder))
+        prepared = prepare(options)
+        previous = prepared.previous
+        run = previous.run or describe(prepared)
+        if options.dry_run:
+            say(_dry_run(prepared))
+            return run
+        if previous.complete and run.verdict is not None:
+            say(f"{previous.folder}: no request is missing")
+            return run
+        metrics = Metrics()
+        with serving(metrics, options.metrics_host, options.metrics_port) as where:
+            if options.progress != "none":
+                say(where)
+            if prepared.options.keep_text:
+                stack.enter_context(private_files())
+            folder = previous.folder or make_folder(run_folder(prepared.options, prepared.run_id))
+            if lock is None:
+                lock = stack.enter_context(locked(folder))
+            _load_and_judge(prepared, folder, run, metrics, lock)
     return run
 
 
-def _load_and_judge(prepared: Prepared, run: RunInfo, metrics: Metrics) -> None:
-    """Make the folder, send the requests and close the run."""
-    previous = prepared.previous
-    folder = previous.folder or make_folder(run_folder(prepared.options, prepared.run_id))
+def _load_and_judge(prepared: Prepared, folder: Path, run: RunInfo, metrics: Metrics, lock: int) -> None:
+    """Send the requests and close the run."""
     clock = _clock(prepared)
     anchor = environment.clock_anchor()
-    if previous.run is None:
-        write_problems(folder, prepared.dataset)
-        run.clock = anchor
-    else:
-        run.segments.append({"offset_s": previous.offset_s, **anchor})
-        run.client = {"earlier": dataclasses.asdict(EarlierParts.before_resuming(run))}
-        run.verdict, run.reasons = None, []  # unless the run is closed, its last part counts as killed
-    write_run(folder, run)
-    observations = RunPhases(prepared, folder, run, clock, metrics).run_all()
+    _begin(prepared, folder, run, anchor)
+    observations = RunPhases(prepared, folder, run, clock, metrics, lock=lock).run_all()
     try:
         _finish(prepared, folder, run, observations)
     except OSError as error:
@@ -72,6 +78,25 @@ def _load_and_judge(prepared: Prepared, run: RunInfo, metrics: Metrics) -> None:
         run.reasons = [f"{error.filename or folder}: {error.strerror}: make room, then --resume {folder}"]
         say(run.reasons[0])
     metrics.end(run.verdict or "INVALID")
+
+
+def _begin(prepared: Prepared, folder: Path, run: RunInfo, anchor: dict[str, float]) -> None:
+    """Write what is known before the first request. Raises UsageError where the disk is full; a new folder is then removed."""
+    previous = prepared.previous
+    try:
+        if previous.run is None:
+            write_problems(folder, prepared.dataset)
+            run.clock = anchor
+        else:
+            run.segments.append({"offset_s": previous.offset_s, **anchor})
+            run.client = {"earlier": dataclasses.asdict(EarlierParts.before_resuming(run))}
+            run.verdict, run.reasons = None, []  # unless the run is closed, its last part counts as killed
+        write_run(folder, run)
+    except OSError as error:
+        if previous.run is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        where = f"{folder}: {error.strerror}"
+        raise UsageError(f"{where}: nothing was sent: make room, or choose another --out") from None
 
 
 def _clock(prepared: Prepared) -> RunClock:
@@ -95,7 +120,7 @@ def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observ
     more_summary = {}
     if (drafts := drafted(observations.before, observations.after)) and prepared.previous.run is None:
         more_summary["speculation"] = drafts
-    if run.one_pass:
+    if run.one_pass and INTERRUPTS.count < 2:
         one_pass_files.complete_cuts(folder, Detokenizer(prepared.api, run.model))
     if observations.reports:
         earlier = {"earlier": run.client["earlier"]} if run.client else {}

@@ -74,7 +74,10 @@ async def send_partition(
         listener.due(request)
         return await deliver(client, request, due_ns)
 
-    with Recorder(partition, listener, work_queue) as recorder, DrainTimer(partition, stop) as timer:
+    with (
+        Recorder(partition, listener, work_queue, stop.fail) as recorder,
+        DrainTimer(partition, stop) as timer,
+    ):
         health.start()
         try:
             async with client:

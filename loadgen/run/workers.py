@@ -105,9 +105,9 @@ def worker_partition(partition: Partition, worker: int, workers: int) -> Partiti
 
 
 async def run_workers(
-    partition: Partition, workers: int, stop: StopControl, listener: ProgressListener
+    partition: Partition, workers: int, stop: StopControl, listener: ProgressListener, lock: int
 ) -> list[HealthReport]:
-    """Send a partition with several processes and return their health.
+    """Send a partition with several processes, which all hold the folder's lock, and return their health.
 
     Raises DiskFullError or ProcessDiedError, but only after all processes have ended.
     """
@@ -116,6 +116,7 @@ async def run_workers(
             "loadgen.run.workers",
             f"worker {worker}",
             Setup(pickle.dumps(worker_partition(partition, worker, workers))),
+            lock,
         )
         for worker in range(workers)
     ]

@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loadgen.errors import NO_ROOM, UsageError
+from loadgen.files import private_files
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.record import SERVER_LOG, RunInfo
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, by_server
+from loadgen.terminal import printable
 from server.config import ConfigError
 from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, announce, gpu_metrics
 
@@ -34,8 +37,8 @@ def execute(options: RunOptions) -> RunInfo:
 
 
 def report(line: str) -> None:
-    """Prints one line of progress."""
-    print(line, file=sys.stderr)
+    """Prints one line of progress, without control characters."""
+    print(printable(line), file=sys.stderr)
 
 
 @dataclass
@@ -66,7 +69,9 @@ class CellRunner:
                 while remaining:
                     cell = remaining.pop(0)
                     yield cell, self._run_cell(cell, server, dataclasses.replace(spec, telemetry=telemetry))
-        except Exception as error:  # noqa: BLE001 - no failure of one server, not even a bug, may stop the others
+        except Exception as error:  # no failure of one server, not even a bug, may stop the others
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise  # no other cell could be recorded
             if not isinstance(error, LaunchFailedError | ConfigError):
                 traceback.print_exc()
             for line in getattr(error, "tail", ()):
@@ -99,12 +104,13 @@ class CellRunner:
         try:
             run = self.execute(self._run_options(cell, server, run_id, spec.telemetry))
         except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
-            traceback.print_exc()
+            if not isinstance(error, UsageError):
+                traceback.print_exc()
             self.manifest.failed(cell.name, f"{type(error).__name__}: {error}")
             return f"{type(error).__name__}: {error}"
         if any("interrupted" in reason for reason in run.reasons):
             raise KeyboardInterrupt
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), private_files():
             shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
         self.manifest.done(cell.name, run, time.monotonic() - started_s)
         return None

@@ -15,16 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from loadgen import options as run_options
 from loadgen.errors import UsageError
+from loadgen.files import private_files
+from loadgen.lock import locked
 from loadgen.measure.steady_window import enough_requests
 from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
 from loadgen.run import environment
+from loadgen.run.manifest import make_folder
 from loadgen.sweep import parallel, plan, simulate
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
@@ -99,17 +100,25 @@ def expanded(argv: Sequence[str]) -> list[str]:
     if given.resume:
         if not (given.resume / MANIFEST).is_file():
             raise UsageError(f"--resume {given.resume}: no {MANIFEST} there: name the folder of a sweep")
-        return [*_read_manifest(given.resume).argv, *argv]
+        return [*_restored(Manifest.read(given.resume).argv, argv), *argv]
     return [*plan.arguments_of(given.plan), *argv] if given.plan else list(argv)
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    try:
-        return Manifest.read(folder)
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"--resume {folder}: {MANIFEST} cannot be read ({error}): start a new sweep in another folder"
-        ) from None
+def _restored(saved: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """The saved arguments without those for secrets, which must be given again: the folder can come from elsewhere."""
+    parser = LoadgenParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--header", action="append", default=[])
+    parser.add_argument("--api-key-env")
+    secrets, others = parser.parse_known_args(saved)
+    given, _ = parser.parse_known_args(argv)
+    names = {header.partition(":")[0].strip().lower() for header in given.header}
+    for name in (header.partition(":")[0].strip() for header in secrets.header):
+        if name.lower() not in names:
+            raise UsageError(f"--resume: the value of the header {name!r} is not saved: give --header again")
+    if secrets.api_key_env and not given.api_key_env:
+        hint = f"if that is right, give --api-key-env {secrets.api_key_env} again"
+        raise UsageError(f"--resume: the sweep sent the key in {secrets.api_key_env} to its servers: {hint}")
+    return others
 
 
 def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -122,22 +131,34 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
         simulate.check(options)
     order = _planned_cells(args, options)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
-    manifest = Manifest.new(out, _saved_arguments(argv), list(_entries(args, options, order)), _machine())
-    if resume:
-        manifest.inherit(Manifest.read(out))
-    elif out.exists():
+    saved = run_options.redacted(_saved_arguments(argv))
+    manifest = Manifest.new(out, saved, list(_entries(args, options, order)), _machine())
+    if not resume and out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
-    order = [cell for cell in order if cell.name in manifest.planned()]
-    if not options.dry_run:
+    if options.dry_run:
+        order = _remaining(manifest, order, resume)
+        _print_plan(args, options, order, manifest)
+        print(json.dumps({"sweep": None, "cells": [cell.name for cell in order]}))
+        return 0
+    if not resume:
+        with private_files():
+            make_folder(out)
+    with locked(out):
+        order = _remaining(manifest, order, resume)
         try:
             manifest.write()
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}: choose another folder") from None
-    _print_plan(args, options, order, manifest)
-    if options.dry_run:
-        print(json.dumps({"sweep": None, "cells": [cell.name for cell in order]}))
-        return 0
-    return _run(args, options, order, manifest)
+        _print_plan(args, options, order, manifest)
+        return _run(args, options, order, manifest)
+
+
+def _remaining(manifest: Manifest, order: list[Cell], resume: Path | None) -> list[Cell]:
+    """The cells that still have to run."""
+    if resume:
+        manifest.inherit(Manifest.read(resume))
+    planned = manifest.planned()
+    return [cell for cell in order if cell.name in planned]
 
 
 def _check_server_options(args: argparse.Namespace) -> None:

@@ -14,11 +14,13 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from loadgen.files import write_atomically
+from loadgen.errors import UsageError
+from loadgen.files import private_files, write_atomically
 from loadgen.record import RUN, RunInfo
 
 MANIFEST = "sweep.json"
 DISCARDED = "discarded"
+SCHEMA = 1
 _lock = threading.Lock()
 
 
@@ -42,10 +44,10 @@ class Entry(msgspec.Struct, kw_only=True):
 class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The content of `sweep.json`."""
 
-    schema: int = 1
+    schema: int = SCHEMA
     started_at: str
     argv: list[str]
-    """The arguments of the command, with those of the plan file first. `--resume` starts from them."""
+    """The arguments of the command, with those of the plan file first and without the values of headers."""
     folder: str
     cells: list[Entry]
     machine: dict[str, Any] = {}
@@ -60,14 +62,23 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @classmethod
     def read(cls, out: Path) -> Self:
-        """Reads the manifest of an earlier sweep. Raises FileNotFoundError or msgspec.DecodeError."""
-        return msgspec.json.decode((out / MANIFEST).read_bytes(), type=cls)
+        """Reads the manifest of an earlier sweep. Raises UsageError."""
+        again = "start a new sweep in another folder"
+        try:
+            manifest = msgspec.json.decode((out / MANIFEST).read_bytes(), type=cls)
+        except (ValueError, RecursionError, OSError) as error:
+            raise UsageError(f"--resume {out}: {MANIFEST} cannot be read ({error}): {again}") from None
+        if manifest.schema > SCHEMA:
+            written = f"{MANIFEST} has schema {manifest.schema}, and this version reads up to {SCHEMA}"
+            raise UsageError(f"--resume {out}: {written}: use a newer version, or {again}")
+        return manifest
 
     def write(self) -> None:
         """Replaces `sweep.json`. Raises OSError."""
-        folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=1))
+        with private_files():
+            write_atomically(
+                Path(self.folder) / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=1)
+            )
 
     def planned(self) -> set[str]:
         """The names of the cells that still have to run."""

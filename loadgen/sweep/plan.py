@@ -128,7 +128,7 @@ def _read_plan(path: Path) -> dict[str, Any]:
         raise UsageError(f"--plan {path}: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--plan {path}: must be a mapping with the keys {', '.join(sorted(PLAN_KEYS))}")
-    if unknown := sorted(set(content) - PLAN_KEYS):
+    if unknown := sorted(map(str, set(content) - PLAN_KEYS)):
         raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {', '.join(sorted(PLAN_KEYS))}")
     return content
 
@@ -151,5 +151,6 @@ NOT_HASHED = {
 def content_hash(cell: Cell, options: RunOptions, parts: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits of everything the cell's numbers depend on: options, files (in `parts`), load and repeat."""
     measured = {key: value for key, value in dataclasses.asdict(options).items() if key not in NOT_HASHED}
+    measured["headers"] = [name for name, _ in options.headers]  # a new key does not change what is measured
     whole = {"cell": dataclasses.asdict(cell), "options": measured, "parts": parts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.exchange import Request
+from loadgen.files import private_files
 from loadgen.measure.observations import Observations
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Dataset
@@ -26,7 +27,7 @@ from loadgen.plan.workload import Workload
 from loadgen.record import RECORDS, Record, RunInfo
 from loadgen.run import environment
 from loadgen.run.close_out import close_out
-from loadgen.run.manifest import describe_run, write_problems
+from loadgen.run.manifest import describe_run, make_folder, write_problems
 from loadgen.target.server_info import ServerInfo
 
 
@@ -149,12 +150,13 @@ def write(
     energy: list[tuple[float, float]],
 ) -> RunInfo:
     """Write the folder of the run, with run.json as the last file. `energy` holds (time, joules since the start)."""
-    folder.mkdir(parents=True)
-    write_problems(folder, dataset)
-    encoder = msgspec.json.Encoder()
-    with (folder / RECORDS).open("wb") as file:
-        file.writelines(encoder.encode(record) + b"\n" for record in records)
-    close_out(folder, run, Observations(energy=energy), options=None)
+    with private_files():
+        make_folder(folder)
+        write_problems(folder, dataset)
+        encoder = msgspec.json.Encoder()
+        with (folder / RECORDS).open("wb") as file:
+            file.writelines(encoder.encode(record) + b"\n" for record in records)
+        close_out(folder, run, Observations(energy=energy), options=None)
     return run
 
 

@@ -17,6 +17,7 @@ ALLOWED = {
         "loadgen.chunks",
         "loadgen.measure.quantiles",
         "loadgen.measure.steady_window",
+        "loadgen.terminal",
     ),
 }
 """What the files of a program, or of one room of it, may import of this repository."""

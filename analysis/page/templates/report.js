@@ -78,7 +78,8 @@ for (const th of document.querySelectorAll("th")) {
 }
 for (const button of document.querySelectorAll(".csv")) {
   button.addEventListener("click", () => {
-    const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const plain = (text) => (/^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text); // no formulas in a spreadsheet
+    const quote = (text) => (/[",\r\n]/.test(plain(text)) ? `"${plain(text).replaceAll('"', '""')}"` : plain(text));
     const rows = [...document.querySelector(`#${button.dataset.table}`).rows].map((tr) => [...tr.cells].map((c) => quote(c.dataset.v ?? c.textContent.trim())).join(","));
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([rows.join("\n") + "\n"], { type: "text/csv" })), download: `${button.dataset.table}.csv` });
     link.click();

@@ -127,7 +127,6 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.4)
         stop = StopControl()
-        stop.interrupt_on_signals()
 
         async def send(request: Request, due_ns: int) -> Sent:
             started.append(request.seq)
@@ -137,7 +136,9 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
         for number in range(interrupts):
             loop.call_later(0.2 + 0.05 * number, os.kill, os.getpid(), signal.SIGINT)
         begin = time.perf_counter()
-        await dispatch(map(request, range(1000)), schedule, send, sent.append, start_ns=start_ns, stop=stop)
+        plan = map(request, range(1000))
+        with stop.interrupt_on_signals():
+            await dispatch(plan, schedule, send, sent.append, start_ns=start_ns, stop=stop)
         assert time.perf_counter() - begin < 5
         assert stop.draining
         assert stop.stopped == (interrupts == 2)

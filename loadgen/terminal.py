@@ -1,0 +1,74 @@
+"""Text for people: what comes from outside is made harmless, and a terminal or a pipe that goes away ends no run.
+
+This module does not know what is printed.
+"""
+
+import os
+import signal
+import sys
+import unicodedata
+from typing import Any, TextIO, cast
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with every character that could control a terminal or start a line as an escape such as `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+class LastingStream:
+    """A text stream whose reader may close it or disappear: what cannot be written any more is dropped without an error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            self._drop_from_now_on()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._drop_from_now_on()
+
+    def _drop_from_now_on(self) -> None:
+        """Replace the file behind the stream, because the interpreter flushes the stream once more when it ends."""
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        except (OSError, ValueError):
+            self._stream = _nowhere()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  It stays open until the process ends.
+
+
+def outlast_terminal() -> None:
+    """From now on, neither a closed stdout or stderr nor the end of the terminal ends this process or raises an error.
+
+    A descriptor below 3 that is closed is opened, because the next file that is opened would get its number, and messages
+    would be written into that file.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.stdout = cast("TextIO", LastingStream(sys.stdout or _nowhere()))
+    sys.stderr = cast("TextIO", LastingStream(sys.stderr or _nowhere()))
