@@ -74,7 +74,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     chunks: int = 0
     """Number of token events, which is not the number of SSE events."""
     clumped_share: float | None = None
-    """Share of the token events that arrived in one read of the socket with another one; null for fewer than two events."""
+    """Share of the token events that arrived together with another one, within 0.1 ms; null for fewer than two events."""
     streamed: bool = True
     """False for an answer in one JSON body. Of its latencies only e2e is measured."""
     hidden_tokens: int | None = None

@@ -41,7 +41,6 @@ class TokenStream:
     __slots__ = (
         "_counts",
         "_has_reasoning",
-        "_last_count",
         "_log",
         "_logged_usage",
         "_meaning",
@@ -66,7 +65,6 @@ class TokenStream:
         """The last usage object."""
         self._logged_usage: Usage | None = None
         """The usage object of the last entry of the log."""
-        self._last_count: int | None = 0
         self._log = StreamLog()
         self._counts = self._log.counts
         self._meaning: Meaning = "unfinished"
@@ -136,7 +134,10 @@ class TokenStream:
         log = self._log
         if log.ids is not None:
             return sum(len(ids or ()) for ids in log.ids)
-        return max(self._last_count or 0, len(log.counts))
+        return max(self._last_count() or 0, len(log.counts))
+
+    def _last_count(self) -> int | None:
+        return self._counts[-1] if self._counts else None
 
     def _ended(self) -> bool:
         return self.done or self.failed
@@ -230,7 +231,7 @@ class TokenStream:
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
             is_entry = (
-                content or reasoning or other or choice.token_ids or (count and count != self._last_count)
+                content or reasoning or other or choice.token_ids or (count and count != self._last_count())
             )
             if other:
                 self._log.others.append(len(self._counts))
@@ -238,7 +239,6 @@ class TokenStream:
                 self._log.roles.append(len(self._counts))
         if is_entry:
             exchange = self.exchange
-            self._last_count = count
             self._logged_usage = self._usage
             self._counts.append(count)
             exchange.arrival_ns.append(stamp_ns)

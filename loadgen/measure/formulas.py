@@ -6,7 +6,6 @@ This module does not know percentiles over requests, token budgets or files.
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import sub
@@ -20,14 +19,17 @@ from loadgen.record import Record
 
 AT_END: tuple[TokenSource, ...] = ("usage", "corrected_usage")
 """The server counted the tokens only once, at the end, so the number of tokens in each chunk is not known."""
+TOGETHER_NS = 100_000
+"""Token events that are no further apart have arrived together: in one read of the socket, or in reads of the segments of one
+write. A step of an engine takes longer."""
 CLUMPED_LIMIT = 0.5
-"""Where more than this share of the token events shared a read of the socket with another one, most gaps between them were
+"""Where more than this share of the token events arrived together with another one, most gaps between them were
 lost on the way, and the median gap is 0. It is then not measured. Single joined reads are normal."""
-FIRST_READ_LIMIT = 0.1
-"""TPOT is too small by the share of the later events that came in the first read: they had been held back until then. Where
+FIRST_LIMIT = 0.1
+"""TPOT is too small by the share of the later events that came together with the first: they had been held back until then. Where
 this is above the limit, TPOT is not measured."""
-EVENTS_PER_READ = 8
-"""Nor is it where reads held more events than this on average: a buffer between engine and client sets the pace then. A busy
+EVENTS_TOGETHER = 8
+"""Nor is it where more events than this arrived together on average: a buffer between engine and client sets the pace then. A busy
 client joins two to four."""
 BETWEEN_TOKENS = ("tpot", "itl", "inter_chunk")
 """Objectives that one token alone cannot meet or miss."""
@@ -90,7 +92,8 @@ def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
     if not exchange.streamed:
         first_ns = answer_ns = None
     gaps = gaps_ns(arrivals)
-    share = clumped_share(exchange, gaps)
+    together = arrived_together(gaps)
+    share = clumped_share(exchange, together)
     gap_ns = median(gaps) if gaps and (share or 0.0) <= CLUMPED_LIMIT else None
     return {
         "due_s": clock.at_s(due_ns),
@@ -104,7 +107,7 @@ def _times(exchange: Exchange, due_ns: int, clock: RunClock) -> dict[str, Any]:
         "ttft_s": clock.between_s(sent_ns, first_ns),
         "ttft_due_s": clock.between_s(due_ns, first_ns),
         "ttfot_s": clock.between_s(sent_ns, answer_ns),
-        "tpot_s": None if share and _held_back(arrivals) else _seconds(tpot_ns(exchange), clock),
+        "tpot_s": None if _held_back(together) else _seconds(tpot_ns(exchange), clock),
         "itl_s": _seconds(itl_ns(exchange, gap_ns), clock),
         "inter_chunk_s": _seconds(gap_ns, clock),
         "e2e_s": clock.between_s(sent_ns, last_ns),
@@ -152,27 +155,41 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     return weighted_median((gap / tokens, tokens) for gap, tokens in zip(gaps, counts, strict=True) if tokens)
 
 
-def clumped_share(exchange: Exchange, gaps: list[int]) -> float | None:
-    """Return the share of the token events that arrived in one read with another one, or None for fewer than two events.
+def clumped_share(exchange: Exchange, sizes: Sequence[int]) -> float | None:
+    """Return the share of the token events that arrived together with another one, or None for fewer than two events.
 
-    Several tokens in one chunk are no clump: the server has sent them together. A single chunk with a long answer is one.
+    `sizes` are those of `arrived_together`. Several tokens in one chunk are no clump: the server has sent them together. A
+    single chunk with a long answer is one.
     """
-    if not gaps:
+    events = len(exchange.arrival_ns)
+    if events < 2:
         return (
             1.0
             if exchange.streamed and sum(exchange.tokens) - exchange.hidden_tokens > ONE_CHUNK_TOKENS
             else None
         )
-    if 0 not in gaps:
-        return 0.0
-    together = sum(count for count in Counter(exchange.arrival_ns).values() if count > 1)
-    return round(together / len(exchange.arrival_ns), 4)
+    return round(sum(size for size in sizes if size > 1) / events, 4)
 
 
-def _held_back(arrivals: Sequence[int]) -> bool:
-    """Return whether so many events shared reads that the time from the first to the last one tells no time per token."""
-    events, in_first = len(arrivals), bisect_right(arrivals, arrivals[0])
-    return in_first - 1 > FIRST_READ_LIMIT * (events - 1) or events > EVENTS_PER_READ * len(set(arrivals))
+def arrived_together(gaps: Sequence[int]) -> list[int]:
+    """Return how many events arrived together each time. The list is empty where all events came one by one."""
+    if not gaps or min(gaps) > TOGETHER_NS:
+        return []
+    sizes = [1]
+    for gap in gaps:
+        if gap <= TOGETHER_NS:
+            sizes[-1] += 1
+        else:
+            sizes.append(1)
+    return sizes
+
+
+def _held_back(sizes: Sequence[int]) -> bool:
+    """Return whether so many events arrived together that the time from the first to the last one tells no time per token."""
+    events = sum(sizes)
+    return bool(sizes) and (
+        sizes[0] - 1 > FIRST_LIMIT * (events - 1) or events > EVENTS_TOGETHER * len(sizes)
+    )
 
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:

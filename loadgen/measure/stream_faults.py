@@ -42,7 +42,7 @@ class StreamFaults:
     """`seq` of the answers that arrived in clumps."""
     events: int = 0
     shared: float = 0.0
-    """Token events, and how many of them shared a read of the socket with another one."""
+    """Token events, and how many of them arrived together with another one."""
     unanswered: int = 0
     """Requests that met an idle connection which the server closed at that moment."""
 
@@ -81,8 +81,8 @@ class StreamFaults:
             yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk of a stream is counted as one token"
         if len(self.clumped) > CLUMPED_ANSWERS_SHARE * n:
             yield (
-                f"{len(self.clumped)} of {n} answers arrived in clumps ({self.shared / self.events:.0%} of all token events shared a "
-                f"read with another one; limit {CLUMPED_ANSWERS_SHARE:.0%} of the answers): the server, a proxy or this machine "
+                f"{len(self.clumped)} of {n} answers arrived in clumps ({self.shared / self.events:.0%} of all token events came together "
+                f"with another one; limit {CLUMPED_ANSWERS_SHARE:.0%} of the answers): the server, a proxy or this machine "
                 "holds chunks back, so the times between their tokens are not measured and their TTFT may be too late"
             )
         if self.unknown:

@@ -174,6 +174,18 @@ def test_tpot_is_measured_as_long_as_the_first_and_the_last_read_tell_it() -> No
     assert (held.tpot_s, held.itl_s) == (None, 0.01)
 
 
+def test_segments_of_one_write_are_one_clump() -> None:
+    """Over a network, an answer that a proxy held back arrives in many reads, some microseconds apart."""
+    held = exchange([500], [1] * 1000)
+    held.arrival_ns = [START + 500 * MS + (i // 7) * 20_000 for i in range(1000)]
+    held.pieces = [("", "x")] * 1000
+    found = record(held)
+    assert (found.clumped_share, found.tpot_s, found.itl_s) == (1.0, None, None)
+    fast = exchange([500], [1] * 100)
+    fast.arrival_ns = [START + 500 * MS + i * 400_000 for i in range(100)]
+    assert (record(fast).clumped_share, record(fast).tpot_s) == (0.0, 0.0004)
+
+
 def test_many_tokens_in_one_chunk_are_no_clump_but_a_whole_answer_is() -> None:
     assert record(exchange([200, 220], [40, 40])).clumped_share == 0.0
     assert record(exchange([200], [8])).clumped_share is None

@@ -131,7 +131,7 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
         (
             {"clumped_share": 0.9, "chunks": 20},
             6,
-            "6 of 100 answers arrived in clumps (90% of all token events shared a read with another one; limit 5% of the answers)",
+            "6 of 100 answers arrived in clumps (90% of all token events came together with another one; limit 5% of the answers)",
         ),
         ({"finish_reason": "banana"}, 1, "unknown finish reasons ('banana' 1)"),
         ({"streamed": False, "token_source": "usage"}, 1, "1 of 100 answers came in one JSON body although a stream was asked for"),
