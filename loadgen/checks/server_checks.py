@@ -47,7 +47,7 @@ def server_identity(context: DoctorContext) -> Iterator[Check]:
         )
     else:
         yield Check("server", "good", description)
-    if not server.listed:
+    if server.others:
         yield Check(
             "model", "warn", f"{server.model} is not in the server's list of models: check its spelling"
         )

@@ -12,6 +12,8 @@ This module does not interpret the responses (see preflight.py and server_metric
 
 import asyncio
 import json
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -187,6 +189,8 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", error)
     if isinstance(cause, TimeoutError) and not cause.errno:
         return "no connection in time"
+    if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) and cause.errno:
+        return os.strerror(cause.errno).lower()  # asyncio's own text repeats the address
     if isinstance(cause, OSError):
         return (cause.strerror or str(cause) or type(cause).__name__).lower()
     return str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
 from loadgen.text import printable
@@ -41,8 +41,8 @@ class Model(NamedTuple):
 
     id: str
     max_model_len: int | None = None
-    listed: bool = True
-    """False where the server lists other models and not this one."""
+    others: str = ""
+    """What the server lists, where this model is not in the list."""
 
 
 def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> Model:
@@ -60,10 +60,7 @@ def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> M
         raise UsageError(
             f"--model {name!r} is not served at {api.target}: it serves {names}; did you mean {printable(similar)!r}?"
         )
-    say(
-        f"warning: {api.target}/models does not list {name!r} (it lists {names}): it is asked for all the same"
-    )
-    return Model(name, listed=False)
+    return Model(name, others=names)
 
 
 def _check_response(options: RunOptions, api: ControlApi, response: ControlResponse) -> None:

@@ -81,7 +81,7 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
         metrics="# TYPE vllm:" in metrics,
         engines=max(1, engines(metrics)),
         replicas=page.replicas,
-        listed=model.listed,
+        others=model.others,
     )
     check_lengths(options, server)
     return with_gpus(server)

@@ -10,7 +10,7 @@ This module does not know what a run asks (see loadgen/plan/budgets.py).
 import dataclasses
 import re
 
-from loadgen.errors import UsageError
+from loadgen.errors import UsageError, say
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
 from loadgen.target.control_api import ControlApi, ControlResponse
@@ -24,7 +24,7 @@ REFUSAL = (
 
 def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> ServerInfo:
     """Return the server with what the probe shows. Raises UsageError where it refuses a model that it does not list."""
-    if server.emulated:
+    if server.emulated and not server.others:
         return server
     response = _ask(options, server, api)
     words = response.body.decode(errors="replace")
@@ -33,10 +33,15 @@ def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> Server
         again = _ask(options, instead, api)
         if again.status == 200 or "max_completion_tokens" in words:
             server, response = instead, again
-    if not server.listed and response.status in (400, 401, 403, 404, 422):
+    if server.others and response.status in (400, 401, 403, 404, 422):
         raise UsageError(
-            f"--model {server.model!r} is not served at {api.target} (HTTP {response.status}: {api.quote(response.body)})"
+            f"--model {server.model!r} is not served at {api.target}: it serves {server.others} "
+            f"(HTTP {response.status}: {api.quote(response.body)})"
         )
+    if server.others:
+        say(f"warning: {api.target}/models does not list {server.model!r}; it lists {server.others}")
+    if server.emulated:
+        return server
     reply = response.json()
     return with_fingerprint(server, reply.get("system_fingerprint") if isinstance(reply, dict) else None)
 

@@ -34,8 +34,8 @@ class ServerInfo:
     """Number of engines (data parallel ranks) in its /metrics."""
     replicas: int = 1
     """Number of servers that answered at the address when its /metrics were read several times."""
-    listed: bool = True
-    """False where the server lists other models and not this one."""
+    others: str = ""
+    """The models that the server lists, where `model` is not in the list."""
     limit_field: LimitField = "max_tokens"
     """Field of a chat request that limits the tokens of a reply."""
 

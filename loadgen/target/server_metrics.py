@@ -29,6 +29,8 @@ from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, Co
 
 SCRAPES = 4
 """Of two servers that answer equally often, one is overlooked in an eighth of the cases."""
+AGAIN_TIMEOUT_S = 2.0
+"""For the scrapes after the first one, which are not waited for as long, because a run can do without them."""
 SAMPLES_LIMIT = 100_000
 """vLLM has about 1,000 samples for each engine. What follows this many is not read."""
 STARTED = "process_start_time_seconds"
@@ -78,7 +80,8 @@ async def read_page(api: ControlApi) -> Page:
     identity = _identity(first)
     if identity is None:
         return Page(first, 1)
-    others = await asyncio.gather(*(api.fetch(url, limit_bytes=PAGE_BYTES) for _ in range(SCRAPES - 1)))
+    again = (api.fetch(url, timeout_s=AGAIN_TIMEOUT_S, limit_bytes=PAGE_BYTES) for _ in range(SCRAPES - 1))
+    others = await asyncio.gather(*again)
     pages = {identity: first} | {found: page for page in others if (found := _identity(page)) is not None}
     return Page(pages[min(pages)], len(pages))
 
