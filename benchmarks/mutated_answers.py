@@ -75,10 +75,13 @@ def answer(seed: int, index: int) -> Answer:
         events = events[: kept + 1]
         events[-1].damaged = True
     events = _until_done(events)
-    counts = frozenset({tokens, max((_count(event) for event in events), default=0) or tokens})
+    counts = {tokens, max(map(_count, events), default=0) or tokens}
+    if any(map(_is_other_choice, events)):
+        counts.add(max((_count(event) for event in events if event.has_text), default=tokens))
+    _mark_held_text(events)
     first = _possible(events)
     last = _possible(events[::-1])
-    return Answer(writes, counts, first, last, (*names, *(["cut"] if cut else [])), cut)
+    return Answer(writes, frozenset(counts), first, last, (*names, *(["cut"] if cut else [])), cut)
 
 
 def _until_done(events: list[Event]) -> list[Event]:
@@ -92,6 +95,25 @@ def _count(event: Event) -> int:
     if event.damaged or not isinstance(event.payload, dict):
         return 0
     return int((event.payload.get("usage") or {}).get("completion_tokens", 0))
+
+
+def _is_other_choice(event: Event) -> bool:
+    """Tell whether an event has become part of a second choice, whose tokens are not those of the answer."""
+    choices = event.payload.get("choices") if event.damaged and isinstance(event.payload, dict) else None
+    found = choices[0] if isinstance(choices, list) and choices else None
+    index = found.get("index") if isinstance(found, dict) else None
+    return isinstance(index, int | float | str) and str(index) not in ("0", "", "False")
+
+
+def _mark_held_text(events: list[Event]) -> None:
+    """Mark text whose count is not larger than the one before: the server says that no token came with it."""
+    before = 0.0
+    for event in events:
+        usage = event.payload.get("usage") if isinstance(event.payload, dict) else None
+        count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        if isinstance(count, int | float):
+            event.damaged = event.damaged or (event.has_text and count <= before)
+            before = count
 
 
 def _possible(events: list[Event]) -> frozenset[float]:

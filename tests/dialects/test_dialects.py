@@ -2,8 +2,8 @@
 
 A file NAME.jsonl holds one dialect (loadgen/checks/replays.py). Its second line is what is right: values of the record, times in
 ms, and the verdict with a part of its reasons (`says`). A machine that is
-busy delays events, but never brings them forward, so the request that comes closest to the true time is compared, and the
-reasons against the client's own machine are left out.
+busy delays events and joins reads, but never brings them forward. So the request that comes closest to the true time is
+compared, the reasons against the client's own machine are left out, and a run that differs is made again.
 """
 
 import json
@@ -22,6 +22,8 @@ from tests.fixtures.emulated import loadgen
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 REQUESTS = 8
+ATTEMPTS = 3
+"""A busy machine joins reads, which makes a run SUSPECT. A wrong reading of a stream is wrong in every attempt."""
 PER_TOKEN = ("tpot_ms", "itl_ms")
 OF_THE_REQUEST = ("ttft_ms", "ttfot_ms", "e2e_ms")
 EARLY_MS, LATE_MS, MARGIN = 3, 60, 0.2
@@ -61,16 +63,29 @@ def test_a_run_makes_the_right_record(server: str, problems: Path, tmp_path: Pat
     right = replays.read(FOLDER / f"{name}.jsonl").right
     target = f"{server}/{name}{right.get('target', '/v1')}"
     options = ("--budgets", "64", "--percentile", "p50", "--concurrency", "4", *right.get("options", ()))
-    done = loadgen("--target", target, "--dataset", str(problems), *options, "--out", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    found = list(read_records(tmp_path / "run" / "records.jsonl"))
+    for attempt in range(ATTEMPTS):
+        folder = tmp_path / str(attempt)
+        done = loadgen("--target", target, "--dataset", str(problems), *options, "--out", str(folder))
+        assert done.returncode == 0, done.stderr
+        try:
+            check_run(folder, right)
+        except AssertionError:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def check_run(folder: Path, right: dict[str, Any]) -> None:
+    """Compare the records and the verdict of a run with what is right."""
+    found = list(read_records(folder / "records.jsonl"))
     assert len(found) == REQUESTS
     for key, value in right.items():
         if key in Record.__struct_fields__:
             assert {getattr(record, key) for record in found} == {value}, (key, found[0])
         elif key in PER_TOKEN + OF_THE_REQUEST:
             check_times(found, key, value)
-    check_verdict(tmp_path / "run", right)
+    check_verdict(folder, right)
 
 
 def check_times(found: list[Record], key: str, right: Any) -> None:
