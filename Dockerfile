@@ -1,6 +1,6 @@
 # One small image for the emulator and the load generator, without compiler, pip and root. vLLM has its own image.
 # syntax=docker/dockerfile:1
-ARG BASE=python:3.13-slim-trixie
+ARG BASE=python:3.13.11-slim-trixie
 
 FROM ${BASE} AS build
 # requirements-distributed.lock also contains Locust.

@@ -9,6 +9,7 @@ last line is JSON.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,8 +91,10 @@ def rows(name: str, concurrency: int, records: list[Record]) -> list[Row]:
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in measured if record.end_s and record.sent_s]
         else:
-            values = [getattr(record, metric) for record in measured]
-        found.append(Row(name, concurrency, metric, true_ms, 1000 * median(values)))
+            values = [value for record in measured if (value := getattr(record, metric)) is not None]
+        # Where half of the records or more do not have the value, it was not measured, which is not the true value.
+        median_ms = 1000 * median(values) if 2 * len(values) > len(measured) else math.nan
+        found.append(Row(name, concurrency, metric, true_ms, median_ms))
     if name == "queued":
         found.append(Row(name, concurrency, "network + client", 0.0, median(map(unexplained_ms, measured))))
     return found

@@ -20,7 +20,10 @@ Outcome = Literal[
     "cut",
     "malformed",
     "cancelled",
+    "filtered",
 ]
+TokenSource = Literal["continuous_usage", "chunk_usage", "token_ids", "usage", "corrected_usage", "chunks"]
+"""Where the counts of tokens come from (docs/metrics.md)."""
 BudgetMode = Literal["cut", "forced", "native", "prompt"]
 
 THINK_END = "</think>"
@@ -62,6 +65,10 @@ class Exchange:
     """Stamps, token events, text and outcome of one HTTP call."""
 
     sent_ns: int
+    connect_ns: int | None = None
+    """Time to open the connection; None where an open one was used or none could be opened."""
+    reused: bool = False
+    """The request was sent on a connection that was open already."""
     headers_ns: int | None = None
     end_ns: int | None = None
     arrival_ns: list[int] = field(default_factory=list)
@@ -75,12 +82,20 @@ class Exchange:
     first_answer_ns: int | None = None
     """Stamp of the first event with answer text after reasoning."""
     usage: dict[str, Any] | None = None
-    """The last usage object that the server sent."""
-    token_source: str | None = None
+    """The last usage object of the server, with `completion_tokens` as decided from all its counts."""
+    token_source: TokenSource | None = None
+    hidden_tokens: int = 0
+    """Tokens that were generated before the first event and not shown. They are part of its number of tokens."""
+    counts_disagree: str | None = None
+    """Which counts contradict each other, with the numbers."""
+    streamed: bool = True
+    """False for an answer in one JSON body, whose only event is the end of the body."""
     server_timings: dict[str, Any] | None = None
     fingerprint: str | None = None
     outcome: Outcome = "ok"
     status: int | None = None
     finish_reason: str | None = None
+    """The standard word where there is one for the server's reason, which is then in `finish_reason_sent`."""
+    finish_reason_sent: str | None = None
     stop_reason: str | int | None = None
     error: str | None = None

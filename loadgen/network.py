@@ -8,6 +8,7 @@ This module opens no connection and knows nothing of HTTP messages.
 """
 
 import base64
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +60,37 @@ def http_proxy(url: str) -> Proxy | None:
     proxy = proxy_url(url)
     if proxy is None:
         return None
+    variable = f"{urlsplit(url).scheme}_proxy"
     if proxy.scheme != "http" or not proxy.hostname:
-        variable = f"{urlsplit(url).scheme}_proxy"
         raise UsageError(f"{variable}: only http:// proxies are supported, not {proxy.scheme}://")
-    return Proxy(*address(proxy), basic_authorization(proxy) if proxy.username else None)
+    try:
+        where = address(proxy)
+    except ValueError:
+        raise UsageError(f"{variable}: its port is not a number from 0 to 65535") from None
+    return Proxy(*where, basic_authorization(proxy) if proxy.username else None)
 
 
 def address(url: SplitResult) -> tuple[str, int]:
     """Return host and port, which defaults to that of the scheme."""
     return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL. A URL that is not valid has an origin that no server has."""
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme, *address(parts))
+    except ValueError:
+        return ("", url, 0)
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine by its text alone, without asking a name server."""
+    host = origin(url)[1]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def basic_authorization(url: SplitResult) -> str:

@@ -120,6 +120,15 @@ def web(text: str) -> str:
     return text
 
 
+def route(text: str) -> str:
+    """Parse the endpoint: `chat`, `completions`, or a path below the target that begins with a slash."""
+    if text not in ("chat", "completions") and not re.fullmatch(r"/[\w./~%:@+-]+", text, re.ASCII):
+        raise UsageError(
+            f"{text!r}: write chat, completions, or a path below --target such as /api/chat (a query belongs to --target)"
+        )
+    return text
+
+
 def port(text: str) -> int:
     """Parse a TCP port; `off` becomes -1."""
     if text == "off":

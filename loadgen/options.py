@@ -31,6 +31,7 @@ from loadgen.option_types import (
     port,
     positive,
     ramp,
+    route,
     seconds,
     share,
     slo,
@@ -70,7 +71,10 @@ class RunOptions:
     """With one_pass: the budget that is also sent, as a check. None: see `budgets.sent_budgets`; 0 means none."""
     samples: int = 1
     prompt: str | None = None
-    path: Literal["chat", "completions"] = "chat"
+    path: str = "chat"
+    """`chat`, `completions`, or a path below the target that begins with a slash."""
+    stream: bool = True
+    """False asks for the whole answer in one JSON body, of which only e2e can be measured."""
     sampling: Sampling = "greedy"
     temperature: float | None = None
     top_p: float | None = None
@@ -138,7 +142,12 @@ def _check_combinations(options: RunOptions) -> None:
     """Check that the options can be combined, whatever the server. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
+    streamed = sorted({"ttft", "tpot", "ttft_due"} & options.slo.keys())
     rules = [
+        *_extra_body_rules(options.extra_body),
+        (not options.stream and options.one_pass, "--one-pass needs the time of every token, which --no-stream does not give: leave out one of them"),
+        (not options.stream and streamed, f"--slo {','.join(streamed)} cannot be measured with --no-stream: only e2e and e2e_due can"),
+        (options.budget_mode == "forced" and options.path.startswith("/") and not completions_route(options.path), f"--budget-mode forced needs an endpoint that takes a prompt: --path {options.path} does not end with /completions"),
         (len(rates) > 1, f"--{' and --'.join(rates)} can't be combined: use one of them"),
         (options.arrival == "burst" and options.rate, "--arrival burst sends all requests at once: leave out --rate"),
         (options.arrival not in ("poisson", "burst") and not (options.rate or options.ramp), f"--arrival {options.arrival} needs a rate: add --rate R"),
@@ -156,6 +165,22 @@ def _check_combinations(options: RunOptions) -> None:
     for wrong, message in rules:
         if wrong:
             raise UsageError(message)
+
+
+def _extra_body_rules(body: dict[str, Any]) -> list[tuple[Any, str]]:
+    """Return the rules for fields that another option sets: with two values, the run would not be what run.json says."""
+    return [
+        (body.get("n") not in (None, 1), "--extra-body: n above 1 puts several answers into one stream, whose times cannot be told apart: use --samples N, which sends N requests"),
+        ("stream" in body, "--extra-body: stream is set by the suite: use --no-stream for answers in one JSON body"),
+        ("max_tokens" in body or "max_completion_tokens" in body, "--extra-body: the limit of a reply is set by --budgets and --answer-tokens: use these"),
+        ("model" in body, "--extra-body: the model is set by --model: use that"),
+        ("messages" in body or "prompt" in body, "--extra-body: the prompt is made from --dataset and --prompt: use these"),
+    ]  # fmt: skip
+
+
+def completions_route(path: str) -> bool:
+    """Tell whether an endpoint takes a prompt instead of messages."""
+    return path == "completions" or (path.endswith("/completions") and not path.endswith("/chat/completions"))
 
 
 def greedy(options: RunOptions) -> bool:
@@ -202,7 +227,8 @@ def _problems(add: Callable[..., Any]) -> None:
     add("--dataset", metavar="D", help=f"math500 (downloaded from the Hugging Face Hub once), sample (included, needs no network), gsm8k, aime, or a JSONL file with `problem` and `answer` on each line [{DEFAULTS.dataset}]")
     add("--problems", type=count, metavar="N", help="use N of the problems, selected by --seed [all]")
     add("--samples", type=count, metavar="N", help="ask each problem N times, for majority voting and pass@k [1]")
-    add("--path", choices=("chat", "completions"), help="endpoint: /chat/completions or /completions [chat]")
+    add("--path", type=route, metavar="P", help="endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages [chat]")
+    add("--no-stream", dest="stream", action="store_false", help="ask for each answer in one JSON body instead of a stream, where a server offers no stream; only e2e is measured")
     add("--prompt", metavar="STYLE", help="prompt style: chat, bare, r1, s1 or chatml [chosen by the model's id, otherwise chat]")
     add("--sampling", choices=get_args(Sampling), help="sampling parameters: greedy (as in the paper) or recommended (those of the model card) [greedy]")
     add("--temperature", type=number, metavar="T", help="temperature, instead of the one that --sampling sets")

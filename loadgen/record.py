@@ -13,10 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadgen.exchange import BudgetMode, Outcome
+from loadgen.exchange import BudgetMode, Outcome, TokenSource
 from loadgen.files import write_atomically
 
 SCHEMA = 1
+
+KNOWN_FINISH_REASONS = ("stop", "length", "tool_calls", "function_call")
+"""The client records other words for the same under these. Any other reason is recorded as the server wrote it."""
 
 Verdict = Literal["VALID", "SUSPECT", "INVALID"]
 
@@ -46,6 +49,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     simulated: bool = False
     due_s: float
     sent_s: float | None = None
+    connect_s: float | None = None
+    """Time to open the connection, which is part of every latency; null where an open one was used."""
+    connection_reused: bool = False
+    """The request was sent on a connection that was open already."""
     headers_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
@@ -67,13 +74,24 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached_tokens: int | None = None
     chunks: int = 0
     """Number of token events, which is not the number of SSE events."""
-    token_source: Literal["continuous_usage", "token_ids", "usage", "chunks"] | None = None
+    clumped_share: float | None = None
+    """Share of the token events that arrived together with another one, within 0.1 ms; null for fewer than two events."""
+    streamed: bool = True
+    """False for an answer in one JSON body. Of its latencies only e2e is measured."""
+    hidden_tokens: int | None = None
+    """Output tokens that were generated before the first chunk and not shown, such as hidden reasoning, where known."""
+    token_source: TokenSource | None = None
+    counts_disagree: str | None = None
+    """Which of the server's token counts contradict each other or the stream, with the numbers."""
     outcome: Outcome
     status: int | None = None
     finish_reason: str | None = None
+    """`stop`, `length`, `tool_calls`, `function_call`, or another reason as the server wrote it."""
+    finish_reason_sent: str | None = None
+    """The server's word, where it is another one than `finish_reason`."""
     error: str | None = None
     server_timings: dict[str, Any] | None = None
-    """The `metrics` object that the server sent with this reply (milliseconds, vLLM's names)."""
+    """The times in the `metrics` object that the server sent with this reply (milliseconds, vLLM's names)."""
     text: str | None = None
     reasoning: str | None = None
     raw: dict[str, float | None] | None = None
@@ -92,8 +110,8 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str
     """Id of the model as served."""
     target: str
-    num_gpus: int = 1
-    """Number of GPUs that the server uses: tensor parallel size × data parallel size."""
+    num_gpus: int | None = 1
+    """Number of GPUs that the server uses: tensor × pipeline × data parallel size. None means unknown; a file without it means 1."""
     tensor_parallel_size: int = 1
     speculation: str | None = None
     """Method of speculative decoding: `ngram`, `eagle3`, … or null."""

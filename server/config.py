@@ -6,13 +6,15 @@ that has no effect in the emulator is accepted, so that one file configures both
 This module does not know how an engine behaves, or how long anything takes.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-import yaml
+
+from server.yaml_file import YamlFileError, read_yaml
 
 HERE = Path(__file__).parent
 CONFIGS = HERE / "configs"
@@ -67,17 +69,20 @@ class Serving:
     """The content of the file, with the command-line overrides applied."""
 
 
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """The dimensions of a model that determine time and memory, from its `config.json`."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size
+    head_dim: Size
+    intermediate_size: Size
+    vocab_size: Size
     tie_word_embeddings: bool = False
 
 
@@ -167,10 +172,11 @@ def read_preset(model: str) -> dict[str, Any]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The content of a YAML file that maps option names to values. Raises ConfigError."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    named = isinstance(content, dict) and all(isinstance(key, str) and key.isprintable() for key in content)
+    if not isinstance(content, dict) or not named:
         raise ConfigError(f"{path}: must be a mapping of option names to values")
     return content
 
@@ -185,7 +191,7 @@ def _convert(value: object, type_: Any, where: str, key: str) -> Any:
 def _size(value: object) -> object:
     """Converts `2k`, `16K` and `1M` as vLLM does: a lower-case unit is decimal, an upper-case unit is binary."""
     units = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
-    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in units:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?[kKmM]", value):
         return int(float(value[:-1]) * units[value[-1]])
     return value
 
@@ -195,7 +201,7 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ConfigError(f"{where}: speculative-config: not JSON ({error})") from error
     if value is not None and not isinstance(value, dict):
         raise ConfigError(f"{where}: speculative-config: must be a mapping")
@@ -206,7 +212,7 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
     if value is None:
         return None
     method = value.get("method")
-    if method not in {"ngram", "ngram_gpu", "[ngram]"}:
+    if method not in ("ngram", "ngram_gpu", "[ngram]"):
         raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
     low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
     low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
@@ -287,8 +293,9 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], str(path), key)
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
-        elif key in PARALLELISM_NOT_EMULATED and value not in {1, "1"}:
-            raise ConfigError(f"{path}: {key}: {value} is not emulated: only tensor parallelism is")
+        elif key in PARALLELISM_NOT_EMULATED and value not in (1, "1"):
+            shown = value if str(value).isprintable() else repr(value)
+            raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED:
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
     return _check(Serving(**values), str(path))
@@ -330,7 +337,7 @@ def load_model(name: str) -> Model:
     shape = _convert(raw["shape"], Shape, str(path), "shape")
     key, table = ("quantization", QUANTIZED_BYTES) if raw.get("quantization") else ("dtype", WEIGHT_BYTES)
     weight_type = raw.get(key, "auto")
-    if weight_type not in table:
+    if not isinstance(weight_type, str) or weight_type not in table:
         raise ConfigError(f"{path}: {key}: {weight_type!r} is not known: choose from {', '.join(table)}")
     return Model(
         name=path.stem,

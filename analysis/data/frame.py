@@ -173,7 +173,7 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
         codes = np.array([categories.index(value) for value in values], dtype=np.int32)
         frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)
     numbers: dict[str, list[float]] = {
-        "num_gpus": [float(run.num_gpus) for run in runs.values()],
+        "num_gpus": [float(run.num_gpus or "nan") for run in runs.values()],
         "tp": [float(run.tensor_parallel_size) for run in runs.values()],
         "time_scale": [run.time_scale for run in runs.values()],
         "params_b": [parameters_b(run.preset, run.model) for run in runs.values()],
@@ -221,11 +221,21 @@ def _add_outcomes(frame: pd.DataFrame) -> None:
     frame["ok"] = (frame["outcome"] == "ok").to_numpy()
     frame["truncated"] = (frame["finish_reason"] == "length").to_numpy()
     frame["grade"] = frame["grade"].cat.set_categories(
-        ["correct", "wrong", "no_answer", "truncated", "grade_timeout", "grade_error", "failed", "ungraded"]
+        [
+            "correct",
+            "wrong",
+            "no_answer",
+            "truncated",
+            "undecided",
+            "grade_timeout",
+            "grade_error",
+            "failed",
+            "ungraded",
+        ]
     )
     frame.loc[frame["grade"].isna(), "grade"] = "ungraded"
     frame.loc[~frame["ok"], "grade"] = "failed"
-    graded = ~frame["grade"].isin(["ungraded", "grade_timeout", "grade_error"])
+    graded = ~frame["grade"].isin(["ungraded", "undecided", "grade_timeout", "grade_error"])
     run_graded = frame.groupby("cell", observed=True)["grade"].transform(
         lambda grades: (~grades.isin(["ungraded", "failed"])).any()
     )

@@ -1,6 +1,6 @@
 """Grade the records of a run, and compute the accuracy from the grades.
 
-Rules: a record's grade is `correct wrong no_answer truncated grade_timeout grade_error failed`; only `correct` and `wrong` mean that an
+Rules: a record's grade is `correct wrong no_answer truncated undecided grade_timeout grade_error failed`; only `correct` and `wrong` mean that an
 answer was compared with the reference. Strict accuracy counts only finished outputs as correct, lenient accuracy counts every correct
 answer. Each distinct pair of reference and answer is graded once, however many records have it.
 

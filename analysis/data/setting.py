@@ -76,10 +76,16 @@ def config_labels(runs: list[RunInfo]) -> list[str]:
     return [f"{run.config} ({_server(run)})" if len(servers[run.config]) > 1 else run.config for run in runs]
 
 
+def gpus_label(run: RunInfo) -> str:
+    """Return how many GPUs the server of a run uses, in words."""
+    if run.num_gpus is None:
+        return "unknown number of GPUs"
+    return f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}"
+
+
 def _server(run: RunInfo) -> str:
-    gpus = f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}"
     tp = f", TP {run.tensor_parallel_size}" if run.tensor_parallel_size != run.num_gpus else ""
-    return gpus + tp + (f", {run.speculation}" if run.speculation else "")
+    return gpus_label(run) + tp + (f", {run.speculation}" if run.speculation else "")
 
 
 def _short(value: Any) -> str:

@@ -15,6 +15,7 @@ GRADE_COLOURS = {
     "wrong": "#d0454c",
     "no_answer": "#a8821a",
     "truncated": "#7a7f87",
+    "undecided": "#4a7fc1",
     "grade_timeout": "#8567d6",
     "grade_error": "#b0489c",
     "failed": "#3a3f47",

@@ -13,6 +13,7 @@ from typing import Literal
 from analysis.grading.forms import (
     REALS,
     BaseNumber,
+    Dots,
     Equation,
     Form,
     Inequality,
@@ -25,8 +26,8 @@ from analysis.grading.forms import (
     TupleOrInterval,
     UnorderedList,
 )
-from analysis.grading.formula import UnreadableError
 from analysis.grading.latex_parser import parse_formula
+from analysis.grading.numbers import UnreadableError
 from analysis.grading.units import Unit, split_unit
 
 _NUMBER_WORDS = {
@@ -71,6 +72,8 @@ _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 def parse_answer(text: str) -> Form:
     """Parse one answer. Raises UnreadableError."""
     text = _number_word_to_digits(text.strip())
+    if re.fullmatch(r"\\ldots", text):
+        return Dots()
     for parser in (_number_in_base, _time_or_ratio, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
@@ -175,7 +178,7 @@ def _joined(parts: list[str], operation: Literal["or", "and"]) -> Form:
     items = tuple(parse_answer(part) for part in parts)
     if any(isinstance(item, Inequality | SetOperation) for item in items):
         return SetOperation(operation, items)
-    return UnorderedList(tuple(_flattened(iter(items))))
+    return UnorderedList(tuple(_flattened(iter(items))), is_set=operation == "or")
 
 
 def _both_signs(text: str) -> tuple[str, str]:
@@ -278,13 +281,26 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
         return Equation(tuple(sides))
-    if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides):
-        return Inequality(tuple(sides), tuple(signs))
+    if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides[1:]):
+        return _without_infinite_sides(sides, signs)
     raise UnreadableError("unknown combination of relation signs")
 
 
+def _without_infinite_sides(sides: list[str], signs: list[str]) -> Form:
+    r"""Return the inequality; `-\infty < x \le 2` says only `x \le 2`."""
+    if len(sides) > 2 and _INFINITE.fullmatch(sides[0]):
+        sides, signs = sides[1:], signs[1:]
+    if len(sides) > 2 and _INFINITE.fullmatch(sides[-1]):
+        sides, signs = sides[:-1], signs[:-1]
+    if any(_INFINITE.fullmatch(side) for side in sides):
+        raise UnreadableError("an inequality with infinity")
+    return Inequality(tuple(sides), tuple(signs))
+
+
 def _bracketed(text: str) -> Form | None:
-    r"""Parse `(a,b)`, `[a,b)`, `\langle a,b\rangle` or `(a)`."""
+    r"""Parse `(a,b)`, `[a,b)`, `]a,b[`, `\langle a,b\rangle` or `(a)`."""
+    if match := re.fullmatch(r"([\[\]])([^()\[\]]*[,;][^()\[\]]*)([\[\]])", text):
+        text = ("[" if match[1] == "[" else "(") + match[2] + ("]" if match[3] == "]" else ")")
     text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
     if not text or text[0] not in "([" or text[-1] not in ")]" or _closing_position(text) != len(text) - 1:
         return None

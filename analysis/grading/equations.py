@@ -8,8 +8,10 @@ This module does not know names such as `f(x) = 2x`, units or other forms of ans
 from fractions import Fraction
 
 from analysis.grading import formula as fx
-from analysis.grading.formula import Formula, UndefinedError
+from analysis.grading.formula import Formula
 from analysis.grading.latex_parser import parse_formula
+from analysis.grading.numbers import UndefinedError, Value, multiply
+from analysis.grading.zero import equal_values, is_zero
 
 
 def same_solutions(one: tuple[str, str], other: tuple[str, str]) -> bool:
@@ -24,18 +26,18 @@ def _difference(sides: tuple[str, str]) -> Formula:
 
 def _proportional(a: Formula, b: Formula) -> bool:
     """True if one formula is the other one times a constant that is not zero."""
-    ratio: fx.Value | None = None
+    ratio: Value | None = None
     for point in fx.sample_points(a.symbols):
         try:
             x, y = a.evaluate(point), b.evaluate(point)
-            if x == 0 or y == 0:
-                if x == y:
+            if is_zero(x) or is_zero(y):
+                if is_zero(x) and is_zero(y):
                     continue
                 return False
             quotient = fx.divide(x, y)
         except UndefinedError:
             continue
-        if ratio is not None and not fx.nearly_equal(ratio, quotient):
+        if ratio is not None and not equal_values(ratio, quotient):
             return False
         ratio = quotient
     return ratio is not None
@@ -58,16 +60,16 @@ def _roots_agree(one: Formula, other: Formula) -> bool:
 
 def _vanishes(one: Formula, point: fx.Env) -> bool:
     try:
-        return fx.nearly_equal(fx.add(one.evaluate(point), Fraction(1)), Fraction(1))
+        return is_zero(one.evaluate(point))
     except UndefinedError:
         return False
 
 
-def _root(one: Formula, symbol: str, point: fx.Env) -> fx.Value | None:
+def _root(one: Formula, symbol: str, point: fx.Env) -> Value | None:
     try:
         at = [one.evaluate({**point, symbol: Fraction(x)}) for x in (1, 2, 4)]
         slope = fx.subtract(at[1], at[0])
-        if not fx.nearly_equal(fx.subtract(at[2], at[1]), fx.multiply(Fraction(2), slope)) or slope == 0:
+        if not equal_values(fx.subtract(at[2], at[1]), multiply(Fraction(2), slope)) or is_zero(slope):
             return None
         return fx.subtract(Fraction(1), fx.divide(at[0], slope))
     except UndefinedError:

@@ -16,6 +16,7 @@ from analysis.grading.answer_parser import parse_answer
 from analysis.grading.equations import same_solutions
 from analysis.grading.forms import (
     BaseNumber,
+    Dots,
     Equation,
     Form,
     Inequality,
@@ -28,31 +29,47 @@ from analysis.grading.forms import (
     TupleOrInterval,
     UnorderedList,
 )
-from analysis.grading.formula import Formula, UnreadableError
+from analysis.grading.formula import Formula
 from analysis.grading.intervals import same_intervals, to_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import normalize, without_spacing
-from analysis.grading.units import DEGREE, PERCENT
-from analysis.grading.words import is_words, same_words
+from analysis.grading.numbers import PI, UndecidedError, UnreadableError, Value, multiply
+from analysis.grading.units import DEGREE, PERCENT, without_bare_unit
+from analysis.grading.words import is_words, same_option, same_words, without_option
+from analysis.grading.zero import sign
 
-MAX_CHARACTERS = 300
-"""An answer longer than this, and than four times the reference, is wrong without being read."""
+MAX_ITEMS = 1_000
+_ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
+_INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
-    r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{?[\w,]+\}?)?'*(?:\s*\(\s*[\w\s,.+-]*\s*\))?"  # x, a_1, f(x), P(A)
-    r"|(?:\\text\{[^{}]*\}\s*)+|(?:m\s*)?\\angle\s*\w+|[A-Z]{2,4}|\|\s*[A-Z]{1,3}\s*\||\\overline\{\w+\}"
+    rf"[a-zA-Z]{_INDEX}'*"  # x, a_1
+    rf"|(?:[efghpqrstuvlwoA-Z]{_INDEX}|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX})(?:\^\{{?(?:-1|\*|\(\d\))\}}?)?'*\s*{_ARGUMENTS}"  # f^{-1}(2), P(A|B)
+    rf"|[a-zA-Z]{_INDEX}'*\s*\(\s*(?:-?\d+|[a-z])\s*(?:,\s*(?:-?\d+|[a-z])\s*)*\)"  # x(0), a(n)
+    rf"|\\mathbb\{{?[EP]\}}?\s*{_ARGUMENTS}|\\(?:lim|int|max|min|sup|inf|deg|dim|det|gcd|arg|sum|prod)(?![a-z]).*"
+    rf"|(?:\\text\{{[^{{}}]*\}}\s*)+(?:{_INDEX}|{_ARGUMENTS})|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX}"
+    r"|(?:m\s*)?\\(?:angle|triangle|widehat|overline|hat|bar)\s*\{?\w+\}?|[A-Z]{2,4}|\[[A-Z]{3,}\]|(?:\\?\|)+\s*(?:[A-Z]{1,3}|\w)\s*(?:\\?\|)+"
     r"|\(\s*\\?\w+(?:_\w)?\s*(?:,\s*\\?\w+(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
 )
 
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
-    if len(answer) > max(MAX_CHARACTERS, 4 * len(gold)):
-        return False
     gold, answer = normalize(gold), normalize(answer)
     if not answer or without_spacing(gold) == without_spacing(answer):
         return bool(answer)
+    if (result := same_option(gold, answer)) is not None:
+        return result
+    gold, answer = without_option(gold, answer) or gold, without_option(answer, gold) or answer
     if (result := same_words(gold, answer)) is not None:
         return result
+    return _same_values(gold, answer)
+
+
+def _same_values(gold: str, answer: str) -> bool | None:
+    if not re.search(r"[A-Za-z]", gold):
+        answer = without_bare_unit(answer)
+    elif not re.search(r"[A-Za-z]", answer):
+        gold = without_bare_unit(gold)
     try:
         return same(parse_answer(gold), parse_answer(answer))
     except (UnreadableError, RecursionError):
@@ -84,9 +101,39 @@ def _is_set(form: Form) -> bool:
 def _same_unordered_lists(gold: Form, answer: Form) -> bool:
     if isinstance(gold, TupleOrInterval) or isinstance(answer, TupleOrInterval):
         return _same_assignments(gold, answer)
+    if any(isinstance(item, Dots) for item in (*_items(gold), *_items(answer))):
+        return _same_sequences(_filled(_items(gold)), _filled(_items(answer)))
     if _names(gold) != _names(answer) and max(len(_names(gold)), len(_names(answer))) > 1:
         return False
     return _same_lists(_items(gold), _items(answer), as_sets=_is_set(gold) or _is_set(answer))
+
+
+def _same_sequences(gold: Sequence[Form], answer: Sequence[Form]) -> bool:
+    """Compare lists with dots. A list that goes on is not one that ends. Raises UndecidedError if both go on after different items."""
+    go_on = [any(isinstance(item, Dots) for item in items) for items in (gold, answer)]
+    if go_on == [True, True] and not _pairwise(gold, answer):
+        raise UndecidedError("two lists that go on")
+    return go_on == [True, True] or (go_on == [False, False] and _same_lists(gold, answer, as_sets=False))
+
+
+def _filled(items: Sequence[Form]) -> Sequence[Form]:
+    r"""Write out `1, 2, \ldots, 10` if its numbers have equal distances."""
+    values = [
+        item.formula.value() if isinstance(item, Quantity) and not item.formula.symbols else None
+        for item in items
+    ]
+    at = next(index for index, item in enumerate(items) if isinstance(item, Dots)) if Dots() in items else 0
+    known = [value for value in values if isinstance(value, Fraction)]
+    if at < 2 or len(known) != len(items) - 1 or at == len(items) - 1:
+        return items
+    step = known[1] - known[0]
+    count = (known[-1] - known[0]) / step + 1 if step else Fraction(0)
+    if count.denominator != 1 or not len(known) <= count <= MAX_ITEMS:
+        return items
+    numbers = [known[0] + index * step for index in range(int(count))]
+    if numbers[:at] != known[:at] or numbers[at - len(known) :] != known[at:]:
+        return items
+    return [Quantity(fx.constant(number), None) for number in numbers]
 
 
 def _names(form: Form) -> frozenset[str]:
@@ -102,7 +149,7 @@ def _same_assignments(gold: Form, answer: Form) -> bool:
     if not isinstance(row, TupleOrInterval) or not all(isinstance(item, Equation) for item in items):
         return isinstance(row, TupleOrInterval) and len(items) == 1 and same(row, items[0])
     equations = sorted((item for item in items if isinstance(item, Equation)), key=lambda item: item.sides[0])
-    is_tuple = len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
+    is_tuple = not _is_set(other) and len(_names(other)) == len(items) and _brackets(row) == ("(", ")")
     return is_tuple and _pairwise(row.items, [parse_answer(item.sides[-1]) for item in equations])
 
 
@@ -200,7 +247,7 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
     if unit == PERCENT:
         return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
-        return fx.equal(_times(with_unit, fx.to_float(Fraction(1, 180)) * fx.PI), bare)
+        return fx.equal(_times(with_unit, multiply(PI, Fraction(1, 180))), bare)
     return fx.equal(a.formula, b.formula)
 
 
@@ -212,8 +259,8 @@ def _scaled(quantity: Quantity) -> Quantity:
     return Quantity(_times(quantity.formula, unit.factor), None)
 
 
-def _times(formula: Formula, factor: fx.Value) -> Formula:
-    return formula if factor == 1 else fx.combine(fx.multiply, formula, fx.constant(factor))
+def _times(formula: Formula, factor: Value) -> Formula:
+    return formula if factor == 1 else fx.combine(multiply, formula, fx.constant(factor))
 
 
 def _same_percent(percent: Formula, bare: Formula) -> bool:
@@ -222,7 +269,7 @@ def _same_percent(percent: Formula, bare: Formula) -> bool:
         return True
     if not fx.equal(percent, bare) or bare.symbols:
         return False
-    return bool(abs(fx.to_float(bare.value())) > 1)
+    return sign(fx.subtract(fx.call("abs", bare.value()), Fraction(1))) > 0
 
 
 # Equations
@@ -281,6 +328,8 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
         try:
             if same(parse_answer(left[-1]), parse_answer(right[-1])):
                 return True
+            if not _symbols(left[0]):
+                return False  # two values of one name
         except UnreadableError:
             pass
     if len(left) != 2 or len(right) != 2:
@@ -302,4 +351,5 @@ _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {
     TimeOfDay: _same_times,
     BaseNumber: BaseNumber.__eq__,
     Infinity: Infinity.__eq__,
+    Dots: Dots.__eq__,
 }

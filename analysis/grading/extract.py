@@ -1,4 +1,4 @@
-r"""Find the answer in an output: the last balanced `\boxed{}`, or an `Answer:` line.
+r"""Find the answer in an output: the last balanced `\boxed{}` or several joined ones, or an `Answer:` line.
 
 Rules: an answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
 result says so. Nothing is guessed from other text: if the last number counted as the answer, 15 % of the reference solutions
@@ -15,7 +15,26 @@ END_OF_REASONING = ("</think>", "<|im_start|>answer")
 _S1_BARE = re.compile(r"\nanswer\n")
 """Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
 _ANSWER_LINE = re.compile(
-    r"^[ \t>#*_]*(?:final\s+answer|answer)[ \t*_]*:[ \t*_]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t>#*_]*(?:(?:final\s+answer|answer)[ \t*_]*:|####)[ \t*_]*(\S[^\n]*)$"
+    r"|\bthe\s+final\s+answer\s+is[ \t*_]*:?[ \t*_]*(\$[^$\n]+\$|\\\([^\n]+?\\\)|-?[\d.,/]*\d%?)[ \t.*_]*(?:I hope (?:it|this) is correct\.?[ \t]*)?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NAME_BEFORE = re.compile(r"(?<![\w\\])([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in)\s*$")
+_BETWEEN = re.compile(
+    r"(?:[\s,;.$&]|\\[\[\]()]|\\(?:quad|qquad|[,;: ])|\b(?:or|and|as well as|also|ou|oder|und|et|o|y|e)\b|\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}"
+    r"|(?<![a-zA-Z\\])[A-Za-z](?:_\{?\w+\}?)?\s*=|或|和|и(?!\w)|или)*",
+    re.IGNORECASE,
+)
+"""What may stand between boxes that form one answer."""
+_ALTERNATIVE = re.compile(r"\b(?:or|ou|oder|или)\b|或", re.IGNORECASE)
+_REJECTED_BEFORE = re.compile(
+    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠)(?:\s+(?:be|it|the answer))?[\s$:]*$",
+    re.IGNORECASE,
+)
+_REJECTED_AFTER = re.compile(
+    r"[\s$.,;:!)\]\\-]*(?:(?:oh|hmm|no|wait|hold on|actually)\b[\s,.!:—-]*)*(?:(?:but|and)\s+)?(?:(?:this|that|it|which)\s*)?(?:is|was|'s|isn't|can't be|cannot be)?\s*"
+    r"(?:(?:clearly|actually|obviously)\s+)?(?:wrong|incorrect|a mistake|false|not (?:right|correct|the answer|it|possible|valid)|(?<=isn't )(?:right|correct))\b",
+    re.IGNORECASE,
 )
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
@@ -56,29 +75,64 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
     return (text, "") if thinks and not finished else ("", text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Box:
+    start: int
+    end: int
+    content: str
+
+
 def last_box(text: str) -> str | None:
-    r"""Return the content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}`, in one pass, because a repetitive output may open thousands."""
+    r"""Return the content of the last balanced, non-empty `\boxed{…}` or `\fbox{…}` that the text does not take back.
+
+    Boxes that only words such as `or` and commas separate are one answer. The names before them, as in `x = \boxed{1}`, belong to it.
+    """
+    boxes = [box for box in _boxes(text) if not _is_taken_back(text, box)]
+    if not boxes:
+        return None
+    group = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if not _BETWEEN.fullmatch(text, box.end, group[0].start):
+            break
+        group.insert(0, box)
+    if len(group) == 1:
+        return group[0].content
+    contents = dict.fromkeys(_name_before(text, box) + box.content for box in group)
+    separator = r" \text{ or } " if _ALTERNATIVE.search(text, group[0].end, group[1].start) else ", "
+    return separator.join(contents)
+
+
+def _boxes(text: str) -> list[_Box]:
+    """Return the innermost balanced boxes, found in one pass, because a repetitive output may open thousands."""
     first = text.find("box")
-    last: tuple[int, str] | None = None
+    boxes: list[_Box] = []
     open_braces: list[tuple[int, int] | None] = []
     for token in _BRACE.finditer(text, max(first - 2, 0)) if first >= 0 else ():
         if token[0] == "}":
             box = open_braces.pop() if open_braces else None
-            if (
-                box
-                and (last is None or box[0] > last[0])
-                and (content := text[box[1] : token.start()].strip())
-            ):
-                last = (box[0], content)
+            content = text[box[1] : token.start()].strip() if box else ""
+            if box and content and not (boxes and boxes[-1].start > box[0]):
+                boxes.append(_Box(box[0], token.end(), content))
         elif token[0].endswith("{") and token[0] != "\\{":
             open_braces.append((token.start(), token.end()) if len(token[0]) > 1 else None)
-    return last and last[1]
+    return boxes
+
+
+def _is_taken_back(text: str, box: _Box) -> bool:
+    """True if the text says directly before or after the box that it is not the answer."""
+    before, after = text[max(0, box.start - 30) : box.start], text[box.end : box.end + 80]
+    return _REJECTED_BEFORE.search(before) is not None or _REJECTED_AFTER.match(after) is not None
+
+
+def _name_before(text: str, box: _Box) -> str:
+    name = _NAME_BEFORE.search(text[max(0, box.start - 30) : box.start])
+    return f"{name[1]} = " if name and "=" not in box.content else ""
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """Return the last `Answer:` or `Final Answer:` line, unless the output was cut within it."""
+    """Return the last `Answer:`, `Final Answer:` or `####` line, or what follows `the final answer is`, unless the output was cut within it."""
     matches = list(_ANSWER_LINE.finditer(text))
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None
-    answer = matches[-1].group(1).strip().rstrip("*_ ")
+    answer = (matches[-1][1] or matches[-1][2]).strip().rstrip("*_ ")
     return answer or None

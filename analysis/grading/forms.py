@@ -6,11 +6,12 @@ This module does not know how the forms are written (see `answer_parser`) or whe
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
-from analysis.grading.formula import Formula, UndefinedError, UnreadableError, Value, to_float
+from analysis.grading.formula import Formula
+from analysis.grading.numbers import UndefinedError, UnreadableError, Value
 from analysis.grading.units import Unit
+from analysis.grading.zero import is_real
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Infinity:
     """Positive or negative infinity, as the end of an interval."""
 
     sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """The dots in a list that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ Form = (
     | Ratio
     | TimeOfDay
     | Infinity
+    | Dots
     | UnorderedList
     | TupleOrInterval
     | Matrix
@@ -124,6 +131,6 @@ def real_number(form: Form) -> Value | Infinity:
             value = form.formula.value()
         except UndefinedError as error:
             raise UnreadableError("the end of an interval is undefined") from error
-        if isinstance(value, Fraction) or not hasattr(value, "imag") or to_float(value).imag == 0:
+        if is_real(value):
             return value
     raise UnreadableError("the end of an interval is not a real number")

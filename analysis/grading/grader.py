@@ -1,8 +1,9 @@
-"""Grade pairs of reference answer and answer: with `equivalence` first, with math-verify in separate processes for the rest.
+"""Grade pairs of reference answer and answer: with `equivalence`, and with SymPy in separate processes for integrals and limits.
 
-Rules: each distinct pair is graded once, and its grade is cached on disk under a hash of this package's source. A pair that exceeds
-the time limit is `grade_timeout` and a crash is `grade_error`; neither is `wrong`. math-verify enforces its own time limit with
-SIGALRM, which native code ignores, so a process that runs longer is killed. Each process has a memory limit.
+Rules: each distinct pair is graded once, and its grade is cached on disk under a hash of this package's source. A pair that can be
+shown neither equal nor different is `undecided`, one that exceeds the time limit is `grade_timeout` and a crash is `grade_error`; none
+of them is `wrong`. math-verify only parses; SymPy accepts an equality only if the difference is zero symbolically. A process that
+runs longer than the time limit is killed, and each has a memory limit.
 
 This module does not know outputs, records or budgets.
 """
@@ -15,29 +16,39 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pebble import ProcessExpired, ProcessPool
 
 from analysis.grading.equivalence import equivalent
 from analysis.grading.normalize import normalize
+from analysis.grading.numbers import OutOfTimeError, time_limit
 
-Grade = Literal["correct", "wrong", "grade_timeout", "grade_error"]
+Grade = Literal["correct", "wrong", "undecided", "grade_timeout", "grade_error"]
 Pair = tuple[str, str]
 """Reference answer and answer, before normalization."""
 
-MATH_VERIFY_TIMEOUT_S = 8
-"""math-verify's own time limit for parsing and for comparing."""
-KILL_TIMEOUT_S = 13
-"""Longer than math-verify's limit, and shorter than the 15 s that a pair may take."""
-MEMORY_BYTES = 4 << 30
-WORKERS = min(4, os.cpu_count() or 1)
+MAX_CHARACTERS = 2_000
+"""A longer text is not read: it is correct if both texts are the same, and undecided otherwise."""
+COMPARE_TIMEOUT_S = 1.5
+"""Limit of the processor time for a pair, here and in a separate process."""
+PARSE_TIMEOUT_S = 8
+"""math-verify's own time limit for parsing. It is wall-clock time, so it must be long on a busy machine."""
+KILL_TIMEOUT_S = 10
+"""After this time a process is killed, if its processor time could not end it."""
+MEMORY_BYTES = 500 << 20
+WORKERS = min(2, os.cpu_count() or 1)
 TASKS_PER_PROCESS = 500
-_WORDS = re.compile(r"\\text\{([^{}]*)\}")
+_CALCULUS = re.compile(r"\\(?:int|sum|prod|lim)(?![a-zA-Z])")
+"""What math-verify is asked about. Everything else that `equivalence` cannot read is undecided."""
+_SAMPLE = (Fraction(17, 13), Fraction(29, 11))
+_FLOAT_DIGITS = 30
 
 
 def version() -> str:
@@ -53,17 +64,28 @@ def grade_pairs(pairs: Iterable[Pair], *, cache: Path | None = None) -> dict[Pai
     distinct = set(pairs)
     with _Cache(cache) as grade_cache:
         cached = grade_cache.read(distinct)
-        new: dict[Pair, Grade] = {}
-        undecided: list[Pair] = []
-        for pair in distinct - cached.keys():
-            same = equivalent(*pair)
-            if same is None:
-                undecided.append(pair)
-            else:
-                new[pair] = "correct" if same else "wrong"
-        new.update(_verify_all(undecided))
+        new = {pair: compare(*pair) for pair in distinct - cached.keys()}
+        new.update(
+            _verify_all([pair for pair, grade in new.items() if grade == "undecided" and _is_calculus(pair)])
+        )
         grade_cache.write(new)
     return cached | new
+
+
+def compare(gold: str, answer: str) -> Grade:
+    """Grade one pair in this process."""
+    if max(len(gold), len(answer)) > MAX_CHARACTERS:
+        return "correct" if gold.strip() == answer.strip() else "undecided"
+    try:
+        with time_limit(COMPARE_TIMEOUT_S):
+            same = equivalent(gold, answer)
+    except OutOfTimeError:
+        return "grade_timeout"
+    return "undecided" if same is None else "correct" if same else "wrong"
+
+
+def _is_calculus(pair: Pair) -> bool:
+    return max(map(len, pair)) <= MAX_CHARACTERS and any(_CALCULUS.search(text) for text in pair)
 
 
 def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
@@ -78,11 +100,14 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
         context=context,
         initializer=_start_worker,
     ) as pool:
-        futures = [(pair, pool.schedule(verify, args=pair, timeout=KILL_TIMEOUT_S)) for pair in sorted(pairs)]
+        futures = [
+            (pair, pool.schedule(_verify_in_time, args=pair, timeout=KILL_TIMEOUT_S))
+            for pair in sorted(pairs)
+        ]
         for pair, future in futures:
             try:
                 yield pair, future.result()
-            except FutureTimeoutError:
+            except (FutureTimeoutError, TimeoutError):
                 yield pair, "grade_timeout"
             except (ProcessExpired, MemoryError, Exception) as error:  # noqa: BLE001  # a worker process may return any exception
                 logging.getLogger(__name__).debug("%s: %r", pair, error)
@@ -90,63 +115,77 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
 
 
 def _start_worker() -> None:
-    """Prepare a new worker process: set its memory limit and parse once, because the first parse takes a hundred times as long."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    """Prepare a new worker process: parse once, because the first parse takes a hundred times as long, and set its memory limit."""
     with contextlib.suppress(Exception):
-        verify(r"\frac{1}{2}", r"\sum_{k=1}^{2} \frac{k}{6}")
+        verify(r"\frac{1}{2}", r"\int_0^1 x dx")
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.signal(signal.SIGVTALRM, _out_of_time)
+
+
+def _out_of_time(*_: object) -> None:
+    raise OutOfTimeError
+
+
+def _verify_in_time(gold: str, answer: str) -> Grade:
+    """Grade one pair with `verify`, within a limit of processor time. The signal is repeated, because SymPy may catch it."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, COMPARE_TIMEOUT_S, 0.05)
+    try:
+        return verify(gold, answer)
+    except OutOfTimeError:
+        return "grade_timeout"
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def verify(gold: str, answer: str) -> Grade:
-    """Grade one pair with math-verify, in the main thread. Raises what math-verify raises, except its timeout."""
-    from math_verify import parse, verify  # noqa: PLC0415  # takes half a second, and only some pairs need it
-    from math_verify.errors import TimeoutException  # noqa: PLC0415
+    """Compare the values of a pair with SymPy. They are equal only if their difference is zero symbolically, never by rounding."""
+    import sympy  # noqa: PLC0415  # takes half a second, and only some pairs need it
+
+    values = [_sympy_value(normalize(text)) for text in (gold, answer)]
+    if None in values:
+        return "undecided"
+    difference = (values[0] - values[1]).doit()
+    if sympy.simplify(difference) == 0:
+        return "correct"
+    numbers = [
+        difference.subs(
+            {symbol: sympy.Rational(*point.as_integer_ratio()) for symbol in difference.free_symbols}
+        ).evalf(_FLOAT_DIGITS)
+        for point in _SAMPLE
+    ]
+    separated = all(
+        number.is_number and abs(number) > sympy.Float(10) ** (-_FLOAT_DIGITS // 2) for number in numbers
+    )
+    return "wrong" if separated else "undecided"
+
+
+def _sympy_value(text: str) -> Any:
+    """Return the SymPy expression for a text, or None if math-verify cannot parse all of it as an exact value."""
+    from math_verify import parse  # noqa: PLC0415
     from math_verify.parser import LatexExtractionConfig  # noqa: PLC0415
+    from sympy import Expr, Float  # noqa: PLC0415
 
-    gold, answer = normalize(gold), normalize(answer)
-    if _has_new_words(gold, answer):
-        return "wrong"
-    latex = [LatexExtractionConfig(boxed_match_priority=0)]
-    try:
-        reference, parsed_answer = (
-            parse(
-                rf"\boxed{{{text}}}",
-                extraction_config=latex,
-                fallback_mode="no_fallback",
-                parsing_timeout=MATH_VERIFY_TIMEOUT_S,
-                raise_on_error=True,
-            )
-            for text in (gold, answer)
-        )
-        if (
-            not reference
-            or not parsed_answer
-            or not (_is_complete(reference[0], gold) and _is_complete(parsed_answer[0], answer))
-        ):
-            return "wrong"
-        is_correct = verify(
-            reference,
-            parsed_answer,
-            allow_set_relation_comp=True,
-            timeout_seconds=MATH_VERIFY_TIMEOUT_S,
-            raise_on_error=True,
-        )
-    except TimeoutException:
-        return "grade_timeout"
-    return "correct" if is_correct else "wrong"
-
-
-def _has_new_words(gold: str, answer: str) -> bool:
-    """True if the answer has words that the reference does not have. math-verify would drop `less` or `profit` as units."""
-    return bool({*_WORDS.findall(answer.casefold())} - {*_WORDS.findall(gold.casefold())})
+    parsed = parse(
+        rf"\boxed{{{text}}}",
+        extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
+        fallback_mode="no_fallback",
+        parsing_timeout=PARSE_TIMEOUT_S,
+        raise_on_error=True,
+    )
+    if (
+        not parsed
+        or not isinstance(parsed[0], Expr)
+        or parsed[0].has(Float)
+        or not _is_complete(parsed[0], text)
+    ):
+        return None
+    return parsed[0]
 
 
 def _is_complete(parsed: object, text: str) -> bool:
     """True if the parsed expression has every integer of the text. The parser may stop early without an error."""
-    atoms = re.findall(r"\d+", str(parsed))
-    return all(
-        number.lstrip("0") in {a.lstrip("0") for a in atoms}
-        for number in re.findall(r"(?<![\d.])\d+(?![\d.])", text)
-    )
+    atoms = {atom.lstrip("0") for atom in re.findall(r"\d+", str(parsed))}
+    return all(number.lstrip("0") in atoms for number in re.findall(r"\d+", text))
 
 
 class _Cache:

@@ -8,6 +8,7 @@ This module does not know tuples: the caller has decided that a form in brackets
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from analysis.grading.forms import (
     Form,
@@ -18,8 +19,10 @@ from analysis.grading.forms import (
     UnorderedList,
     real_number,
 )
-from analysis.grading.formula import UnreadableError, Value, divide, nearly_equal, subtract, to_float
+from analysis.grading.formula import divide, subtract
 from analysis.grading.latex_parser import parse_formula
+from analysis.grading.numbers import UnreadableError, Value, negative
+from analysis.grading.zero import equal_values, is_zero, sign, to_float
 
 End = Value | Infinity
 
@@ -38,13 +41,13 @@ def _below(a: End, b: End) -> bool:
     """True if a is less than b, also for infinite values."""
     if isinstance(a, Infinity) or isinstance(b, Infinity):
         return (a.sign if isinstance(a, Infinity) else 0) < (b.sign if isinstance(b, Infinity) else 0)
-    return not nearly_equal(a, b) and bool(to_float(a) < to_float(b))
+    return sign(subtract(a, b)) < 0
 
 
 def _same(a: End, b: End) -> bool:
     if isinstance(a, Infinity) or isinstance(b, Infinity):
         return a == b
-    return nearly_equal(a, b)
+    return equal_values(a, b)
 
 
 def to_intervals(form: Form) -> list[NumberInterval]:
@@ -86,7 +89,7 @@ def _merged(parts: list[NumberInterval]) -> list[NumberInterval]:
     return out
 
 
-def _order(end: End) -> tuple[int, Value]:
+def _order(end: End) -> tuple[int, Any]:
     return (end.sign, Fraction(0)) if isinstance(end, Infinity) else (0, to_float(end))
 
 
@@ -138,27 +141,28 @@ def _solved(form: Inequality) -> list[NumberInterval]:
         both = [Inequality((f"{factor}({inside[1]})", form.sides[1]), form.signs) for factor in ("", "-")]
         return _combined(SetOperation("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(both)))
     solutions = [
-        _solve_linear(a, sign, b) for a, sign, b in zip(form.sides, form.signs, form.sides[1:], strict=False)
+        _solve_linear(a, relation, b)
+        for a, relation, b in zip(form.sides, form.signs, form.sides[1:], strict=False)
     ]
     return _complement(_merged([part for solution in solutions for part in _complement(solution)]))
 
 
-def _solve_linear(left: str, sign: str, right: str) -> list[NumberInterval]:
+def _solve_linear(left: str, relation: str, right: str) -> list[NumberInterval]:
     """Solve one linear inequality in one variable."""
-    a, b = parse_formula(left), parse_formula(right)
+    a, b = parse_formula(left or "x"), parse_formula(right)  # `\\ge 3` leaves the name out
     symbols = a.symbols | b.symbols
     if len(symbols) != 1:
         raise UnreadableError("the inequality does not have exactly one variable")
     (symbol,) = symbols
     at = [subtract(a.evaluate({symbol: Fraction(x)}), b.evaluate({symbol: Fraction(x)})) for x in (0, 1, 2)]
     slope = subtract(at[1], at[0])
-    if nearly_equal(slope, Fraction(0)) or not nearly_equal(subtract(at[2], at[1]), slope):
+    if is_zero(slope) or not equal_values(subtract(at[2], at[1]), slope):
         raise UnreadableError("the inequality is not linear")
-    point = divide(-at[0], slope)
-    if sign == "\\ne":
+    point = divide(negative(at[0]), slope)
+    if relation == "\\ne":
         return _complement([NumberInterval(point, point, has_low=True, has_high=True)])
-    closed = sign in {"\\le", "\\ge"}
-    if (sign in {"<", "\\le"}) == bool(to_float(slope) > 0):
+    closed = relation in {"\\le", "\\ge"}
+    if (relation in {"<", "\\le"}) == (sign(slope) > 0):
         return [NumberInterval(Infinity(-1), point, has_low=False, has_high=closed)]
     return [NumberInterval(point, Infinity(1), closed, has_high=False)]
 
@@ -166,7 +170,7 @@ def _solve_linear(left: str, sign: str, right: str) -> list[NumberInterval]:
 def variables(form: Form) -> frozenset[str]:
     """Return the variables of the inequalities in a form. Intervals in brackets have none."""
     if isinstance(form, Inequality):
-        return frozenset().union(*(parse_formula(side).symbols for side in form.sides))
+        return frozenset().union(*(parse_formula(side).symbols for side in form.sides if side))
     if isinstance(form, SetOperation):
         return frozenset().union(*(variables(item) for item in form.items))
     return frozenset()

@@ -7,26 +7,25 @@ This module does not know relations, lists and units (see `answer_parser`).
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
 from analysis.grading.formula import (
-    CONTEXT,
-    MAX_SYMBOLIC_POWER,
     Env,
     Formula,
     Node,
-    UnreadableError,
-    Value,
-    add,
     call,
+    choose,
     divide,
     factorial,
-    multiply,
+    permutations,
     power,
     root,
     subtract,
+    total,
 )
+from analysis.grading.numbers import PI, E, I, UnreadableError, Value, add, multiply, negative
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
@@ -41,6 +40,9 @@ _FUNCTIONS = {
 }  # fmt: skip
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
 _FLOOR_CEILING = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
+_TWO_ARGUMENTS = {"frac": divide, "binom": choose, "perm": permutations}
+_CHOICES = {"C": choose, "P": permutations, "A": permutations}
+_CHOICE = re.compile(r"\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)|\s*_\{?(\d{1,9})\}?\s*\^\{?(\d{1,9})\}?")
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -79,6 +81,7 @@ class _Parser:
         self.bars = 0
         self.symbols: set[str] = set()
         self.has_i = False
+        self.bound: set[str] = set()
 
     def peek(self) -> str:
         """Skip spaces and return the next character without consuming it; the empty string at the end."""
@@ -129,7 +132,7 @@ class _Parser:
                 node, integer = _binary(divide, node, self.signed()[0]), None
             elif integer is not None and (part := self.mixed()) is not None:
                 node, integer = _binary(add, node, _constant(part if integer >= 0 else -part)), None
-            elif self.starts_factor() or (self.text[self.at - 1] == "!" and self.peek().isdigit()):
+            elif self.starts_factor() or (self.text[self.at - 1] in "!i" and self.peek().isdigit()):
                 node, integer = _binary(multiply, node, self.powered()[0]), None
             else:
                 return node
@@ -158,7 +161,7 @@ class _Parser:
                 name in _GREEK
                 or name in _FUNCTIONS
                 or name in _FLOOR_CEILING
-                or name in {"frac", "sqrt", "pi", "binom"}
+                or name in {"frac", "sqrt", "pi", "binom", "perm", "sum", "prod"}
             )
         return char.isalpha() or char in set("([{") if char else False
 
@@ -168,46 +171,48 @@ class _Parser:
             return self.signed()
         if self.take("-"):
             node, integer = self.signed()
-            return (lambda env: -node(env)), None if integer is None or integer == 0 else -integer
+            return (lambda env: negative(node(env))), None if integer is None or integer == 0 else -integer
         return self.powered()
 
     def powered(self) -> tuple[Node, int | None]:
         r"""Parse an atom and the `^`, `!`, `%` and `^\circ` after it."""
-        simple = self.peek().isalnum() or self.text.startswith("\\pi", self.at)
+        self.peek()
         start = self.at
         node = self.atom()
         literal = self.text[start : self.at].strip()
         integer = int(literal) if literal.isdigit() else None
         while True:
             if self.take("^\\circ"):
-                node, integer = _binary(multiply, node, _constant(CONTEXT.pi / 180)), None
+                node, integer = _binary(multiply, node, _constant(multiply(PI, Fraction(1, 180)))), None
             elif self.take("^"):
-                node, integer = self.raised(node, simple=simple), None
+                node, integer = self.raised(node), None
             elif self.take("!"):
-                inner = node
-                node, integer = (lambda env, inner=inner: factorial(inner(env))), None  # type: ignore[misc]
+                node, integer = self.factorial(node), None
             elif self.take("\\%") or self.take("%"):
                 node, integer = _binary(divide, node, _constant(Fraction(100))), None
             else:
                 return node, integer
 
-    def raised(self, node: Node, *, simple: bool) -> Node:
+    def factorial(self, node: Node) -> Node:
+        """Parse further signs after the first one: `n!!` is the double factorial."""
+        step = 1
+        while self.take("!"):
+            step += 1
+        if step > 2:
+            raise UnreadableError("more than two factorial signs")
+        return lambda env: factorial(node(env), step)
+
+    def raised(self, node: Node) -> Node:
         """Parse an exponent and return the power."""
         exponent = self.exponent()
 
-        def evaluate(env: Env) -> Value:
-            b = exponent(env)
-            if env and not simple and isinstance(b, Fraction) and abs(b) > MAX_SYMBOLIC_POWER:
-                raise UnreadableError("huge power")
-            return power(node(env), b)
-
-        return evaluate
+        return lambda env: power(node(env), exponent(env))
 
     def exponent(self) -> Node:
         """Parse an exponent: a group, a number, a letter or a command, with signs."""
         if self.take("-"):
             node = self.exponent()
-            return lambda env: -node(env)
+            return lambda env: negative(node(env))
         return self.argument(whole_number=True)
 
     def argument(self, *, whole_number: bool = False) -> Node:
@@ -260,23 +265,30 @@ class _Parser:
         return _constant(value)
 
     def letter(self, name: str) -> Node:
-        """Parse a constant or a variable with its index."""
+        """Parse a constant, a variable with its index, or `C(5,2)`, `P(5,2)` and `C_5^2` for numbers of choices."""
+        if name in _CHOICES and (choice := _CHOICE.match(self.text, self.at)):
+            n, k = (Fraction(group) for group in choice.groups() if group is not None)
+            if k <= n:
+                self.at = choice.end()
+                return lambda _: _CHOICES[name](n, k)
         if self.take("_"):
             name += self.index()
         if self.take("'"):
             name += "'"
-        if name == "i":
+        if name == "i" and name not in self.bound:
             self.has_i = True
-            return _constant(CONTEXT.mpc(0, 1))
-        if name == "e":
-            return _constant(+CONTEXT.e)
+            return _constant(I)
+        if name == "e" and name not in self.bound:
+            return _constant(E)
         self.symbols.add(name)
         return lambda env: env[name]
 
     def index(self) -> str:
         """Parse what follows `_`: letters and digits in braces, or one character."""
         self.peek()
-        match = re.compile(r"\{\s*([A-Za-z0-9,]+)\s*\}|([A-Za-z0-9])").match(self.text, self.at)
+        match = re.compile(r"\{\s*(?:\\text\{)?\s*([A-Za-z0-9,]+)\s*\}{1,2}|([A-Za-z0-9])").match(
+            self.text, self.at
+        )
         if match is None:
             raise UnreadableError("unreadable index")
         self.at = match.end()
@@ -295,20 +307,47 @@ class _Parser:
         """Parse a command: fraction, root, binomial, function, floor, ceiling or Greek letter."""
         name = self.command() or ""
         self.at += 1 + len(name)
-        if name in {"frac", "binom"}:
+        if name in _TWO_ARGUMENTS:
             top = self.argument()
-            return _binary(divide if name == "frac" else _choose, top, self.argument())
-        if name == "sqrt":
-            return self.root_value()
-        if name == "pi":
-            return _constant(+CONTEXT.pi)
+            return _binary(_TWO_ARGUMENTS[name], top, self.argument())
+        if name in {"sum", "prod"}:
+            return self.total(add if name == "sum" else multiply)
         if name in _FUNCTIONS:
             return self.function(name)
         if name in _FLOOR_CEILING:
             return self.floor_or_ceiling(name)
-        if name in _GREEK:
-            return self.letter(f"\\{name}")
-        raise UnreadableError(f"unknown command \\{name}")
+        return self.root_value() if name == "sqrt" else self.symbol(name)
+
+    def symbol(self, name: str) -> Node:
+        """Return the value of a Greek letter, which is a constant or a variable."""
+        if name == "pi":
+            return _constant(PI)
+        return self.letter(f"\\{name}") if name in _GREEK else self.named_set(name)
+
+    def named_set(self, name: str) -> Node:
+        r"""Parse the name of a set such as `\mathbb{Z}`, which is compared by its name."""
+        letter = re.compile(r"\s*\{?\s*([A-Z])\s*\}?").match(self.text, self.at)
+        if name != "mathbb" or letter is None:
+            raise UnreadableError(f"unknown command \\{name}")
+        self.at = letter.end()
+        return self.letter(f"\\mathbb{{{letter[1]}}}")
+
+    def total(self, operation: Callable[[Value, Value], Value]) -> Node:
+        r"""Parse `\sum_{k=1}^{10} k^2` and `\prod`: the term is all factors that follow."""
+        start = re.compile(r"\s*_\s*\{\s*([A-Za-z])\s*=").match(self.text, self.at)
+        if start is None:
+            raise UnreadableError("a sum without an index")
+        self.at = start.end()
+        low = self.expression()
+        self.expect("}")
+        self.expect("^")
+        high = self.exponent()
+        known, self.symbols = self.symbols, set()
+        bound, self.bound = self.bound, self.bound | {start[1]}
+        term = self.term()
+        self.bound = bound
+        self.symbols = known | (self.symbols - {start[1]})
+        return lambda env: total(term, start[1], (low(env), high(env)), env, operation)
 
     def root_value(self) -> Node:
         r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""
@@ -361,9 +400,3 @@ class _Parser:
                 break
             node = _binary(multiply, node, self.powered()[0])
         return node
-
-
-def _choose(n: Value, k: Value) -> Value:
-    if isinstance(n, Fraction) and n > 1_000:
-        raise UnreadableError("huge binomial")
-    return divide(factorial(n), multiply(factorial(k), factorial(subtract(n, k))))

@@ -22,29 +22,51 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
     "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "⅕": r"\frac{1}{5}",
     "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}",
-    "\u200b": "", "\ufeff": "",
+    "\u200b": "", "\ufeff": "", "✓": "", "✔": "", "✅": "", "☑": "", "■": "", "□": "", "∎": "", "◻": "",
+    "∉": r"\notin ", "≧": r"\ge ", "⩾": r"\ge ", "≦": r"\le ", "⩽": r"\le ", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "⋯": r"\ldots ",
+    "￥": "¥", "₤": "£",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 _COMMANDS = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
-    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "not=": "ne",
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "nicefrac": "frac", "sfrac": "frac", "xfrac": "frac", "flatfrac": "frac", "tbinom": "binom",
+    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne",
     "to": "to", "ast": "cdot", "bullet": "cdot", "lbrace": "{", "rbrace": "}", "degree": "circ", "degrees": "circ",
     "infin": "infty", "varnothing": "emptyset", "backslash": "setminus", "smallsetminus": "setminus",
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")",
     "arctg": "arctan", "tg": "tan", "ctg": "cot", "varphi": "phi", "varepsilon": "epsilon", "imath": "i",
-    "bigcup": "cup", "bigcap": "cap", "mathdollar": "$", "textdollar": "$", "land": "wedge", "lor": "vee", "dotsc": "ldots", "dots": "ldots", "cdots": "ldots",
+    "bigcup": "cup", "bigcap": "cap", "mathdollar": "$", "textdollar": "$", "land": "wedge", "lor": "vee", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "geqq": "ge", "leqq": "le", "dots": "ldots", "cdots": "ldots",
 }  # fmt: skip
 _DROPPED = (
     "left", "right", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "big", "Big", "bigg", "Bigg",
     "middle", "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "mathstrut", "strut", "hfill", "noindent",
-    "rm", "bf", "it", "normalsize", "large", "Large", "small", "ensuremath",
+    "rm", "bf", "it", "normalsize", "large", "Large", "LARGE", "huge", "Huge", "small", "tiny", "scriptsize",
+    "footnotesize", "ensuremath", "checkmark", "blacksquare", "square", "Box", "qed", "sf", "tt", "em", "bfseries", "itshape", "boldmath",
+    "normalfont", "centering", "scriptscriptstyle",
 )  # fmt: skip
 _TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt|up|sc)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|textrm)\s*\{([^{}]*)\}"
-_STYLE = r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|bold|color\{\w+\})\s*\{([^{}]*)\}"
 _FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|theta"
 _BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_STYLE = (
+    r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|uline|bold|emph|mathop|mathord|hl"
+    r"|textcolor\s*(?:\[\w*\])?\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|bbox\s*\[[^\]]*\])\s*"
+    + _BRACED
+)
+_VALUE_AND_UNIT = re.compile(r"\\(?:SI|qty)\s*(?:\[[^\]]*\])?\s*" + _BRACED + r"\s*" + _BRACED)
+_CHOICE = re.compile(
+    r"(?:\{\s*\})?\s*(?P<sign>[_^])\s*\{?\s*(?P<n>\w+)\s*\}?\s*(?:\\(?:text|mathrm|mathbf|rm)\s*)?\{?\s*(?P<kind>[CP])\s*\}?\s*_\s*\{?\s*(?P<k>\w+)\s*\}?"
+)
+_SETS_OF_NUMBERS = r"\\mathbb\s*\{?\s*[ZNQRC]\s*\}?(?:[_^](?:\{[^{}]*\}|[+*>0-9]))?"
+_ALLOWED_IN_A_REMARK = (
+    r"(?:\b(?:any|all|every|each|some|an?|is|are|be|constants?|integers?|real|numbers?|arbitrary|natural|values?|of|and|the|where|for|with)\b"
+    rf"|\b[A-Za-z]\b(?:_\w)?|\\in\s*{_SETS_OF_NUMBERS}|[\s,.~$:]|\\text\{{|[{{}}])"
+)
+_REMARK = re.compile(
+    rf"\s*[,;]?\s*(?:\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}\s*\)"
+    rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
+    rf"|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
+)
 
 Rewrite = Callable[[str], str]
 
@@ -81,7 +103,13 @@ def unwrapped(text: str) -> str:
     r"""Remove what surrounds a formula: `$…$`, `\(…\)`, `**…**`, `\boxed`, braces, words such as `the answer is`, a full stop."""
     text = re.sub(r"\\(?:boxed|fbox)\s*" + _BRACED, r"\1", text)
     text = re.sub(rf"^(?!.*\\(?:over|choose)){_BRACED}$", r"\1", text)
-    text = re.sub(r"^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"[.\s]*I hope (?:it|this) is correct\.?\s*$", "", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"^\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is|:|=)\s*:?",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
     text = re.sub(
@@ -93,6 +121,47 @@ def unwrapped(text: str) -> str:
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
     text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
     return re.sub(r"(?:\\[,;: ]?|[.,;:!\s])+$", "", text) if not text.endswith("!") else text
+
+
+def plain_presentation(text: str) -> str:
+    r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
+    text = re.sub(r"<(b|strong|i|em|u)>(.*?)</\1>", r"\2", text)
+    text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text)).replace(
+        "&nbsp;", " "
+    )
+    text = _VALUE_AND_UNIT.sub(lambda m: rf"{m[1]} \text{{ {_unit_name(m[2])}}}", text)
+    text = re.sub(r"\\(?:si|unit)\s*" + _BRACED, lambda m: rf"\text{{ {_unit_name(m[1])}}}", text)
+    text = re.sub(r"\\num\s*(?:\[[^\]]*\])?\s*" + _BRACED, r"\1", text)
+    text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
+    text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(_STYLE, r"\1", text)
+    text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
+    text = re.sub(r"(?<![\\a-zA-Z}])\{\s*\}", "", text)
+    return re.sub(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({-])", "^", text)
+
+
+def _unit_name(unit: str) -> str:
+    r"""Rewrite the units of siunitx: `\meter\per\second` is `meter/second` and `m.s^{-1}` is `m s^{-1}`."""
+    unit = re.sub(r"\\per(?![a-z])", "/", unit)
+    unit = re.sub(r"\\(kilo|mega|centi|deci|milli|micro|nano)\s*(?=\\)", r"\\\1@", unit).replace("@\\", "")
+    unit = re.sub(r"\\squared|\\cubed", lambda m: "^2" if "s" in m[0] else "^3", unit)
+    unit = re.sub(r"\\([a-zA-Z]+)", r" \1", unit).replace(".", " ").replace("~", " ")
+    return re.sub(r"\s*([/^])\s*", r"\1", re.sub(r"[{}]", "", unit)).strip()
+
+
+def without_remarks(text: str) -> str:
+    r"""Remove what says only that a letter is a number, as in `2\pi k, k \in \mathbb{Z}`, and remarks in words in brackets."""
+    if re.search(r"\\(?:mathbb|text)|where|for|with", text):
+        text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
+    text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
+    text = re.sub(
+        r"\s*\(\s*(?:(?:\\text\{)?\s*(?:approx(?:imately|\.)?|about|roughly)\s*\}?|\\approx)\s*[-\d.,]+\s*\)$",
+        "",
+        text,
+    )
+    return re.sub(
+        r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$", "", text
+    )
 
 
 def plain_spacing(text: str) -> str:
@@ -122,6 +191,7 @@ def plain_commands(text: str) -> str:
     text = re.sub(
         r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text
     )
+    text = re.sub(r"\\not\s*(?:=|\{=\})", r"\\ne ", re.sub(r"\\not\s*\\in(?![a-z])", r"\\notin ", text))
     text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
     return (
         text.replace("<=", r"\le ")
@@ -141,12 +211,18 @@ def _synonym(match: re.Match[str]) -> str:
 
 def plain_text(text: str) -> str:
     r"""Rewrite every text command as `\text{}`, and remove upright, bold and vector style from letters and digits."""
-    text = re.sub(_STYLE, r"\1", text)
+    text = re.sub(
+        r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}", _without_inner_braces, text
+    )
     text = re.sub(_TEXT, _text, text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
     text = re.sub(r"\\text\{\s*(-?\d[\d.,]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
     text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
     return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
+
+
+def _without_inner_braces(match: re.Match[str]) -> str:
+    return match[1] + re.sub(r"\{(-?\d)\}", r"\1", match[2]) + "}"
 
 
 def _text(match: re.Match[str]) -> str:
@@ -155,7 +231,7 @@ def _text(match: re.Match[str]) -> str:
     if re.fullmatch(_FUNCTIONS, bare):
         return f"\\{bare} "
     upright = bare == "i" or (bare in {"e", "d"} and not match[0].startswith("\\text{"))
-    if upright or bare == r"^\circ" or not re.search(r"[A-Za-z]", bare):
+    if upright or bare == r"^\circ" or not any(char.isalpha() for char in bare):
         after_command = re.search(r"\\[a-zA-Z]+$", match.string[: match.start()]) and words[:1].isalpha()
         return f" {words}" if after_command else words
     return r"\text{" + words + "}"
@@ -191,6 +267,7 @@ def plain_signs(text: str) -> str:
 
 REWRITES: tuple[Rewrite, ...] = (
     plain_unicode,
+    plain_presentation,
     unwrapped,
     plain_commands,
     plain_spacing,
@@ -200,6 +277,7 @@ REWRITES: tuple[Rewrite, ...] = (
     named_sets,
     scientific,
     plain_signs,
+    without_remarks,
 )
 """The order matters: dashes must be ASCII before signs are read, and wrappers are removed before the ends are trimmed."""
 

@@ -23,6 +23,7 @@ import pandas as pd
 import vl_convert
 
 from analysis.data.frame import Study
+from analysis.data.setting import gpus_label
 from analysis.figures.base import FILTERS, Figure, anchor
 from analysis.figures.style import FONT, colours, natural, paint
 from analysis.format import number, plain, records
@@ -196,7 +197,7 @@ def _run(cell: str, run: RunInfo) -> dict[str, Any]:
         manifest = manifest[:MANIFEST_CHARACTERS] + "\n… (truncated; run.json has the complete manifest)"
     text = markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags
     speed = f", {run.time_scale:g}× real time" if run.time_scale != 1 else ""
-    line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}{speed}"
+    line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {gpus_label(run)}{speed}"
     return {
         "anchor": "run-" + anchor(cell),
         "cell": cell,

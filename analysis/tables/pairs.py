@@ -68,7 +68,7 @@ def _pairs(
     problems: pd.DataFrame, same: list[str], differs: str
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
-    for _, group in problems.groupby(same, observed=True, sort=False):
+    for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
         arms.sort(
             key=lambda arm: (

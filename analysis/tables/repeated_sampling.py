@@ -88,7 +88,8 @@ def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
         }
         won = won + majority(picked["vote"]) / draws
         slowest = slowest + np.nanmax(np.nan_to_num(picked["e2e_s"]), axis=1) / draws
-        spent = spent + np.nansum(picked["gpu_s"], axis=1) / draws
+        unknown = np.isnan(picked["gpu_s"]).all(axis=1)  # as is the number of GPUs
+        spent = spent + np.where(unknown, np.nan, np.nansum(picked["gpu_s"], axis=1)) / draws
         tokens = tokens + np.nansum(picked["completion_tokens"], axis=1) / draws
     right = np.nansum(grid["correct"], axis=1)
     row = {"k": k, "n": problems} | named("majority", stats.mean(won))

@@ -91,7 +91,7 @@ def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
         "truncated_share": float(rows["truncated"].mean()),
         "no_answer_share": float(grades.get("no_answer", 0) / len(rows)),
         "wrong_share": float(grades.get("wrong", 0) / len(rows)),
-        "ungraded": int(grades.reindex(["ungraded", "grade_timeout", "grade_error"]).sum()),
+        "ungraded": int(grades.reindex(["ungraded", "undecided", "grade_timeout", "grade_error"]).sum()),
     }
 
 
@@ -116,7 +116,7 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     sums = ["gpu_s", "gpu_s_whole", "gpu_s_paper", "completion_tokens", "correct", "energy_j", "tflop"]
     units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
     tokens, n = units["completion_tokens"].fillna(0), len(rows)
-    gpu_s = units["gpu_s"].sum()
+    gpu_s = units["gpu_s"].sum(min_count=1)  # NaN where the number of GPUs is unknown
     out = {"tokens_mean": float(tokens.sum() / max(1, rows["completion_tokens"].notna().sum()))}
     out |= named("gpu_s_per_token", stats.ratio(units["gpu_s"], tokens))
     out["gpu_s_per_token_whole"] = _over(units["gpu_s_whole"], tokens)

@@ -37,7 +37,7 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
         "tpot_p50_ms": round(median_ms("tpot_s"), 4),
         "chunk_gap_p50_ms": round(median_ms("inter_chunk_s"), 4),
         "tokens_per_chunk": round(tokens / sum(record.chunks for record in records), 3),
-        "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w else None,
+        "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w and run.num_gpus else None,
     }
 
 

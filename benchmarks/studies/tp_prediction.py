@@ -119,7 +119,7 @@ def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
         inside = float(row["tpot_low_ms"]) <= tpot_ms <= float(row["tpot_high_ms"])
         error = float(row["tpot_ms"]) / tpot_ms - 1
         errors[ngram].append(abs(error))
-        gpu_w = run.energy["mean_w"] / run.num_gpus if run.energy else math.nan
+        gpu_w = run.energy["mean_w"] / run.num_gpus if run.energy and run.num_gpus else math.nan
         yield (
             f"{folder.name} | {ngram} | {float(row['tpot_ms']):.2f} [{float(row['tpot_low_ms']):.2f}, {float(row['tpot_high_ms']):.2f}]"
             f" | {tpot_ms:.2f} | {error:+.1%} | {'in' if inside else 'out'} | {row['gpu_w']} | {gpu_w:.0f}"

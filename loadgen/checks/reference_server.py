@@ -3,7 +3,8 @@
 `http://127.0.0.1:PORT/<case>/v1` is a target. CASES contain the true value of each metric, calculated by hand. The case
 `paced-N-G` streams N events of one token each, G ms apart, the first one after G ms. `apart-N-G` does the same with an
 offset for each stream, so that streams are not in step and every event wakes the client separately. `burst-N` sends all N
-events at once. The server runs in a process of its own (`serving`), so that it does not share the client's interpreter.
+events at once. With a folder, `serving(folder)` also replays the dialects in it (loadgen/checks/replays.py): NAME.jsonl is
+the case NAME, and `/models` and refusals are answered too. The server runs in a process of its own (`serving`), so that it does not share the client's interpreter.
 
 An event is written when its time has come, counted from the last byte of the request. Timetables are rendered once. The
 server implements only as much HTTP as the client needs.
@@ -22,19 +23,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
 from itertools import count
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, cast
 
 import uvloop
 
+from loadgen.checks import replays
 from loadgen.client.connection import plain_fd, write_now
 from loadgen.client.timer import Timer
 
-HEAD = (
-    b"HTTP/1.1 200 OK\r\nserver: thinkload-reference\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
-)
+
+def response_head(status: int = 200, content_type: str = "text/event-stream; charset=utf-8") -> bytes:
+    """Return the head of a response in HTTP chunks."""
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nserver: thinkload-reference\r\n"
+        f"content-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+HEAD = response_head()
 DONE = b"data: [DONE]\n\n"
 PROMPT_TOKENS = 26
 GOLDEN_RATIO = 0.618034
@@ -47,6 +57,9 @@ class Case:
 
     events: tuple[tuple[float, bytes], ...]
     truth: dict[str, float] = field(default_factory=dict)
+    head: bytes = HEAD
+    closes: bool = False
+    """The connection is closed after the last event, without the last chunk of HTTP."""
 
 
 def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) -> bytes:
@@ -156,6 +169,13 @@ CASES = {
 
 
 @cache
+def replay(name: str) -> replays.Replay | None:
+    """Return the dialect NAME.jsonl in the folder that the server was started with, if there is one."""
+    path = Path(sys.argv[1], f"{name}.jsonl") if len(sys.argv) > 1 else None
+    return replays.read(path) if path is not None and path.is_file() else None
+
+
+@cache
 def case(name: str) -> Case | None:
     """Return a case by its name; None where there is no such case."""
     if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
@@ -163,6 +183,11 @@ def case(name: str) -> Case | None:
         return Case(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
     if burst := re.fullmatch(r"burst-(\d+)", name):
         return Case(timetable(first_ms=0, gap_ms=0, chunks=int(burst[1])))
+    if dialect := replay(name):
+        habits = dialect.habits
+        return Case(
+            dialect.writes(), {}, response_head(habits.status, habits.content_type), closes=habits.closes
+        )
     return CASES.get(name)
 
 
@@ -174,7 +199,7 @@ def frames(name: str) -> tuple[tuple[int, bytes], ...] | None:
         return None
     chunks = [(round(at_ms * 1e6), b"%x\r\n%s\r\n" % (len(data), data)) for at_ms, data in found.events]
     at_ns, last = chunks.pop()
-    return (*chunks, (at_ns, last + b"0\r\n\r\n"))
+    return (*chunks, (at_ns, last if found.closes else last + b"0\r\n\r\n"))
 
 
 class _Timetables:
@@ -221,6 +246,7 @@ class _Connection(asyncio.Protocol):
         self._start_ns = 0
         self._remaining: Iterator[tuple[int, bytes]] = iter(())
         self._next = b""
+        self._closes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -239,7 +265,8 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._start_ns = now_ns
         # A response takes 20 µs, so 64 of them would take 1 ms: first every request that is ready gets its timestamp.
-        asyncio.get_running_loop().call_soon(self._respond, head.split(b" ", 2)[1].decode())
+        method, url, _ = head.decode("latin-1").split(" ", 2)
+        asyncio.get_running_loop().call_soon(self._respond, method, url, body)
 
     def write_due(self, at_ns: int) -> int | None:
         """Write what was due at `at_ns`; return when the next write is due, or None after the last."""
@@ -247,19 +274,24 @@ class _Connection(asyncio.Protocol):
             return None
         write_now(self._transport, self._fd, self._next)
         offset_ns, self._next = next(self._remaining, (-1, b""))
+        if offset_ns < 0 and self._closes:
+            self._transport.close()
         return None if offset_ns < 0 else max(at_ns, self._start_ns + offset_ns)
 
-    def _respond(self, path: str) -> None:
-        name = path.split("/")[1]
-        timetable = frames(name)
+    def _respond(self, method: str, url: str, body: bytes) -> None:
         transport = self._transport
         if transport is None:
             return
-        if timetable is None:
-            body = json.dumps({"error": {"message": f"no case {path}", "code": 404}}).encode()
-            transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        name = url.split("/")[1]
+        dialect, found, timetable = replay(name), case(name), frames(name)
+        if dialect is not None and (other := dialect.other_response(method, url, body)):
+            transport.write(json_response(*other))
             return
-        write_now(transport, self._fd, HEAD)
+        if found is None or timetable is None:
+            transport.write(json_response(404, {"error": {"message": f"no case {url}", "code": 404}}))
+            return
+        write_now(transport, self._fd, found.head)
+        self._closes = found.closes
         self._remaining = iter(timetable)
         offset_ns, self._next = next(self._remaining)
         if name.startswith("apart"):
@@ -267,9 +299,16 @@ class _Connection(asyncio.Protocol):
         self._timetables.add(self._start_ns + offset_ns, self)
 
 
+def json_response(status: int, content: Any) -> bytes:
+    """Return a whole response with a JSON body."""
+    body = json.dumps(content).encode()
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
 @contextmanager
-def serving(*, apart: bool = False) -> Iterator[str]:
-    """Run the server in a process of its own; yield its URL without the case.
+def serving(folder: Path | None = None, *, apart: bool = False) -> Iterator[str]:
+    """Run the server in a process of its own; yield its URL without the case. `folder` holds dialects to be replayed.
 
     `apart` gives the server a CPU core of its own, if there are two. Otherwise Linux sometimes wakes the server on the core
     that the client is using, where it waits for the next tick of the scheduler: a delay of up to 3 ms that neither server
@@ -277,7 +316,12 @@ def serving(*, apart: bool = False) -> Iterator[str]:
     """
     with (
         subprocess.Popen(
-            [sys.executable, "-m", "loadgen.checks.reference_server"],
+            [
+                sys.executable,
+                "-m",
+                "loadgen.checks.reference_server",
+                *([] if folder is None else [str(folder)]),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

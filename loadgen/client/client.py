@@ -24,7 +24,9 @@ from loadgen.exchange import Exchange, Request
 
 MAX_IDLE_NS = 2_000_000_000
 """A connection that was idle for longer is not used again. Servers close idle connections after 5 s (uvicorn), and a request
-sent at that moment would look like a reset."""
+sent at that moment would look like a reset. Where a server says or shows that it closes them earlier, the limit is lower."""
+SAFE_SHARE_OF_IDLE = 0.5
+"""Share of the time after which a server closes idle connections for which they are used."""
 
 DECODE_INTERVAL_S = 0.25
 """Tokens are reported at most 1.5 times this after they arrived. Prometheus scrapes once a second."""
@@ -63,6 +65,7 @@ class Client:
         self._decode_timer: asyncio.TimerHandle | None = None
         self._timeout_timer: asyncio.TimerHandle | None = None
         self._idle: list[Connection] = []
+        self._max_idle_ns = MAX_IDLE_NS
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
         self.connections_opened = 0
@@ -112,7 +115,10 @@ class Client:
         self._in_flight[reader] = None
         self._start_timers()
         try:
-            connection = self._idle_connection() or await self._connect(reader)
+            connection = self._idle_connection()
+            exchange.reused = connection is not None
+            if connection is None:
+                connection = await self._connect(reader)
             if connection is not None:
                 connection.start(reader, payload)
                 await reader.ended
@@ -123,7 +129,7 @@ class Client:
         finally:
             del self._in_flight[reader]
             if connection is not None:
-                self._release(connection)
+                self._release(connection, reader)
         return reader
 
     async def close(self) -> None:
@@ -167,7 +173,7 @@ class Client:
             reader.fail("timeout", f"no end within {limit_s:g} s")
 
     def _idle_connection(self) -> Connection | None:
-        oldest_ns = perf_counter_ns() - MAX_IDLE_NS
+        oldest_ns = perf_counter_ns() - self._max_idle_ns
         while self._idle:
             connection = self._idle.pop()
             if connection.usable() and connection.idle_since_ns > oldest_ns:
@@ -186,10 +192,12 @@ class Client:
         if reader.finished:
             return None
         try:
-            return opening.result()
+            connection = opening.result()
         except OSError as error:
             reader.fail(*connect_failure(error))
             return None
+        reader.exchange.connect_ns = perf_counter_ns() - reader.exchange.sent_ns
+        return connection
 
     async def _open_connection(self) -> Connection:
         connection = await self._endpoint.connect(Connection)
@@ -204,9 +212,20 @@ class Client:
         if not self._open:
             self._all_lost.set()
 
-    def _release(self, connection: Connection) -> None:
+    def _release(self, connection: Connection, reader: ResponseReader) -> None:
+        self._learn_idle_limit(connection, reader)
         if connection.release():
             connection.idle_since_ns = perf_counter_ns()
             self._idle.append(connection)
         else:
             connection.abort()
+
+    def _learn_idle_limit(self, connection: Connection, reader: ResponseReader) -> None:
+        """Lower the limit of idle time where the server says how long it waits, or has closed a connection that was idle."""
+        closed_after_ns: float | None = None
+        if reader.exchange.outcome == "reset" and reader.unanswered():
+            closed_after_ns = reader.exchange.sent_ns - connection.idle_since_ns
+        elif (limit_s := reader.idle_limit_s()) is not None:
+            closed_after_ns = limit_s * 1e9
+        if closed_after_ns is not None:
+            self._max_idle_ns = min(self._max_idle_ns, int(closed_after_ns * SAFE_SHARE_OF_IDLE))

@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from loadgen import network
+from loadgen.client.addresses import Addresses
 from loadgen.errors import UsageError
 from loadgen.exchange import Outcome
 
@@ -29,20 +30,25 @@ CLIENT_FAULTS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS,
 class Endpoint:
     """The address that connections go to, and what the head of every request contains."""
 
+    addresses: Addresses
+    """Of the server, or of the proxy."""
     host: str
     port: int
     tls: ssl.SSLContext | None
     proxy: network.Proxy | None
     prefix: bytes
     """`POST ` and the part of the request line before the request's path."""
+    query: bytes
+    """The target's query with its question mark, or nothing."""
     head: bytes
     """Header lines of every request."""
 
     def request_bytes(self, path: str, body: bytes) -> bytes:
         """Return one request, ready to write. `path` is relative to the target."""
-        return b"%s%s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n%s" % (
+        return b"%s%s%s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n%s" % (
             self.prefix,
             path.encode(),
+            self.query,
             self.head,
             len(body),
             body,
@@ -50,20 +56,18 @@ class Endpoint:
 
     async def connect(self, protocol: Callable[[], P]) -> P:
         """Open a new connection. Raises OSError, of which ssl.SSLError is a subclass."""
-        loop = asyncio.get_running_loop()
         name = self.host if self.tls else None
         if self.proxy is None:
-            direct = loop.create_connection(
-                protocol, self.host, self.port, ssl=self.tls, server_hostname=name
-            )
-            return (await direct)[1]
+            return (await self.addresses.connect(protocol, self.tls, name))[1]
         if self.tls is None:
-            return (await loop.create_connection(protocol, self.proxy.host, self.proxy.port))[1]
-        transport, tunnel = await loop.create_connection(_Tunnel, self.proxy.host, self.proxy.port)
+            return (await self.addresses.connect(protocol))[1]
+        transport, tunnel = await self.addresses.connect(_Tunnel)
         try:
             await tunnel.open(transport, self.host, self.port, self.proxy.authorization)
             made = protocol()
-            inner = await loop.start_tls(transport, made, self.tls, server_hostname=name)
+            inner = await asyncio.get_running_loop().start_tls(
+                transport, made, self.tls, server_hostname=name
+            )
         except BaseException:
             transport.abort()
             raise
@@ -133,11 +137,13 @@ def endpoint_of(
     if absolute and proxy and proxy.authorization:
         lines["proxy-authorization"] = proxy.authorization
     return Endpoint(
+        addresses=Addresses(proxy.host, proxy.port) if proxy else Addresses(host, port),
         host=host,
         port=port,
         tls=network.tls_context(ca_file, verify=verify) if url.scheme == "https" else None,
         proxy=proxy,
         prefix=f"POST {f'http://{authority}' if absolute else ''}{url.path.rstrip('/')}".encode(),
+        query=f"?{url.query}".encode() if url.query else b"",
         head=b"".join(_header_line(name, value) for name, value in lines.items()),
     )
 
@@ -157,4 +163,7 @@ def connect_failure(error: OSError) -> tuple[Outcome, str]:
 def _header_line(name: str, value: str) -> bytes:
     if not re.fullmatch(r"[-\w]+", name, re.ASCII) or "\r" in value or "\n" in value:
         raise UsageError(f"header {name!r}: write letters, digits and dashes, and no line break in the value")
-    return f"{name}: {value}\r\n".encode("latin-1")
+    try:
+        return f"{name}: {value}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise UsageError(f"header {name!r}: its value has characters that HTTP cannot send") from None

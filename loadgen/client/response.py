@@ -7,14 +7,13 @@ This module does not know which connection the bytes come from, nor when the req
 """
 
 import asyncio
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 
 import httptools
-import msgspec
 
-from loadgen.client.token_stream import BAD_JSON, TokenStream, error_outcome
+from loadgen.client.error_text import clip, not_a_stream, refusal_text
+from loadgen.client.token_stream import MAX_EVENT_BYTES, TokenStream
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange, Outcome
 
@@ -24,9 +23,12 @@ EVENT_AND_CHUNK_END = b"\n\n\r\n"
 """A read with this ending ends with a whole event in a whole HTTP chunk. It need not be parsed at once."""
 HEAD_END, LAST_CHUNK = b"\r\n\r\n", b"0\r\n\r\n"
 MAX_ERROR_BODY_BYTES = 2**16
-"""How much of an error response is kept; its message is at the start."""
-MAX_HEAD_BYTES = 2**20
-"""No server sends a longer head. Without a limit, an endless head would fill the memory."""
+"""How much of an error response is read; its message is at the start."""
+MAX_HEAD_BYTES = 2**18
+"""No server sends a longer head. Without a limit, an endless head, or endless trailers, would fill the memory."""
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before the first character of JSON: a byte order mark, and the blank lines of a server that waits."""
+MAX_TIMEOUT_DIGITS = 9
 DONE_GRACE_S = 1.0
 """A server that has sent [DONE] has this long to end the response before the client ends it."""
 
@@ -63,8 +65,12 @@ class ResponseReader:
         self._message_complete = False
         self._headers: dict[bytes, bytes] = {}
         self._body_start: list[bytes] = []
-        """The start of a body that is not an event stream: it holds the message of an error."""
-        self._decompressor: zlib._Decompress | None = None
+        """A body that is not an event stream: the start of an error response, or a whole answer in JSON."""
+        self._body_bytes = 0
+        self._body_ns = 0
+        """Timestamp of the last part of the body of a whole answer."""
+        self._is_json: bool | None = None
+        """The body of a successful response is JSON and no event stream; None before its first byte."""
         self._grace_timer: asyncio.TimerHandle | None = None
 
     def parse_soon(self, data: bytes) -> None:
@@ -93,7 +99,12 @@ class ResponseReader:
         self._parse()
         if self.finished:
             return
-        if self.exchange.headers_ns is None:
+        if self.unanswered():
+            self.fail(
+                "reset",
+                f"the server closed the idle connection as the request was sent: {error or 'no answer'}",
+            )
+        elif self.exchange.headers_ns is None:
             self.fail("reset", f"connection lost before the response: {error or 'closed by the server'}")
         elif error is not None:
             self.fail("reset", f"connection lost: {error}")
@@ -101,6 +112,18 @@ class ResponseReader:
             self._end()
         else:
             self.fail("cut", "the server closed the connection inside the response")
+
+    def unanswered(self) -> bool:
+        """Return whether no byte has come on a connection that was open already: the server may have closed it before."""
+        return self.exchange.reused and self.exchange.headers_ns is None and self._stamp_ns == 0
+
+    def idle_limit_s(self) -> float | None:
+        """Return how long the server keeps an idle connection open, where it says so."""
+        for part in self._headers.get(b"keep-alive", b"").split(b","):
+            name, _, value = part.strip().partition(b"=")
+            if name.lower() == b"timeout" and value.isdigit() and len(value) < MAX_TIMEOUT_DIGITS:
+                return float(value)
+        return None
 
     def fail(self, outcome: Outcome, error: str) -> None:
         """End the response now with `outcome`, unless it was complete. What was measured is kept."""
@@ -121,15 +144,18 @@ class ResponseReader:
         )  # the parser refers to this object, and only the garbage collector could free the cycle
         exchange = self.exchange
         self._decode()
+        body = b"".join(self._body_start)
+        is_lost = exchange.outcome != "ok"
+        is_answer = bool(self._is_json) and not is_lost and self.stream.read_answer(self._body_ns, body)
         self.stream.finish(self._stamp_ns)
         self._report_tokens()
-        if exchange.outcome not in ("ok", "cut"):
+        if exchange.outcome not in ("ok", "cut") or (is_lost and self._is_json):
             return exchange
         if not self._is_success():
-            exchange.outcome = "rate_limited" if exchange.status == 429 else "http_error"
-            exchange.error = error_text(self._start_of_body(), self._headers)
-        elif self._body_start and not self.stream.events:
-            exchange.outcome, exchange.error = not_a_stream(self._start_of_body(), self._headers)
+            exchange.outcome = refusal(exchange.status or 0)
+            exchange.error = refusal_text(body, self._headers)
+        elif body and not (is_answer or self.stream.events):
+            exchange.outcome, exchange.error = not_a_stream(body, self._headers)
         return exchange
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -145,11 +171,9 @@ class ResponseReader:
         self.exchange.status = status
         self.exchange.headers_ns = self._stamp_ns
         encoding = self._headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding in (b"gzip", b"x-gzip", b"deflate"):
-            self._decompressor = zlib.decompressobj(wbits=47)
-        elif encoding not in (b"identity", b""):
+        if encoding not in (b"identity", b""):
             text = encoding.decode(errors="replace")
-            self.stream.fail("malformed", f"content-encoding {text} was not asked for")
+            self.stream.fail("malformed", clip(f"content-encoding {text} was not asked for"))
         self.is_chunked_stream = self._is_chunked() and self._is_success()
 
     def on_message_complete(self) -> None:
@@ -191,7 +215,8 @@ class ResponseReader:
             if self._body_parts:
                 self._bodies.append((stamp_ns, b"".join(self._body_parts)))
                 self._body_parts.clear()
-            elif self.exchange.headers_ns is None:
+                self._head_bytes = 0
+            else:
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     failure = "malformed", f"more than {MAX_HEAD_BYTES} bytes of headers"
@@ -205,21 +230,35 @@ class ResponseReader:
         bodies, self._bodies = self._bodies[:pieces], self._bodies[pieces:] if pieces else []
         if not bodies:
             return
-        error = None
-        if self._decompressor is not None:
-            bodies, error = decompressed(self._decompressor, bodies)
-        for _, body in bodies:
-            if self._body_start and self._is_success():
-                break
-            self._keep_start(body)
-        if self._is_success():
+        if self._is_success() and self._is_json is None:
+            self._is_json = next(
+                (start in b"{[" for _, body in bodies if (start := body.lstrip(BLANK)[:1])), None
+            )
+        if self._is_success() and not self._is_json:
+            if not self.stream.events:
+                self._keep_start(bodies)
             self.stream.feed(bodies)
-        if error is not None:
-            self.stream.fail("malformed", f"bad gzip: {error}")
+        else:
+            self._keep_body(bodies)
 
-    def _keep_start(self, body: bytes) -> None:
-        if sum(map(len, self._body_start)) < MAX_ERROR_BODY_BYTES:
-            self._body_start.append(body)
+    def _keep_start(self, bodies: list[tuple[int, bytes]]) -> None:
+        """Keep the start of a body that has brought no event yet, for the error text where it is no event stream."""
+        for _, body in bodies:
+            if self._body_bytes < MAX_ERROR_BODY_BYTES:
+                self._body_start.append(body[:MAX_ERROR_BODY_BYTES])
+                self._body_bytes += len(body)
+
+    def _keep_body(self, bodies: list[tuple[int, bytes]]) -> None:
+        """Keep the body of an error, up to a limit that ends the response, or a whole answer in JSON."""
+        self._body_ns = bodies[-1][0]
+        self._body_start.extend(body for _, body in bodies)
+        self._body_bytes += sum(len(body) for _, body in bodies)
+        if self._is_json and self._body_bytes > MAX_EVENT_BYTES:
+            self._body_start.clear()
+            self.stream.fail("malformed", f"an answer of more than {MAX_EVENT_BYTES} bytes")
+        elif not self._is_json and self._body_bytes > MAX_ERROR_BODY_BYTES:
+            self._body_start = [b"".join(self._body_start)[:MAX_ERROR_BODY_BYTES]]
+            self._end()
 
     def _report_tokens(self) -> None:
         if self._on_tokens is not None and self.stream.token_count > self._reported_tokens:
@@ -245,59 +284,14 @@ class ResponseReader:
     def _is_success(self) -> bool:
         return self.exchange.status is None or self.exchange.status // 100 == 2
 
-    def _start_of_body(self) -> bytes:
-        return b"".join(self._body_start)[:MAX_ERROR_BODY_BYTES]
-
 
 def begins_stream(data: bytes) -> bool:
     """Return whether a first read contains the head of a stream in HTTP chunks."""
     return data.startswith(b"HTTP/1.1 200") and b"\r\ntransfer-encoding: chunked\r\n" in data.lower()
 
 
-def decompressed(
-    decompressor: "zlib._Decompress", bodies: list[tuple[int, bytes]]
-) -> tuple[list[tuple[int, bytes]], zlib.error | None]:
-    """Return the decompressed bodies up to the first error, and that error."""
-    plain = []
-    for stamp_ns, body in bodies:
-        try:
-            plain.append((stamp_ns, decompressor.decompress(body)))
-        except zlib.error as error:
-            return plain, error
-    return plain, None
-
-
-def error_text(body: bytes, headers: Mapping[bytes, bytes]) -> str:
-    """Return the error of a refused request: the message in the JSON, or the start of the text; and where a redirect leads."""
-    text = ""
-    if b"location" in headers:
-        text = f"redirected to {_text(headers[b'location'])}; give that as the target. "
-    if b"retry-after" in headers:
-        text += f"retry after {_text(headers[b'retry-after'])}. "
-    return (text + (_error_message(body) or _text(body[:200]))).strip() or "no body"
-
-
-def not_a_stream(body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Outcome, str]:
-    """Return outcome and error text of a successful response without events."""
-    if (message := _error_message(body)) is not None:
-        return "server_error", message
-    kind = _text(headers.get(b"content-type", b"no content type"))
-    return "malformed", f"not an event stream but {kind}: {_text(body[:200])}"
-
-
-def _error_message(body: bytes) -> str | None:
-    """Return the error message of a JSON body, in any of the forms that servers use; None where there is none."""
-    try:
-        content = msgspec.json.decode(body)
-    except BAD_JSON:
-        return None
-    if not isinstance(content, dict):
-        return None
-    for key in ("error", "detail", "message"):
-        if content.get(key):
-            return error_outcome(content[key])[1]
-    return None
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace").strip()
+def refusal(status: int) -> Outcome:
+    """Return the outcome of a response whose status is an error."""
+    if status == 429:
+        return "rate_limited"
+    return "server_error" if status >= 500 else "http_error"

@@ -2,7 +2,8 @@
 
 The decoder works on bytes and not on text, because `str.splitlines` splits at U+2028, which JSON may contain. However the
 input is split into pieces, the events are the same. The time is linear in the input, also for one line of many megabytes
-that arrives in small pieces. Fields other than `data` are ignored.
+that arrives in small pieces. Of the other fields only `event: error` is read, and the field `error`, which old versions of
+llama.cpp send in place of `data`: the data of such an event is an ErrorEvent.
 
 This module does no I/O. It does not know what an event means, nor that `[DONE]` is the last one.
 """
@@ -12,16 +13,32 @@ from collections.abc import Iterable
 BOM = b"\xef\xbb\xbf"
 
 
+class ErrorEvent(bytes):
+    """Data of an event that the server has marked as an error."""
+
+
 class SSEDecoder:
     """Takes bytes as they arrive and returns the data of each event that they complete."""
 
-    __slots__ = ("_after_cr", "_at_start", "_data_lines", "_partial_line")
+    __slots__ = (
+        "_after_cr",
+        "_at_start",
+        "_data_bytes",
+        "_data_lines",
+        "_is_error",
+        "_partial_bytes",
+        "_partial_line",
+    )
 
     def __init__(self) -> None:
         self._partial_line: list[bytes] = []
         """Pieces of a line that has not ended. They are joined once, when it ends."""
         self._data_lines: list[bytes] = []
         """`data` lines of an event that has not ended."""
+        self._partial_bytes = 0
+        self._data_bytes = 0
+        self._is_error = False
+        """The event that has not ended is marked as an error."""
         self._after_cr = False
         self._at_start = True
 
@@ -32,6 +49,7 @@ class SSEDecoder:
         if b"\n" not in chunk:
             if chunk:
                 self._partial_line.append(chunk)
+                self._partial_bytes += len(chunk)
             return []
         if self._partial_line:
             self._partial_line.append(chunk)
@@ -40,6 +58,7 @@ class SSEDecoder:
         lines = chunk.split(b"\n")
         if lines[-1]:
             self._partial_line.append(lines[-1])
+        self._partial_bytes = len(lines[-1])
         del lines[-1]
         return self._events(lines)
 
@@ -60,6 +79,7 @@ class SSEDecoder:
             or self._partial_line
             or self._data_lines
             or self._after_cr
+            or self._is_error
         ):
             return [(stamp, event) for stamp, body in reads for event in self.feed(body)]
         self._at_start = False
@@ -72,9 +92,10 @@ class SSEDecoder:
         self._partial_line.clear()
         return self._events([line, b""])
 
+    @property
     def pending_bytes(self) -> int:
-        """Return the number of bytes of the line that has not ended."""
-        return sum(map(len, self._partial_line))
+        """Number of bytes of the event that has not ended."""
+        return self._partial_bytes + self._data_bytes
 
     def _normalize_newlines(self, chunk: bytes) -> bytes:
         """Replace CRLF and CR by LF, also where a CRLF is split between two chunks."""
@@ -96,8 +117,21 @@ class SSEDecoder:
                 if data_lines:
                     event = data_lines[0] if len(data_lines) == 1 else b"\n".join(data_lines)
                     data_lines.clear()
+                    self._data_bytes = 0
                     if event:
-                        events.append(event)
+                        events.append(ErrorEvent(event) if self._is_error else event)
+                self._is_error = False
             elif line.startswith(b"data:"):
                 data_lines.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                self._data_bytes += len(line)
+            elif line.startswith((b"event:", b"error:")):
+                self._read_error_mark(line)
         return events
+
+    def _read_error_mark(self, line: bytes) -> None:
+        """Note that the event is an error: its type says so, or its data come in a field with this name."""
+        name, _, value = line.partition(b":")
+        if name == b"error":
+            self._data_lines.append(value.removeprefix(b" "))
+            self._data_bytes += len(line)
+        self._is_error = self._is_error or name == b"error" or value.strip() == b"error"

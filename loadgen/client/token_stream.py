@@ -1,75 +1,56 @@
 """Turns the events of one streamed response into the token events, the text and the ending of its Exchange.
 
-Every event comes with the timestamp of the read that brought it. A token event is a chunk in which the number of completion
-tokens grew; a chunk with only a role is none. Both `reasoning` and `reasoning_content` are reasoning text. Token counts come
-from `continuous_usage_stats`, else from `token_ids`, else from the final usage, else from the number of chunks with text;
-`token_source` says which. A fault of the server becomes the outcome of the Exchange and never an exception.
+Every event comes with the timestamp of the read that brought it. While events arrive, chunks with text, token ids or a new
+count are only logged; `finish` then decides how many tokens each of them brought (`loadgen/client/token_counts.py`) and
+whether the answer ended well (`loadgen/client/finish_reasons.py`). A chunk with only a role is no token event. Only the
+first choice (index 0) is read. A fault of the server becomes the outcome of the Exchange and never an exception.
 
 This module does no I/O and reads no clock. It does not know HTTP, nor when the request was due.
 """
 
 from typing import Any
 
-import msgspec
-
-from loadgen.client.sse import SSEDecoder
+from loadgen.client.error_text import clip, describe_error, find_error, is_error
+from loadgen.client.finish_reasons import MAX_REASON_CHARS, Meaning, meaning_of
+from loadgen.client.loose_json import NotJSONError, read_json
+from loadgen.client.sse import ErrorEvent, SSEDecoder
+from loadgen.client.stream_chunk import (
+    ELSEWHERE,
+    TYPE_ERRORS,
+    Choice,
+    Chunk,
+    Delta,
+    Usage,
+    decode_loosely,
+    decode_typed,
+    timings_of,
+)
+from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_whole
 from loadgen.exchange import Exchange, Outcome
 
-BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not JSON, not UTF-8, or nested too deeply."""
-MAX_LINE_BYTES = 64 * 2**20
-"""No server sends a longer event. Without a limit, an endless line would fill the memory."""
-
-CONTINUOUS, IDS, CHUNKS = "continuous_usage", "token_ids", "chunks"
-"""Sources of token counts, as in `Exchange.token_source`."""
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: dict[str, Any] | None = None
-    completion_tokens_details: dict[str, Any] | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-    token_ids: list[int] | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-    metrics: dict[str, Any] | None = None
-    system_fingerprint: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+DONE = b"[DONE]"
+MAX_EVENT_BYTES = 16 * 2**20
+"""No server sends a longer event or a longer answer. Without a limit, an endless one would fill the memory."""
+MAX_STOP_CHARS = 200
+"""How much of a stop string is kept."""
 
 
 class TokenStream:
     """Reads the events of one response into `exchange`."""
 
     __slots__ = (
+        "_counts",
         "_has_reasoning",
-        "_source",
+        "_log",
+        "_logged_usage",
+        "_meaning",
+        "_settled",
         "_sse",
         "_usage",
         "done",
         "events",
         "exchange",
         "failed",
-        "token_count",
     )
 
     def __init__(self, exchange: Exchange) -> None:
@@ -79,12 +60,15 @@ class TokenStream:
         self.failed = False
         """The server reported an error or sent something unusable; the outcome says what."""
         self._sse = SSEDecoder()
-        self._source: str | None = None
-        self.token_count = 0
-        """Tokens of the token events until now."""
         self.events = 0
-        self._usage: _Usage | None = None
+        self._usage: Usage | None = None
         """The last usage object."""
+        self._logged_usage: Usage | None = None
+        """The usage object of the last entry of the log."""
+        self._log = StreamLog()
+        self._counts = self._log.counts
+        self._meaning: Meaning = "unfinished"
+        self._settled = False
         self._has_reasoning = False
 
     def feed(self, reads: list[tuple[int, bytes]]) -> None:
@@ -95,8 +79,20 @@ class TokenStream:
             self._read_event(stamp_ns, event)
             if self.done or self.failed:
                 return
-        if self._sse.pending_bytes() > MAX_LINE_BYTES:
-            self.fail("malformed", f"a line of more than {MAX_LINE_BYTES} bytes")
+        if self._sse.pending_bytes > MAX_EVENT_BYTES:
+            self.fail("malformed", f"an event of more than {MAX_EVENT_BYTES} bytes")
+
+    def read_answer(self, stamp_ns: int, body: bytes) -> bool:
+        """Read a whole answer in one JSON body, which ended at `stamp_ns`; return whether it is one."""
+        try:
+            chunk = decode_loosely(body)
+        except NotJSONError:
+            return False
+        if chunk is None or not chunk.choices or is_error(chunk.error):
+            return False
+        self.exchange.streamed = False
+        self._read_chunk(stamp_ns, chunk, body)
+        return True
 
     def finish(self, stamp_ns: int) -> None:
         """Decide the outcome and the counts: the body has ended, complete or not."""
@@ -104,17 +100,21 @@ class TokenStream:
         for event in self._sse.close():
             if not self._ended() and _is_complete(event):
                 self._read_event(stamp_ns, event)
-        if self._usage is not None:
-            fields = msgspec.structs.asdict(self._usage)
-            exchange.usage = {name: value for name, value in fields.items() if value is not None}
-        exchange.token_source = self._token_source()
+        self._settle()
         if self.failed or exchange.outcome != "ok":
             return
         if exchange.finish_reason is None:
             exchange.outcome = "cut"
             exchange.error = (
-                "[DONE] without a finish_reason" if self.done else "the stream ended without a finish_reason"
+                "[DONE] without a finish_reason" if self.done else "the answer ended without a finish_reason"
             )
+            return
+        if self._meaning == "failed":
+            exchange.outcome = "server_error"
+            exchange.error = f"the server gave the answer up: finish_reason {exchange.finish_reason}"
+        elif self._meaning == "filtered":
+            exchange.outcome = "filtered"
+            exchange.error = f"the server filtered the answer: finish_reason {exchange.finish_reason}"
 
     def complete(self) -> bool:
         """Return whether the response is complete, however the connection ends."""
@@ -126,112 +126,233 @@ class TokenStream:
         self.exchange.outcome = outcome
         self.exchange.error = error
 
+    @property
+    def token_count(self) -> int:
+        """Tokens until now: while the response arrives, as the last chunk says; after `finish`, as in the Exchange."""
+        if self._settled:
+            return sum(self.exchange.tokens)
+        log = self._log
+        if log.ids is not None:
+            return sum(len(ids or ()) for ids in log.ids)
+        return max(self._last_count() or 0, len(log.counts))
+
+    def _last_count(self) -> int | None:
+        return self._counts[-1] if self._counts else None
+
     def _ended(self) -> bool:
         return self.done or self.failed
 
-    def _token_source(self) -> str | None:
-        if self._source in (CONTINUOUS, IDS):
-            return self._source
-        if (self.exchange.usage or {}).get("completion_tokens"):  # some servers send a 0 that stays 0
-            return "usage"
-        return CHUNKS if self.exchange.arrival_ns else None
-
     def _read_event(self, stamp_ns: int, event: bytes) -> None:
         self.events += 1
-        if event == b"[DONE]":
+        if event == DONE:
             self.done = True
             return
         try:
-            chunk = _decode(event)
-        except BAD_JSON as error:
-            self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
+            chunk = decode_typed(event)
+        except TYPE_ERRORS as error:
+            self._read_unusual(stamp_ns, event, error)
             return
-        usage = chunk.usage
-        if usage is not None:
-            self._usage = usage
-        if chunk.error is not None:
-            self.fail(*error_outcome(chunk.error))
+        if not chunk.choices and chunk.usage is None and self._reports_error(event):
             return
-        if chunk.choices:
-            self._read_choice(stamp_ns, chunk.choices[0], None if usage is None else usage.completion_tokens)
-        if chunk.metrics is not None:
-            self.exchange.server_timings = chunk.metrics
-        if chunk.system_fingerprint is not None:
-            self.exchange.fingerprint = chunk.system_fingerprint
+        self._read_chunk(stamp_ns, chunk, event)
 
-    def _read_choice(self, stamp_ns: int, choice: _Choice, count: int | None) -> None:
+    def _read_unusual(self, stamp_ns: int, event: bytes, error: Exception) -> None:
+        """Read an event that is not a chunk of the usual types: `[DONE]`, an error, or a chunk to be read loosely."""
+        if event.strip() == DONE:
+            self.done = True
+            return
+        try:
+            chunk = decode_loosely(event)
+        except NotJSONError:
+            if isinstance(event, ErrorEvent):
+                self.fail("server_error", clip(event.decode(errors="replace").strip()))
+            else:
+                self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
+            return
+        if (chunk is None or not chunk.choices) and self._reports_error(event):
+            return
+        if chunk is None:
+            self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
+        else:
+            self._read_chunk(stamp_ns, chunk, event)
+
+    def _reports_error(self, event: bytes) -> bool:
+        """End the stream where an event without choices reports an error, in whatever shape."""
+        try:
+            content: Any = read_json(event)
+        except NotJSONError:  # nested so deeply that only the typed decoder could skip it
+            return False
+        error = content if isinstance(event, ErrorEvent) and content else find_error(content)
+        if isinstance(error, dict) and is_error(error.get("error")):
+            error = error["error"]
+        if error is None:
+            return False
+        self.fail(*describe_error(error))
+        return True
+
+    def _read_chunk(self, stamp_ns: int, chunk: Chunk, event: bytes) -> None:
+        if chunk.error is not None and is_error(chunk.error):
+            self.fail(*describe_error(chunk.error))
+            return
+        usage, choices = chunk.usage, chunk.choices
+        choice: Choice | None = None
+        if choices:
+            choice = choices[0]
+            if choice.index or len(choices) > 1:
+                choice, usage = self._first_choice(choices), None
+            if usage is None and choice is not None:
+                usage = choice.usage
+        if usage is None and chunk.x_groq is not None:
+            usage = chunk.x_groq.usage
+        if usage is not None:
+            self._usage = (
+                usage if usage.completion_tokens and usage.prompt_tokens else _merged(self._usage, usage)
+            )
+        if choice is not None:
+            self._read_choice(stamp_ns, choice, None if usage is None else usage.completion_tokens, event)
+        if chunk.metrics is not None:
+            self.exchange.server_timings = timings_of(chunk.metrics)
+        if chunk.system_fingerprint is not None:
+            self.exchange.fingerprint = chunk.system_fingerprint[:MAX_REASON_CHARS]
+
+    def _first_choice(self, choices: list[Choice]) -> Choice | None:
+        """Return the choice with index 0. The others are answers of their own, which must not mix with its text."""
+        self._log.other_choices = True
+        return next((choice for choice in choices if not choice.index), None)
+
+    def _read_choice(self, stamp_ns: int, choice: Choice, count: int | None, event: bytes) -> None:
         delta = choice.delta
         if delta is not None:
             content = delta.content or ""
             reasoning = delta.reasoning or delta.reasoning_content or ""
         else:
             content, reasoning = choice.text or "", ""
-        # The usual case is written out here, which saves a function call for each token.
-        if count is not None and self._source == CONTINUOUS:
-            tokens = max(0, count - self.token_count)
-        else:
-            tokens = self._count_tokens(choice, count, content or reasoning)
-        if tokens:
+        is_entry: Any = True
+        if not (content or reasoning):
+            content, reasoning, other = _text_elsewhere(choice, event)
+            is_entry = (
+                content or reasoning or other or choice.token_ids or (count and count != self._last_count())
+            )
+            if other:
+                self._log.others.append(len(self._counts))
+            elif is_entry and b'"role"' in event:
+                self._log.roles.append(len(self._counts))
+        if is_entry:
             exchange = self.exchange
-            self.token_count += tokens
+            self._logged_usage = self._usage
+            self._counts.append(count)
             exchange.arrival_ns.append(stamp_ns)
-            exchange.tokens.append(tokens)
             exchange.pieces.append((reasoning, content))
-            if choice.token_ids is not None or exchange.token_ids is not None:
-                self._keep_ids(choice.token_ids or [])
+            if choice.token_ids is not None or self._log.ids is not None:
+                self._keep_ids(choice.token_ids)
             if reasoning:
                 self._has_reasoning = True
             elif content and self._has_reasoning and exchange.first_answer_ns is None:
                 exchange.first_answer_ns = stamp_ns
-        elif content or reasoning:
-            self._append_text(reasoning, content)
         if choice.finish_reason is not None:
-            self.exchange.finish_reason = choice.finish_reason
-            self.exchange.stop_reason = choice.stop_reason
+            self._read_finish(choice.finish_reason, choice.stop_reason)
 
-    def _count_tokens(self, choice: _Choice, count: int | None, text: str) -> int:
-        """Return the number of tokens in this chunk. The first chunk with any decides where the counts come from."""
-        source = self._source
-        if source is None:
-            if not (text or choice.token_ids or count):
-                return 0
-            self._source = source = CONTINUOUS if count else IDS if choice.token_ids else CHUNKS
-            if source == CONTINUOUS:
-                return count or 0
-        if source == IDS:
-            return len(choice.token_ids or ())
-        # Chunks without usage in a stream with continuous usage count one token until the next count corrects it.
-        return 1 if text else 0
-
-    def _keep_ids(self, ids: list[int]) -> None:
+    def _read_finish(self, reason: str, stop_reason: str | int | None) -> None:
+        meaning, word = meaning_of(reason)
+        if meaning == "unfinished":
+            return
+        self._meaning = meaning
         exchange = self.exchange
-        if exchange.token_ids is None:
-            exchange.token_ids = [[] for _ in exchange.tokens[1:]]
-        exchange.token_ids.append(ids)
+        exchange.finish_reason = word
+        exchange.finish_reason_sent = None if word == reason else reason[:MAX_REASON_CHARS]
+        exchange.stop_reason = stop_reason[:MAX_STOP_CHARS] if isinstance(stop_reason, str) else stop_reason
 
-    def _append_text(self, reasoning: str, content: str) -> None:
-        """Add text that came without a token, such as text held back for stop strings, to the event before it."""
-        pieces = self.exchange.pieces
-        if pieces:
+    def _keep_ids(self, ids: list[int] | None) -> None:
+        log = self._log
+        if log.ids is None:
+            log.ids = [None] * (len(self._counts) - 1)
+        log.ids.append(ids)
+
+    def _settle(self) -> None:
+        """Decide how many tokens each event brought, and remove those that brought none."""
+        exchange, log, usage = self.exchange, self._log, self._usage
+        log.usage, log.reasoning = usage, self._has_reasoning
+        log.has_total = usage is not None and usage is not self._logged_usage
+        if log.ids is not None:
+            exchange.token_ids = [ids or [] for ids in log.ids]
+        has_text_first = bool(exchange.pieces) and exchange.pieces[0] != ("", "") and exchange.streamed
+        usual = found = settle_usual(log) if has_text_first else None
+        if found is None:
+            log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
+            for other in log.others:
+                log.texts[other] = True
+            found = settle(log) if exchange.streamed else settle_whole(log)
+            exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
+        exchange.tokens, exchange.token_source = found.tokens, found.source
+        if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
+            _remove_empty(exchange)
+        if usage is not None:
+            exchange.usage = _usage_fields(usage, found.total)
+        self._settled = True
+
+
+def _remove_empty(exchange: Exchange) -> None:
+    """Remove the events without tokens. Their text is added to the event before them, or to the first one with tokens."""
+    before: tuple[str, str] = ("", "")
+    kept: list[int] = []
+    pieces: list[tuple[str, str]] = []
+    for i, (reasoning, content) in enumerate(exchange.pieces):
+        if exchange.tokens[i] > 0:
+            kept.append(i)
+            pieces.append((before[0] + reasoning, before[1] + content))
+            before = ("", "")
+        elif pieces:
             pieces[-1] = (pieces[-1][0] + reasoning, pieces[-1][1] + content)
+        else:
+            before = (before[0] + reasoning, before[1] + content)
+    exchange.pieces = pieces
+    exchange.arrival_ns = [exchange.arrival_ns[i] for i in kept]
+    exchange.tokens = [exchange.tokens[i] for i in kept]
+    if exchange.token_ids is not None:
+        exchange.token_ids = [exchange.token_ids[i] for i in kept]
 
 
-def error_outcome(error: Any) -> tuple[Outcome, str]:
-    """Return outcome and text of the `error` in a server's JSON, which is an object or a string."""
-    if not isinstance(error, dict):
-        return "server_error", str(error)
-    code = error.get("code")
-    text = str(error.get("message") or error)
-    outcome: Outcome = "rate_limited" if str(code) in ("429", "rate_limit_exceeded") else "server_error"
-    return outcome, text if code is None else f"{text} (code {code})"
+def _text_elsewhere(choice: Choice, event: bytes) -> tuple[str, str, bool]:
+    """Return answer and reasoning text of a choice without text in the usual fields, and whether it has other text."""
+    if choice.other_text or not ELSEWHERE.search(event):
+        return "", "", choice.other_text
+    try:
+        chunk = decode_loosely(event)
+    except NotJSONError:
+        return "", "", False
+    choices = chunk.choices if chunk is not None else None
+    found = next((one for one in choices or () if not one.index), choice)
+    delta = found.delta or Delta()
+    return delta.content or "", delta.reasoning or "", found.other_text
+
+
+def _merged(before: Usage | None, usage: Usage) -> Usage:
+    """Return a usage object with the fields that it lacks taken from the one before it: some servers send it in two parts."""
+    if before is None:
+        return usage
+    names = usage.__struct_fields__
+    return Usage(*(getattr(usage, name) or getattr(before, name) for name in names))
+
+
+def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
+    """Return the numbers of the usage object that can be used, with the number of output tokens that was decided on."""
+    found: dict[str, Any] = {}
+    if usage.prompt_tokens is not None:
+        found["prompt_tokens"] = usage.prompt_tokens
+    if completion is not None:
+        found["completion_tokens"] = completion
+    if usage.total_tokens is not None:
+        found["total_tokens"] = usage.total_tokens
+    if (reasoning := usage.reasoning()) is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    if (cached := usage.cached()) is not None:
+        found["prompt_tokens_details"] = {"cached_tokens": cached}
+    return found
 
 
 def _is_complete(event: bytes) -> bool:
     """Return whether the last event, which lacks its final newline, was sent completely."""
-    if event == b"[DONE]":
-        return True
     try:
-        msgspec.json.decode(event)
-    except BAD_JSON:
+        return event.strip() == DONE or read_json(event) is not None
+    except NotJSONError:
         return False
-    return True

@@ -8,6 +8,9 @@ from typing import Any
 
 from loadgen.measure.client_health import HealthReport
 
+REPLICAS = "thinkload_replicas"
+"""Name in the server's metrics for the number of servers that answered, where it is not one."""
+
 
 @dataclass
 class Observations:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadgen.measure.formulas import meets
+from loadgen.measure.formulas import AT_END, meets
 from loadgen.measure.quantiles import describe
+from loadgen.measure.stream_faults import StreamFaults
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "ttft_due_s", "ttfot_s")
@@ -133,6 +134,9 @@ class RunFacts:
     mean_tokens: dict[int, float] = field(default_factory=dict)
     """Mean number of tokens in a chunk by `seq`, for requests whose tokens the server counted only at the end."""
 
+    streams: StreamFaults = field(default_factory=StreamFaults)
+    """What was wrong with the streams of successful requests."""
+
     def add(self, record: Record, slo: dict[str, float]) -> None:
         """Add one measured record."""
         self.measured.add(record, slo)
@@ -142,9 +146,10 @@ class RunFacts:
         self.chunks += record.chunks
         for name, value in server_split(record).items():
             self.split[name].append(value)
-        at_the_end = record.token_source == "usage"  # noqa: S105  This names where a count comes from, not a secret.
-        if at_the_end and record.chunks > 1 and record.completion_tokens:
-            self.mean_tokens[record.seq] = (record.completion_tokens - 1) / (record.chunks - 1)
+        self.streams.add(record)
+        if record.token_source in AT_END and record.chunks > 1 and record.completion_tokens:
+            later = record.completion_tokens - (record.hidden_tokens or 0) - 1
+            self.mean_tokens[record.seq] = max(later, 1) / (record.chunks - 1)
         self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
         if record.sent_s is not None and record.end_s is not None:
             self.spans.add(record.sent_s, record.end_s, ok=record.outcome == "ok")

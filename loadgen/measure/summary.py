@@ -36,7 +36,9 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(),
-        **describe_token_times(folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.first_check),
+        **describe_token_times(
+            folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.first_check, facts.streams.clumped
+        ),
         "with_failures": measured.with_failures(),
         "budgets": _by_budget(facts),
         "throughput": _throughput(facts, run.num_gpus),
@@ -68,7 +70,7 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
         "share": round(duration_s / facts.spans.duration_s, 6),
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
-        "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if tokens else None,
+        "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
         **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
     }
 
@@ -93,10 +95,11 @@ def _mean_tokens(totals: Totals) -> float | None:
     return round(totals.completion_tokens / totals.counted, 2) if totals.counted else None
 
 
-def _throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
+def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None]:
     """Return rates from the first send to the last end, and GPU-seconds per token by both formulas.
 
-    The paper's formula is over the successful requests alone, both above and below the line.
+    The paper's formula is over the successful requests alone, both above and below the line. Where the number of GPUs is
+    unknown, so are GPU-seconds.
     """
     measured = facts.measured
     duration_s = facts.spans.duration_s
@@ -107,8 +110,10 @@ def _throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
         "requests_per_s": round(measured.outcomes["ok"] / duration_s, 6) if duration_s else None,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if duration_s and measured.counted else None,
         "chunks_per_s": round(facts.chunks / duration_s, 3) if duration_s else None,
-        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / ok_tokens if ok_tokens else None,
-        "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if tokens else None,
+        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / ok_tokens
+        if num_gpus and ok_tokens
+        else None,
+        "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if num_gpus and tokens else None,
     }
 
 

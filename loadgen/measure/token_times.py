@@ -5,7 +5,7 @@ The values of one request depend on each other, so the intervals come from `load
 This module does not know the records; what it needs of them is passed in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import sub, truediv
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ from loadgen.measure.quantiles import describe
 
 
 def describe_token_times(
-    folder: Path, mean_tokens: dict[int, float], first: float, last: float
+    folder: Path, mean_tokens: dict[int, float], first: float, last: float, clumped: Collection[int] = ()
 ) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
     `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. The
-    measured requests are those with `seq` from `first` up to `last` - 1.
+    measured requests are those with `seq` from `first` up to `last` - 1. `clumped` is the `seq` of the requests whose chunks
+    arrived in clumps: their gaps were lost on the way and are left out.
     """
 
     def clusters() -> Iterator[tuple[Cluster, Cluster]]:
         for chunks in _chunks(folder):
-            if not first <= chunks.seq < last:
+            if not first <= chunks.seq < last or chunks.seq in clumped:
                 continue
             gaps_us = list(map(sub, chunks.arrival_us[1:], chunks.arrival_us))
             counts: list[float] = [*chunks.tokens[1:]]

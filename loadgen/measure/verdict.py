@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.measure.observations import Observations
+from loadgen.measure.observations import REPLICAS, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
 from loadgen.record import RunInfo, Verdict
@@ -103,8 +103,11 @@ def _invalid(inputs: VerdictInputs) -> Iterator[str]:
 
 
 def _restarted(before: dict[str, float], after: dict[str, float]) -> bool:
-    """Tell whether the server's process was started again or one of its counters went back."""
-    if not before or not after:
+    """Tell whether the server's process was started again or one of its counters went back.
+
+    Where several servers answer at one address, the two pages may be those of two servers: this says nothing of a restart.
+    """
+    if not before or not after or _replicas(before, after) > 1:
         return False
     start = "process_start_time_seconds"
     if before.get(start) != after.get(start):
@@ -112,11 +115,20 @@ def _restarted(before: dict[str, float], after: dict[str, float]) -> bool:
     return any(after.get(name, 0.0) < value for name, value in before.items() if name.endswith("_total"))
 
 
+def _replicas(before: dict[str, float], after: dict[str, float]) -> int:
+    """Return how many servers answered at the address. A process that started earlier than the first one seen is another."""
+    start = "process_start_time_seconds"
+    earlier = start in before and start in after and after[start] < before[start]
+    seen = max(before.get(REPLICAS, 1.0), after.get(REPLICAS, 1.0))
+    return max(int(seen), 2 if earlier else 1)
+
+
 def _suspect(inputs: VerdictInputs) -> Iterator[str]:
     if inputs.facts.measured.n == 0:
         return
     yield from _client(inputs)
     yield from _server(inputs)
+    yield from inputs.facts.streams.reasons(stream_asked=inputs.run.options.get("stream", True))
     yield from _cache(inputs)
     yield from _sample(inputs)
     earlier = inputs.earlier
@@ -165,6 +177,12 @@ def _server(inputs: VerdictInputs) -> Iterator[str]:
         yield (
             f"the emulated server fell {behind_s:.3g} model seconds behind its clock "
             f"(limit {LIMITS['behind_of_e2e']:.0%} of the median e2e, {LIMITS['behind_of_e2e'] * e2e_s:.3g} s): lower its --speed"
+        )
+    replicas = _replicas(observations.before, observations.after)
+    if replicas > 1:
+        yield (
+            f"{replicas} servers answer at this address (their processes started at different times): the server's counters, "
+            "such as cache hits and speculation, are those of one of them, and --num-gpus must be the GPUs of all"
         )
     clocks = sorted(observations.clocks_mhz)
     if clocks and clocks[0] < (1 - LIMITS["clock_drop"]) * clocks[len(clocks) // 2]:

@@ -18,18 +18,25 @@ from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.exchange import ForcedAnswer
-from loadgen.options import RunOptions, open_loop
+from loadgen.options import RunOptions, completions_route, open_loop
 from loadgen.plan.prompts import STYLES, Style, user_text
 
 
-def body(options: RunOptions, style: Style, problem: str, budget: int) -> dict[str, Any]:
-    """Return the fields of a request's body that hold the prompt and the limits."""
+def body(
+    options: RunOptions, style: Style, problem: str, budget: int, limit_field: str = "max_tokens"
+) -> dict[str, Any]:
+    """Return the fields of a request's body that hold the prompt and the limits.
+
+    `limit_field` is what the server calls the limit of a chat reply. In /completions it is always `max_tokens`.
+    """
     fields = _limits(options, budget)
+    if not uses_completions(options):
+        fields[limit_field] = fields.pop("max_tokens")
     if options.one_pass:
         # Where a chunk holds tokens on both sides of a smaller budget, its text is cut with the help of the token ids.
         fields["return_token_ids"] = True
     user = user_text(style, problem, budget if options.budget_mode == "prompt" else None)
-    if not _uses_completions(options):
+    if not uses_completions(options):
         return {"messages": [{"role": "user", "content": user}], **fields}
     return {"prompt": (style.raw or "").replace("{user}", user), **style.raw_body, **fields}
 
@@ -43,13 +50,16 @@ def _limits(options: RunOptions, budget: int) -> dict[str, Any]:
     return {"max_tokens": budget}
 
 
-def _uses_completions(options: RunOptions) -> bool:
-    return options.path == "completions" or options.budget_mode == "forced"
+def uses_completions(options: RunOptions) -> bool:
+    """Tell whether requests hold a prompt (/completions) instead of messages (/chat/completions)."""
+    return completions_route(options.path) or options.budget_mode == "forced"
 
 
 def path(options: RunOptions) -> str:
     """Return the path of the endpoint below the target."""
-    return "/completions" if _uses_completions(options) else "/chat/completions"
+    if options.path.startswith("/"):
+        return options.path
+    return "/completions" if uses_completions(options) else "/chat/completions"
 
 
 def forced_answer(options: RunOptions, style: Style) -> ForcedAnswer | None:
@@ -61,7 +71,7 @@ def forced_answer(options: RunOptions, style: Style) -> ForcedAnswer | None:
 
 def check_style(options: RunOptions, name: str, style: Style) -> None:
     """Check that the style has the template that the mode and the endpoint need. Raises UsageError."""
-    if _uses_completions(options) and style.raw is None:
+    if uses_completions(options) and style.raw is None:
         able = ", ".join(n for n, s in STYLES.items() if s.raw)
         raise UsageError(
             f"--prompt {name} has no raw template, which /completions needs: use --prompt with one of {able}"

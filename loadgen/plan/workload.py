@@ -19,6 +19,8 @@ from loadgen.plan import budgets
 from loadgen.plan.datasets import Problem
 from loadgen.plan.prompts import Style
 
+STREAM = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+
 
 class Item(NamedTuple):
     """What one request asks."""
@@ -41,6 +43,8 @@ class Workload:
     model: str
     style: Style
     run_id: str
+    limit_field: str = "max_tokens"
+    """What the server calls the limit of a chat reply."""
 
     def items(self) -> Iterator[Item]:
         """Yield the warm-up items and then the items of one pass after another, without end.
@@ -100,10 +104,9 @@ class Workload:
         options = self.options
         body: dict[str, Any] = {
             "model": self.model,
-            **budgets.body(options, self.style, problem.problem, item.budget),
+            **budgets.body(options, self.style, problem.problem, item.budget, self.limit_field),
             **_sampling(options, self.style, problem.unique_id, item),
-            "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            **(STREAM if options.stream else {"stream": False}),
             **self.style.body,
             **({"cache_salt": f"{self.run_id}/{seq}"} if options.cache == "salt" else {}),
             **options.extra_body,

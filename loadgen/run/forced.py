@@ -80,6 +80,8 @@ def joined(think: Exchange, tail: str, answer: Exchange) -> Exchange:
     return dataclasses.replace(
         answer,
         sent_ns=think.sent_ns,
+        connect_ns=think.connect_ns,
+        reused=think.reused,
         headers_ns=think.headers_ns,
         arrival_ns=think.arrival_ns + answer.arrival_ns,
         tokens=think.tokens + answer.tokens,
@@ -88,5 +90,7 @@ def joined(think: Exchange, tail: str, answer: Exchange) -> Exchange:
         first_answer_ns=think.first_answer_ns or (answer.arrival_ns[0] if answer.arrival_ns else None),
         usage=usage,
         token_source=think.token_source,
+        hidden_tokens=think.hidden_tokens,
+        counts_disagree=think.counts_disagree or answer.counts_disagree,
         server_timings=None,
     )

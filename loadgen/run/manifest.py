@@ -51,7 +51,7 @@ def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_
         config=config_name(server),
         model=server.model,
         target=options.target,
-        num_gpus=server.num_gpus or server.tensor_parallel_size or 1,
+        num_gpus=server.num_gpus,
         tensor_parallel_size=server.tensor_parallel_size or 1,
         speculation=server.speculation,
         gpu=server.gpu,
@@ -82,8 +82,13 @@ def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_
 
 def _server(server: ServerInfo) -> dict[str, Any]:
     """What the server reports of itself, for `RunInfo.server`."""
-    names = ("version", "max_model_len", "fingerprint")
-    return {name: value for name in names if (value := getattr(server, name)) is not None}
+    names = ("version", "max_model_len", "fingerprint", "pipeline_parallel_size", "data_parallel_size")
+    said = {name: value for name in names if (value := getattr(server, name)) is not None}
+    if server.replicas > 1:
+        said["replicas"] = server.replicas
+    if server.limit_field != "max_tokens":
+        said["limit_field"] = server.limit_field
+    return said
 
 
 def _dataset(dataset: Dataset) -> dict[str, Any]:

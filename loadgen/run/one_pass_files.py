@@ -25,6 +25,8 @@ class Detokenizer:
         self._api = api
         self._model = model
         self._known: dict[tuple[int, ...], str | None] = {}
+        self._gone = False
+        """The server did not answer: it is not asked thousands of times more."""
 
     def cut(self, pending: PendingCut) -> tuple[str, str] | None:
         """The (reasoning, content) of the tokens that are within the budget, or None if the server cannot tell."""
@@ -39,14 +41,15 @@ class Detokenizer:
     def _text(self, ids: tuple[int, ...]) -> str | None:
         if not ids:
             return ""
-        if ids not in self._known:
+        if ids not in self._known and not self._gone:
             response = self._api.post(
                 f"{self._api.root}/detokenize", {"model": self._model, "tokens": list(ids)}
             )
+            self._gone = response.status is None
             body = response.json()
             prompt = body.get("prompt") if isinstance(body, dict) else None
             self._known[ids] = prompt if isinstance(prompt, str) else None
-        return self._known[ids]
+        return self._known.get(ids)
 
 
 def complete_cuts(folder: Path, detokenizer: Detokenizer) -> None:

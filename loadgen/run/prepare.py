@@ -20,7 +20,7 @@ from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arri
 from loadgen.plan.workload import Workload
 from loadgen.run import resume
 from loadgen.run.resume import PreviousRun
-from loadgen.target import control_api, preflight
+from loadgen.target import control_api, preflight, probe
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_info import ServerInfo
 
@@ -58,9 +58,9 @@ def prepare(options: RunOptions) -> Prepared:
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
-    server = server if options.dry_run else preflight.identify(options, server, api)
+    server = server if options.dry_run else probe.identify(options, server, api)
     run_id = previous.run.run_id if previous.run is not None else options.run_id or new_run_id(server)
-    workload = Workload(dataset.problems, options, server.model, style, run_id)
+    workload = Workload(dataset.problems, options, server.model, style, run_id, server.limit_field)
     schedule = make_schedule(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, OpenLoop) else workload.planned
     resume.check_same(previous, dataset, server)
@@ -90,7 +90,9 @@ def make_schedule(options: RunOptions, planned: int | None) -> Schedule:
 def config_name(server: ServerInfo) -> str:
     """The name of the serving configuration: as the server or the user gives it, or made of what is known of the server."""
     tp = f"tp{server.tensor_parallel_size}" if server.tensor_parallel_size else "server"
-    return server.config or (f"{tp}-{server.speculation}" if server.speculation else tp)
+    sizes = {"pp": server.pipeline_parallel_size, "dp": max(server.data_parallel_size or 1, server.engines)}
+    name = "-".join([tp, *(f"{kind}{size}" for kind, size in sizes.items() if size and size > 1)])
+    return server.config or (f"{name}-{server.speculation}" if server.speculation else name)
 
 
 def new_run_id(server: ServerInfo) -> str:

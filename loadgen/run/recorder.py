@@ -112,7 +112,8 @@ class Recorder:
             record.phases = [phase.row(self._partition.clock) for phase in phases]
         self._writer.append(record)
         yield
-        self._listener.ended(record, exchange.arrival_ns)
+        gaps_known = record.inter_chunk_s is not None
+        self._listener.ended(record, exchange.arrival_ns if gaps_known else [])
 
     def _make_record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
         partition = self._partition

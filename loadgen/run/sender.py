@@ -44,7 +44,7 @@ def workload_of(partition: Partition) -> Workload:
     """Return the requests of the whole run."""
     options, server = partition.options, partition.server
     _, style = style_of(server.model, options.prompt)
-    return Workload(partition.problems, options, server.model, style, partition.run_id)
+    return Workload(partition.problems, options, server.model, style, partition.run_id, server.limit_field)
 
 
 def requests_of(partition: Partition) -> Iterator[Request]:

@@ -18,11 +18,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from loadgen.errors import UsageError
 from loadgen.option_types import positive
 from loadgen.options import RunOptions
+from server.yaml_file import YamlFileError, read_yaml
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,9 @@ def arguments_of(path: Path) -> list[str]:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--plan {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--plan {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(f"--plan {path}: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--plan {path}: must be a mapping with the keys {', '.join(sorted(PLAN_KEYS))}")
     if unknown := sorted(set(content) - PLAN_KEYS):

@@ -1,24 +1,44 @@
-"""Blocking HTTP requests beside the load: the models, the version, /metrics, the tokenizer, GPU telemetry.
+"""HTTP requests beside the load: the models, the version, /metrics, the tokenizer, GPU telemetry.
 
-Requests use the same target, headers, API key, proxies and certificates as the load. Redirects are not followed, because a
-redirect could carry the key to another host. The key is read from the environment for each request and is not kept.
-Failures are values: `ControlResponse.status` is None where no HTTP response arrived.
+They use the same target, headers, API key, proxies and certificates as the load. Rules:
+
+- Only http and https. A redirect is not followed. The key and the extra headers go to the origin of --target alone.
+- Every request ends after `timeout_s`, however slowly the server sends, and a response of more than `limit_bytes` is
+  refused. A compressed response was not asked for and is refused.
+- A failure is a value: `ControlResponse.status` is None where no complete HTTP response arrived.
 
 This module does not interpret the responses (see preflight.py and server_metrics.py) and is not part of the hot path.
 """
 
-import http.client
+import asyncio
 import json
 import os
+import socket
 import ssl
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
 
 from loadgen import network
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
+from loadgen.target.credentials import api_key, base, check_url, headers_for, root, secrets
+from loadgen.text import printable, without_secrets
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["ControlApi", "ControlResponse", "api_key", "lenient", "root"]
+
+TIMEOUT_S = 4.5
+"""A server that takes longer to say what it is would delay the start of every run."""
+CONNECT_SHARE = 0.6
+"""Share of the deadline after which a connection that is not open counts as a server that is not there."""
+PAGE_BYTES, METRICS_BYTES = 4 * 2**20, 16 * 2**20
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,84 +57,140 @@ class ControlResponse:
         """Return the body as JSON; None where the status is not 200 or the body is not JSON."""
         if self.status != 200:
             return None
-        try:
+        try:  # Unlike msgspec, this module reads Infinity and long numbers, which must be seen to be refused.
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def api_key(options: RunOptions) -> str | None:
-    """Return the API key from the variable that --api-key-env names. Raises UsageError where it is not set."""
-    if options.api_key_env is None:
-        return None
-    key = os.environ.get(options.api_key_env, "").strip()
-    if not key:
-        raise UsageError(
-            f"--api-key-env {options.api_key_env}: that variable is not set: export it, or leave the option out"
-        )
-    return key
+    def text(self) -> str:
+        """Return the body of a page as text; empty where the status is not 200."""
+        return self.body.decode(errors="replace") if self.status == 200 else ""
 
 
-def headers(options: RunOptions) -> dict[str, str]:
-    """Return the headers of every request, with the API key. They must not be stored or logged."""
-    key = api_key(options)
-    return dict(options.headers) | ({"Authorization": f"Bearer {key}"} if key else {})
-
-
-def root(target: str) -> str:
-    """Return the server's root URL: the target without its /v1."""
-    return target.rstrip("/").removesuffix("/v1")
+def lenient(said: object, kind: type[S]) -> S:
+    """Convert JSON to a struct of which every field has a default: a field of another type counts as not reported."""
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        if isinstance(said, dict) and field.encode_name in said:
+            try:
+                found[field.name] = msgspec.convert(said[field.encode_name], field.type, strict=False)
+            except (msgspec.ValidationError, RecursionError):
+                continue
+    return kind(**found)
 
 
 class ControlApi:
-    """Sends control requests to one server."""
+    """Sends control requests. `fetch` is for event loops; `get` and `post` block until the response is there."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError where --ca-file cannot be used."""
-        self.target = options.target.rstrip("/")
+        """Raises UsageError where --target is no URL or --ca-file cannot be used."""
+        check_url(options.target)
+        self.target = base(options.target)
         self.root = root(options.target)
+        self._query = urlsplit(options.target).query
         self._options = options
-        tls = network.tls_context(options.ca_file, verify=not options.insecure)
-        self._open = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=tls), urllib.request.ProxyHandler({}), _NoRedirect()
-        ).open
+        self._tls = network.tls_context(options.ca_file, verify=not options.insecure)
 
-    def get(self, url: str, timeout_s: float = 10.0) -> ControlResponse:
+    def get(
+        self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES
+    ) -> ControlResponse:
         """Send GET to an absolute URL."""
-        return self._send(urllib.request.Request(url, headers=headers(self._options)), timeout_s)  # noqa: S310  preflight has checked that it is http(s)
+        return asyncio.run(self.fetch(url, timeout_s=timeout_s, limit_bytes=limit_bytes))
 
-    def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 60.0) -> ControlResponse:
+    def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 10.0) -> ControlResponse:
         """Send POST with a JSON body, or with an empty one, to an absolute URL."""
-        data = json.dumps(body).encode() if body is not None else b""
-        fields = headers(self._options) | {"Content-Type": "application/json"}
-        return self._send(urllib.request.Request(url, data=data, headers=fields, method="POST"), timeout_s)  # noqa: S310  as above
+        data = b"" if body is None else json.dumps(body).encode()
+        return asyncio.run(self.fetch(url, data, timeout_s=timeout_s))
 
-    def _send(self, request: urllib.request.Request, timeout_s: float) -> ControlResponse:
+    def quote(self, text: str | bytes, limit: int = 200) -> str:
+        """Return the server's words for a message to people: without secrets and control characters."""
+        words = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return printable(without_secrets(words[: 64 * limit], secrets(self._options)), limit)
+
+    async def fetch(
+        self,
+        url: str,
+        data: bytes | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        limit_bytes: int = PAGE_BYTES,
+    ) -> ControlResponse:
+        """Send GET, or POST where there is data, to an absolute URL. URLs of the target's origin keep the target's query."""
+        # This import takes a third of a second, which `--help` and the processes that only send the load do not need.
+        import aiohttp  # noqa: PLC0415
+
+        if urlsplit(url).scheme not in ("http", "https"):
+            return ControlResponse(None, error=f"{printable(url)} is not an http(s) URL", reached=False)
+        if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
+            url = f"{url}?{self._query}"
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=CONNECT_SHARE * timeout_s),
+            auto_decompress=False,
+        )
         try:
-            if (proxy := network.http_proxy(request.full_url)) is not None:
-                if proxy.authorization is not None:
-                    request.add_header("Proxy-Authorization", proxy.authorization)
-                host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
-                request.set_proxy(f"{host}:{proxy.port}", "http")
-            with self._open(request, timeout=timeout_s) as response:
-                return ControlResponse(response.status, response.read(), date=response.headers["Date"])
-        except urllib.error.HTTPError as error:
-            with error:
-                return ControlResponse(error.code, error.read(4096))
-        except (urllib.error.URLError, UsageError) as error:
-            return ControlResponse(None, error=_reason(getattr(error, "reason", error)), reached=False)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return ControlResponse(None, error=_reason(error))
+            async with session:
+                return await self._exchange(session, url, data, limit_bytes)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UsageError) as error:
+            return ControlResponse(None, error=self.quote(_reason(error)), reached=False)
+        except TimeoutError:
+            return ControlResponse(None, error=f"no complete response within {timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return ControlResponse(None, error=self.quote(_reason(error)))
+
+    async def _exchange(
+        self, session: "aiohttp.ClientSession", url: str, data: bytes | None, limit_bytes: int
+    ) -> ControlResponse:
+        proxy_fields, proxy = _proxy(url)
+        fields = {"Accept-Encoding": "identity", "User-Agent": "thinkload"} | proxy_fields
+        if data is not None:
+            fields["Content-Type"] = "application/json"
+        fields |= headers_for(url, self._options)
+        method = "GET" if data is None else "POST"
+        async with session.request(
+            method, url, data=data, headers=fields, allow_redirects=False, **proxy
+        ) as response:
+            return await _read(response, limit_bytes)
 
 
-def _reason(error: object) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message}): --ca-file FILE or --insecure"
-    if isinstance(error, OSError):
-        return (error.strerror or str(error) or type(error).__name__).lower()
-    return " ".join(str(error).split())
+async def _read(response: "aiohttp.ClientResponse", limit_bytes: int) -> ControlResponse:
+    """Read the body up to the limit."""
+    if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        return ControlResponse(None, error="the response is compressed, which was not asked for")
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit_bytes:
+            return ControlResponse(None, error=f"the response has more than {limit_bytes / 2**20:g} MiB")
+    return ControlResponse(response.status, bytes(body), date=response.headers.get("Date"))
+
+
+def _proxy(url: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the headers and the arguments that send a request through the environment's proxy. Raises UsageError."""
+    proxy = network.http_proxy(url)
+    if proxy is None:
+        return {}, {}
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    credentials = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    where = {"proxy": f"http://{host}:{proxy.port}"}
+    if (
+        urlsplit(url).scheme == "https"
+    ):  # The proxy reads the request that opens the tunnel, and not what goes through it.
+        return {}, where | {"proxy_headers": credentials}
+    return credentials, where
+
+
+def _reason(error: BaseException) -> str:
+    """Return the cause of a failure in the operating system's words, where it has any."""
+    certificate = getattr(error, "certificate_error", None) or error
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({certificate.verify_message}): --ca-file FILE or --insecure"
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, TimeoutError) and not cause.errno:
+        return "no connection in time"
+    if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) and cause.errno:
+        return os.strerror(cause.errno).lower()  # asyncio's own text repeats the address
+    if isinstance(cause, OSError):
+        return (cause.strerror or str(cause) or type(cause).__name__).lower()
+    return str(error) or type(error).__name__

@@ -1,20 +1,23 @@
 """Scrapes GPU telemetry during a run into gpu.csv, and computes energy from it.
 
-The metrics are read under the DCGM_FI_* names that dcgm-exporter, the NVML exporter of this suite and the emulator use. The
-requests run in a thread beside the load.
+The metrics are read under the DCGM_FI_* names that dcgm-exporter, the NVML exporter of this suite and the emulator use. A
+reading that fails is a gap, and the number of gaps is printed at the end.
 
 This module does not know what energy costs.
 """
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from loadgen.errors import say
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
+from loadgen.text import printable
 
 GPU_COLUMNS = (
     "t_s",
@@ -36,6 +39,8 @@ DCGM = {
     "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", 1.0),
     "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1.0),
 }
+GPU_INDEX = r"[\w.:-]{1,64}"
+"""Of another form would be a text that forges cells of gpu.csv."""
 BUSY_UTIL = 50.0
 """In percent. Below this a GPU may lower its clocks although nothing is wrong."""
 
@@ -44,7 +49,7 @@ def gpu_rows(text: str) -> dict[str, dict[str, float]]:
     """Return the values of one scrape: GPU index → column → value."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     for sample in parse(text, tuple(DCGM)):
-        if sample.name in DCGM and "gpu" in sample.labels:
+        if sample.name in DCGM and _is_index(sample.labels.get("gpu")):
             column, factor = DCGM[sample.name]
             rows[sample.labels["gpu"]][column] = sample.value * factor
     return dict(rows)
@@ -53,11 +58,23 @@ def gpu_rows(text: str) -> dict[str, dict[str, float]]:
 def gpu_inventory(text: str) -> list[dict[str, Any]]:
     """Return one row for each GPU with its index, UUID and name."""
     found = {
-        labels["gpu"]: {"index": labels["gpu"], "uuid": labels.get("UUID"), "name": labels.get("modelName")}
+        labels["gpu"]: {
+            "index": labels["gpu"],
+            "uuid": _plain(labels.get("UUID")),
+            "name": _plain(labels.get("modelName")),
+        }
         for name, labels, *_ in parse(text, tuple(DCGM))
-        if name in DCGM and "gpu" in labels
+        if name in DCGM and _is_index(labels.get("gpu"))
     }
     return [found[index] for index in sorted(found)]
+
+
+def _is_index(label: str | None) -> bool:
+    return label is not None and re.fullmatch(GPU_INDEX, label, re.ASCII) is not None
+
+
+def _plain(label: str | None) -> str | None:
+    return None if label is None else printable(label)
 
 
 class GpuLog:
@@ -78,6 +95,9 @@ class GpuLog:
         """(t_s, joules of all GPUs since boot) of each scrape."""
         self.clocks_mhz: list[float] = []
         """SM clock of every busy GPU in each scrape."""
+        self.scrapes = 0
+        self.gaps: list[str] = []
+        """The reason of each scrape that failed."""
 
     def start(self) -> None:
         """Start scraping."""
@@ -92,6 +112,11 @@ class GpuLog:
         self._stop.set()
         if self._task is not None:
             await self._task
+        if self.gaps:
+            say(
+                f"{len(self.gaps)} of {self.scrapes} readings of {self._url} failed (the last: {self.gaps[-1]}): "
+                "the energy between the others is interpolated"
+            )
 
     async def _loop(self) -> None:
         while self._url is not None:
@@ -105,12 +130,13 @@ class GpuLog:
 
     async def _scrape(self, url: str) -> None:
         t_s = self._now_s()
-        response = await asyncio.to_thread(self._api.get, url)
-        if response.status != 200:
-            return
-        text = response.body.decode(errors="replace")
+        response = await self._api.fetch(url)
+        self.scrapes += 1
+        text = response.text()
         rows = gpu_rows(text)
         if not rows:
+            no_rows = "no metrics of a GPU" if response.status == 200 else f"HTTP {response.status}"
+            self.gaps.append(response.error or no_rows)
             return
         self.inventory = self.inventory or gpu_inventory(text)
         if all("energy_j" in row for row in rows.values()):

@@ -1,98 +1,139 @@
 """Checks before the first request: that the server answers, which server it is, and that it can do what was asked.
 
-Whatever can be refused is refused here, with one line. No prompt is sent, except the probe that `native` budgets need and
-one token to identify a vLLM. What a server does not report stays None: nothing is guessed that would look measured. An
-emulated server says so at /version.
+Whatever can be refused is refused here, with one line. No prompt is sent, except the probe that `native` budgets need (and
+that of probe.py). What a server does not report stays None: nothing is guessed that would look measured. An emulated server
+says so at /version. A value of another type than expected counts as not reported, except the time scale of an emulated
+server, without which every time would be wrong.
 
 This module does not know how the load is generated.
 """
 
-import dataclasses
+import asyncio
 import re
 import time
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
-from loadgen.errors import UsageError
+import msgspec
+
+from loadgen.errors import UsageError, say
 from loadgen.exchange import THINK_END
+from loadgen.network import is_loopback
 from loadgen.options import RunOptions
 from loadgen.plan.workload import Workload
-from loadgen.target.control_api import ControlApi, ControlResponse
-from loadgen.target.server_info import ServerInfo
+from loadgen.target import models
+from loadgen.target.control_api import ControlApi, ControlResponse, lenient
+from loadgen.target.server_info import ServerInfo, with_gpus
+from loadgen.target.server_metrics import Page, engines, read_page
+from loadgen.text import printable
 
 TELEMETRY_WAIT_S = 3.0
 """How long to wait for a telemetry exporter. A sweep starts its own exporter just before the run."""
 PROBE_BUDGET, PROBE_TOKENS = 16, 160
 """Of a probe with a thinking budget of 16 tokens, at most 16 are reasoning where the budget is kept, so that at least 144 are
 left for the answer. No reasoning model ends its reasoning within 16 tokens by itself."""
+TIME_SCALES = (1e-3, 1e6)
+LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
+"""A plain form, about which no two URL parsers disagree."""
+
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Count = Annotated[int, msgspec.Meta(gt=0, le=100_000)]
+
+
+class Reported(msgspec.Struct):
+    """What this suite's emulator says at /version. vLLM says only its version."""
+
+    version: Text | None = None
+    emulated: bool = False
+    simulated: bool = False
+    gpu: Text | None = None
+    config: Text | None = None
+    preset: Text | None = None
+    num_gpus: Count | None = None
+    tensor_parallel_size: Count | None = None
+    speculation: Text | None = None
+    gpu_metrics: Text | None = None
 
 
 def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
     """Return the description of the server; options take precedence over what it reports. Raises UsageError."""
-    check_url(options.target)
-    model = _model(options, api)
+    model_list, version, page = asyncio.run(_ask(api))
+    model = models.choose(options, api, model_list)
     if options.gpu_metrics:
         _check_telemetry(options.gpu_metrics, api)
-    version = api.get(f"{api.root}/version").json()
-    reported = version if isinstance(version, dict) else {}
-    metrics = api.get(f"{api.root}/metrics")
-    gpu_metrics = options.gpu_metrics or reported.get("gpu_metrics")
+    reported = lenient(version.json(), Reported)
+    metrics = page.response.text()
     server = ServerInfo(
-        model=model["id"],
-        max_model_len=model.get("max_model_len"),
-        version=reported.get("version"),
-        emulated=bool(reported.get("emulated")),
-        simulated=bool(reported.get("simulated")),
-        time_scale=float(reported.get("time_scale") or 1.0),
-        gpu=options.gpu or reported.get("gpu"),
-        config=options.config_name or reported.get("config"),
-        preset=options.preset or reported.get("preset"),
-        num_gpus=options.num_gpus or reported.get("num_gpus"),
-        tensor_parallel_size=options.tensor_parallel_size or reported.get("tensor_parallel_size"),
+        model=model.id,
+        max_model_len=model.max_model_len,
+        version=_plain(reported.version),
+        emulated=reported.emulated,
+        simulated=reported.simulated,
+        time_scale=_time_scale(version, reported, api),
+        gpu=options.gpu or _plain(reported.gpu),
+        config=options.config_name or _plain(reported.config),
+        preset=options.preset or _plain(reported.preset),
+        num_gpus=options.num_gpus or reported.num_gpus,
+        tensor_parallel_size=options.tensor_parallel_size or reported.tensor_parallel_size,
         speculation=_without_none(
-            options.speculation or reported.get("speculation") or _speculation(metrics)
+            options.speculation or _plain(reported.speculation) or _speculation(metrics)
         ),
-        gpu_metrics=f"{api.root}{gpu_metrics}" if (gpu_metrics or "").startswith("/") else gpu_metrics,
-        metrics=metrics.status == 200 and b"# TYPE vllm:" in metrics.body,
+        gpu_metrics=options.gpu_metrics or _telemetry_url(options, api, reported),
+        metrics="# TYPE vllm:" in metrics,
+        engines=max(1, engines(metrics)),
+        replicas=page.replicas,
+        others=model.others,
     )
     check_lengths(options, server)
-    return server
+    return with_gpus(server)
 
 
-def check_url(target: str) -> None:
-    """Raise UsageError where the target is not an HTTP URL."""
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--target {target!r} is not an http(s) URL: write e.g. http://127.0.0.1:8000/v1")
-    if parts.username or parts.password:
-        raise UsageError("--target must hold no user or password: use --header or --api-key-env")
+async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, Page]:
+    """Ask everything at once, so that a server that never answers costs one deadline and not three."""
+    return await asyncio.gather(
+        api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api)
+    )
 
 
-def _model(options: RunOptions, api: ControlApi) -> dict[str, Any]:
-    """Return the entry of the model in the list of served models, checked against --model."""
-    response = api.get(f"{api.target}/models")
-    if not response.reached or (response.status is None and options.model is None):
+def _plain(text: str | None) -> str | None:
+    return printable(text) if text else None
+
+
+def _time_scale(version: ControlResponse, reported: Reported, api: ControlApi) -> float:
+    """Return how much faster than its model an emulated server runs. Raises UsageError where the value cannot be true."""
+    said = version.json()
+    if not isinstance(said, dict):
+        value: object = "(unreadable)" if version.status == 200 and b'"time_scale"' in version.body else None
+    else:
+        value = said.get("time_scale")
+    if value is None:
+        return 1.0
+    least, most = TIME_SCALES
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise UsageError(
-            f"no server at {api.target} ({response.error}): start one (python -m server emulate tp1) or give --target"
+            f"{api.root}/version reports the time scale {api.quote(str(value), 40)}, by which no time can be measured: "
+            f"it must be a number from {least:g} to {most:g}"
         )
-    if response.status in (401, 403) and options.api_key_env is None:
+    if value != 1 and not (reported.emulated or reported.simulated):
         raise UsageError(
-            f"{api.target} requires a key (HTTP {response.status}): name the variable that holds it with --api-key-env NAME"
+            f"{api.root}/version reports the time scale {value:g} of a server that is not emulated: only emulated time is scaled"
         )
-    if response.status in (401, 403) and options.model is None:
-        raise UsageError(f"{api.target} rejects the key in {options.api_key_env} (HTTP {response.status})")
-    if response.status == 503 and options.model is None:
-        raise UsageError(f"{api.target} is not ready (HTTP 503): wait until its /health answers")
-    listed = response.json()
-    rows = listed.get("data") if isinstance(listed, dict) else None
-    rows = [row for row in rows or [] if isinstance(row, dict) and isinstance(row.get("id"), str)]
-    if not rows:
-        return _unlisted(options, api, response.status)
-    found = [row for row in rows if options.model in (None, row["id"])]
-    if not found:
-        names = ", ".join(row["id"] for row in rows[:5])
-        raise UsageError(f"--model {options.model!r} is not served at {api.target}: it serves {names}")
-    return dict(found[0])
+    return float(value)
+
+
+def _telemetry_url(options: RunOptions, api: ControlApi, reported: Reported) -> str | None:
+    """Return the telemetry that the server names: a path of its own, or another port of this machine if it is emulated here."""
+    named = reported.gpu_metrics
+    if not named:
+        return None
+    if re.fullmatch(r"/[\w.-][\w./-]*", named, re.ASCII):
+        return f"{api.root}{named}"
+    if reported.emulated and is_loopback(options.target) and re.fullmatch(LOOPBACK_URL, named, re.ASCII):
+        return named
+    say(
+        f"warning: {api.root} names {api.quote(named)!r} as its GPU telemetry, which is another host: "
+        "it is not read (--gpu-metrics URL if you trust it)"
+    )
+    return None
 
 
 def _check_telemetry(url: str, api: ControlApi) -> None:
@@ -103,15 +144,6 @@ def _check_telemetry(url: str, api: ControlApi) -> None:
             why = response.error or f"HTTP {response.status}"
             raise UsageError(f"--gpu-metrics {url}: {why}: start the exporter, or leave the option out")
         time.sleep(0.25)
-
-
-def _unlisted(options: RunOptions, api: ControlApi, status: int | None) -> dict[str, Any]:
-    """Return the entry for --model, which is trusted where the server lists no models. Raises UsageError without it."""
-    if options.model is None:
-        raise UsageError(
-            f"{api.target}/models lists no model (HTTP {status}): check that --target ends with /v1, or give --model"
-        )
-    return {"id": options.model}
 
 
 def check_lengths(options: RunOptions, server: ServerInfo) -> None:
@@ -126,31 +158,9 @@ def check_lengths(options: RunOptions, server: ServerInfo) -> None:
         )
 
 
-def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> ServerInfo:
-    """Add the tensor parallel size from the `system_fingerprint` of a vLLM, such as `vllm-0.32.0-tp2-1a2b3c4d`.
-
-    This generates one token. It is done only where the size is not known yet. A server without a fingerprint is returned
-    unchanged.
-    """
-    if server.tensor_parallel_size is not None or not server.metrics:
-        return server
-    body = {"model": server.model, "messages": [{"role": "user", "content": "1+1?"}], "max_tokens": 1}
-    reply = api.post(f"{api.target}/chat/completions", body | options.extra_body, timeout_s=10).json()
-    return with_fingerprint(server, reply.get("system_fingerprint") if isinstance(reply, dict) else None)
-
-
-def with_fingerprint(server: ServerInfo, fingerprint: str | None) -> ServerInfo:
-    """Add what a fingerprint says about the server."""
-    if fingerprint is None or not fingerprint.startswith("vllm-"):
-        return server
-    match = re.search(r"-tp(\d+)\b", fingerprint)
-    size = int(match[1]) if match else 1
-    return dataclasses.replace(server, tensor_parallel_size=size, fingerprint=fingerprint)
-
-
-def _speculation(metrics: ControlResponse) -> str | None:
+def _speculation(metrics: str) -> str | None:
     """Return `unnamed` where vLLM speculates: it has these metrics only then, and does not report the method."""
-    return "unnamed" if b"vllm:spec_decode_num_drafts" in metrics.body else None
+    return "unnamed" if "vllm:spec_decode_num_drafts" in metrics else None
 
 
 def _without_none(speculation: str | None) -> str | None:
@@ -174,32 +184,50 @@ def _probe_native(workload: Workload, api: ControlApi) -> None:
     request = next(workload.requests(0, 1))
     body = request.body | {
         "stream": False,
-        "max_tokens": PROBE_TOKENS,
+        workload.limit_field: PROBE_TOKENS,
         "thinking_token_budget": PROBE_BUDGET,
         "temperature": 0.0,
     }
-    del body["stream_options"]
+    body.pop("stream_options", None)
     response = api.post(f"{api.target}{request.path}", body, timeout_s=120)
     if (reason := native_refusal(response)) is not None:
-        raise UsageError(f"--budget-mode native: {reason}: use --budget-mode forced or cut")
+        raise UsageError(f"--budget-mode native: {api.quote(reason, 400)}: use --budget-mode forced or cut")
+
+
+class _Details(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens_details: dict[str, Any] | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: dict[str, Any] | None = None
+    finish_reason: str | None = None
 
 
 def native_refusal(response: ControlResponse) -> str | None:
     """Return why a response to the probe shows that the thinking budget is not kept; None where it is kept."""
     reply = response.json()
     if reply is None:
-        return f"the probe was answered with {response.status or response.error} {response.body[:120].decode(errors='replace')}".strip()
-    try:
-        choice, usage = reply["choices"][0], reply.get("usage") or {}
-        message = choice.get("message") or {}
-    except (KeyError, IndexError, TypeError, AttributeError):
+        return f"the probe was answered with {response.status or response.error} {response.body[:2000].decode(errors='replace')}".strip()
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "the response to the probe is not a completion"
-    reasoning_tokens = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    if isinstance(reasoning_tokens, int) and reasoning_tokens > 2 * PROBE_BUDGET:
-        return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {reasoning_tokens} reasoning tokens)"
-    text = message.get("content") or ""
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
-    ended = bool(text.strip()) if reasoning else THINK_END in text
-    if choice.get("finish_reason") == "length" and not ended:
+    choice = lenient(choices[0], _Choice)
+    message = lenient(choice.message, _Message)
+    details = lenient(lenient(reply.get("usage"), _Usage).completion_tokens_details, _Details)
+    if details.reasoning_tokens is not None and details.reasoning_tokens > 2 * PROBE_BUDGET:
+        return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {details.reasoning_tokens} reasoning tokens)"
+    text = message.content or ""
+    ended = bool(text.strip()) if message.reasoning or message.reasoning_content else THINK_END in text
+    if choice.finish_reason == "length" and not ended:
         return f"the server ignores thinking_token_budget (after {PROBE_TOKENS} tokens at a budget of {PROBE_BUDGET} it was still reasoning)"
     return None

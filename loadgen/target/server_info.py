@@ -1,6 +1,10 @@
 """The description of a server. What a server does not report stays None; nothing is guessed."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
+
+LimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,29 @@ class ServerInfo:
     config: str | None = None
     preset: str | None = None
     num_gpus: int | None = None
+    """None means that it is not known, so that no cost is calculated."""
     tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    data_parallel_size: int | None = None
     speculation: str | None = None
     gpu_metrics: str | None = None
     fingerprint: str | None = None
     metrics: bool = False
     """It serves the /metrics of vLLM."""
+    engines: int = 1
+    """Number of engines (data parallel ranks) in its /metrics."""
+    replicas: int = 1
+    """Number of servers that answered at the address when its /metrics were read several times."""
+    others: str = ""
+    """The models that the server lists, where `model` is not in the list."""
+    limit_field: LimitField = "max_tokens"
+    """Field of a chat request that limits the tokens of a reply."""
+
+
+def with_gpus(server: ServerInfo) -> ServerInfo:
+    """Add the number of GPUs, where the sizes of the server's parallelism tell it and one server answers at the address."""
+    if server.num_gpus is not None or server.tensor_parallel_size is None or server.replicas > 1:
+        return server
+    data_parallel = max(server.data_parallel_size or 1, server.engines)
+    gpus = server.tensor_parallel_size * (server.pipeline_parallel_size or 1) * data_parallel
+    return dataclasses.replace(server, num_gpus=gpus)

@@ -3,20 +3,45 @@
 The raw text is kept (`server-before.prom`, `server-after.prom`), so that every number can be derived again. A damaged page
 is a gap in the measurements and never an exception.
 
+A page is read several times on separate connections, because several servers may answer at one address. Servers are told
+apart by the start of their process and by the labels of their engines. The page that is kept is always that of the server
+that started first, so that the pages before and after a run can be compared.
+
 This module does not know what the numbers prove about a run (see loadgen/measure/verdict.py).
 """
 
+import asyncio
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from loadgen.errors import DiskFullError
+from loadgen.errors import DiskFullError, say
 from loadgen.files import write_atomically
-from loadgen.target.control_api import ControlApi
+from loadgen.measure.observations import REPLICAS
+from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
+
+SCRAPES = 4
+"""Of two servers that answer equally often, one is overlooked in an eighth of the cases."""
+AGAIN_TIMEOUT_S = 2.0
+"""For the scrapes after the first one, which are not waited for as long, because a run can do without them."""
+SAMPLES_LIMIT = 100_000
+"""vLLM has about 1,000 samples for each engine. What follows this many is not read."""
+STARTED = "process_start_time_seconds"
+RUNNING = "vllm:num_requests_running"
+
+
+class Page(NamedTuple):
+    """A /metrics page, and how many servers answered for it."""
+
+    response: ControlResponse
+    replicas: int
 
 
 def parse(text: str, prefixes: tuple[str, ...] = ("",)) -> Iterator[Sample]:
@@ -26,11 +51,13 @@ def parse(text: str, prefixes: tuple[str, ...] = ("",)) -> Iterator[Sample]:
     renames counters that lack the suffix `_total`. Parsing takes about 10 µs a sample, so name the prefixes you need where
     this runs beside the load.
     """
-    for line in text.splitlines():
-        if line.startswith(prefixes) and not line.startswith("#"):
-            with suppress(ValueError, IndexError):  # the library raises IndexError for a label without a name
-                for family in text_string_to_metric_families(line):
-                    yield from family.samples
+    lines = (
+        line for line in io.StringIO(text, None) if line.startswith(prefixes) and not line.startswith("#")
+    )
+    for line in islice(lines, SAMPLES_LIMIT):
+        with suppress(ValueError, IndexError):  # the library raises IndexError for a label without a name
+            for family in text_string_to_metric_families(line):
+                yield from family.samples
 
 
 def totals(text: str) -> dict[str, float]:
@@ -41,19 +68,48 @@ def totals(text: str) -> dict[str, float]:
     return dict(found)
 
 
+def engines(text: str) -> int:
+    """Return the number of engines that a page of vLLM is about."""
+    return len({sample.labels.get("engine") for sample in parse(text, (RUNNING,))})
+
+
+async def read_page(api: ControlApi) -> Page:
+    """Read /metrics, and find out how many servers answer."""
+    url = f"{api.root}/metrics"
+    first = await api.fetch(url, limit_bytes=METRICS_BYTES)
+    identity = _identity(first)
+    if identity is None:
+        return Page(first, 1)
+    again = (api.fetch(url, timeout_s=AGAIN_TIMEOUT_S, limit_bytes=PAGE_BYTES) for _ in range(SCRAPES - 1))
+    others = await asyncio.gather(*again)
+    pages = {identity: first} | {found: page for page in others if (found := _identity(page)) is not None}
+    return Page(pages[min(pages)], len(pages))
+
+
+def _identity(response: ControlResponse) -> tuple[float, tuple[str, ...]] | None:
+    """Return what tells one server from another: the start of its process and the labels of its engines."""
+    samples = list(parse(response.text(), (STARTED, RUNNING)))
+    started = sum(sample.value for sample in samples if sample.name == STARTED)
+    engine_labels = {repr(sorted(sample.labels.items())) for sample in samples if sample.name == RUNNING}
+    return (started, tuple(sorted(engine_labels))) if samples else None
+
+
 def snapshot(api: ControlApi, path: Path) -> dict[str, float]:
     """Save the server's /metrics to `path` and return its totals; empty where the server has no such page.
 
     Raises DiskFullError where the file cannot be written.
     """
-    response = api.get(f"{api.root}/metrics")
-    if response.status != 200:
+    page = asyncio.run(read_page(api))
+    if page.response.status is None:
+        say(f"{api.root}/metrics: {page.response.error}: {path.name} is missing, and what it would show")
+    if page.response.status != 200:
         return {}
     try:
-        write_atomically(path, response.body)
+        write_atomically(path, page.response.body)
     except OSError as error:
         raise DiskFullError(f"{path}: {error.strerror}") from error
-    return totals(response.body.decode(errors="replace"))
+    found = totals(page.response.text())
+    return found | {REPLICAS: float(page.replicas)} if page.replicas > 1 else found
 
 
 def drafted(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

@@ -21,6 +21,8 @@ VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
 EMULATOR = "thinkload.emulator"
 """The label of our own image (see Dockerfile)."""
+# docker-compose.yml confines the same services in the same way.
+CONFINED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 CACHES = {
     "thinkload-huggingface": {"bind": "/cache/huggingface", "mode": "rw"},
     "thinkload-vllm": {"bind": "/cache/vllm", "mode": "rw"},
@@ -222,8 +224,7 @@ def _start_error(error: BaseException, port: int) -> BaseException:
 
 
 def _emulator_settings() -> dict[str, Any]:
-    tmpfs = {"/tmp": ""}  # noqa: S108 - inside the container
-    return {"read_only": True, "tmpfs": tmpfs, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    return CONFINED | {"tmpfs": {"/tmp": ""}, "mem_limit": "2g", "pids_limit": 1024}  # noqa: S108 - inside the container
 
 
 def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
@@ -232,13 +233,17 @@ def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
     chosen = {"device_ids": [str(index) for index in gpus]} if gpus else {"count": -1}
     request = DeviceRequest(capabilities=[["gpu"]], **chosen)
     environment = {
+        "HOME": "/tmp",  # noqa: S108 - inside the container, for tools that keep caches in the home folder
         "HF_HOME": "/cache/huggingface",
         "VLLM_CACHE_ROOT": "/cache/vllm",
         "VLLM_NO_USAGE_STATS": "1",
     }
     # HF_TOKEN is passed in the environment, because command lines are visible to every user.
     environment |= {key: os.environ[key] for key in ("HF_TOKEN", "HF_HUB_OFFLINE") if key in os.environ}
-    return {
+    return CONFINED | {
+        "tmpfs": {"/tmp": "exec"},  # noqa: S108 - inside the container; kernels compiled at run time are loaded from here
+        "mem_limit": os.environ.get("VLLM_MEMORY") or "128g",
+        "pids_limit": 32768,
         "device_requests": [request],
         "ipc_mode": "host",  # vLLM's workers share tensors through /dev/shm
         "environment": environment,

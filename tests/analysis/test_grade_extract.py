@@ -30,6 +30,31 @@ def test_last_balanced_box(text: str, box: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"x=\boxed{1} or x=\boxed{2}", r"x = 1 \text{ or } x = 2"),
+        (r"$\boxed{x=1}$, $\boxed{y=2}$", "x=1, y=2"),
+        (r"\boxed{1} \text{ and } \boxed{2}", "1, 2"),
+        (r"\boxed{1}, \boxed{2}, and \boxed{3}.", "1, 2, 3"),
+        (r"\boxed{7} and \boxed{7}", "7"),
+        (r"\boxed{1}. Then \boxed{2}", "2"),
+        (r"\boxed{5}. Wait, that is wrong. \boxed{6}", "6"),
+        (r"It is \boxed{6}, not \boxed{5}.", "6"),
+        (r"\boxed{6} rather than $\boxed{7}$", "6"),
+        (r"\boxed{6}. The value \boxed{7} is incorrect.", "6"),
+        (r"\boxed{6}. No, this is wrong.", None),
+        (r"The final answer is $\frac{1}{2}$. I hope it is correct.", r"$\frac{1}{2}$"),
+        ("so 42\n#### 42", "42"),
+        ("the final answer is the sum of both", None),
+    ],
+)
+def test_boxes_and_sentences_that_state_the_answer(text: str, answer: str | None) -> None:
+    """Boxes joined by words are one answer, and a box that is taken back is none."""
+    found = extract(text, None, thinks=False, finished=True)
+    assert (found and found.answer) == answer
+
+
+@pytest.mark.parametrize(
     ("text", "reasoning", "answer"),
     [
         (r"thinking \boxed{1}</think>so \boxed{2}", None, Extract("2", in_thinking=False)),

@@ -8,12 +8,14 @@ from analysis.grading.normalize import (
     named_sets,
     normalize,
     plain_commands,
+    plain_presentation,
     plain_signs,
     plain_spacing,
     plain_text,
     plain_unicode,
     scientific,
     unwrapped,
+    without_remarks,
     without_spacing,
 )
 
@@ -112,6 +114,9 @@ def test_only_groups_of_three_digits_are_joined(before: str, after: str) -> None
         (r"\displaystyle 3", "3"),
         ("x <= 3", r"x \le  3"),
         (r"\lvert x \rvert", "| x |"),
+        (r"\not= 3", r"\ne 3"),
+        (r"\not = 3", r"\ne 3"),
+        (r"\huge 42", "42"),
     ],
 )
 def test_synonyms_become_one_command(before: str, after: str) -> None:
@@ -126,7 +131,7 @@ def test_synonyms_become_one_command(before: str, after: str) -> None:
         (r"\mathrm{e}^2", "e^2"),
         (r"5\mathrm{i}", "5i"),
         (r"\text{13}", "13"),
-        (r"\mathbf{v}", "v"),
+        (r"\mathrm{m s^{-1}}", r"\text{m s^-1}"),
         (r"\operatorname{sin} x", r"\sin  x"),
         (r"5\text{ }", "5 "),
         (r"x \lt 3", "x < 3"),
@@ -148,6 +153,51 @@ def test_text_commands_are_unified_and_styles_are_removed(before: str, after: st
 )
 def test_functions_get_their_backslash(before: str, after: str) -> None:
     assert named_functions(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"\mathbf{v}", "v"),
+        (r"\mathbf{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\textcolor{red}{42}", "42"),
+        (r"\color{red}42", "42"),
+        (r"\colorbox{yellow}{42}", "42"),
+        (r"\underline{\underline{5}}", r"\underline{5}"),
+        (r"\num{1e3}", "1e3"),
+        (r"\SI{5}{\kilo\meter\per\second\squared}", r"5 \text{ kilometer/second^2}"),
+        (r"\qty{5}{m.s^{-1}}", r"5 \text{ m s^-1}"),
+        (r"\ang{30}", r"30^\circ "),
+        (r"{}_5C_2", r"\binom{5}{2}"),
+        (r"{}_{5}P_{2}", r"\perm{5}{2}"),
+        ("x**2", "x^2"),
+        ("**5**", "**5**"),
+        ("3<sup>2</sup>", "3^{2}"),
+        ("a<b and c>d", "a<b and c>d"),
+        (r"\{ \}", r"\{ \}"),
+        (r"5\tag{1}", "5"),
+    ],
+)
+def test_presentation_is_removed(before: str, after: str) -> None:
+    assert plain_presentation(before) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"2\pi k, k \in \mathbb{Z}", r"2\pi k"),
+        (r"cx \text{ for any constant } c", "cx"),
+        (r"cx \text{, where } c \text{ is a constant}", "cx"),
+        (r"3x \text{ for } x > 0", r"3x \text{ for } x > 0"),
+        (r"x \in \mathbb{R}", r"x \in \mathbb{R}"),
+        (r"\frac12 \text{ for positive } x", r"\frac12 \text{ for positive } x"),
+        (r"\frac12 (\text{or } 0.5)", r"\frac12 \text{ or } 0.5"),
+        (r"\frac13 (\text{approximately } 0.33)", r"\frac13"),
+    ],
+)
+def test_remarks_that_restrict_nothing_are_removed(before: str, after: str) -> None:
+    """A condition such as `x > 0` stays, because it changes the answer."""
+    assert without_remarks(before) == after
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The compose stack and the backend `docker` with a real Docker engine; neither leaves anything behind.
 
-On a machine that cannot reach image registries, PROMETHEUS_IMAGE names a local image. Grafana is not tested here.
+A test is skipped, with its reason, if an image that it needs is neither on this machine nor can be pulled; with CI set it fails.
+On a machine that cannot reach image registries, PYTHON_IMAGE and PROMETHEUS_IMAGE name local images. Grafana is not tested here.
 """
 
 import json
@@ -13,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -42,25 +44,57 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return done
 
 
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test, or fail it in CI, where everything that a test needs has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def require_image(name: str) -> None:
+    """Require that an image is on this machine or can be pulled."""
+    if run("docker", "image", "inspect", name).returncode == 0:
+        return
+    try:
+        pulled = run("docker", "pull", "--quiet", name)
+    except subprocess.TimeoutExpired:
+        unavailable(f"image {name} is not on this machine, and no registry answered in time")
+    if pulled.returncode != 0:
+        reason = pulled.stderr.strip().splitlines() or ["docker pull failed"]
+        unavailable(f"image {name} is not on this machine and cannot be pulled: {reason[-1]}")
+
+
+def default_image(service: str) -> str:
+    """The image that a service of docker-compose.yml uses here: the base of our own image, or a public image."""
+    composed = yaml.safe_load(compose("config").stdout)["services"][service]
+    return str(composed["build"]["args"]["BASE"] if "build" in composed else composed["image"])
+
+
 @pytest.fixture(scope="module", autouse=True)
 def engine() -> None:
-    """Requires a Docker engine with Compose v2: without one, the tests are skipped, but fail in CI."""
+    """Requires a Docker engine with Compose v2."""
     try:
         found = run("docker", "compose", "version").returncode == 0 and run("docker", "info").returncode == 0
     except FileNotFoundError:
         found = False
     if not found:
-        reason = "no Docker engine with Compose v2 answers"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        unavailable("no Docker engine with Compose v2 answers")
 
 
 @pytest.fixture(scope="module")
 def image(engine: None) -> str:
     """Our own image, built from this working tree."""
+    require_image(default_image("emulator"))
     compose("build", "emulator")
     return IMAGE
+
+
+@pytest.fixture(scope="module")
+def prometheus_image(engine: None) -> str:
+    """The image of Prometheus."""
+    name = default_image("prometheus")
+    require_image(name)
+    return name
 
 
 @pytest.fixture
@@ -102,16 +136,23 @@ def eventually(expression: str, within_s: float = 20) -> list[dict[str, str]]:
 def test_our_image_is_small_and_unprivileged(image: str) -> None:
     """The image has no root user, compiler or pip, and adds less than 200 MB to its base."""
     image_facts = json.loads(run("docker", "image", "inspect", image).stdout)[0]
-    base = json.loads(
-        run("docker", "image", "inspect", os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")).stdout
-    )[0]
+    base = json.loads(run("docker", "image", "inspect", default_image("emulator")).stdout)[0]
     assert image_facts["Config"]["User"] == "65532:65532"
     assert image_facts["Size"] - base["Size"] < 200e6
     script = "which gcc cc make pip pip3; python3 -c 'import pip'"
     assert run("docker", "run", "--rm", "--entrypoint", "sh", image, "-c", script).returncode != 0
 
 
-def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> None:
+def confinement(service: str) -> dict[str, object]:
+    """How the container of a service of the stack is confined."""
+    identity = compose("ps", "-q", service).stdout.strip()
+    host = json.loads(run("docker", "inspect", identity).stdout)[0]["HostConfig"]
+    keys = ("CapDrop", "CapAdd", "SecurityOpt", "ReadonlyRootfs", "Privileged")
+    limited = host["Memory"] > 0 and host["PidsLimit"] > 0
+    return {key: host[key] for key in keys} | {"limited": limited}
+
+
+def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: str, tmp_path: Path) -> None:
     """A run from the host against the stack appears in Prometheus with all three kinds of series; `down` removes everything."""
     chosen = {"CONFIG": "tp2-ngram", "MODEL": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "RUN": "ci"}
     try:
@@ -126,6 +167,15 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, tmp_path: Path) -> N
         ).stdout
         assert "0.0.0.0" not in ports
         assert "127.0.0.1:8000" in ports
+        for service in ("emulator", "relay", "prometheus"):
+            assert confinement(service) == {
+                "CapDrop": ["ALL"],
+                "CapAdd": None,
+                "SecurityOpt": ["no-new-privileges:true"],
+                "ReadonlyRootfs": True,
+                "Privileged": False,
+                "limited": True,
+            }
         loaded = run(
             *(
                 sys.executable,

@@ -11,6 +11,9 @@ from server.emulator.engine.sequence import TokenSequence
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 
+MOST_PROMPT_TOKENS = 2**24
+"""Prompt tokens of all choices of one request: 128 MiB of memory. vLLM has no such limit."""
+
 
 def check_model(name: str, served: Sequence[str]) -> None:
     """Raise RequestError for a model that is not served. An empty name means the served model."""
@@ -40,6 +43,14 @@ def check_length(prompt: int, asked: int | None, limit: int) -> None:
             "output tokens. Please reduce the length of the input prompt."
         )
         raise invalid_parameter("input_tokens", counted, message)
+
+
+def check_memory(prompt_tokens: int, choices: int) -> None:
+    """Raise RequestError if the copies of the prompts that the choices of one request need would take too much memory."""
+    if prompt_tokens * choices > MOST_PROMPT_TOKENS:
+        raise RequestError(
+            f"n must be at most {MOST_PROMPT_TOKENS // prompt_tokens} for {prompt_tokens} prompt tokens, got {choices}."
+        )
 
 
 def check_thinking(budget: int | None, *, parsed: bool) -> None:

@@ -32,6 +32,8 @@ from server.emulator.text.problems import KnownProblem
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 
 METRICS_TYPE = "text/plain; version={}; charset=utf-8"
+GUARDED = ("/v1", "/v2", "/inference")
+"""Beginnings of the paths for which vLLM requires `--api-key`."""
 CORS = [(f"access-control-allow-{what}", "*") for what in ("origin", "methods", "headers")]
 
 
@@ -153,9 +155,10 @@ class EmulatorApp:
 
     def _allowed(self, exchange: HttpExchange) -> bool:
         keys = self.settings.serving.api_key
-        if not keys or not exchange.path.startswith("/v1") or exchange.method == "OPTIONS":
+        if not keys or not exchange.path.startswith(GUARDED) or exchange.method == "OPTIONS":
             return True
-        return exchange.headers.get("authorization", "") in {f"Bearer {key}" for key in keys}
+        scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and given in keys
 
     def _no_route(self, exchange: HttpExchange) -> None:
         if exchange.method == "OPTIONS":
@@ -244,7 +247,11 @@ class EmulatorApp:
         tokens = body["tokens"]
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
             raise validation_error("list_type", "body.tokens", "Input should be a valid list", tokens)
-        self._json(exchange, {"prompt": self.tokenizer.decode(tokens)})
+        try:
+            text = self.tokenizer.decode(tokens)
+        except OverflowError as error:  # an id is negative or has more than 32 bits
+            raise RequestError(f"1 validation error:\n  {{'msg': '{error}'}}", type_="Bad Request") from error
+        self._json(exchange, {"prompt": text})
 
     def _reset_prefix_cache(self, exchange: HttpExchange) -> None:
         self.realtime.engine.pool.reset_prefixes()

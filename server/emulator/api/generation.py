@@ -16,6 +16,7 @@ from server.emulator.api.admission import (
     BUSY,
     check_ids,
     check_length,
+    check_memory,
     check_model,
     check_thinking,
     full_queue,
@@ -126,6 +127,7 @@ class Generations:
         texts, prompts = self._prompts(params)
         for prompt in prompts:
             check_length(len(prompt), params.max_tokens, self.serving.max_model_len)
+        check_memory(sum(map(len, prompts)), params.n)
         fault = self.faults.next_fault(exchange.headers.get(HEADER))
         if fault.error:
             raise RequestError("Internal server error", type_="InternalServerError", code=500)

@@ -2,7 +2,8 @@
 
 Rules: a connection answers one request at a time, in order. A handler is a plain function that answers immediately or
 keeps the exchange and writes to it later. Writing never waits: if the client reads too slowly, `blocked` becomes true and
-the writer must hold its output back. This module does not know what is served.
+the writer must hold its output back. What a client may send is limited: MAX_HEAD bytes for the request line with the
+headers, and MAX_BODY bytes for the body. This module does not know what is served.
 """
 
 import asyncio
@@ -16,6 +17,11 @@ from urllib.parse import unquote
 import httptools
 
 MAX_BODY = 64 * 2**20
+MAX_HEAD = 64 * 2**10
+PIECE = 16 * 2**10
+"""Received bytes that are parsed at once. A limit is checked after each piece."""
+LINGER_S = 1.0
+REFUSAL = b"Invalid HTTP request received."
 _date = (0, b"")
 
 
@@ -109,6 +115,12 @@ class HttpExchange:
 Handler = Callable[[HttpExchange], None]
 
 
+def _check_size(size: int, limit: int) -> None:
+    """Raise HttpParserError if a part of a request exceeds its limit; raised in a callback, it also stops the parser."""
+    if size > limit:
+        raise httptools.HttpParserError(f"{size} bytes exceed the limit of {limit}")
+
+
 class HttpConnection(asyncio.Protocol):
     """One client's connection."""
 
@@ -118,6 +130,12 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._incoming = HttpExchange(self)
+        self._url = b""
+        self._head_bytes = 0
+        """Size of the URL and the headers that have been parsed."""
+        self._unparsed_bytes = 0
+        """Bytes received since the parser last completed a head, a piece of a body or a message."""
+        self._refused = False
         self._waiting: deque[HttpExchange] = deque()
         self.current: HttpExchange | None = None
         self.blocked = False
@@ -130,19 +148,32 @@ class HttpConnection(asyncio.Protocol):
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes. Bytes that are not HTTP are answered with 400 and end the connection."""
+        """Parse received bytes. What is not HTTP or exceeds a limit is answered with 400 and ends the connection."""
+        if self._refused:
+            return
         try:
-            self._parser.feed_data(data)
+            for begin in range(0, len(data), PIECE):
+                piece = data[begin : begin + PIECE]
+                self._unparsed_bytes += len(piece)
+                self._parser.feed_data(piece)
+                _check_size(self._unparsed_bytes, MAX_HEAD)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self._refuse()
 
     def _refuse(self) -> None:
-        text = b"Invalid HTTP request received."
+        """Answer as uvicorn does, which is vLLM's HTTP server, and ignore what follows.
+
+        Bytes that are still arriving are read for LINGER_S seconds: closing a socket with unread bytes would reset the
+        connection, and the client would lose the answer.
+        """
         self.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (len(text), text)
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n\r\n%b" % (len(REFUSAL), REFUSAL)
         )
-        self.close()
+        self._refused = True
+        if self._transport:
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self.cut)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the exchange in progress that the client has disconnected."""
@@ -168,30 +199,36 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Start a new exchange."""
         self._incoming = HttpExchange(self)
+        self._url, self._head_bytes = b"", 0
 
     def on_url(self, url: bytes) -> None:
-        """Keep the path of the request."""
-        target = httptools.parse_url(url)
-        self._incoming.path = unquote((target.path or b"/").decode("latin-1"))
+        """Keep one part of the URL, which may arrive in several parts."""
+        self._url += url
+        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one header."""
+        self._head_bytes += len(name) + len(value) + len(": \r\n")
         self._incoming.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Answer `Expect: 100-continue`."""
+        """Keep the path of the request, and answer `Expect: 100-continue`."""
+        self._unparsed_bytes = 0
+        _check_size(self._head_bytes, MAX_HEAD)
+        target = httptools.parse_url(self._url)
+        self._incoming.path = unquote((target.path or b"/").decode("latin-1"))
         if self._incoming.headers.get("expect", "").lower() == "100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """Append a piece of the body, up to MAX_BODY bytes."""
-        if len(self._incoming.body) + len(body) > MAX_BODY:
-            self._refuse()
-        else:
-            self._incoming.body += body
+        self._unparsed_bytes = 0
+        _check_size(len(self._incoming.body) + len(body), MAX_BODY)
+        self._incoming.body += body
 
     def on_message_complete(self) -> None:
         """Handle the request, or queue it behind the one in progress."""
+        self._unparsed_bytes = 0
         exchange = self._incoming
         exchange.method = self._parser.get_method().decode()
         exchange.keep_alive = self._parser.should_keep_alive()
@@ -209,7 +246,7 @@ class HttpConnection(asyncio.Protocol):
 
     def write(self, piece: bytes) -> None:
         """Send bytes; the transport buffers what the socket does not accept."""
-        if self._transport:
+        if self._transport and not self._refused:
             self._transport.write(piece)
 
     def end(self, exchange: HttpExchange) -> None:

@@ -148,6 +148,17 @@ def _logprobs(body: RequestBody, *, chat: bool) -> int | None:
     return count
 
 
+def _check_choices(n: int, prompts: int) -> None:
+    """Raise RequestError for more choices in one request than the limit of `n`, which vLLM applies to each prompt.
+
+    The emulator creates all choices of a request at once, and answers nobody else until it has done so.
+    """
+    if n * prompts > MOST_CHOICES:
+        raise RequestError(
+            f"n must be at most {MOST_CHOICES} for all prompts together, got {n} for each of {prompts}."
+        )
+
+
 def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
     """Check one body. Raises RequestError."""
     body = read_body(sent)
@@ -164,13 +175,15 @@ def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
     if limit is not None and body.min_tokens > limit:
         message = f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
         raise RequestError(message)
+    prompts = [] if chat else read_prompts(body.prompt)
+    _check_choices(body.n or 1, len(prompts))
     options = body.stream_options or StreamOptions()
     budget = body.thinking_token_budget
     return SamplingParams(
         chat=chat,
         model=body.model or "",
         messages=read_messages(sent) if chat else [],
-        prompts=[] if chat else read_prompts(body.prompt),
+        prompts=prompts,
         max_tokens=limit,
         min_tokens=body.min_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,

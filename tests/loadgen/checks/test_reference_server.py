@@ -54,7 +54,8 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
 def test_every_metric_has_its_true_value(server: str, name: str) -> None:
     """The margin is 60 ms for metrics of the whole request and 20 % for metrics per token: the known mistakes of other tools are larger.
 
-    A busy machine can delay server and client in one attempt. A wrong formula is wrong in every attempt.
+    A busy machine can delay server and client in one attempt. A wrong formula is wrong in every attempt. It also joins
+    reads, and a request in which most were joined has no time between tokens.
     """
     wrong: list[dict[str, float]] = []
     for _ in range(ATTEMPTS):
@@ -72,10 +73,11 @@ def wrong_metrics(url: str, truth: Mapping[str, float]) -> dict[str, float]:
         if metric == "stream_end_s":
             values = [record.end_s - record.sent_s for record in records if record.end_s and record.sent_s]
         else:
-            values = [getattr(record, metric) for record in records]
+            values = [value for record in records if (value := getattr(record, metric)) is not None]
         margin = 0.2 * true_ms if metric in ("tpot_s", "itl_s", "inter_chunk_s") else 60
-        if abs(1000 * median(values) - true_ms) > margin:
-            found[metric] = 1000 * median(values)
+        median_ms = 1000 * median(values) if values else float("nan")
+        if not abs(median_ms - true_ms) <= margin:
+            found[metric] = median_ms
     return found
 
 

@@ -80,11 +80,14 @@ CASES: dict[str, Case] = {
     "404-html": Case("http_error", status=404, error_contains="Not here"),
     "422-detail": Case("http_error", status=422, error_contains="field required"),
     "429": Case("rate_limited", status=429, error_contains="retry after 7. slow down"),
-    "500-empty": Case("http_error", status=500, error_contains="no body"),
-    "500-json": Case("http_error", status=500, error_contains="boom"),
-    "503-endless": Case("http_error", status=503, error_contains="busy"),
+    "500-empty": Case("server_error", status=500, error_contains="no body"),
+    "500-json": Case("server_error", status=500, error_contains="boom"),
+    "503-endless": Case("server_error", status=503, error_contains="busy"),
     "html": Case("malformed", error_contains="not an event stream but text/html: <html>Log in"),
-    "json-answer": Case("malformed", error_contains="not an event stream but application/json"),
+    "json-answer": Case("ok", "Hello", 1, 2, "usage"),
+    "json-late": Case("ok", "Hello", 1, 2, "usage"),
+    "json-cut": Case("cut", error_contains="closed the connection inside"),
+    "json-no-answer": Case("malformed", error_contains="not an event stream but application/json"),
     "json-error": Case("server_error", error_contains="boom"),
     "wrong-type": OK,
     "204": Case("cut", status=204),
@@ -119,13 +122,19 @@ CASES: dict[str, Case] = {
     "u2028": Case("ok", "a\u2028\u2029\u0085", 2, 2, "chunks"),
     "long-line": Case("ok", LONG, 1, 1, "chunks"),
     "endless-head": Case("malformed", status=None, error_contains="bytes of headers"),
+    "endless-header": Case("malformed", status=None, error_contains="bytes of headers"),
+    "endless-continue": Case("malformed", status=None, error_contains="bytes of headers"),
+    "endless-trailers": OK,
+    "endless-event": Case("malformed", error_contains="an event of more than"),
+    "endless-json": Case("malformed", error_contains="an answer of more than"),
+    "endless-error": Case("server_error", status=500, error_contains="oops oops"),
+    "gzip-bomb": Case("malformed", error_contains="content-encoding gzip was not asked for"),
     "bad-json": Case("malformed", "Hel", 1, 1, "chunks", error_contains='{"choices":[{'),
-    "bad-shape": Case("malformed", "Hel", 1, 1, "chunks"),
+    "bad-shape": Case("cut", "Hel", 1, 1, "chunks"),
     "not-an-object": Case("malformed"),
     "bad-nesting": Case("malformed"),
-    "bad-utf8": Case("malformed"),
-    "gzip": OK,
-    "bad-gzip": Case("malformed", error_contains="gzip"),
+    "bad-utf8": Case("cut", "\ufffd", 1, 1, "chunks"),
+    "gzip": Case("malformed", error_contains="content-encoding gzip was not asked for"),
     "brotli": Case("malformed", error_contains="content-encoding br"),
     "http10": OK,
     "continue": OK,
@@ -163,7 +172,7 @@ def test_each_behaviour_is_one_record_with_what_was_measured(server: HostileServ
     assert case.error_contains in (found.error or "")
     assert (found.error is None) == (found.outcome == "ok")
     assert found.end_s is not None
-    assert (found.ttft_s is not None) == (case.events > 0)
+    assert (found.ttft_s is not None) == (case.events > 0 and found.streamed)
     stamps = [found.sent_s, found.headers_s, found.first_token_s, found.last_token_s, found.end_s]
     assert sorted(s for s in stamps if s is not None) == [s for s in stamps if s is not None]
 
@@ -178,7 +187,7 @@ def test_an_endless_stream_times_out_with_its_tokens(server: HostileServer) -> N
 def test_an_endless_line_ends_with_bounded_memory(server: HostileServer) -> None:
     found = record(send(server.target("endless-line"), timeout_s=30))
     assert found.outcome == "malformed"
-    assert "a line of more than" in (found.error or "")
+    assert "an event of more than" in (found.error or "")
 
 
 def test_a_closed_port_is_refused() -> None:
@@ -281,6 +290,39 @@ def test_connections_opened_in_advance_are_used_and_a_refusal_raises_nothing(ser
 
     run(server.target("plain"), work)
     run("http://127.0.0.1:1/v1", refused)
+
+
+def test_a_connection_that_the_server_closes_as_it_is_used_again_is_told_apart(server: HostileServer) -> None:
+    """The request is sent once. After that, connections are used again only for half of the time that this one was idle."""
+
+    async def work(client: Client) -> None:
+        first, second, third = [await client.send(request(seq)) for seq in range(3)]
+        assert (first.outcome, first.reused, third.outcome, third.reused) == ("ok", False, "ok", False)
+        assert first.connect_ns is not None
+        assert first.connect_ns > 0
+        assert (second.outcome, second.reused, second.connect_ns) == ("reset", True, None)
+        assert "closed the idle connection as the request was sent" in (second.error or "")
+        assert client.connections_opened == 2
+
+    before = len(server.requests)
+    run(server.target("close-when-reused"), work)
+    assert len(server.requests) == before + 3
+
+
+def test_the_servers_limit_of_idle_time_is_kept(server: HostileServer) -> None:
+    async def work(client: Client) -> None:
+        for seq in range(3):
+            assert (await client.send(request(seq))).outcome == "ok"
+        assert client.connections_opened == 3
+
+    run(server.target("keep-alive-header"), work)
+
+
+def test_an_answer_in_one_json_body_has_only_an_e2e(server: HostileServer) -> None:
+    found = record(send(server.target("json-answer")))
+    assert (found.streamed, found.ttft_s, found.first_token_s, found.tpot_s) == (False, None, None, None)
+    assert found.last_token_s is not None
+    assert found.e2e_s == pytest.approx(found.last_token_s - (found.sent_s or 0))
 
 
 def test_a_closed_connection_is_not_reused(server: HostileServer) -> None:

@@ -117,9 +117,10 @@ def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> N
     assert in_flight[-1] == 0
 
 
-def test_an_absent_latency_meets_its_objective() -> None:
-    """An answer of one token has no TPOT. A failed request meets no objective."""
-    assert meets(record(tpot_s=None), {"tpot": 0.001})
+def test_a_request_without_a_latency_meets_its_objective() -> None:
+    """What was not measured is not met, but one token alone has no TPOT; a failure meets nothing."""
+    assert not meets(record(tpot_s=None), {"tpot": 0.001})
+    assert meets(record(tpot_s=None, completion_tokens=1, chunks=1), {"tpot": 0.001})
     assert not meets(record(tpot_s=0.002), {"tpot": 0.001})
     assert not meets(record(outcome="cut"), {"ttft": 1.0})
 

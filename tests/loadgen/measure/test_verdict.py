@@ -117,3 +117,62 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
     found = goodput(totals, {"e2e": 2.0, "tpot": 0.1}, 10.0)
     assert (found["good"], found["share"], found["requests_per_s"]) == (10, 0.5, 1.0)
     assert found["interval"][0] < 0.5 < found["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "says"),
+    [
+        (
+            {"counts_disagree": "completion_tokens is 4, but total_tokens − prompt_tokens is 64"},
+            1,
+            "contradict each other in 1 of 100 answers, for example: completion_tokens is 4, but total_tokens − prompt_tokens is 64",
+        ),
+        ({"token_source": "chunks"}, 1, "no number of tokens in 1 of 100 answers: each chunk of a stream is counted as one token"),
+        (
+            {"clumped_share": 0.9, "chunks": 20},
+            6,
+            "6 of 100 answers arrived in clumps (90% of all token events came together with another one; limit 5% of the answers)",
+        ),
+        ({"finish_reason": "banana"}, 1, "unknown finish reasons ('banana' 1)"),
+        ({"streamed": False, "token_source": "usage"}, 1, "1 of 100 answers came in one JSON body although a stream was asked for"),
+        ({"e2e_s": None}, 2, "2 of 100 answers brought no token (limit 1%)"),
+    ],
+)  # fmt: skip
+def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], count: int, says: str) -> None:
+    odd = [record(i, **fields) for i in range(count)]
+    verdict, reasons = judge(inputs([*odd, *RECORDS[count:]]))
+    assert (verdict, len(reasons)) == ("SUSPECT", 1)
+    assert says in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"clumped_share": 0.9, "chunks": 20}, 5),
+        ({"clumped_share": 0.4, "chunks": 20}, 100),
+        ({"e2e_s": None}, 1),
+        ({"finish_reason": "tool_calls"}, 100),
+        ({"token_source": "corrected_usage", "chunks": 20}, 100),
+    ],
+)
+def test_what_is_normal_or_rare_is_no_reason(fields: dict[str, Any], count: int) -> None:
+    odd = [record(i, **fields) for i in range(count)]
+    assert judge(inputs([*odd, *RECORDS[count:]])) == ("VALID", [])
+
+
+def test_idle_connections_that_the_server_closed_are_counted() -> None:
+    error = "the server closed the idle connection as the request was sent: no answer"
+    odd = [record(i, outcome="reset", error=error, connection_reused=True) for i in range(2)]
+    assert (
+        "requests that met an idle connection as the server closed it: 2"
+        in judge(inputs([*odd, *RECORDS[2:]]))[1][1]
+    )
+
+
+def test_an_answer_in_one_body_is_no_reason_where_no_stream_was_asked_for() -> None:
+    given = inputs([record(i, streamed=False, token_source="usage") for i in range(100)])
+    given.run.options["stream"] = False
+    assert judge(given) == ("VALID", [])
+    uncounted = inputs([record(i, streamed=False, completion_tokens=None) for i in range(100)])
+    uncounted.run.options["stream"] = False
+    assert "no number of tokens in 100 of 100 answers" in judge(uncounted)[1][0]

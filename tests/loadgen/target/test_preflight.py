@@ -13,7 +13,8 @@ from loadgen.plan.prompts import style_of
 from loadgen.record import Record, read_run
 from loadgen.run.prepare import config_name
 from loadgen.target.control_api import root
-from loadgen.target.preflight import check_lengths, with_fingerprint
+from loadgen.target.preflight import check_lengths
+from loadgen.target.probe import with_fingerprint
 from loadgen.target.server_info import ServerInfo
 from tests.fixtures.emulated import loadgen
 from tests.fixtures.hostile import HostileServer

@@ -1,11 +1,17 @@
 """Reading a /metrics page: what a sample is, and that a damaged page is a gap and not an error."""
 
 import math
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.target.server_metrics import parse, totals
+from loadgen.measure.verdict import RESTARTED
+from loadgen.record import RunInfo, read_run
+from loadgen.target.server_metrics import SAMPLES_LIMIT, SCRAPES, engines, parse, totals
+from tests.fixtures.control import ControlServer, InTurn
+from tests.fixtures.emulated import loadgen
 
 PAGE = """\
 # HELP vllm:prompt_tokens Tokens.
@@ -48,3 +54,58 @@ def test_only_the_prefixes_that_were_asked_for_are_read() -> None:
 def test_no_page_raises(page: str) -> None:
     for sample in parse(page):
         assert isinstance(sample.value, int | float)
+
+
+def page(started: float, tokens: int, engine: str = "0") -> bytes:
+    return (
+        "# TYPE vllm:num_requests_running gauge\n"
+        f'vllm:num_requests_running{{engine="{engine}",model_name="m"}} 0\n'
+        "# TYPE vllm:generation_tokens counter\n"
+        f'vllm:generation_tokens_total{{engine="{engine}",model_name="m"}} {tokens}\n'
+        f"process_start_time_seconds {started}\n"
+    ).encode()
+
+
+def run_on(pages: list[bytes], out: Path) -> RunInfo:
+    """Run against a server that serves these /metrics pages in turn."""
+    with ControlServer({"/metrics": InTurn(pages)}).running() as target:
+        loadgen(
+            "--target", target, "--dataset", "sample", "--problems", "3", "--budgets", "64", "--out", str(out)
+        )
+    return read_run(out)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [page(1000, 500), page(2000, 90)],
+        [page(2000, 90), page(1000, 500)],
+        [page(1000, 500, "0"), page(1000, 90, "1")],  # told apart by their labels
+    ],
+)
+def test_two_servers_behind_one_address_are_no_restart(pages: list[bytes], tmp_path: Path) -> None:
+    """Neither their start times nor their counters can be compared, and two servers have more GPUs than one."""
+    run = run_on(pages, tmp_path / "run")
+    assert run.verdict == "SUSPECT", run.reasons
+    assert any(reason.startswith("2 servers answer at this address") for reason in run.reasons)
+    assert RESTARTED not in run.reasons
+    assert (run.num_gpus, run.server["replicas"]) == (None, 2)
+    before, after = ((tmp_path / "run" / f"server-{when}.prom").read_bytes() for when in ("before", "after"))
+    assert before == after, "both pages are those of the same server"
+
+
+def test_a_server_that_was_restarted_in_between_is_still_found(tmp_path: Path) -> None:
+    """Every page of the preflight and of the snapshot before is of the first process, every later one of the second."""
+    run = run_on([page(1000, 500)] * 2 * SCRAPES + [page(9000, 0)] * SCRAPES, tmp_path / "run")
+    assert run.verdict == "INVALID"
+    assert RESTARTED in run.reasons
+
+
+def test_a_page_without_end_is_read_in_part() -> None:
+    text = "".join(f'x{{n="{n}"}} 1\n' for n in range(SAMPLES_LIMIT + 5))
+    assert totals(text) == {"x": SAMPLES_LIMIT}
+
+
+def test_engines_are_counted_by_their_label() -> None:
+    one, two = page(1, 1, "0").decode(), page(1, 1, "1").decode()
+    assert (engines(""), engines(one), engines(one + two)) == (0, 1, 2)

@@ -1,0 +1,68 @@
+"""Reads a YAML file that somebody else may have written: configurations, model presets and plans of sweeps.
+
+Rules: a file is limited in size, in nesting and in the size it has when every alias is replaced by its value, because a
+short file with nested aliases can stand for gigabytes. Every error is one line without the name of the file.
+
+This module does not know what a file should contain.
+"""
+
+from pathlib import Path
+
+import yaml
+
+MAX_SIZE = 128 * 2**10
+"""Characters of a file, and of its values after aliases have been replaced."""
+MAX_DEPTH = 32
+"""Nested lists and mappings."""
+
+
+class YamlFileError(Exception):
+    """A file that cannot be read. The message is one line, which the caller begins with the name of the file."""
+
+
+def read_yaml(path: Path) -> object:
+    """The content of the file. Raises YamlFileError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise YamlFileError(f"is larger than {MAX_SIZE // 1024} KiB")
+        text = data.decode()
+        _check_size(text)
+        content: object = yaml.safe_load(text)
+    except OSError as error:
+        raise YamlFileError(error.strerror or str(error)) from error
+    # PyYAML raises errors of many types for a scalar that does not fit its tag, such as the date 2026-13-45.
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise YamlFileError(f"cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return content
+
+
+def _check_size(text: str) -> None:
+    """Raise YamlFileError if the values are nested too deeply or too large with their aliases replaced.
+
+    The parser's events are enough for this: they come without recursion, and before any value is built.
+    """
+    size = 0
+    sizes: dict[str | None, int] = {}
+    begun: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in begun):
+                raise YamlFileError(f"the alias *{event.anchor} stands inside its own value")
+            size += sizes.get(event.anchor, 0)
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1 + len(event.value)
+            size += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, size))
+            size += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            sizes[anchor] = size - before
+        if len(begun) > MAX_DEPTH:
+            raise YamlFileError(f"values are nested more than {MAX_DEPTH} levels deep")
+        if size > MAX_SIZE:
+            raise YamlFileError(
+                f"its aliases stand for more than {MAX_SIZE // 1024} KiB: write fewer of them"
+            )

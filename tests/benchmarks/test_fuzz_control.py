@@ -1,0 +1,54 @@
+"""The fuzz test of control endpoints finds what it looks for, and a small part of it passes (real sockets and processes)."""
+
+import random
+
+import pytest
+
+from benchmarks.fuzz_control import HANG_S, MEMORY_MB, Outcome, fuzz, problem
+from tests.fixtures.hostile_control import HEALTHY, SLOW, damaged_case
+
+RESULT, REFUSAL = '{"worst": "good"}\n', "loadgen: no server at http://x: start one\n"
+CASES = 40
+
+
+def test_results_and_refusals_in_one_line_are_right() -> None:
+    assert problem(Outcome(0, RESULT, "GOOD    server\n", 1.0, 50.0), 0.5) is None
+    assert problem(Outcome(2, "", REFUSAL, 1.0, 50.0), 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(None, "", "", 30.0, 0.0),
+        Outcome(1, "", "Traceback (most recent call last):\n  …\nKeyError: 1\n", 1.0, 50.0),
+        Outcome(0, RESULT, "GOOD    \x1b[2J\n", 1.0, 50.0),
+        Outcome(0, RESULT, "", HANG_S + 1.0, 50.0),
+        Outcome(0, RESULT, "", 1.0, MEMORY_MB + 1.0),
+        Outcome(2, "", REFUSAL + "loadgen: VALID\n", 1.0, 50.0),
+        Outcome(2, "", "", 1.0, 50.0),
+        Outcome(0, "", "", 1.0, 50.0),
+        Outcome(-11, "", "", 1.0, 50.0),
+    ],
+    ids=["killed", "traceback", "control", "slow", "large", "two-lines", "no-line", "no-result", "signal"],
+)
+def test_everything_else_is_a_problem(outcome: Outcome) -> None:
+    assert problem(outcome, 0.5)
+
+
+def test_a_seed_gives_the_same_cases_and_all_kinds_of_them() -> None:
+    first, second = ([damaged_case(random.Random(f"1/{n}"), n) for n in range(400)] for _ in range(2))
+    assert first == second
+    assert {case.endpoint for case in first} == set(HEALTHY)
+    assert {case.command for case in first} == {"doctor", "run"}
+    assert {case.damage for case in first} & set(SLOW)
+
+
+@pytest.mark.timeout(300)
+def test_damaged_control_answers_never_end_a_command() -> None:
+    """`python -m benchmarks.fuzz_control` runs 2,000 cases. How long they take is judged there, and not on a busy test machine."""
+    found, asked = fuzz(CASES, seed=4, processes=2)
+    assert asked == CASES
+    wrong = {
+        case.number: (case, what) for case, outcome, what in found if what and not what.startswith("took")
+    }
+    assert wrong == {}
