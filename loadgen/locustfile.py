@@ -20,7 +20,7 @@ from locust.env import Environment
 from locust.runners import STATE_INIT, LocalRunner, MasterRunner, WorkerRunner
 
 from loadgen.distributed.master import LocustMaster
-from loadgen.distributed.web_page import protect
+from loadgen.distributed.web_page import PAGE_OPTIONS, protect
 from loadgen.distributed.worker import LocustWorker
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
@@ -42,18 +42,6 @@ OPTIONS = {
     "more": ("", "more options of python -m loadgen, as one string"),
 }
 """The options on Locust's command line, with their defaults and help texts."""
-PAGE_OPTIONS = (
-    "model",
-    "problems",
-    "budgets",
-    "budget-mode",
-    "samples",
-    "requests",
-    "rate",
-    "arrival",
-    "seed",
-)
-"""The options that the web page can change too. None of them names a host, a key or a file."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -165,8 +153,7 @@ def connect_master(environment: Environment, runner: Any, master: LocustMaster) 
     parsed.num_users = parsed.num_users or DEFAULT_CONCURRENCY
     fixed = command_line(parsed)
     if environment.web_ui is not None:
-        allowed = [name.replace("-", "_") for name in PAGE_OPTIONS]
-        protect(environment.web_ui.app, parsed.web_host or "", allowed)
+        protect(environment.web_ui.app, parsed.web_host or "")
     on.test_start.add_listener(
         lambda **_: master.start_run(lambda: argv_of(parsed, fixed), parsed.num_users, fixed["out"])
     )

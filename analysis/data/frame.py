@@ -115,7 +115,7 @@ def _read_info(folder: Path, cell: str, notes: list[str], *, only: bool) -> RunI
 
 def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
     path = folder / RECORDS
-    if not path.exists():
+    if not path.is_file():
         notes.append(f"{cell}: there is no {RECORDS}; the run has no requests")
         path = Path("/dev/null")
     columns = read_columns(path)
@@ -127,7 +127,7 @@ def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
 def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple[str | None, float]]:
     """Subject and level of each problem."""
     path, found = folder / PROBLEMS, {}
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
             row = msgspec.json.decode(line, type=dict[str, Any])
             level = row.get("level")

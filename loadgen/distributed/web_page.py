@@ -8,13 +8,26 @@ This module does not know what the options mean (`loadgen.locustfile`).
 """
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 LOCUST_FIELDS = {"user_count", "spawn_rate", "run_time", "host", "profile", "user_classes", "shape_class"}
 """The fields that Locust's own form has. `host` has no effect here."""
+PAGE_OPTIONS = (
+    "model",
+    "problems",
+    "budgets",
+    "budget-mode",
+    "samples",
+    "requests",
+    "rate",
+    "arrival",
+    "seed",
+)
+"""The options that the web page can change too. None of them names a host, a key or a file."""
+ALLOWED = LOCUST_FIELDS | {name.replace("-", "_") for name in PAGE_OPTIONS}
 
 
 def refusal(method: str, path: str, headers: Mapping[str, str], web_host: str) -> str | None:
@@ -39,20 +52,19 @@ def _is_this_machine(host: str, web_host: str) -> bool:
         return False
 
 
-def wrong_field(form: Collection[str], allowed: Collection[str]) -> str | None:
+def wrong_field(form: Iterable[str]) -> str | None:
     """Return the first field of a form that the page may not change, or None."""
-    known = LOCUST_FIELDS | set(allowed)
-    return next((name for name in form if name not in known), None)
+    return next((name for name in form if name not in ALLOWED), None)
 
 
-def protect(app: Any, web_host: str, allowed: Collection[str]) -> None:
-    """Check every request to the page's Flask application. `allowed` are the options that a form may change."""
+def protect(app: Any, web_host: str) -> None:
+    """Check every request to the page's Flask application."""
     from flask import jsonify, request  # noqa: PLC0415  Only a process with a page needs it.
 
     def check() -> Any:
         reason = refusal(request.method, request.path, dict(request.headers), web_host)
         if reason is None and request.path.endswith("/swarm"):
-            field = wrong_field(request.form, allowed)
+            field = wrong_field(request.form)
             reason = f"{field!r} can be given on the command line only" if field is not None else None
         return None if reason is None else (jsonify({"success": False, "message": f"loadgen: {reason}"}), 403)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.errors import DiskFullError, UsageError, say
-from loadgen.files import write_atomically
+from loadgen.files import private_files, write_atomically
 from loadgen.options import RunOptions, decode
 from loadgen.plan.datasets import Dataset
 from loadgen.record import RECORDS, RUN, DamagedLines, Record, RunInfo, read_records, read_run, record_lines
@@ -72,7 +72,8 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         resume=folder,
     )
     try:
-        return restored, clean(folder, run)
+        with private_files():
+            return restored, clean(folder, run)
     except (DiskFullError, OSError) as error:
         raise UsageError(f"--resume {folder}: {error}: nothing was sent or lost: make room first") from None
 

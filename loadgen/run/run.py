@@ -27,7 +27,7 @@ from loadgen.measure.console_table import METRICS
 from loadgen.measure.observations import Observations
 from loadgen.measure.verdict import EarlierParts
 from loadgen.options import RunOptions
-from loadgen.record import RUN, RunInfo, write_run
+from loadgen.record import RECORDS, RUN, RunInfo, write_run
 from loadgen.run import capacity, environment, one_pass_files
 from loadgen.run.close_out import VerdictOptions, announce, close_out
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
@@ -86,6 +86,7 @@ def _begin(prepared: Prepared, folder: Path, run: RunInfo, anchor: dict[str, flo
     try:
         if previous.run is None:
             write_problems(folder, prepared.dataset)
+            (folder / RECORDS).touch()
             run.clock = anchor
         else:
             run.segments.append({"offset_s": previous.offset_s, **anchor})
