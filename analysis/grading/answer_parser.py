@@ -58,7 +58,9 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim)(?![a-zA-Z])|[<>]=?|(?<![<>!])=")
-_OR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:or)\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?")
+_OR = re.compile(
+    r",?\s*(?:\\text\{\s*,?\s*(?:or|or equivalently|i\.e\.|that is|equivalently)\s*,?\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?"
+)
 _AND = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and)\s*\}|\band\b|\\wedge(?![a-zA-Z])|\\&|;)\s*,?")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]}])\s*U\s*(?=[(\[\\])")
 _SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...] = (

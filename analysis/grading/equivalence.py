@@ -45,9 +45,10 @@ _NAME = re.compile(
     rf"[a-zA-Z]{_INDEX}'*"  # x, a_1
     rf"|(?:[efghpqrstuvlwoA-Z]{_INDEX}|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX})(?:\^\{{?(?:-1|\*|\(\d\))\}}?)?'*\s*{_ARGUMENTS}"  # f^{-1}(2), P(A|B)
     rf"|[a-zA-Z]{_INDEX}'*\s*\(\s*(?:-?\d+|[a-z])\s*(?:,\s*(?:-?\d+|[a-z])\s*)*\)"  # x(0), a(n)
+    rf"|\(?[a-zA-Z]\s*\\circ\s*[a-zA-Z]\)?\s*{_ARGUMENTS}|[a-z]\([A-Z](?:,\s*[A-Z])*\)"
     rf"|\\mathbb\{{?[EP]\}}?\s*{_ARGUMENTS}|\\(?:lim|int|max|min|sup|inf|deg|dim|det|gcd|arg|sum|prod)(?![a-z]).*"
     rf"|(?:\\text\{{[^{{}}]*\}}\s*)+(?:{_INDEX}|{_ARGUMENTS})|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX}"
-    r"|(?:m\s*)?\\(?:angle|triangle|widehat|overline|hat|bar)\s*\{?\w+\}?|[A-Z]{2,4}|\[[A-Z]{3,}\]|(?:\\?\|)+\s*(?:[A-Z]{1,3}|\w)\s*(?:\\?\|)+"
+    r"|(?:m\s*)?\\(?:angle|triangle|widehat|overline|hat|bar|tilde)\s*\{?\\?\w+\}?|\\sigma\^\{?2\}?|[A-Z]{2,4}|\[[A-Z]{3,}\]|(?:\\?\|)+\s*(?:[A-Z]{1,3}|[abuvwz])\s*(?:\\?\|)+"
     r"|\(\s*\\?\w+(?:_\w)?\s*(?:,\s*\\?\w+(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
 )
 
@@ -295,9 +296,13 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
     sides = [side for side in answer.sides if side]
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
         sides.reverse()  # `5 = x`
+    while len(sides) > 2 and _is_name(sides[0]) and _is_name(sides[1]):
+        sides = sides[1:]  # `a = b = 5`
     first = sides[0]
     named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
     values = sides[1:] if named else sides
+    if any(first.strip() in _symbols(side) for side in values):
+        return False  # an equation to solve, such as `x = 2x + 3`
     if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
         return False  # an equation to solve, not a quantity that is zero
     return (

@@ -132,10 +132,14 @@ class _Parser:
                 node, integer = _binary(divide, node, self.signed()[0]), None
             elif integer is not None and (part := self.mixed(integer)) is not None:
                 node, integer = _binary(add, node, _constant(part if integer >= 0 else -part)), None
-            elif self.starts_factor() or (self.text[self.at - 1] in "!i" and self.peek().isdigit()):
+            elif self.starts_factor() or self.digit_after_factor():
                 node, integer = _binary(multiply, node, self.powered()[0]), None
             else:
                 return node
+
+    def digit_after_factor(self) -> bool:
+        """True before the second factor of `2!3` or `i5`."""
+        return self.peek().isdigit() and self.text[: self.at].rstrip().endswith(("!", "i"))
 
     def mixed(self, integer: int) -> Fraction | None:
         r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""

@@ -22,7 +22,7 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
     "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "⅕": r"\frac{1}{5}",
     "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}",
-    "\u200b": "", "\ufeff": "", "✓": "", "✔": "", "✅": "", "☑": "", "■": "", "□": "", "∎": "", "◻": "",
+    "\u200b": "", "\ufe0f": "", "\ufeff": "", "✓": "", "✔": "", "✅": "", "☑": "", "■": "", "□": "", "∎": "", "◻": "",
     "∉": r"\notin ", "≧": r"\ge ", "⩾": r"\ge ", "≦": r"\le ", "⩽": r"\le ", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "⋯": r"\ldots ",
     "￥": "¥", "₤": "£",
 }  # fmt: skip
@@ -50,7 +50,7 @@ _FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
-    r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|uline|bold|emph|mathop|mathord|hl"
+    r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|uline|bold|emph|underbrace|overbrace|mathop|mathord|hl"
     r"|textcolor\s*(?:\[\w*\])?\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|bbox\s*\[[^\]]*\])\s*"
     + _BRACED
 )
@@ -65,8 +65,8 @@ _ALLOWED_IN_A_REMARK = (
 )
 _REMARK = re.compile(
     rf"\s*[,;]?\s*(?:\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}\s*\)"
-    rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
-    rf"|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
+    rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*|\\forall\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
+    rf"|[,;]\s*[a-zA-Z]\s*\\text\{{\s*(?:is\s+|are\s+)?(?:any\s+|an\s+)?integers?\s*\}}|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
 )
 
 Rewrite = Callable[[str], str]
@@ -114,7 +114,9 @@ def unwrapped(text: str) -> str:
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
     text = re.sub(
-        r"^\*\*(.*)\*\*$|^__(.*)__$|^`(.*)`$", lambda m: next(g for g in m.groups() if g is not None), text
+        r"^\*\*(.*)\*\*$|^\*([^*]+)\*$|^__(.*)__$|^`(.*)`$",
+        lambda m: next(g for g in m.groups() if g is not None),
+        text,
     )
     text = re.sub(
         r"^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[1] if m[1] is not None else m[2], text, flags=re.DOTALL
@@ -136,9 +138,17 @@ def plain_presentation(text: str) -> str:
     text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
     text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
     text = re.sub(_STYLE, r"\1", text)
+    text = re.sub(r"\\(?:mathbf|mathrm|mathsf|mathit|boldsymbol|bm)\s+(?=\w)", "", text)
+    text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)
+    text = re.sub(r"^(\d{1,4})\s?C\s?(\d{1,4})$|^\s*(\d+)\s*\\choose\s*(\d+)\s*$", _chosen, text)
     text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
     text = re.sub(r"(?<![\\a-zA-Z}])\{\s*\}", "", text)
     return re.sub(r"(?<=[\w)}\]])(?<![a-zA-Z]{2})\s*\*\*\s*(?=[\w({-])", "^", text)
+
+
+def _chosen(match: re.Match[str]) -> str:
+    n, k = (group for group in match.groups() if group)
+    return rf"\binom{{{n}}}{{{k}}}"
 
 
 def _unit_name(unit: str) -> str:
@@ -157,6 +167,11 @@ def without_remarks(text: str) -> str:
     text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
     text = re.sub(
         r"\s*\(\s*(?:(?:\\text\{)?\s*(?:approx(?:imately|\.)?|about|roughly)\s*\}?|\\approx)\s*[-\d.,]+\s*\)$",
+        "",
+        text,
+    )
+    text = re.sub(
+        r"\s*,?\s*\\text\{\s*\(?(?:or|which is)?\s*(?:approximately|about|roughly)\s*[\d.]*\)?\s*\}\s*[\d.]*\)?$",
         "",
         text,
     )
@@ -231,6 +246,8 @@ def _text(match: re.Match[str]) -> str:
     bare = words.strip()
     if re.fullmatch(_FUNCTIONS, bare):
         return f"\\{bare} "
+    if re.fullmatch(r"[-\d.,\s]*\d[-\d.,\s]*(?:\b(?:and|or)\b[-\d.,\s]+)*", bare):
+        return words  # a list of numbers
     upright = bare == "i" or (bare in {"e", "d"} and not match[0].startswith("\\text{"))
     if upright or bare == r"^\circ" or not any(char.isalpha() for char in bare):
         after_command = re.search(r"\\[a-zA-Z]+$", match.string[: match.start()]) and words[:1].isalpha()

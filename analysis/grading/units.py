@@ -70,12 +70,12 @@ _WORDS = re.compile(
     r"^(?P<value>.*?[\d}\)!])(?P<space>\s*)(?P<unit>[^\W\d_](?:[^\W\d_]|[ ./])*?(?:\s*\^\s*(?:[23]|\{[23]\}))?)$",
     re.DOTALL,
 )
-_MARKS = r"€|£|¥|₹|₽|₩|\\euro(?![a-zA-Z])|\\pounds(?![a-zA-Z])|\\yen(?![a-zA-Z])"
+_MARKS = r"[€£¥₹₽₩₫฿₿₺₴₦₱₪₡₲₵₸₼₾]|\\euro(?![a-zA-Z])|\\pounds(?![a-zA-Z])|\\yen(?![a-zA-Z])"
 _MARK_NAMES = {"\\euro": "€", "\\pounds": "£", "\\yen": "¥"}
 _CODES = r"(?:USD|US\s*\\?\$|EUR|GBP|JPY|CNY|RMB|INR|CHF|Rs\.?)(?![a-zA-Z])"
 _BEFORE = re.compile(rf"(-?)\s*(?:\\text\{{\s*)?((?:[A-Z]{{1,2}}\s*)?\\?\$|{_MARKS}|{_CODES})(?:\s*\}})?")
 _AFTER = re.compile(rf"(.*\S)\s*({_MARKS})", re.DOTALL)
-_NOUN = re.compile(r"[^\W\d_]{4,}|[^\x00-\x7f\W\d_]+")
+_NOUN = re.compile(r"[^\W\d_]{4,}|[^\W\d_]*[^\x00-\x7f\W\d_][^\W\d_]*")
 _NOT_UNITS = frozenset(
     [
         "or",
@@ -122,7 +122,6 @@ _NOT_UNITS = frozenset(
         "pas",
         "sauf",
         "niet",
-        "of",
         "более",
         "менее",
         "больше",
@@ -331,4 +330,4 @@ def without_bare_unit(text: str) -> str:
     """Remove a unit of single letters after a number. Use it only where the other side has no letters."""
     match = BARE.fullmatch(text)
     unit = parse_unit(match["unit"], plain=False) if match else None
-    return match["value"] if match and unit and not unit.is_noun else text
+    return match["value"] if match and unit and unit.dimension and not unit.is_noun else text
