@@ -9,13 +9,13 @@ This module does not know percentiles or limits.
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loadgen.measure.dependence import Load, described
 from loadgen.measure.formulas import meets
-from loadgen.measure.quantiles import describe
 from loadgen.record import RECORDS, Record, read_records
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s", "send_lag_s", "ttft_due_s", "ttfot_s")
@@ -31,8 +31,10 @@ class Totals:
     finish: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
     prompt_tokens: int = 0
-    good: int = 0
-    """Requests that succeeded and met every objective."""
+    met: bytearray = field(default_factory=bytearray)
+    """For each request whether it succeeded and met every objective, in the order of time."""
+    failed_after: "array[int]" = field(default_factory=lambda: array("q"))
+    """For each failure, the number of successful requests before it."""
     values: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     """Latencies of the successful requests, in model seconds."""
 
@@ -42,8 +44,9 @@ class Totals:
         self.outcomes[record.outcome] += 1
         self.completion_tokens += record.completion_tokens or 0
         self.prompt_tokens += record.prompt_tokens or 0
-        self.good += bool(slo) and meets(record, slo)
+        self.met.append(bool(slo) and meets(record, slo))
         if record.outcome != "ok":
+            self.failed_after.append(self.outcomes["ok"])
             return
         self.finish[record.finish_reason or "none"] += 1
         for name in LATENCIES:
@@ -56,14 +59,27 @@ class Totals:
         """Number of requests that did not succeed."""
         return self.n - self.outcomes["ok"]
 
-    def described(self) -> dict[str, Any]:
-        """Describe every latency over the successful requests."""
-        return {name: describe(self.values[name]) for name in LATENCIES}
+    @property
+    def good(self) -> int:
+        """Number of requests that succeeded and met every objective."""
+        return sum(self.met)
 
-    def with_failures(self) -> dict[str, Any]:
+    def described(self, load: Load = "alone") -> dict[str, Any]:
+        """Describe every latency over the successful requests."""
+        return {name: described(self.values[name], load) for name in LATENCIES}
+
+    def with_failures(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over all requests, with failed requests as infinity."""
-        failures = [math.inf] * self.failed
-        return {name: describe([*self.values[name], *failures]) for name in LATENCIES}
+        return {name: described(self._and_failures(self.values[name]), load) for name in LATENCIES}
+
+    def _and_failures(self, values: Sequence[float]) -> list[float]:
+        """Return the values with an infinity for each failure, in the order of time."""
+        merged: list[float] = []
+        before = 0
+        for index in self.failed_after:
+            merged += [*values[before:index], math.inf]
+            before = index
+        return [*merged, *values[before:]]
 
 
 class Spans:

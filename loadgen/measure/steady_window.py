@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadgen.measure.quantiles import describe, weighted_median
+from loadgen.measure.dependence import Load, described
+from loadgen.measure.quantiles import weighted_median
 from loadgen.measure.run_facts import Totals
 from loadgen.measure.token_times import tokens_between
 from loadgen.record import RECORDS, read_records
@@ -50,7 +51,9 @@ def _levels(sent: Sequence[float], ended: Sequence[float]) -> Iterator[tuple[flo
             yield since_s, started - finished, next_s - since_s
 
 
-def summarize_window(folder: Path, window: tuple[float, float], slo: dict[str, float]) -> dict[str, Any]:
+def summarize_window(
+    folder: Path, window: tuple[float, float], slo: dict[str, float], load: Load = "alone"
+) -> dict[str, Any]:
     """Describe the measured requests that were sent inside the window, and the token rate in it."""
     since_s, until_s = window
     totals = Totals()
@@ -63,5 +66,5 @@ def summarize_window(folder: Path, window: tuple[float, float], slo: dict[str, f
         "window_s": list(window),
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens_between(folder, since_s, until_s) / (until_s - since_s), 3),
-        **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+        **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
     }

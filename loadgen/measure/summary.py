@@ -11,7 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from loadgen.measure.quantiles import CONFIDENCE, describe, wilson
+from loadgen.measure.dependence import Load, described, kind_of, share_interval
+from loadgen.measure.quantiles import CONFIDENCE
 from loadgen.measure.run_facts import RunFacts, Totals
 from loadgen.measure.steady_window import steady_window, summarize_window
 from loadgen.measure.token_times import describe_token_times
@@ -20,7 +21,7 @@ from loadgen.record import RunInfo
 
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
-    measured = facts.measured
+    measured, load = facts.measured, kind_of(run.load)
     run.duration_s = max(facts.spans.end_s, default=0.0)
     run.window_s = steady_window(facts.spans)
     run.summary = {
@@ -34,21 +35,21 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "prompt_tokens": measured.prompt_tokens,
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
-        **measured.described(),
-        **describe_token_times(folder, facts.mean_tokens, warmup=run.load.get("warmup") or 0),
-        "with_failures": measured.with_failures(),
-        "budgets": _by_budget(facts),
+        **measured.described(load),
+        **describe_token_times(folder, facts.mean_tokens, warmup=run.load.get("warmup") or 0, load=load),
+        "with_failures": measured.with_failures(load),
+        "budgets": _by_budget(facts, load),
         "throughput": _throughput(facts, run.num_gpus),
     }
     if run.window_s is not None:
-        run.summary["steady"] = summarize_window(folder, run.window_s, run.slo)
+        run.summary["steady"] = summarize_window(folder, run.window_s, run.slo, load)
     if facts.split:
-        run.summary["server_split"] = {name: describe(values) for name, values in facts.split.items()}
+        run.summary["server_split"] = {name: described(values, load) for name, values in facts.split.items()}
     if run.slo:
-        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
+        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s, load)
 
 
-def _by_budget(facts: RunFacts) -> dict[str, Any]:
+def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
     rows = [(budget, totals, False) for budget, totals in facts.budgets.items()]
     rows += [(budget, totals, True) for budget, totals in facts.derived_budgets.items()]
     return {
@@ -57,7 +58,7 @@ def _by_budget(facts: RunFacts) -> dict[str, Any]:
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
             "completion_tokens_mean": round(totals.completion_tokens / totals.n, 2),
-            **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s")},
+            **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s")},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
@@ -79,12 +80,12 @@ def _throughput(facts: RunFacts, num_gpus: int) -> dict[str, float | None]:
     }
 
 
-def goodput(totals: Totals, slo: dict[str, float], duration_s: float) -> dict[str, Any]:
+def goodput(totals: Totals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
     return {
         "slo": slo,
         "good": totals.good,
         "share": round(totals.good / totals.n, 6) if totals.n else None,
-        "interval": wilson(totals.good, totals.n),
+        "interval": share_interval(totals.met, load),
         "requests_per_s": round(totals.good / duration_s, 6) if duration_s else None,
     }

@@ -13,10 +13,13 @@ from typing import Any
 
 from loadgen.chunks import CHUNKS, Chunks, read_chunks
 from loadgen.measure.clusters import Cluster, describe_clusters
+from loadgen.measure.dependence import Load
 from loadgen.measure.quantiles import describe
 
 
-def describe_token_times(folder: Path, mean_tokens: dict[int, float], warmup: int) -> dict[str, Any]:
+def describe_token_times(
+    folder: Path, mean_tokens: dict[int, float], warmup: int, load: Load = "alone"
+) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
     `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. `warmup`
@@ -37,7 +40,7 @@ def describe_token_times(folder: Path, mean_tokens: dict[int, float], warmup: in
             else:
                 yield Cluster(list(map(truediv, gaps_us, counts)), counts), gaps
 
-    itl, inter_chunk = describe_clusters(clusters, 1e-6) or (describe([]), describe([]))
+    itl, inter_chunk = describe_clusters(clusters, 1e-6, load) or (describe([]), describe([]))
     return {"itl_s": itl, "inter_chunk_s": inter_chunk}
 
 
