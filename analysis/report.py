@@ -187,9 +187,9 @@ def _explain_optima(found: list[Optima]) -> list[str]:
     where = in_flight(str(c["load"]))
     text = (
         f"The two optima differ: with {where}, {_point(c)} is compute-optimal. It needs the least arithmetic for an accuracy of "
-        f"{number(optima.target, '.0%')} ({number(c['tflop_per_answer'], '.3g')} TFLOP per answer) and has a median latency of "
+        f"{number(optima.target, '.0%')} ({number(c['tflop_per_request'], '.3g')} TFLOP per request) and has a median latency of "
         f"{number(c['e2e_p50_s'], '.3g')} s. {_point(s)} is system-optimal: its median latency is {number(s['e2e_p50_s'], '.3g')} s, "
-        f"with {number(s['tflop_per_answer'], '.3g')} TFLOP per answer. Tokens are generated one after another, so latency is the "
+        f"with {number(s['tflop_per_request'], '.3g')} TFLOP per request. Tokens are generated one after another, so latency is the "
         f"number of tokens × time per token: {number(c['tokens_mean'], ',d')} tokens at {_ms_per_token(c)} ms, compared to "
         f"{number(s['tokens_mean'], ',d')} tokens at {_ms_per_token(s)} ms. The arithmetic of a token does not determine how long "
         "the server takes to generate it."

@@ -11,7 +11,13 @@ ALLOWED = {
     "server": ("server",),
     "loadgen": ("loadgen",),
     "loadgen/sweep": ("loadgen", "server"),  # the one room that starts a server and then loads it
-    "analysis": ("analysis", "loadgen.record", "loadgen.chunks", "loadgen.measure.quantiles"),
+    "analysis": (
+        "analysis",
+        "loadgen.record",
+        "loadgen.chunks",
+        "loadgen.measure.quantiles",
+        "loadgen.measure.dependence",
+    ),
 }
 """What the files of a program, or of one room of it, may import of this repository."""
 
@@ -28,6 +34,7 @@ FLOORS = {
         ("figures",),
         ("tables",),
         ("data",),
+        ("noise",),
         ("grading", "stats", "format"),
     ),
     "server.emulator": (("simulated_cell", "forecast"), ("api",), ("engine", "text")),
