@@ -159,6 +159,13 @@ def _joules(run: RunInfo) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
+def _steady_cost(run: RunInfo) -> float:
+    """GPU-seconds per token in the steady window, for a run of one budget; NaN where there is none."""
+    rate: Any = (run.summary.get("steady") or {}).get("completion_tokens_per_s")
+    known = isinstance(rate, int | float) and rate > 0 and len(run.budgets) <= 1
+    return run.num_gpus / rate if known else float("nan")
+
+
 def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     """Add the columns that come from each run's manifest."""
     index = frame["run_index"].to_numpy()
@@ -182,6 +189,7 @@ def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
         "tp": [float(run.tensor_parallel_size) for run in runs.values()],
         "time_scale": [run.time_scale for run in runs.values()],
         "params_b": [parameters_b(run.preset, run.model) for run in runs.values()],
+        "steady_gpu_s_per_token": [_steady_cost(run) for run in runs.values()],
     }
     for name, floats in numbers.items():
         frame[name] = np.array(floats, dtype=float)[index] if len(index) else np.array([], dtype=float)

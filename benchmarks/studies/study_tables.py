@@ -2,8 +2,8 @@
 
 Reads `cells/`, `variants/` (settings that stand for no configuration: they ask why), `comparisons.csv` (which cells are
 divided by which), `vllm-bench_MODEL_cN.json` and PyTorch's trace beside them; prints Markdown, no table where there is
-nothing. A median's interval is that of order statistics, a ratio's is a bootstrap over the problems that both cells asked
-(95 %, analysis.stats); below five problems there is none, and the range of the requests stands in braces. What repeats of a
+nothing. A median's interval is that of order statistics, a ratio's is a t interval of its logarithm over the problems
+that both cells asked (95 %, analysis.stats); below five problems there is none, and the range of the requests stands in braces. What repeats of a
 cell would differ by is in no interval: each was run once.
 """
 
