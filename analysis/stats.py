@@ -79,8 +79,8 @@ def percentile(
     """Nearest-rank percentile with its interval; NaN values are ignored, infinite values are the slowest.
 
     `values` are in the order of time; `load` says how they depend on each other. `units` are the numbers of their problems,
-    where problems have several samples. Below `least_sample(p)` values there is no estimate, but there may be a lower
-    bound. Above it the interval can still be missing, where the values depend on each other too much.
+    where problems have several samples. Below `least_sample(p)` values there may be a lower bound but no upper one, and a
+    table must not show the estimate. Above it the interval can be missing, where the values depend on each other too much.
     """
     ordered = np.asarray(values, dtype=float)
     known = ~np.isnan(ordered)
@@ -88,18 +88,19 @@ def percentile(
     n = len(ordered)
     if n < least_sample(p):
         rank = int(stats.binom.ppf(ALPHA / 2, n, p)) if n else 0
-        return Interval(math.nan, float(np.sort(ordered)[rank - 1]) if rank else math.nan, math.nan)
+        low = float(np.sort(ordered)[rank - 1]) if rank else math.nan
+        return Interval(nearest_rank(ordered, p), low, math.nan)
     at_most = math.inf if units is None else _worth(ordered, p, units[known])
     bounds = InTime(ordered.tolist(), load).interval(p, at_most)
     return Interval(nearest_rank(ordered, p), *(bounds or (math.nan, math.nan)))
 
 
 def nearest_rank(values: ArrayLike, p: float) -> float:
-    """Nearest-rank percentile without its interval; NaN below `least_sample(p)` values."""
+    """Nearest-rank percentile without its interval."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     rank = math.ceil(p * len(known)) - 1
-    return float(np.partition(known, rank)[rank]) if len(known) >= least_sample(p) else math.nan
+    return float(np.partition(known, rank)[rank]) if len(known) else math.nan
 
 
 def _worth(values: Floats, p: float, units: NDArray[np.int64]) -> float:

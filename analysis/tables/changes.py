@@ -133,7 +133,7 @@ def _change(
     if (
         measure == "cost"
     ):  # the steady cost of a token is one number for a run, which hides the noise within the run
-        charged = _paired(old, new, "charged_gpu_s")
+        charged = _paired(old, new, "gpu_s")
         error = max(error, _log_ratio(charged["base"].to_numpy(float), charged["new"].to_numpy(float))[1])
     runs = [_run_means(side, column, both.index) for side in (old, new)]
     noise_floor, spare = _noise(runs, log=measure != "accuracy")

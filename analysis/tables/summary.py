@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, dependence
+from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
 
 KEY = [*SETTING, "judged"]
@@ -99,18 +100,24 @@ def _latency(rows: pd.DataFrame) -> dict[str, Any]:
     load = dependence(str(rows["load"].iloc[0]))
 
     def percentile(among: pd.DataFrame, values: ArrayLike, p: float) -> stats.Interval:
-        return stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
+        found = stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
+        return found if _enough(values, p) else found._replace(estimate=np.nan)
 
     with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
     out = named("e2e_mean_s", stats.mean(stats.by_unit(ok, ["e2e_s"])["e2e_s"]))
     out |= named("e2e_p50_s", percentile(ok, ok["e2e_s"], 0.5))
     out |= named("e2e_p95_s", percentile(ok, ok["e2e_s"], 0.95))
     out |= named("e2e_p95_all_s", percentile(rows, with_failures, 0.95))
-    out["e2e_p50_all_s"] = stats.nearest_rank(with_failures, 0.5)
-    out["ttft_p50_s"] = stats.nearest_rank(ok["ttft_s"], 0.5)
-    out["ttft_p95_s"] = stats.nearest_rank(ok["ttft_s"], 0.95)
-    out["tpot_p50_s"] = stats.nearest_rank(ok["tpot_s"], 0.5)
+    plain: dict[str, tuple[ArrayLike, float]]
+    plain = {"e2e_p50_all_s": (with_failures, 0.5), "ttft_p50_s": (ok["ttft_s"], 0.5)}
+    plain |= {"ttft_p95_s": (ok["ttft_s"], 0.95), "tpot_p50_s": (ok["tpot_s"], 0.5)}
+    for name, (values, p) in plain.items():
+        out[name] = stats.nearest_rank(values, p) if _enough(values, p) else np.nan
     return out
+
+
+def _enough(values: ArrayLike, p: float) -> bool:
+    return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
 
 
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:

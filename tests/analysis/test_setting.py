@@ -157,7 +157,7 @@ def test_the_least_arithmetic_is_not_the_least_latency(tmp_path: Path) -> None:
     """1.5B is compute-optimal with 2 × 1.5e9 × 4,000 operations and 40 s; 14B on four GPUs is system-optimal with 8 s."""
     frame = study(tmp_path)
     at_one, at_busy = optima.optima(tables.summary(frame, 3.5))
-    assert (at_one.compute["model"], at_one.compute["tflop_per_answer"]) == ("m-1.5B", pytest.approx(12.0))
+    assert (at_one.compute["model"], at_one.compute["tflop_per_request"]) == ("m-1.5B", pytest.approx(12.0))
     assert (at_one.system["model"], at_one.system["config"]) == ("m-14B", "tp4")
     assert at_one.differ == ["model", "budget", "configuration"]
     assert at_busy.differ == []
