@@ -20,6 +20,8 @@ from analysis.stats import Floats, Interval
 from analysis.tables.optima import noise_of_runs
 
 DRAWS = 1000
+WIDER = 0.999
+"""The confidence at which a setting is so different that it says nothing about the one that was chosen."""
 SUMS = {"cost_of_pass_gpu_s": "gpu_s", "cost_of_pass_j": "energy_j"}
 """Measures that are a sum over problems / correct answers."""
 
@@ -77,10 +79,11 @@ def choose(
         draws = _resampled(rows, raw, measure, rng) if measure in SUMS else _normal(fit, measure, rng)
     draws = draws + np.log(noise_of_runs(arms, between_runs, DRAWS, rng)[1:])
     best = int(raw.argmin())
-    tied = _tied(raw, draws, best)
+    tied = _tied(raw, draws, best, stats.LEVEL)
     estimate = raw.copy()
     if tied:
-        group = [best, *tied]
+        # A wider group: to leave out the unluckiest of equal settings would make the mean of the others too small.
+        group = [best, *_tied(raw, draws, best, WIDER)]
         estimate[group] = _shrunk(raw[group], draws[:, group])
     return Choice(best, estimate, draws + (estimate - raw), tied)
 
@@ -126,7 +129,7 @@ def _normal(fit: pd.DataFrame, measure: str, rng: np.random.Generator) -> Floats
     return drawn
 
 
-def _tied(raw: Floats, draws: Floats, best: int) -> list[int]:
+def _tied(raw: Floats, draws: Floats, best: int, level: float) -> list[int]:
     """Settings whose difference to the best one is within what the largest of all differences reaches by chance."""
     difference = raw - raw[best]
     chance = draws - draws[:, [best]] - difference
@@ -136,7 +139,7 @@ def _tied(raw: Floats, draws: Floats, best: int) -> list[int]:
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.where(error > 0, chance / error, 0.0)
-    limit = np.quantile(scaled[:, others].max(axis=1), stats.LEVEL)
+    limit = np.quantile(scaled[:, others].max(axis=1), level)
     return sorted(
         (place for place in others if difference[place] <= limit * error[place]), key=difference.__getitem__
     )

@@ -20,7 +20,7 @@ Load = Literal["alone", "closed", "open"]
 BLOCKS = 20
 T = 2.093024054408263
 """The quantile of Student's distribution with BLOCKS − 1 degrees of freedom that belongs to a confidence of 95 %."""
-LEAST_EFFECTIVE = {"closed": 50, "open": 200}
+LEAST_EFFECTIVE = {"closed": 100, "open": 200}
 """The effective number of requests from which an interval is given. A queue makes longer waves than a closed loop, and a run
 that happens to see no wave looks independent. `python -m benchmarks.coverage` shows what these numbers achieve."""
 
@@ -66,17 +66,23 @@ def described(values: Sequence[float], load: Load) -> dict[str, Any]:
     return describe(values, None if load == "alone" else InTime(values, load).interval)
 
 
-def share_interval(hits: Sequence[int], load: Load) -> tuple[float, float] | None:
-    """Return Wilson's interval of the share of hits, in the order of time, at the effective number of requests."""
+def share_interval(
+    hits: Sequence[int], load: Load, in_time: Sequence[float] = ()
+) -> tuple[float, float] | None:
+    """Return Wilson's interval of the share of hits, in the order of time, at the effective number of requests.
+
+    `in_time` are the latencies behind the hits, which show a dependence better than the hits do.
+    """
     n, count = len(hits), sum(hits)
     if load == "alone" or not n:
         return wilson(count, n)
-    share = count / n
-    factor = inflation([float(hit) for hit in hits], [], load)
-    if factor is None:
+    factors = [inflation([float(hit) for hit in hits], [], load)]
+    factors += [inflation(in_time, sorted(in_time), load)] if in_time else []
+    known = [factor for factor in factors if factor is not None]
+    if len(known) < len(factors):
         return None
-    effective = _effective(hits, share * (1 - share), factor)
-    return wilson(share * effective, effective)
+    effective = _effective(hits, count / n * (1 - count / n), max(known))
+    return wilson(count / n * effective, effective)
 
 
 def inflation(in_time: Sequence[float], ordered: Sequence[float], load: Load) -> float | None:

@@ -9,7 +9,7 @@ This module does not know percentiles or limits.
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,11 @@ class Totals:
 
     def with_failures(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over all requests, with failed requests as infinity."""
-        return {name: described(self._and_failures(self.values[name]), load) for name in LATENCIES}
+        return {name: described(self.and_failures(name), load) for name in LATENCIES}
 
-    def _and_failures(self, values: Sequence[float]) -> list[float]:
-        """Return the values with an infinity for each failure, in the order of time."""
+    def and_failures(self, name: str) -> list[float]:
+        """Return the values of a latency with an infinity for each failure, in the order of time."""
+        values = self.values[name]
         merged: list[float] = []
         before = 0
         for index in self.failed_after:

@@ -86,6 +86,6 @@ def goodput(totals: Totals, slo: dict[str, float], duration_s: float, load: Load
         "slo": slo,
         "good": totals.good,
         "share": round(totals.good / totals.n, 6) if totals.n else None,
-        "interval": share_interval(totals.met, load),
+        "interval": share_interval(totals.met, load, totals.and_failures("e2e_s")),
         "requests_per_s": round(totals.good / duration_s, 6) if duration_s else None,
     }
