@@ -1,10 +1,14 @@
 """`python -m analysis claims RESULTS`: test the findings of the paper (arXiv 2509.19645) on your data.
 
 The result for a claim is held, not held or can't tell, with an effect and its 95 % interval. A claim is held where the whole
-interval supports it, and not held where the whole interval contradicts it. In all other cases the data cannot tell. Where the
-data lacks the comparison, the effect says what to run. Where a study has several conditions (load, sampling, budget mode),
-each model is tested under those nearest to the paper's (greedy, one request in flight), and the effect names them. The
-paper's data is not published, so the claims test its findings and not its numbers.
+interval supports it, and not held where the whole interval contradicts it. In all other cases the data cannot tell. Intervals
+of times include the noise between runs (`--noise`). A claim about every model needs the support of each, and is refuted by one
+whose interval contradicts it after correction for the number of models. Where the data lacks the comparison, the effect says
+what to run.
+
+Data of different sources (measured, emulated, simulated), GPUs or data sets are tested separately. Where a study has several
+other conditions (load, sampling, budget mode), each model is tested under those nearest to the paper's (greedy, one request in
+flight), and the effect names them. The paper's data is not published, so the claims test its findings and not its numbers.
 
 This module does not know whether the findings hold on other data.
 """
@@ -12,7 +16,7 @@ This module does not know whether the findings hold on other data.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import stats
+from analysis import noise, stats
 from analysis.data.frame import read_study
-from analysis.data.setting import CONDITIONS, by_conditions, conditions, varying
+from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin, varying
 from analysis.format import number, plain, records, short_budget, short_models
 from analysis.tables import optima, pairs
 
@@ -30,7 +34,11 @@ HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
 LARGE_B, SMALL_B = 10.0, 3.0
 """Models from 10 billion parameters stand for the paper's 14B, and models up to 3 billion for its 1.5B."""
 MIN_RATIO = 1.05
-"""The two optima differ from this ratio of latencies on: the fastest of many settings is partly the fastest by chance."""
+"""The two optima differ from this ratio of latencies on."""
+MARGIN = 0.03
+"""A step of the budget changes nothing when the accuracy changes by less than 3 points in either direction."""
+ERRATIC = 1.5
+"""The cost with speculation is erratic when it varies this many times as much between problems as without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Claim:
     high: float = float("nan")
     source: str = ""
     """The sources of the data: measured, emulated, ..."""
+    gpu: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +66,19 @@ class ClaimData:
     problems: pd.DataFrame
     speculation: pd.DataFrame
     parallel: pd.DataFrame
+    noise: float = noise.DAY_TO_DAY
 
 
-def claims(frame: pd.DataFrame) -> list[Claim]:
+def claims(frame: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> list[Claim]:
     """Test every claim, in the order of the paper."""
     problems = pairs.per_problem(frame)
-    return test(ClaimData(problems, pairs.speculation(problems), pairs.tensor_parallel(problems)))
+    speculation = pairs.speculation(problems, between_runs)
+    parallel = pairs.tensor_parallel(problems, between_runs)
+    return test(ClaimData(problems, speculation, parallel, between_runs))
 
 
 def test(data: ClaimData) -> list[Claim]:
-    """Test every claim on tables that were already computed."""
+    """Test every claim on tables that were already computed, each on data of one source, GPU and data set."""
     tests: tuple[Callable[[ClaimData], Claim], ...] = (
         accuracy_flattens,
         speculation_faster,
@@ -74,8 +87,39 @@ def test(data: ClaimData) -> list[Claim]:
         compute_not_system_optimal,
         ngram_cost_erratic,
     )
-    source = " and ".join(data.problems["source"].astype(str).unique())
-    return [replace(one(data), source=source) for one in tests]
+    parts = list(_parts(data)) or [data]
+    found = []
+    for one in tests:
+        results = [_about(one(part), part) for part in parts]
+        tested = [claim for claim in results if np.isfinite(claim.estimate)]
+        found += tested or results[:1]
+    return found
+
+
+def _parts(data: ClaimData) -> Iterator[ClaimData]:
+    """The data by source, GPU and data set, those with most requests first; what was derived belongs to its source."""
+    tables = [
+        table.assign(origin=table["source"].astype(str).map(origin)) if "source" in table else table
+        for table in (data.problems, data.speculation, data.parallel)
+    ]
+    same = ["origin", "gpu", "dataset"]
+    sizes = tables[0].groupby(same, observed=True)["samples"].sum().sort_values(ascending=False)
+    for key in sizes.index:
+        rows = [
+            table[(table[same].astype(str) == [str(value) for value in key]).all(axis=1)]
+            if "origin" in table
+            else table
+            for table in tables
+        ]
+        yield ClaimData(rows[0], rows[1], rows[2], data.noise)
+
+
+def _about(claim: Claim, part: ClaimData) -> Claim:
+    """The claim with what it was tested on."""
+    source, gpu, dataset = (
+        " and ".join(part.problems[name].astype(str).unique()) for name in ("source", "gpu", "dataset")
+    )
+    return replace(claim, source=source, gpu=gpu, dataset=dataset)
 
 
 def judge(low: float, high: float, bound: float) -> str:
@@ -85,37 +129,36 @@ def judge(low: float, high: float, bound: float) -> str:
     return HELD if low > bound else NOT_HELD if high < bound else CANNOT_TELL
 
 
-def combined(results: Iterable[str]) -> str:
-    """The result for a claim about all models: one contradiction refutes it, and one unclear result leaves it open."""
-    found = set(results)
-    if not found:
+def combined(verdicts: Callable[[int], list[str]]) -> str:
+    """The result for a claim about every model: all must support it, and one can refute it.
+
+    `verdicts` judges each model with intervals that are simultaneous for a number of models. Supporting all of them needs no
+    correction, but one of many could contradict the claim by chance.
+    """
+    alone = verdicts(1)
+    if not alone:
         return CANNOT_TELL
-    return NOT_HELD if NOT_HELD in found else CANNOT_TELL if CANNOT_TELL in found else HELD
+    if set(alone) == {HELD}:
+        return HELD
+    return NOT_HELD if NOT_HELD in verdicts(len(alone)) else CANNOT_TELL
 
 
 def accuracy_flattens(data: ClaimData) -> Claim:
-    """Compare the gain of the first budget step to that of the last one, by problem."""
+    """Test by problem that the accuracy rises over all budgets, that the last step adds nothing, and an earlier one more."""
     name, says = "accuracy-flattens", "Accuracy rises with the budget, then flattens."
-    found = []
+    curves: dict[str, pd.DataFrame] = {}
     for model, arms in data.problems.sort_values("params_b").groupby("model", observed=True, sort=False):
         wide = next((w for w in map(_by_budget, by_conditions(arms)) if w is not None), None)
-        if wide is None:
-            continue
-        budgets = [float(budget) for budget in wide.columns]
-        first, last = (wide[budgets[a]] - wide[budgets[b]] for a, b in ((1, 0), (-1, -2)))
-        found.append((str(model), stats.mean(first - last), first.mean(), last.mean(), budgets))
-    if not found:
+        if wide is not None:
+            curves[str(model)] = wide
+    if not curves:
         return Claim(name, says, CANNOT_TELL, "This needs graded answers of one model at three budgets.")
-    result = combined(judge(ci.low, ci.high, 0.0) for _, ci, *_ in found)
-    names = short_models(model for model, *_ in found)
-    parts = [
-        f"{names[model]}: {short_budget(budgets[0])}→{short_budget(budgets[1])} {_points(a)}, "
-        f"{short_budget(budgets[-2])}→{short_budget(budgets[-1])} {_points(b)}; difference {_points(ci.estimate)} "
-        f"({_points(ci.low)} to {_points(ci.high)})"
-        for model, ci, a, b, budgets in found
-    ]
-    worst = min(found, key=lambda one: one[1].low)[1]
-    return Claim(name, says, result, "; ".join(parts), *worst)
+    result = combined(lambda models: [_flattens(wide, models) for wide in curves.values()])
+    names = short_models(curves)
+    parts = [f"{names[model]}: {_curve(wide)}" for model, wide in curves.items()]
+    effect = f"{'; '.join(parts)}. A step of less than {MARGIN * 100:g} points counts as flat."
+    worst = min((_largest_less_last(wide) for wide in curves.values()), key=lambda one: one.low)
+    return Claim(name, says, result, effect, *worst)
 
 
 def _by_budget(arms: pd.DataFrame) -> pd.DataFrame | None:
@@ -124,63 +167,107 @@ def _by_budget(arms: pd.DataFrame) -> pd.DataFrame | None:
     return wide.sort_index(axis=1) if wide.shape[1] >= 3 and len(wide) >= stats.MIN_UNITS else None
 
 
+def _flattens(wide: pd.DataFrame, models: int) -> str:
+    """The three tests on the curve of one model; the curve has to pass all of them."""
+    steps = wide.diff(axis=1).iloc[:, 1:]
+    gain = stats.change(wide.iloc[:, -1] - wide.iloc[:, 0], models)
+    last = stats.change(steps.iloc[:, -1], models)
+    rises = judge(gain.low, gain.high, 0.0)
+    if rises == CANNOT_TELL and gain.high < MARGIN:
+        rises = NOT_HELD
+    flat = HELD if last.low > -MARGIN and last.high < MARGIN else CANNOT_TELL
+    if last.low > MARGIN or last.high < -MARGIN:
+        flat = NOT_HELD
+    larger = _largest_less_last(wide, models)
+    found = {rises, flat, judge(larger.low, larger.high, 0.0)}
+    return NOT_HELD if NOT_HELD in found else CANNOT_TELL if CANNOT_TELL in found else HELD
+
+
+def _largest_less_last(wide: pd.DataFrame, models: int = 1) -> stats.Interval:
+    """The largest earlier step minus the last one; the interval allows for having chosen the largest."""
+    steps = wide.diff(axis=1).iloc[:, 1:]
+    largest = steps.iloc[:, :-1].mean().idxmax()
+    return stats.change(steps[largest] - steps.iloc[:, -1], models * (steps.shape[1] - 1))
+
+
+def _curve(wide: pd.DataFrame) -> str:
+    steps = wide.diff(axis=1).iloc[:, 1:]
+    budgets = [short_budget(float(budget)) for budget in wide.columns]
+    gain, last = stats.change(wide.iloc[:, -1] - wide.iloc[:, 0]), stats.change(steps.iloc[:, -1])
+    place = int(steps.iloc[:, :-1].mean().to_numpy().argmax())
+    return (
+        f"{budgets[0]}→{budgets[-1]} {_change(gain)}, largest step {budgets[place]}→{budgets[place + 1]} "
+        f"{_points(steps.iloc[:, place].mean())}, last step {budgets[-2]}→{budgets[-1]} {_change(last)}"
+    )
+
+
+def _change(found: stats.Interval) -> str:
+    return f"{_points(found.estimate)} ({found.low * 100:+.1f} to {found.high * 100:+.1f})"
+
+
 def speculation_faster(data: ClaimData) -> Claim:
     """Test whether the pooled speed-up of every model is above 1."""
-    name, says = "speculation-faster", "N-gram speculation lowers latency at every size."
-    pooled = pairs.pooled_speedups(data.problems, data.speculation)
-    if not pooled:
-        return Claim(
-            name, says, CANNOT_TELL, "This needs one configuration with speculation and the same one without."
-        )
-    result = combined(judge(ci.low, ci.high, 1.0) for _, _, ci in pooled)
-    worst = min(pooled, key=lambda one: one[2].low)[2]
-    return Claim(name, says, result, _speedups(pooled) + _under(data.speculation), *worst)
+    says = "N-gram speculation lowers latency at every size."
+    pooled = pairs.pooled_speedups(data.problems, data.speculation, data.noise)
+    lacks = "This needs one configuration with speculation and the same one without."
+    return _about_speed(Claim("speculation-faster", says, "", lacks), pooled, data.speculation, data.noise)
 
 
 def parallel_speeds_large(data: ClaimData) -> Claim:
-    """Test whether large models are faster on the most GPUs, and say whether the speed-up is near 1.7."""
-    name, says = "parallel-speeds-large", "Tensor parallelism speeds up 14B, by about 1.7 times."
-    pooled = [
-        one
-        for one in pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel))
-        if one[1] >= LARGE_B
-    ]
-    if not pooled:
-        return Claim(
-            name,
-            says,
-            CANNOT_TELL,
-            f"This needs a model of at least {LARGE_B:g}B on one GPU and on more GPUs.",
-        )
-    result = combined(judge(ci.low, ci.high, 1.0) for _, _, ci in pooled)
-    near = "near" if all(1.4 <= ci.estimate <= 2.0 for _, _, ci in pooled) else "not near"
-    effect = f"{_speedups(pooled)}{_under(data.parallel)}: {near} the paper's 1.7"
-    return Claim(name, says, result, effect, *pooled[0][2])
+    """Test whether large models are faster on the most GPUs."""
+    says = "Tensor parallelism speeds up 14B."
+    found = pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel), data.noise)
+    pooled = [one for one in found if one[1] >= LARGE_B]
+    lacks = f"This needs a model of at least {LARGE_B:g}B on one GPU and on more GPUs."
+    claim = _about_speed(Claim("parallel-speeds-large", says, "", lacks), pooled, data.parallel, data.noise)
+    return replace(claim, effect=f"{claim.effect}; the paper's is about 1.7") if pooled else claim
 
 
 def parallel_slows_small(data: ClaimData) -> Claim:
     """Test whether small models are slower on the most GPUs than on the fewest."""
-    name, says = "parallel-slows-small", "Tensor parallelism slows down 1.5B."
-    pooled = [
-        one
-        for one in pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel))
-        if one[1] <= SMALL_B
-    ]
+    says = "Tensor parallelism slows down 1.5B."
+    found = pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel), data.noise)
+    pooled = [one for one in found if one[1] <= SMALL_B]
+    lacks = f"This needs a model of at most {SMALL_B:g}B on one GPU and on more GPUs."
+    claim = Claim("parallel-slows-small", says, "", lacks)
+    return _about_speed(claim, pooled, data.parallel, data.noise, slower=True)
+
+
+def _about_speed(
+    claim: Claim,
+    pooled: list[tuple[str, float, noise.Effect]],
+    table: pd.DataFrame,
+    between_runs: float,
+    *,
+    slower: bool = False,
+) -> Claim:
+    """Judge whether every speed-up is above 1, or below it; the estimate is that of the model that supports the claim least."""
     if not pooled:
-        return Claim(
-            name,
-            says,
-            CANNOT_TELL,
-            f"This needs a model of at most {SMALL_B:g}B on one GPU and on more GPUs.",
-        )
-    result = combined(judge(-ci.high, -ci.low, -1.0) for _, _, ci in pooled)
-    return Claim(name, says, result, _speedups(pooled) + _under(data.parallel), *pooled[0][2])
+        return replace(claim, verdict=CANNOT_TELL)
+    effects = [one._replace(middle=-one.middle) if slower else one for _, _, one in pooled]
+    verdict = combined(lambda models: [judge(*one.interval(models)[1:], 1.0) for one in effects])
+    least = min(range(len(pooled)), key=lambda place: effects[place].interval().low)
+    names = short_models(model for model, _, _ in pooled)
+    parts = [f"{names[model]} {_speedup(one.interval())}" for model, _, one in pooled]
+    single = "" if all(one.repeated for one in effects) else f"; {noise.limits(between_runs)}"
+    estimate, low, high = pooled[least][2].interval()
+    effect = f"{', '.join(parts)}{_under(table)}{single}"
+    return replace(claim, verdict=verdict, effect=effect, estimate=estimate, low=low, high=high)
+
+
+def _speedup(found: stats.Interval) -> str:
+    bounds = (
+        f"{number(found.low, '.3g')} to {number(found.high, '.3g')}"
+        if np.isfinite(found.low)
+        else "no interval"
+    )
+    return f"{number(found.estimate, '.3g')} times as fast ({bounds})"
 
 
 def compute_not_system_optimal(data: ClaimData) -> Claim:
     """Test whether the setting with the least arithmetic is slower than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
-    found = optima.resampled_optima(data.problems)
+    found = optima.resampled_optima(data.problems, data.noise)
     if found is None:
         return Claim(
             name, says, CANNOT_TELL, "This needs graded answers, and models whose names contain their size."
@@ -189,7 +276,7 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
     result = judge(times.low, times.high, MIN_RATIO)
     names = short_models(data.problems["model"].unique())
     points = f"within {optima.WITHIN * 100:.0f} points of the best accuracy,"
-    if times.estimate == 1.0:
+    if times.low == times.high == 1.0:
         effect = (
             f"{points} {_choice(found.system, names)} has both the least arithmetic and the least latency"
         )
@@ -218,6 +305,7 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
         ).dropna()
         if len(both) >= stats.MIN_UNITS:
             found.append(stats.variation_ratio(both["new"], both["base"]))
+    found = [one for one in found if np.isfinite(one.estimate)]
     if not found:
         return Claim(
             name,
@@ -225,11 +313,11 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
             CANNOT_TELL,
             f"This needs a model of at least {LARGE_B:g}B with and without speculation.",
         )
-    result = combined(judge(ci.low, ci.high, 1.0) for ci in found)
+    result = combined(lambda _: [judge(ci.low, ci.high, ERRATIC) for ci in found])
     worst = min(found, key=lambda ci: ci.low)
     effect = (
         f"the cost of a token varies {number(worst.estimate, '.2g')} times as much between problems with speculation as "
-        f"without ({number(worst.low, '.2g')} to {number(worst.high, '.2g')})"
+        f"without ({number(worst.low, '.2g')} to {number(worst.high, '.2g')}; the claim needs more than {ERRATIC})"
     )
     return Claim(name, says, result, effect, *worst)
 
@@ -250,15 +338,6 @@ def _under(table: pd.DataFrame, row: Any = None) -> str:
     return f" ({' and '.join(chosen)})" if chosen else ""
 
 
-def _speedups(pooled: list[tuple[str, float, stats.Interval]]) -> str:
-    names = short_models(model for model, _, _ in pooled)
-    parts = [
-        f"{names[model]} {number(ci.estimate, '.3g')} times as fast ({number(ci.low, '.3g')} to {number(ci.high, '.3g')})"
-        for model, _, ci in pooled
-    ]
-    return ", ".join(parts)
-
-
 def _points(share: float) -> str:
     return f"{share * 100:+.1f} points"
 
@@ -266,16 +345,21 @@ def _points(share: float) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `claims`."""
     parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
+    noise.add_noise(parser)
     parser.epilog = "example: python -m analysis claims results/study"
 
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    found = claims(read_study(args.results).frame)
+    between_runs = noise.parse(args.noise)
+    found = claims(read_study(args.results).frame, between_runs)
+    parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
-        print(f"{claim.verdict.upper():<10}  {claim.says}\n            {claim.effect}", file=sys.stderr)
-    source = found[0].source
+        of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""
+        print(f"{claim.verdict.upper():<10}  {claim.says}{of}\n            {claim.effect}", file=sys.stderr)
+    source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
-    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high", "source")
-    print(json.dumps({"claims": [{key: plain(getattr(claim, key)) for key in keys} for claim in found]}))
+    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high", "source", "gpu", "dataset")
+    rows = [{key: plain(getattr(claim, key)) for key in keys} for claim in found]
+    print(json.dumps({"noise": between_runs, "claims": rows}))
     return 0

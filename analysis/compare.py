@@ -22,6 +22,8 @@ from analysis.format import number, plain
 from analysis.tables.changes import COLUMN, MAX_LOST, Change, compare, regressions, status, unmatched
 
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
+NAMED_LENGTH = 0.01
+"""A change in the length of answers from this share on is named."""
 NOTHING = (
     "## Nothing to compare\n\nThe two results have no setting in common with at least five common problems."
 )
@@ -106,8 +108,8 @@ def _legend(changes: list[Change]) -> list[str]:
         (
             "Latency: mean seconds from send to last token over successful requests. Cost: GPU-seconds per request. Accuracy: "
             "correct answers / all requests. Changes are paired by problem and have 95 % intervals. ❌ worse than the gate "
-            "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ a change of twice the gate might "
-            "not have been detected."
+            "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ the data cannot tell: the change "
+            "is just over the gate, or a change of twice the gate might not have been detected."
         )
     ]
     failing = {
@@ -120,9 +122,19 @@ def _legend(changes: list[Change]) -> list[str]:
         "cost of the other requests are therefore not conclusive."
         for (model, config, budget), share in failing.items()
     ]
+    longer = {
+        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.longer
+        for c in changes
+        if abs(c.longer) > NAMED_LENGTH and c.measure in ("latency", "cost")
+    }
+    lines += [
+        f"Answers of NEW have {number(share, '+.1%')} tokens at {model} {config} {number(budget, ',d')}. The changes of latency and "
+        "cost contain this change in length."
+        for (model, config, budget), share in longer.items()
+    ]
     if any(not np.isfinite(change.noise_floor) for change in changes):
         lines.append(
-            "The noise floor is unknown where no setting was run more than once. The intervals then include the noise between "
+            "The noise floor is unknown where no setting was run more than once with the same problems. The intervals then include the noise between "
             "problems only."
         )
     return lines
@@ -182,6 +194,7 @@ def _brief(change: Change) -> dict[str, Any]:
         "worse_by": worse,
         "smallest_seen": change.smallest_detectable,
         "noise_floor": change.noise_floor,
+        "tokens": change.longer,
         "n": change.n,
         "telling": change.conclusive,
     }

@@ -13,6 +13,7 @@ from analysis import claims
 from analysis.data.frame import Study
 from analysis.figures import budget, pareto, sampling, serving, time
 from analysis.figures.base import Figure
+from analysis.noise import DAY_TO_DAY
 from analysis.tables import distributions, optima, pairs, repeated_sampling, summary
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
@@ -27,6 +28,9 @@ class Contents:
     optima: list[Optima]
     """The optima under each set of conditions, those nearest to the paper's first."""
     price_per_gpu_hour: float
+    problems: pd.DataFrame
+    """Means by problem for each setting (pairs.per_problem)."""
+    noise: float
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -34,15 +38,15 @@ class Contents:
         return self.tables["summary"]
 
 
-def compute(study: Study, price_per_gpu_hour: float) -> Contents:
-    """Compute all tables, figures and optima of a study. The price is in dollars."""
+def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_TO_DAY) -> Contents:
+    """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
     settings = summary.summary(study.frame, price_per_gpu_hour)
     problems = pairs.per_problem(study.frame)
     found = optima.optima(settings)
     tables = {
         "summary": settings,
-        "speculation": pairs.speculation(problems),
-        "tensor_parallel": pairs.tensor_parallel(problems),
+        "speculation": pairs.speculation(problems, between_runs),
+        "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
         "cost_variation": pairs.cost_variation(problems),
         "acceptance": acceptance(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
@@ -54,19 +58,27 @@ def compute(study: Study, price_per_gpu_hour: float) -> Contents:
         "timelines": distributions.timelines(study),
         "runs": summary.runs_table(study.frame, study.runs),
     }
-    data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"])
+    data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
-    return Contents(tables, _figures(tables, found), found, price_per_gpu_hour)
+    figures = _figures(tables, found)
+    return Contents(tables, figures, found, price_per_gpu_hour, problems, between_runs)
 
 
 def _figures(tables: dict[str, pd.DataFrame], found: list[Optima]) -> list[Figure]:
     if tables["summary"].empty:
         return []
+    # A figure shows all data, so only what all data says may be its title.
+    results = tables["claims"].groupby("name")["verdict"]
+    verdicts = {str(name): str(group.iloc[0]) for name, group in results if len(set(group)) == 1}
     return [
         *pareto.figures(tables["summary"], found),
-        *budget.figures(tables["summary"], tables["endings"]),
+        *budget.figures(tables["summary"], tables["endings"], verdicts),
         *serving.figures(
-            tables["speculation"], tables["tensor_parallel"], tables["cost_variation"], tables["acceptance"]
+            tables["speculation"],
+            tables["tensor_parallel"],
+            tables["cost_variation"],
+            tables["acceptance"],
+            verdicts,
         ),
         *sampling.figures(tables["parallel_compute"]),
         *time.figures(tables["decomposition"], tables["distributions"], tables["timelines"]),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import noise
 from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
@@ -26,7 +27,7 @@ from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOT
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
 from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
-from analysis.tables.optima import WITHIN, Optima, candidates, default_target
+from analysis.tables.optima import WITHIN, Optima
 from loadgen.record import RunInfo
 from loadgen.terminal import printable
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
     parser.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
     add_price(parser)
+    noise.add_noise(parser)
     parser.add_argument(
         "--page-only",
         action="store_true",
@@ -60,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     """Write the report, and print its path and the main results."""
     started = time.perf_counter()
     check_price(args.price_per_gpu_hour)
+    between_runs = noise.parse(args.noise)
     vega = bundle_vega()
     study = read_study(args.results)
     out = args.out or args.results / "report"
@@ -67,8 +70,9 @@ def main(args: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from error
-    contents = compute(study, args.price_per_gpu_hour)
-    advice = recommend(contents.summary, _requirements(contents))
+    contents = compute(study, args.price_per_gpu_hour, between_runs)
+    # The report has no requirements from the user: it recommends the least cost close to the best accuracy.
+    advice = recommend(contents.summary, Requirements(near_best=True), contents.problems, between_runs)
     path = out / "index.html"
     path.write_text(render(study, _page(study, contents, advice), vega), encoding="utf-8")
     page_s = time.perf_counter() - started
@@ -89,12 +93,6 @@ def main(args: argparse.Namespace) -> int:
     }
     print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
     return 0
-
-
-def _requirements(contents: Contents) -> Requirements:
-    """The report has no requirements from the user: it recommends the least cost close to the best accuracy."""
-    known = candidates(contents.summary)
-    return Requirements(default_target(known) if len(known) else None)
 
 
 def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
@@ -154,7 +152,7 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
     if advice.best is None:
         return Answer(advice.headline, [], advice.sentences)
     best: dict[str, Any] = advice.best
-    p95 = best["e2e_p95_s"]
+    p95 = best["e2e_p95_all_s"]
     facts: list[tuple[str, str]] = [
         (
             number(best["accuracy"], ".1%"),
@@ -172,8 +170,8 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
     ]
     joules = best["cost_of_pass_j"]
     facts += [(f"{number(joules, '.3g')} J", "per correct answer")] if pd.notna(joules) else []
-    why = f"It costs least per correct answer of all settings within {WITHIN * 100:.0f} points of the best accuracy. These numbers are {best['source']}, and the run is {best['run_verdict']}."
-    return Answer(advice.headline, facts, [why, *advice.sentences[2:], *_explain_optima(contents.optima)])
+    why = f"It costs least per correct answer of the settings within {WITHIN * 100:.0f} points of the best accuracy. {advice.sentences[0]} These numbers are {best['source']}, and the run is {best['run_verdict']}."
+    return Answer(advice.headline, facts, [why, *advice.sentences[3:], *_explain_optima(contents.optima)])
 
 
 def _explain_optima(found: list[Optima]) -> list[str]:
@@ -190,9 +188,9 @@ def _explain_optima(found: list[Optima]) -> list[str]:
     where = in_flight(str(c["load"]))
     text = (
         f"The two optima differ: with {where}, {_point(c)} is compute-optimal. It needs the least arithmetic for an accuracy of "
-        f"{number(optima.target, '.0%')} ({number(c['tflop_per_answer'], '.3g')} TFLOP per answer) and has a median latency of "
+        f"{number(optima.target, '.0%')} ({number(c['tflop_per_request'], '.3g')} TFLOP per request) and has a median latency of "
         f"{number(c['e2e_p50_s'], '.3g')} s. {_point(s)} is system-optimal: its median latency is {number(s['e2e_p50_s'], '.3g')} s, "
-        f"with {number(s['tflop_per_answer'], '.3g')} TFLOP per answer. Tokens are generated one after another, so latency is the "
+        f"with {number(s['tflop_per_request'], '.3g')} TFLOP per request. Tokens are generated one after another, so latency is the "
         f"number of tokens × time per token: {number(c['tokens_mean'], ',d')} tokens at {_ms_per_token(c)} ms, compared to "
         f"{number(s['tokens_mean'], ',d')} tokens at {_ms_per_token(s)} ms. The arithmetic of a token does not determine how long "
         "the server takes to generate it."

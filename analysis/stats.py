@@ -1,14 +1,17 @@
 """Choose the interval or the test for each kind of estimate, and state what it assumes.
 
-All intervals are two-sided 95 % intervals. Bootstrap intervals use a fixed seed. The unit that is resampled is the problem
-and never the request, because several samples of one problem depend on each other. A value is NaN where the sample is too
-small for it. Wilson and order-statistic intervals come from `loadgen.measure.quantiles`, so that the report and the load
-generator use the same rules; the bootstrap and the exact tests come from SciPy.
+All intervals are two-sided 95 % intervals. The unit is the problem and never the request, because several samples of one
+problem depend on each other. Ratios and means have a t interval on the logarithm, with the linearized (delta method) standard
+error: it covers as well as a bootstrap of many problems, better than one of few, and needs no random numbers. A value is NaN
+where the sample is too small for it. Wilson's intervals and those of percentiles come from `loadgen.measure`, so that the
+report and the load generator use the same rules; the quantiles and the exact tests come from SciPy. docs/analysis.md has the
+measured coverage of each.
 
 This module does not know columns, budgets or configurations.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +19,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from loadgen.measure.quantiles import interval_ranks, wilson
+from loadgen.measure.dependence import InTime, Load
+from loadgen.measure.quantiles import least_sample, wilson
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
-RESAMPLES = 2000
-NORMAL_ABOVE = 2000
-"""Above this number of units the normal interval of a ratio is used: it agrees with the bootstrap to 1 % of its width."""
 MIN_UNITS = 5
 """No interval is given for fewer units than this."""
 
@@ -39,70 +41,119 @@ class Interval(NamedTuple):
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
-def proportion(successes: int, n: int) -> Interval:
+@lru_cache(maxsize=4096)
+def t_quantile(degrees: float, comparisons: int = 1) -> float:
+    """Student's quantile for a two-sided interval; with several comparisons, for their simultaneous intervals (Bonferroni)."""
+    return float(stats.t.ppf(1 - ALPHA / 2 / comparisons, degrees))
+
+
+def proportion(successes: float, n: float) -> Interval:
     """Share of successes in n independent trials, with Wilson's interval."""
-    bounds = wilson(int(successes), int(n))
+    bounds = wilson(successes, n)
     return NOTHING if bounds is None else Interval(successes / n, *bounds)
 
 
-def percentile(values: ArrayLike, p: float) -> Interval:
-    """Nearest-rank percentile with its order-statistic interval; NaN values are ignored, infinite values are the slowest.
+def proportion_of_units(shares: ArrayLike, samples: int) -> Interval:
+    """Mean share over problems that have several samples each: Wilson's interval at the effective number of problems.
 
-    Below `least_sample(p)` values the interval is NaN. A table must then not show the estimate either.
+    Equal answers to every sample of a problem make a problem worth one trial, independent ones make it worth its samples.
+    The width is never zero, also where every answer is correct.
     """
-    known = np.sort(np.asarray(values, dtype=float))
-    known = known[~np.isnan(known)]
+    known = np.asarray(shares, dtype=float)
+    known = known[np.isfinite(known)]
     n = len(known)
     if n == 0:
         return NOTHING
-    ranks = interval_ranks(n, p)
-    low, high = (float(known[rank - 1]) for rank in ranks) if ranks else (math.nan, math.nan)
-    return Interval(float(known[math.ceil(p * n) - 1]), low, high)
+    share = float(known.mean())
+    if n == 1:
+        return Interval(share, float("nan"), float("nan"))
+    error = float(known.var(ddof=1)) / n
+    effective = min(max(share * (1 - share) / error, n), samples) if error else n
+    effective *= (Z / t_quantile(n - 1)) ** 2
+    return Interval(share, *proportion(share * effective, effective)[1:])
 
 
-def ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interval:
-    """Σ top / Σ bottom over units (problems), with numerator and denominator of a unit resampled together."""
+def percentile(
+    values: ArrayLike, p: float, load: Load = "alone", units: NDArray[np.int64] | None = None
+) -> Interval:
+    """Nearest-rank percentile with its interval; NaN values are ignored, infinite values are the slowest.
+
+    `values` are in the order of time; `load` says how they depend on each other. `units` are the numbers of their problems,
+    where problems have several samples. Below `least_sample(p)` values there may be a lower bound but no upper one, and a
+    table must not show the estimate. Above it the interval can be missing, where the values depend on each other too much.
+    """
+    ordered = np.asarray(values, dtype=float)
+    known = ~np.isnan(ordered)
+    ordered = ordered[known]
+    n = len(ordered)
+    if n < least_sample(p):
+        rank = int(stats.binom.ppf(ALPHA / 2, n, p)) if n else 0
+        low = float(np.sort(ordered)[rank - 1]) if rank else math.nan
+        return Interval(nearest_rank(ordered, p), low, math.nan)
+    at_most = math.inf if units is None else _worth(ordered, p, units[known])
+    bounds = InTime(ordered.tolist(), load).interval(p, at_most)
+    return Interval(nearest_rank(ordered, p), *(bounds or (math.nan, math.nan)))
+
+
+def nearest_rank(values: ArrayLike, p: float) -> float:
+    """Nearest-rank percentile without its interval."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    rank = math.ceil(p * len(known)) - 1
+    return float(np.partition(known, rank)[rank]) if len(known) else math.nan
+
+
+def _worth(values: Floats, p: float, units: NDArray[np.int64]) -> float:
+    """How many independent values a sample with several values of each unit is worth for its percentile."""
+    n, (_, codes) = len(values), np.unique(units, return_inverse=True)
+    groups = int(codes.max()) + 1
+    if groups == n:
+        return math.inf
+    hits = values <= nearest_rank(values, p)
+    excess = np.bincount(codes, hits - hits.mean())
+    squares = float((excess**2).sum()) * groups / max(1, groups - 1)
+    return n / max(1.0, squares / n / (p * (1 - p))) * (Z / t_quantile(max(1, groups - 1))) ** 2
+
+
+def log_ratio(top: ArrayLike, bottom: ArrayLike) -> tuple[float, float, int]:
+    """Logarithm of Σ top / Σ bottom over the units where both are known, its standard error, and the number of units."""
     a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known], b[known]
-    if len(a) == 0 or b.sum() == 0:
+    if len(a) == 0 or not (a.sum() > 0 and b.sum() > 0):
+        return math.nan, math.nan, len(a)
+    spread = np.std(a / a.mean() - b / b.mean(), ddof=1) if len(a) > 1 else math.nan
+    return float(np.log(a.sum() / b.sum())), float(spread / np.sqrt(len(a))), len(a)
+
+
+def ratio(top: ArrayLike, bottom: ArrayLike) -> Interval:
+    """Σ top / Σ bottom over units (problems), with the t interval of its logarithm."""
+    middle, error, n = log_ratio(top, bottom)
+    if math.isnan(middle):
         return NOTHING
-    estimate = float(a.sum() / b.sum())
-    if len(a) < MIN_UNITS:
-        return Interval(estimate, float("nan"), float("nan"))
-    if len(a) > NORMAL_ABOVE:
-        error = float(np.std(a - estimate * b, ddof=1) / np.sqrt(len(a)) / b.mean())
-        return Interval(estimate, estimate - Z * error, estimate + Z * error)
-    low, high = _bootstrap(a, b, seed)
-    return Interval(estimate, low, high)
+    half = t_quantile(n - 1) * error if n >= MIN_UNITS else math.nan
+    return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
-def _bootstrap(a: Floats, b: Floats, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap over units; resamples whose denominator is zero are dropped."""
-    rng = np.random.default_rng(seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = stats.bootstrap(
-            (a, b),
-            lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            confidence_level=LEVEL,
-            method="percentile",
-            batch=max(1, 4_000_000 // len(a)),
-            rng=rng,
-        )
-    draws = result.bootstrap_distribution
-    draws = draws[~np.isnan(draws)]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], method="nearest") if len(draws) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def mean(values: ArrayLike, seed: int = 0) -> Interval:
-    """Mean over units, with its bootstrap interval."""
+def mean(values: ArrayLike) -> Interval:
+    """Mean of positive values over units, with the t interval of its logarithm."""
     known = np.asarray(values, dtype=float)
-    return ratio(known, np.where(np.isfinite(known), 1.0, np.nan), seed)
+    return ratio(known, np.where(np.isfinite(known), 1.0, np.nan))
+
+
+def change(values: ArrayLike, comparisons: int = 1) -> Interval:
+    """Mean of differences between −1 and 1 over units, with a t interval after one more pair of +1 and −1.
+
+    The additional pair, as in Bonett and Price's interval, keeps the width above zero where no problem changed. The interval
+    of several comparisons is simultaneous.
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < MIN_UNITS:
+        return NOTHING if len(known) == 0 else Interval(float(known.mean()), math.nan, math.nan)
+    more = np.append(known, [1.0, -1.0])
+    half = t_quantile(len(more) - 1, comparisons) * float(more.std(ddof=1)) / math.sqrt(len(more))
+    return Interval(float(known.mean()), float(more.mean()) - half, float(more.mean()) + half)
 
 
 class McNemar(NamedTuple):
@@ -132,51 +183,53 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     )
 
 
-def variation(values: ArrayLike, seed: int = 0) -> Interval:
-    """Coefficient of variation between units: standard deviation / mean, with its BCa bootstrap interval."""
+def variation(values: ArrayLike) -> Interval:
+    """Coefficient of variation between units: standard deviation / mean, with a jackknife t interval of its logarithm."""
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)]
     if len(known) < MIN_UNITS:
         return NOTHING
-    estimate = float(known.std(ddof=1) / known.mean())
-    if len(known) > NORMAL_ABOVE:
-        known = np.random.default_rng(seed).permutation(known)[:NORMAL_ABOVE]
-    result = stats.bootstrap(
-        (known,),
-        lambda x, axis: x.std(axis=axis, ddof=1) / x.mean(axis=axis),
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    )
-    ci = result.confidence_interval
-    return Interval(estimate, float(ci.low), float(ci.high))
+    return _jackknife(np.log(known.std(ddof=1) / known.mean()), _log_variations(known))
 
 
-def variation_ratio(top: ArrayLike, bottom: ArrayLike, seed: int = 0) -> Interval:
-    """Coefficient of variation of one arm divided by that of another, with the two values of a unit resampled together."""
+def variation_ratio(top: ArrayLike, bottom: ArrayLike) -> Interval:
+    """Coefficient of variation of one arm divided by that of another, with the two values of a unit left out together."""
     a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
     if len(a) < MIN_UNITS:
         return NOTHING
-
-    def statistic(x: Floats, y: Floats, axis: int) -> Floats:
-        spread: Floats = (x.std(axis=axis) / x.mean(axis=axis)) / (y.std(axis=axis) / y.mean(axis=axis))
-        return spread
-
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = float(statistic(a, b, 0))
-        if not np.isfinite(estimate):
-            return NOTHING
-        result = stats.bootstrap(
-            (a[:NORMAL_ABOVE], b[:NORMAL_ABOVE]),
-            statistic,
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
+        whole = np.log((a.std(ddof=1) / a.mean()) / (b.std(ddof=1) / b.mean()))
+        return _jackknife(whole, _log_variations(a) - _log_variations(b))
+
+
+def _log_variations(values: Floats) -> Floats:
+    """Logarithm of the coefficient of variation without each of the values in turn."""
+    n = len(values) - 1
+    centred = values - values.mean()  # the squares of large values would lose their last digits
+    sums, squares = -centred, (centred**2).sum() - centred**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(np.maximum(squares - sums**2 / n, 0.0) / (n - 1))
+        found: Floats = np.log(spread / (values.mean() + sums / n))
+    return found
+
+
+def _jackknife(whole: float, without: Floats) -> Interval:
+    n = len(without)
+    if not (np.isfinite(whole) and np.isfinite(without).all()):
+        return NOTHING
+    half = t_quantile(n - 1) * math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    return Interval(math.exp(whole), math.exp(whole - half), math.exp(whole + half))
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's adjusted p-values: at or below 0.05, at most 5 % of such tables contain any false finding. NaN stays NaN."""
+    given = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(given), np.nan)
+    known = np.flatnonzero(np.isfinite(given))
+    order = known[np.argsort(given[known], kind="stable")]
+    steps = given[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
 
 
 def by_unit(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

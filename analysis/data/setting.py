@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from loadgen.measure.dependence import Load
 from loadgen.record import RunInfo
 
 CONDITIONS = ["gpu", "load", "asked", "budget_mode", "dataset"]
@@ -30,6 +31,18 @@ def load_label(load: dict[str, Any]) -> str:
     if load.get("rate") is not None:
         return f"{_short(load['rate'])}/s {load.get('arrival', 'poisson')}"
     return str(load.get("arrival") or load.get("kind", "unknown"))
+
+
+def origin(source: str) -> str:
+    """Where numbers come from in the end: what was derived from measured requests is measured."""
+    return "measured" if source == "derived" else source.removesuffix(", derived")
+
+
+def dependence(load: str) -> Load:
+    """How requests under a load depend on each other: not at all one by one, through the server in a closed loop, or a queue."""
+    if load == "c1":
+        return "alone"
+    return "closed" if load[:1] == "c" or load == "unknown" else "open"
 
 
 def asked_labels(runs: list[RunInfo]) -> list[str]:

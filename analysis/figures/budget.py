@@ -23,11 +23,11 @@ GRADE_COLOURS = {
 }
 
 
-def figures(table: pd.DataFrame, endings: pd.DataFrame) -> list[Figure]:
-    """Every figure for which the tables have data."""
+def figures(table: pd.DataFrame, endings: pd.DataFrame, verdicts: dict[str, str]) -> list[Figure]:
+    """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
     rows = drawable(table)
     made = [
-        _accuracy(rows),
+        _accuracy(rows, verdicts.get("accuracy-flattens", "")),
         _curve(rows, LATENCY),
         _curve(rows, COST),
         _cost_of_pass(rows),
@@ -37,16 +37,16 @@ def figures(table: pd.DataFrame, endings: pd.DataFrame) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
-def _accuracy(rows: pd.DataFrame) -> Figure | None:
+def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
     rows = rows[rows["accuracy"].notna()]
     if rows.empty:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
     note = "Correct answers / all requests. Bars: 95 % intervals. Configurations of one model coincide where serving does not change the answers."
-    return Figure("accuracy", _flattens(rows), note, rows, chart, panel="panel")
+    return Figure("accuracy", _flattens(rows, verdict), note, rows, chart, panel="panel")
 
 
-def _flattens(rows: pd.DataFrame) -> str:
+def _flattens(rows: pd.DataFrame, verdict: str) -> str:
     means = rows.groupby("budget")["accuracy"].mean().sort_index()
     steps = [
         f"{short_budget(low)} to {short_budget(high)}"
@@ -58,8 +58,11 @@ def _flattens(rows: pd.DataFrame) -> str:
     if len(gains) == 1:
         return f"From {steps[0]} tokens the accuracy changes by {gains[0]:+.1f} points"
     first, last = f"{gains[0]:+.1f} points from {steps[0]}", f"{gains[-1]:+.1f} from {steps[-1]}"
-    verb = "flattens" if gains[-1] < max(gains) / 2 else "keeps rising" if gains[-1] > 0 else "does not rise"
-    return f"Accuracy {verb} with the budget: {first}, {last}"
+    words = {
+        "held": "Accuracy rises with the budget, then flattens",
+        "not held": "Accuracy does not rise and then flatten",
+    }
+    return f"{words.get(verdict, 'Accuracy by budget')}: {first}, {last}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ COST = Curve(
     "GPU-seconds per token",
     "A token costs least on {best} and {times:.1f} times as much on {worst}",
     "Cost per token",
-    "GPUs × wall time / tokens, a ratio of sums. Bars: 95 % intervals, resampled by problem. The table also has the paper's GPUs × e2e / tokens.",
+    "GPUs × wall time / tokens, a ratio of sums. Bars: 95 % intervals over problems. The table also has the paper's GPUs × e2e / tokens.",
 )
 ENERGY = Curve(
     "energy",

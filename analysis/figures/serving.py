@@ -18,14 +18,21 @@ from analysis.figures.base import (
 from analysis.figures.style import HEIGHT, SI_LABEL, colour, dash, shape
 from analysis.format import number, records, short_models
 
-MUCH_VARIATION = 1.5  # from this ratio to the variation without speculation, a cost is called unpredictable
-
 
 def figures(
-    speculation: pd.DataFrame, parallel: pd.DataFrame, variation: pd.DataFrame, acceptance: pd.DataFrame
+    speculation: pd.DataFrame,
+    parallel: pd.DataFrame,
+    variation: pd.DataFrame,
+    acceptance: pd.DataFrame,
+    verdicts: dict[str, str],
 ) -> list[Figure]:
-    """Every figure for which the tables have data."""
-    made = [_speculation(speculation), _parallel(parallel), _variation(variation), _acceptance(acceptance)]
+    """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
+    made = [
+        _speculation(speculation, verdicts.get("speculation-faster", "")),
+        _parallel(parallel),
+        _variation(variation, verdicts.get("ngram-cost-erratic", "")),
+        _acceptance(acceptance),
+    ]
     return [figure for figure in made if figure is not None]
 
 
@@ -50,24 +57,28 @@ def _list(parts: list[tuple[str, float]], form: str) -> str:
     return ", ".join(f"{number(value, form)} at {model}" for model, value in parts)
 
 
-def _speculation(rows: pd.DataFrame) -> Figure | None:
+def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
     rows = rows[rows["speedup"].notna()]
     if rows.empty:
         return None
-    sizes = _by_model(rows, "speedup")
-    faster = all(value > 1 for _, value in sizes)
-    everywhere = (rows["speedup_low"] > 1).all()
-    verb = (
-        "is faster at every model size"
-        if faster and everywhere
-        else "is faster on average"
-        if faster
-        else "is not always faster"
-    )
-    claim = f"Speculation {verb}: the speed-up is {_list(sizes, '.2f')}"
-    note = "Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. Bars: 95 % intervals, resampled by problem. Above 1 is faster."
+    words = {"held": "is faster at every model size", "not held": "is not faster at every model size"}
+    claim = f"Speculation {words[verdict]}" if verdict in words else "Speed-up by speculation"
+    claim += f": {_shown(rows)}; on average {_list(_by_model(rows, 'speedup'), '.2f')}"
+    note = f"Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. {INTERVALS} Above 1 is faster."
     chart = _ratio_chart(rows, "speed-up by speculation")
     return Figure("speculation", claim, note, drawable(rows), chart, panel="panel", section="serving")
+
+
+INTERVALS = (
+    "Bars: 95 % intervals over problems, with the noise between runs. How many differences are shown allows for the number of "
+    "comparisons (Holm)."
+)
+
+
+def _shown(rows: pd.DataFrame) -> str:
+    """How many comparisons show a difference."""
+    faster, slower = (int((rows["difference"] == word).sum()) for word in ("faster", "slower"))
+    return f"{faster} of {len(rows)} comparisons show it faster, {slower} slower"
 
 
 def _parallel(rows: pd.DataFrame) -> Figure | None:
@@ -76,15 +87,13 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
     sizes = _by_model(most, "speedup")
-    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}"
-    slower = [model for model, value in sizes if value < 1]
-    claim += f"; {' and '.join(slower)} is slower on more GPUs" if slower else ""
-    note = "Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. Bars: 95 % intervals, resampled by problem. Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
+    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}; {_shown(most)}"
+    note = f"Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. {INTERVALS} Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
     chart = _ratio_chart(rows, "speed-up by tensor parallelism")
     return Figure("tensor-parallel", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 
-def _variation(rows: pd.DataFrame) -> Figure | None:
+def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
     rows = rows[rows["variation"].notna()] if len(rows) else rows
     if rows.empty:
         return None
@@ -93,11 +102,14 @@ def _variation(rows: pd.DataFrame) -> Figure | None:
     claim = f"The cost of a token varies between problems by {number(rows['variation'].mean(), '.0%')}"
     if len(speculative) and len(plain):
         sizes = _by_model(speculative, "variation")
-        much = speculative["variation"].mean() > MUCH_VARIATION * plain["variation"].mean()
-        verb = "makes the cost unpredictable" if much else "hardly changes the variation of cost"
-        claim = f"Speculation {verb}: the cost of a token varies between problems by {_list(sizes, '.0%')}, and without it by {number(plain['variation'].mean(), '.1%')}"
+        begin = (
+            "Speculation makes the cost of a token erratic: it"
+            if verdict == "held"
+            else "The cost of a token"
+        )
+        claim = f"{begin} varies between problems by {_list(sizes, '.0%')} with speculation, and by {number(plain['variation'].mean(), '.1%')} without"
     chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
-    note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % bootstrap intervals (BCa)."
+    note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
     return Figure("cost-variation", claim, note, drawable(rows), chart, panel="panel", section="serving")
 
 

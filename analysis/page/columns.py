@@ -50,7 +50,13 @@ PAIRS = [
     Column("asked", "asked"),
     Column("budget", "budget", ",d"),
     Column("n", "problems", ",d"),
-    Column("speedup", "speed-up", ".3g", "Σ e2e of the base / Σ e2e, same problems"),
+    Column(
+        "speedup",
+        "speed-up",
+        ".3g",
+        "Σ e2e of the base / Σ e2e, same problems; the interval has the noise between runs",
+    ),
+    Column("difference", "shown", flag=True, help="after Holm's correction over all rows"),
     Column(
         "speedup_per_token", "per token", ".3g", "the same for e2e / tokens, where outputs differ in length"
     ),
@@ -64,7 +70,7 @@ PAIRS = [
     ),
     Column("gained", "gained", ",d", "problems that are correct only here"),
     Column("lost", "lost", ",d", "problems that are correct only in the base"),
-    Column("p_value", "McNemar p", ".2g", "exact test"),
+    Column("p_value", "McNemar p", ".2g", "exact test, after Holm's correction over all rows"),
     Column("source", "source", flag=True),
 ]
 
@@ -110,11 +116,11 @@ DEFINITIONS = [
     ),
     (
         "accuracy",
-        "correct answers / all requests, including failed requests and truncated answers. The 95 % interval is Wilson's, or a bootstrap over problems where problems have several samples.",
+        "correct answers / all requests, including failed requests and truncated answers. The 95 % interval is Wilson's, at the effective number of problems where problems have several samples.",
     ),
     (
         "e2e",
-        f"last token − sent, in model seconds. p50 and p95 are order statistics over successful requests, and so are the bounds of their 95 % intervals. A percentile is shown only where the sample gives both bounds: p50 from {least_sample(0.5)} requests, p95 from {least_sample(0.95)}.",
+        f"last token − sent, in model seconds. p50 and p95 are order statistics over successful requests, and so are the bounds of their 95 % intervals. A percentile is shown from {least_sample(0.5)} requests (p50) and {least_sample(0.95)} (p95) on; below, at most a lower bound. With several requests in flight the intervals allow for their dependence, and are missing where the run does not show how much another run would differ.",
     ),
     ("TTFT", "first token − sent."),
     ("tokens/s/user", "Σ completion tokens / Σ e2e."),

@@ -184,10 +184,9 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
     cell["text"] = number(value, column.number)
     cell["value"] = "" if pd.isna(value) else plain(float(value))
     low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
-    if low is not None and high is not None and (pd.notna(low) or pd.notna(high)):
-        cell["small"] = (
-            f"{number(low, column.number)}–{number(high, column.number) if pd.notna(high) else '?'}"
-        )
+    if low is not None and high is not None and pd.notna(low):
+        bounded = f"{number(low, column.number)}–{number(high, column.number)}"
+        cell["small"] = bounded if pd.notna(high) else f"at least {number(low, column.number)}"
     return cell
 
 

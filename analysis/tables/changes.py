@@ -2,9 +2,13 @@
 
 Both sides are compared on the same settings and the same problems. A regression is a change that is worse than the gate with
 95 % one-sided confidence, with Holm's correction over all settings and measures: at most 5 false alarms in 100 comparisons of
-equal sides, for any number of settings. A change is conclusive where a change of twice the gate would have been detected with
-a probability of 90 %, or where its interval excludes the gate. Where a side has repeated runs of a setting, the interval
-includes the noise between runs. Without repeats it includes the noise between problems only.
+equal sides, for any number of settings. A change is conclusive where it is not worse than the gate, and a change of twice the
+gate would have been detected with a probability of 90 % or its interval excludes the gate. Where a side has repeated runs of a
+setting, which asked the same problems, the interval includes the noise between runs. Without repeats it includes the noise
+between problems only.
+
+The cost of a request is its tokens × the cost of a token in the steady window of its run, where the run has one and asked one
+budget. Otherwise it is the request's share of the wall time, with ramp-up and drain.
 
 This module does not know the cause of a change.
 """
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.data import setting
+from analysis.tables.repeats import run_means
 from analysis.tables.summary import judged, requests
 
 ALPHA, POWER = 0.05, 0.90
@@ -51,6 +56,8 @@ class Change:
     """Standard deviation between runs, NaN without repeats."""
     lost: float = 0.0
     """Share of requests that failed in NEW minus that in BASE."""
+    longer: float = 0.0
+    """Relative change of the number of completion tokens of the compared requests."""
     alpha: float = ALPHA
     """One-sided error probability for this change: ALPHA divided by the number of changes."""
 
@@ -75,8 +82,10 @@ class Change:
 
     @property
     def conclusive(self) -> bool:
-        """Whether a change of twice the gate would be detected, or the gate is excluded, and NEW did not lose requests."""
+        """Whether the change is within the gate and a worse one would have been seen, and NEW did not lose requests."""
         if self.lost > MAX_LOST and self.measure != "accuracy":  # accuracy counts a failure as not correct
+            return False
+        if self.worse > self.bound:
             return False
         upper = self.worse + float(stats.t.ppf(1 - ALPHA, self.degrees)) * self.error
         return self.smallest_detectable <= 2 * self.gate or upper < self.bound
@@ -100,8 +109,11 @@ def compare(base: pd.DataFrame, new: pd.DataFrame, gate: dict[str, float]) -> li
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     rows = requests(frame)
     rows = rows[(judged(rows) != "INVALID").to_numpy()]
+    tokens = rows.get("completion_tokens", np.nan)
+    gpu_s = rows["gpu_s"].where(rows["ok"] & rows["gpu_s"].gt(0))
+    whole = rows.get("gpu_s_whole", rows["gpu_s"]).where(rows["ok"] & rows["gpu_s"].gt(0))
     return rows.assign(
-        e2e_s=rows["e2e_s"].where(rows["ok"]), gpu_s=rows["gpu_s"].where(rows["ok"] & rows["gpu_s"].gt(0))
+        e2e_s=rows["e2e_s"].where(rows["ok"]), gpu_s=gpu_s, gpu_s_whole=whole, completion_tokens=tokens
     )
 
 
@@ -109,8 +121,9 @@ def _change(
     where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame
 ) -> Change | None:
     column = COLUMN[measure]
-    means = [side.groupby("problem_id", observed=True)[column].mean() for side in (old, new)]
-    both = pd.concat(means, axis=1, keys=["base", "new"]).dropna()
+    if measure == "cost" and not all(side.get("steady", pd.Series([True])).all() for side in (old, new)):
+        column = "gpu_s_whole"  # both sides in the same way: at least one has no steady window
+    both = _paired(old, new, column)
     if len(both) < MIN_PAIRS or (both["base"].sum() == 0 and measure != "accuracy"):
         return None
     a, b = both["base"].to_numpy(dtype=float), both["new"].to_numpy(dtype=float)
@@ -124,7 +137,23 @@ def _change(
             error, degrees = between, float(spare)
     lost = float(old["ok"].mean() - new["ok"].mean())
     averages = (float(a.mean()), float(b.mean()))
-    return Change(where, measure, gate, *averages, worse, error, degrees, len(both), noise_floor, lost)
+    longer = _longer(old[old["ok"]], new[new["ok"]])
+    return Change(
+        where, measure, gate, *averages, worse, error, degrees, len(both), noise_floor, lost, longer
+    )
+
+
+def _paired(old: pd.DataFrame, new: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Means by problem on both sides, of the problems that both have."""
+    means = [side.groupby("problem_id", observed=True)[column].mean() for side in (old, new)]
+    return pd.concat(means, axis=1, keys=["base", "new"]).dropna()
+
+
+def _longer(old: pd.DataFrame, new: pd.DataFrame) -> float:
+    """Relative change of the number of tokens; zero where tokens were not counted."""
+    tokens = _paired(old, new, "completion_tokens")
+    before = float(tokens["base"].sum())
+    return float(tokens["new"].sum()) / before - 1 if before else 0.0
 
 
 def _log_ratio(a: Floats, b: Floats) -> tuple[float, float]:
@@ -141,10 +170,9 @@ def _accuracy(a: Floats, b: Floats) -> tuple[float, float]:
 
 
 def _run_means(side: pd.DataFrame, column: str, problems: pd.Index) -> Floats:
-    """The mean of each run of the setting over the problems that both sides have."""
+    """The mean of each run of the setting over the problems that all of them and both sides have; one mean without repeats."""
     rows = side[side["problem_id"].isin(problems)]
-    means: Floats = rows.groupby("cell", observed=True)[column].mean().dropna().to_numpy(dtype=float)
-    return means
+    return np.array(run_means(rows, column) or [rows[column].mean()], dtype=float)
 
 
 def _noise(runs: list[Floats], *, log: bool) -> tuple[float, int]:

@@ -72,7 +72,9 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
         setting = about(key, group) | {"n": len(group)}
         whole = group["e2e_s"].mean()
         for column, part in PARTS.items():
-            mean = float(group[column].fillna(0).mean())
+            mean = float(group[column].mean())
+            if np.isnan(mean):  # the server did not report this part
+                continue
             out.append(setting | {"part": part, "seconds": mean, "share": mean / whole if whole else np.nan})
     return ordered(
         pd.DataFrame(out, columns=list(out[0]) if out else [*KEY, *ABOUT, "part", "seconds", "share"])

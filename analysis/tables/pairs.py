@@ -1,8 +1,9 @@
 """Compare two configurations on the same problems: speed-up, cost, identical answers and accuracy, paired by problem.
 
 The two *arms* of a pair differ in one thing (speculation, or the number of GPUs) and agree in the rest of their setting. A
-comparison uses the problems that both arms answered. A speed-up is a ratio of sums (base / new), resampled by problem. INVALID
-runs are left out.
+comparison uses the problems that both arms answered. A speed-up is a ratio of sums (base / new). Its interval includes the
+differences between problems and the noise between runs (analysis/noise.py). A table has many rows, so a difference counts as
+shown only after Holm's correction over all of them. INVALID runs are left out.
 
 This module reads speculation and tensor parallelism from the run and not from the configuration's name. The name is used
 only where the number of GPUs differs: what follows `tpN` must be equal, because `tp2-sync` is not `tp1` on two GPUs.
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import stats
+from analysis import noise, stats
 from analysis.data.setting import SETTING, by_conditions
 from analysis.format import records
+from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
@@ -41,26 +43,30 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     rows.loc[~rows["ok"], ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
     first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
-    return groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
+    table = groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
+    found = repeats(rows)
+    if found.empty:
+        return table.assign(runs=1, deviation_e2e_s=np.nan, deviation_gpu_s=np.nan)
+    return table.merge(found, on=SETTING, how="left").fillna({"runs": 1})
 
 
-def speculation(problems: pd.DataFrame) -> pd.DataFrame:
+def speculation(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> pd.DataFrame:
     """Compare each configuration with speculation to the one without, on the same number of GPUs."""
     pairs = [
-        _compare(base, new)
+        _compare(base, new, between_runs)
         for base, new in _pairs(problems, [*SAME, "tp", "num_gpus"], "speculation")
         if base["speculation"].iloc[0] == "off" and new["speculation"].iloc[0] != "off"
     ]
     return _sorted(pairs)
 
 
-def tensor_parallel(problems: pd.DataFrame) -> pd.DataFrame:
+def tensor_parallel(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> pd.DataFrame:
     """Compare each configuration on several GPUs to the one on the fewest, with the same speculation."""
     pairs = []
     rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
     for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
         if base["tp"].iloc[0] < new["tp"].iloc[0]:
-            pairs.append(_compare(base, new))
+            pairs.append(_compare(base, new, between_runs))
     return _sorted(pairs)
 
 
@@ -81,17 +87,39 @@ def _pairs(
             yield arms[0], arm
 
 
-def _compare(base: pd.DataFrame, new: pd.DataFrame) -> dict[str, Any]:
+def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict[str, Any]:
     both = base.merge(new, on="problem_id", suffixes=("_base", "_new"), how="inner")
     first = new.iloc[0]
     row: dict[str, Any] = {
         name: first[name] for name in (*SAME, "config", "params_b", "tp", "num_gpus", "speculation")
     }
     row |= {"base": base["config"].iloc[0], "base_gpus": base["num_gpus"].iloc[0], "n": len(both)}
-    row |= named("speedup", stats.ratio(both["e2e_s_base"], both["e2e_s_new"]))
-    row |= named("speedup_per_token", stats.ratio(both["s_per_token_base"], both["s_per_token_new"]))
-    row |= named("cost_ratio", stats.ratio(both["gpu_s_new"], both["gpu_s_base"]))
+
+    def over(top: str, bottom: str, measure: str) -> noise.Effect:
+        sides = (_runs(base, measure), _runs(new, measure))
+        return noise.effect(*stats.log_ratio(both[top], both[bottom]), sides, between_runs)
+
+    faster = over("e2e_s_base", "e2e_s_new", "e2e_s")
+    row |= named("speedup", shown(faster, len(both))) | {
+        "speedup_p": faster.p_value,
+        "repeated": faster.repeated,
+    }
+    per_token = over("s_per_token_base", "s_per_token_new", "e2e_s")
+    row |= named("speedup_per_token", shown(per_token, len(both)))
+    row |= named("cost_ratio", shown(over("gpu_s_new", "gpu_s_base", "gpu_s"), len(both)))
     return row | _identity(both) | _accuracy(both)
+
+
+def _runs(arm: pd.DataFrame, measure: str) -> noise.Runs:
+    first = arm.iloc[0]
+    return noise.Runs(int(first["runs"]), float(first[f"deviation_{measure}"]))
+
+
+def shown(found: noise.Effect, problems: int) -> stats.Interval:
+    """The interval of an effect; without bounds for fewer problems than an interval needs."""
+    if problems >= stats.MIN_UNITS:
+        return found.interval()
+    return stats.Interval(found.interval().estimate, float("nan"), float("nan"))
 
 
 def _identity(both: pd.DataFrame) -> dict[str, float]:
@@ -103,7 +131,7 @@ def _identity(both: pd.DataFrame) -> dict[str, float]:
 def _accuracy(both: pd.DataFrame) -> dict[str, Any]:
     """McNemar's test where each problem was asked once, otherwise the mean change by problem."""
     if (both["samples_base"] > 1).any() or (both["samples_new"] > 1).any():
-        change = stats.mean(both["correct_new"] - both["correct_base"])
+        change = stats.change(both["correct_new"] - both["correct_base"])
         return named("accuracy_change", change) | {"gained": np.nan, "lost": np.nan, "p_value": np.nan}
     test = stats.mcnemar(both["correct_base"], both["correct_new"])
     counts = {"gained": test.gained, "lost": test.lost, "p_value": test.p_value}
@@ -114,7 +142,11 @@ def _sorted(pairs: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(pairs)
     if table.empty:
         return pd.DataFrame(columns=["model", "config", "base", "budget", "speedup"])
-    return ordered(table)
+    corrected = stats.holm(table["speedup_p"].where(table["n"] >= stats.MIN_UNITS))
+    sign = np.where(table["speedup"] > 1, "faster", "slower")
+    table["difference"] = np.where(corrected <= stats.ALPHA, sign, "not shown")
+    table["p_value"] = stats.holm(table["p_value"])
+    return ordered(table.drop(columns="speedup_p"))
 
 
 def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
@@ -164,18 +196,36 @@ def arms_of(problems: pd.DataFrame, row: dict[str, Any]) -> tuple[pd.DataFrame, 
     return both[both["config"] == row["base"]], both[both["config"] == row["config"]]
 
 
-def pooled_speedups(problems: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, float, stats.Interval]]:
+def pooled_speedups(
+    problems: pd.DataFrame, table: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY
+) -> list[tuple[str, float, noise.Effect]]:
     """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
-    out: list[tuple[str, float, stats.Interval]] = []
+    out: list[tuple[str, float, noise.Effect]] = []
     for model, rows in (
         nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
     ):
-        base, new = [], []
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        runs: tuple[dict[str, noise.Runs], dict[str, noise.Runs]] = ({}, {})
         for row in records(rows):
             arms = arms_of(problems, row)
             both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
-            base.append(both["base"])
-            new.append(both["new"])
-        sums = [pd.concat(parts).groupby(level=0, observed=True).sum() for parts in (base, new)]
-        out.append((str(model), float(rows["params_b"].iloc[0]), stats.ratio(*sums)))
+            for side, name in enumerate(("base", "new")):
+                parts[side].append(both[name])
+                runs[side][str(row["base" if side == 0 else "config"])] = _runs(arms[side], "e2e_s")
+        sums = [pd.concat(part).groupby(level=0, observed=True).sum() for part in parts]
+        middle, error, units = stats.log_ratio(*sums)
+        pooled = noise.effect(middle, error, units, (_pool(runs[0]), _pool(runs[1])), between_runs)
+        enough = pooled if units >= stats.MIN_UNITS else pooled._replace(degrees=float("nan"))
+        out.append((str(model), float(rows["params_b"].iloc[0]), enough))
     return sorted(out, key=lambda one: one[1])
+
+
+def _pool(runs: dict[str, noise.Runs]) -> noise.Runs:
+    """All runs of several configurations: one request at several budgets was one run, so each configuration counts once."""
+    number = sum(one.number for one in runs.values())
+    squares = [(one.number - 1, one.deviation) for one in runs.values() if one.number > 1]
+    spare = sum(degrees for degrees, _ in squares)
+    between = (
+        (sum(degrees * value**2 for degrees, value in squares) / spare) ** 0.5 if spare else float("nan")
+    )
+    return noise.Runs(number, between)

@@ -3,7 +3,8 @@ r"""Compute majority vote and pass@k over N samples of each problem, with their 
 A group of k answers costs the sum of its GPU-seconds and tokens, and takes as long as its slowest answer. All correct answers
 are one candidate of the vote. Wrong answers are different candidates when their extracted answers differ after normalization
 (`\dfrac{1}{2}` equals `\frac{1}{2}`). An output without an answer does not vote. In a tie the candidate that came first wins.
-Values for k < N are means over seeded draws of k of the N samples. pass@k is the unbiased estimator.
+Values for 1 < k < N are means over seeded draws of k of the N samples; for k = 1 they are means over all samples, so that a
+vote of one is pass@1. pass@k is the unbiased estimator. A group with a failed sample has no time of its slowest answer.
 
 This module does not know how samples were generated.
 """
@@ -71,34 +72,39 @@ def _votes(group: pd.DataFrame) -> Ints:
 
 
 def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
-    vote = grid["vote"]
-    problems, n = vote.shape
-    rng = np.random.default_rng([8, k])
-    draws = 1 if k == n else DRAWS
-    won = slowest = spent = tokens = np.zeros(problems)
-    for _ in range(draws):
-        chosen = (
-            rng.permuted(np.broadcast_to(np.arange(n), (problems, n)), axis=1)[:, :k]
-            if k < n
-            else np.arange(n)[None]
-        )
-        picked = {
-            name: np.take_along_axis(values, np.broadcast_to(chosen, (problems, k)), axis=1)
-            for name, values in grid.items()
-        }
-        won = won + majority(picked["vote"]) / draws
-        slowest = slowest + np.nanmax(np.nan_to_num(picked["e2e_s"]), axis=1) / draws
-        unknown = np.isnan(picked["gpu_s"]).all(axis=1)  # as is the number of GPUs
-        spent = spent + np.where(unknown, np.nan, np.nansum(picked["gpu_s"], axis=1)) / draws
-        tokens = tokens + np.nansum(picked["completion_tokens"], axis=1) / draws
+    problems, n = grid["vote"].shape
+    groups = [
+        {name: np.take_along_axis(values, chosen, axis=1) for name, values in grid.items()}
+        for chosen in _groups(k, problems, n)
+    ]
+    won = np.mean([majority(picked["vote"]) for picked in groups], axis=0)
+    slowest = np.concatenate([picked["e2e_s"].max(axis=1) for picked in groups])  # NaN where a sample failed
     right = np.nansum(grid["correct"], axis=1)
-    row = {"k": k, "n": problems} | named("majority", stats.mean(won))
-    row |= named("pass_at_k", stats.mean(pass_at_k(n, right, k)))
+    row = {"k": k, "n": problems} | named("majority", stats.proportion_of_units(won, problems * n))
+    row |= named("pass_at_k", stats.proportion_of_units(pass_at_k(n, right, k), problems * n))
+    known = slowest[np.isfinite(slowest)]
     return row | {
-        "e2e_s": slowest.mean(),
-        "gpu_s_per_problem": spent.mean(),
-        "tokens_per_problem": tokens.mean(),
+        "e2e_s": float(known.mean()) if len(known) else np.nan,
+        "gpu_s_per_problem": _mean_sum([picked["gpu_s"] for picked in groups]),
+        "tokens_per_problem": _mean_sum([picked["completion_tokens"] for picked in groups]),
     }
+
+
+def _groups(k: int, problems: int, n: int) -> list[Ints]:
+    """Groups of k of the n samples of each problem, as column numbers."""
+    everyone = np.broadcast_to(np.arange(n), (problems, n))
+    if k == n:
+        return [everyone]
+    if k == 1:
+        return [everyone[:, place : place + 1] for place in range(n)]
+    rng = np.random.default_rng([8, k])
+    return [rng.permuted(everyone, axis=1)[:, :k] for _ in range(DRAWS)]
+
+
+def _mean_sum(groups: list[Floats]) -> float:
+    """Mean over problems and groups of the sum over k samples; NaN where nothing was measured."""
+    values = np.stack(groups)
+    return float(np.nansum(values, axis=2).mean()) if np.isfinite(values).any() else np.nan
 
 
 def majority(vote: Floats) -> Floats:

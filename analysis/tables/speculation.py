@@ -33,7 +33,7 @@ BY_LENGTH = (
 )
 BY_POSITION = (
     f"Tokens in each token event, by the number of tokens before it, over up to {ENOUGH_REQUESTS} requests of each run. "
-    "Bars: 95 % intervals, resampled by request. Chunks that were merged under load count as one step."
+    "Bars: 95 % intervals over requests. Chunks that were merged under load count as one step."
 )
 
 

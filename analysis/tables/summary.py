@@ -3,7 +3,8 @@
 A row is a setting (data/setting.py). Its runs are pooled, but INVALID runs form a row of their own. Warm-up requests are left
 out. Accuracy counts every request, so a failed or truncated answer is not a correct one. Costs are ratios of sums.
 Percentiles are computed over successful requests, and again over all requests with failures as infinitely slow ones. A
-percentile is shown from `least_sample` values on, the same rule as for the summary of a run.
+percentile is shown from `least_sample` values on, the same rule as for the summary of a run. A ratio has the same requests in
+its numerator and its denominator, and is NaN where either was not measured at all.
 
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from analysis import stats
-from analysis.data.setting import CONDITIONS, SETTING
+from analysis.data.setting import CONDITIONS, SETTING, dependence
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
 
@@ -31,7 +33,7 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
 
 def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
     """One row for each setting, sorted by model size, configuration, conditions and budget."""
-    rows = requests(frame).assign(judged=judged(frame))
+    rows = requests(frame).assign(judged=judged(frame)).sort_values(["cell", "sent_s"], kind="stable")
     groups = rows.groupby(KEY, observed=True, sort=False)
     table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows) for key, rows in groups])
     if table.empty:
@@ -77,12 +79,12 @@ def worst_verdict(verdicts: list[str]) -> str:
 
 
 def accuracy(rows: pd.DataFrame) -> stats.Interval:
-    """Share of correct answers: Wilson's interval, or a bootstrap over problems where a problem has several samples."""
+    """Share of correct answers: Wilson's interval, at the effective number of problems where a problem has several samples."""
     correct = rows["correct"].to_numpy()
-    known = np.isfinite(correct)
+    known = int(np.isfinite(correct).sum())
     if rows["problem_id"].nunique() == len(rows):
-        return stats.proportion(int(correct[known].sum()), int(known.sum()))
-    return stats.mean(stats.by_unit(rows, ["correct"])["correct"])
+        return stats.proportion(int(np.nansum(correct)), known)
+    return stats.proportion_of_units(stats.by_unit(rows, ["correct"])["correct"], known)
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
@@ -96,39 +98,50 @@ def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _latency(rows: pd.DataFrame) -> dict[str, Any]:
+    """Latencies of a setting's requests, which are in the order of time."""
     ok = rows[rows["ok"].to_numpy()]
-    all_e2e = pd.Series(np.where(rows["ok"], rows["e2e_s"], np.inf))
+    load = dependence(str(rows["load"].iloc[0]))
+
+    def percentile(among: pd.DataFrame, values: ArrayLike, p: float) -> stats.Interval:
+        found = stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
+        return found if _enough(values, p) else found._replace(estimate=np.nan)
+
+    with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
     out = named("e2e_mean_s", stats.mean(stats.by_unit(ok, ["e2e_s"])["e2e_s"]))
-    out |= named("e2e_p50_s", _percentile(ok["e2e_s"], 0.5))
-    out |= named("e2e_p95_s", _percentile(ok["e2e_s"], 0.95))
-    out |= named("e2e_p95_all_s", _percentile(all_e2e, 0.95))
-    out["ttft_p50_s"] = _percentile(ok["ttft_s"], 0.5).estimate
-    out["ttft_p95_s"] = _percentile(ok["ttft_s"], 0.95).estimate
-    out["tpot_p50_s"] = _percentile(ok["tpot_s"], 0.5).estimate
+    out |= named("e2e_p50_s", percentile(ok, ok["e2e_s"], 0.5))
+    out |= named("e2e_p95_s", percentile(ok, ok["e2e_s"], 0.95))
+    out |= named("e2e_p95_all_s", percentile(rows, with_failures, 0.95))
+    plain: dict[str, tuple[ArrayLike, float]]
+    plain = {"e2e_p50_all_s": (with_failures, 0.5), "ttft_p50_s": (ok["ttft_s"], 0.5)}
+    plain |= {"ttft_p95_s": (ok["ttft_s"], 0.95), "tpot_p50_s": (ok["tpot_s"], 0.5)}
+    for name, (values, p) in plain.items():
+        out[name] = stats.nearest_rank(values, p) if _enough(values, p) else np.nan
     return out
 
 
-def _percentile(values: "pd.Series[float]", p: float) -> stats.Interval:
-    return stats.percentile(values, p) if values.count() >= least_sample(p) else stats.NOTHING
+def _enough(values: ArrayLike, p: float) -> bool:
+    return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
 
 
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:
-    sums = ["gpu_s", "gpu_s_whole", "gpu_s_paper", "completion_tokens", "correct", "energy_j", "tflop"]
+    sums = ["gpu_s", "gpu_s_whole", "completion_tokens", "correct", "energy_j", "tflop"]
     units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
-    tokens, n = units["completion_tokens"].fillna(0), len(rows)
-    gpu_s = units["gpu_s"].sum(min_count=1)  # NaN where the number of GPUs is unknown
-    out = {"tokens_mean": float(tokens.sum() / max(1, rows["completion_tokens"].notna().sum()))}
-    out |= named("gpu_s_per_token", stats.ratio(units["gpu_s"], tokens))
-    out["gpu_s_per_token_whole"] = _over(units["gpu_s_whole"], tokens)
+    # A failed request has no tokens, but a run in which nothing was counted has no ratio.
+    tokens = units["completion_tokens"].fillna(0) if units["completion_tokens"].any() else np.nan
+    gpu_s, n = units["gpu_s"] * (1.0 if units["gpu_s"].sum() > 0 else np.nan), len(rows)
+    units = units.assign(completion_tokens=tokens, gpu_s=gpu_s)
+    out = {"tokens_mean": float(rows["completion_tokens"].mean())}
+    out |= named("gpu_s_per_token", stats.ratio(gpu_s, units["completion_tokens"]))
+    out["gpu_s_per_token_whole"] = _over(units["gpu_s_whole"], units["completion_tokens"])
     ok = rows[rows["ok"].to_numpy() & rows["e2e_s"].notna().to_numpy()]
     out["gpu_s_per_token_paper"] = _over(ok["gpu_s_paper"], ok["completion_tokens"])
-    out |= named("cost_of_pass_gpu_s", stats.ratio(units["gpu_s"], units["correct"]))
-    out["gpu_s_per_answer"] = float(gpu_s / n)
-    out["joules_per_token"] = _over(units["energy_j"], tokens)
-    out["cost_of_pass_j"] = _over(units["energy_j"], units["correct"])
-    out["tflop_per_answer"] = float(units["tflop"].sum(min_count=1) / n)
+    out |= named("cost_of_pass_gpu_s", stats.ratio(gpu_s, units["correct"]))
+    out["gpu_s_per_request"] = float(gpu_s.sum(min_count=1) / n)
+    out |= named("joules_per_token", stats.ratio(units["energy_j"], units["completion_tokens"]))
+    out |= named("cost_of_pass_j", stats.ratio(units["energy_j"], units["correct"]))
+    out["tflop_per_request"] = float(units["tflop"].sum(min_count=1) / n)
     out["tokens_per_s_user"] = _over(rows["completion_tokens"], rows["e2e_s"])
-    out["tokens_per_s_gpu"] = float(tokens.sum() / gpu_s) if gpu_s else float("nan")
+    out["tokens_per_s_gpu"] = float(units["completion_tokens"].sum(min_count=1) / gpu_s.sum(min_count=1))
     return out
 
 

@@ -3,19 +3,22 @@
 One example is the time between tokens: a request that is slow at one token is often slow at the next one too. An interval
 that took every token as independent would be far too narrow. The intervals here are those of Woodruff (1952): for each
 percentile, the share of values at or below it varies from request to request, and this variance gives two ranks in the
-pooled values.
+pooled values. Under a load of several requests, the variance is that between blocks of consecutive requests, as in
+`loadgen.measure.dependence`, because requests that shared a server resemble each other.
 
 This module does not know what the values measure.
 """
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from loadgen.measure.quantiles import LEVELS, Z, describe
+from loadgen.measure.dependence import BLOCKS, Load, T, block_sums, inflation
+from loadgen.measure.quantiles import LEVELS, WITHHELD, Z, describe
 
 LEAST_CLUSTERS = 6
 """With fewer requests, the variance between them says too little for an interval."""
@@ -29,7 +32,7 @@ class Cluster(NamedTuple):
 
 
 def describe_clusters(
-    clusters: Callable[[], Iterable[Sequence[Cluster]]], unit: float
+    clusters: Callable[[], Iterable[Sequence[Cluster]]], unit: float, load: Load = "alone"
 ) -> list[dict[str, Any]]:
     """Describe several metrics at once, with the keys of `quantiles.describe`.
 
@@ -46,7 +49,7 @@ def describe_clusters(
     for row in clusters():
         for pool, cluster in zip(pools, row, strict=True):
             pool.add_variance(cluster)
-    return [pool.described(unit) for pool in pools]
+    return [pool.described(unit, load) for pool in pools]
 
 
 class _Pool:
@@ -58,8 +61,7 @@ class _Pool:
         self._values: list[float] = []
         self._cumulated: list[float] = []
         self._percentiles: dict[str, float] = {}
-        self._clusters = 0
-        self._squares = dict.fromkeys(LEVELS, 0.0)
+        self._excess = {name: array("d") for name in LEVELS}
         self._sum = 0.0
 
     def add(self, cluster: Cluster) -> None:
@@ -85,29 +87,44 @@ class _Pool:
         """Add how far this request's share below each percentile is from that of all requests (second pass)."""
         if not cluster.values:
             return
-        self._clusters += 1
         ordered, cumulated = _in_order(cluster)
         for name, percentile in self._percentiles.items():
             index = bisect_right(ordered, percentile)
             below = cumulated[index - 1] if index else 0.0
-            self._squares[name] += (below - LEVELS[name] * cumulated[-1]) ** 2
+            self._excess[name].append(below - LEVELS[name] * cumulated[-1])
 
-    def described(self, unit: float) -> dict[str, Any]:
+    def _half(self, name: str, load: Load) -> float | None:
+        """Return half the width of the interval of the share of values below a percentile; None withholds it."""
+        excess = self._excess[name]
+        n = len(excess)
+        if load == "alone":
+            return Z * math.sqrt(n / max(n - 1, 1) * math.fsum(one * one for one in excess))
+        middle = self._excess["p50"]
+        factor = inflation(middle, sorted(middle), load)
+        if factor is None:
+            return None
+        squares = math.fsum(one * one for one in block_sums(excess, math.fsum(excess) / n))
+        return T * math.sqrt(BLOCKS / (BLOCKS - 1) * squares * factor)
+
+    def described(self, unit: float, load: Load) -> dict[str, Any]:
         """Return the percentiles and their intervals."""
         if not self._values:
             return describe([])
-        total, n = self._cumulated[-1], self._clusters
+        total, n = self._cumulated[-1], len(self._excess["p50"])
         found: dict[str, Any] = {}
         intervals: dict[str, list[float]] = {}
         why: dict[str, str] = {}
         for name, level in LEVELS.items():
-            error = math.sqrt(n / max(n - 1, 1) * self._squares[name]) / total
-            low, high = level - Z * error, level + Z * error
+            half = self._half(name, load)
+            low, high = level - (half or 0.0) / total, level + (half or 0.0) / total
             if n < LEAST_CLUSTERS or low <= 0 or high >= 1:
                 found[name] = None
                 why[name] = f"n too small: {n} requests"
                 continue
             found[name] = round(self._percentiles[name] * unit, 9)
+            if half is None:
+                why[name] = WITHHELD
+                continue
             intervals[name] = [round(self._at(bound) * unit, 9) for bound in (low, high)]
         found["mean"] = round(self._sum / total * unit, 9)
         return found | {"n": round(total), "interval": intervals} | ({"why": why} if why else {})

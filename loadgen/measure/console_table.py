@@ -52,6 +52,8 @@ def _number(value: float | None) -> str:
 def _cell(row: dict[str, Any], name: str) -> str:
     if row[name] is None:
         return str(row["why"][name])
+    if name not in row["interval"]:
+        return f"{_value(row[name])} [repeat the run]"
     low, high = row["interval"][name]
     return f"{_value(row[name])} [{_value(low)}, {_value(high)}]"
 

@@ -5,11 +5,11 @@ with the binomial distribution, so that no assumption about the shape of the dis
 small for the interval to have both bounds, the percentile is not reported: this is the suite's only rule for when a
 percentile may be shown. Failed requests can be in the sample as infinity; a percentile that falls among them is infinite.
 
-This module does not know what the values measure. Values that depend on each other need `loadgen.measure.clusters`.
+This module does not know what the values measure. Values that depend on each other need `loadgen.measure.dependence` or `clusters`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,9 @@ LEVELS = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 CONFIDENCE = 0.95
 Z = 1.959963984540054
 """The quantile of the standard normal distribution that belongs to a two-sided confidence of 95 %."""
+WITHHELD = "no interval, because requests depend on each other: use more requests or repeat the run"
+Intervals = Callable[[float], tuple[float, float] | None]
+"""The bounds of a percentile by its level, or None where the sample does not show them."""
 
 
 @lru_cache(maxsize=256)
@@ -54,8 +57,11 @@ def least_sample(level: float) -> int:
     return n
 
 
-def describe(values: Sequence[float]) -> dict[str, Any]:
-    """Return `p50 p90 p95 p99 mean n`, the `interval` of each percentile, and in `why` the reason for each null."""
+def describe(values: Sequence[float], interval: Intervals | None = None) -> dict[str, Any]:
+    """Return `p50 p90 p95 p99 mean n`, the `interval` of each percentile, and in `why` the reason for what is missing.
+
+    `interval` gives the bounds for a level where the values are not independent.
+    """
     ordered = sorted(values)
     n = len(ordered)
     found: dict[str, Any] = {}
@@ -68,7 +74,11 @@ def describe(values: Sequence[float]) -> dict[str, Any]:
             why[name] = f"n too small: {n} of {least_sample(level)}"
             continue
         found[name] = _finite(ordered[math.ceil(level * n) - 1])
-        intervals[name] = [_finite(ordered[rank - 1]) for rank in ranks]
+        bounds = interval(level) if interval else (ordered[ranks[0] - 1], ordered[ranks[1] - 1])
+        if bounds is not None:
+            intervals[name] = [_finite(bound) for bound in bounds]
+        else:
+            why[name] = WITHHELD
         if found[name] is None:
             why[name] = "infinite: falls among the failures"
     mean = math.fsum(ordered) / n if n else None
@@ -80,8 +90,8 @@ def _finite(value: float) -> float | None:
     return round(value, 9) if math.isfinite(value) else None
 
 
-def wilson(successes: int, n: int) -> tuple[float, float] | None:
-    """Return the 95 % Wilson score interval of a proportion, or None where n is 0."""
+def wilson(successes: float, n: float) -> tuple[float, float] | None:
+    """Return the 95 % Wilson score interval of a proportion, or None where n is 0; n can be an effective number."""
     if n == 0:
         return None
     z = Z

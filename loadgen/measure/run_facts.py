@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loadgen.measure.dependence import Load, described
 from loadgen.measure.formulas import AT_END, meets
-from loadgen.measure.quantiles import describe
 from loadgen.measure.stream_faults import StreamFaults
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
@@ -38,8 +38,10 @@ class Totals:
     ok_tokens: int = 0
     """Completion tokens of the successful requests that have a latency."""
     prompt_tokens: int = 0
-    good: int = 0
-    """Requests that succeeded and met every objective."""
+    met: bytearray = field(default_factory=bytearray)
+    """For each request whether it succeeded and met every objective, in the order of time."""
+    failed_after: "array[int]" = field(default_factory=lambda: array("q"))
+    """For each failure, the number of successful requests before it."""
     values: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     """Latencies of the successful requests, in model seconds."""
 
@@ -50,8 +52,9 @@ class Totals:
         self.completion_tokens += record.completion_tokens or 0
         self.counted += record.completion_tokens is not None
         self.prompt_tokens += record.prompt_tokens or 0
-        self.good += bool(slo) and meets(record, slo)
+        self.met.append(bool(slo) and meets(record, slo))
         if record.outcome != "ok":
+            self.failed_after.append(self.outcomes["ok"])
             return
         self.finish[record.finish_reason or "none"] += 1
         self.ok_tokens += (record.completion_tokens or 0) if record.e2e_s is not None else 0
@@ -65,22 +68,37 @@ class Totals:
         """Number of requests that did not succeed."""
         return self.n - self.outcomes["ok"]
 
-    def described(self) -> dict[str, Any]:
-        """Describe every latency over the successful requests."""
-        return {name: describe(self.values[name]) for name in LATENCIES}
+    @property
+    def good(self) -> int:
+        """Number of requests that succeeded and met every objective."""
+        return sum(self.met)
 
-    def with_failures(self) -> dict[str, Any]:
+    def described(self, load: Load = "alone") -> dict[str, Any]:
+        """Describe every latency over the successful requests."""
+        return {name: described(self.values[name], load) for name in LATENCIES}
+
+    def with_failures(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over all requests, with failed requests as infinity.
 
         A successful request without a token has no latency either, so it counts as infinity where every reply should have
         one. Not every reply has a time per token, or an answer after its reasoning.
         """
-        missing = dict.fromkeys(OPTIONAL_LATENCIES, self.failed)
-        described = {}
+        rows = {}
         for name in LATENCIES:
-            values = self.values[name]
-            described[name] = describe([*values, *[math.inf] * missing.get(name, self.n - len(values))])
-        return described
+            values = self.and_failures(name)
+            missing = 0 if name in OPTIONAL_LATENCIES else self.n - len(values)
+            rows[name] = described([*values, *[math.inf] * missing], load)
+        return rows
+
+    def and_failures(self, name: str) -> list[float]:
+        """Return the values of a latency with an infinity for each failure, in the order of time."""
+        values = self.values[name]
+        merged: list[float] = []
+        before = 0
+        for index in self.failed_after:
+            merged += [*values[before:index], math.inf]
+            before = index
+        return [*merged, *values[before:]]
 
 
 class Spans:

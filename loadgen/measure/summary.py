@@ -11,7 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from loadgen.measure.quantiles import CONFIDENCE, describe, wilson
+from loadgen.measure.dependence import Load, described, kind_of, share_interval
+from loadgen.measure.quantiles import CONFIDENCE
 from loadgen.measure.run_facts import RunFacts, Totals
 from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
@@ -20,7 +21,7 @@ from loadgen.record import RECORDS, RunInfo, read_records
 
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
-    measured = facts.measured
+    measured, load = facts.measured, kind_of(run.load)
     run.duration_s = max(facts.spans.end_s, default=None)
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
     run.summary = {
@@ -35,22 +36,27 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "prompt_tokens": measured.prompt_tokens,
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
-        **measured.described(),
+        **measured.described(load),
         **describe_token_times(
-            folder, facts.mean_tokens, run.load.get("warmup") or 0, facts.first_check, facts.streams.clumped
+            folder,
+            facts.mean_tokens,
+            run.load.get("warmup") or 0,
+            facts.first_check,
+            load=load,
+            clumped=facts.streams.clumped,
         ),
-        "with_failures": measured.with_failures(),
-        "budgets": _by_budget(facts),
+        "with_failures": measured.with_failures(load),
+        "budgets": _by_budget(facts, load),
         "throughput": _throughput(facts, run.num_gpus),
-        "steady": _steady(folder, run, facts),
+        "steady": _steady(folder, run, facts, load),
     }
     if facts.split:
-        run.summary["server_split"] = {name: describe(values) for name, values in facts.split.items()}
+        run.summary["server_split"] = {name: described(values, load) for name, values in facts.split.items()}
     if run.slo:
-        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s)
+        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s, load)
 
 
-def _steady(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
+def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str, Any]:
     """Describe the measured requests sent in the steady window, and the rate and cost of the tokens produced in it."""
     if run.window_s is None:
         return {"why": why_no_window(facts.spans, run.load)}
@@ -71,11 +77,11 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts) -> dict[str, Any]:
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
         "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
-        **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+        **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
     }
 
 
-def _by_budget(facts: RunFacts) -> dict[str, Any]:
+def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
     rows = [(budget, totals, False) for budget, totals in facts.budgets.items()]
     rows += [(budget, totals, True) for budget, totals in facts.derived_budgets.items()]
     return {
@@ -84,7 +90,7 @@ def _by_budget(facts: RunFacts) -> dict[str, Any]:
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
             "completion_tokens_mean": _mean_tokens(totals),
-            **{name: describe(totals.values[name]) for name in ("ttft_s", "tpot_s", "e2e_s")},
+            **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s")},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
@@ -117,12 +123,12 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
     }
 
 
-def goodput(totals: Totals, slo: dict[str, float], duration_s: float) -> dict[str, Any]:
+def goodput(totals: Totals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
     return {
         "slo": slo,
         "good": totals.good,
         "share": round(totals.good / totals.n, 6) if totals.n else None,
-        "interval": wilson(totals.good, totals.n),
+        "interval": share_interval(totals.met, load, totals.and_failures("e2e_s")),
         "requests_per_s": round(totals.good / duration_s, 6) if duration_s else None,
     }

@@ -12,11 +12,18 @@ from typing import Any
 
 from loadgen.chunks import CHUNKS, Chunks, read_chunks
 from loadgen.measure.clusters import Cluster, describe_clusters
+from loadgen.measure.dependence import Load
 from loadgen.measure.quantiles import describe
 
 
 def describe_token_times(
-    folder: Path, mean_tokens: dict[int, float], first: float, last: float, clumped: Collection[int] = ()
+    folder: Path,
+    mean_tokens: dict[int, float],
+    first: float,
+    last: float,
+    *,
+    load: Load = "alone",
+    clumped: Collection[int] = (),
 ) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
@@ -39,7 +46,7 @@ def describe_token_times(
             else:
                 yield Cluster(list(map(truediv, gaps_us, counts)), counts), gaps
 
-    itl, inter_chunk = describe_clusters(clusters, 1e-6) or (describe([]), describe([]))
+    itl, inter_chunk = describe_clusters(clusters, 1e-6, load) or (describe([]), describe([]))
     return {"itl_s": itl, "inter_chunk_s": inter_chunk}
 
 

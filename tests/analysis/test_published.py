@@ -22,7 +22,7 @@ def test_claims_of_models_with_and_without_graded_text() -> None:
     memo = (frame["model"].astype(str) == "memo-20m").to_numpy()
     frame["correct"] = np.where(memo, (frame["budget"] >= 1024).astype(float), np.nan)
     found = {claim.name: claim for claim in claims(frame)}
-    assert found["accuracy-flattens"].effect.startswith("memo-20m: 256→512 +0.0 points")
+    assert found["accuracy-flattens"].effect.startswith("memo-20m: 256→2K +100.0 points")
     assert "14b" not in found["accuracy-flattens"].effect
     assert found["parallel-speeds-large"].verdict == "held"
     assert "memo-20m" in found["speculation-faster"].effect

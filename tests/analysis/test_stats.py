@@ -87,18 +87,62 @@ def test_mcnemars_interval_covers() -> None:
     assert covered(intervals, -0.01) >= 0.93
 
 
-@pytest.mark.parametrize(("name", "n"), [("speed-up", 60), ("speed-up", 150), ("mean", 100)])
-def test_the_bootstrap_covers(name: str, n: int) -> None:
-    """93 to 97 % of 1,000 intervals contain the true ratio of sums, or the true mean."""
+@pytest.mark.parametrize(
+    ("name", "n", "least"), [("speed-up", 10, 0.91), ("speed-up", 60, 0.93), ("mean", 100, 0.93)]
+)
+def test_the_interval_of_a_ratio_covers(name: str, n: int, least: float) -> None:
+    """Intervals contain the true ratio of sums, or the true mean, also with few problems."""
     rng = np.random.default_rng(5)
     base = rng.lognormal(2, 0.5, size=(DRAWS, n))
     new = base / 1.5 * rng.lognormal(-0.02, 0.2, size=(DRAWS, n))  # mean of the noise is 1
     if name == "speed-up":
-        intervals = [stats.ratio(a, b, seed) for seed, (a, b) in enumerate(zip(base, new, strict=True))]
-        assert 0.93 <= covered(intervals, 1.5) <= 0.97
+        found = covered([stats.ratio(a, b) for a, b in zip(base, new, strict=True)], 1.5)
     else:
-        intervals = [stats.mean(row, seed) for seed, row in enumerate(base)]
-        assert 0.93 <= covered(intervals, float(np.exp(2 + 0.5**2 / 2))) <= 0.97
+        found = covered([stats.mean(row) for row in base], float(np.exp(2 + 0.5**2 / 2)))
+    assert least <= found <= 0.97
+
+
+def test_equal_answers_to_every_sample_make_a_problem_one_trial() -> None:
+    """50 problems × 8 equal samples are worth 50 trials; where everything is correct, the interval has a width."""
+    clear = stats.proportion_of_units(np.repeat([0.0, 1.0], [20, 30]), 400)
+    wilson = stats.proportion(30, 50)
+    assert clear.high - clear.low == pytest.approx(wilson.high - wilson.low, rel=0.05)
+    perfect = stats.proportion_of_units(np.ones(50), 400)
+    assert (perfect.estimate, perfect.high) == (1.0, 1.0)
+    assert 0.90 < perfect.low < 0.94
+    scattered = stats.proportion_of_units(np.random.default_rng(1).binomial(8, 0.6, 50) / 8, 400)
+    assert scattered.high - scattered.low < 0.6 * (wilson.high - wilson.low)
+
+
+def test_samples_of_a_problem_are_clustered_in_a_percentile() -> None:
+    """60 problems × 8 similar samples: the interval of the median is that of about 60 values, not of 480."""
+    rng = np.random.default_rng(2)
+    units = np.repeat(np.arange(60), 8)
+    values = np.exp(np.repeat(rng.normal(0, 0.7, 60), 8) + rng.normal(0, 0.05, 480))
+    alone, clustered = stats.percentile(values, 0.5), stats.percentile(values, 0.5, "alone", units)
+    few = stats.percentile(values[::8], 0.5)
+    assert alone.high / alone.low < 0.8 * clustered.high / clustered.low
+    assert clustered.high / clustered.low == pytest.approx(few.high / few.low, rel=0.35)
+
+
+def test_a_small_sample_bounds_p95_from_below_only() -> None:
+    """58 values bound p95 by their 51st, and there is no upper bound."""
+    found = stats.percentile(np.arange(1.0, 59.0), 0.95)
+    assert found.low == 51.0
+    assert np.isnan(found.high)
+
+
+def test_holm_multiplies_the_smallest_p_value_most() -> None:
+    """Of 0.01, 0.04, 0.03 and one missing value, the adjusted ones are 0.03, 0.06 and 0.06."""
+    assert stats.holm([0.01, 0.04, np.nan, 0.03]).tolist()[:2] == pytest.approx([0.03, 0.06])
+    assert np.isnan(stats.holm([0.01, np.nan])[1])
+
+
+def test_no_change_at_all_has_a_width() -> None:
+    """100 problems that did not change leave a change of 2 points possible."""
+    found = stats.change(np.zeros(100))
+    assert found.low == pytest.approx(-found.high)
+    assert 0.02 < found.high < 0.04
 
 
 def frame(e2e_s: np.ndarray, correct: np.ndarray, cell: str = "a") -> pd.DataFrame:
@@ -181,6 +225,55 @@ def test_a_lost_twentieth_of_accuracy_is_a_regression() -> None:
     )
 
 
+def test_a_row_just_over_the_gate_is_not_sound() -> None:
+    """A change of 3.5 % at a gate of 3 % is no significant regression, and nothing that may pass."""
+    rng = np.random.default_rng(9)
+    hard = rng.lognormal(2, 0.3, 200)
+    new = hard * 1.035 * rng.normal(1, 0.1, 200) / 1.0
+    new *= 1.035 * hard.sum() / new.sum()
+    changes = compare.compare(frame(hard, np.ones(200)), frame(new, np.ones(200)), {"latency": 0.03})
+    assert changes[0].smallest_detectable <= 2 * 0.03
+    assert not changes[0].conclusive
+    assert compare.status(changes) == 2
+
+
+def test_two_halves_of_a_problem_set_are_not_repeats() -> None:
+    """Two runs of 50 different problems each say nothing about the noise between runs; two runs of the same 100 do."""
+    values = np.random.default_rng(10).lognormal(2, 0.5, 100)
+    whole = frame(values, np.ones(100))
+    halves = whole.assign(cell=np.repeat(["a", "b"], 50))
+    gate = {"latency": 0.03}
+    assert np.isnan(compare.compare(halves, halves, gate)[0].noise_floor)
+    twice = pd.concat([whole, frame(values * 1.02, np.ones(100), "b")])
+    assert compare.compare(twice, twice, gate)[0].noise_floor == pytest.approx(
+        np.log(1.02) / np.sqrt(2), rel=0.01
+    )
+
+
+def test_a_change_in_the_length_of_answers_is_named() -> None:
+    """NEW is 10 % slower because its answers are 10 % longer, and the comparison says so."""
+    values = np.random.default_rng(11).lognormal(2, 0.5, 100)
+    old = frame(values, np.ones(100)).assign(completion_tokens=100.0)
+    new = frame(values * 1.1, np.ones(100)).assign(completion_tokens=110.0)
+    changes = compare.compare(old, new, compare.parse_gate("latency=3%"))
+    assert changes[0].longer == pytest.approx(0.1)
+    assert "Answers of NEW have +10.0% tokens" in compare.markdown(changes, 1)
+
+
+def test_the_cost_gate_compares_the_steady_windows() -> None:
+    """The shares of the wall time are 30 % dearer because of a longer drain; a token costs the same in the steady window."""
+    values = np.random.default_rng(12).lognormal(2, 0.5, 100)
+    old = frame(values, np.ones(100)).assign(
+        completion_tokens=100.0, steady_gpu_s_per_token=0.02, derived=False
+    )
+    new = old.assign(gpu_s=old["gpu_s"] * 1.3)
+    cost = compare.compare(old, new, {"cost": 0.03})[0]
+    assert cost.worse == 0.0
+    assert compare.compare(old, new.assign(steady_gpu_s_per_token=0.03), {"cost": 0.03})[0].worse > 0.3
+    alone = new.assign(steady_gpu_s_per_token=np.nan)
+    assert compare.compare(old, alone, {"cost": 0.03})[0].worse == pytest.approx(np.log(1.3))
+
+
 def test_equal_results_pass() -> None:
     """The same values on both sides give exit status 0."""
     values = np.random.default_rng(8).lognormal(size=500)
@@ -197,7 +290,12 @@ def test_speculation_pairs_by_problem() -> None:
     new["problem_id"] = [5, 4, 3, 2, 1, 0]
     both = pd.concat([base, new]).assign(num_gpus=1.0, tp=1.0, params_b=1.5, completion_tokens=10.0)
     both = both.assign(energy_j=np.nan, tflop=1.0, fingerprint=7.0)
-    row = pairs.speculation(pairs.per_problem(both)).iloc[0]
+    row = pairs.speculation(pairs.per_problem(both), 0.0).iloc[0]
     assert row[["speedup", "speedup_low", "speedup_high"]].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    noisy = pairs.speculation(pairs.per_problem(both), 0.02).iloc[0]
+    half = 1.96 * 0.02 * 2**0.5
+    assert noisy["speedup_low"] == pytest.approx(2.0 * np.exp(-half), rel=1e-3)
+    assert (row["difference"], noisy["difference"]) == ("faster", "faster")
+    assert pairs.speculation(pairs.per_problem(both), 0.3).iloc[0]["difference"] == "not shown"
     assert row["identical"] == 1.0
     assert row["n"] == 6

@@ -18,6 +18,7 @@ ALLOWED = {
         "loadgen.measure.quantiles",
         "loadgen.measure.steady_window",
         "loadgen.terminal",
+        "loadgen.measure.dependence",
     ),
 }
 """What the files of a program, or of one room of it, may import of this repository."""
@@ -35,6 +36,7 @@ FLOORS = {
         ("figures",),
         ("tables",),
         ("data",),
+        ("noise",),
         ("grading", "stats", "format"),
     ),
     "server.emulator": (("simulated_cell", "forecast"), ("api",), ("engine", "text")),
