@@ -27,7 +27,8 @@ def frame(parts: list[pd.DataFrame]) -> pd.DataFrame:
     }
     missing: dict[str, Any] = {name: value for name, value in known.items() if name not in whole}
     start = np.arange(len(whole)) * 1.0
-    whole = whole.assign(**missing, sent_s=start, gpu_s_paper=whole["e2e_s"])
+    gpu_s = {"gpu_s_paper": whole["e2e_s"], "gpu_s_whole": whole["gpu_s"]}
+    whole = whole.assign(**missing, **gpu_s, sent_s=start, steady=True, steady_share=0.8, trusted=True)
     return whole.assign(problem_id=whole["problem_id"].astype(str).astype("category"))
 
 

@@ -63,7 +63,7 @@ def test_an_incomplete_last_line_is_left_out_and_reported(
     path.write_bytes(path.read_bytes()[:-30])
     result = report(incomplete, tmp_path / "out", capsys)
     assert result["requests"] == 4 * 40 * 2 - 1
-    assert "unreadable line" in (tmp_path / "out" / "index.html").read_text()
+    assert "1 damaged line was skipped (line 80: incomplete)" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_no_such_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,11 +120,11 @@ def damage_invalid(folder: Path) -> None:
 
 
 def damage_newer(folder: Path) -> None:
-    """Written by a later version, with unknown fields and an unknown finish reason."""
+    """Written by a later version of the same schema, with unknown fields and an unknown finish reason."""
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(run | {"schema": 9, "new": {"a": 1}}))
+    (folder / "run.json").write_text(json.dumps(run | {"new": {"a": 1}}))
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    rows = [row | {"schema": 9, "future": [1, {"b": 2}], "finish_reason": "novel"} for row in rows]
+    rows = [row | {"future": [1, {"b": 2}], "finish_reason": "novel"} for row in rows]
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -166,6 +166,19 @@ def test_every_damaged_run_gives_a_page(
     everything(one_run, study, tmp_path / "alone", capsys)
     shutil.copytree(study / "tp1-ngram--r1-distill-qwen-14b", one_run / "good")
     everything(one_run, study, tmp_path / "beside", capsys)
+
+
+def test_a_run_of_a_newer_schema_is_left_out(
+    one_run: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Alone it is refused in one line; beside other runs, the page names it."""
+    run = json.loads((one_run / "run.json").read_text())
+    (one_run / "run.json").write_text(json.dumps(run | {"schema": 9}))
+    assert main(["report", str(one_run), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    shutil.copytree(study / "tp1-ngram--r1-distill-qwen-14b", one_run / "good")
+    assert report(one_run, tmp_path / "out", capsys)["runs"] == 1
+    assert "run.json has schema 9" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_folder_without_runs_yields_a_page_that_says_so(

@@ -16,6 +16,8 @@ def test_the_cost_of_an_unknown_number_of_gpus_is_unknown() -> None:
             "problem_id": ["a", "b"],
             "gpu_s": [nan, nan],
             "gpu_s_paper": [nan, nan],
+            "gpu_s_whole": [nan, nan],
+            "ok": [True, True],
             "completion_tokens": [10.0, 30.0],
             "correct": [1.0, 0.0],
             "energy_j": [5.0, 7.0],
@@ -25,7 +27,7 @@ def test_the_cost_of_an_unknown_number_of_gpus_is_unknown() -> None:
     )
     cost = _cost(rows)
     for name in (
-        "gpu_s_per_answer",
+        "gpu_s_per_request",
         "gpu_s_per_token",
         "gpu_s_per_token_paper",
         "cost_of_pass_gpu_s",
@@ -33,7 +35,7 @@ def test_the_cost_of_an_unknown_number_of_gpus_is_unknown() -> None:
     ):
         assert math.isnan(cost[name]), name
     assert cost["joules_per_token"] == 12 / 40
-    assert cost["tflop_per_answer"] == 2.0
+    assert cost["tflop_per_request"] == 2.0
 
 
 def test_an_old_run_without_the_field_has_one_gpu_and_null_is_unknown() -> None:
