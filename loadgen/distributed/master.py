@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ class LocustMaster:
             self.run.stopped = self.run.stopped or f"{who}: {reason}"
             self.failed = True
             self.show_error(f"{self.run.stopped}: the run ends; every record before it is kept")
+            with suppress(OSError):  # the process may end before the last description is written
+                self.run.write_description(self.run.stopped)
 
     def workers(self) -> list[str]:
         """The ids of the live workers, or `local` for a process that is its own worker."""
@@ -130,7 +132,7 @@ class LocustMaster:
         if self.run is not None:
             self.run.ready[message.node_id] = message.data["name"]
             try:
-                self.run.write_description(KILLED)
+                self.run.write_description(self.run.stopped or KILLED)
             except OSError as error:
                 self.run_failed("the master", str(error))
 
