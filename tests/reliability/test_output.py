@@ -35,26 +35,37 @@ def target() -> Iterator[str]:
 
 
 class Hostile(BaseHTTPRequestHandler):
-    """A server whose model id would write a line and a color to a terminal, and whose answers never come."""
+    """A server whose model id has the brackets of terminal markup, and whose answers never come."""
 
-    model = "m\x1b[31m]evil[/bold]\nloadgen: VALID"
+    model = "m[31m]evil[/bold]"
+    more_models: tuple[str, ...] = ()
     hang_metrics = False
+    asked_metrics = False
 
     def do_GET(self) -> None:
         """Answer /models, and no other control request once a prompt was sent."""
         if self.path.endswith("/metrics") and self.hang_metrics:
+            type(self).asked_metrics = True
             time.sleep(60)
-        body = json.dumps({"data": [{"id": self.model}]}).encode() if self.path.endswith("/models") else b"{}"
+        models = {"data": [{"id": name} for name in (*self.more_models, self.model)]}
+        body = json.dumps(models).encode() if self.path.endswith("/models") else b"{}"
+        self.reply(body)
+
+    def do_POST(self) -> None:
+        """Answer the request that a run sends beforehand, and never a prompt of the load."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not body.get("stream"):
+            self.reply(b"{}")
+            return
+        type(self).hang_metrics = True
+        time.sleep(60)
+
+    def reply(self, body: bytes) -> None:
+        """Send a JSON body."""
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        """Never answer a prompt."""
-        self.rfile.read(int(self.headers["content-length"]))
-        type(self).hang_metrics = True
-        time.sleep(60)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -62,7 +73,7 @@ class Hostile(BaseHTTPRequestHandler):
 
 @contextmanager
 def hostile() -> Iterator[str]:
-    Hostile.hang_metrics = False
+    Hostile.hang_metrics = Hostile.asked_metrics = False
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
     server.daemon_threads = True
     server.block_on_close = False
@@ -159,26 +170,28 @@ def test_two_interrupts_end_a_program_that_does_not_react(tmp_path: Path) -> Non
 
 
 def test_an_interrupt_before_the_load_is_one_line(tmp_path: Path) -> None:
-    """While the server is asked for its models."""
-    Hostile.hang_metrics = True
+    """While the server is asked for its metrics."""
     with hostile() as url:
         Hostile.hang_metrics = True
         with subprocess.Popen(
             [*COMMAND, "--target", url, *PLAN, "--out", str(tmp_path / "run")],
             cwd=ROOT, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
-            time.sleep(2)
+            until(lambda: Hostile.asked_metrics)
             process.send_signal(signal.SIGINT)
             _, messages = process.communicate(timeout=60)
     assert (process.returncode, messages) == (130, "loadgen: interrupted\n")
 
 
-def test_a_model_id_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+def test_a_model_id_cannot_write_to_the_terminal() -> None:
+    """An id with control characters is no model, and one with the brackets of terminal markup is printed as it is."""
     with hostile() as url:
+        Hostile.more_models = ("m\x1b[31m]evil[/bold]\nloadgen: VALID",)
         done = loadgen("--target", url, *PLAN, "--dry-run")
-    assert done.returncode == 0
+        Hostile.more_models = ()
+    assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stderr
-    assert "\\x1b[31m]evil[/bold]\\nloadgen: VALID" in done.stderr
+    assert "m[31m]evil[/bold]" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
