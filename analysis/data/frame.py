@@ -26,6 +26,18 @@ from loadgen.terminal import printable
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
 """Where a number comes from; `derived` alone means derived from measured records."""
+NOT_GRADED = ["filtered", "failed", "ungraded"]
+"""Grades of rows that have no answer to grade: a filter of the server removed it, the request failed, or nobody graded it."""
+GRADES = [
+    "correct",
+    "wrong",
+    "no_answer",
+    "truncated",
+    "undecided",
+    "grade_timeout",
+    "grade_error",
+    *NOT_GRADED,
+]
 
 
 @dataclass(slots=True)
@@ -247,24 +259,13 @@ def _add_outcomes(frame: pd.DataFrame) -> None:
     """Add `ok`, `truncated` and `correct` (1, 0, or NaN where nothing was graded), and complete `grade`."""
     frame["ok"] = (frame["outcome"] == "ok").to_numpy()
     frame["truncated"] = (frame["finish_reason"] == "length").to_numpy()
-    frame["grade"] = frame["grade"].cat.set_categories(
-        [
-            "correct",
-            "wrong",
-            "no_answer",
-            "truncated",
-            "undecided",
-            "grade_timeout",
-            "grade_error",
-            "failed",
-            "ungraded",
-        ]
-    )
+    frame["grade"] = frame["grade"].cat.set_categories(GRADES)
     frame.loc[frame["grade"].isna(), "grade"] = "ungraded"
     frame.loc[~frame["ok"], "grade"] = "failed"
+    frame.loc[(frame["outcome"] == "filtered").to_numpy(), "grade"] = "filtered"
     graded = ~frame["grade"].isin(["ungraded", "undecided", "grade_timeout", "grade_error"])
     run_graded = frame.groupby("cell", observed=True)["grade"].transform(
-        lambda grades: (~grades.isin(["ungraded", "failed"])).any()
+        lambda grades: (~grades.isin(NOT_GRADED)).any()
     )
     known = graded.to_numpy() & run_graded.astype(bool).to_numpy()
     frame["correct"] = np.where(known, (frame["grade"] == "correct").to_numpy(), np.nan)

@@ -1,6 +1,6 @@
 """Grade the records of a run, and compute the accuracy from the grades.
 
-Rules: a record's grade is `correct wrong no_answer truncated undecided grade_timeout grade_error failed`; only `correct` and `wrong` mean that an
+Rules: a record's grade is `correct wrong no_answer truncated undecided grade_timeout grade_error filtered failed`; only `correct` and `wrong` mean that an
 answer was compared with the reference. Strict accuracy counts only finished outputs as correct, lenient accuracy counts every correct
 answer. Each distinct pair of reference and answer is graded once, however many records have it.
 
@@ -93,7 +93,8 @@ def grade_records(
 def _read_output(record: Record, *, thinks: bool) -> _Output:
     finished = record.outcome == "ok" and record.finish_reason != "length"
     if record.outcome != "ok":
-        return _Output(record.seq, record.problem_id, "failed", None, finished)
+        status = "filtered" if record.outcome == "filtered" else "failed"
+        return _Output(record.seq, record.problem_id, status, None, finished)
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
     status = None if found else "no_answer" if finished else "truncated"
     return _Output(record.seq, record.problem_id, status, found, finished)
@@ -174,8 +175,8 @@ class Accuracy:
 
 
 def accuracy(grades: pd.DataFrame) -> Accuracy:
-    """Compute the accuracy over all outputs of the server. Failed requests do not count, because the model did not answer."""
-    answered = grades[grades["grade"] != "failed"]
+    """Compute the accuracy over all outputs of the model. Failed requests and answers that a filter removed do not count."""
+    answered = grades[~grades["grade"].isin(["failed", "filtered"])]
     correct = answered["grade"] == "correct"
     n, lenient, strict = len(answered), int(correct.sum()), int((correct & answered["finished"]).sum())
     return Accuracy(n, proportion(strict, n), proportion(lenient, n))

@@ -6,6 +6,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from analysis.data.frame import NOT_GRADED
 from analysis.figures.base import Figure, against_budget, drawable, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
 from analysis.format import number, records, short_budget
@@ -18,6 +19,7 @@ GRADE_COLOURS = {
     "undecided": "#4a7fc1",
     "grade_timeout": "#8567d6",
     "grade_error": "#b0489c",
+    "filtered": "#c96f2e",
     "failed": "#3a3f47",
     "ungraded": "#b9bec5",
 }
@@ -142,7 +144,7 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     rows = drawable(rows)
-    graded = ~rows["grade"].isin(["ungraded", "failed"])
+    graded = ~rows["grade"].isin(NOT_GRADED)
     rows = rows[
         graded.groupby(rows["panel"]).transform("any")
     ]  # without grades, truncated answers are not known

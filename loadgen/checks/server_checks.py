@@ -146,8 +146,9 @@ def prefix_cache(context: DoctorContext) -> Iterator[Check]:
 
 def other_load(context: DoctorContext) -> Iterator[Check]:
     """Check that nobody else loads the server."""
-    running = server_metrics.totals(context.metrics).get("vllm:num_requests_running")
-    if running is None:
+    samples = list(server_metrics.parse(context.metrics, (server_metrics.RUNNING,)))
+    running = sum(sample.value for sample in samples)
+    if not samples:
         yield Check("other load", "unknown", "the server has no vLLM metrics")
     elif running > 0:
         yield Check("other load", "bad", f"{running:.0f} other requests are running on the server")
@@ -177,8 +178,12 @@ def round_trip(context: DoctorContext) -> Iterator[Check]:
     times_ms = []
     for _ in range(5):
         began = time.perf_counter()
-        context.api.get(f"{context.api.root}/version")
+        response = context.api.get(f"{context.api.root}/version")
+        if response.status is None:
+            yield Check("round trip", "unknown", f"{context.api.root}/version: {response.error}")
+            break
         times_ms.append((time.perf_counter() - began) * 1e3)
-    yield Check("round trip", "good", f"{sorted(times_ms)[2]:.1f} ms, connection included")
+    else:
+        yield Check("round trip", "good", f"{sorted(times_ms)[2]:.1f} ms, connection included")
     if network.proxy_url(context.options.target) is not None:
         yield Check("proxy", "warn", "requests go through a proxy, and its time is part of every latency")

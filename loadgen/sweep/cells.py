@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from loadgen.errors import NO_ROOM, UsageError
@@ -29,13 +29,6 @@ from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, anno
 Execute = Callable[[RunOptions], RunInfo]
 
 
-def execute(options: RunOptions) -> RunInfo:
-    """Executes one run in this process."""
-    from loadgen.run import run  # noqa: PLC0415 - the import is slow, and `sweep --help` does not need it
-
-    return run.execute(options)
-
-
 def report(line: str) -> None:
     """Prints one line of progress, without control characters."""
     print(printable(line), file=sys.stderr)
@@ -43,12 +36,12 @@ def report(line: str) -> None:
 
 @dataclass
 class CellRunner:
-    """Runs cells and records their states in the manifest. `execute` executes one run."""
+    """Runs cells and records their states in the manifest. `execute` executes one run; a pool of processes can call it."""
 
     args: argparse.Namespace
     options: RunOptions
     manifest: Manifest
-    execute: Execute = field(default=execute)
+    execute: Execute
 
     @property
     def out(self) -> Path:

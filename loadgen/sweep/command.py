@@ -24,6 +24,7 @@ from loadgen.option_types import LoadgenParser, count, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
+from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
 from loadgen.sweep import parallel, plan, simulate
@@ -193,8 +194,15 @@ def _results(
 ) -> Iterator[CellResult]:
     if args.backend == "simulate":
         return simulate.run(options, order, manifest)
-    runner = CellRunner(args, options, manifest)
+    runner = CellRunner(args, options, manifest, execute)
     return parallel.run(runner, order, args.parallel) if args.parallel > 1 else runner.run(order)
+
+
+def execute(options: RunOptions) -> RunInfo:
+    """Executes one run in this process."""
+    from loadgen.run import run  # noqa: PLC0415 - the import is slow, and `sweep --help` does not need it
+
+    return run.execute(options)
 
 
 def _saved_arguments(argv: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.record import RunInfo
-from loadgen.sweep.cells import CellRunner, execute, report
+from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.plan import Cell, CellResult, by_server
 from loadgen.sweep.pool import processes
 from server.launch import Launcher, LaunchFailedError, RunningServer
@@ -47,7 +47,9 @@ def run(runner: CellRunner, order: list[Cell], servers: int) -> Iterator[CellRes
                 f"sweep: running servers at once costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one at a time"
             )
             servers = 1
-        in_pool = dataclasses.replace(runner, execute=lambda options: pool.submit(execute, options).result())
+        in_pool = dataclasses.replace(
+            runner, execute=lambda options: pool.submit(runner.execute, options).result()
+        )
         with ThreadPoolExecutor(servers) as threads:
             futures = [threads.submit(_run_group, in_pool, launcher, group) for group in groups]
             try:
@@ -102,7 +104,7 @@ def _probe(
         progress="none",
         **PROBE_OPTIONS,
     )
-    return pool.submit(execute, options)
+    return pool.submit(runner.execute, options)
 
 
 def _tpot_s(future: "Future[RunInfo]") -> float:

@@ -5,6 +5,7 @@ They use the same target, headers, API key, proxies and certificates as the load
 - Only http and https. A redirect is not followed. The key and the extra headers go to the origin of --target alone.
 - Every request ends after `timeout_s`, however slowly the server sends, and a response of more than `limit_bytes` is
   refused. A compressed response was not asked for and is refused.
+- A page that did not arrive within its deadline is not asked for again, so that it costs a command one deadline.
 - A failure is a value: `ControlResponse.status` is None where no complete HTTP response arrived.
 
 This module does not interpret the responses (see preflight.py and server_metrics.py) and is not part of the hot path.
@@ -74,7 +75,7 @@ def lenient(said: object, kind: type[S]) -> S:
         if isinstance(said, dict) and field.encode_name in said:
             try:
                 found[field.name] = msgspec.convert(said[field.encode_name], field.type, strict=False)
-            except (msgspec.ValidationError, RecursionError):
+            except (msgspec.ValidationError, ValueError, RecursionError):  # ValueError: half a surrogate pair
                 continue
     return kind(**found)
 
@@ -90,6 +91,8 @@ class ControlApi:
         self._query = urlsplit(options.target).query
         self._options = options
         self._tls = network.tls_context(options.ca_file, verify=not options.insecure)
+        self._silent: set[str] = set()
+        """Pages that did not arrive within TIMEOUT_S."""
 
     def get(
         self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES
@@ -114,13 +117,20 @@ class ControlApi:
         *,
         timeout_s: float = TIMEOUT_S,
         limit_bytes: int = PAGE_BYTES,
+        every_time: bool = False,
     ) -> ControlResponse:
-        """Send GET, or POST where there is data, to an absolute URL. URLs of the target's origin keep the target's query."""
+        """Send GET, or POST where there is data, to an absolute URL. URLs of the target's origin keep the target's query.
+
+        With `every_time`, a page is asked for although it did not arrive before.
+        """
         # This import takes a third of a second, which `--help` and the processes that only send the load do not need.
         import aiohttp  # noqa: PLC0415
 
         if urlsplit(url).scheme not in ("http", "https"):
             return ControlResponse(None, error=f"{printable(url)} is not an http(s) URL", reached=False)
+        url_asked = url
+        if data is None and url in self._silent and not every_time:
+            return ControlResponse(None, error="it did not answer in time before, and is not asked again")
         if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
             url = f"{url}?{self._query}"
         session = aiohttp.ClientSession(
@@ -134,8 +144,10 @@ class ControlApi:
                 return await self._exchange(session, url, data, limit_bytes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UsageError) as error:
             return ControlResponse(None, error=self.quote(_reason(error)), reached=False)
-        except TimeoutError:
-            return ControlResponse(None, error=f"no complete response within {timeout_s:g} s")
+        except TimeoutError as error:
+            if timeout_s >= TIMEOUT_S and data is None:
+                self._silent.add(url_asked)
+            return ControlResponse(None, error=str(error) or f"no complete response within {timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return ControlResponse(None, error=self.quote(_reason(error)))
 
@@ -151,7 +163,15 @@ class ControlApi:
         async with session.request(
             method, url, data=data, headers=fields, allow_redirects=False, **proxy
         ) as response:
-            return await _read(response, limit_bytes)
+            try:  # An answer is sent when it is complete, so that only the wait for its beginning may be long.
+                async with asyncio.timeout(TIMEOUT_S) as body:
+                    return await _read(response, limit_bytes)
+            except TimeoutError:
+                if body.expired():
+                    raise TimeoutError(
+                        f"the response has not arrived {TIMEOUT_S:g} s after its beginning"
+                    ) from None
+                raise
 
 
 async def _read(response: "aiohttp.ClientResponse", limit_bytes: int) -> ControlResponse:

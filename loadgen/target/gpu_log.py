@@ -130,7 +130,7 @@ class GpuLog:
 
     async def _scrape(self, url: str) -> None:
         t_s = self._now_s()
-        response = await self._api.fetch(url)
+        response = await self._api.fetch(url, every_time=True)
         self.scrapes += 1
         text = response.text()
         rows = gpu_rows(text)

@@ -31,6 +31,8 @@ TELEMETRY_WAIT_S = 3.0
 PROBE_BUDGET, PROBE_TOKENS = 16, 160
 """Of a probe with a thinking budget of 16 tokens, at most 16 are reasoning where the budget is kept, so that at least 144 are
 left for the answer. No reasoning model ends its reasoning within 16 tokens by itself."""
+NATIVE_TIMEOUT_S = 60.0
+"""Until the answer to that probe begins. A server that needs longer for 160 tokens is too slow to be measured."""
 TIME_SCALES = (1e-3, 1e6)
 LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
 """A plain form, about which no two URL parsers disagree."""
@@ -189,7 +191,7 @@ def _probe_native(workload: Workload, api: ControlApi) -> None:
         "temperature": 0.0,
     }
     body.pop("stream_options", None)
-    response = api.post(f"{api.target}{request.path}", body, timeout_s=120)
+    response = api.post(f"{api.target}{request.path}", body, timeout_s=NATIVE_TIMEOUT_S)
     if (reason := native_refusal(response)) is not None:
         raise UsageError(f"--budget-mode native: {api.quote(reason, 400)}: use --budget-mode forced or cut")
 

@@ -11,7 +11,9 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from server.config import ConfigError
 from server.emulator.text.problems import KnownProblem
@@ -27,6 +29,12 @@ LEVEL_KEYS = {"accuracy", "length_mu", "length_sigma"}
 LATEST_FIND = 0.95
 CLOSING_TOKENS = 80
 LONGEST_THINKING = 32_000  # tokens; in the measured set A7w 99.8 % of the outputs end within 32k
+# The limits keep every exponential of a preset's numbers within the range of a float.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Exponent = Annotated[float, msgspec.Meta(gt=0, le=15)]
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +42,14 @@ class TextStatistics:
     """Statistics of a model's outputs. The defaults are assumed values of a 7B model, for presets without the key."""
 
     # share of right answers among finished outputs, by level 1..5
-    accuracy: tuple[float, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)
+    accuracy: tuple[Share, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)
     # mean and standard deviation of ln(tokens of the whole output), by level 1..5
-    length_mu: tuple[float, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
-    length_sigma: tuple[float, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
-    wrong_longer: float = 1.9  # length of a wrong output divided by that of a right one
-    answer_tokens: float = 330  # median tokens after the thinking
-    answer_sigma: float = 0.33
-    forced: Mapping[int, float] = dataclasses.field(
+    length_mu: tuple[Exponent, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
+    length_sigma: tuple[Exponent, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
+    wrong_longer: Positive = 1.9  # length of a wrong output divided by that of a right one
+    answer_tokens: Positive = 330  # median tokens after the thinking
+    answer_sigma: Exponent = 0.33
+    forced: Mapping[Count, Share] = dataclasses.field(
         default_factory=lambda: {
             0: 0.2,
             256: 0.4,
@@ -53,14 +61,14 @@ class TextStatistics:
             8000: 0.93,
         }
     )  # thinking tokens -> share of right answers if the answer is forced after them
-    loops_right: float = 0.01  # share of greedy outputs that loop, of those that would be right
-    loops_wrong: float = 0.3  # the same, of those that would be wrong
-    loop_onset: float = 2900  # median tokens before the loop
-    loop_period: float = 322  # median tokens
-    detours: Mapping[str, float] = dataclasses.field(  # occurrences per 1000 tokens, measured in set B
+    loops_right: Share = 0.01  # share of greedy outputs that loop, of those that would be right
+    loops_wrong: Share = 0.3  # the same, of those that would be wrong
+    loop_onset: Positive = 2900  # median tokens before the loop
+    loop_period: Positive = 322  # median tokens
+    detours: Mapping[str, Rate] = dataclasses.field(  # occurrences per 1000 tokens, measured in set B
         default_factory=lambda: {"Wait": 3.8, "Alternatively": 0.6, "Hmm": 0.7, "Let me": 4.0}
     )
-    spread: float = 2.5  # of the difficulty in logits; it decides how often samples of one problem agree
+    spread: Exponent = 2.5  # of the difficulty in logits; it decides how often samples of one problem agree
 
     @functools.cached_property
     def right_lengths(self) -> tuple[float, float]:
@@ -77,19 +85,31 @@ class TextStatistics:
     @classmethod
     def of(cls, preset: Mapping[str, Any]) -> "TextStatistics":
         """Read the statistics of a model preset. Raises ConfigError for unknown keys and invalid values."""
-        text = dict(preset.get("text") or {})
-        name = preset.get("id", "model")
+        text, name = preset.get("text") or {}, preset.get("id", "model")
+        if not isinstance(text, Mapping):
+            raise ConfigError(f"{name}: text: must be a mapping of names to values")
         unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
-            raise ConfigError(f"{name}: text: unknown key {', '.join(sorted(unknown))}")
+            raise ConfigError(f"{name}: text: unknown key {', '.join(sorted(map(str, unknown)))}")
+        found = dict(text)
         for key in LEVEL_KEYS & set(text):
             levels = text[key]
-            if not isinstance(levels, Mapping) or sorted(levels) != [1, 2, 3, 4, 5]:
+            if not isinstance(levels, Mapping) or set(levels) != {1, 2, 3, 4, 5}:
                 raise ConfigError(f"{name}: text: {key}: must have a value for each level from 1 to 5")
-            text[key] = tuple(float(levels[level]) for level in sorted(levels))
-        if not all(0 < share < 1 for share in text.get("accuracy", ())):
-            raise ConfigError(f"{name}: text: accuracy: must be shares between 0 and 1")
-        return cls(**text)
+            found[key] = [levels[level] for level in sorted(levels)]
+        try:
+            read = msgspec.convert(found, cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{name}: text: {error}") from None
+        if not all(0.001 <= share <= 0.999 for share in read.accuracy):
+            raise ConfigError(f"{name}: text: accuracy: must be shares between 0.001 and 0.999")
+        try:
+            _ = read.right_lengths
+        except ValueError:
+            raise ConfigError(
+                f"{name}: text: answer_tokens: must be fewer than the tokens of a whole output (length_mu)"
+            ) from None
+        return read
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

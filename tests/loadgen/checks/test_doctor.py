@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.fixtures.control import ControlServer, completion, stream
+from tests.fixtures.control import ControlServer, completion, stream, trickle
 from tests.fixtures.emulated import loadgen
 
 CHAT = "/v1/chat/completions"
@@ -131,3 +131,11 @@ def test_a_date_that_is_none_is_unknown() -> None:
 
     _, lines, _ = examine(ControlServer({CHAT: lambda _: (200, stream())}, {"/version": dated}))
     assert lines["clock"] == "UNKNOWN: the server's Date header is no date: tomorrow"
+
+
+def test_a_page_that_never_arrives_is_asked_for_once_and_gives_no_round_trip() -> None:
+    server = ControlServer({CHAT: lambda _: (200, stream())}, {"/version": trickle})
+    _, lines, _ = examine(server)
+    assert server.paths("GET").count("/version") == 1
+    assert lines["round trip"].startswith("UNKNOWN: ")
+    assert lines["clock"].startswith("GOOD: "), "another page has a date"

@@ -1,6 +1,8 @@
 """Control requests take the same way to the server as the load, carry the key to it alone, and are bounded."""
 
+import asyncio
 import gzip
+import json
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from loadgen.client.endpoint import endpoint_of
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
+from loadgen.target import control_api
 from loadgen.target.control_api import PAGE_BYTES, ControlApi, lenient
 from tests import ROOT
 from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
@@ -173,3 +176,42 @@ def test_aiohttp_is_not_imported_before_the_first_control_request(module: str) -
     """The import takes a third of a second, which `--help` and the processes that send the load would pay."""
     code = f"import sys, {module}; sys.exit('aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_half_a_surrogate_pair_is_no_number() -> None:
+    said = json.loads('{"size": "\\ud800", "flag": true}')
+    assert lenient(said, _Row) == _Row(flag=True)
+
+
+def test_a_page_that_did_not_arrive_in_time_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs a command one deadline, except where every reading counts (`every_time`). Other pages are asked for."""
+    monkeypatch.setattr(control_api, "TIMEOUT_S", 0.5)
+    server = ControlServer({"/metrics": b"x 1\n"}, raw={"/version": nothing})
+    with server.running() as target:
+        api = ControlApi(RunOptions(target=target))
+        url = f"{api.root}/version"
+        found = [api.get(url, timeout_s=0.5) for _ in range(3)]
+        assert [response.status for response in found] == [None] * 3
+        assert "not asked again" in found[1].error
+        assert server.paths("GET") == ["/version"]
+        assert api.get(f"{api.root}/metrics").status == 200
+        assert "within" in asyncio.run(api.fetch(url, timeout_s=0.5, every_time=True)).error
+    assert server.paths("GET") == ["/version", "/metrics", "/version"]
+
+
+def test_a_wait_that_was_cut_short_does_not_end_the_questions() -> None:
+    server = ControlServer(raw={"/version": nothing})
+    with server.running() as target:
+        api = ControlApi(RunOptions(target=target))
+        for _ in range(2):
+            assert "within 0.2 s" in api.get(f"{api.root}/version", timeout_s=0.2).error
+    assert server.paths("GET") == ["/version"] * 2
+
+
+def test_an_answer_that_has_begun_must_arrive_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its beginning may take, because the server has to generate it first."""
+    monkeypatch.setattr(control_api, "TIMEOUT_S", 0.5)
+    with ControlServer(raw={"/v1/chat/completions": trickle}).running() as target:
+        response = ControlApi(RunOptions(target=target)).post(f"{target}/chat/completions", {}, timeout_s=250)
+    assert (response.status, response.reached) == (None, True)
+    assert "has not arrived" in response.error

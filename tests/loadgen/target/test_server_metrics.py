@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from loadgen.measure.verdict import RESTARTED
 from loadgen.record import RunInfo, read_run
-from loadgen.target.server_metrics import SAMPLES_LIMIT, SCRAPES, engines, parse, totals
+from loadgen.target.server_metrics import (
+    ENGINES_LIMIT,
+    LINE_CHARACTERS,
+    SAMPLE_CHARACTERS,
+    SAMPLES_LIMIT,
+    SCRAPES,
+    engines,
+    parse,
+    totals,
+)
 from tests.fixtures.control import ControlServer, InTurn
 from tests.fixtures.emulated import loadgen
 
@@ -109,3 +118,24 @@ def test_a_page_without_end_is_read_in_part() -> None:
 def test_engines_are_counted_by_their_label() -> None:
     one, two = page(1, 1, "0").decode(), page(1, 1, "1").decode()
     assert (engines(""), engines(one), engines(one + two)) == (0, 1, 2)
+
+
+def test_a_number_too_large_for_a_float_is_a_damaged_line() -> None:
+    assert totals(f"x {'9' * 400}\nx -{'9' * 400}\nx 2\n") == {"x": 2.0}
+
+
+def test_buckets_are_left_out_of_the_totals() -> None:
+    assert totals('x_bucket{le="1"} 4\nx_sum 3\nx_count 4\n') == {"x_sum": 3.0, "x_count": 4.0}
+
+
+def test_long_lines_and_many_labels_do_not_make_a_page_slow_to_read() -> None:
+    """What is read is limited in samples and in characters, because every label takes time to parse."""
+    labels = ",".join(f'a{n}="y"' for n in range(1_000))
+    assert len(labels) < LINE_CHARACTERS
+    pages = f"x{{{labels}}} 1\n" * 1_600
+    assert 0 < totals(pages)["x"] <= SAMPLES_LIMIT * SAMPLE_CHARACTERS / len(labels)
+    assert totals(f"x{{{','.join([labels] * 2)}}} 1\ny 1\n") == {"y": 1.0}
+    assert (
+        engines("".join(f'vllm:num_requests_running{{engine="{n}"}} 0\n' for n in range(5_000)))
+        == ENGINES_LIMIT
+    )

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from benchmarks.fuzz_control import HANG_S, MEMORY_MB, Outcome, fuzz, problem
 from tests.fixtures.hostile_control import HEALTHY, SLOW, damaged_case
+from tests.fuzz.control import HANG_S, MEMORY_MB, Outcome, fuzz, problem
 
 RESULT, REFUSAL = '{"worst": "good"}\n', "loadgen: no server at http://x: start one\n"
 CASES = 40
@@ -45,7 +45,7 @@ def test_a_seed_gives_the_same_cases_and_all_kinds_of_them() -> None:
 
 @pytest.mark.timeout(300)
 def test_damaged_control_answers_never_end_a_command() -> None:
-    """`python -m benchmarks.fuzz_control` runs 2,000 cases. How long they take is judged there, and not on a busy test machine."""
+    """`python -m tests.fuzz.control` runs 2,000 cases. How long they take is judged there, and not on a busy test machine."""
     found, asked = fuzz(CASES, seed=4, processes=2)
     assert asked == CASES
     wrong = {

@@ -1,7 +1,7 @@
 """Sends damaged answers through the whole client: no exception, one Record for each, and no run that is VALID and wrong.
 
-`python -m benchmarks.fuzz_streams [--answers N] [--seed N]` starts a server that streams N mutated answers
-(benchmarks/mutated_answers.py), asks for each one, and judges each Record as a run of its own. A judgement counts as wrong
+`python -m tests.fuzz.streams [--answers N] [--seed N]` starts a server that streams N mutated answers
+(tests/fuzz/mutated_answers.py), asks for each one, and judges each Record as a run of its own. A judgement counts as wrong
 where it is VALID although the tokens are not those that were generated, or the first or last token is not at the time at
 which text was written. A busy machine delays events. So answers whose times differ are asked for again with fewer and fewer
 requests in flight, and are wrong where they differ each time. The last line is JSON. The exit code is 1 where anything is wrong.
@@ -21,7 +21,6 @@ from typing import Any, cast
 
 import uvloop
 
-from benchmarks.mutated_answers import GAP_MS, Answer, answer
 from loadgen.client.client import Client
 from loadgen.clock import RunClock
 from loadgen.exchange import Request
@@ -31,6 +30,7 @@ from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.record import Record, RunInfo
+from tests.fuzz.mutated_answers import GAP_MS, Answer, answer
 
 STREAMS = 192
 """Requests in flight."""
@@ -77,7 +77,7 @@ async def serve(seed: int) -> None:
 @contextmanager
 def serving(seed: int) -> Iterator[str]:
     """Run the server in a process of its own; yield its target."""
-    command = [sys.executable, "-m", "benchmarks.fuzz_streams", "--serve", "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.fuzz.streams", "--serve", "--seed", str(seed)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield json.loads(cast("Any", process.stdout).readline())["url"]

@@ -1,16 +1,16 @@
-"""A small run of `benchmarks.fuzz_streams`, and what it says of answers that are not damaged."""
+"""A small run of `tests.fuzz.streams`, and what it says of answers that are not damaged."""
 
 import json
 import subprocess
 import sys
 
-from benchmarks.mutated_answers import Answer, answer
 from tests import ROOT
+from tests.fuzz.mutated_answers import Answer, answer
 
 
 def test_no_damaged_answer_is_valid_and_wrong() -> None:
     """Six hundred answers through the whole client: each one is a record, and most of the unchanged ones are VALID."""
-    command = [sys.executable, "-m", "benchmarks.fuzz_streams", "--answers", "600", "--seed", "5"]
+    command = [sys.executable, "-m", "tests.fuzz.streams", "--answers", "600", "--seed", "5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     found = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr

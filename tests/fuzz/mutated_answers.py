@@ -1,4 +1,4 @@
-"""Makes streamed answers of many shapes and damages them, for `benchmarks.fuzz_streams`. What is true of each one is known.
+"""Makes streamed answers of many shapes and damages them, for `tests.fuzz.streams`. What is true of each one is known.
 
 An answer is a list of events with their times. Its shape is chosen at random: where the counts are, how many tokens a chunk
 holds, which field holds the reasoning, where the finish_reason is. Up to three mutations follow: another type or another

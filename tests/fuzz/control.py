@@ -1,6 +1,6 @@
 """Checks that nothing that a server says of itself ends, hangs or fills `python -m loadgen`: a fuzz test with a seed.
 
-    python -m benchmarks.fuzz_control --cases 2000 --seed 1
+    python -m tests.fuzz.control --cases 2000 --seed 1
 
 In each case one control endpoint of a real server on loopback (the models, the version, /metrics, GPU telemetry, the
 tokenizer, the probe of native budgets) answers with a damaged body or in a damaged way, and everything else answers well. A
@@ -122,7 +122,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.fuzz_control", "--worker"],
+            [sys.executable, "-m", "tests.fuzz.control", "--worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
