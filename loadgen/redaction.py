@@ -1,14 +1,16 @@
 """Removes secrets from what is stored or shown, in case a server repeats what it was sent.
 
-Secrets are the API key and the values of headers that carry credentials. A server may repeat a secret inside JSON, where
-quotes and backslashes are escaped, so the escaped forms are removed too.
+A server may repeat a secret inside JSON, a Python literal, a URL or HTML, where some characters are escaped. The escaped forms
+are removed too.
 
 This module does not know where a text comes from or where it goes.
 """
 
+import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -17,18 +19,13 @@ LEAST = 4
 """A shorter value is not removed: it would be found in ordinary text."""
 OURS = {"run_id", "problem_id", "budget_mode", "cut_at", "token_source", "outcome", "kind"}
 """Fields whose texts come from this suite or its data set, and not from the server."""
-_CREDENTIALS = ("auth", "key", "token", "secret", "cookie", "password")
 
 
 class Redactor:
     """Replaces secrets by `***`."""
 
-    def __init__(self, api_key: str | None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        values = [api_key or ""]
-        for name, value in headers:
-            if any(word in name.lower() for word in _CREDENTIALS):
-                values += [value, value.rpartition(" ")[2]]  # `Bearer KEY` and KEY
-        forms = {form for value in values if len(value) >= LEAST for form in _forms(value)}
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for value in secrets if len(value) >= LEAST for form in _forms(value)}
         self._texts = sorted(forms, key=len, reverse=True)
         self._lines = [msgspec.json.encode(form)[1:-1] for form in self._texts]
 
@@ -55,8 +52,8 @@ class Redactor:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value as it is, and as it can stand inside one or two levels of JSON."""
-    yield value
+    """The value as it is, and as it can stand inside other text."""
+    yield from (value, repr(value)[1:-1], quote(value, safe=""), html.escape(value))
     for ascii_only in (True, False):
         once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield once

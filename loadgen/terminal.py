@@ -10,16 +10,21 @@ import unicodedata
 from typing import Any, TextIO, cast
 
 
-def printable(text: str) -> str:
-    r"""Return `text` with every character that could control a terminal or start a line as an escape such as `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or unicodedata.category(character) == "Zs"
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
+def printable(text: str, limit: int | None = None) -> str:
+    r"""Return `text` with every character that could control a terminal or start a line as an escape such as `\x1b`.
+
+    With a `limit`, white space becomes single spaces, and the rest of a longer text is left out.
+    """
+    if limit is not None:  # the text may have megabytes, of which only the beginning is needed
+        text = " ".join(text[: 16 * limit].split())
+    if not text.isprintable():
+        text = "".join(
+            character
+            if character.isprintable() or unicodedata.category(character) == "Zs"
+            else character.encode("unicode_escape").decode()
+            for character in text
+        )
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 class LastingStream:

@@ -93,8 +93,8 @@ def grade_records(
 def _read_output(record: Record, *, thinks: bool) -> _Output:
     finished = record.outcome == "ok" and record.finish_reason != "length"
     if record.outcome != "ok":
-        failure = "filtered" if record.outcome == "filtered" else "failed"
-        return _Output(record.seq, record.problem_id, failure, None, finished)
+        grade = "filtered" if record.outcome == "filtered" else "failed"
+        return _Output(record.seq, record.problem_id, grade, None, finished)
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
     status = None if found else "no_answer" if finished else "truncated"
     return _Output(record.seq, record.problem_id, status, found, finished)

@@ -23,7 +23,7 @@ from loadgen.redaction import Redactor
 from loadgen.run.forced import Phase
 from loadgen.run.partition import Partition
 from loadgen.run.record_writer import RecordWriter
-from loadgen.target import control_api
+from loadgen.target.credentials import secrets
 
 
 class RecordListener(Protocol):
@@ -72,7 +72,7 @@ class Recorder:
         self._work_queue = work_queue
         self._on_failure = on_failure
         options = partition.options
-        self._redactor = Redactor(control_api.api_key(options), options.headers)
+        self._redactor = Redactor(secrets(options, all_headers=False))
         with naming_full_disk(partition.records.parent):
             self._chunks = ChunkLog(partition.chunks)
             self._writer = RecordWriter(partition.records, self._redactor, self._chunks.sync)

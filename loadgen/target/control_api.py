@@ -25,8 +25,9 @@ import msgspec
 from loadgen import network
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
+from loadgen.redaction import Redactor
 from loadgen.target.credentials import api_key, base, check_url, headers_for, root, secrets
-from loadgen.text import printable, without_secrets
+from loadgen.terminal import printable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -108,7 +109,7 @@ class ControlApi:
     def quote(self, text: str | bytes, limit: int = 200) -> str:
         """Return the server's words for a message to people: without secrets and control characters."""
         words = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return printable(without_secrets(words[: 64 * limit], secrets(self._options)), limit)
+        return printable(Redactor(secrets(self._options)).text(words[: 64 * limit]), limit)
 
     async def fetch(
         self,
@@ -127,7 +128,7 @@ class ControlApi:
         import aiohttp  # noqa: PLC0415
 
         if urlsplit(url).scheme not in ("http", "https"):
-            return ControlResponse(None, error=f"{printable(url)} is not an http(s) URL", reached=False)
+            return ControlResponse(None, error=f"{printable(url, 200)} is not an http(s) URL", reached=False)
         url_asked = url
         if data is None and url in self._silent and not every_time:
             return ControlResponse(None, error="it did not answer in time before, and is not asked again")

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from loadgen.errors import UsageError
 from loadgen.network import origin
 from loadgen.options import RunOptions
-from loadgen.text import printable
+from loadgen.terminal import printable
 
 SECRET_PARAMETERS = {
     "key",
@@ -26,6 +26,7 @@ SECRET_PARAMETERS = {
     "sig",
     "signature",
 }
+CREDENTIALS = ("auth", "key", "token", "secret", "cookie", "password")
 
 
 def check_url(target: str) -> None:
@@ -37,7 +38,7 @@ def check_url(target: str) -> None:
         valid = False
     if not valid or not re.fullmatch(r"[!-~]+", target) or parts.fragment:
         raise UsageError(
-            f"--target {printable(target)!r} is not an http(s) URL: write e.g. http://127.0.0.1:8000/v1"
+            f"--target {printable(target, 200)!r} is not an http(s) URL: write e.g. http://127.0.0.1:8000/v1"
         )
     if parts.username or parts.password:
         raise UsageError("--target must hold no user or password: use --header or --api-key-env")
@@ -68,11 +69,13 @@ def headers_for(url: str, options: RunOptions) -> dict[str, str]:
     return dict(options.headers) | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def secrets(options: RunOptions) -> tuple[str, ...]:
-    """Return what must never be printed: the key, and the values of the extra headers."""
-    key = api_key(options)
-    words = [word for _, value in options.headers for word in (value, *value.split()[1:])]
-    return tuple(word for word in (key, *words) if word)
+def secrets(options: RunOptions, *, all_headers: bool = True) -> list[str]:
+    """Return the key and the values of the extra headers: all of them, or those whose name says that they are credentials."""
+    found = [api_key(options) or ""]
+    for name, value in options.headers:
+        if all_headers or any(word in name.lower() for word in CREDENTIALS):
+            found += [value, *value.split()[1:]]  # `Bearer KEY` and KEY
+    return found
 
 
 def root(target: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from loadgen.errors import say
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
-from loadgen.text import printable
+from loadgen.terminal import printable
 
 GPU_COLUMNS = (
     "t_s",
@@ -74,7 +74,7 @@ def _is_index(label: str | None) -> bool:
 
 
 def _plain(label: str | None) -> str | None:
-    return None if label is None else printable(label)
+    return None if label is None else printable(label, 200)
 
 
 class GpuLog:

@@ -16,7 +16,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
-from loadgen.text import printable
+from loadgen.terminal import printable
 
 MODELS_LIMIT = 2000
 """Of a longer list only the beginning is searched for similar names."""
@@ -58,7 +58,7 @@ def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> M
     names = printable(", ".join(model.id for model in models[:5]), 400)
     if (similar := similar_name(name, [model.id for model in models[:MODELS_LIMIT]])) is not None:
         raise UsageError(
-            f"--model {name!r} is not served at {api.target}: it serves {names}; did you mean {printable(similar)!r}?"
+            f"--model {name!r} is not served at {api.target}: it serves {names}; did you mean {printable(similar, 200)!r}?"
         )
     return Model(name, others=names)
 

@@ -24,7 +24,7 @@ from loadgen.target import models
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
 from loadgen.target.server_info import ServerInfo, with_gpus
 from loadgen.target.server_metrics import Page, engines, read_page
-from loadgen.text import printable
+from loadgen.terminal import printable
 
 TELEMETRY_WAIT_S = 3.0
 """How long to wait for a telemetry exporter. A sweep starts its own exporter just before the run."""
@@ -97,7 +97,7 @@ async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, Page]
 
 
 def _plain(text: str | None) -> str | None:
-    return printable(text) if text else None
+    return printable(text, 200) if text else None
 
 
 def _time_scale(version: ControlResponse, reported: Reported, api: ControlApi) -> float:

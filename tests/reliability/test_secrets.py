@@ -1,7 +1,10 @@
 """A key goes nowhere but to the server that was named with it, and is stored and shown nowhere."""
 
+import html
 import json
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -10,10 +13,12 @@ from hypothesis import strategies as st
 from loadgen.cli import main
 from loadgen.distributed.web_page import refusal, wrong_field
 from loadgen.errors import UsageError
+from loadgen.options import RunOptions
 from loadgen.record import RunInfo, write_run
 from loadgen.redaction import HIDDEN, Redactor
 from loadgen.sweep.command import expanded
 from loadgen.sweep.manifest import Manifest
+from loadgen.target.credentials import secrets
 
 KEYS = st.text(st.characters(codec="utf-8"), min_size=4).filter(lambda key: "***" not in key)
 
@@ -23,21 +28,34 @@ def test_a_repeated_key_is_removed_also_where_it_is_escaped(key: str, before: st
     """The server puts the key into a text, into JSON, and into JSON inside JSON."""
     once = json.dumps({"error": key})
     for text in (before + key + after, once, json.dumps({"body": once})):
-        cleaned = Redactor(key).text(text)
+        cleaned = Redactor([key]).text(text)
         assert key not in cleaned or key in HIDDEN + before + after
         line = json.dumps({"seq": 1, "run_id": "r", "error": text}, ensure_ascii=False, separators=(",", ":"))
-        stored = json.loads(Redactor(key).line(line.encode(errors="replace")))
+        stored = json.loads(Redactor([key]).line(line.encode(errors="replace")))
         assert stored["seq"] == 1
         assert stored["run_id"] == "r"
 
 
+@pytest.mark.parametrize("key", ["sk-plain", 'sk-"quoted"', "sk-back\\slash", "sk-größe", "sk-'<&>/"])
+@pytest.mark.parametrize("spelling", [str, json.dumps, repr, html.escape, lambda key: quote(key, safe="")])
+def test_a_key_is_removed_in_every_spelling(key: str, spelling: Callable[[str], str]) -> None:
+    shown = Redactor([key]).text(f"before {spelling(key)} after")
+    assert key not in shown
+    assert shown.replace('"', "").replace("'", "") == f"before {HIDDEN} after"
+
+
+def test_a_short_value_is_no_secret() -> None:
+    assert Redactor(["b", ""]).text("a b c") == "a b c"
+
+
 def test_a_key_of_digits_does_not_damage_numbers() -> None:
-    line = Redactor("12345").line(b'{"seq":12345,"due_s":0.12345,"error":"bad key 12345"}')
+    line = Redactor(["12345"]).line(b'{"seq":12345,"due_s":0.12345,"error":"bad key 12345"}')
     assert json.loads(line) == {"seq": 12345, "due_s": 0.12345, "error": f"bad key {HIDDEN}"}
 
 
 def test_values_of_headers_with_credentials_are_removed() -> None:
-    redactor = Redactor(None, [("Authorization", "Bearer abc\\def"), ("Accept", "text/plain")])
+    options = RunOptions(headers=(("Authorization", "Bearer abc\\def"), ("Accept", "text/plain")))
+    redactor = Redactor(secrets(options, all_headers=False))
     assert redactor.text('no "abc\\def", text/plain') == f'no "{HIDDEN}", text/plain'
     assert "abc" not in redactor.text(json.dumps("Bearer abc\\def"))
 

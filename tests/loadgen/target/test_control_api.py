@@ -142,9 +142,7 @@ def test_the_query_of_the_target_is_kept_on_its_own_urls() -> None:
 
 def test_the_servers_words_are_quoted_without_the_key(keyed: dict[str, Any]) -> None:
     api = ControlApi(RunOptions(**keyed))
-    assert api.quote(f"bad key \x1b[31m{KEY} and\nalso-secret") == (
-        "bad key \N{REPLACEMENT CHARACTER}[31m*** and ***"
-    )
+    assert api.quote(f"bad key \x1b[31m{KEY} and\nalso-secret") == (r"bad key \x1b[31m*** and ***")
 
 
 class _Row(msgspec.Struct):
