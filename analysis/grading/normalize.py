@@ -45,8 +45,8 @@ _DROPPED = (
     "footnotesize", "ensuremath", "checkmark", "blacksquare", "square", "Box", "qed", "sf", "tt", "em", "bfseries", "itshape", "boldmath",
     "normalfont", "centering", "scriptscriptstyle",
 )  # fmt: skip
-_TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt|up|sc)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|textrm)\s*\{([^{}]*)\}"
-_FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|theta"
+_TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
+_FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
@@ -68,6 +68,14 @@ _REMARK = re.compile(
     rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*|\\forall\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
     rf"|[,;]\s*[a-zA-Z]\s*\\text\{{\s*(?:is\s+|are\s+)?(?:any\s+|an\s+)?integers?\s*\}}|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
 )
+
+_SENTENCE = re.compile(
+    r"^(?!.*\b(?:not|never|no|nor|or|if|than|less|more|least|most|fewer|cannot|either|except|without|half|twice|double|third|square|negative|reciprocal|opposite)\b|.*n['’]t\b)"
+    r"(?:[^\W\d_][^\W\d_'’-]*,?\s+){1,12}(?:is|are|was|were|be|has|have|had|equals?|costs?|pays?|paid|needs?|takes?|gets?|earns?|makes?|at|contains?|sold)\s+"
+    r"(?:(?:exactly|a total of)\s+)?(?=[-$€£(\d]|\*\*|\\[($fsd])(?P<value>.*?)(?:\s+(?:in total|in all|altogether|now))?\.?$",
+    re.IGNORECASE,
+)
+"""A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
 
 Rewrite = Callable[[str], str]
 
@@ -111,6 +119,7 @@ def unwrapped(text: str) -> str:
         text,
         flags=re.IGNORECASE,
     )
+    text = _SENTENCE.sub(r"\g<value>", text)
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
     text = re.sub(
@@ -187,7 +196,8 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])", " ", text)
     text = re.sub(r",\s*\\!\s*", ",", text)
     text = re.sub(r"(?<!\\)\\!", "", text)
-    text = re.sub(r"(?<![a-zA-Z])\s*\{,\}\s*", ",", text)
+    text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))", ".", text)
+    text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
     return re.sub(r"\s+", " ", text)
@@ -231,8 +241,9 @@ def plain_text(text: str) -> str:
         r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}", _without_inner_braces, text
     )
     text = re.sub(_TEXT, _text, text)
+    text = re.sub(r"\\text[a-z]*(\{[^{}]*)\\text\{([^{}]*)\}", r"\\text\1\2", text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
-    text = re.sub(r"\\text\{\s*(-?\d[\d.,]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
+    text = re.sub(r"\\text\{\s*(-?\d[\d.,:]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
     text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
     return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
 
@@ -262,7 +273,8 @@ def named_functions(text: str) -> str:
 
 
 def scientific(text: str) -> str:
-    r"""Rewrite `6.72e-5` as `6.72 \times 10^{-5}`."""
+    r"""Rewrite `6.72e-5` and `6.72 x 10^-5` as `6.72 \times 10^{-5}`."""
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r" \\times ", text)
     return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace(
         "^{+", "^{"
     )
@@ -304,3 +316,16 @@ def without_spacing(text: str) -> str:
     r"""Remove spaces, except before digits, and needless braces, so that two answers can be compared as strings."""
     text = re.sub(r"(?<![\d,])\s+|\s+(?!\d)", "", text)
     return re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
+
+
+def decimal_comma(text: str) -> str:
+    r"""Rewrite the decimal comma of a number with a unit: `8,50 \text{ m}` is 8.50 metres, but `8,50` may be two numbers."""
+    text = re.sub(
+        r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text
+    )
+    with_unit = r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
+    return re.sub(
+        rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$",
+        lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}",
+        text,
+    )
