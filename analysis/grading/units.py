@@ -37,7 +37,7 @@ _WORDS = re.compile(
     rf"^(?P<value>.*?(?:[\d}}\)!]|\\pi))(?P<space>\s*)(?P<unit>{_BARE_UNIT}|\^\\circ\s*[CF])$", re.DOTALL
 )
 _PART = r"(\d+(?:\.\d+)?)\s*([^\W\d_]+)"
-_SUM = re.compile(rf"(?:{_PART}\s*(?:,?\s*\b(?:and|und|et|y|и)\b|,)?\s*)+?{_PART}")
+_SUM = re.compile(rf"(?:{_PART}(?:\s*,)?(?:\s*\b(?:and|und|et|y|и)\b)?\s*){{1,4}}{_PART}")
 _MARKS = r"[€£¥₹₽₩₫฿₿₺₴₦₱₪₡₲₵₸₼₾]|\\euro(?![a-zA-Z])|\\pounds(?![a-zA-Z])|\\yen(?![a-zA-Z])"
 _MARK_NAMES = {"\\euro": "€", "\\pounds": "£", "\\yen": "¥"}
 _CODES = r"(?:USD|US\s*\\?\$|EUR|GBP|JPY|CNY|RMB|INR|CHF|Rs\.?)(?![a-zA-Z])"
