@@ -2,49 +2,27 @@ r"""Normalize answers: rewrite LaTeX, Unicode and plain text to one notation, a 
 
 Rules: a rewrite never changes the value, and each has a test in tests/analysis/test_grade_normalize.py. The result has `\frac`, `\sqrt`,
 `\le`, `^\circ`, `\text{}` and plain brackets only. `\!` and digit group separators are removed, and spacing commands become spaces.
+`notation.toml` lists the characters and commands that have a synonym.
 
 This module does not know what the notation means.
 """
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-_UNICODE = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-",
-    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ", "∗": "*",
-    "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
-    "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ",
-    "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ",
-    "°": r"^\circ ", "º": r"^\circ ", "¢": r"\text{ cents}", "′": "'", "’": "'", "“": '"', "”": '"',
-    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "√": r"\sqrt ",
-    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
-    "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "⅕": r"\frac{1}{5}",
-    "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}",
-    "\u200b": "", "\ufe0f": "", "\ufeff": "", "✓": "", "✔": "", "✅": "", "☑": "", "■": "", "□": "", "∎": "", "◻": "",
-    "∉": r"\notin ", "≧": r"\ge ", "⩾": r"\ge ", "≦": r"\le ", "⩽": r"\le ", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "⋯": r"\ldots ",
-    "￥": "¥", "₤": "£",
-}  # fmt: skip
+_NOTATION: dict[str, Any] = tomllib.loads(Path(__file__).with_name("notation.toml").read_text("utf-8"))
+_UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
+_COMMANDS: dict[str, str] = {
+    name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()
+}
+_DROPPED = _NOTATION["dropped"].split()
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_COMMANDS = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "nicefrac": "frac", "sfrac": "frac", "xfrac": "frac", "flatfrac": "frac", "tbinom": "binom",
-    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne",
-    "to": "to", "ast": "cdot", "bullet": "cdot", "lbrace": "{", "rbrace": "}", "degree": "circ", "degrees": "circ",
-    "infin": "infty", "varnothing": "emptyset", "backslash": "setminus", "smallsetminus": "setminus",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")",
-    "arctg": "arctan", "tg": "tan", "ctg": "cot", "varphi": "phi", "varepsilon": "epsilon", "imath": "i",
-    "bigcup": "cup", "bigcap": "cap", "mathdollar": "$", "textdollar": "$", "land": "wedge", "lor": "vee", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "geqq": "ge", "leqq": "le", "dots": "ldots", "cdots": "ldots",
-}  # fmt: skip
-_DROPPED = (
-    "left", "right", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "big", "Big", "bigg", "Bigg",
-    "middle", "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "mathstrut", "strut", "hfill", "noindent",
-    "rm", "bf", "it", "normalsize", "large", "Large", "LARGE", "huge", "Huge", "small", "tiny", "scriptsize",
-    "footnotesize", "ensuremath", "checkmark", "blacksquare", "square", "Box", "qed", "sf", "tt", "em", "bfseries", "itshape", "boldmath",
-    "normalfont", "centering", "scriptscriptstyle",
-)  # fmt: skip
 _TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
 _FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
