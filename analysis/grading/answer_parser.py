@@ -8,6 +8,7 @@ This module does not know which answer is the reference, or when two forms are e
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from analysis.grading.forms import (
@@ -28,14 +29,9 @@ from analysis.grading.forms import (
 )
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UnreadableError
-from analysis.grading.units import Unit, split_unit
+from analysis.grading.units import split_sum, split_unit
+from analysis.grading.words import NUMBER_WORDS, with_digits
 
-_NUMBER_WORDS = {
-    word: number for number, word in enumerate([
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-        "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-    ])
-}  # fmt: skip
 _BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
 _BASED = (
     re.compile(
@@ -50,7 +46,7 @@ _BASED = (
     ),
 )
 _CLOCK = re.compile(
-    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?)\s*\}?",
+    r"(?P<hour>\d{1,2})(?:\s*[:h]\s*(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?|(?P<hours>(?:uhr|o'clock|h|hours))?)\s*\}?",
     re.IGNORECASE,
 )
 _MATRIX = re.compile(
@@ -73,10 +69,10 @@ _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 
 def parse_answer(text: str) -> Form:
     """Parse one answer. Raises UnreadableError."""
-    text = _number_word_to_digits(text.strip())
+    text = with_digits(text.strip())
     if re.fullmatch(r"\\ldots", text):
         return Dots()
-    for parser in (_number_in_base, _time_or_ratio, _matrix, _infinity):
+    for parser in (_number_in_base, _time_or_ratio, _sum_of_units, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
     if len(parts := split(text, _OR)) > 1:
@@ -113,12 +109,6 @@ def _all_excluded(parts: list[str]) -> list[str]:
     r"""Complete `x \ne 2, -2` to `x \ne 2, x \ne -2`."""
     left, unequal, _ = parts[0].partition("\\ne ")
     return [part if not unequal or _RELATION.search(part) else f"{left}\\ne {part}" for part in parts]
-
-
-def _number_word_to_digits(text: str) -> str:
-    """Replace a number word by digits if it is the whole text."""
-    word = re.fullmatch(r"(?:\\text\{)?\s*([a-z]+)\s*\}?", text, re.IGNORECASE)
-    return str(_NUMBER_WORDS[word[1].lower()]) if word and word[1].lower() in _NUMBER_WORDS else text
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
@@ -194,7 +184,7 @@ def _number_in_base(text: str) -> Form | None:
     match = next((found for pattern in _BASED if (found := pattern.fullmatch(text))), None)
     if match is None:
         return None
-    base = _NUMBER_WORDS.get(match["base"].lower(), 16 if match["base"].lower() == "sixteen" else 0)
+    base = NUMBER_WORDS.get(match["base"].lower(), 0)
     base = int(match["base"]) if match["base"].isdigit() else base
     digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
     if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
@@ -208,7 +198,7 @@ def _time_or_ratio(text: str) -> Form | None:
     clock = _CLOCK.fullmatch(text)
     if (
         clock
-        and (clock["minute"] or clock["half"])
+        and (clock["minute"] or clock["half"] or clock["hours"] in {"Uhr", "o'clock"})
         and int(clock["hour"]) < 25
         and int(clock["minute"] or 0) < 60
     ):
@@ -217,6 +207,11 @@ def _time_or_ratio(text: str) -> Form | None:
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
         return None
     return Ratio(tuple(parse_formula(part) for part in parts))
+
+
+def _sum_of_units(text: str) -> Form | None:
+    total = split_sum(text)
+    return Quantity(parse_formula(str(total[0])), total[1]) if total else None
 
 
 def _matrix(text: str) -> Form | None:
@@ -320,5 +315,5 @@ def _quantity(text: str) -> Quantity:
         if scale is not None and scale.dimension not in {"", unit.dimension}:
             raise UnreadableError("two different units")
         if scale is not None and scale.dimension == "":
-            unit = Unit(unit.dimension, unit.factor * scale.factor)
+            unit = replace(unit, factor=unit.factor * scale.factor, scale=scale.factor)
     return Quantity(parse_formula(value), unit)

@@ -8,6 +8,7 @@ This module does not know outputs and boxes. It has no time limit of its own, be
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -32,10 +33,10 @@ from analysis.grading.forms import (
 from analysis.grading.formula import Formula
 from analysis.grading.intervals import same_intervals, to_intervals, variables
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.normalize import normalize, without_spacing
+from analysis.grading.normalize import decimal_comma, normalize, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UnreadableError, Value, multiply
-from analysis.grading.units import DEGREE, PERCENT, without_bare_unit
-from analysis.grading.words import is_words, same_option, same_words, without_option
+from analysis.grading.units import DEGREE, PERCENT, with_text_unit
+from analysis.grading.words import date, is_words, same_option, same_words, same_yes_no, without_option
 from analysis.grading.zero import sign
 
 MAX_ITEMS = 1_000
@@ -56,8 +57,17 @@ _NAME = re.compile(
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
     gold, answer = normalize(gold), normalize(answer)
-    if not answer or without_spacing(gold) == without_spacing(answer):
+    if not answer or _bare(gold) == _bare(answer):
         return bool(answer)
+    if "," not in gold:
+        answer = decimal_comma(answer)
+    elif "," not in answer:
+        gold = decimal_comma(gold)
+    if (result := same_yes_no(gold, answer)) is not None:
+        return result
+    if (a := date(gold)) or date(answer):
+        b = date(answer)
+        return a == b if a and b and bool(a[0]) == bool(b[0]) else None
     if (result := same_option(gold, answer)) is not None:
         return result
     gold, answer = without_option(gold, answer) or gold, without_option(answer, gold) or answer
@@ -66,11 +76,19 @@ def equivalent(gold: str, answer: str) -> bool | None:
     return _same_values(gold, answer)
 
 
+def _bare(text: str) -> str:
+    r"""The text without spacing and `\text`, to compare two answers as strings."""
+    return without_spacing(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).strip())
+
+
 def _same_values(gold: str, answer: str) -> bool | None:
-    if not re.search(r"[A-Za-z]", gold):
-        answer = without_bare_unit(answer)
-    elif not re.search(r"[A-Za-z]", answer):
-        gold = without_bare_unit(gold)
+    """Compare two values. A letter after a number may be a unit: `3 m` is equal to what three metres or the product is equal to."""
+    result = _compared(gold, answer)
+    with_units = with_text_unit(gold, answer), with_text_unit(answer, gold)
+    return result if result or with_units == (gold, answer) else _compared(*with_units)
+
+
+def _compared(gold: str, answer: str) -> bool | None:
     try:
         return same(parse_answer(gold), parse_answer(answer))
     except (UnreadableError, RecursionError):
@@ -244,6 +262,8 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
         if a_unit.dimension != b_unit.dimension:
             return False
         return fx.equal(_times(a.formula, a_unit.factor), _times(b.formula, b_unit.factor))
+    if (a_unit or b_unit or DEGREE).is_sum:
+        raise UndecidedError("the unit of the sum")
     unit, with_unit, bare = (a_unit, a.formula, b.formula) if a_unit else (b_unit, b.formula, a.formula)
     if unit == PERCENT:
         return _same_percent(with_unit, bare)
@@ -253,11 +273,12 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
 
 
 def _scaled(quantity: Quantity) -> Quantity:
-    """Multiply the value by a factor such as `million`, which is written like a unit."""
+    """Multiply the value by a factor such as `million`, which is written like a unit or before a unit."""
     unit = quantity.unit
-    if unit is None or unit.dimension:
+    if unit is None or (unit.dimension and unit.scale == 1):
         return quantity
-    return Quantity(_times(quantity.formula, unit.factor), None)
+    rest = replace(unit, factor=unit.factor / unit.scale, scale=Fraction(1)) if unit.dimension else None
+    return Quantity(_times(quantity.formula, unit.scale), rest)
 
 
 def _times(formula: Formula, factor: Value) -> Formula:
@@ -299,17 +320,15 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
     while len(sides) > 2 and _is_name(sides[0]) and _is_name(sides[1]):
         sides = sides[1:]  # `a = b = 5`
     first = sides[0]
-    named = _is_name(first) or (not _constant(first) and len(_symbols(first)) > 1)
+    others = _symbols(first) - _symbols(sides[-1])
+    named = _is_name(first) or (not _constant(first) and len(others) > 1)
     values = sides[1:] if named else sides
     if any(first.strip() in _symbols(side) for side in values):
         return False  # an equation to solve, such as `x = 2x + 3`
     if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
         return False  # an equation to solve, not a quantity that is zero
-    return (
-        bool(values)
-        and (named or all(_constant(side) for side in sides))
-        and all(same(gold, parse_answer(side)) for side in values)
-    )
+    is_chain = named or all(_constant(side) for side in sides) or len(_symbols(sides[-1])) > 0
+    return bool(values) and is_chain and all(same(gold, parse_answer(side)) for side in values)
 
 
 def _symbols(side: str) -> frozenset[str]:

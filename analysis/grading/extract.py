@@ -14,11 +14,25 @@ END_OF_REASONING = ("</think>", "<|im_start|>answer")
 """Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
 _S1_BARE = re.compile(r"\nanswer\n")
 """Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
+_MARKER = (
+    r"(?:(?:final|correct)\s+)?answer|r[ée]ponse(?:\s+finale)?|(?:endg[üu]ltige\s+)?antwort|respuesta(?:\s+final)?|risposta(?:\s+finale)?"
+    r"|resposta(?:\s+final)?|antwoord|svar|odpowied[źz]|cevap|ответ|відповідь|(?:最终|最終)?答案|答え?|정답|답"
+)
+_SAYS = (
+    r"\bthe\s+(?:final\s+|correct\s+)?answer\s+is|\bla\s+r[ée]ponse\s+(?:finale\s+)?est|\bdie\s+(?:endgültige\s+)?antwort\s+(?:ist|lautet)"
+    r"|\bla\s+respuesta\s+(?:final\s+)?es|\bla\s+risposta\s+(?:finale\s+)?è|\ba\s+resposta\s+(?:final\s+)?é|答案(?:是|为|為)|答えは|정답은"
+)
+_STATED = r"\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*|[€£]?-?\\?\$?[\d.,/:]*\d(?:\s?[^\W\d_]{1,12}|\s?[%°€²³]|[/^]){0,4}|\(?[A-J]\)?|yes|no|true|false"
 _ANSWER_LINE = re.compile(
-    r"^[ \t>#*_]*(?:(?:final\s+answer|answer)[ \t*_]*:|####)[ \t*_]*(\S[^\n]*)$"
-    r"|\bthe\s+final\s+answer\s+is[ \t*_]*:?[ \t*_]*(\$[^$\n]+\$|\\\([^\n]+?\\\)|-?[\d.,/]*\d%?)[ \t.*_]*(?:I hope (?:it|this) is correct\.?[ \t]*)?$",
+    rf"^[ \t>#*_]*(?:(?:{_MARKER})[ \t*_]*[:：]|####)[ \t*_]*([^\s*_][^\n]*)$"
+    rf"|^[ \t]{{0,8}}[#*_]{{1,6}}[ \t*_]{{0,8}}(?:{_MARKER})[ \t*_]{{0,8}}[:：]?[ \t*_]{{0,8}}\n\s*(\S[^\n]*)$"
+    rf"|[.!?。）)$]\s{{0,8}}[*_]{{0,6}}(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
+    r"|<answer>[ \t\n]*([^<\n]+)[ \t\n]*</answer>"
+    rf"|(?:{_SAYS})[ \t*_]*[:：]?[ \t_]*({_STATED})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
+_WITH_DECIMAL_POINT = re.compile(r"answer|[\u3000-\uffff]|####", re.IGNORECASE)
 _NAME_BEFORE = re.compile(r"(?<![\w\\])([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in)\s*$")
 _BETWEEN = re.compile(
     r"(?:[\s,;.$&]|\\[\[\]()]|\\(?:quad|qquad|[,;: ])|\b(?:or|and|as well as|also|ou|oder|und|et|o|y|e)\b|\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}"
@@ -130,9 +144,14 @@ def _name_before(text: str, box: _Box) -> str:
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """Return the last `Answer:`, `Final Answer:` or `####` line, or what follows `the final answer is`, unless the output was cut within it."""
+    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, unless the output was cut within it.
+
+    A comma in a number is a decimal comma where the language of the marker has one.
+    """
     matches = list(_ANSWER_LINE.finditer(text))
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None
-    answer = (matches[-1][1] or matches[-1][2]).strip().rstrip("*_ ")
-    return answer or None
+    marker, answer = matches[-1][0], next(group for group in matches[-1].groups() if group)
+    if not _WITH_DECIMAL_POINT.search(marker.removesuffix(answer)):
+        answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
+    return answer.strip().rstrip("*_ ").removeprefix("**") or None

@@ -333,6 +333,7 @@ _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "cot": lambda a: divide(call("cos", a), call("sin", a)),
     "sec": lambda a: divide(Fraction(1), call("cos", a)),
     "csc": lambda a: divide(Fraction(1), call("sin", a)),
+    "cis": lambda a: add(call("cos", a), multiply(I, call("sin", a))),
     "asin": _inverse("asin"),
     "acos": _inverse("acos"),
     "atan": _inverse("atan"),

@@ -52,9 +52,9 @@ _FLOAT_DIGITS = 30
 
 
 def version() -> str:
-    """Hash of what determines a grade: this package's source and the version of math-verify."""
+    """Hash of what determines a grade: this package's source and tables, and the version of math-verify."""
     digest = hashlib.sha256(importlib.metadata.version("math-verify").encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.[pt]*")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

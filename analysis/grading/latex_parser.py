@@ -36,7 +36,7 @@ _GREEK = frozenset([
 _FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh",
-    "tanh": "tanh", "ln": "ln", "log": "log10", "lg": "log10", "exp": "exp",
+    "tanh": "tanh", "ln": "ln", "log": "log10", "lg": "log10", "exp": "exp", "cis": "cis",
 }  # fmt: skip
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
 _FLOOR_CEILING = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
@@ -377,6 +377,7 @@ class _Parser:
         base: Node | None = None
         exponent: Node | None = None
         function = _FUNCTIONS[name]
+        self.has_i |= name == "cis"
         if name == "log" and self.take("_"):
             base, function = self.argument(whole_number=True), "ln"
         if self.take("^{-1}") or self.take("^-1"):

@@ -2,51 +2,29 @@ r"""Normalize answers: rewrite LaTeX, Unicode and plain text to one notation, a 
 
 Rules: a rewrite never changes the value, and each has a test in tests/analysis/test_grade_normalize.py. The result has `\frac`, `\sqrt`,
 `\le`, `^\circ`, `\text{}` and plain brackets only. `\!` and digit group separators are removed, and spacing commands become spaces.
+`notation.toml` lists the characters and commands that have a synonym.
 
 This module does not know what the notation means.
 """
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-_UNICODE = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-",
-    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ", "∗": "*",
-    "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
-    "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ",
-    "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ",
-    "°": r"^\circ ", "º": r"^\circ ", "¢": r"\text{ cents}", "′": "'", "’": "'", "“": '"', "”": '"',
-    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "√": r"\sqrt ",
-    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
-    "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "⅕": r"\frac{1}{5}",
-    "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}",
-    "\u200b": "", "\ufe0f": "", "\ufeff": "", "✓": "", "✔": "", "✅": "", "☑": "", "■": "", "□": "", "∎": "", "◻": "",
-    "∉": r"\notin ", "≧": r"\ge ", "⩾": r"\ge ", "≦": r"\le ", "⩽": r"\le ", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "⋯": r"\ldots ",
-    "￥": "¥", "₤": "£",
-}  # fmt: skip
+_NOTATION: dict[str, Any] = tomllib.loads(Path(__file__).with_name("notation.toml").read_text("utf-8"))
+_UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
+_COMMANDS: dict[str, str] = {
+    name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()
+}
+_DROPPED = _NOTATION["dropped"].split()
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_COMMANDS = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "nicefrac": "frac", "sfrac": "frac", "xfrac": "frac", "flatfrac": "frac", "tbinom": "binom",
-    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne",
-    "to": "to", "ast": "cdot", "bullet": "cdot", "lbrace": "{", "rbrace": "}", "degree": "circ", "degrees": "circ",
-    "infin": "infty", "varnothing": "emptyset", "backslash": "setminus", "smallsetminus": "setminus",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")",
-    "arctg": "arctan", "tg": "tan", "ctg": "cot", "varphi": "phi", "varepsilon": "epsilon", "imath": "i",
-    "bigcup": "cup", "bigcap": "cap", "mathdollar": "$", "textdollar": "$", "land": "wedge", "lor": "vee", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "geqq": "ge", "leqq": "le", "dots": "ldots", "cdots": "ldots",
-}  # fmt: skip
-_DROPPED = (
-    "left", "right", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "big", "Big", "bigg", "Bigg",
-    "middle", "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "mathstrut", "strut", "hfill", "noindent",
-    "rm", "bf", "it", "normalsize", "large", "Large", "LARGE", "huge", "Huge", "small", "tiny", "scriptsize",
-    "footnotesize", "ensuremath", "checkmark", "blacksquare", "square", "Box", "qed", "sf", "tt", "em", "bfseries", "itshape", "boldmath",
-    "normalfont", "centering", "scriptscriptstyle",
-)  # fmt: skip
-_TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt|up|sc)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|textrm)\s*\{([^{}]*)\}"
-_FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|infty|theta"
+_TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
+_FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
@@ -68,6 +46,14 @@ _REMARK = re.compile(
     rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*|\\forall\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
     rf"|[,;]\s*[a-zA-Z]\s*\\text\{{\s*(?:is\s+|are\s+)?(?:any\s+|an\s+)?integers?\s*\}}|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
 )
+
+_SENTENCE = re.compile(
+    r"^(?!.*\b(?:not|never|no|nor|or|if|than|less|more|least|most|fewer|cannot|either|except|without|half|twice|double|third|square|negative|reciprocal|opposite)\b|.*n['’]t\b)"
+    r"(?:[^\W\d_][^\W\d_'’-]*,?\s+){1,12}(?:is|are|was|were|be|has|have|had|equals?|costs?|pays?|paid|needs?|takes?|gets?|earns?|makes?|at|contains?|sold)\s+"
+    r"(?:(?:exactly|a total of)\s+)?(?=[-$€£(\d]|\*\*|\\[($fsd])(?P<value>.*?)(?:\s+(?:in total|in all|altogether|now))?\.?$",
+    re.IGNORECASE,
+)
+"""A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
 
 Rewrite = Callable[[str], str]
 
@@ -111,6 +97,7 @@ def unwrapped(text: str) -> str:
         text,
         flags=re.IGNORECASE,
     )
+    text = _SENTENCE.sub(r"\g<value>", text)
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
     text = re.sub(
@@ -187,7 +174,8 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])", " ", text)
     text = re.sub(r",\s*\\!\s*", ",", text)
     text = re.sub(r"(?<!\\)\\!", "", text)
-    text = re.sub(r"(?<![a-zA-Z])\s*\{,\}\s*", ",", text)
+    text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))", ".", text)
+    text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
     return re.sub(r"\s+", " ", text)
@@ -231,8 +219,9 @@ def plain_text(text: str) -> str:
         r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}", _without_inner_braces, text
     )
     text = re.sub(_TEXT, _text, text)
+    text = re.sub(r"\\text[a-z]*(\{[^{}]*)\\text\{([^{}]*)\}", r"\\text\1\2", text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
-    text = re.sub(r"\\text\{\s*(-?\d[\d.,]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
+    text = re.sub(r"\\text\{\s*(-?\d[\d.,:]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
     text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
     return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
 
@@ -262,7 +251,8 @@ def named_functions(text: str) -> str:
 
 
 def scientific(text: str) -> str:
-    r"""Rewrite `6.72e-5` as `6.72 \times 10^{-5}`."""
+    r"""Rewrite `6.72e-5` and `6.72 x 10^-5` as `6.72 \times 10^{-5}`."""
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r" \\times ", text)
     return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace(
         "^{+", "^{"
     )
@@ -304,3 +294,16 @@ def without_spacing(text: str) -> str:
     r"""Remove spaces, except before digits, and needless braces, so that two answers can be compared as strings."""
     text = re.sub(r"(?<![\d,])\s+|\s+(?!\d)", "", text)
     return re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
+
+
+def decimal_comma(text: str) -> str:
+    r"""Rewrite the decimal comma of a number with a unit: `8,50 \text{ m}` is 8.50 metres, but `8,50` may be two numbers."""
+    text = re.sub(
+        r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text
+    )
+    with_unit = r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
+    return re.sub(
+        rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$",
+        lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}",
+        text,
+    )

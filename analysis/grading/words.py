@@ -3,9 +3,12 @@ r"""Answers in words: `\text{east}`, `(C)`, a name. Case, articles, `\text` and 
 Rules: if the reference is words, the answer must have the same words. If it is the letter of a multiple-choice option, the answer must
 have this letter; the text after the letter is ignored.
 
-This module does not know number words or units.
+A number in words (`twenty-five apples`) has the value in digits, and a date is compared by day, month and year.
+
+This module does not know units.
 """
 
+import calendar
 import re
 
 _WRAPPED = re.compile(r"\\text\{([^{}]*)\}")
@@ -96,3 +99,79 @@ def same_words(gold: str, answer: str) -> bool | None:
     if normalize_words(gold) == normalize_words(answer):
         return True
     return False if "\\text" in gold else None
+
+
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBER_WORDS = {word: number for number, word in enumerate(_UNITS.split())} | {
+    word: 10 * number for number, word in enumerate(_TENS.split(), 2)
+}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NUMBER_WORD = "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))
+_NUMBER = re.compile(
+    rf"(?:\\text\{{\s*)?((?:(?:{_NUMBER_WORD})\b(?:\s+and\s+(?=(?:{_NUMBER_WORD})\b)|[\s-]*(?=(?:{_NUMBER_WORD})\b))?)+)"
+    r"(?![-\s]+(?:to|of|by|on|at|way|sided|digit|third|half|halve|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|point)s?\b)(?!-)",
+    re.IGNORECASE,
+)
+_MONTHS = [month.casefold() for month in calendar.month_name[1:]]
+_MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})\b|(?:{'|'.join(one[:3] for one in _MONTHS)}|sept)\b\.?)"
+_DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,?\s+(?P<year>\d{4}))?"
+_DATES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (rf"{_MONTH}\s+{_DAY}{_YEAR}", rf"(?:the\s+)?{_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}")
+)
+_YES_NO = (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
+
+
+def with_digits(text: str) -> str:
+    r"""Write the number at the beginning of a text in digits: `twenty-five apples` is `25 \text{apples}`."""
+    match = _NUMBER.match(text)
+    if match is None:
+        return text
+    rest = re.sub(r"^\\text\{|\}$", "", text[match.end() :]).strip()
+    total = _number(re.findall(r"[a-z]+", match[1].casefold()))
+    return text if total is None else rf"{total} \text{{{rest}}}" if rest else str(total)
+
+
+def _number(words: list[str]) -> int | None:
+    """Return the value of `two hundred and five`, or None for `two three`, which is no number."""
+    total = part = 0
+    last = 10**12
+    for word in words:
+        size = NUMBER_WORDS.get(word, 100 if word == "hundred" else _SCALES.get(word, 0))
+        if word == "and":
+            continue
+        if word in NUMBER_WORDS:
+            if part and (last < 20 or size >= last or size >= 20 > last):
+                return None
+            part, last = part + size, size if size >= 20 else 1
+        elif part == 0:
+            return None
+        elif word == "hundred":
+            part, last = part * 100, 100
+        else:
+            total, part, last = total + part * size, 0, 10**12
+    return total + part
+
+
+def date(text: str) -> tuple[int, int, int] | None:
+    """Return the year (0 if there is none), month and day of `March 14, 2024` or `14 March 2024`."""
+    bare = _plain(text).strip(". ")
+    match = next((found for pattern in _DATES if (found := pattern.fullmatch(bare))), None)
+    if match is None:
+        return None
+    month = next(
+        number for number, one in enumerate(_MONTHS, 1) if one.startswith(match["month"].lower()[:3])
+    )
+    return int(match["year"] or 0), month, int(match["day"])
+
+
+def same_yes_no(gold: str, answer: str) -> bool | None:
+    """Compare `Yes, the triangle is right-angled` with yes or no. None if either does not begin so, or says both."""
+    asked = normalize_words(gold)
+    given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).casefold())
+    words = set(re.findall(r"[a-z]+", _plain(answer).casefold()))
+    for pair in _YES_NO:
+        if given and asked == pair[0] and given[1] in pair and not words.issuperset(pair):
+            return given[1] == asked
+    return None

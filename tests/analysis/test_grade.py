@@ -107,6 +107,7 @@ def test_a_slow_pair_times_out_and_the_others_are_graded() -> None:
         (r"\frac{1}{1+" * 10_000 + "1" + "}" * 10_000, "1", "undecided"),
         (r"\frac{1}{1+" * 150 + "1" + "}" * 150, "1", "undecided"),
         ("5", "4+", "undecided"),
+        ("1 h and " * 240, "5", "undecided"),
     ],
 )
 def test_what_cannot_be_decided_is_undecided(gold: str, answer: str, grade: str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from analysis.grading.normalize import (
+    decimal_comma,
     grouped_digits,
     named_functions,
     named_sets,
@@ -50,6 +51,10 @@ def test_unicode_becomes_latex(before: str, after: str) -> None:
         ("**5**", "5"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         ("The final answer is 5.", "5"),
+        ("There are 35 cows.", "35 cows"),
+        ("The train arrives at **7:45**.", "7:45"),
+        ("She has not 5 apples", "She has not 5 apples"),
+        ("Half of it is 5", "Half of it is 5"),
         ("Answer: 5", "5"),
         (r"\approx 5", r"5"),
         ("5!", "5!"),
@@ -73,6 +78,8 @@ def test_wrappers_are_removed(before: str, after: str) -> None:
         (r"10,\!080", "10,080"),
         (r"11,\! 111,\! 100", "11,111,100"),
         ("10{,}080", "10,080"),
+        ("3{,}5", "3.5"),
+        ("4{:}30", "4:30"),
         (r"58\,500", "58500"),
         (r"3\, x", "3 x"),
         (r"1 \\[4pt] 2", r"1 \\ 2"),
@@ -131,6 +138,8 @@ def test_synonyms_become_one_command(before: str, after: str) -> None:
         (r"\mathrm{e}^2", "e^2"),
         (r"5\mathrm{i}", "5i"),
         (r"\text{13}", "13"),
+        (r"8\text{ \textmd{apples}}", r"8\text{ apples}"),
+        (r"\text{3:30 p.m.}", r"3:30 \text{ p.m.}"),
         (r"\mathrm{m s^{-1}}", r"\text{m s^-1}"),
         (r"\operatorname{sin} x", r"\sin  x"),
         (r"5\text{ }", "5 "),
@@ -205,6 +214,8 @@ def test_remarks_that_restrict_nothing_are_removed(before: str, after: str) -> N
     [
         ("6.72e-5", r"6.72 \times 10^{-5}"),
         ("6.72E+05", r"6.72 \times 10^{05}"),
+        ("1.6 x 10^-19", r"1.6 \times 10^-19"),
+        ("1.6 x 11", "1.6 x 11"),
         ("2e", "2e"),
         ("x1e5", "x1e5"),
     ],
@@ -247,3 +258,21 @@ def test_cleaning_twice_changes_nothing_more() -> None:
         "90°",
     ):
         assert normalize(normalize(answer)) == normalize(answer)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (r"8,50 \text{ m}", r"8.50 \text{ m}"),
+        ("2,5 km", "2.5 km"),
+        ("1.234,56", "1234.56"),
+        ("€8,50", "€8.50"),
+        ("8,50", "8,50"),
+        ("3, 5 cm", "3, 5 cm"),
+        ("1,234 km", "1,234 km"),
+        ("(2,5)", "(2,5)"),
+    ],
+)
+def test_a_decimal_comma_needs_a_unit(before: str, after: str) -> None:
+    """Without a unit, the comma may separate two numbers, and with three digits it separates thousands."""
+    assert decimal_comma(before) == after

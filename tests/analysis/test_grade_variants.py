@@ -2,6 +2,7 @@ r"""Answers that are written differently are correct, and answers that are diffe
 
 import json
 import random
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.grade import _answer
 from analysis.grading.grader import compare
-from tests.fixtures.answer_variants import MUTATIONS, REWRITES, variants
+from tests.fixtures.answer_variants import MUTATIONS, REWRITES, Change, variants
 
 VARIANTS = 20
 INTEGERS = st.integers(-(10**6), 10**6)
@@ -40,7 +41,7 @@ REFERENCES = st.one_of(INTEGERS.map(str), FRACTIONS, LISTS, TUPLES, SURDS, POWER
 @pytest.mark.parametrize(
     ("changes", "is_same"), [(REWRITES, True), (MUTATIONS, False)], ids=["rewritten", "changed"]
 )
-def test_twenty_variants_of_each_reference(shared: Path, changes: tuple, is_same: bool) -> None:
+def test_twenty_variants_of_each_reference(shared: Path, changes: tuple[Change, ...], is_same: bool) -> None:
     """Each reference answer of MATH-500: all of its 20 rewrites are correct, and none of its 20 mutations."""
     rows = (shared / "math500.jsonl").read_text().splitlines()
     references = sorted({json.loads(row)["answer"] for row in rows})
@@ -86,6 +87,48 @@ def test_sums_of_roots_are_compared_exactly(terms: list[tuple[int, int]], seed: 
     a, b = terms[0]
     other = " + ".join(rf"({x})\sqrt{{{y}}}" for x, y in [(a or 1, b + 1), *terms[1:]])
     assert compare(reference, other) == "wrong"
+
+
+METRIC = st.sampled_from(["m", "g", "s", "A", "J", "N", "W", "Pa", "L", "mol"])
+PREFIXES = {"n": -9, "μ": -6, "m": -3, "c": -2, "": 0, "k": 3, "M": 6}
+PREFIX = st.sampled_from(sorted(PREFIXES))
+AMOUNTS = st.decimals("0.001", "99999", places=3)
+
+
+def typeset(value: Decimal, unit: str, style: int) -> str:
+    """A quantity in one of several ways to write it."""
+    return (
+        f"{value:f}"
+        + (f" {unit}", rf"\text{{ {unit}}}", rf"\ \mathrm{{{unit}}}", rf"\,\text{{{unit}}}")[style]
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(AMOUNTS, METRIC, PREFIX, PREFIX, st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_units_of_one_quantity_are_converted_exactly(
+    value: Decimal, unit: str, prefix: str, other: str, styles: tuple[int, int]
+) -> None:
+    """The same quantity with another prefix is correct, and with another power of ten or another dimension it is wrong."""
+    style, other_style = styles
+    reference = typeset(value, prefix + unit, style)
+    converted = value.scaleb(PREFIXES[prefix] - PREFIXES[other])
+    assert compare(reference, typeset(converted, other + unit, other_style)) == "correct"
+    assert compare(reference, typeset(converted * 10, other + unit, other_style)) == "wrong"
+    assert compare(reference, typeset(converted, other + unit + "^2", 1)) == "wrong"
+    assert (
+        compare(reference, typeset(converted, other + ("K" if unit != "K" else "m"), other_style)) == "wrong"
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 99), st.integers(0, 59), st.integers(0, 59), st.integers(1, 10**6))
+def test_sums_of_units_are_one_quantity(hours: int, minutes: int, seconds: int, more: int) -> None:
+    total = hours * 3600 + minutes * 60 + seconds
+    text = f"{hours} h {minutes} min {seconds} s"
+    assert compare(text, f"{total} seconds") == "correct"
+    assert compare(f"{total} s", text) == "correct"
+    assert compare(text, f"{total + more} s") == "wrong"
+    assert compare(str(total), text) == "undecided"
 
 
 PIECES = [
