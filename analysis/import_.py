@@ -119,14 +119,23 @@ def read(document: Any, lines: list[Any]) -> Foreign:
     """Recognize the tool by the fields of its file. Raises InputError."""
     if lines and isinstance(lines[0], dict) and "metrics" in lines[0]:
         return aiperf(lines)
+    if len(lines) > 1 and all(isinstance(line, dict) and _is_vllm_bench(line) for line in lines):
+        raise InputError(
+            f"{len(lines)} results in one file (--append-result); split it into a file for each line"
+        )
     if isinstance(document, dict) and "benchmarks" in document:
         return guidellm(document)
-    if isinstance(document, dict) and ("ttfts" in document or "request_throughput" in document):
+    if isinstance(document, dict) and _is_vllm_bench(document):
         return vllm_bench(document)
     raise InputError(
         "the tool is not recognized; give the JSON of vllm bench serve --save-result --save-detailed, guidellm's "
         "benchmarks.json, or AIPerf's profile_export.jsonl"
     )
+
+
+def _is_vllm_bench(document: dict[str, Any]) -> bool:
+    """Whether this is a result of `vllm bench serve`, or of SGLang's bench_serving, which has the same fields."""
+    return "ttfts" in document or "request_throughput" in document
 
 
 def vllm_bench(document: dict[str, Any]) -> Foreign:
@@ -148,7 +157,13 @@ def vllm_bench(document: dict[str, Any]) -> Foreign:
         "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
         "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
     ]
-    return Foreign("vllm bench serve", str(document.get("model_id", "unknown")), load, records, notes)
+    if not document.get("start_times"):
+        notes.append(
+            "the file has no start times, so throughput, cost and energy of the run are unknown (the file says "
+            f"{document.get('output_throughput')} output tokens/s)"
+        )
+    tool = "SGLang bench_serving" if "sglang" in str(document.get("backend")) else "vllm bench serve"
+    return Foreign(tool, str(document.get("model_id", "unknown")), load, records, notes)
 
 
 def _together(columns: list[list[Any]]) -> Iterator[list[Any]]:
@@ -158,7 +173,7 @@ def _together(columns: list[list[Any]]) -> Iterator[list[Any]]:
 
 def _vllm_request(seq: int, row: list[Any]) -> Record:
     ttft_s, itls, prompt, tokens, error, start_s = row
-    sent_s = float(start_s or 0.0)
+    sent_s = None if start_s is None else float(start_s)
     if error or not ttft_s:
         return _record(seq, sent_s, outcome="http_error", error=str(error or "no first token")[:500])
     e2e_s = float(ttft_s) + sum(itls or [])
@@ -281,8 +296,11 @@ def _from_start(records: list[Record]) -> list[Record]:
     return records
 
 
-def _record(seq: int, sent_s: float, **known: Any) -> Record:
-    """A record with the known fields. The budget is 0, because no tool keeps it for each request."""
+def _record(seq: int, sent_s: float | None, **known: Any) -> Record:
+    """A record with the known fields. The budget is 0, because no tool keeps it for each request.
+
+    Without the time when a request was sent, no other time is known, only durations.
+    """
     tokens, prompt = known.get("tokens"), known.get("prompt")
     ttft_s, e2e_s = known.get("ttft_s"), known.get("e2e_s")
     record = Record(
@@ -290,7 +308,7 @@ def _record(seq: int, sent_s: float, **known: Any) -> Record:
         seq=seq,
         problem_id=f"request-{seq}",
         budget=0,
-        due_s=sent_s,
+        due_s=sent_s or 0.0,
         sent_s=sent_s,
         warmup=known.get("warmup", False),
         outcome=known.get("outcome", "ok"),
@@ -300,10 +318,10 @@ def _record(seq: int, sent_s: float, **known: Any) -> Record:
         prompt_tokens=int(prompt) if prompt is not None else None,
         completion_tokens=int(tokens) if tokens is not None else None,
     )
-    if e2e_s is not None:
+    if sent_s is not None and e2e_s is not None:
         record.last_token_s = record.end_s = sent_s + e2e_s
-    if ttft_s is not None:
+    if sent_s is not None and ttft_s is not None:
         record.first_token_s = sent_s + ttft_s
-        if e2e_s is not None and tokens and tokens > 1:
-            record.tpot_s = (e2e_s - ttft_s) / (tokens - 1)
+    if ttft_s is not None and e2e_s is not None and tokens and tokens > 1:
+        record.tpot_s = (e2e_s - ttft_s) / (tokens - 1)
     return record

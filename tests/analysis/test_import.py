@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import analysis
 from analysis.__main__ import main
+from analysis.tables.summary import summary
 
 VLLM = {
     "model_id": "m-7B",
@@ -92,6 +94,29 @@ def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.1, 0.14, 0.01))
     assert row["gpu_s_paper"] == pytest.approx(0.28)
     assert row["load"] == "c4"
+
+
+def test_without_start_times_the_cost_of_a_run_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Latencies are known, and no time of the run is invented. The result of SGLang has the same fields."""
+    document = {name: value for name, value in VLLM.items() if name != "start_times"}
+    last = imported(document | {"backend": "sglang-oai-chat", "output_throughput": 8.0}, tmp_path, capsys)
+    assert last["tool"] == "SGLang bench_serving"
+    assert any("no start times" in note and "8.0 output tokens/s" in note for note in last["notes"])
+    frame = analysis.load(tmp_path / "run")
+    assert frame["sent_s"].isna().all()
+    assert frame["e2e_s"].iloc[0] == pytest.approx(0.14)
+    row = summary(frame, 3.5).iloc[0]
+    assert np.isnan([row["gpu_s_per_token"], row["tokens_per_s_gpu"], row["gpu_s_per_request"]]).all()
+
+
+def test_several_results_in_one_file_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--append-result` writes one result a line."""
+    path = tmp_path / "theirs.json"
+    path.write_text(2 * (json.dumps(VLLM) + "\n"))
+    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert "2 results in one file" in capsys.readouterr().err
 
 
 def test_an_infinite_rate_is_a_burst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
