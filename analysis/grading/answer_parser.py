@@ -9,6 +9,7 @@ This module does not know which answer is the reference, or when two forms are e
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from typing import Literal
 
 from analysis.grading.forms import (
@@ -29,7 +30,7 @@ from analysis.grading.forms import (
 )
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UnreadableError
-from analysis.grading.units import split_sum, split_unit
+from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 
 _BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
@@ -64,6 +65,10 @@ _SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...
     ("and", re.compile(r"\\cap(?![a-zA-Z])")),
     ("minus", re.compile(r"\\setminus(?![a-zA-Z])")),
 )
+_ARC = re.compile(
+    r"(-?)(\d+)\s*\^\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:\^\s*)?(?:'|\{?\\prime\s*\}?)\s*(?:(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?(?:\\prime\s*){2}\}?))?"
+)
+"""Degrees, minutes and seconds of an angle."""
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 
 
@@ -72,7 +77,7 @@ def parse_answer(text: str) -> Form:
     text = with_digits(text.strip())
     if re.fullmatch(r"\\ldots", text):
         return Dots()
-    for parser in (_number_in_base, _time_or_ratio, _sum_of_units, _matrix, _infinity):
+    for parser in (_number_in_base, _arc, _time_or_ratio, _sum_of_units, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
     if len(parts := split(text, _OR)) > 1:
@@ -212,6 +217,14 @@ def _time_or_ratio(text: str) -> Form | None:
 def _sum_of_units(text: str) -> Form | None:
     total = split_sum(text)
     return Quantity(parse_formula(str(total[0])), total[1]) if total else None
+
+
+def _arc(text: str) -> Form | None:
+    match = _ARC.fullmatch(text)
+    if match is None or max(Fraction(match[3]), Fraction(match[4] or 0)) >= 60:
+        return None
+    degrees = int(match[2]) + Fraction(match[3]) / 60 + Fraction(match[4] or 0) / 3600
+    return Quantity(parse_formula(f"{match[1]}{degrees}"), DEGREE)
 
 
 def _matrix(text: str) -> Form | None:

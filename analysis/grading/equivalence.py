@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from analysis.grading import formula as fx
-from analysis.grading.answer_parser import parse_answer
+from analysis.grading.answer_parser import parse_answer, split
 from analysis.grading.equations import same_solutions
 from analysis.grading.forms import (
     BaseNumber,
@@ -35,11 +35,20 @@ from analysis.grading.intervals import same_intervals, to_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UnreadableError, Value, multiply
-from analysis.grading.units import DEGREE, PERCENT, with_text_unit
-from analysis.grading.words import date, is_words, same_option, same_words, same_yes_no, without_option
+from analysis.grading.units import DEGREE, PERCENT, RADIAN, with_text_unit
+from analysis.grading.words import (
+    date,
+    is_words,
+    same_molecule,
+    same_option,
+    same_words,
+    same_yes_no,
+    without_option,
+)
 from analysis.grading.zero import sign
 
 MAX_ITEMS = 1_000
+_DEGREE_RADIANS = multiply(PI, Fraction(1, 180))
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
@@ -57,7 +66,7 @@ _NAME = re.compile(
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
     gold, answer = normalize(gold), normalize(answer)
-    if not answer or _bare(gold) == _bare(answer):
+    if not answer or _bare(gold) == _bare(answer) or same_molecule(gold, answer):
         return bool(answer)
     if "," not in gold:
         answer = decimal_comma(answer)
@@ -259,16 +268,19 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
     if a_unit is None and b_unit is None:
         return fx.equal(a.formula, b.formula)
     if a_unit is not None and b_unit is not None:
-        if a_unit.dimension != b_unit.dimension:
-            return False
-        return fx.equal(_times(a.formula, a_unit.factor), _times(b.formula, b_unit.factor))
+        angles = {a_unit, b_unit} == {DEGREE, RADIAN}
+        a_size, b_size = (
+            _DEGREE_RADIANS if angles and unit == DEGREE else unit.factor for unit in (a_unit, b_unit)
+        )
+        same_dimension = angles or a_unit.dimension == b_unit.dimension
+        return same_dimension and fx.equal(_times(a.formula, a_size), _times(b.formula, b_size))
     if (a_unit or b_unit or DEGREE).is_sum:
         raise UndecidedError("the unit of the sum")
     unit, with_unit, bare = (a_unit, a.formula, b.formula) if a_unit else (b_unit, b.formula, a.formula)
     if unit == PERCENT:
         return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
-        return fx.equal(_times(with_unit, multiply(PI, Fraction(1, 180))), bare)
+        return fx.equal(_times(with_unit, _DEGREE_RADIANS), bare)
     return fx.equal(a.formula, b.formula)
 
 
@@ -301,11 +313,25 @@ def _with_equations(gold: Form, answer: Form) -> bool:
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         return _same_equations(gold, answer)
     if isinstance(gold, UnorderedList) or isinstance(answer, UnorderedList):
+        gold, answer = _assignments(gold, answer), _assignments(answer, gold)
         same_length = len(_items(gold)) == len(_items(answer))
         return same_length and _same_lists(_items(gold), _items(answer), as_sets=False)
     if isinstance(gold, Equation):
         return _is_name(gold.sides[0]) and same(parse_answer(gold.sides[-1]), answer)
     return isinstance(answer, Equation) and _states_the_value(gold, answer)
+
+
+def _assignments(form: Form, other: Form) -> Form:
+    """Rewrite `(x,y) = (2,5)` as `x = 2, y = 5` if the other side is a list of equations."""
+    if not isinstance(form, Equation) or not all(isinstance(item, Equation) for item in _items(other)):
+        return form
+    sides = [side.strip() for side in form.sides]
+    if len(sides) != 2 or not all(side.startswith("(") and side.endswith(")") for side in sides):
+        return form
+    names, values = (split(side[1:-1], re.compile(",")) for side in sides)
+    if len(names) != len(values) or not all(map(_is_name, names)):
+        return form
+    return UnorderedList(tuple(Equation(pair) for pair in zip(names, values, strict=True)))
 
 
 def _is_name(side: str) -> bool:

@@ -10,6 +10,8 @@ This module does not know whether an answer is correct.
 import re
 from dataclasses import dataclass
 
+from analysis.grading.words import NUMBER_WORDS
+
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
 """Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
 _S1_BARE = re.compile(r"\nanswer\n")
@@ -23,12 +25,16 @@ _SAYS = (
     r"|\bla\s+respuesta\s+(?:final\s+)?es|\bla\s+risposta\s+(?:finale\s+)?è|\ba\s+resposta\s+(?:final\s+)?é|答案(?:是|为|為)|答えは|정답은"
 )
 _STATED = r"\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*|[€£]?-?\\?\$?[\d.,/:]*\d(?:\s?[^\W\d_]{1,12}|\s?[%°€²³]|[/^]){0,4}|\(?[A-J]\)?|yes|no|true|false"
+_NAMED = r"[a-zA-Z]{1,3}(?:_\{?\w{1,8}\}?)?[ \t]?=[ \t]?"
+_WORD = rf"(?-i:[A-Z][a-z]{{2,20}})|(?:(?:{'|'.join((*NUMBER_WORDS, 'hundred', 'thousand', 'million', 'minus', 'negative', 'and'))})\b[ -]?){{1,8}}"
+"""A name or a number in words, which may follow `the answer is`. Other words, as in `the answer is clear`, are no answer."""
 _ANSWER_LINE = re.compile(
-    rf"^[ \t>#*_]*(?:(?:{_MARKER})[ \t*_]*[:：]|####)[ \t*_]*([^\s*_][^\n]*)$"
+    rf"^[ \t>#*_]*(?:(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：]|####)[ \t*_]*([^\s*_][^\n]*)$"
     rf"|^[ \t]{{0,8}}[#*_]{{1,6}}[ \t*_]{{0,8}}(?:{_MARKER})[ \t*_]{{0,8}}[:：]?[ \t*_]{{0,8}}\n\s*(\S[^\n]*)$"
-    rf"|[.!?。）)$]\s{{0,8}}[*_]{{0,6}}(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
+    rf"|(?:[.!?。）)$]\s{{0,8}}[*_]{{0,6}}|[:;,][ \t]{{0,8}}\*\*)(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
+    r"|^(?-i:A):[ \t]+(\S[^\n]*)\s*\Z"  # the last line, so that it is not the first option of a list
     r"|<answer>[ \t\n]*([^<\n]+)[ \t\n]*</answer>"
-    rf"|(?:{_SAYS})[ \t*_]*[:：]?[ \t_]*({_STATED})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
+    rf"|(?:{_SAYS})[ \t*_]*[:：]?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")

@@ -24,7 +24,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 _TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
-_FUNCTIONS = "sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
+_FUNCTIONS = "sqrt|exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
@@ -49,7 +49,7 @@ _REMARK = re.compile(
 
 _SENTENCE = re.compile(
     r"^(?!.*\b(?:not|never|no|nor|or|if|than|less|more|least|most|fewer|cannot|either|except|without|half|twice|double|third|square|negative|reciprocal|opposite)\b|.*n['’]t\b)"
-    r"(?:[^\W\d_][^\W\d_'’-]*,?\s+){1,12}(?:is|are|was|were|be|has|have|had|equals?|costs?|pays?|paid|needs?|takes?|gets?|earns?|makes?|at|contains?|sold)\s+"
+    r"(?:[^\W\d_][^\W\d_'’-]*,?\s+){1,12}(?:is|are|was|were|be|has|have|had|equals?|costs?|pays?|paid|needs?|takes?|gets?|earns?|makes?|at|contains?|sold|saved|saves|spent|spends|earned|made|received|collected|bought|used|walked|drove|read|ate)\s+"
     r"(?:(?:exactly|a total of)\s+)?(?=[-$€£(\d]|\*\*|\\[($fsd])(?P<value>.*?)(?:\s+(?:in total|in all|altogether|now))?\.?$",
     re.IGNORECASE,
 )
@@ -162,6 +162,11 @@ def without_remarks(text: str) -> str:
         "",
         text,
     )
+    text = re.sub(
+        r"(?<=\d)(\s*(?:miles?|km|kilomet(?:er|re)s?|met(?:er|re)s?|feet|yards?|blocks?))\s+(?:away\s+)?from\s+(?:(?:the|his|her|their)\s+)?[a-z]+$",
+        r"\1",
+        text,
+    )
     return re.sub(
         r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$", "", text
     )
@@ -266,6 +271,13 @@ def named_sets(text: str) -> str:
     return r"\mathbb{R}" if re.fullmatch(r"all reals?(?: numbers)?", words, re.IGNORECASE) else text
 
 
+def named_times(text: str) -> str:
+    """Replace `noon`, `12 noon` and `midnight` by the time of day, if they are the whole answer."""
+    words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
+    match = re.fullmatch(r"(?:at\s+)?(?:12(?::00)?\s*)?(noon|midday|midnight)", words, re.IGNORECASE)
+    return text if match is None else "12:00 a.m." if match[1].lower() == "midnight" else "12:00 p.m."
+
+
 def plain_signs(text: str) -> str:
     """Rewrite `6 + (-5)i` as `6 - 5i`, and remove a leading plus."""
     text = re.sub(r"\+\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"- \1", text)
@@ -283,6 +295,7 @@ REWRITES: tuple[Rewrite, ...] = (
     plain_text,
     named_functions,
     named_sets,
+    named_times,
     scientific,
     plain_signs,
     without_remarks,

@@ -128,6 +128,7 @@ def _raise(unit: tuple[Powers, Fraction], exponent: int, powers: Powers) -> Frac
 
 UNITS = _tables()
 DEGREE = Unit("angle", Fraction(1))
+RADIAN = Unit("radian", Fraction(1))
 PERCENT = Unit("percent", Fraction(1))
 _SIGNS = (
     # In \sin 30^\circ, the degree sign belongs to the argument.

@@ -113,6 +113,9 @@ _NUMBER = re.compile(
     r"(?![-\s]+(?:to|of|by|on|at|way|sided|digit|third|half|halve|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|point)s?\b)(?!-)",
     re.IGNORECASE,
 )
+_NEGATIVE = re.compile(r"(\\text\{)?\s*(?:minus|negative)\b\s*(\}\s*)?", re.IGNORECASE)
+_ELEMENT = r"(?:H|He|Li|Be|B|C|N|O|F|Ne|Na|Mg|Al|Si|P|S|Cl|Ar|K|Ca|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Ba|Sn|I|Pb|Hg|Au)\d{0,3}"
+_MOLECULE = re.compile(rf"(?=.*\d)(?:{_ELEMENT}|\(){{2,20}}(?:{_ELEMENT}|\)\d{{0,3}}){{0,20}}")
 _MONTHS = [month.casefold() for month in calendar.month_name[1:]]
 _MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})\b|(?:{'|'.join(one[:3] for one in _MONTHS)}|sept)\b\.?)"
 _DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,?\s+(?P<year>\d{4}))?"
@@ -124,7 +127,11 @@ _YES_NO = (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
 
 
 def with_digits(text: str) -> str:
-    r"""Write the number at the beginning of a text in digits: `twenty-five apples` is `25 \text{apples}`."""
+    r"""Write the number at the beginning of a text in digits: `twenty-five apples` is `25 \text{apples}`, `minus five` is `-5`."""
+    if signed := _NEGATIVE.match(text):
+        rest = text[signed.end() :]
+        rest = with_digits(rest if signed[2] else (signed[1] or "") + rest).strip()
+        return f"-{rest}" if re.match(r"\d|\\(?:frac|sqrt)", rest) else text
     match = _NUMBER.match(text)
     if match is None:
         return text
@@ -164,6 +171,12 @@ def date(text: str) -> tuple[int, int, int] | None:
         number for number, one in enumerate(_MONTHS, 1) if one.startswith(match["month"].lower()[:3])
     )
     return int(match["year"] or 0), month, int(match["day"])
+
+
+def same_molecule(gold: str, answer: str) -> bool:
+    r"""True if both are the same chemical formula of two or more elements: `H2O` and `\text{H_2O}`."""
+    texts = [re.sub(r"\\(?:text|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
+    return texts[0] == texts[1] and _MOLECULE.fullmatch(texts[0]) is not None
 
 
 def same_yes_no(gold: str, answer: str) -> bool | None:
