@@ -28,7 +28,7 @@ from loadgen.record import RECORDS, Record, RunInfo
 from loadgen.run import environment
 from loadgen.run.close_out import close_out
 from loadgen.run.manifest import describe_run, make_folder, write_problems
-from loadgen.target.server_info import ServerInfo
+from loadgen.target.server_info import ServerInfo, with_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def run_info(options: RunOptions, facts: dict[str, Any], dataset: Dataset, run_i
     server = ServerInfo(
         **{name: facts[name] for name in reported}, tensor_parallel_size=tp, emulated=True, simulated=True
     )
-    run = describe_run(options, server, dataset, run_id)
+    run = describe_run(options, with_gpus(server), dataset, run_id)
     run.target = "simulated"
     run.clock = environment.clock_anchor()
     run.load = facts["load"]

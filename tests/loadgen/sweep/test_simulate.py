@@ -15,7 +15,7 @@ from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.measure.one_pass import derive
-from loadgen.record import Record, read_records, read_run
+from loadgen.record import Record, find_runs, read_records, read_run
 from loadgen.sweep.simulated_records import SimulatedReply, cut, record
 from tests import ROOT
 
@@ -244,6 +244,29 @@ def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..
         (("--duration", "5"), "--duration"),
     ],
 )
+def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
+    """The number of GPUs is that of the configuration, and the steady window has a cost and an energy."""
+    plan = (
+        "--models",
+        "r1-distill-qwen-7b",
+        "--dataset",
+        "sample",
+        "--budgets",
+        "64",
+        "--requests",
+        "96",
+        "--loads",
+        "4",
+    )
+    out = run_sweep("cost", "--configs", "tp1,tp2", *plan, "--backend", "simulate")
+    for folder in find_runs(out):
+        run = read_run(folder)
+        assert run.num_gpus == run.tensor_parallel_size
+        assert run.summary["throughput"]["gpu_seconds_per_token_wall"] > 0
+        assert run.summary["steady"]["gpu_seconds_per_token"] > 0
+        assert run.energy["steady"]["joules"] > 0
+
+
 def test_what_needs_a_server_is_refused(
     arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
