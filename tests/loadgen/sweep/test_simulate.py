@@ -236,14 +236,6 @@ def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..
     assert json.loads((out / "sweep.json").read_text())["cells"][0]["state"] == "done"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--temperature", "0.6"), "greedy"),
-        (("--budget-mode", "forced"), "cut"),
-        (("--duration", "5"), "--duration"),
-    ],
-)
 def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
     """The number of GPUs is that of the configuration, and the steady window has a cost and an energy."""
     plan = (
@@ -267,6 +259,14 @@ def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
         assert run.energy["steady"]["joules"] > 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--temperature", "0.6"), "greedy"),
+        (("--budget-mode", "forced"), "cut"),
+        (("--duration", "5"), "--duration"),
+    ],
+)
 def test_what_needs_a_server_is_refused(
     arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
