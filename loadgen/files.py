@@ -22,11 +22,6 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
-def make_private(path: Path) -> None:
-    """Let only the owner read an existing file or folder."""
-    path.chmod(path.stat().st_mode & ~PRIVATE)
-
-
 def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:
     """Replace the file at `path` with `data`, which is written to `<name>.partial` beside it first.
 
