@@ -5,6 +5,7 @@ step, as in vLLM, not once per token. Thinkload's own metrics begin with `thinkl
 events happen.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from prometheus_client import (
     PLATFORM_COLLECTOR,
     PROCESS_COLLECTOR,
     CollectorRegistry,
+    Metric,
     generate_latest,
 )
 
@@ -34,17 +36,22 @@ class Catalogue:
     def __init__(self, model: str, release: str, max_model_len: int, draft_tokens: int) -> None:
         self._v0 = release.startswith("0.7")
         self._old = release.startswith("0.26") or self._v0
-        self._common = {"model_name": model} if self._v0 else {"engine": "0", "model_name": model}
-        self.model, self._max_model_len = model, max_model_len
-        self._engine: dict[str, Family] = {}
-        self._others: dict[str, Family] = {}
+        self._model = {"model_name": model}
+        self._engine = {} if self._v0 else {"engine": "0"}
+        self._max_model_len = max_model_len
+        self._families: dict[str, Family] = {}
+        positions = [str(position) for position in range(draft_tokens)]
         for name, row in TABLE["engine"].items():
-            if self._has(row) and (draft_tokens or row.get("when") != "speculation"):
-                self._add(name, row, [str(position) for position in range(draft_tokens)])
+            if self._has(row) and (positions or row.get("when") != "speculation"):
+                shown = row["v0"] if self._v0 and isinstance(row["v0"], str) else name
+                common = self._model | (self._engine if row.get("engine", True) else {})
+                self._add(name, f"vllm:{shown}", row, common, row.get("values", positions))
         for name, row in TABLE["others"].items():
-            if not self._v0 or not name.startswith("vllm:"):
-                self._add_other(name, row)
+            self._add(name, name, row, {}, ())
         self.gauge("engine_sleep_state", 1, "awake")
+        self._registry = CollectorRegistry()
+        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, self):
+            self._registry.register(collector)
 
     def _has(self, row: dict[str, Any]) -> bool:
         return bool(row.get("v0")) if self._v0 else not (self._old and "since" in row)
@@ -55,26 +62,15 @@ class Catalogue:
             return decades(self._max_model_len)
         return tuple(map(float, TABLE["buckets"][name])) if name else ()
 
-    def _add(self, name: str, row: dict[str, Any], positions: list[str]) -> None:
-        old = row.get("v0")
-        shown = old if self._v0 and isinstance(old, str) else name
-        labels = (row["label"],) if "label" in row else ()
-        self._engine[name] = family = Family(
-            "vllm:" + shown, row["type"], row["help"], labels, self._bounds(row)
-        )
-        for values in [(value,) for value in row.get("values", positions)] if labels else [()]:
-            family.child(*values)
-
-    def _add_other(self, name: str, row: dict[str, Any]) -> None:
-        if self._old and "since" in row:
-            return
+    def _add(
+        self, key: str, name: str, row: dict[str, Any], common: dict[str, str], values: Iterable[str]
+    ) -> None:
+        """Add a metric. `values` are those values of its label that exist from the start."""
         labels = tuple(row.get("labels", ()))
-        self._others[name] = family = Family(name, row["type"], row["help"], labels, self._bounds(row))
-        if not labels:
-            family.child()
-        if name == "vllm:admission_rejections_total":
-            for reason in ("max_num_queued_reqs", "max_num_queued_tokens"):
-                family.child(self.model, reason)
+        family = Family(name, row["type"], row["help"], common, labels, self._bounds(row))
+        self._families[key] = family
+        for present in [(value,) for value in values] if labels else [()]:
+            family.child(*present)
 
     # Updates
 
@@ -83,51 +79,41 @@ class Catalogue:
         if self._old:
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        labels = ({"model_name": self.model} if self._v0 else {"engine": "0"}) | labels
-        name = "vllm:cache_config_info"
-        self._others[name] = family = Family(name, "gauge", "The KV cache's configuration.", tuple(labels))
-        family.child(*labels.values())[0] = 1.0
+        common = (self._model if self._v0 else self._engine) | labels
+        family = Family("vllm:cache_config_info", "gauge", "The KV cache's configuration.", common)
+        self._families[family.name] = family
+        family.child()[0] = 1.0
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
-        """Set a gauge, or a counter that is counted elsewhere."""
-        family = self._engine.get(name) or self._others.get(name)
-        if family:
+        """Set a gauge, or a counter that is counted elsewhere; does nothing if the release does not have it."""
+        if family := self._families.get(name):
             family.child(*labels)[0] = float(value)
 
     def histogram(self, name: str) -> Histogram:
         """The histogram of this name. If the release does not have it, observations are discarded."""
-        family = self._engine.get(name) or self._others.get(name)
+        family = self._families.get(name)
         found: Histogram = family.child() if family else Histogram(())
         return found
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
         """Increase a counter; does nothing if the release does not have it."""
-        family = self._engine.get(name) or self._others.get(name)
-        if family:
+        if family := self._families.get(name):
             family.child(*labels)[0] += by
 
     def http(self, handler: str, method: str, status: int, seconds: float, sizes: tuple[int, int]) -> None:
         """Count one HTTP exchange as prometheus-fastapi-instrumentator does. `sizes`: bytes of request and response bodies."""
         self.count("http_requests_total", handler, method, f"{status // 100}xx")
         for name, size in zip(("http_request_size_bytes", "http_response_size_bytes"), sizes, strict=True):
-            child = self._others[name].child(handler)
+            child = self._families[name].child(handler)
             child[0] += 1
             child[1] += size
-        self._others["http_request_duration_highr_seconds"].child().observe(seconds)
-        self._others["http_request_duration_seconds"].child(handler, method).observe(seconds)
+        self._families["http_request_duration_highr_seconds"].child().observe(seconds)
+        self._families["http_request_duration_seconds"].child(handler, method).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, as prometheus_client asks a collector for them."""
+        return (family.metric() for family in self._families.values())
 
     def render(self) -> bytes:
         """The `/metrics` page."""
-        lines: list[str] = []
-        for family in self._engine.values():
-            lines.extend(family.render(self._common))
-        for family in self._others.values():
-            lines.extend(family.render({}))
-        return _process_metrics() + ("\n".join(lines) + "\n").encode()
-
-
-def _process_metrics() -> bytes:
-    registry = CollectorRegistry()
-    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
-        registry.register(collector)
-    return generate_latest(registry)
+        return generate_latest(self._registry)

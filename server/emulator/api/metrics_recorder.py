@@ -10,24 +10,13 @@ from typing import Any
 from server.config import Serving
 from server.emulator.api.choice import Choice
 from server.emulator.api.http import HttpExchange
-from server.emulator.api.metrics_catalogue import Catalogue
+from server.emulator.api.metrics_catalogue import TABLE, Catalogue
 from server.emulator.api.response import ResponseWriter
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.realtime import RealtimeEngine
 from server.emulator.engine.sequence import TokenSequence
 
 UNCOUNTED = {"/health", "/ping", "/version", "/load", "/metrics", "/dcgm/metrics"}
-
-# Labels of `cache_config_info` that mean nothing for an emulated cache and get vLLM's default values.
-NONE_LABELS = [
-    "cache_hit_alignment_tokens", "hash_block_size", "kv_cache_layout", "kv_cache_memory_bytes", "kv_offloading_size",
-    "mamba_block_size", "mamba_page_size_padded", "num_cpu_blocks", "prefix_match_unit", "skip_page_size_padded",
-    "sliding_window",
-]  # fmt: skip
-FALSE_LABELS = [
-    "enable_mamba_shared_prefix_checkpoint", "is_attention_free", "kv_sharing_fast_prefill", "use_kda_recoverssm",
-    "use_replayssm",
-]  # fmt: skip
 
 
 class MetricsRecorder:
@@ -83,7 +72,7 @@ class MetricsRecorder:
 
     def rejected(self, reason: str) -> None:
         """Record a request that a queue limit refused."""
-        self.catalogue.count("vllm:admission_rejections_total", self.catalogue.model, reason)
+        self.catalogue.count("admission_rejections_total", reason)
 
     def exchange(self, exchange: HttpExchange) -> None:
         """Record one HTTP exchange; as in vLLM, health and metrics requests are not counted."""
@@ -165,25 +154,16 @@ def _speculation(sequence: TokenSequence, width: int, *, detailed: bool) -> dict
 def cache_labels(serving: Serving, pool: BlockPool) -> dict[str, str]:
     """The labels of `cache_config_info`."""
     tokens = pool.total * pool.size
-    return dict.fromkeys(NONE_LABELS, "None") | dict.fromkeys(FALSE_LABELS, "False") | {
-        "_block_size_resolved": "True",
+    defaults: dict[str, str] = TABLE["cache_defaults"]
+    return defaults | {
         "block_size": str(pool.size),
         "cache_dtype": serving.kv_cache_dtype,
         "effective_attention_block_size": str(pool.size),
         "enable_prefix_caching": str(pool.caching),
         "gpu_memory_utilization": str(serving.gpu_memory_utilization),
-        "kv_cache_dtype_skip_layers": "[]",
         "kv_cache_max_concurrency": str(tokens / serving.max_model_len),
         "kv_cache_size_tokens": str(tokens),
-        "kv_offloading_backend": "native",
-        "mamba_cache_dtype": "auto",
-        "mamba_cache_mode": "none",
-        "mamba_ssm_cache_dtype": "float32",
         "num_gpu_blocks": str(pool.total),
         "num_gpu_blocks_override": str(serving.num_gpu_blocks_override),
-        "prefix_cache_retention_interval": "0",
-        "prefix_caching_hash_algo": "sha256",
-        "replayssm_buffer_len": "16",
-        "swa_bounded_replay": "True",
         "user_specified_block_size": str("block-size" in serving.raw),
-    }  # fmt: skip
+    }

@@ -1,31 +1,19 @@
-"""Counters, gauges, histograms and summaries in Prometheus' text format, as prometheus_client writes it.
+"""Counters, gauges, histograms and summaries from which prometheus_client makes Prometheus' text format.
 
-Rules: counters, histograms and summaries also have a `_created` gauge. Many observations at once are cheap. This module
-does not know the names of metrics.
+Rules: counters, histograms and summaries also have a `_created` gauge. Many observations at once are cheap, which those of
+prometheus_client's own metrics are not. This module does not know the names of metrics.
 """
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
-
-
-def _number(value: float) -> str:
-    return str(floatToGoString(value))  # type: ignore[no-untyped-call]  # prometheus_client's own
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    escaped = (
-        (key, value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
-        for key, value in sorted(labels.items())
-    )
-    return "{" + ",".join(f'{key}="{value}"' for key, value in escaped) + "}"
 
 
 class Histogram:
@@ -50,20 +38,16 @@ class Histogram:
                 self.observe(float(value), weight)
             return
         array = np.asarray(values, float)
-        for bucket, count in zip(
-            *np.unique(np.searchsorted(self.bounds, array), return_counts=True), strict=True
-        ):
-            self.counts[bucket] += int(count) * weight
+        buckets = np.bincount(np.searchsorted(self.bounds, array), minlength=len(self.counts))
+        self.counts = [old + new * weight for old, new in zip(self.counts, buckets.tolist(), strict=True)]
         self.sum += float(array.sum()) * weight
 
-    def lines(self, name: str, labels: Mapping[str, str]) -> Iterable[str]:
-        """Lines of the cumulative buckets, the count and the sum."""
-        total = 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            total += count
-            yield f"{name}_bucket{_labels({**labels, 'le': _number(bound)})} {_number(total)}"
-        yield f"{name}_count{_labels(labels)} {_number(total)}"
-        yield f"{name}_sum{_labels(labels)} {_number(self.sum)}"
+    def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Suffix, further labels and value of each sample: the cumulative buckets, the count and the sum."""
+        for bound, count in zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True):
+            yield "_bucket", {"le": floatToGoString(bound)}, count  # type: ignore[no-untyped-call]
+        yield "_count", {}, sum(self.counts)
+        yield "_sum", {}, self.sum
 
 
 @dataclass(slots=True)
@@ -73,7 +57,9 @@ class Family:
     name: str
     kind: str
     help: str
-    labels: tuple[str, ...]
+    common: Mapping[str, str]
+    """Labels with the same value in every sample."""
+    labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     children: dict[tuple[str, ...], Any] = field(default_factory=dict)
     created: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -84,35 +70,24 @@ class Family:
         It is a Histogram, a list of count and sum for a summary, or else a list with one value.
         """
         if values not in self.children:
-            made = (
-                Histogram(self.bounds)
-                if self.kind == "histogram"
-                else [0, 0.0]
-                if self.kind == "summary"
-                else [0.0]
-            )
-            self.children[values] = made
+            size = 2 if self.kind == "summary" else 1
+            self.children[values] = Histogram(self.bounds) if self.kind == "histogram" else [0.0] * size
             self.created[values] = time.time()
         return self.children[values]
 
-    def _base(self) -> str:
-        return self.name.removesuffix("_total") if self.kind == "counter" else self.name
-
-    def render(self, common: Mapping[str, str]) -> Iterable[str]:
-        """The lines of this metric. `common` labels are added to every sample."""
-        yield f"# HELP {self.name} {self.help}"
-        yield f"# TYPE {self.name} {self.kind}"
+    def metric(self) -> Metric:
+        """The metric with its samples."""
+        base = self.name.removesuffix("_total") if self.kind == "counter" else self.name
+        found = Metric(base, self.help, self.kind)
+        suffixes = ("_count", "_sum") if self.kind == "summary" else ("",)
         for values, child in self.children.items():
-            labels = {**common, **dict(zip(self.labels, values, strict=True))}
-            if self.kind == "histogram":
-                yield from child.lines(self.name, labels)
-            elif self.kind == "summary":
-                yield f"{self.name}_count{_labels(labels)} {_number(child[0])}"
-                yield f"{self.name}_sum{_labels(labels)} {_number(child[1])}"
+            labels = {**self.common, **dict(zip(self.labels, values, strict=True))}
+            if isinstance(child, Histogram):
+                samples = child.samples()
             else:
-                yield f"{self.name}{_labels(labels)} {_number(child[0])}"
-        if self.kind != "gauge" and self.children:
-            yield f"# HELP {self._base()}_created {self.help}"
-            yield f"# TYPE {self._base()}_created gauge"
-            for values, created in self.created.items():
-                yield f"{self._base()}_created{_labels({**common, **dict(zip(self.labels, values, strict=True))})} {_number(created)}"
+                samples = ((suffix, {}, value) for suffix, value in zip(suffixes, child, strict=True))
+            for suffix, more, value in samples:
+                found.add_sample(self.name + suffix, labels | more, value)
+            if self.kind != "gauge":
+                found.add_sample(f"{base}_created", labels, self.created[values])
+        return found
