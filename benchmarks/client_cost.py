@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -27,17 +27,14 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
+from benchmarks.common import closed_loop, parser
 from loadgen.checks.reference_server import serving
 from loadgen.chunks import ChunkLog
-from loadgen.client.client import Client
 from loadgen.client.response import ResponseReader
-from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import to_record
-from loadgen.plan.schedule import ClosedLoop
-from loadgen.run.dispatch import dispatch
 
 EVENTS = 34
 STREAMS = 16
@@ -51,22 +48,13 @@ BODY = {
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
 PUBLISHED = {
-    "paced": {
-        "vllm bench serve": 61,
-        "vLLM's Rust client": 23,
-        "evalscope": 93,
-        "guidellm": 430,
-        "AIPerf": 534,
-    },
-    "burst": {
-        "vllm bench serve": 12,
-        "vLLM's Rust client": 19,
-        "evalscope": 32,
-        "guidellm": 138,
-        "AIPerf": 173,
-    },
+    "vllm bench serve": (61, 12),
+    "vLLM's Rust client": (23, 19),
+    "evalscope": (93, 32),
+    "guidellm": (430, 138),
+    "AIPerf": (534, 173),
 }
-"""CPU µs per event, measured in November 2026 on another 2-core machine with the same kind of server."""
+"""CPU µs per event, paced and burst, measured in November 2026 on another 2-core machine with the same kind of server."""
 
 
 async def ours(url: str, requests: int) -> None:
@@ -75,37 +63,28 @@ async def ours(url: str, requests: int) -> None:
     health = ClientHealth()
     health.start()
     token_count = 0
-    with tempfile.TemporaryDirectory() as folder, ChunkLog(Path(folder) / "chunks.bin") as chunks:
-        records = os.open(Path(folder) / "records.jsonl", os.O_WRONLY | os.O_CREAT)
 
-        def count_tokens(_request: Request, tokens: int) -> None:
-            nonlocal token_count
-            token_count += tokens
+    def count_tokens(_request: Request, tokens: int) -> None:
+        nonlocal token_count
+        token_count += tokens
 
-        work_queue = WorkQueue()
-        async with Client(url, timeout_s=60, on_tokens=count_tokens, work_queue=work_queue) as client:
+    planned = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ChunkLog(Path(folder) / "chunks.bin") as chunks,
+        (Path(folder) / "records.jsonl").open("wb", buffering=0) as records,
+    ):
 
-            async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
-                return request, due_ns, await client.call(request)
+        def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+            exchange = reader.result()
+            yield
+            assert exchange.outcome == "ok", exchange.error
+            chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
+            yield
+            record = to_record(request, exchange, due_ns, clock, run_id="bench")
+            records.write(msgspec.json.encode(record) + b"\n")
 
-            def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-                work_queue.add_steps(steps(*ended))
-
-            def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
-                exchange = reader.result()
-                yield
-                assert exchange.outcome == "ok", exchange.error
-                chunks.append(request.seq, exchange.arrival_ns, exchange.tokens, clock)
-                yield
-                os.write(
-                    records,
-                    msgspec.json.encode(to_record(request, exchange, due_ns, clock, run_id="bench")) + b"\n",
-                )
-
-            planned = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
-            await dispatch(planned, ClosedLoop(STREAMS), send, keep, start_ns=clock.start_ns)
-        work_queue.finish()
-        os.close(records)
+        await closed_loop(url, planned, streams=STREAMS, clock=clock, steps=steps, on_tokens=count_tokens)
     health.stop()
     assert token_count == requests * (EVENTS - 1), token_count
 
@@ -231,13 +210,19 @@ CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {
 }
 
 
+PROGRAMS = {
+    "command": f"loadgen --progress none --concurrency {STREAMS}",
+    "locust": f"locust -f loadgen/locustfile.py --headless --users {STREAMS} --only-summary --loglevel ERROR",
+}
+
+
 def command(name: str, url: str, requests: int, folder: Path) -> list[str]:
     """Return the command line of a client's process."""
-    if name != "command":
+    if name in CLIENTS:
         return [sys.executable, "-m", "benchmarks.client_cost", "--client", name, url, str(requests)]
-    line = f"-m loadgen --target {url} --model m --dataset sample --budgets 64 --requests {requests} --progress none"
-    out = folder / f"run-{requests}-{time.monotonic_ns()}"
-    return [sys.executable, *line.split(), "--concurrency", str(STREAMS), "--out", str(out)]
+    load = f"--target {url} --model m --dataset sample --budgets 64 --requests {requests}"
+    out = folder / f"{name}-{requests}-{time.monotonic_ns()}"
+    return [sys.executable, "-m", *PROGRAMS[name].split(), *load.split(), "--out", str(out)]
 
 
 def cpu_s(line: list[str]) -> float:
@@ -256,17 +241,31 @@ def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> flo
     return (long - short) / (lengths[1] - lengths[0]) / EVENTS * 1e6
 
 
+def measure(
+    kind: str, url: str, lengths: Mapping[str, tuple[int, int]], rounds: int, folder: Path
+) -> dict[str, float]:
+    """Print what each client costs in one case, and return the medians. `lengths` are the two run lengths of each."""
+    costs: dict[str, list[float]] = {name: [] for name in lengths}
+    # The clients alternate, so that other load on the machine affects all of them.
+    for _ in range(rounds):
+        for name, both in lengths.items():
+            costs[name].append(slope_us(name, url, both, folder))
+    found = {name: round(statistics.median(values), 2) for name, values in costs.items()}
+    for name, values in costs.items():
+        each = [round(cost, 1) for cost in values]
+        print(f"{kind}  {name:8} {found[name]:8.2f} µs/event  {each}", flush=True)
+    return found
+
+
 def main() -> int:
     """Measure every client in every case and print the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="send a fifth of the requests, once")
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
+    arguments.add_argument("--quick", action="store_true", help="send a fifth of the requests, once")
+    arguments.add_argument(
         "--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]"
     )
-    options = parser.parse_args()
+    options = arguments.parse_args()
     if options.client:
         name, url, requests = options.client
         uvloop.run(cast("Any", CLIENTS[name](url, int(requests))))
@@ -275,21 +274,13 @@ def main() -> int:
     found: dict[str, dict[str, float]] = {}
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         for kind, case in SERVERS.items():
-            costs: dict[str, list[float]] = {name: [] for name in names}
-            # The clients alternate, so that other load on the machine affects all of them.
-            for _ in range(1 if options.quick else 3):
-                for name in names:
-                    slow = name in ("httpx", "openai") or options.quick
-                    lengths = (40, 200) if slow else (400, 2400) if kind == "burst" else (100, 500)
-                    costs[name].append(slope_us(name, f"{server}/{case}/v1", lengths, Path(folder)))
-            found[kind] = {name: round(statistics.median(values), 2) for name, values in costs.items()}
-            for name, values in costs.items():
-                print(
-                    f"{kind}  {name:8} {found[kind][name]:8.2f} µs/event  {[round(cost, 1) for cost in values]}",
-                    flush=True,
-                )
-    for kind, costs_by_tool in PUBLISHED.items():
-        print(f"{kind}  published: " + ", ".join(f"{name} {cost}" for name, cost in costs_by_tool.items()))
+            long = (400, 2400) if kind == "burst" else (100, 500)
+            slow = names if options.quick else ("httpx", "openai")
+            lengths = {name: (40, 200) if name in slow else long for name in names}
+            rounds = 1 if options.quick else 3
+            found[kind] = measure(kind, f"{server}/{case}/v1", lengths, rounds, Path(folder))
+    for at, kind in enumerate(("paced", "burst")):
+        print(f"{kind}  published: " + ", ".join(f"{name} {cost[at]}" for name, cost in PUBLISHED.items()))
     result: dict[str, Any] = {"us_per_event": found}
     if "bare" in names and "ours" in names:
         result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)

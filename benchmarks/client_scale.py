@@ -6,7 +6,6 @@ events per second that `--workers 2` receives from a burst server and from paced
 peak resident memory of runs with 10,000 and with 200,000 requests. The last line is JSON.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser
 from loadgen.checks.reference_server import serving
 
 
@@ -49,12 +49,12 @@ def events_per_s(found: dict[str, Any], events: int) -> float:
 
 def main() -> int:
     """Measure and print the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = parser(__doc__)
+    arguments.add_argument("--quick", action="store_true", help="send a tenth of the requests")
+    arguments.add_argument(
+        "--only", default="burst,paced,streams,memory", help="parts, by comma [%(default)s]"
     )
-    parser.add_argument("--quick", action="store_true", help="send a tenth of the requests")
-    parser.add_argument("--only", default="burst,paced,streams,memory", help="parts, by comma [%(default)s]")
-    options = parser.parse_args()
+    options = arguments.parse_args()
     parts = options.only.split(",")
     size = 10 if options.quick else 1
     result: dict[str, Any] = {}

@@ -13,19 +13,21 @@ own, from /metrics: the time of the write minus the time when it was due. The la
 """
 
 import argparse
-import http.client
 import json
+import math
 import os
-import re
 import selectors
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.common import emulated
 
 MODEL = "r1-distill-qwen-1.5b"
 LATE = "thinkload_emulator_write_late_seconds"
@@ -45,38 +47,16 @@ class LoadResult:
     """Duration of the same load by the engine's clock, which is how long it would have taken without drift."""
 
 
-@contextmanager
-def server(core: int | None, *flags: str) -> Iterator[str]:
-    """Run an emulated server on a free port, on one core; yield its URL."""
-    arguments = f"-m server emulate tp1 --model {MODEL} --text random --port 0".split()
-    command = [sys.executable, *arguments, *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        assert process.stderr is not None
-        found = None
-        for line in process.stderr:
-            if found := re.search(r"at (http://\S+)/v1", line):
-                break
-        try:
-            if found is None:
-                raise SystemExit("emulator_speed: the emulator did not start")
-            yield found[1]
-        finally:
-            process.terminate()
-
-
 def _request(tokens: int, number: int) -> bytes:
-    prompt = f"Stream {number}: count what is written here. " * 4
     body = {
-        "prompt": prompt,
+        "prompt": f"Stream {number}: count what is written here. " * 4,
         "max_tokens": tokens,
         "ignore_eos": True,
         "temperature": 1,
         "seed": number,
         "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
-    body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
     return head.encode() + data
@@ -109,60 +89,40 @@ def _read_all(url: str, streams: int, tokens: int) -> tuple[int, float]:
     return chunks - streams, time.perf_counter() - first_s
 
 
-def _scrape(url: str) -> str:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return text
+def _scrape(url: str) -> dict[str, float]:
+    """The samples of the server's metrics page, without labels except the bounds of buckets: `name`, or `name/bound`."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:  # noqa: S310 - the URL is our server's
+        families = text_string_to_metric_families(response.read().decode())
+    return {
+        "/".join([sample.name, *filter(None, [sample.labels.get("le")])]): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
-def _late_p99_s(before: str, after: str) -> float:
-    """Return the 99th percentile of write lateness between two scrapes, interpolated linearly within its bucket."""
-
-    def buckets(text: str) -> list[tuple[float, float]]:
-        rows = re.findall(rf'^{LATE}_bucket{{le="(\S+)"}} (\S+)$', text, re.MULTILINE)
-        return [(float(bound.replace("+Inf", "inf")), float(count)) for bound, count in rows]
-
-    counts = [
-        (bound, new - old) for (bound, new), (_, old) in zip(buckets(after), buckets(before), strict=True)
-    ]
-    wanted, low, below = 0.99 * counts[-1][1], 0.0, 0.0
-    for bound, count in counts:
-        if count >= wanted:
-            return (
-                bound
-                if bound == float("inf")
-                else low + (bound - low) * (wanted - below) / max(count - below, 1)
-            )
-        low, below = bound, count
-    return low
-
-
-def _value(text: str, name: str) -> float:
-    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+def _late_p99_s(spent: dict[str, float]) -> float:
+    """Return the 99th percentile of write lateness, interpolated linearly within its bucket."""
+    name = f"{LATE}_bucket/"
+    counts = {float(key.removeprefix(name)): spent[key] for key in spent if key.startswith(name)}
+    wanted = 0.99 * counts[math.inf]
+    return float(np.interp(wanted, [0, *counts.values()], [0, *counts]))
 
 
 def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadResult:
     """Run one load."""
-    with server(core, *flags) as url:
+    with emulated(core, "--model", MODEL, "--text", "random", *flags) as url:
         _read_all(url, min(streams, 4), 8)  # the first requests are a warm-up
         before = _scrape(url)
         chunks, wall_s = _read_all(url, streams, tokens)
         after = _scrape(url)
-    scale = _value(after, "thinkload_time_scale")
-    spent_s = _value(after, "vllm:request_decode_time_seconds_sum") - _value(
-        before, "vllm:request_decode_time_seconds_sum"
-    )
+    spent = {name: value - before.get(name, 0.0) for name, value in after.items()}
     return LoadResult(
         chunks_per_s=chunks / wall_s,
         tokens_per_s=streams * tokens / wall_s,
-        late_p99_ms=1e3 * _late_p99_s(before, after),
+        late_p99_ms=1e3 * _late_p99_s(spent),
         wall_s=wall_s,
-        cpu=(_value(after, "process_cpu_seconds_total") - _value(before, "process_cpu_seconds_total"))
-        / wall_s,
-        expected_s=spent_s / streams / scale,
+        cpu=spent["process_cpu_seconds_total"] / wall_s,
+        expected_s=spent["vllm:request_decode_time_seconds_sum"] / streams / after["thinkload_time_scale"],
     )
 
 

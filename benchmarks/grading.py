@@ -6,16 +6,17 @@ roots nested deeply, towers of powers, numbers of 400 digits, long lists and int
 time and largest memory are printed. The last line is JSON.
 """
 
-import argparse
 import json
-import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from analysis.grading.extract import last_box
 from analysis.grading.grader import Pair, compare, grade_pairs, is_calculus, start_worker, verify_in_time
+from benchmarks.common import parser
 
 WRITTEN = ("{0}", r"\textcolor{{red}}{{{0}}}", "{0}+{1}-{1}", r"\frac{{{0}}}{{1}}", r"{0} \text{{ or }} {0}")
 MAX_COLD_S, MAX_CACHED_S, MAX_PAIR_S, MAX_MEMORY_MB = 10, 0.15, 2, 500
@@ -53,26 +54,22 @@ def costly_pairs() -> dict[str, Pair]:
     }
 
 
-def _measure(pair: Pair, answers: "multiprocessing.SimpleQueue[tuple[str, float, float]]") -> None:
+def _measure(pair: Pair) -> tuple[str, float, float]:
+    """The grade, the seconds of processor time and the largest memory in MB; called in a new process."""
     if is_calculus(pair):
         start_worker()
     start = time.process_time()
     grade: str = verify_in_time(*pair) if is_calculus(pair) else compare(*pair)
     seconds = time.process_time() - start
-    answers.put((grade, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    return grade, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def costs() -> list[dict[str, object]]:
     """Grade each costly pair in a new process."""
     rows = []
     for name, pair in costly_pairs().items():
-        answers: multiprocessing.SimpleQueue[tuple[str, float, float]] = multiprocessing.get_context(
-            "spawn"
-        ).SimpleQueue()
-        process = multiprocessing.get_context("spawn").Process(target=_measure, args=(pair, answers))
-        process.start()
-        grade, seconds, memory = answers.get()
-        process.join()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            grade, seconds, memory = pool.submit(_measure, pair).result()
         rows.append({"pair": name, "grade": grade, "seconds": round(seconds, 3), "memory_mb": round(memory)})
         print(f"{name:<32} {grade:<14} {seconds:7.3f} s {memory:6.0f} MB")
     return rows
@@ -98,11 +95,9 @@ def speed(path: Path) -> dict[str, float]:
 
 def main() -> None:
     """Print both tables, and whether the limits hold."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("problems", type=Path)
-    measured = speed(parser.parse_args().problems)
+    arguments = parser(__doc__)
+    arguments.add_argument("problems", type=Path)
+    measured = speed(arguments.parse_args().problems)
     rows = costs()
     holds = measured["cold_s"] <= MAX_COLD_S and measured["cached_s"] <= MAX_CACHED_S
     holds &= all(row["seconds"] <= MAX_PAIR_S and row["memory_mb"] <= MAX_MEMORY_MB for row in rows)  # type: ignore[operator]

@@ -14,7 +14,6 @@ The server is emulated at a quarter of real time, so that what the client adds i
 last line is JSON. The exit code is 1 where a ratio is not within 2 %.
 """
 
-import argparse
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from benchmarks.emulator_speed import server
+from benchmarks.common import emulated, parser
 from loadgen.record import Record, read_records
 
 MODEL = "r1-distill-qwen-14b"
@@ -132,15 +131,13 @@ def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
 
 def main() -> int:
     """Run all pairs, print the comparison, and return 1 where a ratio is not within the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each kind [2]")
-    parser.add_argument("--requests", type=int, default=1000, metavar="N", help="in each run [1000]")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each kind [2]")
+    arguments.add_argument("--requests", type=int, default=1000, metavar="N", help="in each run [1000]")
+    options = arguments.parse_args()
     runs: dict[str, list[list[Record]]] = {"single": [], "locust": []}
     flags = ("--model", MODEL, "--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
-    with server(None, *flags) as url, tempfile.TemporaryDirectory() as folder:
+    with emulated(None, *flags) as url, tempfile.TemporaryDirectory() as folder:
         for pair in range(options.pairs):
             for kind, done in runs.items():
                 done.append(run(kind, f"{url}/v1", options.requests, Path(folder) / f"{kind}-{pair}"))
@@ -156,15 +153,12 @@ def main() -> int:
             f" {row['single_to_server']:>26.4f} {row['locust_to_server']:>8.4f} {row['ratio_to_server']:>8.4f}"
         )
     worst = max(abs(row[name] - 1) for row in rows for name in ("ratio", "ratio_to_server"))
+    ok = same and worst <= LIMIT
     print(
         f"emulated; {options.pairs} pairs of {options.requests} requests; same answers, request by request: {same}"
     )
-    print(
-        json.dumps(
-            {"ok": same and worst <= LIMIT, "worst": round(worst, 4), "same_answers": same, "rows": rows}
-        )
-    )
-    return 0 if same and worst <= LIMIT else 1
+    print(json.dumps({"ok": ok, "worst": round(worst, 4), "same_answers": same, "rows": rows}))
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

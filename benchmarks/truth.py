@@ -7,7 +7,6 @@ the server has a CPU core of its own. The exit code is 1 where a median differs 
 last line is JSON.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -18,16 +17,13 @@ from time import perf_counter_ns
 
 import uvloop
 
+from benchmarks.common import closed_loop, parser
 from loadgen.checks.reference_server import CASES, serving
-from loadgen.client.client import Client
 from loadgen.client.response import ResponseReader
-from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
-from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
-from loadgen.run.dispatch import dispatch
 
 OTHER_TOOLS = {
     "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · the others are right",
@@ -61,24 +57,13 @@ async def load(url: str, concurrency: int, requests: int) -> list[Record]:
     """Run a closed loop against one case and return its records."""
     records: list[Record] = []
     clock = RunClock(perf_counter_ns())
-    work_queue = WorkQueue()
-    async with Client(url, timeout_s=30, work_queue=work_queue) as client:
 
-        async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
-            return request, due_ns, await client.call(request)
+    def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
+        records.append(to_record(request, reader.result(), due_ns, clock, run_id="truth"))
+        yield
 
-        def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-            work_queue.add_steps(steps(*ended))
-
-        def steps(request: Request, due_ns: int, reader: ResponseReader) -> Iterator[None]:
-            records.append(to_record(request, reader.result(), due_ns, clock, run_id="truth"))
-            yield
-
-        planned = (
-            Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
-        )
-        await dispatch(planned, ClosedLoop(concurrency), send, keep, start_ns=clock.start_ns)
-    work_queue.finish()
+    planned = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
+    await closed_loop(url, planned, streams=concurrency, clock=clock, steps=steps)
     return records
 
 
@@ -103,22 +88,17 @@ def rows(name: str, concurrency: int, records: list[Record]) -> list[Row]:
 def unexplained_ms(record: Record) -> float:
     """Return the part of TTFT that the server does not account for."""
     timings = record.server_timings or {}
-    return (
-        1000 * (record.ttft_s or 0)
-        - float(timings["queue_time_ms"])
-        - float(timings["time_to_first_token_ms"])
-    )
+    served_ms = float(timings["queue_time_ms"]) + float(timings["time_to_first_token_ms"])
+    return 1000 * (record.ttft_s or 0) - served_ms
 
 
 def main() -> int:
     """Run every case and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument(
         "--requests", type=int, default=20, help="per stream at concurrency 1, and a fifth of it at 64 [20]"
     )
-    requests = parser.parse_args().requests
+    requests = arguments.parse_args().requests
     found: list[Row] = []
     for concurrency in (1, 64):
         number = requests if concurrency == 1 else concurrency * max(2, requests // 5)
@@ -136,17 +116,14 @@ def main() -> int:
             )
     wrong = [row for row in found if not row.ok]
     worst = max(found, key=lambda row: abs(row.median_ms - row.true_ms))
-    print(
-        json.dumps(
-            {
-                "ok": not wrong,
-                "metrics": len(found),
-                "wrong": len(wrong),
-                "worst_ms": round(abs(worst.median_ms - worst.true_ms), 3),
-                "worst": f"{worst.case} {worst.metric} at {worst.concurrency}",
-            }
-        )
-    )
+    summary = {
+        "ok": not wrong,
+        "metrics": len(found),
+        "wrong": len(wrong),
+        "worst_ms": round(abs(worst.median_ms - worst.true_ms), 3),
+        "worst": f"{worst.case} {worst.metric} at {worst.concurrency}",
+    }
+    print(json.dumps(summary))
     return 1 if wrong else 0
 
 

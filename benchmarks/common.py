@@ -1,0 +1,66 @@
+"""What several benchmarks share: their command line, the full path of a request in this suite, and an emulated server.
+
+This module does not know what is measured.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from loadgen.client.client import Client
+from loadgen.client.response import ResponseReader
+from loadgen.client.work_queue import WorkQueue
+from loadgen.clock import RunClock
+from loadgen.exchange import Request
+from loadgen.plan.schedule import ClosedLoop
+from loadgen.run.dispatch import dispatch
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line whose help is the docstring of the benchmark."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=form)
+
+
+async def closed_loop(
+    url: str,
+    planned: Iterable[Request],
+    *,
+    streams: int,
+    clock: RunClock,
+    steps: Callable[[Request, int, ResponseReader], Iterator[None]],
+    on_tokens: Callable[[Request, int], None] | None = None,
+) -> None:
+    """Send the requests as a run does. `steps` processes each response, with its due time, when the client has time."""
+    work_queue = WorkQueue()
+    async with Client(url, timeout_s=60, on_tokens=on_tokens, work_queue=work_queue) as client:
+
+        async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
+            return request, due_ns, await client.call(request)
+
+        def keep(ended: tuple[Request, int, ResponseReader]) -> None:
+            work_queue.add_steps(steps(*ended))
+
+        await dispatch(planned, ClosedLoop(streams), send, keep, start_ns=clock.start_ns)
+    work_queue.finish()
+
+
+@contextmanager
+def emulated(core: int | None, *flags: str) -> Iterator[str]:
+    """Run an emulated server on a free port, on one core if it is given; yield its URL."""
+    command = [sys.executable, "-m", "server", "emulate", "tp1", "--port", "0", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        assert process.stderr is not None
+        try:
+            started = (re.search(r"at (http://\S+)/v1", line) for line in process.stderr)
+            if (found := next(filter(None, started), None)) is None:
+                raise SystemExit("the emulator did not start")
+            yield found[1]
+        finally:
+            process.terminate()
