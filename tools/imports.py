@@ -67,30 +67,20 @@ def room_graph(graph: Mapping[str, set[str]], folder: str) -> Graph:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Groups of nodes that import each other, directly or through others (Tarjan's algorithm), each sorted."""
-    index: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
+    """Groups of nodes that import each other, directly or through others, each sorted."""
 
-    def visit(node: str) -> None:
-        index[node] = lowest[node] = len(index)
-        stack.append(node)
-        for target in graph[node]:
-            if target not in index:
-                visit(target)
-            if target in stack:
-                lowest[node] = min(lowest[node], lowest[target])
-        if lowest[node] == index[node]:
-            at = stack.index(node)
-            if len(group := stack[at:]) > 1:
-                found.append(sorted(group))
-            del stack[at:]
+    def imported_by(node: str) -> set[str]:
+        """Everything that a node imports, directly or through others."""
+        found: set[str] = set()
+        new = graph[node]
+        while new:
+            found |= new
+            new = set().union(*(graph[name] for name in new)) - found
+        return found
 
-    for node in graph:
-        if node not in index:
-            visit(node)
-    return sorted(found)
+    reached = {node: imported_by(node) for node in graph}
+    groups = {tuple(sorted(n for n in reached[node] if node in reached[n])) for node in graph}
+    return [list(group) for group in sorted(groups) if len(group) > 1]
 
 
 def longest_chain(graph: Mapping[str, set[str]]) -> list[str]:

@@ -26,9 +26,7 @@ ATOMS = (
 )  # fmt: skip
 GREEK = (r"\pi", r"\theta", r"\alpha", r"\beta", r"\omega", r"\infty", r"\circ")
 LATEX = (
-    r"\frac{@}{@}",
-    r"\dfrac{@}{@}",
-    r"\tfrac{@}{@}",
+    *(rf"\{kind}{{@}}{{@}}" for kind in ("frac", "dfrac", "tfrac")),
     r"\sqrt{@}",
     r"\sqrt[3]{@}",
     r"@^{@}",
@@ -38,26 +36,14 @@ LATEX = (
     r"\left(@\right)",
     r"\left[ @, @ \right]",
     r"\left| @ \right|",
-    r"@ \cdot @",
-    r"@ \times @",
-    r"@ + @",
-    r"@ - @",
-    r"@+@",
-    r"@-@",
-    r"@ = @",
-    r"@=@",
+    *(f"@{operator}@" for operator in (r" \cdot ", r" \times ", " + ", " - ", "+", "-", " = ", "=")),
     r"@ \le @ \le @",
     r"@ < @",
     r"@ \ge @",
     r"@ \neq @",
     r"@ \equiv @ \pmod{@}",
     r"\binom{@}{@}",
-    r"\sin @",
-    r"\cos @",
-    r"\tan @",
-    r"\log_{@} @",
-    r"\angle @",
-    r"\triangle @",
+    *(rf"\{name} @" for name in ("sin", "cos", "tan", "log_{@}", "angle", "triangle")),
     r"\overline{@}",
     r"@^\circ",
     r"\text{ @ }",
@@ -78,10 +64,7 @@ LATEX = (
     r"\pm @",
     r"\{ @, @ \}",
     r"\cup (@, @)",
-    r"\in @",
-    r"\parallel @",
-    r"\perp @",
-    r"\approx @",
+    *(rf"\{name} @" for name in ("in", "parallel", "perp", "approx")),
 )
 
 
@@ -94,23 +77,13 @@ def formula(rng: random.Random, depth: int = 2) -> str:
     return parts[0] + "".join(formula(rng, depth - 1) + part for part in parts[1:])
 
 
-class RandomSlots(dict[str, str]):
-    """Provides a random text for every slot: a number for `n`, a formula for all others."""
-
-    def __init__(self, rng: random.Random) -> None:
-        super().__init__()
-        self.rng = rng
-
-    def __missing__(self, slot: str) -> str:
-        if slot == "n":
-            return str(self.rng.randrange(30))
-        return f"${formula(self.rng)}$"
-
-
 def sentences(seed: int, rounds: int) -> Iterator[str]:
     """The training text: each phrase `rounds` times, each word in its forms, and inline and displayed formulas."""
     rng = random.Random(seed)
-    fill = RandomSlots(rng)
+
+    def fill(slot: str) -> str:
+        return str(rng.randrange(30)) if slot == "n" else f"${formula(rng)}$"
+
     for phrases in phrase_book().values():
         for phrase in phrases:
             for _ in range(rounds):
