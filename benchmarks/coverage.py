@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -240,17 +240,9 @@ def table(rows: list[Row]) -> Iterator[str]:
     yield "| estimate | method | n | distribution | load or unit | given | covers | |"
     yield "|---|---|--:|---|---|--:|--:|---|"
     for row in rows:
-        covers = "–" if math.isnan(row.covers) else f"{row.covers:.0%}"
-        cells = (
-            row.estimate,
-            row.method,
-            row.n,
-            row.distribution,
-            row.load,
-            f"{row.given:.0%}",
-            covers,
-            row.mark,
-        )
+        *texts, given, covers = astuple(row)
+        rate = "–" if math.isnan(covers) else f"{covers:.0%}"
+        cells = (*texts, f"{given:.0%}", rate, row.mark)
         yield f"| {' | '.join(cells)} |"
 
 

@@ -4,20 +4,11 @@ Rules: a token is counted when it arrives, but its text may be held back until a
 complete. A stop token that ends the text is counted but not written. This module does not know JSON, sockets or time.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from server.emulator.api.sampling_params import SamplingParams
 from server.emulator.engine.sequence import TokenSequence
-
-
-class Decoder(Protocol):
-    """An incremental decoder."""
-
-    def push(self, ids: Sequence[int], /) -> str:
-        """The text that these ids complete."""
-        ...
+from server.emulator.text.tokenizer import IncrementalDecoder
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +18,7 @@ class Choice:
     index: int
     params: SamplingParams
     sequence: TokenSequence
-    decoder: Decoder
+    decoder: IncrementalDecoder
     splits_reasoning: bool
     """Whether a reasoning parser splits the text."""
     think_start_id: int | None = None

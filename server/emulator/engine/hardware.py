@@ -3,13 +3,15 @@
 This module does not know what the numbers are used for.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import yaml
 
 FILE = Path(__file__).with_name("hardware.yaml")
+Profile = TypeVar("Profile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Gpu:
     compute_w: float
     link_w: float
     limit_w: float
-    sm_clock_mhz: float
-    idle_clock_mhz: float
+    sm_clock_mhz: int
+    idle_clock_mhz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +81,18 @@ def read() -> dict[str, Any]:
 
 
 def _values(entries: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: entry[0] for key, entry in entries.items()}
+    return {key: _values(entry) if isinstance(entry, dict) else entry[0] for key, entry in entries.items()}
+
+
+def _profiles(section: str, kind: type[Profile]) -> dict[str, Profile]:
+    return {name: msgspec.convert(_values(entries), kind) for name, entries in read()[section].items()}
 
 
 def gpus() -> dict[str, Gpu]:
     """The GPU profiles by their `--gpu` name."""
-    found = {}
-    for name, entries in read()["gpus"].items():
-        reduce = _values(entries["allreduce_us"])
-        rest = _values({key: entry for key, entry in entries.items() if key != "allreduce_us"})
-        found[name] = Gpu(**rest, allreduce_us={int(ranks): tuple(pair) for ranks, pair in reduce.items()})
-    return found
+    return _profiles("gpus", Gpu)
 
 
 def engine_versions() -> dict[str, EngineVersion]:
     """The engine versions by their `--engine-version` name."""
-    known = {f.name for f in fields(EngineVersion)}
-    found = {name: _values(entries) for name, entries in read()["engines"].items()}
-    return {
-        name: EngineVersion(**{k: v for k, v in values.items() if k in known})
-        for name, values in found.items()
-    }
+    return _profiles("engines", EngineVersion)

@@ -6,16 +6,8 @@ always computed. This module does not know time, scheduling or text.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
-
-class Holder(Protocol):
-    """What the pool needs of a sequence."""
-
-    blocks: list[int]
-    hashes: list[int]
-    ids: list[int]
-    salt: str | None
+from server.emulator.engine.sequence import TokenSequence
 
 
 class BlockPool:
@@ -41,11 +33,11 @@ class BlockPool:
         """Share of blocks that are held, from 0 to 1."""
         return 1 - self.free / self.total if self.total else 1.0
 
-    def needed(self, holder: Holder, tokens: int) -> int:
+    def needed(self, holder: TokenSequence, tokens: int) -> int:
         """Number of further blocks that the holder needs for `tokens` tokens in total."""
         return -(-tokens // self.size) - len(holder.blocks)
 
-    def grow(self, holder: Holder, tokens: int) -> bool:
+    def grow(self, holder: TokenSequence, tokens: int) -> bool:
         """Take blocks until the holder has enough for `tokens` tokens. Takes nothing and returns False if too few are free."""
         more = self.needed(holder, tokens)
         if more > self.free:
@@ -67,7 +59,7 @@ class BlockPool:
         self._references[block] = 1
         return block
 
-    def release(self, holder: Holder) -> None:
+    def release(self, holder: TokenSequence) -> None:
         """Free all blocks of the holder, the last one first because it is the least likely to be shared again."""
         for block in reversed(holder.blocks):
             self._references[block] -= 1
@@ -77,7 +69,7 @@ class BlockPool:
         holder.blocks.clear()
         holder.hashes.clear()
 
-    def find(self, holder: Holder, tokens: int) -> int:
+    def find(self, holder: TokenSequence, tokens: int) -> int:
         """Share cached blocks that match the beginning of the first `tokens` tokens; returns how many tokens they hold."""
         if not self.caching:
             return 0
@@ -94,7 +86,7 @@ class BlockPool:
             holder.hashes.append(hash_)
         return len(found) * self.size
 
-    def cache(self, holder: Holder, computed: int) -> None:
+    def cache(self, holder: TokenSequence, computed: int) -> None:
         """Add the full blocks of the first `computed` tokens to the prefix cache."""
         if not self.caching or computed // self.size <= len(holder.hashes):
             return
@@ -105,7 +97,7 @@ class BlockPool:
                 self._block_of[hash_] = block
                 self._hash_of[block] = hash_
 
-    def _chain(self, holder: Holder, blocks: int) -> Sequence[int]:
+    def _chain(self, holder: TokenSequence, blocks: int) -> Sequence[int]:
         """Hashes of the first blocks. Each hash covers its block and all blocks before it."""
         chain = list(holder.hashes)
         previous = chain[-1] if chain else hash(holder.salt)

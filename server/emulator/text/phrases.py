@@ -8,9 +8,8 @@ import dataclasses
 import functools
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 PHRASES = Path(__file__).with_name("phrases.txt")
 # How strongly the first wordings of a choice are preferred, as in real text. With 1 all are equally likely.
@@ -77,19 +76,13 @@ def phrase_book(path: Path = PHRASES) -> Mapping[str, tuple[Phrase, ...]]:
     return {kind: tuple(phrases) for kind, phrases in book.items()}
 
 
-class Filler(Protocol):
-    """Provides the text for each slot by its name."""
-
-    def __getitem__(self, slot: str, /) -> str: ...
-
-
-def write(phrase: Phrase, rng: random.Random, fill: Filler, out: list[str]) -> None:
-    """Append the phrase's words to `out`."""
+def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str], out: list[str]) -> None:
+    """Append the phrase's words to `out`. `fill` returns the text for a slot by its name."""
     for part in phrase:
         if isinstance(part, str):
             out.append(part)
         elif isinstance(part, Slot):
-            out.append(fill[part.name])
+            out.append(fill(part.name))
         else:
             options = part.options
             write(options[int(rng.random() ** WORD_SKEW * len(options))], rng, fill, out)

@@ -6,7 +6,7 @@ trained by `tools/train_tokenizer.py` on this project's own text; `--tokenizer` 
 module does not know models or problems.
 """
 
-import functools
+import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,31 +129,16 @@ class IncrementalDecoder:
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._hidden = tokenizer.hidden_ids if skip_special_tokens else frozenset()
-        self._pending = b""
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def push(self, ids: Sequence[int]) -> str:
+    def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete.
 
         The bytes of an incomplete character are held back; bytes that cannot form a character become U+FFFD.
         """
-        data = self._pending + b"".join(self._tokenizer.piece(i) for i in ids if i not in self._hidden)
-        complete = len(data) - _incomplete(data)
-        self._pending = data[complete:]
-        return data[:complete].decode("utf-8", errors="replace")
+        return self._utf8.decode(b"".join(self._tokenizer.piece(i) for i in ids if i not in self._hidden))
 
 
-def _incomplete(data: bytes) -> int:
-    """Number of bytes at the end (0 to 3) that begin a character which further bytes could complete."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:  # a continuation byte; the leading byte is further back
-            continue
-        needed = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4 if byte & 0xF8 == 0xF0 else 1
-        return back if needed > back else 0
-    return 0
-
-
-@functools.cache
 def _byte_alphabet() -> dict[str, int]:
     """The byte for each printable character that byte-level BPE writes in its place (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

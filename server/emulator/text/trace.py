@@ -124,7 +124,7 @@ class TraceWriter:
             name: getattr(self, f"_slot_{name}") for name in "aefinpqstv"
         }
 
-    def __getitem__(self, slot: str) -> str:
+    def _fill(self, slot: str) -> str:
         """The text for a slot, such as `e` for `@e`."""
         return self._slots[slot]()
 
@@ -136,7 +136,7 @@ class TraceWriter:
         index = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.preference * len(phrases)) % len(
             phrases
         )
-        write(phrases[index], self.rng, self, out)
+        write(phrases[index], self.rng, self._fill, out)
         return "".join(out).strip()
 
     def opening(self) -> str:
@@ -230,19 +230,15 @@ class TraceWriter:
         a, b = int(self._slot_n()), int(self._slot_n())
         if self.computed and self.rng.random() < 0.4:
             a = self.computed % 1000
-        match int(self.rng.random() * 6):
-            case 0:
-                self.computed, text = a + b, f"{a} + {b}"
-            case 1:
-                self.computed, text = a * b, f"{a} \\cdot {b}"
-            case 2:
-                self.computed, text = a - b, f"{a} - {b}"
-            case 3:
-                self.computed, text = b * b, f"{b}^2"
-            case 4:
-                self.computed, text = a + b, f"{a}+{b}"
-            case _:
-                self.computed, text = a, f"\\frac{{{a * b}}}{{{b}}}"
+        equations = (
+            (a + b, f"{a} + {b}"),
+            (a * b, f"{a} \\cdot {b}"),
+            (a - b, f"{a} - {b}"),
+            (b * b, f"{b}^2"),
+            (a + b, f"{a}+{b}"),
+            (a, f"\\frac{{{a * b}}}{{{b}}}"),
+        )
+        self.computed, text = self._one_of(equations)
         text = f"${text} = {self.computed}$"
         self.equations.append((text, self.computed))
         return text
