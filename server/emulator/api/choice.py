@@ -6,7 +6,7 @@ complete. A stop token that ends the text is counted but not written. This modul
 
 from dataclasses import dataclass
 
-from server.emulator.api.sampling_params import SamplingParams
+from server.emulator.api.request_body import RequestBody
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.tokenizer import IncrementalDecoder
 
@@ -16,7 +16,7 @@ class Choice:
     """One choice. `take` decodes tokens; the writer of the response takes `text()` and increases `sent`."""
 
     index: int
-    params: SamplingParams
+    params: RequestBody
     sequence: TokenSequence
     decoder: IncrementalDecoder
     splits_reasoning: bool
@@ -97,9 +97,11 @@ class Choice:
         if found and self.decoded > self.params.min_tokens:
             position, self.stop_reason = min(found)
             self.finish, ended = "stop", True
-            cut = position + (len(self.stop_reason) if self.params.include_stop else 0)
+            cut = position + (len(self.stop_reason) if self.params.include_stop_str_in_output else 0)
         else:
-            hold = 0 if ended or self.params.include_stop else max(map(len, self.params.stop)) - 1
+            hold = (
+                0 if ended or self.params.include_stop_str_in_output else max(map(len, self.params.stop)) - 1
+            )
             cut = max(len(self._held) - hold, 0)
         out, self._held = self._held[:cut], self._held[cut:]
         boundary = min(self._held_reasoning, cut)

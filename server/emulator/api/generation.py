@@ -25,9 +25,9 @@ from server.emulator.api.choice import Choice
 from server.emulator.api.faults import HEADER, FaultInjector, InjectedFault
 from server.emulator.api.http import HttpExchange
 from server.emulator.api.metrics_recorder import MetricsRecorder
-from server.emulator.api.request_body import RequestError, parse_json
+from server.emulator.api.request_body import RequestBody, RequestError, parse_json
 from server.emulator.api.response import Dialect, ResponseWriter, encode, error_event
-from server.emulator.api.sampling_params import SamplingParams, read_sampling_params
+from server.emulator.api.sampling_params import read_sampling_params
 from server.emulator.engine.realtime import RealtimeEngine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.model import GeneratedText, TextModel
@@ -137,19 +137,21 @@ class Generations:
             raise RequestError(BUSY, type_="Service Unavailable", code=503)
         self._start(exchange, params, fault, texts, prompts)
 
-    def _prompts(self, params: SamplingParams) -> tuple[list[str], list[list[int]]]:
+    def _prompts(self, params: RequestBody) -> tuple[list[str], list[list[int]]]:
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if params.chat:
-            text = self.tokenizer.render_chat(params.messages, self.model.prompt, continues=params.continues)
+            text = self.tokenizer.render_chat(
+                params.messages, self.model.prompt, continues=params.continue_final_message
+            )
             return [text], [encode_text(text)]
-        check_ids(params.prompts, max(self.tokenizer.vocab_size, self.model.shape.vocab_size))
-        texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in params.prompts]
-        return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in params.prompts]
+        check_ids(params.prompt, max(self.tokenizer.vocab_size, self.model.shape.vocab_size))
+        texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in params.prompt]
+        return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in params.prompt]
 
     def _start(
         self,
         exchange: HttpExchange,
-        params: SamplingParams,
+        params: RequestBody,
         fault: InjectedFault,
         texts: list[str],
         prompts: list[list[int]],
@@ -177,9 +179,7 @@ class Generations:
             return []
         return [("x-request-id", exchange.headers.get("x-request-id") or secrets.token_hex(16))]
 
-    def _choice(
-        self, params: SamplingParams, text: str, prompt: list[int], index: int, sample: int
-    ) -> Choice:
+    def _choice(self, params: RequestBody, text: str, prompt: list[int], index: int, sample: int) -> Choice:
         room = self.serving.max_model_len - len(prompt)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
         sequence = TokenSequence(ids=list(prompt), prompt=len(prompt), end=limit, salt=params.cache_salt)
@@ -196,7 +196,7 @@ class Generations:
         begin, end = self.tokenizer.id(THINK), self.tokenizer.id(END_THINK)
         return next((token == end for token in reversed(prompt) if token in {begin, end}), False)
 
-    def _reply(self, params: SamplingParams, text: str, prompt: list[int], sample: int) -> GeneratedText:
+    def _reply(self, params: RequestBody, text: str, prompt: list[int], sample: int) -> GeneratedText:
         def write(*, ignore_eos: bool) -> GeneratedText:
             return self.text.reply(
                 text,

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 MOST_STOP_STRINGS = 4  # VLLM_MAX_STOP_STRINGS
 MAX_DEPTH = 512
@@ -51,32 +51,32 @@ class StreamOptions(msgspec.Struct):
 class RequestBody(msgspec.Struct, kw_only=True):
     """The fields that are read, with vLLM's types and tolerance ("5" is 5). Fields that other functions check are Any."""
 
-    model: str | None = None
+    model: str = ""
     messages: Any = None
     prompt: Any = None
-    max_tokens: int | UnsetType | None = UNSET
+    max_tokens: int | None = None
     max_completion_tokens: int | None = None
     min_tokens: int = 0
-    n: int | None = 1
+    n: int = 1
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    temperature: float | None = None
+    temperature: float = 1.0
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    stop: str | Annotated[list[str], Meta(max_length=MOST_STOP_STRINGS)] | None = None
-    stop_token_ids: list[int] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MOST_STOP_STRINGS)] = []
+    stop_token_ids: frozenset[int] = frozenset()
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
-    stream: bool | None = False
+    stream: bool = False
     stream_options: StreamOptions | None = None
-    return_token_ids: bool | None = None
+    return_token_ids: bool = False
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
-    echo: bool | None = False
+    echo: bool = False
     cache_salt: Any = None
     suffix: str | None = None
     tools: list[Any] | None = None
@@ -85,6 +85,23 @@ class RequestBody(msgspec.Struct, kw_only=True):
     include_reasoning: bool = True
     continue_final_message: bool = False
     add_generation_prompt: bool | None = None
+    # Never the client's: read_sampling_params sets these.
+    chat: Any = False
+    include_usage: Any = False
+    continuous_usage: Any = False
+
+
+NULL_IS_DEFAULT = {
+    "model",
+    "n",
+    "temperature",
+    "stop",
+    "stop_token_ids",
+    "stream",
+    "return_token_ids",
+    "echo",
+}
+"""Fields for which null means the same as no value."""
 
 
 UNREADABLE_BODY = "There was an error parsing the body"
@@ -141,20 +158,20 @@ TYPE_NAMES = {
 def read_body(body: dict[str, Any]) -> RequestBody:
     """Read the fields. Raises RequestError for the first field of a wrong type."""
     try:
-        return msgspec.convert(body, RequestBody, strict=False)
+        given = {key: body[key] for key in body if body[key] is not None or key not in NULL_IS_DEFAULT}
+        return msgspec.convert(given, RequestBody, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         wanted, key = what.partition(", got")[0], re.findall(r"\w+", where)[0]
         kind = next((kind for kind in TYPE_NAMES if f"`{kind}" in wanted), "str")
         name, text, unread = TYPE_NAMES[kind]
-        form, given = "type", body[key]
-        if isinstance(given, str) and unread:
+        form, value = "type", body[key]
+        if isinstance(value, str) and unread:
             form, text = "parsing", text + unread
-        elif isinstance(given, float) and kind == "int":
+        elif isinstance(value, float) and kind == "int":
             form, text = "from_float", text + ", got a number with a fractional part"
-        raise validation_error(
-            f"{name}_{form}", f"body.{key}", f"Input should be a valid {text}", given
-        ) from error
+        message = f"Input should be a valid {text}"
+        raise validation_error(f"{name}_{form}", f"body.{key}", message, value) from error
 
 
 def _message(message: object, number: int, model: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from server.emulator.api.choice import Choice
-from server.emulator.api.sampling_params import SamplingParams
+from server.emulator.api.request_body import RequestBody
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -40,7 +40,7 @@ class ResponseWriter:
     """Writes one response with one or more choices."""
 
     def __init__(
-        self, params: SamplingParams, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
+        self, params: RequestBody, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
     ) -> None:
         self.params, self.dialect, self.choices = params, dialect, choices
         self.id = f"{'chatcmpl' if params.chat else 'cmpl'}-{secrets.token_hex(8)}"

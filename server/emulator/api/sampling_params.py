@@ -4,10 +4,7 @@ Rules: an invalid value raises RequestError before anything is computed. This mo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
-
-from msgspec import UNSET
 
 from server.emulator.api.request_body import (
     RequestBody,
@@ -23,38 +20,6 @@ MOST_CHOICES = 16_384  # VLLM_MAX_N_SEQUENCES
 MOST_LOGPROBS = 20  # --max-logprobs
 DEFAULT_COMPLETION_TOKENS = 16
 GREEDY_BELOW = 1e-5
-
-
-@dataclass(slots=True, kw_only=True)
-class SamplingParams:
-    """The checked parameters of one request."""
-
-    chat: bool
-    model: str
-    messages: list[dict[str, str]] = field(default_factory=list)
-    prompts: list[str | list[int]] = field(default_factory=list)
-    max_tokens: int | None = None
-    min_tokens: int = 0
-    temperature: float = 1.0
-    seed: int | None = None
-    n: int = 1
-    stop: tuple[str, ...] = ()
-    stop_token_ids: frozenset[int] = frozenset()
-    ignore_eos: bool = False
-    include_stop: bool = False
-    skip_special_tokens: bool = True
-    stream: bool = False
-    include_usage: bool = False
-    continuous_usage: bool = False
-    return_token_ids: bool = False
-    logprobs: int | None = None
-    """Number of alternatives shown with each token; None means no logprobs."""
-    echo: bool = False
-    cache_salt: str | None = None
-    thinking_token_budget: int | None = None
-    include_reasoning: bool = True
-    continues: bool = False
-    """Whether the last message is the beginning of the answer."""
 
 
 HOW_TO_RAISE = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
@@ -83,7 +48,7 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
 def _check_values(body: RequestBody) -> None:
     for key, holds, text, named in LIMITS:
         value = getattr(body, key)
-        if value is not None and value is not UNSET and not holds(value):
+        if value is not None and not holds(value):
             message = f"{key} {text.format(value=value)}"
             raise invalid_parameter(key, value, message) if named else RequestError(message)
     if (body.thinking_token_budget or 0) < -1:
@@ -93,7 +58,6 @@ def _check_values(body: RequestBody) -> None:
 
 def _check_together(body: RequestBody, *, chat: bool) -> None:
     """Raise RequestError for the first combination of fields that vLLM refuses."""
-    greedy = body.temperature is not None and body.temperature < GREEDY_BELOW
     auto = body.tool_choice is None or body.tool_choice == "auto"
     for wrong, message, param in (
         (
@@ -126,15 +90,15 @@ def _check_together(body: RequestBody, *, chat: bool) -> None:
             '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
             None,
         ),
-        ((body.n or 1) > 1 and greedy, f"n must be 1 when using greedy sampling, got {body.n}.", None),
-        ("" in _stops(body), "stop cannot contain an empty string.", None),
+        (
+            body.n > 1 and body.temperature < GREEDY_BELOW,
+            f"n must be 1 when using greedy sampling, got {body.n}.",
+            None,
+        ),
+        ("" in body.stop, "stop cannot contain an empty string.", None),
     ):
         if wrong:
             raise RequestError(f"{message} (parameter={param})" if param else message, param=param)
-
-
-def _stops(body: RequestBody) -> list[str]:
-    return [body.stop] if isinstance(body.stop, str) else body.stop or []
 
 
 def _logprobs(body: RequestBody, *, chat: bool) -> int | None:
@@ -159,49 +123,32 @@ def _check_choices(n: int, prompts: int) -> None:
         )
 
 
-def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> SamplingParams:
-    """Check one body. Raises RequestError."""
+def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> RequestBody:
+    """Read and check one body. Raises RequestError."""
     body = read_body(sent)
     if chat and body.max_completion_tokens is not None:
         body.max_tokens = body.max_completion_tokens
+    elif not chat and "max_tokens" not in sent:
+        body.max_tokens = DEFAULT_COMPLETION_TOKENS
+    if isinstance(body.stop, str):
+        body.stop = [body.stop]
     _check_values(body)
     _check_together(body, chat=chat)
     if body.suffix and not chat:
         message = "suffix is only supported for models with FIM completion rendering"
         raise RequestError(message, param="suffix")
     limit = body.max_tokens
-    if limit is UNSET:
-        limit = None if chat else DEFAULT_COMPLETION_TOKENS
     if limit is not None and body.min_tokens > limit:
         message = f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
         raise RequestError(message)
-    prompts = [] if chat else read_prompts(body.prompt)
-    _check_choices(body.n or 1, len(prompts))
+    body.prompt = [] if chat else read_prompts(body.prompt)
+    _check_choices(body.n, len(body.prompt))
     options = body.stream_options or StreamOptions()
-    budget = body.thinking_token_budget
-    return SamplingParams(
-        chat=chat,
-        model=body.model or "",
-        messages=read_messages(sent) if chat else [],
-        prompts=prompts,
-        max_tokens=limit,
-        min_tokens=body.min_tokens,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        seed=body.seed,
-        n=body.n or 1,
-        stop=tuple(_stops(body)),
-        stop_token_ids=frozenset(body.stop_token_ids or ()),
-        ignore_eos=body.ignore_eos,
-        include_stop=body.include_stop_str_in_output,
-        skip_special_tokens=body.skip_special_tokens,
-        stream=bool(body.stream),
-        include_usage=bool(options.include_usage),
-        continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
-        return_token_ids=bool(body.return_token_ids),
-        logprobs=_logprobs(body, chat=chat),
-        echo=bool(body.echo) and not chat,
-        cache_salt=body.cache_salt,
-        thinking_token_budget=None if budget == -1 else budget,
-        include_reasoning=body.include_reasoning,
-        continues=body.continue_final_message,
-    )
+    body.chat, body.messages = chat, read_messages(sent) if chat else []
+    body.include_usage = bool(options.include_usage)
+    body.continuous_usage = body.include_usage and bool(options.continuous_usage_stats)
+    body.logprobs = _logprobs(body, chat=chat)
+    body.echo = body.echo and not chat
+    if body.thinking_token_budget == -1:
+        body.thinking_token_budget = None
+    return body
