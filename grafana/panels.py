@@ -218,6 +218,7 @@ def build_dashboard(
 
     Links to a dashboard use its uid, so the uid does not change when the dashboard is renamed.
     """
+    link = builders.DashboardLink("Thinkload").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
     dashboard = (
         builders.Dashboard(title)
         .uid(f"{TAG}-{uid}")
@@ -228,33 +229,21 @@ def build_dashboard(
         .time(start, "now")
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .link(_dashboard_links())
+        .link(link.as_dropdown(False).include_vars(True).keep_time(True))
     )
-    for variable in [_datasource_variable(), *map(_filter_variable, _VARIABLE_QUERIES), *variables]:
+    source = builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+    for variable in [source, *map(_filter_variable, _VARIABLE_QUERIES), *variables]:
         dashboard = dashboard.with_variable(variable)
-    for annotation in _annotations():
-        dashboard = dashboard.annotation(annotation)
     for item in contents:
         if isinstance(item, str):
             dashboard = dashboard.with_row(builders.Row(item))
         else:
             dashboard = dashboard.with_panel(item)
-    return _with_panel_ids(dashboard.build())
-
-
-def _with_panel_ids(dashboard: models.Dashboard) -> models.Dashboard:
-    for panel_id, panel in enumerate(dashboard.panels or [], start=1):
+    built = dashboard.build()
+    built.annotations = models.AnnotationContainer(list_val=_annotations())
+    for panel_id, panel in enumerate(built.panels or [], start=1):
         panel.id_val = panel_id
-    return dashboard
-
-
-def _dashboard_links() -> builders.DashboardLink:
-    link = builders.DashboardLink("Thinkload").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
-    return link.as_dropdown(False).include_vars(True).keep_time(True)
-
-
-def _datasource_variable() -> builders.DatasourceVariable:
-    return builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
+    return built
 
 
 _VARIABLE_QUERIES = {
@@ -299,24 +288,11 @@ class _RegionAnnotation(models.AnnotationQuery):
         return {**super().to_json(), **self._extra_keys}
 
 
-class _AnnotationBuilder(Builder[models.AnnotationQuery]):
-    """The builder of a finished annotation, because the SDK accepts only builders."""
-
-    def __init__(self, annotation: models.AnnotationQuery) -> None:
-        self._annotation = annotation
-
-    def build(self) -> models.AnnotationQuery:
-        return self._annotation
-
-
-def _annotations() -> list[Builder[models.AnnotationQuery]]:
+def _annotations() -> list[models.AnnotationQuery]:
     run = 'thinkload:client_run{config=~"$config", model=~"$model", run=~"($run).*"} ^ 0'
     runs = f"sum by (run, config, model) ({run})"
     cells = f"sum by (instance, cell) (loadgen_cell_info) * on (instance) group_left (config, run) ({run})"
     return [
-        _AnnotationBuilder(annotation)
-        for annotation in (
-            _RegionAnnotation("Run", "blue", runs, "run {{run}}: {{config}}, {{model}}"),
-            _RegionAnnotation("Cell", "purple", cells, "cell {{cell}}: {{config}}"),
-        )
+        _RegionAnnotation("Run", "blue", runs, "run {{run}}: {{config}}, {{model}}"),
+        _RegionAnnotation("Cell", "purple", cells, "cell {{cell}}: {{config}}"),
     ]

@@ -71,6 +71,16 @@ def text(
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{color}" text-anchor="{anchor}"{weight}>{escape(label)}</text>'
 
 
+def line(x1: float, y1: float, x2: float, y2: float, color: str, *, dashes: str = "none") -> str:
+    """A straight line. `dashes` are the lengths of its dashes and gaps."""
+    return f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-dasharray="{dashes}"/>'
+
+
+def bar(x: float, y: float, width: float, height: float, color: str) -> str:
+    """A filled rectangle."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{color}"/>'
+
+
 def shortened(label: str, width: float, size: int = 12) -> str:
     """Shorten a text to a width in pixels. A character of this font is about 0.55 of its height lengths."""
     room = int(width / (size * 0.55))
@@ -139,13 +149,10 @@ def time_series(
     plot = Plot(70, 32, w - 14, h - 22 - legend_h, span_s, high)
     parts = [panel_frame(w, h, panel["title"]), _axes(plot, unit)]
     parts += [
-        f'<line x1="{plot.x(at):.1f}" x2="{plot.x(at):.1f}" y1="{plot.top}" y2="{plot.bottom}" stroke="#5b8def" stroke-dasharray="2 3"/>'
-        for at in boundaries
+        line(plot.x(at), plot.top, plot.x(at), plot.bottom, "#5b8def", dashes="2 3") for at in boundaries
     ]
     if limit and limit <= high:
-        parts.append(
-            f'<line x1="{plot.left}" x2="{plot.right}" y1="{plot.y(limit):.1f}" y2="{plot.y(limit):.1f}" stroke="#c23030" stroke-dasharray="6 4"/>'
-        )
+        parts.append(line(plot.left, plot.y(limit), plot.right, plot.y(limit), "#c23030", dashes="6 4"))
     parts += [_path(plot, one, colors.color_of(one.name)) for one in drawn]
     if not series:
         parts.append(text(w / 2, h / 2, "no data", size=14, color=DIM, anchor="middle"))
@@ -173,7 +180,7 @@ def _axes(plot: Plot, unit: str) -> str:
     parts = []
     for value in ticks(plot.high):
         y = plot.y(value)
-        parts.append(f'<line x1="{plot.left}" x2="{plot.right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
+        parts.append(line(plot.left, y, plot.right, y, GRID))
         parts.append(text(plot.left - 6, y + 4, format_value(value, unit), size=11, color=DIM, anchor="end"))
     step = next(s for s in (5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10**9) if plot.span_s / s <= 7)
     y = plot.bottom + 15
@@ -203,9 +210,7 @@ def _legend(w: float, series: Sequence[Series], unit: str, colors: ColorMap) -> 
             x, y = 12.0, y + 17
         if y > 14 + 2 * 17:  # three rows at most, so that the lines have enough space; Grafana scrolls here
             break
-        parts.append(
-            f'<rect x="{x:.1f}" y="{y - 8:.1f}" width="12" height="4" fill="{colors.color_of(one.name)}"/>'
-        )
+        parts.append(bar(x, y - 8, 12, 4, colors.color_of(one.name)))
         label = escape(shortened(one.name, w - 110, 11))
         parts.append(
             f'<text x="{x + 17:.1f}" y="{y:.1f}" font-size="11" fill="{INK}">{label} <tspan fill="{DIM}">{escape(value)}</tspan></text>'
@@ -247,9 +252,7 @@ def bar_gauge(w: float, h: float, panel: dict[str, Any], series: Sequence[Series
             text(names_w, y + row_h / 2 + 4, shortened(one.name, names_w - 8, 11), size=11, anchor="end")
         )
         for width, color in ((room, GRID), (bar_w, colors.color_of(one.config or one.name))):
-            parts.append(
-                f'<rect x="{names_w + 8:.1f}" y="{y + 2:.1f}" width="{width:.1f}" height="{row_h - 4:.1f}" fill="{color}"/>'
-            )
+            parts.append(bar(names_w + 8, y + 2, width, row_h - 4, color))
         label = format_value(value, defaults["unit"], defaults.get("decimals"))
         parts.append(text(names_w + room + 14, y + row_h / 2 + 4, label, size=11))
     return "".join(parts)
@@ -264,14 +267,10 @@ def table(w: float, h: float, title: str, headings: Sequence[str], rows: Sequenc
     ]
     widths = [(w - 20) * one / sum(lengths) for one in lengths]
     row_h = min(26.0, (h - 56) / max(len(rows), 1))
-    for line, row in enumerate([headings, *rows]):
-        y, x = 44 + line * row_h, 10.0
+    for number, row in enumerate([headings, *rows]):
+        y, x, color = 44 + number * row_h, 10.0, INK if number else DIM
         for label, width in zip(row, widths, strict=True):
-            parts.append(
-                text(x, y, shortened(label, width - 6), bold=line == 0, color=DIM if line == 0 else INK)
-            )
+            parts.append(text(x, y, shortened(label, width - 6), bold=not number, color=color))
             x += width
-        parts.append(
-            f'<line x1="10" x2="{w - 10:.1f}" y1="{y + row_h / 3:.1f}" y2="{y + row_h / 3:.1f}" stroke="{GRID}"/>'
-        )
+        parts.append(line(10, y + row_h / 3, w - 10, y + row_h / 3, GRID))
     return "".join(parts)

@@ -3,6 +3,8 @@
 The client's quantiles stand directly above the server's, so that readers can compare them.
 """
 
+from collections.abc import Callable
+
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import PanelOrRow, build_dashboard, stat_panel, time_series_panel
@@ -179,19 +181,22 @@ def _latency() -> list[PanelOrRow]:
         ),
     ]
     return [
-        *(time_series_panel(title, text, "s", *_client_lines(metric)) for title, text, metric in client),
-        *(time_series_panel(title, text, "s", *_server_lines(metric)) for title, text, metric in server),
+        *(_latency_panel(*panel, client_quantile, client_mean) for panel in client),
+        *(_latency_panel(*panel, quantile, mean) for panel in server),
     ]
 
 
-def _client_lines(metric: str) -> list[tuple[str, str]]:
-    quantiles = [(client_quantile(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, *([(client_mean(metric), "mean {{config}}")] if "tpot" in metric else [])]
-
-
-def _server_lines(metric: str) -> list[tuple[str, str]]:
-    quantiles = [(quantile(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, *([(mean(metric), "mean {{config}}")] if "per_output_token" in metric else [])]
+def _latency_panel(
+    title: str,
+    text: str,
+    metric: str,
+    quantile_of: Callable[[float, str], str],
+    mean_of: Callable[[str], str],
+) -> PanelOrRow:
+    lines = [(quantile_of(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
+    if title.startswith("TPOT"):
+        lines.append((mean_of(metric), "mean {{config}}"))
+    return time_series_panel(title, text, "s", *lines)
 
 
 def _measurement_quality() -> list[PanelOrRow]:
