@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,7 @@ async def relay(address: str, ports: list[int], poll_s: float = 0.5) -> None:
         wanted = listening_now() & set(ports)
         for port in wanted - listeners.keys():
             with contextlib.suppress(OSError):  # the port or the address is not available: try again
-
-                async def serve(
-                    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port
-                ) -> None:
-                    await forward(port, reader, writer)
-
-                listeners[port] = await asyncio.start_server(serve, address, port)
+                listeners[port] = await asyncio.start_server(partial(forward, port), address, port)
         for port in listeners.keys() - wanted:
             listeners.pop(port).close()
         await asyncio.sleep(poll_s)

@@ -22,16 +22,11 @@ DEFAULT_COMPLETION_TOKENS = 16
 GREEDY_BELOW = 1e-5
 
 
-HOW_TO_RAISE = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+TOO_MANY = f"must be at most {MOST_CHOICES}, got {{value}}. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
 LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
     # in the order of SamplingParams: field, condition, message, and whether the message names the parameter
     ("n", lambda n: n >= 1, "must be at least 1, got {value}.", False),
-    (
-        "n",
-        lambda n: n <= MOST_CHOICES,
-        f"must be at most {MOST_CHOICES}, got {{value}}. {HOW_TO_RAISE}",
-        False,
-    ),
+    ("n", lambda n: n <= MOST_CHOICES, TOO_MANY, False),
     ("presence_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2], got {value}.", False),
     ("frequency_penalty", lambda penalty: -2 <= penalty <= 2, "must be in [-2, 2], got {value}.", False),
     ("repetition_penalty", lambda penalty: penalty > 0, "must be greater than zero, got {value}.", False),
@@ -56,49 +51,30 @@ def _check_values(body: RequestBody) -> None:
         raise invalid_parameter("thinking_token_budget", body.thinking_token_budget, message)
 
 
+def _conflict(message: str, param: str) -> RequestError:
+    return RequestError(f"{message} (parameter={param})", param=param)
+
+
 def _check_together(body: RequestBody, *, chat: bool) -> None:
     """Raise RequestError for the first combination of fields that vLLM refuses."""
-    auto = body.tool_choice is None or body.tool_choice == "auto"
-    for wrong, message, param in (
-        (
-            body.stream_options is not None and not body.stream,
-            "Stream options can only be defined when `stream=True`.",
-            "stream_options",
-        ),
-        (
-            body.cache_salt is not None and not (isinstance(body.cache_salt, str) and body.cache_salt),
-            "Parameter 'cache_salt' must be a non-empty string if provided.",
-            "cache_salt",
-        ),
-        (
-            body.continue_final_message and body.add_generation_prompt,
-            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
-            "continue_final_message",
-        ),
-        (
-            chat and body.top_logprobs and not body.logprobs,
-            "when using `top_logprobs`, `logprobs` must be set to true.",
-            "top_logprobs",
-        ),
-        (
-            chat and not body.tools and body.tool_choice is not None and body.tool_choice != "none",
-            "When using `tool_choice`, `tools` must be set.",
-            "tool_choice",
-        ),
-        (
-            chat and body.tools and auto,
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
-            None,
-        ),
-        (
-            body.n > 1 and body.temperature < GREEDY_BELOW,
-            f"n must be 1 when using greedy sampling, got {body.n}.",
-            None,
-        ),
-        ("" in body.stop, "stop cannot contain an empty string.", None),
-    ):
-        if wrong:
-            raise RequestError(f"{message} (parameter={param})" if param else message, param=param)
+    if body.stream_options is not None and not body.stream:
+        raise _conflict("Stream options can only be defined when `stream=True`.", "stream_options")
+    if body.cache_salt is not None and not (isinstance(body.cache_salt, str) and body.cache_salt):
+        raise _conflict("Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt")
+    if body.continue_final_message and body.add_generation_prompt:
+        both = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+        raise _conflict(both, "continue_final_message")
+    if chat and body.top_logprobs and not body.logprobs:
+        raise _conflict("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
+    if chat and not body.tools and body.tool_choice not in (None, "none"):
+        raise _conflict("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if chat and body.tools and body.tool_choice in (None, "auto"):
+        needs = "requires --enable-auto-tool-choice and --tool-call-parser to be set"
+        raise RequestError(f'"auto" tool choice {needs}')
+    if body.n > 1 and body.temperature < GREEDY_BELOW:
+        raise RequestError(f"n must be 1 when using greedy sampling, got {body.n}.")
+    if "" in body.stop:
+        raise RequestError("stop cannot contain an empty string.")
 
 
 def _logprobs(body: RequestBody, *, chat: bool) -> int | None:

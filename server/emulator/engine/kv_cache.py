@@ -33,13 +33,9 @@ class BlockPool:
         """Share of blocks that are held, from 0 to 1."""
         return 1 - self.free / self.total if self.total else 1.0
 
-    def needed(self, holder: TokenSequence, tokens: int) -> int:
-        """Number of further blocks that the holder needs for `tokens` tokens in total."""
-        return -(-tokens // self.size) - len(holder.blocks)
-
     def grow(self, holder: TokenSequence, tokens: int) -> bool:
         """Take blocks until the holder has enough for `tokens` tokens. Takes nothing and returns False if too few are free."""
-        more = self.needed(holder, tokens)
+        more = -(-tokens // self.size) - len(holder.blocks)
         if more > self.free:
             return False
         for _ in range(more):

@@ -8,7 +8,7 @@ every delivery and published as a metric. This module does not know HTTP or text
 import asyncio
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -108,18 +108,15 @@ class RealtimeEngine:
         if not self._due or self._due[0][0] > now_s:
             self.behind_s = 0.0
             return
-        first_s, merged = self._due.popleft()
-        if self._due and self._due[0][0] <= now_s:
-            tokens = dict(merged)
-            while self._due and self._due[0][0] <= now_s:
-                for sequence, count in self._due.popleft()[1]:
-                    tokens[sequence] = tokens.get(sequence, 0) + count
-            merged = list(tokens.items())
-        for sequence, count in merged:
+        first_s, tokens = self._due[0][0], Counter[TokenSequence]()
+        while self._due and self._due[0][0] <= now_s:
+            for sequence, count in self._due.popleft()[1]:
+                tokens[sequence] += count
+        for sequence, count in tokens.items():
             self.deliver(sequence, count)
         self.behind_s = (self.clock.now_s() - first_s) / self.clock.speed
         self.behind_max_s = max(self.behind_max_s, self.behind_s)
-        self.on_late(self.behind_s, len(merged))
+        self.on_late(self.behind_s, len(tokens))
 
     def _start_timer(self) -> None:
         next_s = self.engine.next_s()

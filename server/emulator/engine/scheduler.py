@@ -236,7 +236,7 @@ class Engine:
         )
         self._pipeline_empty = False
         lag_s = float(self.model.lag_s(len(work), context))
-        return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, rows, context, pairs, lag_s)
+        return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, context, pairs, lag_s)
 
     # Completing steps
 

@@ -134,8 +134,6 @@ class EngineStep:
     work: list[tuple[TokenSequence, int]]
     """Each sequence with the number of tokens computed for it."""
     tokens: int
-    rows: int
-    """Rows of logits that are sampled."""
     context: int
     """Tokens whose keys and values attention reads."""
     pairs: float

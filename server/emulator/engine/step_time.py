@@ -72,8 +72,8 @@ class StepModel:
         self.kv_bytes = 2 * layers * kv_heads * shape.head_dim * kv_bytes
         """Bytes of keys and values per token on each GPU; heads are replicated if there are more ranks than key-value heads."""
         efficiency = engine.gemm_efficiency * hidden / (hidden + engine.gemm_half_hidden)
-        fast = 2.0 if model.weight_bytes <= 1.0 else 1.0  # FP8 tensor cores run at twice the rate
-        self.flops = gpu.dense_tflops * 1e12 * efficiency * (fast if model.weight_bytes == 1.0 else 1.0)
+        fast = 2.0 if model.weight_bytes == 1.0 else 1.0  # FP8 tensor cores run at twice the rate
+        self.flops = gpu.dense_tflops * 1e12 * efficiency * fast
         self.bandwidth = gpu.bandwidth_tb_s * 1e12
         self.attention_bandwidth = gpu.attention_bandwidth_tb_s * 1e12
         self.weights_s = self.weight_bytes / self.bandwidth
@@ -82,13 +82,11 @@ class StepModel:
         per_layer = ACTIVATION_READS * hidden + 4 * shape.intermediate_size / tp
         self.activation_s = 2 * layers * per_layer / self.bandwidth
         self.context_s = self.kv_bytes / self.attention_bandwidth
-        self.pair_s = (
-            4 * layers * shape.num_attention_heads * shape.head_dim / tp / (gpu.dense_tflops * 1e12 * 0.45)
-        )
+        self.attention_flops = 4 * layers * shape.num_attention_heads * shape.head_dim / tp
+        self.pair_s = self.attention_flops / (gpu.dense_tflops * 1e12 * 0.45)
         # 0.45: share of peak that FlashAttention-3 reaches on Hopper (forward, head size 128, causal)
         gap_ms = engine.gap_ms + (engine.parallel_gap_ms if tp > 1 else 0.0)
         self.fixed_s = (layers * (engine.layer_ms or gpu.layer_ms) + gap_ms) / 1e3
-        self.attention_flops = 4 * layers * shape.num_attention_heads * shape.head_dim / tp
 
     def allreduce_s(self, tokens: Any) -> Any:
         """Time of the all-reduces of one step's hidden states: two per layer."""
@@ -109,9 +107,8 @@ class StepModel:
         `tokens` are computed, `rows` of logits are sampled, the keys and values of `context` tokens are read, and attention
         computes `pairs` of tokens in prefill.
         """
-        sharpness = self.engine.gemm_sharpness
         multiply = tokens * self.token_s + rows * self.row_s
-        gemm = (self.weights_s**sharpness + multiply**sharpness) ** (1 / sharpness)
+        gemm = _concurrent(self.weights_s, multiply, self.engine.gemm_sharpness)
         attention = context * self.context_s + pairs * self.pair_s
         sampling = rows * (self.engine.row_us * 1e-6)
         return (
