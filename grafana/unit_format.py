@@ -31,15 +31,11 @@ def _digits(value: float, decimals: int | None) -> str:
     return f"{value:.3g}"
 
 
-FORMATTERS: dict[str, Callable[[float, int | None], str]] = {
+SCALED = {"short": "", "watt": "W", "Bps": "B/s", "hertz": "Hz", "reqps": "req/s", "ops": "/s"}
+"""Units that get the prefixes k, M and G, and how each is written."""
+OTHERS: dict[str, Callable[[float, int | None], str]] = {
     "s": _seconds,
-    "short": lambda value, decimals: _scaled(value, LARGE, "", decimals),
-    "watt": lambda value, decimals: _scaled(value, LARGE, "W", decimals),
     "joule": lambda value, decimals: _scaled(value, LARGE if value >= 1 else SMALL, "J", decimals),
-    "Bps": lambda value, decimals: _scaled(value, LARGE, "B/s", decimals),
-    "hertz": lambda value, decimals: _scaled(value, LARGE, "Hz", decimals),
-    "reqps": lambda value, decimals: _scaled(value, LARGE, "req/s", decimals),
-    "ops": lambda value, decimals: _scaled(value, LARGE, "/s", decimals),
     "percent": lambda value, decimals: f"{_digits(value, decimals)} %",
     "percentunit": lambda value, decimals: f"{_digits(value * 100, decimals)} %",
     "currencyUSD": lambda value, decimals: f"${_digits(value, decimals)}",
@@ -53,4 +49,6 @@ def format_value(value: float, unit: str, decimals: int | None = None) -> str:
         return "–"
     if unit.startswith("suffix:"):
         return _digits(value, decimals) + unit.removeprefix("suffix:")
-    return FORMATTERS[unit](value, decimals)
+    if unit in SCALED:
+        return _scaled(value, LARGE, SCALED[unit], decimals)
+    return OTHERS[unit](value, decimals)
