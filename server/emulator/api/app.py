@@ -98,7 +98,6 @@ class EmulatorApp:
             model,
             realtime=self.realtime,
             text=self.text,
-            tokenizer=self.tokenizer,
             dialect=settings.dialect(),
             faults=faults,
             metrics=self.metrics,

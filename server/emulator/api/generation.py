@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from server.config import Model, Serving
 from server.emulator.api.admission import (
@@ -31,7 +31,7 @@ from server.emulator.api.sampling_params import read_sampling_params
 from server.emulator.engine.realtime import RealtimeEngine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.model import GeneratedText, TextModel
-from server.emulator.text.tokenizer import END_THINK, THINK, Tokenizer
+from server.emulator.text.tokenizer import END_THINK, THINK
 
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
@@ -39,6 +39,14 @@ JSON = ("content-type", "application/json")
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 AHEAD_TOKENS = 64
 """The output is extended by at least this many tokens at a time."""
+
+
+def _engine_dead() -> RequestError:
+    return RequestError(ENGINE_DEAD, type_="InternalServerError", code=500)
+
+
+def _busy() -> RequestError:
+    return RequestError(BUSY, type_="Service Unavailable", code=503)
 
 
 class OutputFeed:
@@ -94,18 +102,17 @@ class Generations:
         *,
         realtime: RealtimeEngine,
         text: TextModel,
-        tokenizer: Tokenizer,
         dialect: Dialect,
         faults: FaultInjector,
         metrics: MetricsRecorder,
         headers: list[tuple[str, str]],
     ) -> None:
         self.serving, self.model, self.realtime = serving, model, realtime
-        self.text, self.tokenizer = text, tokenizer
+        self.text, self.tokenizer = text, text.tokenizer
         self.dialect, self.faults, self.metrics, self.headers = dialect, faults, metrics, headers
         self.names = serving.served_model_name or (model.id,)
         self.engine_dead = False
-        self.on_engine_failure: Callable[[], None] = lambda: None
+        self.on_engine_failure: Callable[[], object] = lambda: None
         self._by_sequence: dict[TokenSequence, tuple[Generation, Choice]] = {}
         realtime.deliver = self._deliver
         realtime.engine.on_reject = self._rejected
@@ -120,7 +127,7 @@ class Generations:
         """Check a request and start it. Raises RequestError."""
         params = read_sampling_params(parse_json(bytes(exchange.body)), chat=chat)
         if self.engine_dead:
-            raise RequestError(ENGINE_DEAD, type_="InternalServerError", code=500)
+            raise _engine_dead()
         check_model(params.model, self.names)
         check_thinking(params.thinking_token_budget, parsed=self.dialect.reasoning_parser)
         params.include_usage |= self.serving.enable_force_include_usage and params.stream
@@ -134,7 +141,7 @@ class Generations:
         full = full_queue(self.serving, self.realtime.engine.waiting, sum(map(len, prompts)))
         if full:
             self.metrics.rejected(full)
-            raise RequestError(BUSY, type_="Service Unavailable", code=503)
+            raise _busy()
         self._start(exchange, params, fault, texts, prompts)
 
     def _prompts(self, params: RequestBody) -> tuple[list[str], list[list[int]]]:
@@ -197,17 +204,15 @@ class Generations:
         return next((token == end for token in reversed(prompt) if token in {begin, end}), False)
 
     def _reply(self, params: RequestBody, text: str, prompt: list[int], sample: int) -> GeneratedText:
-        def write(*, ignore_eos: bool) -> GeneratedText:
-            return self.text.reply(
-                text,
-                prompt,
-                seed=None if params.seed is None else params.seed + sample,
-                temperature=params.temperature,
-                reasoning_parser=self.dialect.reasoning_parser,
-                thinking_token_budget=params.thinking_token_budget,
-                ignore_eos=ignore_eos,
-            )
-
+        write = partial(
+            self.text.reply,
+            text,
+            prompt,
+            seed=None if params.seed is None else params.seed + sample,
+            temperature=params.temperature,
+            reasoning_parser=self.dialect.reasoning_parser,
+            thinking_token_budget=params.thinking_token_budget,
+        )
         reply = write(ignore_eos=params.ignore_eos)
         if params.min_tokens and reply.grow(params.min_tokens + 1) <= params.min_tokens and reply.ended:
             return write(ignore_eos=True)
@@ -247,7 +252,7 @@ class Generations:
 
     def _resume(self, generation: Generation) -> None:
         for choice in generation.writer.choices:
-            if choice.unsent and not generation.stalled:
+            if choice.unsent and not generation.stalled and generation.exchange.open:
                 self._flush(generation, choice)
 
     def _abort(self, generation: Generation) -> None:
@@ -283,30 +288,27 @@ class Generations:
 
     def _end_stall(self, generation: Generation) -> None:
         generation.fault, generation.stalled = InjectedFault(), False
-        for choice in generation.writer.choices:
-            if choice.unsent and generation.exchange.open:
-                self._flush(generation, choice)
+        self._resume(generation)
 
     def fail_engine(self) -> None:
         """Fail the engine: every response ends with an error, `/health` answers 503 and the server exits."""
         self.engine_dead = True
         for generation in {generation for generation, _ in self._by_sequence.values()}:
             generation.exchange.keep_alive = False
-            self._fail(generation, ENGINE_DEAD, "InternalServerError", 500)
+            self._fail(generation, _engine_dead())
         self.on_engine_failure()
 
-    def _fail(self, generation: Generation, message: str, type_: str, code: int) -> None:
+    def _fail(self, generation: Generation, error: RequestError) -> None:
         self._abort(generation)
         if generation.writer.params.stream:
-            generation.exchange.finish(error_event(message, type_, code))
+            generation.exchange.finish(error_event(error))
             self.metrics.exchange(generation.exchange)
         else:
-            error: dict[str, Any] = {"message": message, "type": type_, "param": None, "code": code}
-            self.respond(generation.exchange, code, {"error": error})
+            self.respond(generation.exchange, error.code, error.body)
 
     def _rejected(self, sequence: TokenSequence) -> None:
         """A queue limit was exceeded inside the engine, after the request had passed the check in `begin`."""
         known = self._by_sequence.get(sequence)
         self.metrics.rejected("max_num_queued_reqs")
         if known:
-            self._fail(known[0], BUSY, "Service Unavailable", 503)
+            self._fail(known[0], _busy())

@@ -4,6 +4,7 @@ Rules: the constant parts of a request's chunks are rendered once. Tests compare
 streams. This module does not know sockets or the engine's scheduling.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from server.emulator.api.choice import Choice
-from server.emulator.api.request_body import RequestBody
+from server.emulator.api.request_body import RequestBody, RequestError
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -80,7 +81,7 @@ class ResponseWriter:
             self._head,
             choice.index,
             self._usage(0, 0) if self.params.continuous_usage else b"",
-            encode(self._prompts[0]) if self.params.return_token_ids else b"null",
+            encode(self._prompts[0] if self.params.return_token_ids else None),
         )
 
     def _chat(self, choice: Choice) -> bytes:
@@ -120,14 +121,8 @@ class ResponseWriter:
         start, end = choice.sent, choice.decoded
         _, content = choice.text()
         choice.sent = end
-        prompt = b"null"
-        if not start:
-            content = self.echo(choice) + content if self.params.echo else content
-            prompt = (
-                encode(choice.sequence.ids[: choice.sequence.prompt])
-                if self.params.return_token_ids
-                else prompt
-            )
+        if not start and self.params.echo:
+            content = self.echo(choice) + content
         return (
             b'%b{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b,"stop_reason":%b,"prompt_token_ids":%b'
             b',"token_ids":%b}]%b}\n\n'
@@ -138,7 +133,7 @@ class ResponseWriter:
             self._logprobs(choice, start, end),
             b'"%b"' % choice.finish.encode() if choice.done else b"null",
             encode(choice.stop_reason) if choice.done else b"null",
-            prompt,
+            b"null" if start else encode(self._prompt_ids(choice)),
             encode(choice.ids(start, end)) if self.params.return_token_ids else b"null",
             self._chunk_end(choice),
         )
@@ -224,9 +219,12 @@ class ResponseWriter:
 
     def _completion_choice(self, choice: Choice) -> dict[str, Any]:
         text = (self.echo(choice) if self.params.echo else "") + choice.text()[1]
-        ids = choice.sequence.ids[: choice.sequence.prompt] if self.params.return_token_ids else None
+        ids = self._prompt_ids(choice)
         rest = {"prompt_logprobs": None, "prompt_token_ids": ids, "routed_experts": None}
         return {"index": choice.index, "text": text, **self._ending(choice), **rest}
+
+    def _prompt_ids(self, choice: Choice) -> list[int] | None:
+        return choice.sequence.ids[: choice.sequence.prompt] if self.params.return_token_ids else None
 
     def _ending(self, choice: Choice) -> dict[str, Any]:
         return {
@@ -262,8 +260,6 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def error_event(message: str, type_: str, code: int) -> bytes:
+def error_event(error: RequestError) -> bytes:
     """An error event inside a stream with status 200, spaced as by vLLM, and the end of the stream."""
-    text, kind = encode(message).decode(), encode(type_).decode()
-    body = f'{{"error": {{"message": {text}, "type": {kind}, "param": null, "code": {code}}}}}'
-    return b"data: " + body.encode() + b"\n\n" + DONE
+    return b"data: " + json.dumps(error.body, ensure_ascii=False).encode() + b"\n\n" + DONE

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from server.config import ConfigError
@@ -50,10 +51,7 @@ async def _serve(
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, end, 0)
 
-    def exit_after_failure() -> None:
-        loop.call_later(EXIT_DELAY_S, end, 1)
-
-    app.generations.on_engine_failure = exit_after_failure
+    app.generations.on_engine_failure = partial(loop.call_later, EXIT_DELAY_S, end, 1)
     tp = settings.serving.tensor_parallel_size
     print(
         f"emulated vLLM {settings.version.release}: {app.generations.names[0]} on {tp} x {settings.gpu.name}, {settings.serving.name}, "
