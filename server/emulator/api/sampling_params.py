@@ -22,7 +22,10 @@ DEFAULT_COMPLETION_TOKENS = 16
 GREEDY_BELOW = 1e-5
 
 
-TOO_MANY = f"must be at most {MOST_CHOICES}, got {{value}}. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+TOO_MANY = (
+    f"must be at most {MOST_CHOICES}, got {{value}}. "
+    "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+)
 LIMITS: tuple[tuple[str, Callable[[float], bool], str, bool], ...] = (
     # in the order of SamplingParams: field, condition, message, and whether the message names the parameter
     ("n", lambda n: n >= 1, "must be at least 1, got {value}.", False),

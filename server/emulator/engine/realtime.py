@@ -8,7 +8,7 @@ every delivery and published as a metric. This module does not know HTTP or text
 import asyncio
 import time
 import traceback
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -108,7 +108,7 @@ class RealtimeEngine:
         if not self._due or self._due[0][0] > now_s:
             self.behind_s = 0.0
             return
-        first_s, tokens = self._due[0][0], Counter[TokenSequence]()
+        first_s, tokens = self._due[0][0], defaultdict[TokenSequence, int](int)
         while self._due and self._due[0][0] <= now_s:
             for sequence, count in self._due.popleft()[1]:
                 tokens[sequence] += count
