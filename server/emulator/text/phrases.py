@@ -24,19 +24,14 @@ class Slot:
     name: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PhraseChoice:
-    """A choice among several wordings."""
-
-    options: tuple["Phrase", ...]
-
-
-Phrase = tuple[str | Slot | PhraseChoice, ...]
+Part = str | Slot | tuple["Phrase", ...]
+"""A text, a slot, or a choice among several wordings."""
+Phrase = tuple[Part, ...]
 
 
 def compile_phrase(line: str) -> Phrase:
     """Parse a template such as `[a|b] of @e`. Raises ValueError if the brackets do not match."""
-    stack: list[list[list[str | Slot | PhraseChoice]]] = [[[]]]
+    stack: list[list[list[Part]]] = [[[]]]
     at = 0
     for mark in SYNTAX.finditer(line):
         here = stack[-1][-1]
@@ -54,7 +49,7 @@ def compile_phrase(line: str) -> Phrase:
                 options = stack.pop()
                 if not stack:
                     raise ValueError(f"']' without '[': {line}")
-                stack[-1][-1].append(PhraseChoice(tuple(tuple(option) for option in options)))
+                stack[-1][-1].append(tuple(tuple(option) for option in options))
             case slot:
                 here.append(Slot(slot[1:]))
     if len(stack) != 1:
@@ -84,5 +79,4 @@ def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str], out: l
         elif isinstance(part, Slot):
             out.append(fill(part.name))
         else:
-            options = part.options
-            write(options[int(rng.random() ** WORD_SKEW * len(options))], rng, fill, out)
+            write(part[int(rng.random() ** WORD_SKEW * len(part))], rng, fill, out)

@@ -7,6 +7,7 @@ module does not know models or problems.
 """
 
 import codecs
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,9 +56,11 @@ class Tokenizer:
         added = self._library.get_added_tokens_decoder()
         self.special_ids = {token.content: number for number, token in added.items()}
         self.hidden_ids = frozenset(number for number, token in added.items() if token.special)
-        self._pieces: dict[int, bytes] = {}
+        self.piece = functools.cache(self._piece)
+        """The bytes of one id; empty for ids outside the vocabulary, such as random ids or padding rows."""
         split = json.loads(path.read_bytes())["pre_tokenizer"].get("pretokenizers", [{}])[0].get("pattern")
-        self._words: dict[str, list[int]] | None = {} if split == {"Regex": SPLIT} else None
+        self._splits_like_qwen2 = split == {"Regex": SPLIT}
+        self._encode_word = functools.lru_cache(CACHED_WORDS)(self._encode)
         # Ids of plain words; the text modes `loop` and `random` use only these.
         self.plain_ids = [i for i in range(self.vocab_size) if PLAIN.fullmatch(self.piece(i))]
 
@@ -70,36 +73,24 @@ class Tokenizer:
 
         For plain ASCII text the ids of known words come from a cache, with the same result.
         """
-        if self._words is None or not text.isascii() or "<|" in text or "think>" in text:
+        if not self._splits_like_qwen2 or not text.isascii() or "<|" in text or "think>" in text:
             return self._encode(text)
         ids: list[int] = []
-        words = self._words
         for word in ASCII_SPLIT.findall(text):
-            known = words.get(word)
-            if known is None:
-                known = self._encode(word)
-                if len(words) < CACHED_WORDS:
-                    words[word] = known
-            ids += known
+            ids += self._encode_word(word)
         return ids
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
 
-    def piece(self, number: int) -> bytes:
-        """The bytes of one id; empty for ids outside the vocabulary, such as random ids or padding rows."""
-        piece = self._pieces.get(number)
-        if piece is None:
-            token = self._library.id_to_token(number)
-            if token is None:
-                piece = b""
-            elif token in self.special_ids:
-                piece = token.encode()
-            else:
-                piece = bytes(BYTE_OF[character] for character in token)
-            self._pieces[number] = piece
-        return piece
+    def _piece(self, number: int) -> bytes:
+        token = self._library.id_to_token(number)
+        if token is None:
+            return b""
+        if token in self.special_ids:
+            return token.encode()
+        return bytes(BYTE_OF[character] for character in token)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ids. Bytes that are not valid UTF-8 become U+FFFD."""
