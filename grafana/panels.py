@@ -60,7 +60,6 @@ def time_series_panel(
     unit: str,
     *targets: Target,
     width: int = 8,
-    height: int = 6,
     stacked: bool = False,
     maximum: float | None = None,
     limit: float | None = None,
@@ -69,7 +68,7 @@ def time_series_panel(
     calcs = ["lastNotNull", "max"] if width >= 12 else ["lastNotNull"]
     legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(calcs)
     panel = (
-        _with_text(timeseries.Panel(), title, description, width, height)
+        _with_text(timeseries.Panel(), title, description, width, height=6)
         .unit(unit)
         .min(0)
         .fill_opacity(20 if stacked else 6)

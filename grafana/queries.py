@@ -25,10 +25,10 @@ def client_series(rule: str) -> str:
     return f"{rule}{{{CLIENT_FILTER}}}"
 
 
-def rate(metric: str, by: str = "config", matchers: str = "") -> str:
+def rate(metric: str, by: str = "config") -> str:
     """Rate of a server's counter, per second of model time."""
     labels = ", ".join([SERVER_LABELS, *_other_labels(by)])
-    per_wall_second = f"sum by ({labels}) (rate({server_series(metric, matchers)}[{WINDOW}]))"
+    per_wall_second = f"sum by ({labels}) (rate({server_series(metric)}[{WINDOW}]))"
     return f"sum by ({by}) ({per_wall_second} / on ({SERVER_LABELS}) group_left () thinkload:time_scale)"
 
 
@@ -37,36 +37,35 @@ def _other_labels(by: str) -> list[str]:
     return [label for label in by.split(", ") if label not in SERVER_LABELS.split(", ")]
 
 
-def ratio(numerator: str, denominator: str, by: str = "config") -> str:
+def ratio(numerator: str, denominator: str) -> str:
     """Rate of one counter divided by the rate of another; no value while the denominator does not increase."""
-    return f"{rate(numerator, by)} / ({rate(denominator, by)} > 0)"
+    return f"{rate(numerator)} / ({rate(denominator)} > 0)"
 
 
-def fraction(part: str, total: str, by: str = "config") -> str:
+def fraction(part: str, total: str) -> str:
     """Rate of a counter as a fraction of the rate of another; 0 while the other does not increase."""
-    return f"{rate(part, by)} / clamp_min({rate(total, by)}, 1e-9)"
+    return f"{rate(part)} / clamp_min({rate(total)}, 1e-9)"
 
 
-def quantile(q: float, histogram: str, by: str = "config") -> str:
+def quantile(q: float, histogram: str) -> str:
     """Quantile of a server's histogram, interpolated within its bucket."""
     buckets = f"rate({server_series(histogram + '_bucket')}[{WINDOW}])"
-    return f"histogram_quantile({q}, sum by ({by}, le) ({buckets}))"
+    return f"histogram_quantile({q}, sum by (config, le) ({buckets}))"
 
 
-def mean(histogram: str, by: str = "config") -> str:
+def mean(histogram: str) -> str:
     """Mean of a server's histogram. It is exact and does not depend on the buckets."""
-    return ratio(f"{histogram}_sum", f"{histogram}_count", by)
+    return ratio(f"{histogram}_sum", f"{histogram}_count")
 
 
-def client_rate(metric: str, by: str = "config", *, matchers: str = "") -> str:
+def client_rate(metric: str, by: str = "config") -> str:
     """Rate of a load generator's counter, per second of model time.
 
     `thinkload:client_run` adds the labels of the run; its value is the time scale of the server.
     """
     labels = ", ".join(["instance", *_other_labels(by)])
-    counter = f"rate({metric}{{{matchers}}}[{WINDOW}])" if matchers else f"rate({metric}[{WINDOW}])"
     run = f"on (instance) group_left ({SERVER_LABELS}) {client_series('thinkload:client_run')}"
-    return f"sum by ({by}) (sum by ({labels}) ({counter}) / {run})"
+    return f"sum by ({by}) (sum by ({labels}) (rate({metric}[{WINDOW}])) / {run})"
 
 
 def client_value(metric: str, by: str = "config") -> str:
@@ -76,14 +75,14 @@ def client_value(metric: str, by: str = "config") -> str:
     return f"sum by ({by}) (sum by ({labels}) ({metric}) * {run})"
 
 
-def client_quantile(q: float, histogram: str, by: str = "config") -> str:
+def client_quantile(q: float, histogram: str) -> str:
     """Quantile of a load generator's histogram."""
-    return f"histogram_quantile({q}, {client_rate(histogram + '_bucket', f'{by}, le')})"
+    return f"histogram_quantile({q}, {client_rate(histogram + '_bucket', 'config, le')})"
 
 
-def client_mean(histogram: str, by: str = "config") -> str:
+def client_mean(histogram: str) -> str:
     """Mean of a load generator's histogram."""
-    return f"{client_rate(histogram + '_sum', by)} / ({client_rate(histogram + '_count', by)} > 0)"
+    return f"{client_rate(histogram + '_sum')} / ({client_rate(histogram + '_count')} > 0)"
 
 
 def or_zero(expr: str, like: str) -> str:

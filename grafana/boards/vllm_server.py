@@ -75,21 +75,14 @@ def _steps() -> list[PanelOrRow]:
 
 
 def _drafts_and_prefix_cache() -> list[PanelOrRow]:
+    drafted, accepted = (f"vllm:spec_decode_num_{kind}_tokens_total" for kind in ("draft", "accepted"))
+    acceptance = or_zero(fraction(accepted, drafted), rate("vllm:generation_tokens_total"))
     return [
         time_series_panel(
             "Draft acceptance rate",
             "Accepted tokens divided by drafted tokens; 0 without speculation. Below about 0.3, drafting costs more than it gains in a full batch.",
             "percentunit",
-            (
-                or_zero(
-                    fraction(
-                        "vllm:spec_decode_num_accepted_tokens_total",
-                        "vllm:spec_decode_num_draft_tokens_total",
-                    ),
-                    rate("vllm:generation_tokens_total"),
-                ),
-                "{{config}}",
-            ),
+            (acceptance, "{{config}}"),
             maximum=1,
         ),
         time_series_panel(
@@ -103,16 +96,17 @@ def _drafts_and_prefix_cache() -> list[PanelOrRow]:
 
 
 def _requests() -> list[PanelOrRow]:
-    phases = [("queue", "queued"), ("prefill", "prefill"), ("decode", "decode")]
+    phases = {"queue": "queued", "prefill": "prefill", "decode": "decode"}
+    times = [
+        (mean(f"vllm:request_{phase}_time_seconds"), f"{name} {{{{config}}}}")
+        for phase, name in phases.items()
+    ]
     return [
         time_series_panel(
             "Request time by phase",
             "Mean over the requests that ended. Decode dominates for reasoning models. A growing queue time means overload.",
             "s",
-            *(
-                (mean(f"vllm:request_{phase}_time_seconds"), f"{legend} {{{{config}}}}")
-                for phase, legend in phases
-            ),
+            *times,
         ),
         time_series_panel(
             "Time to first token",
@@ -131,6 +125,7 @@ def _requests() -> list[PanelOrRow]:
 
 
 def _responses() -> list[PanelOrRow]:
+    rejected = or_zero(rate("vllm:admission_rejections_total"), rate("vllm:generation_tokens_total"))
     http_requests = server_series("http_requests_total", GENERATION_HANDLERS)
     return [
         time_series_panel(
@@ -151,9 +146,6 @@ def _responses() -> list[PanelOrRow]:
             "Rejected requests",
             "Should be 0. Counted since vLLM 0.32, if --max-num-queued-reqs is set. Older versions have no such limit.",
             "reqps",
-            (
-                or_zero(rate("vllm:admission_rejections_total"), rate("vllm:generation_tokens_total")),
-                "{{config}}",
-            ),
+            (rejected, "{{config}}"),
         ),
     ]
