@@ -95,10 +95,10 @@ class Catalogue:
         found: Histogram = family.child() if family else Histogram(())
         return found
 
-    def count(self, name: str, *labels: str, by: float = 1) -> None:
-        """Increase a counter; does nothing if the release does not have it."""
+    def count(self, name: str, *labels: str) -> None:
+        """Increase a counter by one; does nothing if the release does not have it."""
         if family := self._families.get(name):
-            family.child(*labels)[0] += by
+            family.child(*labels)[0] += 1
 
     def http(self, handler: str, method: str, status: int, seconds: float, sizes: tuple[int, int]) -> None:
         """Count one HTTP exchange as prometheus-fastapi-instrumentator does. `sizes`: bytes of request and response bodies."""

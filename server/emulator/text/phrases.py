@@ -58,11 +58,11 @@ def compile_phrase(line: str) -> Phrase:
 
 
 @functools.cache
-def phrase_book(path: Path = PHRASES) -> Mapping[str, tuple[Phrase, ...]]:
+def phrase_book() -> Mapping[str, tuple[Phrase, ...]]:
     """The phrases of each kind of sentence."""
     book: dict[str, list[Phrase]] = {}
     kind = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in PHRASES.read_text(encoding="utf-8").splitlines():
         if line.startswith("=="):
             kind = line.strip("= ")
             book[kind] = []
