@@ -69,7 +69,7 @@ def room_graph(graph: Mapping[str, set[str]], folder: str) -> Graph:
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Groups of nodes that import each other, directly or through others, each sorted."""
 
-    def imported_by(node: str) -> set[str]:
+    def imports_of(node: str) -> set[str]:
         """Everything that a node imports, directly or through others."""
         found: set[str] = set()
         new = graph[node]
@@ -78,7 +78,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
             new = set().union(*(graph[name] for name in new)) - found
         return found
 
-    reached = {node: imported_by(node) for node in graph}
+    reached = {node: imports_of(node) for node in graph}
     groups = {tuple(sorted(n for n in reached[node] if node in reached[n])) for node in graph}
     return [list(group) for group in sorted(groups) if len(group) > 1]
 

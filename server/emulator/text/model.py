@@ -7,7 +7,6 @@ accepted), or the path of a file with recorded outputs. This module does not kno
 """
 
 import collections
-import functools
 import hashlib
 import itertools
 import json
@@ -75,7 +74,7 @@ class TextModel:
         end = tokenizer.id(R1_END if self.style == "r1" else "<|im_end|>")
         self.eos_id = 0 if end is None else end
         self._end_thinking_id = None if self.style == "s1" else tokenizer.id(END_THINK)
-        self._written = functools.lru_cache(CACHED_REPLIES)(self._write)
+        self._replies: collections.OrderedDict[tuple[object, ...], GeneratedText] = collections.OrderedDict()
         self._unseeded: collections.Counter[bytes] = collections.Counter()
 
     def reply(
@@ -99,28 +98,33 @@ class TextModel:
             return GeneratedText(
                 iter([self.recorded.get(match.problem.problem, [self.eos_id])]), self._end_thinking_id
             )
-        sample = self._sample(prompt_text, seed, temperature)
+        prompt_hash = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
+        sample = self._sample(prompt_hash, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
-        return self._written(prompt_text, sample, budget, ignore_eos)
-
-    def _write(self, prompt: str, sample: str, budget: int | None, ignore_eos: bool) -> GeneratedText:
-        match = self.finder.match(prompt)
-        chunks = self._chunks(match, sample, budget)
-        if ignore_eos:
-            chunks = itertools.chain(chunks, self._after_eos(match.problem, sample))
-        return GeneratedText(chunks, self._end_thinking_id)
+        key = (prompt_hash, sample, budget, ignore_eos)
+        reply = self._replies.get(key)
+        if reply is None:
+            match = self.finder.match(prompt_text)
+            chunks = self._chunks(match, sample, budget)
+            if ignore_eos:
+                chunks = itertools.chain(chunks, self._after_eos(match.problem, sample))
+            reply = self._replies[key] = GeneratedText(chunks, self._end_thinking_id)
+            if len(self._replies) > CACHED_REPLIES:
+                self._replies.popitem(last=False)
+        else:
+            self._replies.move_to_end(key)
+        return reply
 
     def outline(self, problem: KnownProblem, sample: str) -> TraceOutline:
         """The decisions for one sample of one problem."""
         return outline(self.name, self.statistics, problem, sample)
 
-    def _sample(self, prompt: str, seed: int | None, temperature: float) -> str:
+    def _sample(self, prompt_hash: bytes, seed: int | None, temperature: float) -> str:
         """The key of a sample. Greedy decoding ignores the seed; requests without a seed get a new sample each time."""
         if temperature <= 0:
             return GREEDY
         if seed is not None:
             return str(seed)
-        prompt_hash = hashlib.blake2b(prompt.encode(), digest_size=16).digest()
         self._unseeded[prompt_hash] += 1
         return f"unseeded/{self._unseeded[prompt_hash]}"
 
