@@ -8,7 +8,7 @@ power in proportion to their activity, capped at the power limit. The coefficien
 
 import uuid
 from collections import deque
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 from server.emulator.engine.hardware import Gpu
 from server.emulator.engine.step_time import GIB, Usage
@@ -28,14 +28,6 @@ FIELDS = (
 )
 
 
-@dataclass(slots=True)
-class GpuReading:
-    """Usage up to a point in time."""
-
-    at_s: float
-    usage: Usage
-
-
 class Telemetry:
     """Readings of a group of equal GPUs that share the work equally."""
 
@@ -43,7 +35,8 @@ class Telemetry:
         self.gpu = gpu
         self._peak_bandwidth = gpu.peak_bandwidth_tb_s * 1e12
         self._used_mib = used_bytes / 2**20
-        self._samples: deque[GpuReading] = deque([GpuReading(0.0, Usage())])
+        self._samples: deque[tuple[float, Usage]] = deque([(0.0, Usage())])
+        """Usage up to some recent times."""
         self.uuids = [
             f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'thinkload emulated {gpu.name} {seed} {n}')}"
             for n in range(count)
@@ -51,19 +44,19 @@ class Telemetry:
 
     def record(self, now_s: float, usage: Usage) -> None:
         """Keep usage a few times per window. Call it whenever usage may have grown."""
-        if now_s - self._samples[-1].at_s >= WINDOW_S / 4:
-            self._samples.append(GpuReading(now_s, replace(usage)))
-            while len(self._samples) > 2 and self._samples[1].at_s <= now_s - WINDOW_S:
+        if now_s - self._samples[-1][0] >= WINDOW_S / 4:
+            self._samples.append((now_s, replace(usage)))
+            while len(self._samples) > 2 and self._samples[1][0] <= now_s - WINDOW_S:
                 self._samples.popleft()
 
     def _recent(self, now_s: float, usage: Usage) -> tuple[float, Usage]:
         """Length and usage of the last window. Its beginning is interpolated linearly between two samples."""
         start_s = max(now_s - WINDOW_S, 0.0)
-        points = [*self._samples, GpuReading(now_s, usage)]
-        after = next(n for n, sample in enumerate(points) if sample.at_s > start_s or sample is points[-1])
-        late, early = points[after], points[max(after - 1, 0)]
-        share = min(max((start_s - early.at_s) / max(late.at_s - early.at_s, 1e-9), 0.0), 1.0)
-        then = [a + share * (b - a) for a, b in zip(astuple(early.usage), astuple(late.usage), strict=True)]
+        points = [*self._samples, (now_s, usage)]
+        after = next(n for n, sample in enumerate(points) if sample[0] > start_s or sample is points[-1])
+        (late_s, late), (early_s, early) = points[after], points[max(after - 1, 0)]
+        share = min(max((start_s - early_s) / max(late_s - early_s, 1e-9), 0.0), 1.0)
+        then = [a + share * (b - a) for a, b in zip(astuple(early), astuple(late), strict=True)]
         return max(now_s - start_s, 1e-3), Usage(
             *(now - old for now, old in zip(astuple(usage), then, strict=True))
         )
