@@ -32,10 +32,11 @@ def limit(size: int) -> Callable[[], None]:
 
 
 def full(size: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m loadgen` where no file can become larger than `size`."""
+    """Run `python -m loadgen` where no file can become larger than `size`. It stores no bytecode, which would be cut too."""
     return subprocess.run(
         [sys.executable, "-m", "loadgen", "--metrics-port", "off", "--progress", "none", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit(size),
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
 
