@@ -6,11 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import ROOT
 
 # A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis fails a test when an example takes long, which on a busy machine says nothing about the code.
+settings.register_profile("busy-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     # The tests start hundreds of processes. Without stored bytecode, each one compiles every module that it imports, which
