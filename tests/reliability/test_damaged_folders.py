@@ -79,7 +79,7 @@ def analysis(command: str, folder: Path, *more: str) -> "subprocess.CompletedPro
 def limited(command: list[str]) -> "subprocess.CompletedProcess[str]":
     """Run a command that may use 500 MB and a bounded time."""
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit_memory
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200, preexec_fn=limit_memory
     )
 
 

@@ -52,7 +52,7 @@ def command(*arguments: str) -> list[str]:
 
 def sweep(state: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=ROOT, env=state, capture_output=True, text=True, timeout=120, check=False
+        command(*arguments), cwd=ROOT, env=state, capture_output=True, text=True, timeout=200, check=False
     )
 
 
