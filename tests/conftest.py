@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ROOT
+from tests.fixtures.ports import reserve_ports
 
 # A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +23,14 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     # more than doubles the CPU time of a command of the analysis.
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".pytest_cache" / "bytecode")
     sys.dont_write_bytecode = False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers that a test starts are noted in a folder of the tests, not in that of the user."""
+    state = tmp_path_factory.mktemp("state")
+    reserve_ports(state)
+    os.environ["THINKLOAD_STATE"] = str(state)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from server.launch import ports
 from server.launch.processes import labelled
 from server.launch.readiness import healthy
 from tests import ROOT
+from tests.fixtures.ports import reserve_ports
 
 STANDIN = ROOT / "tests" / "standin"
 CAUSES = {  # for each example log in tests/logs, a part of the expected message
@@ -36,6 +37,7 @@ CAUSES = {  # for each example log in tests/logs, a part of the expected message
 def state(tmp_path: Path) -> dict[str, str]:
     """An environment with a separate state folder and targets folder, and with the stand-in `vllm` first on PATH."""
     (tmp_path / "targets").mkdir()
+    reserve_ports(tmp_path / "state")
     return {
         **os.environ,
         "PATH": f"{STANDIN}:{Path(sys.executable).parent}:{os.environ['PATH']}",
