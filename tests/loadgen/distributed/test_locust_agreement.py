@@ -4,8 +4,6 @@ How well their times agree depends on what else the machine does: `benchmarks/lo
 """
 
 import csv
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from benchmarks.locust_agreement import reported_s, same_tokens
 from loadgen.chunks import Chunks, read_chunks
 from loadgen.record import Record
-from tests.fixtures.emulated import ROOT, emulated
+from tests.fixtures.emulated import emulated, loadgen
 from tests.fixtures.swarm import (
     gathered,
     locust_rows,
@@ -33,7 +31,7 @@ def target() -> Iterator[str]:
 
 
 def test_2000_requests_once_each_and_the_metrics_of_one_process(target: str, tmp_path: Path) -> None:
-    """A master with 3 workers, and `python -m loadgen` on the same server at the same load, at the same time.
+    """A master with 3 workers, and then `python -m loadgen` on the same server at the same load.
 
     Each seq is recorded once, every worker takes part, and the answers are the same. In both runs, each figure is what its
     formula makes of the arrivals in chunks.bin, and no request is faster than the server says.
@@ -41,13 +39,11 @@ def test_2000_requests_once_each_and_the_metrics_of_one_process(target: str, tmp
     plan = ("--dataset", "sample", "--budgets", "8,16", "--requests", "2000", "--rate", "160")
     options = ("--target", target, *plan)
     out, alone = tmp_path / "swarm", tmp_path / "alone"
-    command = [sys.executable, "-m", "loadgen", "run", "--metrics-port", "off", "--progress", "none"]
-    command += ["--cache", "salt", *options, "--out", str(alone)]
-    with subprocess.Popen(command, cwd=ROOT) as single:
-        with swarm(out, *options, "--more=--cache=salt", "--csv", str(tmp_path / "locust")) as running:
-            running.end()
-        assert single.wait() == 0
+    with swarm(out, *options, "--more=--cache=salt", "--csv", str(tmp_path / "locust")) as running:
+        running.end()
     line, _ = gathered(out)
+    done = loadgen(*options, "--cache", "salt", "--out", str(alone))
+    assert done.returncode == 0, done.stderr
     assert line["missing"] == []
     assert [worker["records"] > 100 for worker in line["workers"]] == [True] * 3
     assert all(worker["cpu_share"] and worker["loop_lag_p99_s"] for worker in line["workers"])
