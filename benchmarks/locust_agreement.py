@@ -55,12 +55,6 @@ def beside_server(records: Iterable[Record], metric: str) -> float:
     return float(median(getattr(record, metric) / reported_s(record, metric) for record in records))
 
 
-def request_by_request(records: Iterable[Record], others: Iterable[Record], metric: str) -> float:
-    """Return the median over corresponding requests of one run's figure divided by the other's."""
-    other = {record.seq: getattr(record, metric) for record in others}
-    return float(median(getattr(record, metric) / other[record.seq] for record in records))
-
-
 def ratio(records: list[Record], others: list[Record], metric: str) -> tuple[float, float]:
     """Return the ratio of the means and half the width of its 95 % interval."""
     (mean, spread), (mean2, spread2) = (

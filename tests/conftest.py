@@ -2,14 +2,35 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import ROOT
+from tests.fixtures.ports import reserve_ports
 
 # A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis fails a test when an example takes long, which on a busy machine says nothing about the code.
+settings.register_profile("busy-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    # The tests start hundreds of processes. Without stored bytecode, each one compiles every module that it imports, which
+    # more than doubles the CPU time of a command of the analysis.
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".pytest_cache" / "bytecode")
+    sys.dont_write_bytecode = False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers that a test starts are noted in a folder of the tests, not in that of the user."""
+    state = tmp_path_factory.mktemp("state")
+    reserve_ports(state)
+    os.environ["THINKLOAD_STATE"] = str(state)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 """Grading of pairs and of runs, the time limit, the caches and the command."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -168,8 +169,8 @@ def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert grade_run(folder)["grade"].tolist() == ["wrong", "wrong"]
 
 
-def test_500_problems_at_5_budgets_in_a_minute(shared: Path, tmp_path: Path) -> None:
-    """All outputs are distinct. Grading takes less than 60 s, and less than 5 s from the cache."""
+def test_grades_of_500_problems_at_5_budgets_come_back_from_the_cache(shared: Path, tmp_path: Path) -> None:
+    """All outputs are distinct, and none is graded a second time. `benchmarks.grading` measures how long it takes."""
     rows = [json.loads(line) for line in (shared / "math500.jsonl").read_text().splitlines()]
     golds = {row["unique_id"]: row["answer"] for row in rows}
     texts = [
@@ -182,13 +183,13 @@ def test_500_problems_at_5_budgets_in_a_minute(shared: Path, tmp_path: Path) -> 
     ]
     records = [record(seq, text, problem=problem) for seq, (problem, text) in enumerate(texts)]
     cache = tmp_path / "grades.sqlite"
-    start = time.monotonic()
     frame = grade_records(records, golds, thinks=True, cache=cache)
-    cold = time.monotonic() - start
+    assert len(frame) == 2500
+    assert grade_records(records, golds, thinks=True, cache=cache).equals(frame)
+    with contextlib.closing(sqlite3.connect(cache)) as connection, connection:
+        connection.execute("UPDATE verdict SET verdict = 'no_answer'")
     again = grade_records(records, golds, thinks=True, cache=cache)
-    assert again.equals(frame)
-    assert cold < 60
-    assert time.monotonic() - start - cold < 5
+    assert set(again["grade"]) == {"no_answer"}
 
 
 def test_pairs_come_back_in_order(tmp_path: Path) -> None:

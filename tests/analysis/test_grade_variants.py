@@ -54,21 +54,21 @@ def test_twenty_variants_of_each_reference(shared: Path, changes: tuple[Change, 
     assert wrong == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(reference=REFERENCES, seed=st.integers(0, 10**6))
 def test_rewrites_keep_the_value(reference: str, seed: int) -> None:
     for one in variants(reference, REWRITES, 3, seed, rounds=3):
         assert compare(reference, _answer(one)) == "correct", one
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(reference=REFERENCES, seed=st.integers(0, 10**6))
 def test_mutations_change_the_value(reference: str, seed: int) -> None:
     for one in variants(reference, MUTATIONS, 3, seed):
         assert compare(reference, _answer(one)) != "correct", one
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     terms=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 30)), min_size=1, max_size=4),
     seed=st.integers(),
@@ -103,7 +103,7 @@ def typeset(value: Decimal, unit: str, style: int) -> str:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(AMOUNTS, METRIC, PREFIX, PREFIX, st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_units_of_one_quantity_are_converted_exactly(
     value: Decimal, unit: str, prefix: str, other: str, styles: tuple[int, int]
@@ -120,7 +120,7 @@ def test_units_of_one_quantity_are_converted_exactly(
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 99), st.integers(0, 59), st.integers(0, 59), st.integers(1, 10**6))
 def test_sums_of_units_are_one_quantity(hours: int, minutes: int, seconds: int, more: int) -> None:
     total = hours * 3600 + minutes * 60 + seconds
@@ -137,7 +137,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(text=st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_any_text_gets_a_grade(text: str) -> None:
     """No text raises, and a text without the reference's digits is never equal to it."""

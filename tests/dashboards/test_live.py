@@ -238,7 +238,7 @@ class Watch:
     generators: dict[str, tuple["subprocess.Popen[str]", str]]
     """Process and instance of each load generator."""
 
-    def fires(self, alert: str, instance: str | None = None, timeout_s: float = 60) -> bool:
+    def fires(self, alert: str, instance: str | None = None, timeout_s: float = 150) -> bool:
         """Wait until the alert fires; False if it does not fire in time."""
         return until(lambda: alert in self.server.firing(instance), timeout_s)
 
@@ -265,11 +265,11 @@ def test_a_killed_server_is_reported(watch: Watch) -> None:
     with emulated("tp1") as target:
         watch.server.set_targets("killed", announced(target, "tp1"))
         address = target.removeprefix("http://").removesuffix("/v1")
-        assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 60)
+        assert until(lambda: len(watch.server.instant(f'up{{instance="{address}"}} == 1')) == 2, 150)
         assert "TargetDown" not in watch.server.firing(address)
     assert watch.fires("TargetDown", address)
     watch.server.set_targets("killed", [])
-    assert until(lambda: "TargetDown" not in watch.server.firing(address), 60)
+    assert until(lambda: "TargetDown" not in watch.server.firing(address), 150)
 
 
 def test_a_full_cache_is_reported(watch: Watch) -> None:
@@ -301,4 +301,4 @@ def test_a_stalled_client_is_reported(watch: Watch) -> None:
         assert watch.fires("ClientStalled", instance)
     finally:
         process.send_signal(signal.SIGCONT)
-    assert until(lambda: pause_repeatedly(process) and "ClientLag" in watch.server.firing(instance), 60)
+    assert until(lambda: pause_repeatedly(process) and "ClientLag" in watch.server.firing(instance), 150)

@@ -60,7 +60,7 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
     finally:
         announced.unlink(missing_ok=True)
         process.terminate()
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=200)
     assert json.loads(stdout.splitlines()[-1]) == {"prometheus": server.url}
     assert "python -m loadgen" in stderr
 

@@ -19,6 +19,7 @@ import pytest
 from loadgen.record import Record, RunInfo, read_records, read_run
 from tests.fixtures.emulated import loadgen
 
+ATTEMPTS = 5
 ELSEWHERE = {"23-import-no-start-times", "24-import-lines", "28-data-parallel-and-tp6"}
 
 
@@ -153,20 +154,32 @@ def test_every_case_is_in_the_table(shared: Path) -> None:
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_case_is_as_expected(shared: Path, tmp_path: Path, name: str) -> None:
-    folder = shared / "cases" / name
+    """A busy machine delays what a case compares with a true time. A wrong reading of a stream is wrong in every attempt."""
+    for attempt in range(ATTEMPTS):
+        try:
+            RIGHT[name](replayed(shared / "cases" / name, tmp_path / str(attempt)))
+        except AssertionError:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def replayed(folder: Path, out: Path) -> Done:
+    """Replay a case to a run."""
     options = shlex.split(text_of(folder / "options", ""), posix='"' not in text_of(folder / "options", ""))
     with replaying(folder) as url:
         done = loadgen(
             *("--target", url + text_of(folder / "target-suffix", "/v1")),
-            *("--dataset", str(shared / "cases" / "problems.jsonl"), "--budgets", "64"),
-            *(*options, "--out", str(tmp_path / "run")),
+            *("--dataset", str(folder.parent / "problems.jsonl"), "--budgets", "64"),
+            *(*options, "--out", str(out)),
         )
-    wrote = (tmp_path / "run" / "run.json").exists()
+    wrote = (out / "run.json").exists()
     found = Done(
         done.returncode,
         done.stderr,
-        read_run(tmp_path / "run") if wrote else None,
-        list(read_records(tmp_path / "run" / "records.jsonl")) if wrote else [],
+        read_run(out) if wrote else None,
+        list(read_records(out / "records.jsonl")) if wrote else [],
     )
     assert found.records or found.refused_in_one_line, done.stderr
-    RIGHT[name](found)
+    return found

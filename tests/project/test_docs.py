@@ -151,7 +151,7 @@ def test_the_commands_run(tmp_path: Path, port: int) -> None:
     finally:
         for process in background:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=200)
 
 
 @pytest.mark.timeout(300)

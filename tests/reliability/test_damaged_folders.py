@@ -77,10 +77,15 @@ def analysis(command: str, folder: Path, *more: str) -> "subprocess.CompletedPro
 
 
 def limited(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command that may use 500 MB and a bounded time."""
+    """Run a command that may use 500 MB and a bounded time.
+
+    Without limits, each thread of a library takes tens of MB, and their number depends on the machine and on its load.
+    """
+    few_threads = {"OMP_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit_memory
-    )
+        command, cwd=ROOT, env=os.environ | few_threads,
+        capture_output=True, text=True, check=False, timeout=200, preexec_fn=limit_memory,
+    )  # fmt: skip
 
 
 def limit_memory() -> None:

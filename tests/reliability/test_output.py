@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +130,7 @@ def test_a_run_outlasts_its_terminal(target: str, tmp_path: Path) -> None:
 
 
 def test_two_interrupts_end_a_run_that_waits_for_its_server(tmp_path: Path) -> None:
-    """Neither answers nor /metrics come. The run ends within two seconds, is judged, and can be resumed."""
+    """Neither answers nor /metrics come for a minute. The run ends long before, is judged, and can be resumed."""
     out = tmp_path / "run"
     with (
         hostile() as url,
@@ -137,16 +138,24 @@ def test_two_interrupts_end_a_run_that_waits_for_its_server(tmp_path: Path) -> N
             [*COMMAND, "--target", url, *PLAN, "--out", str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True
         ) as process,
     ):
+        assert process.stderr is not None
         until(lambda: Hostile.hang_metrics)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        assert any("Ctrl-C again cancels them" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         began_s = time.monotonic()
-        _, messages = process.communicate(timeout=10)
-        assert time.monotonic() - began_s < 4  # two seconds, and as much again for a busy machine
+        messages = process.stderr.read()
+        assert (
+            time.monotonic() - began_s < 30
+        )  # two seconds on a free machine, and 60 if the run waited for /metrics
     assert "Traceback" not in messages
     assert {record.outcome for record in read_records(out / "records.jsonl")} == {"cancelled"}
     assert read_run(out).verdict in ("INVALID", None)
+
+
+def is_delivered(pid: int) -> bool:
+    """Whether no signal waits for the process: two that wait at the same time would count as one."""
+    return "ShdPnd:\t0000000000000000" in Path(f"/proc/{pid}/status").read_text()
 
 
 def test_two_interrupts_end_a_program_that_does_not_react(tmp_path: Path) -> None:
@@ -160,11 +169,12 @@ def test_two_interrupts_end_a_program_that_does_not_react(tmp_path: Path) -> Non
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.5)
+        used_s = psutil.Process(process.pid).cpu_times().user
+        until(lambda: psutil.Process(process.pid).cpu_times().user > used_s + 0.1)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        until(lambda: is_delivered(process.pid))
         process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=10)
+        _, messages = process.communicate(timeout=200)
     assert process.returncode == 130
     assert messages == b"loadgen: interrupted twice: ended without a verdict\n"
 
@@ -179,7 +189,7 @@ def test_an_interrupt_before_the_load_is_one_line(tmp_path: Path) -> None:
         ) as process:  # fmt: skip
             until(lambda: Hostile.asked_metrics)
             process.send_signal(signal.SIGINT)
-            _, messages = process.communicate(timeout=60)
+            _, messages = process.communicate(timeout=200)
     assert (process.returncode, messages) == (130, "loadgen: interrupted\n")
 
 

@@ -17,6 +17,7 @@ from server.launch import ports
 from server.launch.processes import labelled
 from server.launch.readiness import healthy
 from tests import ROOT
+from tests.fixtures.ports import reserve_ports
 
 STANDIN = ROOT / "tests" / "standin"
 CAUSES = {  # for each example log in tests/logs, a part of the expected message
@@ -36,6 +37,7 @@ CAUSES = {  # for each example log in tests/logs, a part of the expected message
 def state(tmp_path: Path) -> dict[str, str]:
     """An environment with a separate state folder and targets folder, and with the stand-in `vllm` first on PATH."""
     (tmp_path / "targets").mkdir()
+    reserve_ports(tmp_path / "state")
     return {
         **os.environ,
         "PATH": f"{STANDIN}:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -48,7 +50,7 @@ def state(tmp_path: Path) -> dict[str, str]:
 def server(state: dict[str, str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server", *arguments]
     return subprocess.run(
-        command, env={**state, **more}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, env={**state, **more}, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -225,7 +227,7 @@ def test_no_server_outlives_its_launcher(state: dict[str, str], number: int) -> 
     process, name = launcher(state)
     assert labelled(name)
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert gone(name, within_s=15)
 
 
@@ -243,7 +245,7 @@ def test_up_that_is_killed_before_its_server_is_ready_leaves_no_server(state: di
     name = process.stderr.readline().partition(":")[0]
     assert labelled(name)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert gone(name, within_s=15)
 
 
@@ -259,7 +261,7 @@ def test_down_all_stops_the_server_of_a_killed_launcher_and_watchdog(state: dict
     ]
     for pid in (*watchdogs, process.pid):
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert len(watchdogs) == 1
     assert labelled(name)
     assert json.loads(server(state, "down", "--all").stdout)["ended"] == [name]

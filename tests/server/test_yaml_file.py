@@ -72,7 +72,7 @@ def test_a_command_ends_with_one_line(own: Path, kind: str, command: tuple[str, 
     own.write_text(BAD[kind][0])
     words = [word.format(own) for word in command]
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -67,7 +67,7 @@ def math500(endpoint: str, cache: Path) -> "subprocess.CompletedProcess[str]":
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False
     )  # fmt: skip
 
 

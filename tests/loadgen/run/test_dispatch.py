@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from statistics import median
 
 import pytest
 import uvloop
@@ -22,11 +23,13 @@ def request(seq: int) -> Request:
 
 
 class FakeServer:
-    """An implementation of `send` that takes a given time for each request."""
+    """An implementation of `send` that takes a given time for each request, once `stalled_until` requests have been in flight."""
 
-    def __init__(self, start_ns: int, takes_s: Callable[[int], float]) -> None:
+    def __init__(self, start_ns: int, takes_s: Callable[[int], float], stalled_until: int = 0) -> None:
         self.start_ns = start_ns
         self.takes_s = takes_s
+        self.stalled_until = stalled_until
+        self.answers = asyncio.Event()
         self.in_flight = 0
         self.peak = 0
 
@@ -35,8 +38,11 @@ class FakeServer:
         start_ns = time.perf_counter_ns()
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
+        if self.peak >= self.stalled_until:
+            self.answers.set()
         ended = "ok"
         try:
+            await self.answers.wait()
             await asyncio.sleep(self.takes_s(request.seq))
         except asyncio.CancelledError:
             ended = "cancelled"
@@ -52,20 +58,30 @@ def run(work: Callable[[int], Awaitable[None]]) -> None:
 
 
 def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
-    """There is no coordinated omission: a server that answers nothing for 1 s delays no request."""
+    """There is no coordinated omission: a server that answers nothing until the last request delays no request.
+
+    A busy machine delays requests. It delays a task that only sleeps until the same times as much.
+    """
     sent: list[Sent] = []
+    sleeper_lags: list[float] = []
+
+    async def sleeper(start_ns: int, times_s: Sequence[float]) -> None:
+        for time_s in times_s:
+            await asyncio.sleep(time_s - (time.perf_counter_ns() - start_ns) / 1e9)
+            sleeper_lags.append((time.perf_counter_ns() - start_ns) / 1e9 - time_s)
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 1.0)
+        server = FakeServer(start_ns, lambda _seq: 0, stalled_until=100)
         schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=100)
-        await dispatch(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        sending = dispatch(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        await asyncio.gather(sending, sleeper(start_ns, schedule.times_s))
         assert server.peak == 100
         assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
 
     run(work)
-    lags = sorted(start - due for _, due, start, _ in sent)
-    assert lags[0] >= 0
-    assert lags[50] < 0.02
+    lags = [start - due for _, due, start, _ in sent]
+    assert min(lags) >= 0
+    assert median(lags) < median(sleeper_lags) + 0.02
 
 
 def test_a_closed_loop_holds_its_concurrency() -> None:
@@ -80,7 +96,8 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
 
     run(work)
     assert sorted(seq for seq, *_ in sent) == list(range(40))
-    assert all(0 <= start - due < 0.2 for _, due, start, _ in sent)
+    assert min(start - due for _, due, start, _ in sent) >= 0
+    assert median(start - due for _, due, start, _ in sent) < 0.02
     dues = sorted(due for _, due, _, _ in sent)
     assert dues[0] == dues[7] < dues[8]
 
@@ -114,7 +131,7 @@ def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop)
 
     run(work)
     assert 2 <= len(sent) <= 12
-    assert all(start < 0.35 and ended == "ok" for _, _, start, ended in sent)
+    assert all(due < 0.3 and ended == "ok" for _, due, _, ended in sent)
 
 
 @pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.02 * i for i in range(1000)])])
@@ -125,31 +142,33 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
     started: list[int] = []
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0.4)
+        server = FakeServer(start_ns, lambda _seq: 0.4 if interrupts == 1 else 60)
         stop = StopControl()
 
+        def interrupt_again() -> None:
+            if interrupts == 2 and not stop.stopped:
+                os.kill(os.getpid(), signal.SIGINT)
+
         async def send(request: Request, due_ns: int) -> Sent:
+            assert not stop.draining, "nothing is sent after an interrupt"
             started.append(request.seq)
+            if len(started) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
             return await server.send(request, due_ns)
 
-        loop = asyncio.get_running_loop()
-        for number in range(interrupts):
-            loop.call_later(0.2 + 0.05 * number, os.kill, os.getpid(), signal.SIGINT)
-        begin = time.perf_counter()
         plan = map(request, range(1000))
-        with stop.interrupt_on_signals():
+        with stop.interrupt_on_signals(interrupt_again):
             await dispatch(plan, schedule, send, sent.append, start_ns=start_ns, stop=stop)
-        assert time.perf_counter() - begin < 5
         assert stop.draining
         assert stop.stopped == (interrupts == 2)
 
     run(work)
     assert sorted(seq for seq, *_ in sent) == sorted(started)
-    assert 3 <= len(sent) < 20
+    assert 3 <= len(sent) < 1000
     assert {ended for *_, ended in sent} == ({"ok"} if interrupts == 1 else {"cancelled"})
 
 
-@pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.01 * i for i in range(100)])])
+@pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.01 * i for i in range(1000)])])
 def test_an_error_of_on_result_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
     """A full disk stops the run at once, and nothing is sent after it."""
     seen = 0
@@ -166,7 +185,7 @@ def test_an_error_of_on_result_ends_the_run_and_is_raised(schedule: ClosedLoop |
 
     with pytest.raises(OSError, match="No space left"):
         run(work)
-    assert seen < 30
+    assert seen < 500
 
 
 def test_requests_are_taken_one_by_one() -> None:

@@ -70,7 +70,7 @@ def test_ctrl_c_reaches_every_worker(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(target, out)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=200)
     line = json.loads(stdout.splitlines()[-1])
     assert (line["verdict"], set(line["outcomes"])) == ("INVALID", {"ok"}), stderr
     assert loadgen("--resume", str(out)).returncode == 0
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_is_reported(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(target, out)
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=200)
     line = json.loads(stdout.splitlines()[-1])
     assert line["verdict"] == "INVALID", stderr
     assert "died" in line["reasons"][0]

@@ -17,6 +17,7 @@ from loadgen.options import RunOptions
 from loadgen.record import find_runs, read_records, read_run
 from loadgen.sweep.plan import Cell, LoadPoint, arguments_of, by_server, cells, content_hash, load_points
 from tests import ROOT
+from tests.fixtures.ports import reserve_ports
 
 STANDIN = ROOT / "tests" / "standin"
 SMALL = (
@@ -37,6 +38,7 @@ SMALL = (
 def state(tmp_path: Path) -> dict[str, str]:
     """An environment with a separate state folder and targets folder, and with the stand-in `vllm` first on PATH."""
     (tmp_path / "targets").mkdir()
+    reserve_ports(tmp_path / "state")
     return {
         **os.environ,
         "PATH": f"{STANDIN}:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -52,7 +54,7 @@ def command(*arguments: str) -> list[str]:
 
 def sweep(state: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=ROOT, env=state, capture_output=True, text=True, timeout=120, check=False
+        command(*arguments), cwd=ROOT, env=state, capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -297,10 +299,13 @@ def test_a_changed_plan_is_not_taken_for_a_finished_one(state: dict[str, str], t
 
 
 def test_servers_at_once_are_checked_for_interference(state: dict[str, str], tmp_path: Path) -> None:
-    """Two servers are measured alone and together before the sweep, and every cell is done."""
+    """Two servers are measured alone and together before the sweep, and every cell is done.
+
+    They are slow, so that a busy machine does not join the reads of most tokens.
+    """
     out = tmp_path / "sweep"
     words = ("--configs", "tp1,tp2", "--models", "r1-distill-qwen-1.5b", "--backend", "emulator", *SMALL)
-    done = sweep(state, *words, "--parallel", "2", "--out", str(out))
+    done = sweep(state, *words, "--speed", "0.25", "--parallel", "2", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "interference check: time per token alone" in done.stderr
     assert len(find_runs(out)) == 2

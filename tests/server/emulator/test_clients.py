@@ -239,7 +239,7 @@ def test_a_disconnect_ends_the_request(target: str) -> None:
     )
     connection.getresponse().read(200)
     connection.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "num_requests_running" in (page := body(call(target, "/metrics", method="GET"))):
         if re.search(r"^vllm:num_requests_running\S* 0.0$", page, re.MULTILINE):
             break
@@ -327,7 +327,7 @@ def test_an_error_rate_and_a_crash_by_option() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):  # until the server has exited
             while True:
                 call(found[1], "/v1/completions", sent)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     assert json.loads(out.splitlines()[-1])["status"] == 1
 

@@ -33,7 +33,7 @@ COMMON = (
     "--text",
     "loop",
     "--speed",
-    "0.05",
+    "0.01",
 )
 CHAT = {
     "model": "tiny",

@@ -50,7 +50,7 @@ def empty(subject: Engine) -> None:
 # Step times
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     size=st.sampled_from(sorted(MODELS)),
     gpu=st.sampled_from(sorted(GPUS)),
@@ -67,7 +67,7 @@ def test_a_step_takes_longer_with_more_streams_and_more_context(
     assert model.step_s(streams, streams, streams, streams * (context + 100)) > base
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tokens=st.integers(1, 8000), more=st.integers(1, 8000), tp=st.sampled_from([1, 2, 4]))
 def test_prefill_takes_longer_for_more_tokens(tokens: int, more: int, tp: int) -> None:
     model = step_model("14b", tensor_parallel_size=tp)
@@ -148,7 +148,7 @@ def test_every_number_in_the_profiles_has_a_source() -> None:
 # The engine
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     speculates=st.booleans(),
@@ -178,7 +178,7 @@ def test_every_request_ends_whole_and_no_block_leaks(
     empty(subject)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), speculates=st.booleans(), caching=st.booleans())
 def test_fast_forward_and_single_steps_agree(seed: int, speculates: bool, caching: bool) -> None:
     """The same load in single steps and with fast_forward: the same times, tokens, steps and counters."""
@@ -233,14 +233,15 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
 
 
 def test_a_million_steps_take_seconds() -> None:
+    """Processor time does not depend on what else the machine does; it was 0.07 s."""
     subject = engine(max_model_len=2_000_000)
     one = TokenSequence(ids=[1] * 1_000_001, prompt=1, end=1_000_000)
     subject.submit(one)
-    began = time.perf_counter()
+    began_s = time.process_time()
     for _ in subject.advance(float("inf")):
         pass
     assert one.emitted == subject.totals.steps == 1_000_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began_s < 5
 
 
 def test_speculation_changes_steps_and_not_tokens() -> None:
