@@ -32,7 +32,8 @@ from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
-from loadgen.plan.workload import STREAM
+from loadgen.plan.prompts import style_of
+from loadgen.plan.workload import STREAM, sampling
 from loadgen.target.control_api import ControlApi, api_key
 from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
@@ -76,7 +77,7 @@ def small_request(options: RunOptions, server: ServerInfo) -> Request:
         "model": server.model,
         **({"prompt": ask} if raw else {"messages": [{"role": "user", "content": ask}]}),
         "max_tokens" if raw else server.limit_field: TOKENS,
-        "temperature": 0.0,
+        **sampling(options, style_of(server.model, options.prompt)[1]),
         **(STREAM if options.stream else {"stream": False}),
         **options.extra_body,
     }

@@ -125,11 +125,16 @@ class Workload:
         )
 
 
+def sampling(options: RunOptions, style: Style) -> dict[str, Any]:
+    """Return the sampling parameters that all requests have in common."""
+    chosen = {"temperature": 0.0} if options.sampling == "greedy" else style.recommended
+    given = {"temperature": options.temperature, "top_p": options.top_p}
+    return chosen | {name: value for name, value in given.items() if value is not None}
+
+
 def _sampling(options: RunOptions, style: Style, problem_id: str, item: Item) -> dict[str, Any]:
     """Return the sampling parameters: each (problem, sample, pass) has its own seed, which is the same at every budget."""
-    chosen = {"temperature": 0.0} if options.sampling == "greedy" else dict(style.recommended)
-    given = {"temperature": options.temperature, "top_p": options.top_p}
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen = sampling(options, style)
     if chosen.get("temperature") == 0:
         return chosen
     seed = random.Random(f"{options.seed}/{problem_id}/{item.sample}/{max(item.repeat, 0)}").randrange(2**31)
