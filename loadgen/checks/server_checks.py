@@ -29,6 +29,10 @@ COUNTS: dict[str | None, tuple[State, str]] = {
         "warn",
         "from the usage at the end, corrected by the server's other counts (such as reasoning that it leaves out)",
     ),
+    "chunks_and_end": (
+        "good",
+        "one token in each chunk; the usage counts one more, the end token without text",
+    ),
     "chunks": (
         "bad",
         "the server reports no usage: chunks would be counted as tokens, which is wrong under speculation",

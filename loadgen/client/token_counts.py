@@ -44,6 +44,8 @@ class StreamLog:
     """The last usage object came after the last entry, so it counts the whole answer."""
     reasoning: bool = False
     """Reasoning text came."""
+    complete: bool = False
+    """The model ended the answer itself, with a token that need not have a chunk."""
     other_choices: bool = False
     """Other choices than the first came, and the usage of the whole answer counts them too."""
 
@@ -86,6 +88,7 @@ def settle(log: StreamLog) -> Settled:
         usage=log.usage,
         has_total=log.has_total,
         reasoning=log.reasoning,
+        complete=log.complete,
         other_choices=log.other_choices,
     )
     found = _settle_entries(part)
@@ -198,7 +201,11 @@ def _from_ids(log: StreamLog, reported: _Reported) -> Settled:
 
 
 def _evenly(log: StreamLog, reported: _Reported) -> Settled:
-    """Return one token for each chunk with text. Where a total is known, the formulas divide it between the chunks."""
+    """Return one token for each chunk with text. Where a total is known, the formulas divide it between the chunks.
+
+    A total of one more is taken as one token in each chunk and an end token that has none: where several tokens share a
+    chunk, a whole answer seldom has only one such chunk.
+    """
     chunks = sum(log.texts)
     tokens = [int(text) for text in log.texts]
     total, source, hidden, why = reported
@@ -210,6 +217,8 @@ def _evenly(log: StreamLog, reported: _Reported) -> Settled:
         return Settled(tokens, source, total, 0, why)
     if (few := _too_few(total - hidden, chunks)) is not None:
         return Settled(tokens, "chunks", chunks, 0, why or few)
+    if log.complete and total - hidden == chunks + 1:
+        source = "chunks_and_end"
     return Settled(tokens, source, total, hidden, why)
 
 

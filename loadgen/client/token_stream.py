@@ -271,7 +271,8 @@ class TokenStream:
     def _settle(self) -> None:
         """Decide how many tokens each event brought, and remove those that brought none."""
         exchange, log, usage = self.exchange, self._log, self._usage
-        log.usage, log.reasoning = usage, self._has_reasoning
+        log.usage, log.reasoning, log.complete = usage, self._has_reasoning, self._meaning == "complete"
+        exchange.other_choices = log.other_choices
         log.has_total = usage is not None and usage is not self._logged_usage
         if log.ids is not None:
             exchange.token_ids = [ids or [] for ids in log.ids]

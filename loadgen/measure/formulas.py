@@ -69,6 +69,7 @@ def to_record(
         hidden_tokens=exchange.hidden_tokens or None,
         token_source=exchange.token_source,
         counts_disagree=exchange.counts_disagree,
+        other_choices=exchange.other_choices,
         outcome=exchange.outcome,
         status=exchange.status,
         finish_reason=exchange.finish_reason,
@@ -128,12 +129,16 @@ def completion_tokens(exchange: Exchange) -> int | None:
 
 
 def tpot_ns(exchange: Exchange) -> float | None:
-    """Return (last token − first token) / (tokens − tokens in the first chunk)."""
-    total = completion_tokens(exchange)
-    if len(exchange.arrival_ns) < 2 or total is None:
-        return None
-    after_first = total - exchange.tokens[0]
+    """Return (last token − first token) / tokens after the first chunk, or None for fewer than two chunks."""
+    after_first = _after_first(exchange)
     return (exchange.arrival_ns[-1] - exchange.arrival_ns[0]) / after_first if after_first > 0 else None
+
+
+def _after_first(exchange: Exchange) -> int:
+    """Return the tokens of the chunks after the first. An end token that only the total counts has no chunk and no time."""
+    if exchange.token_source in AT_END and len(exchange.tokens) > 1:
+        return (completion_tokens(exchange) or 0) - exchange.tokens[0]
+    return sum(exchange.tokens[1:])
 
 
 def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
@@ -147,7 +152,7 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     if gap_ns is None:
         return None
     if exchange.token_source in AT_END:
-        after_first = (completion_tokens(exchange) or 0) - exchange.tokens[0]
+        after_first = _after_first(exchange)
         return gap_ns * len(counts) / after_first if after_first > 0 else None
     if max(counts) == 1:
         return gap_ns
