@@ -17,7 +17,7 @@ from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
 from loadgen.plan.datasets import Problem
-from loadgen.plan.prompts import Style
+from loadgen.plan.prompts import Style, style_of
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
@@ -123,6 +123,15 @@ class Workload:
             repeat=max(item.repeat, 0),
             force=budgets.forced_answer(options, self.style),
         )
+
+
+def small_body(options: RunOptions, model: str, limit_field: str, text: str, tokens: int) -> dict[str, Any]:
+    """Return the body of a small request with the parameters of the run, for a check beside the load."""
+    raw = budgets.uses_completions(options)
+    prompt = {"prompt": text} if raw else {"messages": [{"role": "user", "content": text}]}
+    limit = {"max_tokens" if raw else limit_field: tokens}
+    chosen = sampling(options, style_of(model, options.prompt)[1])
+    return {"model": model, **prompt, **limit, **chosen, **options.extra_body}
 
 
 def sampling(options: RunOptions, style: Style) -> dict[str, Any]:

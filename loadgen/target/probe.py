@@ -13,8 +13,7 @@ import re
 from loadgen.errors import UsageError, say
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
-from loadgen.plan.prompts import style_of
-from loadgen.plan.workload import sampling
+from loadgen.plan.workload import small_body
 from loadgen.target.control_api import ControlApi, ControlResponse
 from loadgen.target.server_info import ServerInfo, with_gpus
 
@@ -50,13 +49,7 @@ def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> Server
 
 
 def _ask(options: RunOptions, server: ServerInfo, api: ControlApi) -> ControlResponse:
-    prompt = (
-        {"prompt": "1+1="}
-        if budgets.uses_completions(options)
-        else {"messages": [{"role": "user", "content": "1+1?"}]}
-    )
-    chosen = sampling(options, style_of(server.model, options.prompt)[1])
-    body = {"model": server.model, **prompt, server.limit_field: 1, **chosen, **options.extra_body}
+    body = small_body(options, server.model, server.limit_field, "1+1=", 1)
     return api.post(f"{api.target}{budgets.path(options)}", body, timeout_s=PROBE_TIMEOUT_S)
 
 
