@@ -95,11 +95,9 @@ class Exchange:
     streamed: bool = True
     """False for an answer in one JSON body, whose only event is the end of the body."""
     server_timings: dict[str, Any] | None = None
-    fingerprint: str | None = None
     outcome: Outcome = "ok"
     status: int | None = None
     finish_reason: str | None = None
     """The standard word where there is one for the server's reason, which is then in `finish_reason_sent`."""
     finish_reason_sent: str | None = None
-    stop_reason: str | int | None = None
     error: str | None = None

@@ -9,7 +9,7 @@ says in one line what contradicts what, with the numbers.
 This module does not know JSON, timestamps or outcomes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import sub
 from typing import NamedTuple
@@ -81,15 +81,11 @@ def settle(log: StreamLog) -> Settled:
     """Return the tokens of each entry and of the answer."""
     counts = _without_early_counts(log)
     kept = [i for i, count in enumerate(counts) if count != DROPPED]
-    part = StreamLog(
+    part = replace(
+        log,
         counts=[counts[i] or None for i in kept],
         ids=None if log.ids is None else [log.ids[i] for i in kept],
         texts=[log.texts[i] for i in kept],
-        usage=log.usage,
-        has_total=log.has_total,
-        reasoning=log.reasoning,
-        complete=log.complete,
-        other_choices=log.other_choices,
     )
     found = _settle_entries(part)
     tokens = [DROPPED] * len(counts)
