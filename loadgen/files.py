@@ -34,10 +34,10 @@ def private_files() -> Iterator[None]:
 
 def make_private(folder: Path) -> None:
     """Let only the owner read a folder and what is in it. What belongs to somebody else stays as it is."""
-    for path in (folder, *folder.rglob("*")):
-        if path.stat(follow_symlinks=False).st_mode & PRIVATE and not path.is_symlink():
+    for path in (folder.resolve(), *folder.rglob("*")):
+        if not path.is_symlink() and (mode := path.stat().st_mode) & PRIVATE:
             with suppress(PermissionError):
-                path.chmod(path.stat().st_mode & ~PRIVATE)
+                path.chmod(mode & ~PRIVATE)
 
 
 def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:
