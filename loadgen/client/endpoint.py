@@ -115,6 +115,8 @@ def endpoint_of(
 ) -> Endpoint:
     """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password. Raises UsageError."""
     url = urlsplit(target)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise UsageError(f"{target.rpartition('@')[2]}: not an http(s) URL")
     host, port = network.address(url)
     proxy = network.http_proxy(target)
     bracketed = f"[{host}]" if ":" in host else host
