@@ -18,7 +18,8 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # otherwise its text would be lost
+            error.filename = error.filename or str(path)
         raise
 
 
