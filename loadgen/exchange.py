@@ -22,7 +22,9 @@ Outcome = Literal[
     "cancelled",
     "filtered",
 ]
-TokenSource = Literal["continuous_usage", "chunk_usage", "token_ids", "usage", "corrected_usage", "chunks"]
+TokenSource = Literal[
+    "continuous_usage", "chunk_usage", "token_ids", "usage", "corrected_usage", "chunks_and_end", "chunks"
+]
 """Where the counts of tokens come from (docs/metrics.md)."""
 BudgetMode = Literal["cut", "forced", "native", "prompt"]
 
@@ -88,14 +90,14 @@ class Exchange:
     """Tokens that were generated before the first event and not shown. They are part of its number of tokens."""
     counts_disagree: str | None = None
     """Which counts contradict each other, with the numbers."""
+    other_choices: bool = False
+    """The response held further choices, which are not read."""
     streamed: bool = True
     """False for an answer in one JSON body, whose only event is the end of the body."""
     server_timings: dict[str, Any] | None = None
-    fingerprint: str | None = None
     outcome: Outcome = "ok"
     status: int | None = None
     finish_reason: str | None = None
     """The standard word where there is one for the server's reason, which is then in `finish_reason_sent`."""
     finish_reason_sent: str | None = None
-    stop_reason: str | int | None = None
     error: str | None = None

@@ -5,11 +5,22 @@ This module does not know what a file contains or which files a run has (`loadge
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PRIVATE = 0o077
 """The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Put `path` into an OSError of the block that names no file, such as that of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # otherwise its text would be lost
+            error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
@@ -22,6 +33,14 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
+def make_private(folder: Path) -> None:
+    """Let only the owner read a folder and what is in it. What belongs to somebody else stays as it is."""
+    for path in (folder.resolve(), *folder.rglob("*")):
+        if not path.is_symlink() and (mode := path.stat().st_mode) & PRIVATE:
+            with suppress(PermissionError):
+                path.chmod(mode & ~PRIVATE)
+
+
 def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:
     """Replace the file at `path` with `data`, which is written to `<name>.partial` beside it first.
 
@@ -29,7 +48,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = 
     both. Raises OSError, and then leaves the old file as it was.
     """
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with named_errors(path), partial.open("wb") as file:
         file.writelines([data] if isinstance(data, bytes) else data)
         if sync:
             file.flush()

@@ -87,6 +87,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     token_source: TokenSource | None = None
     counts_disagree: str | None = None
     """Which of the server's token counts contradict each other or the stream, with the numbers."""
+    other_choices: bool = False
+    """The server sent further choices (index 1 and higher) that nobody asked for. They are in no figure."""
     outcome: Outcome
     status: int | None = None
     finish_reason: str | None = None

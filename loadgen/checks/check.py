@@ -21,6 +21,11 @@ class Check:
     detail: str
 
 
+def either(name: str, is_good: bool, good: str, otherwise: str, state: State = "warn") -> Check:
+    """Return a check that is good, or else in `state` with the text `otherwise`."""
+    return Check(name, "good", good) if is_good else Check(name, state, otherwise)
+
+
 @dataclass(frozen=True)
 class DoctorContext:
     """What the checks look at."""

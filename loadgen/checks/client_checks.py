@@ -9,14 +9,13 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
-from loadgen.checks.check import Check, DoctorContext
+from loadgen.checks.check import Check, DoctorContext, either
 from loadgen.errors import UsageError
 from loadgen.options import open_loop
 from loadgen.plan import datasets
-from loadgen.run import capacity
+from loadgen.run import capacity, environment
 from loadgen.run.prepare import DEFAULT_CONCURRENCY
 
 OTHER_DESCRIPTORS = 64
@@ -31,27 +30,17 @@ def file_descriptors(context: DoctorContext) -> Iterator[Check]:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     default = 1024 if open_loop(context.options) else DEFAULT_CONCURRENCY
     needed = (context.options.concurrency or default) + OTHER_DESCRIPTORS
-    if limit >= needed:
-        yield Check("file descriptors", "good", f"{limit}")
-    else:
-        yield Check("file descriptors", "bad", f"{limit}, {needed} needed: ulimit -n {2 * needed}")
+    hint = f"{limit}, {needed} needed: ulimit -n {2 * needed}"
+    yield either("file descriptors", limit >= needed, f"{limit}", hint, "bad")
 
 
 def client_machine(context: DoctorContext) -> Iterator[Check]:
     """Check that this machine is free to generate load, and is not the server's machine."""
     host = urlsplit(context.options.target).hostname or ""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if is_local(host):
-        yield Check(
-            "host",
-            "warn",
-            f"client and server share this machine's {cpus} CPUs: chunks may arrive in groups",
-        )
-    else:
-        yield Check("host", "good", f"{host} is another machine")
-    load = os.getloadavg()[0]
-    state: Literal["good", "warn"] = "good" if load < cpus / 2 else "warn"
-    yield Check("CPU", state, f"load average {load:.2f} on {cpus} CPUs")
+    cpus, load = environment.host()["cpus"], os.getloadavg()[0]
+    shared = f"client and server share this machine's {cpus} CPUs: chunks may arrive in groups"
+    yield either("host", not is_local(host), f"{host} is another machine", shared)
+    yield Check("CPU", "good" if load < cpus / 2 else "warn", f"load average {load:.2f} on {cpus} CPUs")
     calibration = capacity.stored()
     if calibration is None:
         yield Check("calibration", "warn", "none for this machine: python -m loadgen calibrate (a minute)")
@@ -94,7 +83,5 @@ def disk_space(context: DoctorContext) -> Iterator[Check]:
     out = (options.out or Path("results")).absolute()
     folder = next(path for path in (out, *out.parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    state: Literal["good", "bad"] = "good" if free > 2 * needed else "bad"
-    yield Check(
-        "disk", state, f"at most {needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free in {folder}"
-    )
+    sizes = f"at most {needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free in {folder}"
+    yield Check("disk", "good" if free > 2 * needed else "bad", sizes)

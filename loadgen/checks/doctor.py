@@ -14,26 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from loadgen.checks import client_checks, server_checks
 from loadgen.checks.check import Check, DoctorContext
-from loadgen.checks.client_checks import client_machine, disk_space, file_descriptors
-from loadgen.checks.server_checks import (
-    answer,
-    clocks,
-    gpus,
-    other_load,
-    prefix_cache,
-    requests,
-    round_trip,
-    server_identity,
-)
-from loadgen.client.client import Client
 from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
-from loadgen.plan.workload import STREAM
-from loadgen.target.control_api import ControlApi, api_key
+from loadgen.plan.workload import STREAM, small_body
+from loadgen.run.sender import client_of
+from loadgen.target.control_api import ControlApi
 from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
 from loadgen.target.server_info import ServerInfo
@@ -70,42 +60,27 @@ def main(options: RunOptions) -> int:
 
 def small_request(options: RunOptions, server: ServerInfo) -> Request:
     """Return a request in the form in which a run sends its requests."""
-    ask = "Count from 1 to 30."
-    raw = budgets.uses_completions(options)
-    body = {
-        "model": server.model,
-        **({"prompt": ask} if raw else {"messages": [{"role": "user", "content": ask}]}),
-        "max_tokens" if raw else server.limit_field: TOKENS,
-        "temperature": 0.0,
-        **(STREAM if options.stream else {"stream": False}),
-        **options.extra_body,
-    }
+    stream = STREAM if options.stream else {"stream": False}
+    body = stream | small_body(options, server.model, server.limit_field, "Count from 1 to 30.", TOKENS)
     return Request(0, "doctor", 0, TOKENS, "cut", budgets.path(options), body)
 
 
 async def send(options: RunOptions, request: Request) -> Exchange:
     """Send the request as a run does."""
-    async with Client(
-        options.target,
-        api_key=api_key(options),
-        headers=dict(options.headers),
-        timeout_s=60,
-        ca_file=str(options.ca_file) if options.ca_file else None,
-        verify=not options.insecure,
-    ) as client:
+    async with client_of(options, timeout_s=60) as client:
         return await client.send(request)
 
 
 CHECKS: tuple[Callable[[DoctorContext], Iterator[Check]], ...] = (
-    server_identity,
-    gpus,
-    requests,
-    answer,
-    prefix_cache,
-    other_load,
-    clocks,
-    file_descriptors,
-    client_machine,
-    round_trip,
-    disk_space,
+    server_checks.server_identity,
+    server_checks.gpus,
+    server_checks.requests,
+    server_checks.answer,
+    server_checks.prefix_cache,
+    server_checks.other_load,
+    server_checks.clocks,
+    client_checks.file_descriptors,
+    client_checks.client_machine,
+    server_checks.round_trip,
+    client_checks.disk_space,
 )

@@ -8,11 +8,10 @@ This module does not know this machine.
 import email.utils
 import time
 from collections.abc import Iterator
-from typing import Literal
 from urllib.parse import urlsplit
 
 from loadgen import network
-from loadgen.checks.check import Check, DoctorContext, State
+from loadgen.checks.check import Check, DoctorContext, State, either
 from loadgen.measure.stream_faults import StreamFaults
 from loadgen.plan import budgets
 from loadgen.target import server_metrics
@@ -29,6 +28,10 @@ COUNTS: dict[str | None, tuple[State, str]] = {
         "warn",
         "from the usage at the end, corrected by the server's other counts (such as reasoning that it leaves out)",
     ),
+    "chunks_and_end": (
+        "good",
+        "one token in each chunk; the usage counts one more, the end token without text",
+    ),
     "chunks": (
         "bad",
         "the server reports no usage: chunks would be counted as tokens, which is wrong under speculation",
@@ -41,12 +44,8 @@ def server_identity(context: DoctorContext) -> Iterator[Check]:
     """Check that the server is a real one, that it serves the model, and that it reports its configuration."""
     server = context.server
     description = f"{server.model}, version {server.version or 'not reported'}"
-    if server.emulated:
-        yield Check(
-            "server", "warn", f"EMULATED, {server.time_scale:g} x faster than its model: {description}"
-        )
-    else:
-        yield Check("server", "good", description)
+    emulated = f"EMULATED, {server.time_scale:g} x faster than its model: {description}"
+    yield either("server", not server.emulated, description, emulated)
     if server.others:
         yield Check(
             "model", "warn", f"{server.model} is not in the server's list of models: check its spelling"
@@ -62,16 +61,14 @@ def server_identity(context: DoctorContext) -> Iterator[Check]:
 def gpus(context: DoctorContext) -> Iterator[Check]:
     """Check that the number of GPUs is known, and that one server answers."""
     server = context.server
-    if server.num_gpus is not None:
-        sizes = {
-            "tensor": server.tensor_parallel_size,
-            "pipeline": server.pipeline_parallel_size,
-            "data": max(server.data_parallel_size or 1, server.engines),
-        }
-        parallel = ", ".join(f"{kind} parallel {size}" for kind, size in sizes.items() if size)
-        yield Check("GPUs", "good", f"{server.num_gpus} ({parallel})")
-    else:
-        yield Check("GPUs", "warn", "number not known, so a run has no cost: give --num-gpus")
+    sizes = {
+        "tensor": server.tensor_parallel_size,
+        "pipeline": server.pipeline_parallel_size,
+        "data": max(server.data_parallel_size or 1, server.engines),
+    }
+    parallel = ", ".join(f"{kind} parallel {size}" for kind, size in sizes.items() if size)
+    unknown = "number not known, so a run has no cost: give --num-gpus"
+    yield either("GPUs", server.num_gpus is not None, f"{server.num_gpus} ({parallel})", unknown)
     if server.replicas > 1:
         yield Check(
             "replicas",
@@ -117,14 +114,9 @@ def answer(context: DoctorContext) -> Iterator[Check]:
             "good",
             f"{record.chunks} token events, of which {record.clumped_share:.0%} arrived together with another one",
         )
-    if exchange.server_timings:
-        yield Check("server timings", "good", "for each request (queue, prefill, decode)")
-    else:
-        yield Check(
-            "server timings",
-            "warn",
-            "none: start vLLM with --enable-per-request-metrics to separate server time from network time",
-        )
+    none = "none: start vLLM with --enable-per-request-metrics to separate server time from network time"
+    timings = bool(exchange.server_timings)
+    yield either("server timings", timings, "for each request (queue, prefill, decode)", none)
 
 
 def prefix_cache(context: DoctorContext) -> Iterator[Check]:
@@ -150,10 +142,9 @@ def other_load(context: DoctorContext) -> Iterator[Check]:
     running = sum(sample.value for sample in samples)
     if not samples:
         yield Check("other load", "unknown", "the server has no vLLM metrics")
-    elif running > 0:
-        yield Check("other load", "bad", f"{running:.0f} other requests are running on the server")
     else:
-        yield Check("other load", "good", "the server is idle")
+        busy = f"{running:.0f} other requests are running on the server"
+        yield either("other load", running <= 0, "the server is idle", busy, "bad")
 
 
 def clocks(context: DoctorContext) -> Iterator[Check]:
@@ -169,7 +160,7 @@ def clocks(context: DoctorContext) -> Iterator[Check]:
     except (ValueError, TypeError, OverflowError):
         yield Check("clock", "unknown", f"the server's Date header is no date: {date}")
         return
-    state: Literal["good", "warn"] = "good" if abs(off_s) < 2 else "warn"
+    state: State = "good" if abs(off_s) < 2 else "warn"
     yield Check("clock", state, f"the server's is {off_s:+.0f} s from ours (latencies do not depend on it)")
 
 

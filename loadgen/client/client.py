@@ -11,7 +11,6 @@ This module does not know when the request was due, nor what the response is wor
 import asyncio
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -74,9 +73,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def warm(self, connections: int) -> None:

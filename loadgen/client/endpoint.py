@@ -113,7 +113,7 @@ def endpoint_of(
     ca_file: str | None = None,
     verify: bool = True,
 ) -> Endpoint:
-    """Return the endpoint of a base URL such as `http://host:8000/v1`. Raises UsageError that names the mistake."""
+    """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password. Raises UsageError."""
     url = urlsplit(target)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UsageError(f"{target.rpartition('@')[2]}: not an http(s) URL")
@@ -130,8 +130,6 @@ def endpoint_of(
     }
     if api_key:
         lines["authorization"] = f"Bearer {api_key}"
-    elif url.username:
-        lines["authorization"] = network.basic_authorization(url)
     lines |= {name.lower(): value for name, value in (headers or {}).items()}
     absolute = proxy is not None and url.scheme == "http"
     if absolute and proxy and proxy.authorization:

@@ -234,30 +234,19 @@ class ResponseReader:
             self._is_json = next(
                 (start in b"{[" for _, body in bodies if (start := body.lstrip(BLANK)[:1])), None
             )
-        if self._is_success() and not self._is_json:
-            if not self.stream.events:
-                self._keep_start(bodies)
-            self.stream.feed(bodies)
-        else:
-            self._keep_body(bodies)
-
-    def _keep_start(self, bodies: list[tuple[int, bytes]]) -> None:
-        """Keep the start of a body that has brought no event yet, for the error text where it is no event stream."""
-        for _, body in bodies:
-            if self._body_bytes < MAX_ERROR_BODY_BYTES:
-                self._body_start.append(body[:MAX_ERROR_BODY_BYTES])
+        limit = MAX_EVENT_BYTES if self._is_json else MAX_ERROR_BODY_BYTES
+        if not self.stream.events:  # a body that is no event stream is an error text or an answer in JSON
+            self._body_ns = bodies[-1][0]
+            for _, body in bodies:
+                if self._body_bytes <= limit:
+                    self._body_start.append(body[:limit])
                 self._body_bytes += len(body)
-
-    def _keep_body(self, bodies: list[tuple[int, bytes]]) -> None:
-        """Keep the body of an error, up to a limit that ends the response, or a whole answer in JSON."""
-        self._body_ns = bodies[-1][0]
-        self._body_start.extend(body for _, body in bodies)
-        self._body_bytes += sum(len(body) for _, body in bodies)
-        if self._is_json and self._body_bytes > MAX_EVENT_BYTES:
+        if self._is_success() and not self._is_json:
+            self.stream.feed(bodies)
+        elif self._is_json and self._body_bytes > limit:
             self._body_start.clear()
-            self.stream.fail("malformed", f"an answer of more than {MAX_EVENT_BYTES} bytes")
-        elif not self._is_json and self._body_bytes > MAX_ERROR_BODY_BYTES:
-            self._body_start = [b"".join(self._body_start)[:MAX_ERROR_BODY_BYTES]]
+            self.stream.fail("malformed", f"an answer of more than {limit} bytes")
+        elif self._body_bytes > limit:
             self._end()
 
     def _report_tokens(self) -> None:

@@ -9,6 +9,7 @@ This module does no I/O. It does not know what an event means, nor that `[DONE]`
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 BOM = b"\xef\xbb\xbf"
 
@@ -17,30 +18,20 @@ class ErrorEvent(bytes):
     """Data of an event that the server has marked as an error."""
 
 
+@dataclass(slots=True)
 class SSEDecoder:
     """Takes bytes as they arrive and returns the data of each event that they complete."""
 
-    __slots__ = (
-        "_after_cr",
-        "_at_start",
-        "_data_bytes",
-        "_data_lines",
-        "_is_error",
-        "_partial_bytes",
-        "_partial_line",
-    )
-
-    def __init__(self) -> None:
-        self._partial_line: list[bytes] = []
-        """Pieces of a line that has not ended. They are joined once, when it ends."""
-        self._data_lines: list[bytes] = []
-        """`data` lines of an event that has not ended."""
-        self._partial_bytes = 0
-        self._data_bytes = 0
-        self._is_error = False
-        """The event that has not ended is marked as an error."""
-        self._after_cr = False
-        self._at_start = True
+    _partial_line: list[bytes] = field(default_factory=list)
+    """Pieces of a line that has not ended. They are joined once, when it ends."""
+    _data_lines: list[bytes] = field(default_factory=list)
+    """`data` lines of an event that has not ended."""
+    _partial_bytes: int = 0
+    _data_bytes: int = 0
+    _is_error: bool = False
+    """The event that has not ended is marked as an error."""
+    _after_cr: bool = False
+    _at_start: bool = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of the events that `chunk` completes. Events without data are left out."""

@@ -71,7 +71,6 @@ class Choice(msgspec.Struct, gc=False):
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    stop_reason: str | int | None = None
     token_ids: list[TokenId] | None = None
     usage: Usage | None = None
     other_text: bool = msgspec.field(name="<other text>", default=False)
@@ -89,7 +88,6 @@ class Chunk(msgspec.Struct, gc=False):
     usage: Usage | None = None
     error: Any = None
     metrics: dict[str, Any] | None = None
-    system_fingerprint: str | None = None
     x_groq: _Groq | None = None
 
 
@@ -107,7 +105,6 @@ def decode_loosely(event: bytes) -> Chunk | None:
 def chunk_of(content: dict[str, Any]) -> Chunk:
     """Return the chunk in a JSON object of any shape."""
     choices = content.get("choices")
-    fingerprint = content.get("system_fingerprint")
     groq = content.get("x_groq")
     if isinstance(choices, dict):
         choices = [choices]
@@ -118,7 +115,6 @@ def chunk_of(content: dict[str, Any]) -> Chunk:
         usage=_usage(content.get("usage")),
         error=content.get("error"),
         metrics=metrics if isinstance(metrics := content.get("metrics"), dict) else None,
-        system_fingerprint=encodable(fingerprint) if isinstance(fingerprint, str) else None,
         x_groq=_Groq(_usage(groq.get("usage"))) if isinstance(groq, dict) else None,
     )
 
@@ -143,12 +139,10 @@ def _choice(item: dict[str, Any]) -> Choice:
     ids = item.get("token_ids")
     known = isinstance(ids, list) and all(type(i) is int and 0 <= i < 2**31 for i in ids)
     index = item.get("index")
-    stop_reason = item.get("stop_reason")
     return Choice(
         index=count_of(index) if index is not None else 0,
         delta=Delta(content or _string(item.get("text")), reasoning),
         finish_reason=_reason(item.get("finish_reason")),
-        stop_reason=_reason(stop_reason) if isinstance(stop_reason, str) else count_of(stop_reason),
         token_ids=ids if known else None,
         usage=_usage(item.get("usage")),
         other_text=other,

@@ -9,7 +9,7 @@ says in one line what contradicts what, with the numbers.
 This module does not know JSON, timestamps or outcomes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import sub
 from typing import NamedTuple
@@ -44,6 +44,8 @@ class StreamLog:
     """The last usage object came after the last entry, so it counts the whole answer."""
     reasoning: bool = False
     """Reasoning text came."""
+    complete: bool = False
+    """The model ended the answer itself, with a token that need not have a chunk."""
     other_choices: bool = False
     """Other choices than the first came, and the usage of the whole answer counts them too."""
 
@@ -79,14 +81,11 @@ def settle(log: StreamLog) -> Settled:
     """Return the tokens of each entry and of the answer."""
     counts = _without_early_counts(log)
     kept = [i for i, count in enumerate(counts) if count != DROPPED]
-    part = StreamLog(
+    part = replace(
+        log,
         counts=[counts[i] or None for i in kept],
         ids=None if log.ids is None else [log.ids[i] for i in kept],
         texts=[log.texts[i] for i in kept],
-        usage=log.usage,
-        has_total=log.has_total,
-        reasoning=log.reasoning,
-        other_choices=log.other_choices,
     )
     found = _settle_entries(part)
     tokens = [DROPPED] * len(counts)
@@ -198,7 +197,11 @@ def _from_ids(log: StreamLog, reported: _Reported) -> Settled:
 
 
 def _evenly(log: StreamLog, reported: _Reported) -> Settled:
-    """Return one token for each chunk with text. Where a total is known, the formulas divide it between the chunks."""
+    """Return one token for each chunk with text. Where a total is known, the formulas divide it between the chunks.
+
+    A total of one more is taken as one token in each chunk and an end token that has none: where several tokens share a
+    chunk, a whole answer seldom has only one such chunk.
+    """
     chunks = sum(log.texts)
     tokens = [int(text) for text in log.texts]
     total, source, hidden, why = reported
@@ -210,6 +213,8 @@ def _evenly(log: StreamLog, reported: _Reported) -> Settled:
         return Settled(tokens, source, total, 0, why)
     if (few := _too_few(total - hidden, chunks)) is not None:
         return Settled(tokens, "chunks", chunks, 0, why or few)
+    if log.complete and total - hidden == chunks + 1:
+        source = "chunks_and_end"
     return Settled(tokens, source, total, hidden, why)
 
 

@@ -8,6 +8,7 @@ first choice (index 0) is read. A fault of the server becomes the outcome of the
 This module does no I/O and reads no clock. It does not know HTTP, nor when the request was due.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.client.error_text import clip, describe_error, find_error, is_error
@@ -31,45 +32,26 @@ from loadgen.exchange import Exchange, Outcome
 DONE = b"[DONE]"
 MAX_EVENT_BYTES = 16 * 2**20
 """No server sends a longer event or a longer answer. Without a limit, an endless one would fill the memory."""
-MAX_STOP_CHARS = 200
-"""How much of a stop string is kept."""
 
 
+@dataclass(slots=True)
 class TokenStream:
     """Reads the events of one response into `exchange`."""
 
-    __slots__ = (
-        "_counts",
-        "_has_reasoning",
-        "_log",
-        "_logged_usage",
-        "_meaning",
-        "_settled",
-        "_sse",
-        "_usage",
-        "done",
-        "events",
-        "exchange",
-        "failed",
-    )
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.done = False
-        """`[DONE]` was read."""
-        self.failed = False
-        """The server reported an error or sent something unusable; the outcome says what."""
-        self._sse = SSEDecoder()
-        self.events = 0
-        self._usage: Usage | None = None
-        """The last usage object."""
-        self._logged_usage: Usage | None = None
-        """The usage object of the last entry of the log."""
-        self._log = StreamLog()
-        self._counts = self._log.counts
-        self._meaning: Meaning = "unfinished"
-        self._settled = False
-        self._has_reasoning = False
+    exchange: Exchange
+    done: bool = False
+    """`[DONE]` was read."""
+    failed: bool = False
+    """The server reported an error or sent something unusable; the outcome says what."""
+    events: int = 0
+    _sse: SSEDecoder = field(default_factory=SSEDecoder)
+    _log: StreamLog = field(default_factory=StreamLog)
+    _usage: Usage | None = None
+    """The last usage object."""
+    _logged_usage: Usage | None = None
+    """The usage object of the last entry of the log."""
+    _meaning: Meaning = "unfinished"
+    _settled: bool = False
 
     def feed(self, reads: list[tuple[int, bytes]]) -> None:
         """Read parts of the body in order, each with the timestamp of its read."""
@@ -137,7 +119,8 @@ class TokenStream:
         return max(self._last_count() or 0, len(log.counts))
 
     def _last_count(self) -> int | None:
-        return self._counts[-1] if self._counts else None
+        counts = self._log.counts
+        return counts[-1] if counts else None
 
     def _ended(self) -> bool:
         return self.done or self.failed
@@ -212,8 +195,6 @@ class TokenStream:
             self._read_choice(stamp_ns, choice, None if usage is None else usage.completion_tokens, event)
         if chunk.metrics is not None:
             self.exchange.server_timings = timings_of(chunk.metrics)
-        if chunk.system_fingerprint is not None:
-            self.exchange.fingerprint = chunk.system_fingerprint[:MAX_REASON_CHARS]
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """Return the choice with index 0. The others are answers of their own, which must not mix with its text."""
@@ -227,6 +208,7 @@ class TokenStream:
             reasoning = delta.reasoning or delta.reasoning_content or ""
         else:
             content, reasoning = choice.text or "", ""
+        log = self._log
         is_entry: Any = True
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
@@ -234,25 +216,26 @@ class TokenStream:
                 content or reasoning or other or choice.token_ids or (count and count != self._last_count())
             )
             if other:
-                self._log.others.append(len(self._counts))
+                log.others.append(len(log.counts))
             elif is_entry and b'"role"' in event:
-                self._log.roles.append(len(self._counts))
+                log.roles.append(len(log.counts))
         if is_entry:
             exchange = self.exchange
             self._logged_usage = self._usage
-            self._counts.append(count)
+            log.counts.append(count)
             exchange.arrival_ns.append(stamp_ns)
             exchange.pieces.append((reasoning, content))
-            if choice.token_ids is not None or self._log.ids is not None:
-                self._keep_ids(choice.token_ids)
+            if choice.token_ids is not None or log.ids is not None:
+                log.ids = log.ids or [None] * (len(log.counts) - 1)
+                log.ids.append(choice.token_ids)
             if reasoning:
-                self._has_reasoning = True
-            elif content and self._has_reasoning and exchange.first_answer_ns is None:
+                log.reasoning = True
+            elif content and log.reasoning and exchange.first_answer_ns is None:
                 exchange.first_answer_ns = stamp_ns
         if choice.finish_reason is not None:
-            self._read_finish(choice.finish_reason, choice.stop_reason)
+            self._read_finish(choice.finish_reason)
 
-    def _read_finish(self, reason: str, stop_reason: str | int | None) -> None:
+    def _read_finish(self, reason: str) -> None:
         meaning, word = meaning_of(reason)
         if meaning == "unfinished":
             return
@@ -260,18 +243,12 @@ class TokenStream:
         exchange = self.exchange
         exchange.finish_reason = word
         exchange.finish_reason_sent = None if word == reason else reason[:MAX_REASON_CHARS]
-        exchange.stop_reason = stop_reason[:MAX_STOP_CHARS] if isinstance(stop_reason, str) else stop_reason
-
-    def _keep_ids(self, ids: list[int] | None) -> None:
-        log = self._log
-        if log.ids is None:
-            log.ids = [None] * (len(self._counts) - 1)
-        log.ids.append(ids)
 
     def _settle(self) -> None:
         """Decide how many tokens each event brought, and remove those that brought none."""
         exchange, log, usage = self.exchange, self._log, self._usage
-        log.usage, log.reasoning = usage, self._has_reasoning
+        log.usage, log.complete = usage, self._meaning == "complete"
+        exchange.other_choices = log.other_choices
         log.has_total = usage is not None and usage is not self._logged_usage
         if log.ids is not None:
             exchange.token_ids = [ids or [] for ids in log.ids]
@@ -336,18 +313,15 @@ def _merged(before: Usage | None, usage: Usage) -> Usage:
 
 def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
     """Return the numbers of the usage object that can be used, with the number of output tokens that was decided on."""
-    found: dict[str, Any] = {}
-    if usage.prompt_tokens is not None:
-        found["prompt_tokens"] = usage.prompt_tokens
-    if completion is not None:
-        found["completion_tokens"] = completion
-    if usage.total_tokens is not None:
-        found["total_tokens"] = usage.total_tokens
-    if (reasoning := usage.reasoning()) is not None:
-        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
-    if (cached := usage.cached()) is not None:
-        found["prompt_tokens_details"] = {"cached_tokens": cached}
-    return found
+    reasoning, cached = usage.reasoning(), usage.cached()
+    found = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": usage.total_tokens,
+        "completion_tokens_details": None if reasoning is None else {"reasoning_tokens": reasoning},
+        "prompt_tokens_details": None if cached is None else {"cached_tokens": cached},
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_complete(event: bytes) -> bool:

@@ -19,6 +19,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -103,8 +104,7 @@ class Sender:
         self.partition = make_partition(setup)
         self.workload = workload_of(self.partition)
         self.stop = StopControl()
-        self._failed = asyncio.Event()
-        """Records can no longer be written."""
+        self._working: asyncio.Task[None] | None = None
         self.queue: asyncio.Queue[Work] = asyncio.Queue()
         self.slots: list[asyncio.Task[None]] = []
         self.send: Callable[[Work, int], Coroutine[None, None, None]]
@@ -121,7 +121,9 @@ class Sender:
             async with make_client(self.partition, reporter, work_queue) as client:
                 self.send = lambda work, due_ns: self._send(client, recorder, work.seq, due_ns)
                 parent.send(Ready())
-                await self._work(parent, client)
+                self._working = asyncio.ensure_future(self._work(parent, client))
+                with suppress(asyncio.CancelledError):
+                    await self._working
                 for slot in self.slots:
                     slot.cancel()
                 timer = asyncio.get_running_loop().call_later(DRAIN_S, self.stop.stop)
@@ -133,22 +135,15 @@ class Sender:
         self.stop.raise_error()
 
     async def _work(self, parent: ParentConnection, client: Client) -> None:
-        """Handle the messages of the worker until it has no more, or until nothing can be recorded any more."""
-        failed = asyncio.ensure_future(self._failed.wait())
-        while not failed.done():
-            message = asyncio.ensure_future(parent.receive(_message))
-            await asyncio.wait({message, failed}, return_when=asyncio.FIRST_COMPLETED)
-            if not message.done():
-                message.cancel()
-            elif (received := message.result()) is not None:
-                await self._handle(received, client)
-            else:
-                failed.cancel()
-                return
+        """Handle the messages of the worker until it has no more."""
+        while (message := await parent.receive(_message)) is not None:
+            await self._handle(message, client)
 
     def _fail(self, error: Exception) -> None:
+        """End: nothing can be recorded any more."""
         self.stop.fail(error)
-        self._failed.set()
+        if self._working is not None:
+            self._working.cancel()
 
     async def _handle(self, message: Work | Slots | Probe, client: Client) -> None:
         if isinstance(message, Probe):
@@ -177,16 +172,7 @@ class Sender:
             work = await self.queue.get()
             due_ns = max(free_ns, self._clock_ns(work.due_s))
             await sleep_until(due_ns)
-            ended = asyncio.get_running_loop().create_future()
-            self.stop.start(self._send_then(self.send(work, due_ns), ended))
-            await ended
-
-    async def _send_then(self, sending: Coroutine[None, None, None], ended: "asyncio.Future[None]") -> None:
-        try:
-            await sending
-        finally:
-            if not ended.done():
-                ended.set_result(None)
+            await asyncio.wait({self.stop.start(self.send(work, due_ns))})
 
     async def _send(self, client: Client, recorder: Recorder, seq: int, due_ns: int) -> None:
         recorder.record(await deliver(client, self.workload.request(seq, self._item(seq)), due_ns))

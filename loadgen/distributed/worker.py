@@ -43,42 +43,35 @@ class LocustWorker:
         self.runner = runner
         self.slots = 0
         """The number of users in this worker."""
-        self.run: WorkerRun | None = None
+        self.run = WorkerRun(self)
 
     def start_run(self) -> None:
         """Begin by comparing the clocks: the master answers with its time and the setup of the run."""
-        previous, self.run = self.run, None
-        if previous is not None:
-            previous.wait()
-        self.run = WorkerRun(self)
+        previous, self.run = self.run, WorkerRun(self)
+        previous.wait()
         self.run.send_probe()
 
     def probe_answered(self, data: dict[str, Any]) -> None:
         """Handle the master's answer to a probe."""
-        if self.run is not None:
-            probe = Probe(data["sent_s"], data["master_s"], time.perf_counter())
-            self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
+        probe = Probe(data["sent_s"], data["master_s"], time.perf_counter())
+        self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
 
     def work_assigned(self, data: dict[str, Any]) -> None:
         """Handle requests that the master has assigned."""
-        if self.run is not None:
-            self.run.pass_on([Work(*each) for each in data["work"]], no_more=data["no_more"])
+        self.run.pass_on([Work(*each) for each in data["work"]], no_more=data["no_more"])
 
     def set_users(self, count: int) -> None:
         """Note how many users run in this worker now."""
         self.slots = count
-        if self.run is not None:
-            self.run.resize()
+        self.run.resize()
 
     def end_run(self) -> None:
         """Send no more work. This does not wait for the sender process, because Locust's last report must be in time."""
-        if self.run is not None:
-            self.run.close()
+        self.run.close()
 
     def wait(self) -> None:
         """Wait until the sender process has ended."""
-        if self.run is not None:
-            self.run.wait()
+        self.run.wait()
 
     def report(self, finished: FinishedRequest) -> None:
         """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""

@@ -51,21 +51,19 @@ class HealthReport(msgspec.Struct, kw_only=True):
         return fields
 
 
+WORST: dict[str, Callable[[list[Any]], Any]] = {
+    **dict.fromkeys(("wall_s", "cpu_share", "gc_pause_max_s", "open_files_max"), max),
+    "open_files_limit": min,
+}
+"""The fields of which a sum means nothing."""
+
+
 def merge(reports: Sequence[HealthReport]) -> HealthReport:
     """Return one report for all workers of a run: sums, the worst value where a sum means nothing, and every lag."""
-    return HealthReport(
-        wall_s=max(report.wall_s for report in reports),
-        cpu_s=sum(report.cpu_s for report in reports),
-        cpu_share=max(report.cpu_share for report in reports),
-        loop_lags_s=[lag for report in reports for lag in report.loop_lags_s],
-        gc_pauses=sum(report.gc_pauses for report in reports),
-        gc_pause_max_s=max(report.gc_pause_max_s for report in reports),
-        gc_pause_total_s=sum(report.gc_pause_total_s for report in reports),
-        open_files_max=max(report.open_files_max for report in reports),
-        open_files_limit=min(report.open_files_limit for report in reports),
-        rss_max_mb=sum(report.rss_max_mb for report in reports),
-        workers=sum(report.workers for report in reports),
-    )
+    lags_s = [lag for report in reports for lag in report.loop_lags_s]
+    columns = {name: [getattr(report, name) for report in reports] for name in HealthReport.__struct_fields__}
+    merged = {name: WORST.get(name, sum)(values) for name, values in columns.items() if name != "loop_lags_s"}
+    return HealthReport(**merged, loop_lags_s=lags_s)
 
 
 class ClientHealth:
@@ -78,8 +76,7 @@ class ClientHealth:
         self._due_ns = 0
         self._started = (0, 0)
         self._gc_started_ns = 0
-        self._gc_pauses_ns: list[int] = [0, 0, 0]
-        """Number of pauses, the longest pause and their sum."""
+        self._gc_pauses_ns = array("q")
         self._files_max = 0
         self._generations = gc.get_threshold()
 
@@ -108,9 +105,9 @@ class ClientHealth:
             cpu_s=cpu_s,
             cpu_share=cpu_s / wall_s,
             loop_lags_s=list(self._lags_s),
-            gc_pauses=self._gc_pauses_ns[0],
-            gc_pause_max_s=self._gc_pauses_ns[1] / 1e9,
-            gc_pause_total_s=self._gc_pauses_ns[2] / 1e9,
+            gc_pauses=len(self._gc_pauses_ns),
+            gc_pause_max_s=max(self._gc_pauses_ns, default=0) / 1e9,
+            gc_pause_total_s=sum(self._gc_pauses_ns) / 1e9,
             open_files_max=self._files_max,
             open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             rss_max_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -135,7 +132,5 @@ class ClientHealth:
     def _collected(self, phase: str, _info: dict[str, int]) -> None:
         if phase == "start":
             self._gc_started_ns = perf_counter_ns()
-            return
-        pause_ns = perf_counter_ns() - self._gc_started_ns
-        number, longest, total = self._gc_pauses_ns
-        self._gc_pauses_ns = [number + 1, max(longest, pause_ns), total + pause_ns]
+        else:
+            self._gc_pauses_ns.append(perf_counter_ns() - self._gc_started_ns)

@@ -7,6 +7,7 @@ This module does not know percentiles over requests, token budgets or files.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import accumulate
 from operator import sub
 from statistics import median
@@ -17,6 +18,9 @@ from loadgen.exchange import THINK_END, Exchange, Request, TokenSource
 from loadgen.measure.quantiles import weighted_median
 from loadgen.record import Record
 
+OF_REQUEST = set(Record.__struct_fields__) & {field.name for field in fields(Request)}
+OF_EXCHANGE = set(Record.__struct_fields__) & {field.name for field in fields(Exchange)} - {"hidden_tokens"}
+"""Fields of a record that are those of its request and its exchange. A record has null instead of no hidden tokens."""
 AT_END: tuple[TokenSource, ...] = ("usage", "corrected_usage")
 """The server counted the tokens only once, at the end, so the number of tokens in each chunk is not known."""
 TOGETHER_NS = 100_000
@@ -52,30 +56,17 @@ def to_record(
     reasoning, text = ("".join(part) for part in zip(*exchange.pieces or [("", "")], strict=True))
     record = Record(
         run_id=run_id,
-        seq=request.seq,
-        problem_id=request.problem_id,
-        sample=request.sample,
-        budget=request.budget,
-        budget_mode=request.budget_mode,
-        warmup=request.warmup,
         emulated=emulated,
+        **{name: getattr(request, name) for name in OF_REQUEST},
+        **{name: getattr(exchange, name) for name in OF_EXCHANGE},
         **_times(exchange, due_ns, clock),
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=completion_tokens(exchange),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
         chunks=len(exchange.arrival_ns),
-        streamed=exchange.streamed,
         hidden_tokens=exchange.hidden_tokens or None,
-        token_source=exchange.token_source,
-        counts_disagree=exchange.counts_disagree,
-        outcome=exchange.outcome,
-        status=exchange.status,
-        finish_reason=exchange.finish_reason,
-        finish_reason_sent=exchange.finish_reason_sent,
         connection_reused=exchange.reused,
-        error=exchange.error,
-        server_timings=exchange.server_timings,
         text=text if keep_text else None,
         reasoning=(reasoning or None) if keep_text else None,
     )
@@ -128,12 +119,16 @@ def completion_tokens(exchange: Exchange) -> int | None:
 
 
 def tpot_ns(exchange: Exchange) -> float | None:
-    """Return (last token − first token) / (tokens − tokens in the first chunk)."""
-    total = completion_tokens(exchange)
-    if len(exchange.arrival_ns) < 2 or total is None:
-        return None
-    after_first = total - exchange.tokens[0]
+    """Return (last token − first token) / tokens after the first chunk, or None for fewer than two chunks."""
+    after_first = _after_first(exchange)
     return (exchange.arrival_ns[-1] - exchange.arrival_ns[0]) / after_first if after_first > 0 else None
+
+
+def _after_first(exchange: Exchange) -> int:
+    """Return the tokens of the chunks after the first. An end token that only the total counts has no chunk and no time."""
+    if exchange.token_source in AT_END and len(exchange.tokens) > 1:
+        return (completion_tokens(exchange) or 0) - exchange.tokens[0]
+    return sum(exchange.tokens[1:])
 
 
 def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
@@ -147,7 +142,7 @@ def itl_ns(exchange: Exchange, gap_ns: float | None) -> float | None:
     if gap_ns is None:
         return None
     if exchange.token_source in AT_END:
-        after_first = (completion_tokens(exchange) or 0) - exchange.tokens[0]
+        after_first = _after_first(exchange)
         return gap_ns * len(counts) / after_first if after_first > 0 else None
     if max(counts) == 1:
         return gap_ns

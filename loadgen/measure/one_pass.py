@@ -16,7 +16,7 @@ import dataclasses
 from dataclasses import dataclass
 from itertools import accumulate
 
-from loadgen.exchange import Exchange, Request
+from loadgen.exchange import Exchange
 
 CONTEXT_IDS = 8
 """Number of token ids before the chunk that are decoded with it, because text depends on its neighbors (spaces, characters)."""
@@ -54,7 +54,6 @@ def derive(exchange: Exchange, budget: int) -> tuple[Exchange, PendingCut | None
         server_timings=None,
         outcome="ok",
         finish_reason="length",
-        stop_reason=None,
         error=None,
     )
     if cut.first_answer_ns is not None and cut.first_answer_ns > exchange.arrival_ns[last]:
@@ -73,8 +72,3 @@ def _pending_cut(exchange: Exchange, last: int, kept: int) -> PendingCut:
     known = len(ids) > last and len(ids[last]) == exchange.tokens[last]
     before = [i for event in ids[max(0, last - CONTEXT_IDS) : last] for i in event][-CONTEXT_IDS:]
     return PendingCut(tuple(before), tuple(ids[last][:kept]) if known else (), exchange.pieces[last])
-
-
-def derived_request(request: Request, budget: int, seq: int) -> Request:
-    """Return the request that a derived record answers."""
-    return dataclasses.replace(request, budget=budget, seq=seq)

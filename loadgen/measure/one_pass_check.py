@@ -10,8 +10,8 @@ a derived budget have a cost of their own. This module does not know whether an 
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,14 +46,6 @@ class Reply(NamedTuple):
     def span(self) -> Span:
         """The time in which the request was in flight."""
         return (self.sent_s, self.end_s, self.ok)
-
-
-@dataclass
-class Budget:
-    """The records of one checked budget."""
-
-    derived: dict[Key, Reply] = field(default_factory=dict)
-    real: dict[Key, Reply] = field(default_factory=dict)
 
 
 class Part:
@@ -98,23 +90,22 @@ class Part:
 def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
     """Return the comparison at each checked budget and whether the check holds; None where nothing was checked."""
     spans: list[Span] = []
-    budgets: dict[int, Budget] = {}
+    derived: defaultdict[int, dict[Key, Reply]] = defaultdict(dict)
+    real: defaultdict[int, dict[Key, Reply]] = defaultdict(dict)
     for record in read_records(folder / RECORDS):
         if record.warmup or record.sent_s is None or record.end_s is None:
             continue
         reply = _reply(record, record.sent_s, record.end_s)
-        found = budgets.setdefault(record.budget, Budget())
-        if record.derived:
-            found.derived[record.problem_id, record.repeat] = reply
-        elif run.checks(record):
-            found.real[record.problem_id, record.repeat] = reply
+        if record.derived or run.checks(record):
+            replies = derived if record.derived else real
+            replies[record.budget][record.problem_id, record.repeat] = reply
         else:
             spans.append(reply.span)
-    checked = {budget: found for budget, found in sorted(budgets.items()) if found.real and found.derived}
+    checked = sorted(derived.keys() & real.keys())
     if not checked or not spans:
         return None
     main = Part(spans, run)
-    rows = [_compare(budget, found, main, run) for budget, found in checked.items()]
+    rows = [_compare(budget, derived[budget], real[budget], main, run) for budget in checked]
     return {"holds": all(row["holds"] for row in rows), "limit": LIMIT, "checks": rows}
 
 
@@ -132,16 +123,16 @@ def _reply(record: Record, sent_s: float, end_s: float) -> Reply:
     )
 
 
-def _compare(budget: int, found: Budget, main: Part, run: RunInfo) -> dict[str, Any]:
-    part = Part([reply.span for reply in found.real.values()], run)
-    both = [
-        key for key, real in found.real.items() if real.ok and key in found.derived and found.derived[key].ok
-    ]
-    pairs = [(found.derived[key], found.real[key]) for key in sorted(both)]
+def _compare(
+    budget: int, derived: dict[Key, Reply], real: dict[Key, Reply], main: Part, run: RunInfo
+) -> dict[str, Any]:
+    part = Part([reply.span for reply in real.values()], run)
+    both = [key for key in sorted(derived.keys() & real.keys()) if derived[key].ok and real[key].ok]
+    pairs = [(derived[key], real[key]) for key in both]
     steady = [(a, b) for a, b in pairs if main.steady(a) and part.steady(b) and a.e2e_s and b.e2e_s]
-    derived = _figures([a for a, _ in steady], found.derived.values(), main, run.num_gpus)
-    real = _figures([b for _, b in steady], found.real.values(), part, run.num_gpus)
-    ratio = {name: _over(derived[name], real[name]) for name in derived}
+    of_derived = _figures([a for a, _ in steady], derived.values(), main, run.num_gpus)
+    of_real = _figures([b for _, b in steady], real.values(), part, run.num_gpus)
+    ratio = {name: _over(of_derived[name], of_real[name]) for name in of_derived}
     judged = [name for name in ratio if run.num_gpus or name != "gpu_seconds_per_token"]
     agree = all((value := ratio[name]) is not None and abs(value - 1) <= LIMIT for name in judged)
     windows = main.window is not None and part.window is not None
@@ -149,14 +140,12 @@ def _compare(budget: int, found: Budget, main: Part, run: RunInfo) -> dict[str, 
         "budget": budget,
         "problems": len(pairs),
         "same_text": sum(a.text == b.text for a, b in pairs),
-        "different": [key[0] for key in sorted(both) if found.derived[key].text != found.real[key].text][
-            :NAMED
-        ],
+        "different": [key[0] for key in both if derived[key].text != real[key].text][:NAMED],
         "cut_at_chunk": sum(a.cut_at_chunk for a, _ in pairs),
         "compared": len(steady),
         "steady": windows,
-        "derived": derived,
-        "real": real,
+        "derived": of_derived,
+        "real": of_real,
         "ratio": ratio,
         "holds": windows and agree,
     }

@@ -9,13 +9,13 @@ This module does not know percentiles or limits.
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loadgen.measure.dependence import Load, described
 from loadgen.measure.formulas import AT_END, meets
+from loadgen.measure.steady_window import Span
 from loadgen.measure.stream_faults import StreamFaults
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
@@ -40,10 +40,8 @@ class Totals:
     prompt_tokens: int = 0
     met: bytearray = field(default_factory=bytearray)
     """For each request whether it succeeded and met every objective, in the order of time."""
-    failed_after: "array[int]" = field(default_factory=lambda: array("q"))
-    """For each failure, the number of successful requests before it."""
-    values: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
-    """Latencies of the successful requests, in model seconds."""
+    in_time: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
+    """Latencies of all requests in model seconds, in the order of time: infinite for a failure, and NaN where a success has none."""
 
     def add(self, record: Record, slo: dict[str, float]) -> None:
         """Add one record."""
@@ -53,15 +51,14 @@ class Totals:
         self.counted += record.completion_tokens is not None
         self.prompt_tokens += record.prompt_tokens or 0
         self.met.append(bool(slo) and meets(record, slo))
-        if record.outcome != "ok":
-            self.failed_after.append(self.outcomes["ok"])
+        ok = record.outcome == "ok"
+        for name in LATENCIES:
+            value = getattr(record, name) if ok else math.inf
+            self.in_time[name].append(math.nan if value is None else value)
+        if not ok:
             return
         self.finish[record.finish_reason or "none"] += 1
         self.ok_tokens += (record.completion_tokens or 0) if record.e2e_s is not None else 0
-        for name in LATENCIES:
-            value = getattr(record, name)
-            if value is not None:
-                self.values[name].append(value)
 
     @property
     def failed(self) -> int:
@@ -75,7 +72,7 @@ class Totals:
 
     def described(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over the successful requests."""
-        return {name: described(self.values[name], load) for name in LATENCIES}
+        return {name: described(self.values(name), load) for name in LATENCIES}
 
     def with_failures(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over all requests, with failed requests as infinity.
@@ -83,48 +80,18 @@ class Totals:
         A successful request without a token has no latency either, so it counts as infinity where every reply should have
         one. Not every reply has a time per token, or an answer after its reasoning.
         """
-        rows = {}
-        for name in LATENCIES:
-            values = self.and_failures(name)
-            missing = 0 if name in OPTIONAL_LATENCIES else self.n - len(values)
-            rows[name] = described([*values, *[math.inf] * missing], load)
-        return rows
+        rows = {name: self.and_failures(name) for name in OPTIONAL_LATENCIES}
+        for name in set(LATENCIES) - rows.keys():
+            rows[name] = [math.inf if math.isnan(value) else value for value in self.in_time[name]]
+        return {name: described(rows[name], load) for name in LATENCIES}
+
+    def values(self, name: str) -> list[float]:
+        """Return the values of a latency of the successful requests, in the order of time."""
+        return [value for value in self.in_time[name] if math.isfinite(value)]
 
     def and_failures(self, name: str) -> list[float]:
         """Return the values of a latency with an infinity for each failure, in the order of time."""
-        values = self.values[name]
-        merged: list[float] = []
-        before = 0
-        for index in self.failed_after:
-            merged += [*values[before:index], math.inf]
-            before = index
-        return [*merged, *values[before:]]
-
-
-class Spans:
-    """(sent_s, end_s, succeeded) of many requests, in 17 bytes each."""
-
-    def __init__(self) -> None:
-        self.sent_s = array("d")
-        self.end_s = array("d")
-        self._ok = bytearray()
-
-    def add(self, sent_s: float, end_s: float, *, ok: bool) -> None:
-        """Add one request."""
-        self.sent_s.append(sent_s)
-        self.end_s.append(end_s)
-        self._ok.append(ok)
-
-    def __len__(self) -> int:
-        return len(self.sent_s)
-
-    def __iter__(self) -> Iterator[tuple[float, float, bool]]:
-        return zip(self.sent_s, self.end_s, map(bool, self._ok), strict=True)
-
-    @property
-    def duration_s(self) -> float:
-        """Model seconds from the first send to the last end."""
-        return max(self.end_s) - min(self.sent_s) if self.sent_s else 0.0
+        return [value for value in self.in_time[name] if not math.isnan(value)]
 
 
 @dataclass
@@ -140,7 +107,7 @@ class RunFacts:
     """The lowest `seq` of the check."""
     budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
     derived_budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
-    spans: Spans = field(default_factory=Spans)
+    spans: list[Span] = field(default_factory=list)
     client_faults: int = 0
     """Requests that failed because of a limit of the client's machine."""
     continued_tokens: int = 0
@@ -170,7 +137,17 @@ class RunFacts:
             self.mean_tokens[record.seq] = max(later, 1) / (record.chunks - 1)
         self.continued_tokens += sum(phase.get("prompt_tokens") or 0 for phase in (record.phases or [])[1:])
         if record.sent_s is not None and record.end_s is not None:
-            self.spans.add(record.sent_s, record.end_s, ok=record.outcome == "ok")
+            self.spans.append((record.sent_s, record.end_s, record.outcome == "ok"))
+
+    @property
+    def whole_s(self) -> tuple[float, float]:
+        """The first send and the last end, in model seconds."""
+        return min((s[0] for s in self.spans), default=0.0), max((s[1] for s in self.spans), default=0.0)
+
+    @property
+    def duration_s(self) -> float:
+        """Model seconds from the first send to the last end."""
+        return self.whole_s[1] - self.whole_s[0]
 
 
 def server_split(record: Record) -> dict[str, float]:

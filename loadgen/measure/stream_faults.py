@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from loadgen.measure.formulas import CLUMPED_LIMIT
+from loadgen.measure.formulas import AT_END, CLUMPED_LIMIT
 from loadgen.record import KNOWN_FINISH_REASONS, Record
 
 CLUMPED_ANSWERS_SHARE = 0.05
 """Share of the answers that may arrive in clumps. On a busy machine single short answers do."""
 EMPTY_SHARE = 0.01
 """Share of the answers that may hold no token. A model can end its answer at once."""
+END_TOKEN_SHARE = 0.01
+"""How far TPOT may be off if what is taken as an end token was a second token of a chunk."""
 NAMED = 3
 """How many unknown finish reasons are named."""
 
@@ -43,6 +45,12 @@ class StreamFaults:
     events: int = 0
     shared: float = 0.0
     """Token events, and how many of them arrived together with another one."""
+    end_tokens: int = 0
+    end_token_share: float = 0.0
+    """Answers with one token in each chunk and an end token, and the largest share of such a token in one of them."""
+    one_more: int = 0
+    """Truncated answers, which have no end token, with one token more than chunks."""
+    other_choices: int = 0
     unanswered: int = 0
     """Requests that met an idle connection which the server closed at that moment."""
 
@@ -66,6 +74,13 @@ class StreamFaults:
             self.unknown[record.finish_reason] += 1
         self.whole += not record.streamed
         self.empty += record.e2e_s is None
+        self.other_choices += record.other_choices
+        if record.token_source == "chunks_and_end":  # noqa: S105 - no secret
+            self.end_tokens += 1
+            self.end_token_share = max(self.end_token_share, 1 / record.chunks)
+        elif record.token_source in AT_END and record.finish_reason == "length":
+            shown = (record.completion_tokens or 0) - (record.hidden_tokens or 0)
+            self.one_more += shown == record.chunks + 1
         if record.clumped_share is not None:
             self.events += record.chunks
             self.shared += record.clumped_share * record.chunks
@@ -77,6 +92,13 @@ class StreamFaults:
         n = self.answers
         if self.disagree:
             yield f"token counts contradict each other in {self.disagree} of {n} answers, for example: {self.example}"
+        if self.one_more and self.end_token_share > END_TOKEN_SHARE:
+            yield (
+                f"{self.end_tokens} of {n} answers count one token more than their chunks, taken as an end token, but so do {self.one_more} "
+                f"truncated answers, which have none: TPOT may be too high by up to {self.end_token_share:.0%}"
+            )
+        if self.other_choices:
+            yield f"{self.other_choices} of {n} answers came with further choices that nobody asked for: they used the server's time and are in no figure"
         if self.uncounted:
             yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk of a stream is counted as one token"
         if len(self.clumped) > CLUMPED_ANSWERS_SHARE * n:

@@ -22,7 +22,7 @@ from loadgen.record import RECORDS, RunInfo, read_records
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
     measured, load = facts.measured, kind_of(run.load)
-    run.duration_s = max(facts.spans.end_s, default=None)
+    run.duration_s = facts.whole_s[1] if facts.spans else None
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
     run.summary = {
         "requests": measured.n,
@@ -53,7 +53,7 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     if facts.split:
         run.summary["server_split"] = {name: described(values, load) for name, values in facts.split.items()}
     if run.slo:
-        run.summary["goodput"] = goodput(measured, run.slo, facts.spans.duration_s, load)
+        run.summary["goodput"] = goodput(measured, run.slo, facts.duration_s, load)
 
 
 def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str
     duration_s = until_s - since_s
     return {
         "window_s": [since_s, until_s],
-        "share": round(duration_s / facts.spans.duration_s, 6),
+        "share": round(duration_s / facts.duration_s, 6),
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
         "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
-        **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+        **{name: described(totals.values(name), load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
     }
 
 
@@ -90,7 +90,7 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
             "completion_tokens_mean": _mean_tokens(totals),
-            **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s")},
+            **{name: described(totals.values(name), load) for name in ("ttft_s", "tpot_s", "e2e_s")},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
@@ -108,9 +108,9 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
     unknown, so are GPU-seconds.
     """
     measured = facts.measured
-    duration_s = facts.spans.duration_s
+    duration_s = facts.duration_s
     tokens, ok_tokens = measured.completion_tokens, measured.ok_tokens
-    latencies = measured.values["e2e_s"]
+    latencies = measured.values("e2e_s")
     return {
         "duration_s": round(duration_s, 6) if facts.spans else None,
         "requests_per_s": round(measured.outcomes["ok"] / duration_s, 6) if duration_s else None,

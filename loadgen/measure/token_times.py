@@ -10,7 +10,7 @@ from operator import sub, truediv
 from pathlib import Path
 from typing import Any
 
-from loadgen.chunks import CHUNKS, Chunks, read_chunks
+from loadgen.chunks import CHUNKS, read_chunks
 from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.dependence import Load
 from loadgen.measure.quantiles import describe
@@ -31,9 +31,10 @@ def describe_token_times(
     measured requests are those with `seq` from `first` up to `last` - 1. `clumped` is the `seq` of the requests whose chunks
     arrived in clumps: their gaps were lost on the way and are left out.
     """
+    path = folder / CHUNKS
 
     def clusters() -> Iterator[tuple[Cluster, Cluster]]:
-        for chunks in _chunks(folder):
+        for chunks in read_chunks(path) if path.exists() else ():
             if not first <= chunks.seq < last or chunks.seq in clumped:
                 continue
             gaps_us = list(map(sub, chunks.arrival_us[1:], chunks.arrival_us))
@@ -48,8 +49,3 @@ def describe_token_times(
 
     itl, inter_chunk = describe_clusters(clusters, 1e-6, load) or (describe([]), describe([]))
     return {"itl_s": itl, "inter_chunk_s": inter_chunk}
-
-
-def _chunks(folder: Path) -> Iterator[Chunks]:
-    path = folder / CHUNKS
-    return read_chunks(path) if path.exists() else iter(())

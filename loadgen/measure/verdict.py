@@ -146,7 +146,7 @@ def _client(inputs: VerdictInputs) -> Iterator[str]:
     limit_s = min(LIMITS["loop_lag_p99_s"], share_s)
     if lag_s is not None and lag_s > limit_s:
         yield f"client: event-loop lag p99 {lag_s * 1e3:.2g} ms (limit {limit_s * 1e3:.2g} ms): the load is too high for this machine"
-    send_lag_s = _nearest_rank(inputs.facts.measured.values["send_lag_s"], 0.99)
+    send_lag_s = _nearest_rank(inputs.facts.measured.values("send_lag_s"), 0.99)
     if send_lag_s is not None and send_lag_s / scale > LIMITS["send_lag_p99_s"]:
         yield f"client: send lag p99 {send_lag_s / scale * 1e3:.3g} ms (limit {LIMITS['send_lag_p99_s'] * 1e3:g} ms)"
     cores = client.get("cpu_share") or 0.0

@@ -17,7 +17,7 @@ from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
 from loadgen.plan.datasets import Problem
-from loadgen.plan.prompts import Style
+from loadgen.plan.prompts import Style, style_of
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
@@ -125,11 +125,25 @@ class Workload:
         )
 
 
+def small_body(options: RunOptions, model: str, limit_field: str, text: str, tokens: int) -> dict[str, Any]:
+    """Return the body of a small request with the parameters of the run, for a check beside the load."""
+    raw = budgets.uses_completions(options)
+    prompt = {"prompt": text} if raw else {"messages": [{"role": "user", "content": text}]}
+    limit = {"max_tokens" if raw else limit_field: tokens}
+    chosen = sampling(options, style_of(model, options.prompt)[1])
+    return {"model": model, **prompt, **limit, **chosen, **options.extra_body}
+
+
+def sampling(options: RunOptions, style: Style) -> dict[str, Any]:
+    """Return the sampling parameters that all requests have in common."""
+    chosen = {"temperature": 0.0} if options.sampling == "greedy" else style.recommended
+    given = {"temperature": options.temperature, "top_p": options.top_p}
+    return chosen | {name: value for name, value in given.items() if value is not None}
+
+
 def _sampling(options: RunOptions, style: Style, problem_id: str, item: Item) -> dict[str, Any]:
     """Return the sampling parameters: each (problem, sample, pass) has its own seed, which is the same at every budget."""
-    chosen = {"temperature": 0.0} if options.sampling == "greedy" else dict(style.recommended)
-    given = {"temperature": options.temperature, "top_p": options.top_p}
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen = sampling(options, style)
     if chosen.get("temperature") == 0:
         return chosen
     seed = random.Random(f"{options.seed}/{problem_id}/{item.sample}/{max(item.repeat, 0)}").randrange(2**31)

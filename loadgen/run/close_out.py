@@ -81,7 +81,7 @@ def _energy(run: RunInfo, observations: Observations, facts: RunFacts) -> dict[s
     if not facts.spans:
         return run.energy
     samples = observations.energy
-    found = energy_between(samples, min(facts.spans.sent_s), max(facts.spans.end_s))
+    found = energy_between(samples, *facts.whole_s)
     if found is None:
         return run.energy
     steady = energy_between(samples, *run.window_s) if run.window_s is not None else None

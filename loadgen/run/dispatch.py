@@ -92,11 +92,12 @@ class StopControl:
             self._waiting = None
         return not self.draining
 
-    def start(self, work: Coroutine[None, None, None]) -> None:
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Start a task that counts as in flight until it ends."""
         task = asyncio.ensure_future(work)
         self._in_flight.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def wait_for_tasks(self) -> None:
         """Wait until nothing is in flight."""

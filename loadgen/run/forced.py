@@ -92,5 +92,6 @@ def joined(think: Exchange, tail: str, answer: Exchange) -> Exchange:
         token_source=think.token_source,
         hidden_tokens=think.hidden_tokens,
         counts_disagree=think.counts_disagree or answer.counts_disagree,
+        other_choices=think.other_choices or answer.other_choices,
         server_timings=None,
     )

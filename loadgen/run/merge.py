@@ -11,6 +11,7 @@ import msgspec
 
 from loadgen.chunks import CHUNKS, drop_torn_frame, encode_frame, read_chunks
 from loadgen.errors import naming_full_disk
+from loadgen.files import named_errors
 from loadgen.record import RECORDS, Record, record_lines
 from loadgen.run.record_writer import drop_torn_line
 
@@ -65,7 +66,7 @@ def merge_hosts(folders: Iterable[Path], records: Mapping[int, Record], out: Pat
 
 
 def _append(path: Path, pieces: Iterable[bytes]) -> None:
-    with path.open("ab") as file:
+    with named_errors(path), path.open("ab") as file:
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())

@@ -6,6 +6,7 @@ between the two, the request counts as missing, so that no request is recorded i
 This module does not know how a request was sent, or what a run's summary contains.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, Self
@@ -141,7 +142,6 @@ class Recorder:
             emulated=partition.server.emulated,
             keep_text=partition.options.keep_text,
         )
-        record.repeat = request.repeat
         record.simulated = partition.server.simulated
         return record
 
@@ -152,7 +152,8 @@ class Recorder:
         for position, budget in enumerate(smaller, start=1):
             seq = request.seq + position * stride
             exchange, pending_cut = one_pass.derive(largest, budget)
-            record = self._make_record(one_pass.derived_request(request, budget, seq), exchange, due_ns)
+            answered = dataclasses.replace(request, budget=budget, seq=seq)
+            record = self._make_record(answered, exchange, due_ns)
             record.derived = True
             if pending_cut is not None:
                 record.cut_at = "chunk"

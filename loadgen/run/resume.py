@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.chunks import CHUNKS, encode_frame, read_chunks
 from loadgen.errors import DiskFullError, UsageError, say
-from loadgen.files import private_files, write_atomically
+from loadgen.files import make_private, private_files, write_atomically
 from loadgen.options import RunOptions, decode
 from loadgen.plan.datasets import Dataset
 from loadgen.record import RECORDS, RUN, DamagedLines, Record, RunInfo, read_records, read_run, record_lines
@@ -72,6 +72,8 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         resume=folder,
     )
     try:
+        if restored.keep_text:
+            make_private(folder)  # an older version may have left it readable for others
         with private_files():
             return restored, clean(folder, run)
     except (DiskFullError, OSError) as error:

@@ -15,6 +15,7 @@ from loadgen.client.client import Client
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth, HealthReport
+from loadgen.options import RunOptions
 from loadgen.plan.prompts import style_of
 from loadgen.plan.schedule import ClosedLoop, split
 from loadgen.plan.workload import Workload
@@ -27,15 +28,25 @@ from loadgen.target import control_api
 
 def make_client(partition: Partition, listener: RecordListener, work_queue: WorkQueue) -> Client:
     """The client that sends the requests of a partition."""
-    options = partition.options
+    timeout_s = partition.options.timeout_s / partition.clock.scale
+    return client_of(partition.options, timeout_s, listener.tokens, work_queue)
+
+
+def client_of(
+    options: RunOptions,
+    timeout_s: float,
+    on_tokens: Callable[[Request, int], None] | None = None,
+    work_queue: WorkQueue | None = None,
+) -> Client:
+    """The client of the server that the options name."""
     return Client(
         options.target,
         api_key=control_api.api_key(options),
         headers=dict(options.headers),
-        timeout_s=options.timeout_s / partition.clock.scale,
+        timeout_s=timeout_s,
         ca_file=str(options.ca_file) if options.ca_file else None,
         verify=not options.insecure,
-        on_tokens=listener.tokens,
+        on_tokens=on_tokens,
         work_queue=work_queue,
     )
 

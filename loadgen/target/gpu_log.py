@@ -19,17 +19,6 @@ from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
 from loadgen.terminal import printable
 
-GPU_COLUMNS = (
-    "t_s",
-    "gpu",
-    "power_w",
-    "energy_j",
-    "util",
-    "memory_mib",
-    "sm_clock_mhz",
-    "dram_active",
-    "sm_active",
-)
 DCGM = {
     "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("energy_j", 1e-3),  # mJ since boot
@@ -39,6 +28,7 @@ DCGM = {
     "DCGM_FI_PROF_DRAM_ACTIVE": ("dram_active", 1.0),
     "DCGM_FI_PROF_SM_ACTIVE": ("sm_active", 1.0),
 }
+GPU_COLUMNS = ("t_s", "gpu", *(column for column, _ in DCGM.values()))
 GPU_INDEX = r"[\w.:-]{1,64}"
 """Of another form would be a text that forges cells of gpu.csv."""
 BUSY_UTIL = 50.0

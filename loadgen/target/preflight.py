@@ -11,10 +11,11 @@ This module does not know how the load is generated.
 import asyncio
 import re
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
+from loadgen.client.stream_chunk import Chunk, Delta, Usage, chunk_of
 from loadgen.errors import UsageError, say
 from loadgen.exchange import THINK_END
 from loadgen.network import is_loopback
@@ -28,11 +29,11 @@ from loadgen.terminal import printable
 
 TELEMETRY_WAIT_S = 3.0
 """How long to wait for a telemetry exporter. A sweep starts its own exporter just before the run."""
-PROBE_BUDGET, PROBE_TOKENS = 16, 160
-"""Of a probe with a thinking budget of 16 tokens, at most 16 are reasoning where the budget is kept, so that at least 144 are
+PROBE_BUDGET, PROBE_TOKENS = 16, 96
+"""Of a probe with a thinking budget of 16 tokens, at most 16 are reasoning where the budget is kept, so that at least 80 are
 left for the answer. No reasoning model ends its reasoning within 16 tokens by itself."""
-NATIVE_TIMEOUT_S = 60.0
-"""Until the answer to that probe begins. A server that needs longer for 160 tokens is too slow to be measured."""
+NATIVE_TIMEOUT_S = 20.0
+"""Until the answer to that probe is complete, whatever arrives in the meantime. The slowest server has five tokens a second."""
 TIME_SCALES = (1e-3, 1e6)
 LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
 """A plain form, about which no two URL parsers disagree."""
@@ -64,6 +65,9 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
         _check_telemetry(options.gpu_metrics, api)
     reported = lenient(version.json(), Reported)
     metrics = page.response.text()
+    # vLLM has these metrics only where it speculates, and does not report the method.
+    unnamed = "unnamed" if "vllm:spec_decode_num_drafts" in metrics else None
+    speculation = options.speculation or _plain(reported.speculation) or unnamed
     server = ServerInfo(
         model=model.id,
         max_model_len=model.max_model_len,
@@ -76,9 +80,7 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
         preset=options.preset or _plain(reported.preset),
         num_gpus=options.num_gpus or reported.num_gpus,
         tensor_parallel_size=options.tensor_parallel_size or reported.tensor_parallel_size,
-        speculation=_without_none(
-            options.speculation or _plain(reported.speculation) or _speculation(metrics)
-        ),
+        speculation=None if speculation == "none" else speculation or None,
         gpu_metrics=options.gpu_metrics or _telemetry_url(options, api, reported),
         metrics="# TYPE vllm:" in metrics,
         engines=max(1, engines(metrics)),
@@ -160,15 +162,6 @@ def check_lengths(options: RunOptions, server: ServerInfo) -> None:
         )
 
 
-def _speculation(metrics: str) -> str | None:
-    """Return `unnamed` where vLLM speculates: it has these metrics only then, and does not report the method."""
-    return "unnamed" if "vllm:spec_decode_num_drafts" in metrics else None
-
-
-def _without_none(speculation: str | None) -> str | None:
-    return None if speculation in (None, "", "none") else speculation
-
-
 def check_mode(options: RunOptions, workload: Workload, api: ControlApi) -> None:
     """Raise UsageError where the server ignores a native budget or cannot reset its prefix cache."""
     if options.budget_mode == "native":
@@ -188,7 +181,6 @@ def _probe_native(workload: Workload, api: ControlApi) -> None:
         "stream": False,
         workload.limit_field: PROBE_TOKENS,
         "thinking_token_budget": PROBE_BUDGET,
-        "temperature": 0.0,
     }
     body.pop("stream_options", None)
     response = api.post(f"{api.target}{request.path}", body, timeout_s=NATIVE_TIMEOUT_S)
@@ -196,40 +188,20 @@ def _probe_native(workload: Workload, api: ControlApi) -> None:
         raise UsageError(f"--budget-mode native: {api.quote(reason, 400)}: use --budget-mode forced or cut")
 
 
-class _Details(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens_details: dict[str, Any] | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: dict[str, Any] | None = None
-    finish_reason: str | None = None
-
-
 def native_refusal(response: ControlResponse) -> str | None:
     """Return why a response to the probe shows that the thinking budget is not kept; None where it is kept."""
     reply = response.json()
     if reply is None:
         return f"the probe was answered with {response.status or response.error} {response.body[:2000].decode(errors='replace')}".strip()
-    choices = reply.get("choices") if isinstance(reply, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    chunk = chunk_of(reply) if isinstance(reply, dict) else Chunk()
+    if not chunk.choices:
         return "the response to the probe is not a completion"
-    choice = lenient(choices[0], _Choice)
-    message = lenient(choice.message, _Message)
-    details = lenient(lenient(reply.get("usage"), _Usage).completion_tokens_details, _Details)
-    if details.reasoning_tokens is not None and details.reasoning_tokens > 2 * PROBE_BUDGET:
-        return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {details.reasoning_tokens} reasoning tokens)"
-    text = message.content or ""
-    ended = bool(text.strip()) if message.reasoning or message.reasoning_content else THINK_END in text
+    choice, used = chunk.choices[0], (chunk.usage or Usage()).reasoning() or 0
+    if used > 2 * PROBE_BUDGET:
+        return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {used} reasoning tokens)"
+    answer = choice.delta or Delta()
+    text = answer.content or ""
+    ended = bool(text.strip()) if answer.reasoning else THINK_END in text
     if choice.finish_reason == "length" and not ended:
         return f"the server ignores thinking_token_budget (after {PROBE_TOKENS} tokens at a budget of {PROBE_BUDGET} it was still reasoning)"
     return None

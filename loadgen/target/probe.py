@@ -1,8 +1,8 @@
 """Sends one request for one token before a run, to learn what a server says only in its responses.
 
 These are the GPUs of a vLLM (in `system_fingerprint`, such as `vllm-0.33.0-tp2-pp2-dp4-1a2b3c4d`), whether the server
-refuses `max_tokens` and wants `max_completion_tokens`, and whether it serves a model that it does not list. A probe that
-fails for another reason proves nothing: the run then measures the failures.
+refuses `max_tokens` and wants `max_completion_tokens`, whether it refuses the temperature of the run, and whether it serves a
+model that it does not list. A probe that fails for another reason proves nothing: the run then measures the failures.
 
 This module does not know what a run asks (see loadgen/plan/budgets.py).
 """
@@ -13,6 +13,7 @@ import re
 from loadgen.errors import UsageError, say
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
+from loadgen.plan.workload import small_body
 from loadgen.target.control_api import ControlApi, ControlResponse
 from loadgen.target.server_info import ServerInfo, with_gpus
 
@@ -23,16 +24,17 @@ REFUSAL = (
 
 
 def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> ServerInfo:
-    """Return the server with what the probe shows. Raises UsageError where it refuses a model that it does not list."""
+    """Return the server with what the probe shows. Raises UsageError where it refuses the model or the temperature."""
     if server.emulated and not server.others:
         return server
     response = _ask(options, server, api)
-    words = response.body.decode(errors="replace")
-    if response.status in (400, 422) and _refuses(words, "max_tokens"):
+    if _refuses(response, "max_tokens"):
         instead = dataclasses.replace(server, limit_field="max_completion_tokens")
         again = _ask(options, instead, api)
-        if again.status == 200 or "max_completion_tokens" in words:
+        _check_temperature(again, api)
+        if again.status == 200 or b"max_completion_tokens" in response.body:
             server, response = instead, again
+    _check_temperature(response, api)
     if server.others and response.status in (400, 401, 403, 404, 422):
         raise UsageError(
             f"--model {server.model!r} is not served at {api.target}: it serves {server.others} "
@@ -47,17 +49,22 @@ def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> Server
 
 
 def _ask(options: RunOptions, server: ServerInfo, api: ControlApi) -> ControlResponse:
-    prompt = (
-        {"prompt": "1+1="}
-        if budgets.uses_completions(options)
-        else {"messages": [{"role": "user", "content": "1+1?"}]}
-    )
-    body = {"model": server.model, **prompt, server.limit_field: 1, **options.extra_body}
+    body = small_body(options, server.model, server.limit_field, "1+1=", 1)
     return api.post(f"{api.target}{budgets.path(options)}", body, timeout_s=PROBE_TIMEOUT_S)
 
 
-def _refuses(words: str, field: str) -> bool:
-    return field in words and re.search(REFUSAL, words, re.IGNORECASE) is not None
+def _refuses(response: ControlResponse, field: str) -> bool:
+    words = response.body.decode(errors="replace")
+    refused = response.status in (400, 422) and field in words
+    return refused and re.search(REFUSAL, words, re.IGNORECASE) is not None
+
+
+def _check_temperature(response: ControlResponse, api: ControlApi) -> None:
+    """Raise UsageError where the server refuses the temperature. New models of OpenAI accept only their default."""
+    if _refuses(response, "temperature"):
+        default = re.search(rb"default \((\d+(?:\.\d+)?)\)", response.body)
+        option = f"--temperature {default[1].decode()}" if default else "--sampling recommended"
+        raise UsageError(f"{api.target} refuses the temperature ({api.quote(response.body)}): give {option}")
 
 
 def with_fingerprint(server: ServerInfo, fingerprint: object) -> ServerInfo:

@@ -75,6 +75,26 @@ def test_filters_hide_data_and_show_all_restores_it(page: str) -> None:
     chromium.visit(use)
 
 
+def test_the_csv_of_the_button_evaluates_nothing_in_a_spreadsheet(page: str) -> None:
+    """Words that begin a formula have an apostrophe before them, as in the CSV files, and numbers have none."""
+    words = ["=cmd()", "+sum(1)", "-1+cmd()", "@a", '=a,"b"', "\t=x", "-0.5", "+7", "tp1"]
+    quoted = ["'=cmd()", "'+sum(1)", "'-1+cmd()", "'@a", '"\'=a,""b"""', "'=x", "-0.5", "+7", "tp1"]
+    click = f"""(async () => {{
+      const cells = [...document.querySelectorAll('#summary tbody tr')[0].cells];
+      for (const [i, word] of {json.dumps(words)}.entries()) {{ delete cells[i].dataset.v; cells[i].textContent = word; }}
+      const made = new Promise(done => {{ const before = URL.createObjectURL; URL.createObjectURL = (blob) => {{ done(blob); return before(blob); }}; }});
+      document.querySelector('.csv[data-table=summary]').click();
+      return (await made).text();
+    }})()"""
+
+    async def use(tab: chromium.Page) -> None:
+        await tab.open(page, width=1440)
+        csv = await tab.evaluate(click)
+        assert csv.splitlines()[1].startswith(",".join(quoted) + ",")
+
+    chromium.visit(use)
+
+
 def test_a_verdict_opens_its_manifest(page: str) -> None:
     """A click on a verdict opens the manifest of its run."""
 

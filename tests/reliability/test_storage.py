@@ -5,6 +5,7 @@ A limit on the size of files acts as a full disk: a write beyond it fails.
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -12,11 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from loadgen.distributed.messages import Distributed
 from loadgen.record import read_records, read_run
+from loadgen.sweep.manifest import Manifest
 from tests.fixtures.emulated import ROOT, emulated, loadgen
 from tests.fixtures.swarm import gathered, locust, until
+from tests.loadgen.distributed.test_gather import RUN, worker
+from tests.loadgen.distributed.test_gather import write as write_workers
 
 PLAN = ("--dataset", "sample", "--budgets", "256,512", "--concurrency", "4")
 
@@ -39,8 +45,9 @@ def limit(size: int) -> Callable[[], None]:
 
 def full(size: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `python -m loadgen` where no file can become larger than `size`."""
+    of_a_run = ("--metrics-port", "off", "--progress", "none") if arguments[0].startswith("--") else ()
     return subprocess.run(
-        [sys.executable, "-m", "loadgen", "--metrics-port", "off", "--progress", "none", *arguments],
+        [sys.executable, "-m", "loadgen", *of_a_run, *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=240, preexec_fn=limit(size),
     )  # fmt: skip
 
@@ -102,6 +109,79 @@ def test_locust_on_a_full_disk_ends_with_a_reason(target: str, tmp_path: Path) -
     line, _ = gathered(out)
     assert line["verdict"] == "INVALID"
     assert "File too large" in line["reasons"][0]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 2500])
+def test_gather_on_a_full_disk_is_one_line_and_can_be_repeated(tmp_path: Path, size: int) -> None:
+    """The file that could not be written is named: the records, the chunks or run.json. No worker's file is touched."""
+    master, host, out = tmp_path / "master", tmp_path / "host", tmp_path / "out"
+    write_workers(master, worker("a-0"), seqs=(range(3),))
+    write_workers(host, worker("b-1"), seqs=(range(3, 9),))
+    found = Distributed(run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1"])
+    (master / "distributed.json").write_bytes(msgspec.json.encode(found))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
+    done = full(size, "gather", str(master), str(host), "--out", str(out))
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"loadgen: {out}/\S+: File too large: make room, then repeat the command; .*\n", done.stderr
+    )
+    assert {path: path.read_bytes() for path in before} == before
+    line, _ = gathered(master, host, "--out", out)
+    assert (line["requests"], line["missing"]) == (9, [])
+
+
+def test_a_sweep_on_a_full_disk_names_it_and_can_be_resumed(tmp_path: Path) -> None:
+    """Full at the start: one line, and no cell runs. Full in a cell: the cell has failed, and a resume completes it."""
+    plan = ("sweep", "--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", *PLAN)
+    done = full(0, *plan, "--out", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "File too large" in done.stderr
+    out = tmp_path / "sweep"
+    done = full(20_000, *plan, "--out", str(out))
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == [
+        cell.name for cell in Manifest.read(out).cells
+    ]
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert loadgen("--resume", str(out), verb="sweep").returncode == 0
+    assert [cell.state for cell in Manifest.read(out).cells] == ["done"]
+
+
+def test_a_folder_of_an_older_version_becomes_private_when_it_is_resumed(target: str, tmp_path: Path) -> None:
+    """With --no-text it holds no answers and stays as it is. A link out of the folder is not followed."""
+    outside = tmp_path / "outside"
+    outside.write_text("shared")
+    outside.chmod(0o644)
+    for name, options, private in (("texts", (), True), ("none", ("--no-text",), False)):
+        out = tmp_path / name
+        assert (
+            loadgen(
+                "--target",
+                target,
+                *PLAN[:2],
+                "--problems",
+                "2",
+                "--budgets",
+                "8",
+                *options,
+                "--out",
+                str(out),
+            ).returncode
+            == 0
+        )
+        (out / "workers").mkdir()
+        (out / "link").symlink_to(outside)
+        for path in (out, out / "workers", *out.glob("*.json*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        assert loadgen("--resume", str(out)).returncode == 0
+        open_to_others = [
+            path.name
+            for path in (out, *out.rglob("*"))
+            if path.lstat().st_mode & 0o077 and path.name != "link"
+        ]
+        assert (open_to_others == []) == private
+    assert outside.stat().st_mode & 0o777 == 0o644
 
 
 def test_only_the_owner_can_read_results(target: str, tmp_path: Path) -> None:

@@ -32,10 +32,13 @@ def thinking(text: str, used: Any = None) -> dict[str, Any]:
     return chunk(None, used, delta={"reasoning_content": text})
 
 
-def read(events: list[Any]) -> Exchange:
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def read(events: list[Any], end: Any = STOP) -> Exchange:
     """Read events that arrived one millisecond apart, then the end of the answer."""
     stream = TokenStream(Exchange(0))
-    ended = [*events, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    ended = [*events, end] if end else events
     for at, event in enumerate(ended):
         stream.feed([(at, b"data: " + json.dumps(event).encode() + b"\n\n")])
     stream.finish(len(ended))
@@ -137,6 +140,10 @@ CASES: dict[str, Case] = {
     "an end token alone": Case([final(1)], "usage", 1, []),
     "arguments of a tool": Case([chunk(None, delta={"tool_calls": [{"function": {"arguments": "{"}}]}), final(1)], "usage", 1, [1]),
     "one chunk more than tokens": Case([*TEXTS, final(3)], "usage", 3, [1] * 4),
+    "an end token that only the total counts": Case([*TEXTS, final(5)], "chunks_and_end", 5, [1] * 4),
+    "an end token, and reasoning outside the completion": Case([*REASONED, final(3, total=19, **REASONING)], "chunks_and_end", 9, [1] * 8),
+    "an end token after hidden reasoning": Case([chunk("4"), chunk("2"), final(9, **REASONING)], "chunks_and_end", 9, [7, 1]),
+    "two tokens more than chunks": Case([*TEXTS, final(6)], "usage", 6, [1] * 4),
 }  # fmt: skip
 
 
@@ -154,10 +161,18 @@ def test_the_count_that_agrees_with_the_stream_is_used(name: str) -> None:
     assert case.arrivals in (None, found.arrival_ns)
 
 
+def test_a_truncated_answer_has_no_end_token() -> None:
+    """One token more than chunks then means two tokens in one of the chunks, and the total divides the time."""
+    length = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+    assert read([*TEXTS, length, final(5)], end=None).token_source == "usage"
+
+
 def test_the_text_of_another_choice_is_left_out() -> None:
     both = {"choices": [{"index": 1, "delta": {"content": "B"}}, {"index": 0, "delta": {"content": "b"}}]}
     found = read([chunk("a"), chunk("A", index=1), both, chunk("c", index="0"), final(8)])
     assert "".join(content for _, content in found.pieces) == "abc"
+    assert found.other_choices
+    assert not read(TEXTS).other_choices
 
 
 NUMBERS = st.one_of(

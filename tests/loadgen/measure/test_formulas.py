@@ -1,5 +1,7 @@
 """The formulas of docs/metrics.md, with values computed by hand."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -78,6 +80,13 @@ def test_without_counts_per_chunk_the_chunks_share_the_tokens_equally() -> None:
         0.02,
         65,
     )
+
+
+@pytest.mark.parametrize("source", ["chunks_and_end", "continuous_usage", "token_ids"])
+def test_no_time_is_divided_by_an_end_token_that_only_the_total_counts(source: Any) -> None:
+    """Three tokens come 10 ms apart, and the total counts four: each takes 10 ms, and not 20/3."""
+    found = record(exchange([200, 210, 220], [1, 1, 1], usage={"completion_tokens": 4}, token_source=source))
+    assert (found.tpot_s, found.itl_s, found.completion_tokens) == (0.01, 0.01, 4)
 
 
 def test_a_single_token_has_no_gaps() -> None:

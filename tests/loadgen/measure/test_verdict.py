@@ -109,6 +109,26 @@ def test_cache_hits_of_second_calls_are_intended() -> None:
     assert judge(inputs(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
 
 
+@pytest.mark.parametrize(
+    ("chunks", "truncated", "doubtful"), [(20, 21, True), (20, 20, False), (400, 21, False)]
+)
+def test_an_end_token_is_doubted_where_truncated_answers_count_it_too(
+    chunks: int, truncated: int, doubtful: bool
+) -> None:
+    """A truncated answer of 20 chunks has no end token. The doubt matters where one token is more than 1 % of an answer."""
+    ended = [
+        record(i, token_source="chunks_and_end", chunks=chunks, completion_tokens=chunks + 1)
+        for i in range(99)
+    ]
+    cut = record(99, token_source="usage", chunks=20, completion_tokens=truncated, finish_reason="length")
+    verdict, reasons = judge(inputs([*ended, cut]))
+    assert (verdict, len(reasons)) == (("SUSPECT", 1) if doubtful else ("VALID", 0)), reasons
+    if doubtful:
+        assert reasons[0].endswith(
+            "so do 1 truncated answers, which have none: TPOT may be too high by up to 5%"
+        )
+
+
 def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
     """Where half of the requests fail, at most half are good, however fast the others were."""
     totals = Totals()
@@ -136,6 +156,7 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
         ({"finish_reason": "banana"}, 1, "unknown finish reasons ('banana' 1)"),
         ({"streamed": False, "token_source": "usage"}, 1, "1 of 100 answers came in one JSON body although a stream was asked for"),
         ({"e2e_s": None}, 2, "2 of 100 answers brought no token (limit 1%)"),
+        ({"other_choices": True}, 1, "1 of 100 answers came with further choices that nobody asked for"),
     ],
 )  # fmt: skip
 def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], count: int, says: str) -> None:

@@ -19,7 +19,7 @@ from loadgen.options import RunOptions
 from loadgen.target import control_api
 from loadgen.target.control_api import PAGE_BYTES, ControlApi, lenient
 from tests import ROOT
-from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
+from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle, trickle_head
 from tests.fixtures.hostile import HostileServer
 
 KEY = "sk-very-secret"
@@ -102,7 +102,12 @@ def test_only_http_urls_are_opened(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
-    [(trickle, "within 1 s"), (nothing, "within 1 s"), (endless, "more than 4 MiB")],
+    [
+        (trickle, "within 1 s"),
+        (trickle_head, "within 1 s"),
+        (nothing, "within 1 s"),
+        (endless, "more than 4 MiB"),
+    ],
 )
 def test_a_response_is_bounded_in_time_and_size(raw: Raw, reason: str) -> None:
     with ControlServer(raw={"/version": raw}).running() as target:

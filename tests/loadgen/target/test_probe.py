@@ -78,6 +78,38 @@ def test_a_server_that_refuses_max_tokens_is_asked_with_the_other_field(
     assert read_run(tmp_path / "run").server["limit_field"] == "max_completion_tokens"
 
 
+DEFAULT_ONLY = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+NO_TEMPERATURE = "Unsupported parameter: 'temperature' is not supported with this model."
+
+
+@pytest.mark.parametrize(
+    ("message", "option"), [(DEFAULT_ONLY, "--temperature 1"), (NO_TEMPERATURE, "--sampling recommended")]
+)
+@pytest.mark.parametrize("both", [False, True])
+def test_a_refused_temperature_is_one_line_with_the_option_to_give(
+    message: str, option: str, both: bool, tmp_path: Path
+) -> None:
+    """No request of the load is sent. With the option, the run and doctor send what the server accepts."""
+
+    def answer(body: Any) -> tuple[int, Any]:
+        if both and "max_tokens" in body:
+            return 400, {"error": OPENAI}
+        if body.get("temperature", 1) != 1 or (message == NO_TEMPERATURE and "temperature" in body):
+            return 400, {"error": {"message": message, "param": "temperature", "code": "unsupported_value"}}
+        return 200, stream() if body.get("stream") else completion()
+
+    server = ControlServer({"/v1/chat/completions": answer})
+    with server.running() as target:
+        plan = ("--target", target, "--dataset", "sample", "--problems", "2", "--budgets", "64")
+        refused = loadgen(*plan, "--out", str(tmp_path / "refused"))
+        assert (refused.returncode, refused.stderr.count("\n"), server.bodies()) == (2, 1, [])
+        assert refused.stderr.endswith(f": give {option}\n")
+        done = loadgen(*plan, *option.split(), "--out", str(tmp_path / "run"))
+        assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {"ok": 2}, done.stderr
+        doctor = loadgen(*plan, *option.split(), verb="doctor")
+        assert "a small request ended as" not in doctor.stderr
+
+
 @pytest.mark.parametrize(
     "answer",
     [
