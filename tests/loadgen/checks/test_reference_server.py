@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from math import inf
 from statistics import median
 from time import perf_counter_ns
 
