@@ -4,7 +4,8 @@ A row is a setting (data/setting.py). Its runs are pooled, but INVALID runs form
 out. Accuracy counts every request, so a failed or truncated answer is not a correct one. Costs are ratios of sums.
 Percentiles are computed over successful requests, and again over all requests with failures as infinitely slow ones. A
 percentile is shown from `least_sample` values on, the same rule as for the summary of a run. A ratio has the same requests in
-its numerator and its denominator, and is NaN where either was not measured at all.
+its numerator and its denominator, and is NaN where either was not measured at all. The share of requests within the SLO
+(`good_share`) and the requests per second are there for every load; an SLO is given for the whole table.
 
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, dependence
+from loadgen.measure.dependence import share_interval
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
 
@@ -31,14 +33,19 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~(frame["warmup"] | frame.get("check", False)).to_numpy()]
 
 
-def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
+def summary(
+    frame: pd.DataFrame, price_per_gpu_hour: float, slo: dict[str, float] | None = None
+) -> pd.DataFrame:
     """One row for each setting, sorted by model size, configuration, conditions and budget."""
     rows = requests(frame).assign(judged=judged(frame)).sort_values(["cell", "sent_s"], kind="stable")
+    budgets = rows.groupby("cell", observed=True)["budget"].transform("nunique")
+    rows = rows.assign(good=meets(rows, slo or {}), mixed=budgets > 1)
     groups = rows.groupby(KEY, observed=True, sort=False)
     table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows) for key, rows in groups])
     if table.empty:
         return pd.DataFrame(columns=[*KEY, "n"])
     table["cost_of_pass_usd"] = table["cost_of_pass_gpu_s"] / 3600 * price_per_gpu_hour
+    table["usd_per_request"] = table["gpu_s_per_request"] / 3600 * price_per_gpu_hour
     table["usd_per_million_tokens"] = table["gpu_s_per_token"] / 3600 * price_per_gpu_hour * 1e6
     return ordered(table)
 
@@ -47,6 +54,15 @@ def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Sort a table by ORDER; rows of one setting keep their order."""
     known = [name for name in ORDER if name in table]
     return table.sort_values(known, kind="stable").reset_index(drop=True)
+
+
+def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
+    """1 where a request succeeded within every objective, else 0; NaN without objectives. As `loadgen.measure.formulas.meets`."""
+    good = rows["ok"] & rows["e2e_s"].notna()
+    one_token = (rows["completion_tokens"] == 1) & rows["ttft_s"].notna()  # it has no time between tokens
+    for name, limit_s in slo.items():
+        good &= (rows[f"{name}_s"] <= limit_s) | (one_token & rows[f"{name}_s"].isna() & (name == "tpot"))
+    return good.astype(float) if slo else pd.Series(np.nan, index=rows.index)
 
 
 def judged(frame: pd.DataFrame) -> pd.Series:
@@ -69,8 +85,9 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "steady": bool(rows["steady"].all()),
         "steady_share": float(rows["steady_share"].mean()),
         "trusted": bool(rows["trusted"].all()),
+        "mixed": bool(rows["mixed"].any()),
     }
-    return row | _accuracy(rows) | _latency(rows) | _cost(rows)
+    return row | _accuracy(rows) | _latency(rows) | _cost(rows) | _throughput(rows)
 
 
 def worst_verdict(verdicts: list[str]) -> str:
@@ -114,6 +131,8 @@ def _latency(rows: pd.DataFrame) -> dict[str, Any]:
     plain: dict[str, tuple[ArrayLike, float]]
     plain = {"e2e_p50_all_s": (with_failures, 0.5), "ttft_p50_s": (ok["ttft_s"], 0.5)}
     plain |= {"ttft_p95_s": (ok["ttft_s"], 0.95), "tpot_p50_s": (ok["tpot_s"], 0.5)}
+    plain |= {"tpot_p95_s": (ok["tpot_s"], 0.95)}
+    plain |= {f"{name}_p99_s": (ok[f"{name}_s"], 0.99) for name in ("ttft", "tpot", "e2e")}
     for name, (values, p) in plain.items():
         out[name] = stats.nearest_rank(values, p) if _enough(values, p) else np.nan
     return out
@@ -136,13 +155,31 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     ok = rows[rows["ok"].to_numpy() & rows["e2e_s"].notna().to_numpy()]
     out["gpu_s_per_token_paper"] = _over(ok["gpu_s_paper"], ok["completion_tokens"])
     out |= named("cost_of_pass_gpu_s", stats.ratio(gpu_s, units["correct"]))
-    out["gpu_s_per_request"] = float(gpu_s.sum(min_count=1) / n)
+    counts = rows.groupby("problem_id", observed=True).size()
+    out |= named("gpu_s_per_request", stats.ratio(gpu_s, counts))
+    out |= named("joules_per_request", stats.ratio(units["energy_j"], counts))
     out |= named("joules_per_token", stats.ratio(units["energy_j"], units["completion_tokens"]))
     out |= named("cost_of_pass_j", stats.ratio(units["energy_j"], units["correct"]))
     out["tflop_per_request"] = float(units["tflop"].sum(min_count=1) / n)
     out["tokens_per_s_user"] = _over(rows["completion_tokens"], rows["e2e_s"])
     out["tokens_per_s_gpu"] = float(units["completion_tokens"].sum(min_count=1) / gpu_s.sum(min_count=1))
     return out
+
+
+def _throughput(rows: pd.DataFrame) -> dict[str, Any]:
+    """Successful requests per second of the steady load, and the share of all requests that met the SLO.
+
+    A request's `server_s` is what it takes of the server, so the rate is also right where several budgets ran together: it is
+    the rate at which the server answers requests of this budget alone.
+    """
+    units = rows[["ok", "server_s"]].astype(float).groupby(rows["problem_id"], observed=True).sum()
+    out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
+    n, good = len(rows), rows["good"].to_numpy()
+    if np.isnan(good).any():
+        return out | named("good_share", stats.NOTHING)
+    with_failures = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
+    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), with_failures)
+    return out | named("good_share", stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan))))
 
 
 def _over(top: pd.Series, bottom: pd.Series) -> float:
