@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import read_columns
+from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
+from loadgen.option_types import SLO_NAMES
 from loadgen.record import PROBLEMS, RECORDS, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
 
@@ -50,6 +52,15 @@ class Study:
     """The manifest of each cell; a cell is named by its folder's path below `root`."""
     notes: list[str] = field(default_factory=list)
     """What was left out, and the reason."""
+    searches: dict[str, Search] = field(default_factory=dict)
+    """Searches for the capacity, by the beginning of the names of their cells."""
+
+    def slo(self) -> dict[str, float]:
+        """The SLO that the searches, or else the runs, were given; empty where there is none or they differ."""
+        given = [search.slo for search in self.searches.values()]
+        given = given or [run.slo for run in self.runs.values() if run.slo]
+        alike = bool(given) and all(one == given[0] for one in given) and set(given[0]) <= set(SLO_NAMES)
+        return given[0] if alike else {}
 
     def folder(self, cell: str) -> Path:
         """The folder of a cell."""
@@ -85,6 +96,7 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
         problems.update(_read_problems(folder, cell, study.notes))
         graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
         study.runs[cell] = run
+    study.searches = read_searches(root, study.notes)
     study.frame = _assemble(tables, graded, problems, study.runs)
     _forget_impossible(study.frame, study.notes)
     return study
