@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import noise
+from analysis.advice import Recommendation, Requirements
 from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
@@ -26,7 +27,7 @@ from analysis.page import export
 from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
-from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
+from analysis.recommend import add_price, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima
 from loadgen.record import RunInfo
 from loadgen.terminal import printable

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.recommend import Requirements, recommend
+from analysis.advice import Requirements
+from analysis.recommend import recommend
 from analysis.tables import pairs
 from analysis.tables import summary as tables
 from analysis.tables.choice import choose
