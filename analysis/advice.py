@@ -103,7 +103,7 @@ def describe(row: Row) -> str:
     joules, usd = (
         ("cost_of_pass_j", "cost_of_pass_usd") if of_pass else ("joules_per_request", "usd_per_request")
     )
-    energy = f" and {number(row[joules], '.3g')} J" if pd.notna(row[joules]) else ""
+    energy: str = f" and {number(row[joules], '.3g')} J" if pd.notna(row[joules]) else ""
     low, high = (number(row[f"{cost}_{end}"], ".3g") for end in ("low", "high"))
     words = (
         f" A {'correct answer' if of_pass else 'request'} costs {number(row[cost], '.3g')} GPU-seconds ({low} to {high}; "

@@ -62,6 +62,11 @@ class Study:
         alike = bool(given) and all(one == given[0] for one in given) and set(given[0]) <= set(SLO_NAMES)
         return given[0] if alike else {}
 
+    def attain(self) -> float:
+        """The share of requests that the searches wanted to meet the SLO; 95 % where there is none or they differ."""
+        wanted = {search.attain for search in self.searches.values()}
+        return wanted.pop() if len(wanted) == 1 else 0.95
+
     def folder(self, cell: str) -> Path:
         """The folder of a cell."""
         return self.root if cell == self.root.name and not (self.root / cell).is_dir() else self.root / cell

@@ -51,7 +51,7 @@ class Optima:
 
 def graded(table: pd.DataFrame) -> bool:
     """Whether any usable row has a correct answer; otherwise settings can be compared by latency and cost alone."""
-    return bool((table["accuracy"].gt(0) & (table["judged"] != "INVALID")).any())
+    return len(table) > 0 and bool((table["accuracy"].gt(0) & (table["judged"] != "INVALID")).any())
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
@@ -73,13 +73,12 @@ def default_target(table: pd.DataFrame) -> float:
 def optima(table: pd.DataFrame) -> list[Optima]:
     """Both optima under each set of conditions, those nearest to the paper's first; each set has its own target."""
     known = candidates(table)
-    known = known[known["accuracy"].gt(0)]
     found = [_optima(rows, default_target(rows)) for rows in by_conditions(known)] if len(known) else []
     return [one for one in found if one is not None]
 
 
 def _optima(known: pd.DataFrame, target: float) -> Optima | None:
-    fit = known[known["accuracy"] >= target]
+    fit = known[(known["accuracy"] >= target) & known["accuracy"].gt(0)]
     worked = fit[fit["tflop_per_request"].notna()]
     if worked.empty:
         return None
