@@ -20,6 +20,7 @@ from analysis.tables.optima import graded
 Row = dict[str, Any]
 P95 = "e2e_p95_all_s"
 """The required p95 is that of all requests, with a failure as an infinitely slow request."""
+UNGRADED = "No setting can be recommended for an accuracy, because no answer is known to be correct: leave out --min-accuracy."
 MOST_NAMED = 4
 """Settings that cannot be told apart are named up to this number, and counted beyond it."""
 
@@ -176,30 +177,11 @@ def over(top: float, bottom: float) -> float:
     return top / bottom if bottom else float("nan")
 
 
-BRIEF = (
-    "model",
-    "config",
-    "load",
-    "asked",
-    "budget",
-    "budget_mode",
-    "source",
-    "run_verdict",
-    "n",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "e2e_p50_s",
-    "e2e_p95_s",
-    "e2e_p95_all_s",
-    "cost_of_pass_gpu_s",
-    "cost_of_pass_gpu_s_low",
-    "cost_of_pass_gpu_s_high",
-    "cost_of_pass_usd",
-    "cost_of_pass_j",
-    "gpu_s_per_request",
-    "usd_per_request",
-    "joules_per_request",
+_WHAT = ("model", "config", "load", "asked", "budget", "budget_mode", "source", "run_verdict", "n")
+_QUALITY = ("accuracy", "accuracy_low", "accuracy_high", "e2e_p50_s", "e2e_p95_s", "e2e_p95_all_s")
+_PASS = ("cost_of_pass_gpu_s", "cost_of_pass_gpu_s_low", "cost_of_pass_gpu_s_high", "cost_of_pass_usd")
+_COST = ("cost_of_pass_j", "gpu_s_per_request", "usd_per_request", "joules_per_request")
+_SIZE = (
     "good_share",
     "capacity_per_s",
     "at_least",
@@ -209,6 +191,7 @@ BRIEF = (
     "usd_per_hour",
     "usd_per_1000",
 )
+BRIEF = (*_WHAT, *_QUALITY, *_PASS, *_COST, *_SIZE)
 
 
 def brief(row: Row | None) -> Row | None:

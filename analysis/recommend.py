@@ -25,6 +25,7 @@ from analysis import noise
 from analysis.advice import (
     MOST_NAMED,
     P95,
+    UNGRADED,
     Recommendation,
     Requirements,
     Row,
@@ -175,7 +176,6 @@ def _why(required: Requirements, fit: pd.DataFrame, known: int) -> str:
 
 
 NO_GRADES = "No answer is known to be correct, so settings of one model and budget are compared, by latency and cost alone."
-UNGRADED = "No setting can be recommended for an accuracy, because no answer is known to be correct: leave out --min-accuracy."
 
 
 def _per(fit: pd.DataFrame) -> str:

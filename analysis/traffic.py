@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.advice import (
+    UNGRADED,
     Recommendation,
     Requirements,
     Row,
@@ -32,7 +33,7 @@ from analysis.data.setting import setting
 from analysis.format import number, records
 from analysis.tables import capacity
 from analysis.tables.choice import DRAWS, arms_of, resampled_sums
-from analysis.tables.optima import graded, noise_of_runs
+from analysis.tables.optima import PER_REQUEST, graded, noise_of_runs
 
 RANKED_BY = {"cost": "usd_per_1000", "latency": "e2e_p95_all_s", "energy": "cost_of_pass_j"}
 
@@ -87,11 +88,13 @@ def _among(
     fit = able[fits(able, required)]
     passing = fit[fit["decision"] == "pass"]
     fit = passing if len(passing) else fit
-    if fit.empty:
-        return Recommendation(
-            None, headline=_nothing(known, traffic, required), compared=about, nearest=records(able.head(1))
-        )
     by = RANKED_BY[required.objective]
+    by = by if graded(rows) else PER_REQUEST.get(by, by)
+    if fit.empty or (required.objective != "cost" and fit[by].isna().all()):
+        text = (
+            _nothing(known, traffic, required) if fit.empty else f"No run measured its {required.objective}."
+        )
+        return Recommendation(None, headline=text, compared=about, nearest=records(able.head(1)))
     fit = fit.sort_values([by, "replicas", "e2e_p50_all_s"], na_position="last", kind="stable")
     order = records(fit)
     best = order[0]
@@ -123,16 +126,11 @@ def _deployment(row: Row) -> str:
 
 
 def _nothing(known: pd.DataFrame, traffic: Traffic, required: Requirements) -> str:
-    failing = int(known["capacity_per_s"].eq(0).sum())
-    asked = requirement(required)
-    if failing == len(known):
-        decided = "misses" if (known["decision"] == "fail").all() else "is not shown to meet"
-        return (
-            f"Nothing can be recommended: at its lowest load, every setting {decided} {traffic.objective()}."
-        )
+    if known["capacity_per_s"].eq(0).all():
+        return f"Nothing can be recommended: even at its lowest load, no setting meets {traffic.objective()}."
     if not graded(known) and required.min_accuracy is not None:
-        return "No setting can be recommended for an accuracy, because no answer is known to be correct."
-    return f"No setting within {traffic.objective()} can {asked}."
+        return UNGRADED
+    return f"No setting within {traffic.objective()} can {requirement(required)}."
 
 
 def _why(known: int, fitting: int, required: Requirements, by: str) -> str:
@@ -140,11 +138,10 @@ def _why(known: int, fitting: int, required: Requirements, by: str) -> str:
         "usd_per_1000": "costs least",
         "replicas": "needs the fewest replicas; their cost is unknown, because the number of GPUs is unknown",
         "e2e_p95_all_s": "is the fastest over all requests",
-        "cost_of_pass_j": "needs the least energy per correct answer",
     }
     asked = requirement(required)
     able = f"{fitting} of {known} settings meet the SLO at some load" + (f" and {asked}" if asked else "")
-    return f"{able}. Of these, it {least[by]}."
+    return f"{able}. Of these, it {least.get(by, 'needs the least energy at its capacity')}."
 
 
 def _sizing(best: Row, traffic: Traffic) -> list[str]:

@@ -107,17 +107,19 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
     return study
 
 
-NOT_NEGATIVE = [
-    "ttft_s",
-    "ttfot_s",
-    "tpot_s",
-    "itl_s",
-    "inter_chunk_s",
-    "e2e_s",
-    "queue_s",
-    "prefill_s",
-    "decode_s",
-]
+WORDS = (
+    "run_id",
+    "problem_id",
+    "budget_mode",
+    "token_source",
+    "outcome",
+    "finish_reason",
+    "error",
+    "grade",
+    "answer",
+)
+NOT_NEGATIVE = ["ttft_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s"]
+NOT_NEGATIVE += ["queue_s", "prefill_s", "decode_s"]
 NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
 
 
@@ -182,17 +184,7 @@ def _assemble(
         table = table.append_column(name, column)
     index = table.column_names.index("budget_mode")  # the load generator omits the default
     table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
-    for name in (
-        "run_id",
-        "problem_id",
-        "budget_mode",
-        "token_source",
-        "outcome",
-        "finish_reason",
-        "error",
-        "grade",
-        "answer",
-    ):
+    for name in WORDS:
         index = table.column_names.index(name)
         encoded = table.column(name).dictionary_encode().combine_chunks()
         table = table.set_column(index, name, encoded)

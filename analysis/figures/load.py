@@ -56,9 +56,11 @@ def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
     limit = LIMIT if points["limit_low"].notna().any() else ""
     percentiles = "Solid lines: p50, dashed: p95, dotted: p99, over successful requests."
     objective = " Horizontal lines are the objectives of the SLO." if slo else ""
+    per_token = _claim(points, "tpot_p50_s", "median time per output token", "ms", 1e3)
+    per_s = _claim(points, "requests_per_s", "throughput", "requests per second")
     made = [
-        _figure("latency-load", _latency_claim(points), percentiles + objective + limit, latency),
-        _figure("throughput-load", _throughput_claim(points), f"Under the steady load.{limit}", rates),
+        _figure("latency-load", per_token, percentiles + objective + limit, latency),
+        _figure("throughput-load", per_s, f"Under the steady load.{limit}", rates),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -131,36 +133,15 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
 DETAIL = [f"{name}:N" for name in CHOICE]
 
 
-def _span(points: pd.DataFrame, name: str, form: str) -> str:
-    """The smallest and the largest value of the settings, as one number where they are equal."""
-    low, high = number(points[name].min(), form), number(points[name].max(), form)
-    return low if low == high else f"{low}–{high}"
-
-
-def _ends(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """All settings at the smallest and at the largest load, where they have these in common."""
-    least, most = (points[points["load_value"] == edge] for edge in points["load_value"].agg(["min", "max"]))
-    alike = len(points["load_kind"].unique()) == 1 and len(least) == len(most)
-    return (least, most) if alike else None
-
-
-def _loads(least: pd.DataFrame, most: pd.DataFrame) -> str:
-    unit = " in flight" if least["load_kind"].iloc[0] == "streams" else "/s"
-    return f"from {least['load_value'].iloc[0]:g} to {most['load_value'].iloc[0]:g}{unit}"
-
-
-def _latency_claim(points: pd.DataFrame) -> str:
-    ends = _ends(points)
-    name = "tpot_p50_s"
-    if ends is None or ends[0][name].isna().any() or ends[1][name].isna().any():
-        return "Latency against the load"
-    words = [f"{_span(end.assign(ms=end[name] * 1e3), 'ms', '.2g')} ms" for end in ends]
-    return f"{_loads(*ends).capitalize()}, the median time per output token changes from {words[0]} to {words[1]}"
-
-
-def _throughput_claim(points: pd.DataFrame) -> str:
-    ends = _ends(points)
-    if ends is None or ends[1]["requests_per_s"].isna().any():
-        return "Throughput against the load"
-    words = [_span(end, "requests_per_s", ".2g") for end in ends]
-    return f"{_loads(*ends).capitalize()}, the throughput changes from {words[0]} to {words[1]} requests per second"
+def _claim(points: pd.DataFrame, name: str, what: str, unit: str, factor: float = 1.0) -> str:
+    """How a quantity changes from the smallest to the largest load, where all settings have both; ranges are over settings."""
+    ends = [points[points["load_value"] == edge] for edge in points["load_value"].agg(["min", "max"])]
+    values = [end[name] * factor for end in ends]
+    alike = len(points["load_kind"].unique()) == 1 and len(ends[0]) == len(ends[1])
+    if not alike or any(value.isna().any() for value in values):
+        return f"{what.capitalize()} against the load"
+    low, high = ([number(value.agg(side), ".2g") for value in values] for side in ("min", "max"))
+    ranges = [a if a == b else f"{a}–{b}" for a, b in zip(low, high, strict=True)]
+    loads = " to ".join(f"{end['load_value'].iloc[0]:g}" for end in ends)
+    per = " in flight" if points["load_kind"].iloc[0] == "streams" else "/s"
+    return f"From {loads}{per}, the {what} changes from {ranges[0]} to {ranges[1]} {unit}"

@@ -85,7 +85,7 @@ def capacities(points: pd.DataFrame) -> pd.DataFrame:
     out = []
     for _, rows in points.groupby(CHOICE, observed=True, sort=False):
         kinds = sorted(rows["load_kind"].unique(), key=lambda kind: (kind == "streams", kind != "poisson"))
-        out.append(_capacity(rows[rows["load_kind"] == kinds[0]]))
+        out.append(_capacity(rows[rows["load_kind"] == kinds[0]].sort_values("load_value")))
     added = ["capacity_per_s", "at_least", "fails_at", "loads"]
     return pd.DataFrame(out, columns=[*points.columns, *added])
 

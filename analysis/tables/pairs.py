@@ -22,18 +22,8 @@ from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
-MEANS = [
-    "e2e_s",
-    "completion_tokens",
-    "gpu_s",
-    "correct",
-    "ok",
-    "server_s",
-    "s_per_token",
-    "gpu_s_per_token",
-    "energy_j",
-    "tflop",
-]
+TIMES = ["e2e_s", "gpu_s", "server_s", "s_per_token", "gpu_s_per_token"]
+MEANS = [*TIMES, "completion_tokens", "correct", "ok", "energy_j", "tflop"]
 
 
 def per_problem(frame: pd.DataFrame) -> pd.DataFrame:

@@ -41,13 +41,40 @@ def summary(
     budgets = rows.groupby("cell", observed=True)["budget"].transform("nunique")
     rows = rows.assign(good=meets(rows, slo or {}), mixed=budgets > 1)
     groups = rows.groupby(KEY, observed=True, sort=False)
-    table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows) for key, rows in groups])
+    units = _units(rows.assign(place=groups.ngroup()))
+    found = zip(groups, units, strict=True)
+    table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows, part) for (key, rows), part in found])
     if table.empty:
         return pd.DataFrame(columns=[*KEY, "n"])
     table["cost_of_pass_usd"] = table["cost_of_pass_gpu_s"] / 3600 * price_per_gpu_hour
     table["usd_per_request"] = table["gpu_s_per_request"] / 3600 * price_per_gpu_hour
     table["usd_per_million_tokens"] = table["gpu_s_per_token"] / 3600 * price_per_gpu_hour * 1e6
     return ordered(table)
+
+
+SUMS = [
+    "gpu_s",
+    "gpu_s_whole",
+    "server_s",
+    "completion_tokens",
+    "correct",
+    "energy_j",
+    "tflop",
+    "ok",
+    "e2e_s",
+]
+
+
+def _units(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """For each setting, the sums over the requests of each problem (`e2e_s`: successful ones), with the numbers of requests.
+
+    They are computed for all settings at once, because a small group costs as much as a large one.
+    """
+    known = rows.assign(ok=rows["ok"].astype(float), e2e_s=rows["e2e_s"].where(rows["ok"]))
+    groups = known.groupby(["place", "problem_id"], observed=True)
+    units = groups[SUMS].sum(min_count=1)
+    units = units.assign(asked=groups.size().astype(float), timed=groups["e2e_s"].count())
+    return [part for _, part in units.groupby(level="place", sort=True)]
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +97,7 @@ def judged(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(np.where(frame["run_verdict"] == "INVALID", "INVALID", "usable"), index=frame.index)
 
 
-def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+def _row(key: dict[str, Any], rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0]
     row = key | {
         "params_b": first["params_b"],
@@ -80,14 +107,14 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "cells": ", ".join(str(cell) for cell in rows["cell"].unique()),
         "run_verdict": worst_verdict(rows["run_verdict"].unique().tolist()),
         "n": len(rows),
-        "problems": rows["problem_id"].nunique(),
+        "problems": len(units),
         "failed": int((~rows["ok"]).sum()),
         "steady": bool(rows["steady"].all()),
         "steady_share": float(rows["steady_share"].mean()),
         "trusted": bool(rows["trusted"].all()),
         "mixed": bool(rows["mixed"].any()),
     }
-    return row | _accuracy(rows) | _latency(rows) | _cost(rows) | _throughput(rows)
+    return row | _accuracy(rows) | _latency(rows, units) | _cost(rows, units) | _throughput(rows, units)
 
 
 def worst_verdict(verdicts: list[str]) -> str:
@@ -105,16 +132,17 @@ def accuracy(rows: pd.DataFrame) -> stats.Interval:
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
-    grades = rows["grade"].value_counts()
+    grades = rows["grade"]
+    open_grades = ["ungraded", "undecided", "grade_timeout", "grade_error"]
     return named("accuracy", accuracy(rows)) | {
         "truncated_share": float(rows["truncated"].mean()),
-        "no_answer_share": float(grades.get("no_answer", 0) / len(rows)),
-        "wrong_share": float(grades.get("wrong", 0) / len(rows)),
-        "ungraded": int(grades.reindex(["ungraded", "undecided", "grade_timeout", "grade_error"]).sum()),
+        "no_answer_share": float((grades == "no_answer").mean()),
+        "wrong_share": float((grades == "wrong").mean()),
+        "ungraded": int(grades.isin(open_grades).sum()),
     }
 
 
-def _latency(rows: pd.DataFrame) -> dict[str, Any]:
+def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     """Latencies of a setting's requests, which are in the order of time."""
     ok = rows[rows["ok"].to_numpy()]
     load = dependence(str(rows["load"].iloc[0]))
@@ -124,7 +152,7 @@ def _latency(rows: pd.DataFrame) -> dict[str, Any]:
         return found if _enough(values, p) else found._replace(estimate=np.nan)
 
     with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
-    out = named("e2e_mean_s", stats.mean(stats.by_unit(ok, ["e2e_s"])["e2e_s"]))
+    out = named("e2e_mean_s", stats.mean(units["e2e_s"] / units["timed"]))
     out |= named("e2e_p50_s", percentile(ok, ok["e2e_s"], 0.5))
     out |= named("e2e_p95_s", percentile(ok, ok["e2e_s"], 0.95))
     out |= named("e2e_p95_all_s", percentile(rows, with_failures, 0.95))
@@ -142,9 +170,7 @@ def _enough(values: ArrayLike, p: float) -> bool:
     return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
 
 
-def _cost(rows: pd.DataFrame) -> dict[str, Any]:
-    sums = ["gpu_s", "gpu_s_whole", "completion_tokens", "correct", "energy_j", "tflop"]
-    units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
+def _cost(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     # A failed request has no tokens, but a run in which nothing was counted has no ratio.
     tokens = units["completion_tokens"].fillna(0) if units["completion_tokens"].any() else np.nan
     gpu_s, n = units["gpu_s"] * (1.0 if units["gpu_s"].sum() > 0 else np.nan), len(rows)
@@ -155,9 +181,8 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     ok = rows[rows["ok"].to_numpy() & rows["e2e_s"].notna().to_numpy()]
     out["gpu_s_per_token_paper"] = _over(ok["gpu_s_paper"], ok["completion_tokens"])
     out |= named("cost_of_pass_gpu_s", stats.ratio(gpu_s, units["correct"]))
-    counts = rows.groupby("problem_id", observed=True).size()
-    out |= named("gpu_s_per_request", stats.ratio(gpu_s, counts))
-    out |= named("joules_per_request", stats.ratio(units["energy_j"], counts))
+    out |= named("gpu_s_per_request", stats.ratio(gpu_s, units["asked"]))
+    out |= named("joules_per_request", stats.ratio(units["energy_j"], units["asked"]))
     out |= named("joules_per_token", stats.ratio(units["energy_j"], units["completion_tokens"]))
     out |= named("cost_of_pass_j", stats.ratio(units["energy_j"], units["correct"]))
     out["tflop_per_request"] = float(units["tflop"].sum(min_count=1) / n)
@@ -166,13 +191,12 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     return out
 
 
-def _throughput(rows: pd.DataFrame) -> dict[str, Any]:
+def _throughput(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     """Successful requests per second of the steady load, and the share of all requests that met the SLO.
 
     A request's `server_s` is what it takes of the server, so the rate is also right where several budgets ran together: it is
     the rate at which the server answers requests of this budget alone.
     """
-    units = rows[["ok", "server_s"]].astype(float).groupby(rows["problem_id"], observed=True).sum()
     out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
     n, good = len(rows), rows["good"].to_numpy()
     if np.isnan(good).any():
@@ -183,9 +207,10 @@ def _throughput(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _over(top: pd.Series, bottom: pd.Series) -> float:
-    known = top.notna() & bottom.notna()
-    below = float(bottom[known].sum())
-    return float(top[known].sum() / below) if below else float("nan")
+    above, under = top.to_numpy(dtype=float), bottom.to_numpy(dtype=float)
+    known = ~np.isnan(above) & ~np.isnan(under)
+    below = float(under[known].sum())
+    return float(above[known].sum() / below) if below else float("nan")
 
 
 def named(name: str, interval: stats.Interval) -> dict[str, float]:

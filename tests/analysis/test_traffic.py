@@ -150,7 +150,7 @@ def test_latency_only_runs_are_sized_without_accuracy() -> None:
 def test_nothing_is_recommended_where_the_lowest_load_fails() -> None:
     advice = found([at_rate(2, 0.5)])
     assert advice.best is None
-    assert "at its lowest load, every setting misses e2e ≤ 2 s for 95 % of requests" in advice.headline
+    assert "even at its lowest load, no setting meets e2e ≤ 2 s for 95 % of requests" in advice.headline
 
 
 def test_an_open_loop_of_several_budgets_tells_no_capacity_of_one() -> None:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from analysis.data.setting import gpus_label
-from analysis.tables.summary import _cost
+from analysis.tables.summary import _cost, _units
 from loadgen.record import RunInfo
 
 
@@ -25,7 +25,7 @@ def test_the_cost_of_an_unknown_number_of_gpus_is_unknown() -> None:
             "e2e_s": [1.0, 3.0],
         }
     )
-    cost = _cost(rows)
+    cost = _cost(rows, _units(rows.assign(place=0, server_s=nan))[0])
     for name in (
         "gpu_s_per_request",
         "gpu_s_per_token",
