@@ -16,30 +16,14 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import noise
-from analysis.advice import (
-    MOST_NAMED,
-    P95,
-    UNGRADED,
-    Recommendation,
-    Requirements,
-    Row,
-    accuracy_doubts,
-    alike,
-    describe,
-    fits,
-    joined,
-    over,
-    points,
-    probability,
-    requirement,
-    result,
-)
+from analysis import advice, noise
+from analysis.advice import Recommendation, Requirements, Row
 from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
@@ -66,13 +50,13 @@ def recommend(
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
     if required.min_accuracy is not None and not optima.graded(known):
-        return Recommendation(None, headline=UNGRADED)
+        return Recommendation(None, headline=advice.UNGRADED)
     if required.objective == "energy" and known[optima.measure("energy", known)].isna().all():
         return Recommendation(
             None, headline="Nothing can be recommended by energy, because no run measured it."
         )
-    found = [_among(rows, required, problems, between_runs) for rows in alike(known, ["load"])]
-    return joined(found, "Compared were only settings of one load, GPU, data set and source")
+    found = [_among(rows, required, problems, between_runs) for rows in advice.alike(known, ["load"])]
+    return advice.joined(found, "Compared were only settings of one load, GPU, data set and source")
 
 
 def _among(
@@ -82,7 +66,7 @@ def _among(
     about = {name: str(known[name].iloc[0]) for name in ("load", "gpu", "dataset", "origin")}
     if required.near_best and required.min_accuracy is None and optima.graded(known):
         required = replace(required, min_accuracy=optima.default_target(known))
-    fit = known[fits(known, required)]
+    fit = known[advice.fits(known, required)]
     measure = optima.measure(required.objective, fit) if len(fit) else ""
     timed = fit[fit[measure].gt(0) & fit[measure].lt(float("inf"))] if measure else fit
     if timed.empty:
@@ -94,7 +78,7 @@ def _among(
     order = records(fit)
     best = _corrected(order[0], choice, measure)
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
-    found.sentences = [_why(required, fit, len(known)), describe(best), *_doubts(best, required)]
+    found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
     others = [
         place
         for place, row in enumerate(order)
@@ -113,7 +97,7 @@ def _among(
 def _corrected(row: Row, choice: Choice, measure: str) -> Row:
     """The chosen setting with its measure corrected for having been chosen; `measured` has the uncorrected value."""
     estimate, low, high = choice.interval(choice.best)
-    factor = over(estimate, row[measure])
+    factor = advice.over(estimate, row[measure])
     best = row | {"measured": row[measure], measure: estimate, f"{measure}_low": low, f"{measure}_high": high}
     usd = {"cost_of_pass_gpu_s": "cost_of_pass_usd", "gpu_s_per_request": "usd_per_request"}
     return best | ({usd[measure]: row[usd[measure]] * factor} if measure in usd else {})
@@ -122,16 +106,18 @@ def _corrected(row: Row, choice: Choice, measure: str) -> Row:
 def _chance(found: Recommendation, measure: str, best: Row) -> list[str]:
     """Whether other settings are as good as far as the data shows."""
     if not found.tied:
-        return [f"The probability that it is the best of these settings is {probability(found.chance)}."]
-    names = [setting(row) for row in found.tied[:MOST_NAMED]]
-    more = f" and {len(found.tied) - MOST_NAMED} more" if len(found.tied) > MOST_NAMED else ""
+        return [
+            f"The probability that it is the best of these settings is {advice.probability(found.chance)}."
+        ]
+    names = [setting(row) for row in found.tied[: advice.MOST_NAMED]]
+    more = f" and {len(found.tied) - advice.MOST_NAMED} more" if len(found.tied) > advice.MOST_NAMED else ""
     total = f"These {len(found.tied) + 1} settings" if len(found.tied) > 1 else "These two settings"
     out = []
     out.append(
         f"{total} cannot be told apart: the recommended one and {'; '.join(names)}{more}. The probability that the "
-        f"recommended one is the best is {probability(found.chance)}."
+        f"recommended one is the best is {advice.probability(found.chance)}."
     )
-    if abs(over(best[measure], best["measured"]) - 1) > CORRECTED:
+    if abs(advice.over(best[measure], best["measured"]) - 1) > CORRECTED:
         out.append(
             f"It was measured at {number(best['measured'], '.3g')}. The figure above is drawn towards the mean of the settings "
             "that cannot be told apart, because the best of them was partly lucky."
@@ -162,7 +148,7 @@ def _nothing_known(table: pd.DataFrame) -> str:
 
 
 def _why(required: Requirements, fit: pd.DataFrame, known: int) -> str:
-    asked, per = requirement(required), _per(fit)
+    asked, per = advice.requirement(required), _per(fit)
     words = {
         "cost": f"costs least per {per}",
         "latency": "is the fastest over all requests",
@@ -183,11 +169,11 @@ def _per(fit: pd.DataFrame) -> str:
 
 
 def _doubts(best: Row, required: Requirements) -> list[str]:
-    doubts = accuracy_doubts(best, required)
-    high = float(best[f"{P95}_high"])
+    doubts = advice.accuracy_doubts(best, required)
+    high = float(best[f"{advice.P95}_high"])
     if required.max_e2e_p95_s is not None and math.isnan(high):
         doubts.append(
-            f"The p95 latency over all requests is at least {number(best[f'{P95}_low'], '.3g')} s and has no upper bound, because "
+            f"The p95 latency over all requests is at least {number(best[f'{advice.P95}_low'], '.3g')} s and has no upper bound, because "
             "the requests are too few or depend on each other: repeat the run."
         )
     elif required.max_e2e_p95_s is not None and not high <= required.max_e2e_p95_s:
@@ -205,7 +191,7 @@ def _second(best: Row, second: Row, measure: str, choice: Choice, place: int) ->
     }.get(measure, "slower")
     more = (second["accuracy"] - best["accuracy"]) * 100
     low, high = (f"{(bound - 1) * 100:.0f}" for bound in ratio[1:])
-    accuracy = f", {points(more)}" if best["accuracy"] > 0 else ""
+    accuracy = f", {advice.points(more)}" if best["accuracy"] > 0 else ""
     return f"Second-best: {setting(second)}, {number(ratio.estimate - 1, '.0%')} {words} (95 % interval {low} to {high} %){accuracy}."
 
 
@@ -214,7 +200,7 @@ def _stricter(best: Row, known: pd.DataFrame, required: Requirements, between_ru
     out = []
     ungraded = not best["accuracy"] > 0
     limit = Requirements(None, required.max_e2e_p95_s, required.objective)
-    allowed = known[fits(known, limit)]
+    allowed = known[advice.fits(known, limit)]
     better = allowed[allowed["accuracy_low"] > best["accuracy"]]
     if ungraded:
         pass
@@ -246,7 +232,7 @@ def _price(best: Row, row: Row) -> str:
     name, per = (
         ("cost_of_pass_gpu_s", "correct answer") if graded else (PER_REQUEST["cost_of_pass_gpu_s"], "request")
     )
-    cost, time = (number(over(row[column], best[column]), ".2g") for column in (name, "e2e_p50_s"))
+    cost, time = (number(advice.over(row[column], best[column]), ".2g") for column in (name, "e2e_p50_s"))
     return f"at {cost} times the cost per {per} and {time} times the median latency"
 
 
@@ -255,54 +241,48 @@ def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:
 
     Where none is fast enough, or none is accurate enough, the most accurate and the fastest of all settings are named.
     """
-    asked = requirement(required)
+    asked = advice.requirement(required)
     headline = (
         f"No setting measured here can {asked}."
         if asked
         else "Nothing can be recommended, because no setting has a finite cost or latency."
     )
     found = Recommendation(None, headline=headline)
-    fast = known[fits(known, Requirements(None, required.max_e2e_p95_s))]
-    accurate = known[fits(known, Requirements(required.min_accuracy)) & known[P95].notna()]
+    fast = known[advice.fits(known, Requirements(None, required.max_e2e_p95_s))]
+    timed = known[known[advice.P95].notna()]
+    accurate = timed[advice.fits(timed, Requirements(required.min_accuracy))]
+
+    def name(word: str, rows: pd.DataFrame, where: str, gap: Callable[[Row], str]) -> None:
+        row = records(rows)[0]
+        found.nearest.append(row)
+        found.sentences.append(f"{word} {where}: {setting(row)}, {gap(row)}. {advice.describe(row)}")
+
     if required.min_accuracy is not None:
-        _add_most_accurate(
-            found,
-            fast if len(fast) else known,
-            required,
-            "within the required latency" if len(fast) else "of all",
-        )
-    if required.max_e2e_p95_s is not None and known[P95].isna().all():
+        rows, where = (fast, "within the required latency") if len(fast) else (known, "of all")
+        rows = rows.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True])
+        name("Most accurate", rows, where, lambda row: _short_of(row, required.min_accuracy or 0.0))
+    if required.max_e2e_p95_s is not None and timed.empty:
         found.sentences.append(
             f"The p95 latency is unknown, because it needs {least_sample(0.95)} requests for each setting."
         )
     elif required.max_e2e_p95_s is not None:
-        timed = accurate if len(accurate) else known[known[P95].notna()]
-        _add_fastest(found, timed, required, "with sufficient accuracy" if len(accurate) else "of all")
+        rows, where = (accurate, "with sufficient accuracy") if len(accurate) else (timed, "of all")
+        rows = rows.sort_values([advice.P95, "e2e_p50_s"])
+        name("Fastest", rows, where, lambda row: _too_slow(row, required.max_e2e_p95_s or 0.0))
     return found
 
 
-def _add_most_accurate(
-    found: Recommendation, among: pd.DataFrame, required: Requirements, where: str
-) -> None:
-    row = records(among.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True]))[0]
-    short = ((required.min_accuracy or 0.0) - row["accuracy"]) * 100
-    gap = f"{short:.1f} points below the required accuracy" if short > 0 else "which is accurate enough"
-    found.nearest.append(row)
-    found.sentences.append(f"Most accurate {where}: {setting(row)}, {gap}. {describe(row)}")
+def _short_of(row: Row, accuracy: float) -> str:
+    short = (accuracy - row["accuracy"]) * 100
+    return f"{short:.1f} points below the required accuracy" if short > 0 else "which is accurate enough"
 
 
-def _add_fastest(found: Recommendation, among: pd.DataFrame, required: Requirements, where: str) -> None:
-    row = records(among.sort_values([P95, "e2e_p50_s"]))[0]
-    excess = row[P95] - (required.max_e2e_p95_s or 0.0)
-    gap = (
-        "but more than 5 % of its requests fail"
-        if row[P95] == float("inf")
-        else f"whose p95 latency is {number(excess, '.3g')} s too high"
-        if excess > 0
-        else "which is fast enough"
-    )
-    found.nearest.append(row)
-    found.sentences.append(f"Fastest {where}: {setting(row)}, {gap}. {describe(row)}")
+def _too_slow(row: Row, limit_s: float) -> str:
+    excess = row[advice.P95] - limit_s
+    if math.isinf(excess):
+        return "but more than 5 % of its requests fail"
+    slow = f"whose p95 latency is {number(excess, '.3g')} s too high"
+    return slow if excess > 0 else "which is fast enough"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -393,9 +373,9 @@ def main(args: argparse.Namespace) -> int:
     print(
         json.dumps(
             {
-                **result(found),
+                **advice.result(found),
                 "noise": between_runs,
-                "others": [result(one) for one in found.others],
+                "others": [advice.result(one) for one in found.others],
                 "words": " ".join([found.headline, *found.sentences]),
             }
         )

@@ -86,14 +86,10 @@ def main(args: argparse.Namespace) -> int:
     (out / "summary.md").write_text(
         export.markdown(advice.headline, advice.sentences, contents.summary, contents.figures)
     )
-    for line in (*accuracy_lines(contents.summary), advice.headline, *study.notes, f"report: {path}"):
+    for line in (advice.headline, *study.notes, f"report: {path}"):
         print(printable(line), file=sys.stderr)
     result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
-    result |= {
-        "headline": advice.headline,
-        "accuracy": accuracies(contents.summary),
-        "page_s": round(page_s, 2),
-    }
+    result |= {"headline": advice.headline, "page_s": round(page_s, 2)}
     print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
     return 0
 
@@ -186,7 +182,7 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
             (f"${number(usd * 1000, '.3g')}", f"per 1,000 {per}s, {price}"),
         ]
     facts += [(f"{number(joules, '.3g')} J", f"per {per}")] if pd.notna(joules) else []
-    if not correct:
+    if not correct or pd.isna(gpu_s):
         return Answer(
             advice.headline, facts, [advice.sentences[1], advice.sentences[0], *advice.sentences[3:]]
         )
@@ -251,26 +247,3 @@ def _frequent_errors(run: RunInfo) -> list[str]:
 
 def _some(lines: list[str], most: int = 12) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
-
-
-def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
-    """Accuracy of each setting, for the JSON output."""
-    rows: list[dict[str, object]] = []
-    for row in records(table):
-        share = None if pd.isna(row["accuracy"]) else round(float(row["accuracy"]), 4)
-        about = {name: row[name] for name in ("model", "config", "load", "asked")}
-        about |= {"budget": int(row["budget"]), "mode": row["budget_mode"], "source": row["source"]}
-        rows.append(about | {"n": int(row["n"]), "accuracy": share})
-    return rows
-
-
-def accuracy_lines(table: pd.DataFrame) -> list[str]:
-    """Accuracy of each setting as lines of text."""
-    lines = []
-    for row in records(table):
-        ci = f"{number(row['accuracy_low'], '.1%')} to {number(row['accuracy_high'], '.1%')}"
-        name = f"{row['model']} {row['config']} {row['load']} {row['asked']}"
-        lines.append(
-            f"{name:<52} {row['budget']:>7,.0f} tokens  accuracy {number(row['accuracy'], '.1%'):>6}  ({ci}, n={row['n']}, {row['source']})"
-        )
-    return lines

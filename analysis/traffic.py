@@ -14,21 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.advice import (
-    UNGRADED,
-    Recommendation,
-    Requirements,
-    Row,
-    accuracy_doubts,
-    alike,
-    fits,
-    joined,
-    points,
-    probability,
-    provenance,
-    quality,
-    requirement,
-)
+from analysis import advice
+from analysis.advice import Recommendation, Requirements, Row
 from analysis.data.setting import setting
 from analysis.format import number, records
 from analysis.tables import capacity
@@ -73,9 +60,11 @@ def recommend_for(
     if load_points.empty:
         text = "Nothing can be sized, because no usable run has one budget and a constant load: run `loadgen search`, or several loads."
         return Recommendation(None, headline=text)
-    found = [_among(rows, traffic, required, problems, between_runs) for rows in alike(load_points, [])]
+    found = [
+        _among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])
+    ]
     intro = f"Every setting is compared at its own capacity within {traffic.objective()}, under the same conditions"
-    return joined(found, intro)
+    return advice.joined(found, intro)
 
 
 def _among(
@@ -85,7 +74,7 @@ def _among(
     about = {name: str(rows[name].iloc[0]) for name in ("gpu", "dataset", "origin")}
     known = capacity.capacities(rows)
     able = traffic.sized(known)
-    fit = able[fits(able, required)]
+    fit = able[advice.fits(able, required)]
     passing = fit[fit["decision"] == "pass"]
     fit = passing if len(passing) else fit
     by = RANKED_BY[required.objective]
@@ -105,10 +94,10 @@ def _among(
         _why(len(known), len(fit), required, by if fit[by].notna().any() else "replicas"),
         *_sizing(best, traffic),
         _cost(best),
-        *accuracy_doubts(best, required),
+        *advice.accuracy_doubts(best, required),
         _second(best, found.second),
         *_stricter(best, fit, traffic.sized(_each_load(rows)), required),
-        f"The probability that it is truly the best and meets the requirements is {probability(found.chance)}.",
+        f"The probability that it is truly the best and meets the requirements is {advice.probability(found.chance)}.",
     ]
     return found
 
@@ -129,8 +118,8 @@ def _nothing(known: pd.DataFrame, traffic: Traffic, required: Requirements) -> s
     if known["capacity_per_s"].eq(0).all():
         return f"Nothing can be recommended: even at its lowest load, no setting meets {traffic.objective()}."
     if not graded(known) and required.min_accuracy is not None:
-        return UNGRADED
-    return f"No setting within {traffic.objective()} can {requirement(required)}."
+        return advice.UNGRADED
+    return f"No setting within {traffic.objective()} can {advice.requirement(required)}."
 
 
 def _why(known: int, fitting: int, required: Requirements, by: str) -> str:
@@ -139,7 +128,7 @@ def _why(known: int, fitting: int, required: Requirements, by: str) -> str:
         "replicas": "needs the fewest replicas; their cost is unknown, because the number of GPUs is unknown",
         "e2e_p95_all_s": "is the fastest over all requests",
     }
-    asked = requirement(required)
+    asked = advice.requirement(required)
     able = f"{fitting} of {known} settings meet the SLO at some load" + (f" and {asked}" if asked else "")
     return f"{able}. Of these, it {least.get(by, 'needs the least energy at its capacity')}."
 
@@ -199,7 +188,7 @@ def _cost(best: Row) -> str:
     energy = (
         f" At its capacity, a {per[:-1]} takes {number(joules, '.3g')} J." if not math.isnan(joules) else ""
     )
-    return f"At this load it has {quality(best)}. {cost}{energy} {provenance(best)}"
+    return f"At this load it has {advice.quality(best)}. {cost}{energy} {advice.provenance(best)}"
 
 
 def _second(best: Row, second: Row | None) -> str:
@@ -218,7 +207,7 @@ def _compared_to(best: Row, row: Row) -> str:
             f"${number(row['usd_per_1000'], '.3g')} per 1,000 ({number(row['usd_per_hour'], '.3g')} per hour)"
         ]
     )
-    accuracy = [points(more)] if best["accuracy"] > 0 else []
+    accuracy = [advice.points(more)] if best["accuracy"] > 0 else []
     return ", ".join([*dollars, *accuracy, f"median latency {number(row['e2e_p50_s'], '.3g')} s"])
 
 
@@ -231,7 +220,7 @@ def _stricter(best: Row, fit: pd.DataFrame, each_load: pd.DataFrame, required: R
         costs = f"{_deployment(row)}, {_compared_to(best, row)}" if row else "no setting measured here has it"
         out.append(f"One more point of accuracy: {costs}.")
     accuracy = best["accuracy"] if required.min_accuracy is None else required.min_accuracy
-    fast = each_load[fits(each_load, required) & (each_load["e2e_p50_s"] <= best["e2e_p50_s"] / 2)]
+    fast = each_load[advice.fits(each_load, required) & (each_load["e2e_p50_s"] <= best["e2e_p50_s"] / 2)]
     fast = fast[fast["accuracy"].ge(accuracy) | ~(best["accuracy"] > 0)]
     row = next(iter(records(fast.sort_values(["usd_per_1000", "replicas"]))), None)
     costs = (

@@ -124,9 +124,9 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     return chart
 
 
-def comparable(rows: pd.DataFrame, panel: str = "panel") -> pd.DataFrame:
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows whose panel has at least two of them, and two budgets where any panel has: a single point compares nothing."""
-    groups = rows.groupby(panel)["budget"]
+    groups = rows.groupby("panel")["budget"]
     several = groups.transform("nunique") > 1
     return rows[several] if several.any() else rows[groups.transform("size") > 1]
 
