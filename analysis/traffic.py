@@ -80,9 +80,8 @@ def _among(
     by = RANKED_BY[required.objective]
     by = by if graded(rows) else PER_REQUEST.get(by, by)
     if fit.empty or (required.objective != "cost" and fit[by].isna().all()):
-        text = (
-            _nothing(known, traffic, required) if fit.empty else f"No run measured its {required.objective}."
-        )
+        unknown = f"Nothing can be recommended by {required.objective}, because no run measured it."
+        text = _nothing(known, traffic, required) if fit.empty else unknown
         return Recommendation(None, headline=text, compared=about, nearest=records(able.head(1)))
     fit = fit.sort_values([by, "replicas", "e2e_p50_all_s"], na_position="last", kind="stable")
     order = records(fit)
@@ -90,14 +89,15 @@ def _among(
     found = Recommendation(best, next(iter(order[1:]), None), compared=about)
     found.headline = f"Deploy {_deployment(best)}."
     found.chance = _chance(fit, traffic, required, problems, between_runs)
+    truly = "truly costs least and " if required.objective == "cost" else ""
     found.sentences = [
         _why(len(known), len(fit), required, by if fit[by].notna().any() else "replicas"),
         *_sizing(best, traffic),
         _cost(best),
         *advice.accuracy_doubts(best, required),
-        _second(best, found.second),
+        f"Runner-up: {_beside(best, found.second)}." if found.second else "There is no runner-up.",
         *_stricter(best, fit, traffic.sized(_each_load(rows)), required),
-        f"The probability that it is truly the best and meets the requirements is {advice.probability(found.chance)}.",
+        f"The probability that it {truly}meets the requirements is {advice.probability(found.chance)}.",
     ]
     return found
 
@@ -161,7 +161,11 @@ def _sizing(best: Row, traffic: Traffic) -> list[str]:
             "random arrivals at this rate sometimes put more in flight. Confirm it with `loadgen search --over rate`."
         )
     elif best["load_kind"] != "poisson":
-        lines.append(f"Arrivals were {best['load_kind']}. Random (Poisson) arrivals wait longer.")
+        lines.append(
+            f"Arrivals were {best['load_kind']}. The capacity with Poisson arrivals can be another one."
+        )
+    if best["mixed"]:
+        lines.append("Its run mixed several budgets, so these are latencies under the mixture.")
     return lines
 
 
@@ -178,37 +182,24 @@ def _share(row: Row) -> str:
 def _cost(best: Row) -> str:
     per = "correct answers" if best["accuracy"] > 0 else "requests"
     usd = best["usd_per_1000"]
-    cost = (
-        "The cost is unknown, because the number of GPUs is unknown."
-        if math.isnan(usd)
-        else f"All replicas cost ${number(best['usd_per_hour'], '.3g')} per hour, which is ${number(usd, '.3g')} per 1,000 {per} at this "
-        "rate."
-    )
-    joules = best["cost_of_pass_j"] if best["accuracy"] > 0 else best["joules_per_request"]
-    energy = (
-        f" At its capacity, a {per[:-1]} takes {number(joules, '.3g')} J." if not math.isnan(joules) else ""
-    )
+    cost = "The cost is unknown, because the number of GPUs is unknown."
+    if not math.isnan(usd):
+        per_hour, per_1000 = number(best["usd_per_hour"], ".3g"), number(usd, ".3g")
+        cost = f"All replicas cost ${per_hour} per hour, which is ${per_1000} per 1,000 {per} at this rate."
+    joules = number(best["cost_of_pass_j" if best["accuracy"] > 0 else "joules_per_request"], ".3g")
+    energy = "" if joules == "–" else f" At its capacity, a {per[:-1]} takes {joules} J."
     return f"At this load it has {advice.quality(best)}. {cost}{energy} {advice.provenance(best)}"
 
 
-def _second(best: Row, second: Row | None) -> str:
-    if second is None:
-        return "There is no runner-up."
-    return f"Runner-up: {_deployment(second)}, {_compared_to(best, second)}."
-
-
-def _compared_to(best: Row, row: Row) -> str:
-    """Another deployment's cost, accuracy and latency beside those of the best one."""
-    more = (row["accuracy"] - best["accuracy"]) * 100
-    dollars = (
-        []
-        if math.isnan(row["usd_per_1000"])
-        else [
-            f"${number(row['usd_per_1000'], '.3g')} per 1,000 ({number(row['usd_per_hour'], '.3g')} per hour)"
-        ]
+def _beside(best: Row, row: Row, at: str = "") -> str:
+    """Another deployment with its cost, accuracy and latency beside those of the best one."""
+    usd, per_hour, median_s = (
+        number(row[name], ".3g") for name in ("usd_per_1000", "usd_per_hour", "e2e_p50_s")
     )
+    dollars = [] if usd == "–" else [f"${usd} per 1,000 (${per_hour} per hour)"]
+    more = (row["accuracy"] - best["accuracy"]) * 100
     accuracy = [advice.points(more)] if best["accuracy"] > 0 else []
-    return ", ".join([*dollars, *accuracy, f"median latency {number(row['e2e_p50_s'], '.3g')} s"])
+    return ", ".join([_deployment(row) + at, *dollars, *accuracy, f"median latency {median_s} s"])
 
 
 def _stricter(best: Row, fit: pd.DataFrame, each_load: pd.DataFrame, required: Requirements) -> list[str]:
@@ -217,42 +208,39 @@ def _stricter(best: Row, fit: pd.DataFrame, each_load: pd.DataFrame, required: R
     if best["accuracy"] > 0:
         better = fit[fit["accuracy"] >= best["accuracy"] + 0.01].sort_values(["usd_per_1000", "replicas"])
         row = next(iter(records(better)), None)
-        costs = f"{_deployment(row)}, {_compared_to(best, row)}" if row else "no setting measured here has it"
-        out.append(f"One more point of accuracy: {costs}.")
+        out.append(
+            f"One more point of accuracy: {_beside(best, row) if row else 'no setting measured here has it'}."
+        )
     accuracy = best["accuracy"] if required.min_accuracy is None else required.min_accuracy
     fast = each_load[advice.fits(each_load, required) & (each_load["e2e_p50_s"] <= best["e2e_p50_s"] / 2)]
     fast = fast[fast["accuracy"].ge(accuracy) | ~(best["accuracy"] > 0)]
     row = next(iter(records(fast.sort_values(["usd_per_1000", "replicas"]))), None)
-    costs = (
-        f"{_deployment(row)}, each at {_load(row)}, {_compared_to(best, row)}"
-        if row
-        else "no setting measured here has it at any load that was run"
-    )
-    return [*out, f"Half the latency: {costs}."]
+    none = "no setting measured here has it at any load that was run"
+    return [*out, f"Half the latency: {_beside(best, row, f', each at {_load(row)}') if row else none}."]
 
 
 def _chance(
     fit: pd.DataFrame, traffic: Traffic, required: Requirements, problems: pd.DataFrame, between_runs: float
 ) -> float:
-    """Probability that the first setting costs least, reaches the accuracy, and that its replicas take the rate.
+    """Probability that the first setting reaches the accuracy, its replicas take the rate, and, if asked for, it costs least.
 
     Problems are drawn again, the same ones for every setting, which changes accuracies and throughputs. The capacity of an
     open loop has the noise between runs alone.
     """
     rng = np.random.default_rng(0)
     arms, rows = arms_of(fit, problems)
-    names = ("correct", "asked", "ok", "server_s")
-    correct, asked, ok, server_s = resampled_sums(rows, names, len(fit), rng)
+    rows = rows.assign(graded=rows["correct"].notna().astype(float))
+    names = ("correct", "graded", "ok", "server_s")
+    correct, answers, ok, server_s = resampled_sums(rows, names, len(fit), rng)
     noise = noise_of_runs(arms, between_runs, DRAWS, rng)[1:]
-    measured = fit["requests_per_s"].to_numpy()
     closed = (fit["load_kind"] == "streams").to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         per_replica = np.where(closed, ok / server_s, fit["capacity_per_s"].to_numpy()) / noise
-        accuracy = np.where(graded(fit), correct / asked, 1.0)
+        accuracy = np.where(graded(fit), correct / answers, 1.0)
         replicas = np.ceil(traffic.rate_per_s * (1 + traffic.headroom) / per_replica)
     gpus = fit["num_gpus"].fillna(1.0).to_numpy()
-    cost = replicas * gpus / accuracy
     meets = accuracy >= (required.min_accuracy or 0.0)
-    cost = np.where(meets & np.isfinite(measured), cost, np.inf)
+    cost = np.where(meets, replicas * gpus / accuracy, np.inf)
     enough = fit["replicas"].iloc[0] * per_replica[:, 0] >= traffic.rate_per_s
-    return float((meets[:, 0] & enough & (cost[:, 0] <= cost.min(axis=1))).mean())
+    least = (cost[:, 0] <= cost.min(axis=1)) | (required.objective != "cost")
+    return float((meets[:, 0] & enough & least).mean())
