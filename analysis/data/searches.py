@@ -23,21 +23,20 @@ Load = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Probe(msgspec.Struct):
-    """One load that was tried. A load that was tried longer has several probes, and the last one decides."""
+    """One test of a load. A load that was tested again has several probes, and the last one decides."""
 
     run: str
     load: Load
     decision: Decision
-    fails: str | None = None
+    runs: Annotated[list[str], msgspec.Meta(max_length=10_000)] = []
+    """All runs of the test, where it was extended."""
 
 
 class Limit(msgspec.Struct):
     """The highest load that meets the SLO: between the highest one that passed and the lowest one that failed."""
 
     load: Load
-    interval: tuple[Load, Load | None]
-    run: str
-    fails_first: str | None = None
+    interval: tuple[Load | None, Load | None]
 
 
 class Search(msgspec.Struct):
@@ -53,7 +52,7 @@ class Search(msgspec.Struct):
     def decisions(self) -> dict[str, Decision]:
         """The decision on the load of each run."""
         last = {probe.load: probe.decision for probe in self.probes}
-        return {probe.run: last[probe.load] for probe in self.probes}
+        return {run: last[probe.load] for probe in self.probes for run in (probe.run, *probe.runs)}
 
 
 def read_searches(root: Path, notes: list[str]) -> dict[str, Search]:

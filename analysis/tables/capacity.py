@@ -56,9 +56,12 @@ def _searched(searches: dict[str, Search], slo: dict[str, float], attain: float)
     found: dict[str, Found] = {}
     for prefix, search in searches.items():
         if search.slo == slo and search.attain == attain:
-            low, high = search.limit.interval if search.limit else (math.nan, None)
-            limit = (low, math.nan if high is None else high)
-            found |= {prefix + run: (decision, True, *limit) for run, decision in search.decisions().items()}
+            interval = search.limit.interval if search.limit else (None, None)
+            limit = [math.nan if bound is None else bound for bound in interval]
+            found |= {
+                prefix + run: (decision, True, limit[0], limit[1])
+                for run, decision in search.decisions().items()
+            }
     return found
 
 
@@ -92,7 +95,9 @@ def capacities(points: pd.DataFrame) -> pd.DataFrame:
 
 def _capacity(rows: pd.DataFrame) -> dict[str, Any]:
     """The capacity from the loads of one setting and kind, which are in ascending order."""
-    fails_at = float(rows["load_value"].where(rows["decision"] == "fail").min())
+    # A search also knows of loads whose runs are INVALID, because the server could not follow.
+    failed = rows["load_value"].where(rows["decision"] == "fail")
+    fails_at = float(np.fmin(failed.min(), rows["limit_high"].min()))
     below = rows[~(rows["load_value"] >= fails_at)]
     passing = below[below["decision"] == "pass"]
     passing = passing if len(passing) else below[below["attained"]]

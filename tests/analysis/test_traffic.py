@@ -162,7 +162,7 @@ def test_an_open_loop_of_several_budgets_tells_no_capacity_of_one() -> None:
 def search(**fields: Any) -> dict[str, Any]:
     probes = [
         {"run": "c8", "load": 8, "decision": "undecided"},
-        {"run": "c8-2", "load": 8, "decision": "pass"},
+        {"run": "c8-2", "load": 8, "decision": "pass", "runs": ["c8-2", "c8-3"]},
         {"run": "c16", "load": 16, "decision": "fail", "fails": "e2e"},
     ]
     limit = {"load": 8, "interval": [8, 16], "fails_first": "e2e", "run": "c8-2"}
@@ -184,6 +184,9 @@ def test_a_search_decides_where_it_is_for_the_same_slo(tmp_path: Path) -> None:
     loads = points(parts, searches)
     assert loads["decision"].tolist() == ["pass", "fail"]
     assert (loads["limit_low"][0], loads["limit_high"][0]) == (8.0, 16.0)
+    assert searches["tp1/"].decisions() == {"c8": "pass", "c8-2": "pass", "c8-3": "pass", "c16": "fail"}
+    row = capacity.capacities(points(parts[:1], searches)).iloc[0]
+    assert (row["fails_at"], row["at_least"]) == (16.0, False), "the run at 16 is INVALID and in no table"
     searches["tp1/"].slo = {"ttft": 1.0}
     assert points(parts, searches)["decision"].tolist() == ["pass", "pass"]
 
@@ -204,6 +207,7 @@ def test_a_search_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         search(attain=2),
         search(limit={"load": -1, "interval": [1, 2], "run": "c1"}),
         search(limit={"load": 1, "interval": [1], "run": "c1"}),
+        search(probes=[{"run": "c1", "load": 1, "decision": "pass", "runs": "c1"}]),
         search(over="\x1b[31m"),
     ],
 )
