@@ -71,7 +71,7 @@ LIMIT = " A vertical line is the highest load that a search has shown to meet th
 def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figure | None:
     """A panel for each quantity, kind of load, model and conditions, where it has at least two loads."""
     rows = pd.concat(parts, ignore_index=True)
-    rows = rows[rows["value"].notna()]
+    rows = rows[rows["value"].gt(0) if name == "latency-load" else rows["value"].notna()]
     short, several = short_models(rows["model"]), len(rows["panel"].unique()) > 1
     kinds = len(rows["load_kind"].unique()) > 1
     rows["panel"] = [

@@ -5,7 +5,7 @@ out. Accuracy counts every request, so a failed or truncated answer is not a cor
 Percentiles are computed over successful requests, and again over all requests with failures as infinitely slow ones. A
 percentile is shown from `least_sample` values on, the same rule as for the summary of a run. A ratio has the same requests in
 its numerator and its denominator, and is NaN where either was not measured at all. The share of requests within the SLO
-(`good_share`) and the requests per second are there for every load; an SLO is given for the whole table.
+(`good_share`) is there where an SLO is given for the whole table.
 
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
@@ -52,17 +52,8 @@ def summary(
     return ordered(table)
 
 
-SUMS = [
-    "gpu_s",
-    "gpu_s_whole",
-    "server_s",
-    "completion_tokens",
-    "correct",
-    "energy_j",
-    "tflop",
-    "ok",
-    "e2e_s",
-]
+SUMS = ["gpu_s", "gpu_s_whole", "server_s", "completion_tokens", "correct"]
+SUMS += ["energy_j", "tflop", "ok", "e2e_s"]
 
 
 def _units(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -86,7 +77,8 @@ def ordered(table: pd.DataFrame) -> pd.DataFrame:
 def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
     """1 where a request succeeded within every objective, else 0; NaN without objectives. As `loadgen.measure.formulas.meets`."""
     good = rows["ok"] & rows["e2e_s"].notna()
-    one_token = (rows["completion_tokens"] == 1) & rows["ttft_s"].notna()  # it has no time between tokens
+    # An answer of one token has no time between tokens.
+    one_token = (rows["completion_tokens"] == 1) & (rows["chunks"] == 1) & rows["ttft_s"].notna()
     for name, limit_s in slo.items():
         good &= (rows[f"{name}_s"] <= limit_s) | (one_token & rows[f"{name}_s"].isna() & (name == "tpot"))
     return good.astype(float) if slo else pd.Series(np.nan, index=rows.index)

@@ -25,6 +25,7 @@ def frame(parts: list[pd.DataFrame]) -> pd.DataFrame:
         "ttft_s": 0.1,
         "tpot_s": 0.01,
         "sample": 0,
+        "chunks": 100,
     }
     missing: dict[str, Any] = {name: value for name, value in known.items() if name not in whole}
     start = np.arange(len(whole)) * 1.0

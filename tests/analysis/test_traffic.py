@@ -16,6 +16,8 @@ from analysis.data.setting import load_label, load_point
 from analysis.errors import InputError
 from analysis.tables import capacity, pairs, summary
 from analysis.traffic import Traffic, recommend_for
+from loadgen.measure.formulas import meets
+from loadgen.record import Record
 from tests.analysis.test_choice import frame
 from tests.analysis.test_claims import arm
 
@@ -230,3 +232,20 @@ def test_a_rate_is_read_back_from_its_label(rate: float, arrival: str) -> None:
     kind, value = load_point(load_label({"kind": "open", "rate": rate, "arrival": arrival}))
     assert kind == arrival
     assert value == pytest.approx(rate, rel=1e-5)
+
+
+SOME = st.none() | st.sampled_from([0.5, 1.0, 2.0])
+
+
+@given(st.tuples(SOME, SOME, SOME), st.booleans(), st.sampled_from([1, 2]), st.sampled_from([1, 2]))
+def test_the_share_within_the_slo_has_the_rule_of_the_load_generator(
+    latencies: tuple[float | None, ...], ok: bool, tokens: int, chunks: int
+) -> None:
+    ttft, tpot, e2e = latencies
+    slo = {"ttft": 1.0, "tpot": 1.0, "e2e": 1.0}
+    measured = {"ttft_s": ttft, "tpot_s": tpot, "e2e_s": e2e, "completion_tokens": tokens, "chunks": chunks}
+    record = Record(
+        run_id="r", seq=0, problem_id="p", budget=1, due_s=0.0, outcome="ok" if ok else "timeout", **measured
+    )
+    row = pd.DataFrame([measured | {"ok": ok}]).astype(dict.fromkeys(measured, float))
+    assert bool(summary.meets(row, slo)[0]) == meets(record, slo)
