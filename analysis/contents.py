@@ -11,10 +11,10 @@ import pandas as pd
 
 from analysis import claims
 from analysis.data.frame import Study
-from analysis.figures import budget, pareto, sampling, serving, time
+from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
-from analysis.tables import distributions, optima, pairs, repeated_sampling, summary
+from analysis.tables import capacity, distributions, optima, pairs, repeated_sampling, summary
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
@@ -40,11 +40,13 @@ class Contents:
 
 def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_TO_DAY) -> Contents:
     """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
-    settings = summary.summary(study.frame, price_per_gpu_hour)
+    slo = study.slo()
+    settings = summary.summary(study.frame, price_per_gpu_hour, slo)
     problems = pairs.per_problem(study.frame)
     found = optima.optima(settings)
     tables = {
         "summary": settings,
+        "loads": capacity.load_points(settings, study.searches, slo, study.attain()),
         "speculation": pairs.speculation(problems, between_runs),
         "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
         "cost_variation": pairs.cost_variation(problems),
@@ -60,19 +62,24 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
-    figures = _figures(tables, found)
+    tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
+    figures = _figures(tables, found, slo)
     return Contents(tables, figures, found, price_per_gpu_hour, problems, between_runs)
 
 
-def _figures(tables: dict[str, pd.DataFrame], found: list[Optima]) -> list[Figure]:
-    if tables["summary"].empty:
+def _figures(tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float]) -> list[Figure]:
+    table, endings = tables["summary"], tables["endings"]
+    if table.empty:
         return []
+    if not optima.graded(table):  # without a correct answer, accuracy says nothing
+        table, endings = table.assign(accuracy=float("nan")), endings.iloc[:0]
     # A figure shows all data, so only what all data says may be its title.
     results = tables["claims"].groupby("name")["verdict"]
     verdicts = {str(name): str(group.iloc[0]) for name, group in results if len(set(group)) == 1}
     return [
-        *pareto.figures(tables["summary"], found),
-        *budget.figures(tables["summary"], tables["endings"], verdicts),
+        *pareto.figures(table, found),
+        *load.figures(tables["loads"], slo),
+        *budget.figures(table, endings, verdicts),
         *serving.figures(
             tables["speculation"],
             tables["tensor_parallel"],

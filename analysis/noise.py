@@ -86,14 +86,14 @@ def deviation(run_means: list[float]) -> float:
     return float(known.std(ddof=1)) if len(known) > 1 else math.nan
 
 
-def parse(text: str) -> float:
+def parse(text: str, option: str = "--noise") -> float:
     """Parse `2%` into 0.02. Raises InputError."""
     try:
         value = float(text.removesuffix("%")) / 100
     except ValueError as error:
-        raise InputError(f"--noise {text}: give a percentage, for example 2%") from error
+        raise InputError(f"{option} {text}: give a percentage, for example 2%") from error
     if not text.endswith("%") or not 0 <= value <= 1:
-        raise InputError(f"--noise {text}: give a percentage from 0% to 100%, for example 2%")
+        raise InputError(f"{option} {text}: give a percentage from 0% to 100%, for example 2%")
     return value
 
 

@@ -10,12 +10,14 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis import noise
+from analysis.advice import Recommendation, Requirements
 from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
@@ -23,16 +25,17 @@ from analysis.errors import InputError
 from analysis.figures.style import colours
 from analysis.format import number, records
 from analysis.page import export
-from analysis.page.columns import CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
+from analysis.page.columns import CAPACITY, CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
-from analysis.recommend import Recommendation, Requirements, add_price, check_price, recommend
+from analysis.recommend import add_price, check_price, recommend
 from analysis.tables.optima import WITHIN, Optima
 from loadgen.record import RunInfo
 from loadgen.terminal import printable
 
 SECTIONS = [
     Section("front", "Which settings to deploy"),
+    Section("load", "Effect of the load"),
     Section("budget", "Effect of the token budget"),
     Section(
         "serving",
@@ -83,14 +86,10 @@ def main(args: argparse.Namespace) -> int:
     (out / "summary.md").write_text(
         export.markdown(advice.headline, advice.sentences, contents.summary, contents.figures)
     )
-    for line in (*accuracy_lines(contents.summary), advice.headline, *study.notes, f"report: {path}"):
+    for line in (advice.headline, *study.notes, f"report: {path}"):
         print(printable(line), file=sys.stderr)
     result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
-    result |= {
-        "headline": advice.headline,
-        "accuracy": accuracies(contents.summary),
-        "page_s": round(page_s, 2),
-    }
+    result |= {"headline": advice.headline, "page_s": round(page_s, 2)}
     print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
     return 0
 
@@ -99,11 +98,17 @@ def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
     return Page(
         answer=_answer(contents, advice),
         notices=_notices(study, contents.tables["runs"]),
-        sections=SECTIONS,
+        sections=_sections(contents.summary),
         figures=contents.figures,
         tables=_tables(contents.tables),
         definitions=DEFINITIONS,
     )
+
+
+def _sections(table: pd.DataFrame) -> list[Section]:
+    one = len(table) > 0 and len(table["budget"].unique()) == 1
+    title = "Latency and cost of each configuration"
+    return [replace(s, title=title) if one and s.name == "budget" else s for s in SECTIONS]
 
 
 def _tables(computed: dict[str, pd.DataFrame]) -> list[Table]:
@@ -121,6 +126,13 @@ def _tables(computed: dict[str, pd.DataFrame]) -> list[Table]:
             "One row for each configuration, budget and set of conditions. Small numbers are 95 % intervals. A click on a verdict opens the manifest of the run.",
             SUMMARY,
             computed["summary"],
+        ),
+        Table(
+            "capacity",
+            "Capacity within the SLO",
+            "Each setting at the highest load that meets the SLO, never beyond the largest load that was run.",
+            CAPACITY,
+            computed["capacity"],
         ),
         Table(
             "speculation",
@@ -153,23 +165,27 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
         return Answer(advice.headline, [], advice.sentences)
     best: dict[str, Any] = advice.best
     p95 = best["e2e_p95_all_s"]
-    facts: list[tuple[str, str]] = [
-        (
-            number(best["accuracy"], ".1%"),
-            f"correct answers ({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})",
-        ),
-        (
-            f"{number(best['e2e_p50_s'], '.3g')} s",
-            "median latency" + (f"; p95 {number(p95, '.3g')} s" if pd.notna(p95) else ""),
-        ),
-        (number(best["cost_of_pass_gpu_s"], ".3g"), "GPU-seconds per correct answer"),
-        (
-            f"${number(best['cost_of_pass_usd'] * 1000, '.3g')}",
-            f"per 1,000 correct answers, at ${contents.price_per_gpu_hour:g} per GPU-hour",
-        ),
-    ]
-    joules = best["cost_of_pass_j"]
-    facts += [(f"{number(joules, '.3g')} J", "per correct answer")] if pd.notna(joules) else []
+    correct = best["accuracy"] > 0
+    per, gpu_s, usd, joules = (
+        ("correct answer", best["cost_of_pass_gpu_s"], best["cost_of_pass_usd"], best["cost_of_pass_j"])
+        if correct
+        else ("request", best["gpu_s_per_request"], best["usd_per_request"], best["joules_per_request"])
+    )
+    share = f"({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})"
+    facts = [(number(best["accuracy"], ".1%"), f"correct answers {share}")] if correct else []
+    late = f"; p95 {number(p95, '.3g')} s" if pd.notna(p95) else ""
+    facts += [(f"{number(best['e2e_p50_s'], '.3g')} s", f"median latency{late}")]
+    if pd.notna(gpu_s):
+        price = f"at ${contents.price_per_gpu_hour:g} per GPU-hour"
+        facts += [
+            (number(gpu_s, ".3g"), f"GPU-seconds per {per}"),
+            (f"${number(usd * 1000, '.3g')}", f"per 1,000 {per}s, {price}"),
+        ]
+    facts += [(f"{number(joules, '.3g')} J", f"per {per}")] if pd.notna(joules) else []
+    if not correct or pd.isna(gpu_s):
+        return Answer(
+            advice.headline, facts, [advice.sentences[1], advice.sentences[0], *advice.sentences[3:]]
+        )
     why = f"It costs least per correct answer of the settings within {WITHIN * 100:.0f} points of the best accuracy. {advice.sentences[0]} These numbers are {best['source']}, and the run is {best['run_verdict']}."
     return Answer(advice.headline, facts, [why, *advice.sentences[3:], *_explain_optima(contents.optima)])
 
@@ -231,26 +247,3 @@ def _frequent_errors(run: RunInfo) -> list[str]:
 
 def _some(lines: list[str], most: int = 12) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
-
-
-def accuracies(table: pd.DataFrame) -> list[dict[str, object]]:
-    """Accuracy of each setting, for the JSON output."""
-    rows: list[dict[str, object]] = []
-    for row in records(table):
-        share = None if pd.isna(row["accuracy"]) else round(float(row["accuracy"]), 4)
-        about = {name: row[name] for name in ("model", "config", "load", "asked")}
-        about |= {"budget": int(row["budget"]), "mode": row["budget_mode"], "source": row["source"]}
-        rows.append(about | {"n": int(row["n"]), "accuracy": share})
-    return rows
-
-
-def accuracy_lines(table: pd.DataFrame) -> list[str]:
-    """Accuracy of each setting as lines of text."""
-    lines = []
-    for row in records(table):
-        ci = f"{number(row['accuracy_low'], '.1%')} to {number(row['accuracy_high'], '.1%')}"
-        name = f"{row['model']} {row['config']} {row['load']} {row['asked']}"
-        lines.append(
-            f"{name:<52} {row['budget']:>7,.0f} tokens  accuracy {number(row['accuracy'], '.1%'):>6}  ({ci}, n={row['n']}, {row['source']})"
-        )
-    return lines

@@ -65,7 +65,7 @@ def in_flight(start_s: Floats, stop_s: Floats, edges: Floats, weight: Floats | N
 
 
 def add_costs(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
-    """Add the columns `gpu_s gpu_s_whole gpu_s_paper energy_j steady steady_share tflop`."""
+    """Add the columns `server_s gpu_s gpu_s_whole gpu_s_paper energy_j steady steady_share tflop`."""
     # A derived record ends with the last token inside its budget.
     last, derived = frame["last_token_s"].to_numpy(), frame["derived"].to_numpy()
     frame["stop_s"] = np.where(derived, last, frame["end_s"].fillna(frame["last_token_s"]).to_numpy())
@@ -91,7 +91,8 @@ def add_costs(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     gpus = frame["num_gpus"].to_numpy()
     frame["steady"], frame["steady_share"] = np.isfinite(steady), share
     frame["gpu_s_whole"] = whole * gpus
-    frame["gpu_s"] = np.where(np.isfinite(steady), steady, whole) * gpus
+    frame["server_s"] = np.where(np.isfinite(steady), steady, whole)
+    frame["gpu_s"] = frame["server_s"] * gpus
     frame["gpu_s_paper"] = frame["e2e_s"].to_numpy() * gpus
     frame["energy_j"] = energy
     tokens = frame["prompt_tokens"].fillna(0) + frame["completion_tokens"]

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import read_columns
+from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
+from loadgen.option_types import SLO_NAMES
 from loadgen.record import PROBLEMS, RECORDS, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
 
@@ -50,6 +52,20 @@ class Study:
     """The manifest of each cell; a cell is named by its folder's path below `root`."""
     notes: list[str] = field(default_factory=list)
     """What was left out, and the reason."""
+    searches: dict[str, Search] = field(default_factory=dict)
+    """Searches for the capacity, by the beginning of the names of their cells."""
+
+    def slo(self) -> dict[str, float]:
+        """The SLO that the searches, or else the runs, were given; empty where there is none or they differ."""
+        given = [search.slo for search in self.searches.values()]
+        given = given or [run.slo for run in self.runs.values() if run.slo]
+        alike = bool(given) and all(one == given[0] for one in given) and set(given[0]) <= set(SLO_NAMES)
+        return given[0] if alike else {}
+
+    def attain(self) -> float:
+        """The share of requests that the searches wanted to meet the SLO; 95 % where there is none or they differ."""
+        wanted = {search.attain for search in self.searches.values()}
+        return wanted.pop() if len(wanted) == 1 else 0.95
 
     def folder(self, cell: str) -> Path:
         """The folder of a cell."""
@@ -85,22 +101,25 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
         problems.update(_read_problems(folder, cell, study.notes))
         graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
         study.runs[cell] = run
+    study.searches = read_searches(root, study.notes)
     study.frame = _assemble(tables, graded, problems, study.runs)
     _forget_impossible(study.frame, study.notes)
     return study
 
 
-NOT_NEGATIVE = [
-    "ttft_s",
-    "ttfot_s",
-    "tpot_s",
-    "itl_s",
-    "inter_chunk_s",
-    "e2e_s",
-    "queue_s",
-    "prefill_s",
-    "decode_s",
-]
+WORDS = (
+    "run_id",
+    "problem_id",
+    "budget_mode",
+    "token_source",
+    "outcome",
+    "finish_reason",
+    "error",
+    "grade",
+    "answer",
+)
+NOT_NEGATIVE = ["ttft_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s"]
+NOT_NEGATIVE += ["queue_s", "prefill_s", "decode_s"]
 NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
 
 
@@ -165,17 +184,7 @@ def _assemble(
         table = table.append_column(name, column)
     index = table.column_names.index("budget_mode")  # the load generator omits the default
     table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
-    for name in (
-        "run_id",
-        "problem_id",
-        "budget_mode",
-        "token_source",
-        "outcome",
-        "finish_reason",
-        "error",
-        "grade",
-        "answer",
-    ):
+    for name in WORDS:
         index = table.column_names.index(name)
         encoded = table.column(name).dictionary_encode().combine_chunks()
         table = table.set_column(index, name, encoded)

@@ -7,6 +7,7 @@ same setting are repeats. Seeds, labels and the numbers of samples and requests 
 This module does not know accuracy, latency or cost.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,14 @@ def load_label(load: dict[str, Any]) -> str:
     if load.get("rate") is not None:
         return f"{_short(load['rate'])}/s {load.get('arrival', 'poisson')}"
     return str(load.get("arrival") or load.get("kind", "unknown"))
+
+
+def load_point(label: str) -> tuple[str, float]:
+    """The kind of a load (`streams`, or the arrival process of an open loop) and its size; NaN where the load is not constant."""
+    if label[:1] == "c" and label[1:].isdigit():
+        return "streams", float(label[1:])
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)/s (\S+)", label)
+    return (found[2], float(found[1])) if found else ("", float("nan"))
 
 
 def origin(source: str) -> str:
@@ -112,13 +121,12 @@ def by_conditions(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def _distance_from_paper(row: "pd.Series[Any]") -> tuple[Any, ...]:
-    asked, load = str(row["asked"]), str(row["load"])
-    rate = float(found.group()) if (found := re.search(r"\d+(\.\d+)?", load)) else 0.0
+    asked, (kind, size) = str(row["asked"]), load_point(str(row["load"]))
     return (
         not asked.startswith("greedy"),
         row["budget_mode"] != "cut",
-        load[:1] != "c",
-        rate,
+        kind != "streams",
+        0.0 if math.isnan(size) else size,
         asked,
         str(row["gpu"]),
     )

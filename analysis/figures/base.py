@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 
 from analysis.data.setting import CONDITIONS, conditions, varying
-from analysis.figures.style import HEIGHT, MUTED, colour, dash, shape, tokens_axis
+from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, dash, shape, tokens_axis
 
 FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
 """Columns by which the page can be filtered."""
@@ -84,7 +84,12 @@ def with_interval(name: str, title: str, number: str) -> list[Any]:
 def against_budget(
     rows: pd.DataFrame, name: str, title: str, number: str, *, log: bool = False, zero: bool = False
 ) -> Chart:
-    """Draw a column over the budget with 95 % intervals, one line for each configuration and condition."""
+    """Draw a column over the budget with 95 % intervals, one line for each configuration and condition.
+
+    A study of one budget has a bar for each configuration.
+    """
+    if len(rows["budget"].unique()) == 1:
+        return _bars(rows, name, title, number)
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": zero}
     y = alt.Y(f"{name}:Q", title=title, axis=alt.Axis(format=number, tickCount=5)).scale(**scale)
     base = alt.Chart(rows_data()).encode(
@@ -102,14 +107,40 @@ def against_budget(
     return chart
 
 
-def reference_line(value: float) -> Chart:
-    """A grey horizontal line at a value to compare with."""
-    chart: Chart = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(y=alt.datum(value))
+def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
+    label: dict[str, Any] = {"format": number} if "%" in number else {"labelExpr": NUMBER_LABEL}
+    x = alt.X(f"{name}:Q", title=title, axis=alt.Axis(**label, tickCount=5))
+    base = alt.Chart(rows_data()).encode(y=alt.Y("config:N", title=None, sort=None), color=colour())
+    bars = base.mark_bar(opacity=0.85, height=14).encode(
+        x=x, tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
+    )
+    interval = base.mark_rule(color=MUTED, strokeWidth=1.5).encode(
+        x=alt.X(f"{name}_low:Q", title=title), x2=f"{name}_high:Q", color=alt.value(MUTED)
+    )
+    layers = [bars, interval] if f"{name}_low" in rows else [bars]
+    chart: Chart = alt.layer(*layers).properties(
+        width="container", height=26 * len(rows["config"].unique()) + 10
+    )
     return chart
 
 
-def drawable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows to draw: INVALID runs are left out unless there are no others.
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose panel has at least two of them, and two budgets where any panel has: a single point compares nothing."""
+    groups = rows.groupby("panel")["budget"]
+    several = groups.transform("nunique") > 1
+    return rows[several] if several.any() else rows[groups.transform("size") > 1]
+
+
+def reference_line(value: float, *, vertical: bool) -> Chart:
+    """A grey line at a value to compare with."""
+    along = alt.datum(value)
+    mark = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1)
+    chart: Chart = mark.encode(x=along) if vertical else mark.encode(y=along)
+    return chart
+
+
+def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
+    """Rows to draw: INVALID runs are left out unless there are no others. `along` is a condition that is drawn as an axis.
 
     Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
     comparable, and the column `under`, the same without the model.
@@ -119,7 +150,7 @@ def drawable(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(
         drafting=table["speculation"].astype(str).map(lambda s: "off" if s == "off" else "on")
     )
-    names = varying(table)
+    names = [name for name in varying(table) if name != along]
     under = (
         [conditions(row, names) for row in table[names].to_dict("records")] if names else [""] * len(table)
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.frame import NOT_GRADED
-from analysis.figures.base import Figure, against_budget, drawable, rows_data
+from analysis.figures.base import Figure, against_budget, comparable, drawable, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
 from analysis.format import number, records, short_budget
 
@@ -40,7 +40,7 @@ def figures(table: pd.DataFrame, endings: pd.DataFrame, verdicts: dict[str, str]
 
 
 def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
-    rows = rows[rows["accuracy"].notna()]
+    rows = comparable(rows[rows["accuracy"].notna()])
     if rows.empty:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
@@ -109,7 +109,7 @@ ENERGY = Curve(
 
 
 def _curve(rows: pd.DataFrame, curve: Curve) -> Figure | None:
-    rows = rows[rows[curve.column].gt(0)]
+    rows = comparable(rows[rows[curve.column].gt(0)])
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
@@ -130,7 +130,7 @@ def _extremes(rows: pd.DataFrame, curve: Curve) -> str:
 
 
 def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["cost_of_pass_gpu_s"].gt(0)]
+    rows = comparable(rows[rows["cost_of_pass_gpu_s"].gt(0)])
     if rows.empty:
         return None
     chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)

@@ -59,6 +59,7 @@ def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
 
 def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
     known = rows[rows[x.name].notna() & rows[y.name].notna()]
+    known = known[known.groupby("under")["under"].transform("size") > 1]  # one point is no front
     cost = known.assign(less=-known[x.name] if x_more else known[x.name])
     fronts = [summary.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
     known = known.assign(front=pd.concat(fronts) if fronts else False)

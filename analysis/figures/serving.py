@@ -11,6 +11,7 @@ from analysis.figures.base import (
     Chart,
     Figure,
     against_budget,
+    comparable,
     drawable,
     reference_line,
     rows_data,
@@ -36,9 +37,15 @@ def figures(
     return [figure for figure in made if figure is not None]
 
 
+def _known(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows to draw, which have a value; the table of a study without pairs has no columns to draw by."""
+    return comparable(drawable(rows[rows[name].notna()])) if len(rows) else rows
+
+
 def _ratio_chart(rows: pd.DataFrame, title: str) -> Chart:
-    chart: Chart = reference_line(1.0) + against_budget(rows, "speedup", title, ".3~g")
-    return chart.properties(width="container", height=HEIGHT)
+    bars = len(rows["budget"].unique()) == 1
+    chart = against_budget(rows, "speedup", title, ".3~g")
+    return (reference_line(1.0, vertical=bars) + chart).properties(width="container", height=chart.height)
 
 
 def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:
@@ -58,7 +65,7 @@ def _list(parts: list[tuple[str, float]], form: str) -> str:
 
 
 def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
-    rows = rows[rows["speedup"].notna()]
+    rows = _known(rows, "speedup")
     if rows.empty:
         return None
     words = {"held": "is faster at every model size", "not held": "is not faster at every model size"}
@@ -66,7 +73,7 @@ def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
     claim += f": {_shown(rows)}; on average {_list(_by_model(rows, 'speedup'), '.2f')}"
     note = f"Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. {INTERVALS} Above 1 is faster."
     chart = _ratio_chart(rows, "speed-up by speculation")
-    return Figure("speculation", claim, note, drawable(rows), chart, panel="panel", section="serving")
+    return Figure("speculation", claim, note, rows, chart, panel="panel", section="serving")
 
 
 INTERVALS = (
@@ -82,7 +89,7 @@ def _shown(rows: pd.DataFrame) -> str:
 
 
 def _parallel(rows: pd.DataFrame) -> Figure | None:
-    rows = rows[rows["speedup"].notna()]
+    rows = _known(rows, "speedup")
     if rows.empty:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
@@ -90,11 +97,11 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
     claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}; {_shown(most)}"
     note = f"Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. {INTERVALS} Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
     chart = _ratio_chart(rows, "speed-up by tensor parallelism")
-    return Figure("tensor-parallel", claim, note, drawable(rows), chart, panel="panel", section="serving")
+    return Figure("tensor-parallel", claim, note, rows, chart, panel="panel", section="serving")
 
 
 def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
-    rows = rows[rows["variation"].notna()] if len(rows) else rows
+    rows = _known(rows, "variation")
     if rows.empty:
         return None
     speculative = rows[rows["speculation"].astype(str) != "off"]
@@ -110,7 +117,7 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         claim = f"{begin} varies between problems by {_list(sizes, '.0%')} with speculation, and by {number(plain['variation'].mean(), '.1%')} without"
     chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
-    return Figure("cost-variation", claim, note, drawable(rows), chart, panel="panel", section="serving")
+    return Figure("cost-variation", claim, note, rows, chart, panel="panel", section="serving")
 
 
 def _acceptance(rows: pd.DataFrame) -> Figure | None:

@@ -28,6 +28,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 MUTED = "#7d858f"
 HEIGHT = 270
 BUDGET_LABEL = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'K' : datum.value"
+NUMBER_LABEL = "format(datum.value, datum.value < 1000 ? '.3~g' : '~s')"
 SI_LABEL = "format(datum.value, '~s')"  # the axis format of Vega would write 0 as 0k
 
 LIGHT: dict[str, Any] = {

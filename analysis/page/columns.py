@@ -25,6 +25,9 @@ SUMMARY = [
     ),
     Column("e2e_p95_s", "e2e p95, s", ".3g", f"needs {least_sample(0.95)} successful requests"),
     Column("ttft_p50_s", "TTFT p50, s", ".2g", "send to first token"),
+    Column("ttft_p95_s", "TTFT p95, s", ".2g"),
+    Column("requests_per_s", "requests/s", ".3g", "successful requests per second of the steady load"),
+    Column("good_share", "within SLO", ".1%", "requests that met every objective / all requests"),
     Column("tokens_per_s_user", "tok/s/user", ".3g", "Σ tokens / Σ e2e"),
     Column("tokens_per_s_gpu", "tok/s/GPU", ".3g", "tokens / (GPUs × wall time)"),
     Column("gpu_s_per_token", "GPU-s/token", ".3g", "GPUs × wall time / tokens"),
@@ -39,6 +42,23 @@ SUMMARY = [
     Column("joules_per_token", "J/token", ".3g"),
     Column("failed", "failed", ",d"),
     Column("run_verdict", "verdict", flag=True),
+    Column("source", "source", flag=True),
+]
+
+CAPACITY = [
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("asked", "asked"),
+    Column("budget", "budget", ",d"),
+    Column("capacity_per_s", "requests/s", ".3g", "that one replica takes; of a closed loop the lower bound"),
+    Column("load", "at load", help="the highest load that passes, or the lowest that was run"),
+    Column("fails_at", "fails at", ".3g", "the lowest load that misses the SLO"),
+    Column("decision", "decision", help="pass: the interval lies at or above the share to attain"),
+    Column("good_share", "within SLO", ".1%"),
+    Column("n", "requests", ",d"),
+    Column("accuracy", "accuracy", ".1%"),
+    Column("e2e_p50_s", "e2e p50, s", ".3g"),
+    Column("cost_of_pass_gpu_s", "GPU-s/correct answer", ".3g"),
     Column("source", "source", flag=True),
 ]
 

@@ -110,22 +110,11 @@ def _table(summary: pd.DataFrame) -> list[str]:
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for row in summary.to_dict("records"):
-        ci = f"{number(row['accuracy_low'], '.1%')}–{number(row['accuracy_high'], '.1%')}"
-        shown = [
-            row["model"],
-            row["config"],
-            row["load"],
-            row["asked"],
-            number(row["budget"], ",d"),
-            f"{number(row['accuracy'], '.1%')} ({ci})",
-        ]
-        shown += [
-            number(row[name], ".3g")
-            for name in ("e2e_p50_s", "e2e_p95_s", "gpu_s_per_token", "cost_of_pass_gpu_s")
-        ]
-        lines.append(
-            "| "
-            + " | ".join(str(cell) for cell in [*shown, row["n"], row["source"], row["run_verdict"]])
-            + " |"
-        )
+        share, low, high = (number(row[f"accuracy{end}"], ".1%") for end in ("", "_low", "_high"))
+        about = [row[name] for name in ("model", "config", "load", "asked")]
+        measures = ("e2e_p50_s", "e2e_p95_s", "gpu_s_per_token", "cost_of_pass_gpu_s")
+        shown = [number(row["budget"], ",d"), f"{share} ({low}–{high})"]
+        shown += [number(row[name], ".3g") for name in measures]
+        cells = [*about, *shown, row["n"], row["source"], row["run_verdict"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines

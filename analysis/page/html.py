@@ -156,7 +156,7 @@ def _option(name: str, value: Any, scheme: dict[str, str]) -> dict[str, Any]:
 
 def _table(shown: Table) -> dict[str, Any]:
     rows = []
-    columns = [column for column in shown.columns if column.name in shown.table]
+    columns = [c for c in shown.columns if c.name in shown.table and shown.table[c.name].notna().any()]
     for row in records(shown.table):
         filters = {
             k: str(int(row[k])) if k == "budget" else str(row[k])

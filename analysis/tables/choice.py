@@ -22,8 +22,13 @@ from analysis.tables.optima import noise_of_runs
 DRAWS = 1000
 WIDER = 0.999
 """The confidence at which a setting is so different that it says nothing about the one that was chosen."""
-SUMS = {"cost_of_pass_gpu_s": "gpu_s", "cost_of_pass_j": "energy_j"}
-"""Measures that are a sum over problems / correct answers."""
+SUMS = {
+    "cost_of_pass_gpu_s": ("gpu_s", "correct"),
+    "cost_of_pass_j": ("energy_j", "correct"),
+    "gpu_s_per_request": ("gpu_s", "asked"),
+    "joules_per_request": ("energy_j", "asked"),
+}
+"""Measures that are a sum over problems / another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def choose(
         arms = fit.assign(runs=1, deviation_e2e_s=np.nan)
         draws = _normal(fit, measure, rng)
     else:
-        arms, rows = _arms(fit, problems)
+        arms, rows = arms_of(fit, problems)
         draws = _resampled(rows, raw, measure, rng) if measure in SUMS else _normal(fit, measure, rng)
     draws = draws + np.log(noise_of_runs(arms, between_runs, DRAWS, rng)[1:])
     best = int(raw.argmin())
@@ -88,7 +93,7 @@ def choose(
     return Choice(best, estimate, draws + (estimate - raw), tied)
 
 
-def _arms(fit: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def arms_of(fit: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The first row of each setting in `problems`, in the order of `fit`, and all their rows with the column `place`."""
     codes = problems.groupby(SETTING, observed=True, sort=False).ngroup()
     first = problems[~codes.duplicated().to_numpy()]
@@ -98,21 +103,27 @@ def _arms(fit: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
     places = [place_of.get(tuple(row), -1) for row in first[SETTING].itertuples(index=False, name=None)]
     rows = problems.assign(place=np.array(places, dtype=int)[codes.to_numpy()])
     arms = first.assign(place=places).query("place >= 0").set_index("place").reindex(range(len(fit)))
-    return arms, rows[rows["place"].to_numpy() >= 0]
+    return arms, rows[rows["place"].to_numpy() >= 0].assign(asked=1.0)
+
+
+def resampled_sums(
+    rows: pd.DataFrame, columns: tuple[str, ...], settings: int, rng: np.random.Generator
+) -> list[Floats]:
+    """Sums of columns when the problems are drawn again, the same ones for every setting: a row for each draw."""
+    problem, _ = pd.factorize(rows["problem_id"])
+    n, place = int(problem.max(initial=0)) + 1, rows["place"].to_numpy()
+    wide = np.zeros((n, len(columns) * settings))
+    for number, name in enumerate(columns):
+        wide[problem, number * settings + place] = rows[name].fillna(0.0)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
+    return np.split(weights @ wide, len(columns), axis=1)
 
 
 def _resampled(rows: pd.DataFrame, whole: Floats, measure: str, rng: np.random.Generator) -> Floats:
-    """Logarithms of the measure when the problems are drawn again, the same ones for every setting."""
-    problem, _ = pd.factorize(rows["problem_id"])
-    n, at = int(problem.max(initial=0)) + 1, (problem, rows["place"].to_numpy())
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
-    sums = []
-    for name in (SUMS[measure], "correct"):
-        wide = np.zeros((n, len(whole)))
-        wide[at] = rows[name].fillna(0.0)
-        sums.append(weights @ wide)
+    """Logarithms of the measure when the problems are drawn again."""
+    above, below = resampled_sums(rows, SUMS[measure], len(whole), rng)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.log(sums[0] / sums[1])
+        found: Floats = np.log(above / below)
     return np.where(np.isfinite(found), found, whole)
 
 

@@ -26,6 +26,8 @@ MEASURES = {
     "latency": "e2e_p95_all_s",
     "energy": "cost_of_pass_j",
 }
+PER_REQUEST = {"cost_of_pass_gpu_s": "gpu_s_per_request", "cost_of_pass_j": "joules_per_request"}
+"""What replaces a measure where no answer is known to be correct."""
 WITHIN = 0.02
 """The default target is this share (2 points) below the best accuracy."""
 SAME_WORK = 1.01
@@ -47,15 +49,20 @@ class Optima:
         return [word for name, word in names.items() if self.compute[name] != self.system[name]]
 
 
+def graded(table: pd.DataFrame) -> bool:
+    """Whether any usable row has a correct answer; otherwise settings can be compared by latency and cost alone."""
+    return len(table) > 0 and bool((table["accuracy"].gt(0) & (table["judged"] != "INVALID")).any())
+
+
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that may be recommended: usable, with at least one correct answer and a median latency.
+    """Rows that may be recommended: usable, with a median latency and, where any row has one, a correct answer.
 
     Derived rows of several requests in flight are left out unless real requests at such budgets have confirmed them.
     """
     if table.empty:
         return table
-    known = (table["judged"] != "INVALID") & table["accuracy"].gt(0) & table["e2e_p50_s"].notna()
-    return table[known & table["trusted"]]
+    known = (table["judged"] != "INVALID") & table["e2e_p50_s"].notna() & table["trusted"]
+    return table[known & table["accuracy"].gt(0)] if graded(table) else table[known]
 
 
 def default_target(table: pd.DataFrame) -> float:
@@ -71,7 +78,7 @@ def optima(table: pd.DataFrame) -> list[Optima]:
 
 
 def _optima(known: pd.DataFrame, target: float) -> Optima | None:
-    fit = known[known["accuracy"] >= target]
+    fit = known[(known["accuracy"] >= target) & known["accuracy"].gt(0)]
     worked = fit[fit["tflop_per_request"].notna()]
     if worked.empty:
         return None
@@ -83,11 +90,14 @@ def _optima(known: pd.DataFrame, target: float) -> Optima | None:
 
 
 def measure(objective: str, fit: pd.DataFrame) -> str:
-    """The column that an objective minimizes; for latency the median where no setting has a p95. Failures count in both."""
-    name = MEASURES[objective]
-    if objective == "latency" and fit[name].isna().all():
-        return "e2e_p50_all_s"
-    return name
+    """The column that an objective minimizes; for latency the median where no setting has a p95. Failures count in both.
+
+    The cost is unknown where the number of GPUs is; the fastest setting is the best then.
+    """
+    name = MEASURES[objective] if graded(fit) else PER_REQUEST.get(MEASURES[objective], MEASURES[objective])
+    if objective == "cost" and fit[name].isna().all():
+        name = MEASURES["latency"]
+    return "e2e_p50_all_s" if name == MEASURES["latency"] and fit[name].isna().all() else name
 
 
 def ranked(fit: pd.DataFrame, objective: str) -> pd.DataFrame:

@@ -22,16 +22,8 @@ from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
-MEANS = [
-    "e2e_s",
-    "completion_tokens",
-    "gpu_s",
-    "correct",
-    "s_per_token",
-    "gpu_s_per_token",
-    "energy_j",
-    "tflop",
-]
+TIMES = ["e2e_s", "gpu_s", "server_s", "s_per_token", "gpu_s_per_token"]
+MEANS = [*TIMES, "completion_tokens", "correct", "ok", "energy_j", "tflop"]
 
 
 def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
@@ -39,8 +31,10 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     rows = requests(frame)
     rows = rows[(judged(rows) != "INVALID").to_numpy()]
     s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
-    rows = rows.assign(s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"])
-    rows.loc[~rows["ok"], ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
+    rows = rows.assign(
+        ok=rows["ok"].astype(float), s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"]
+    )
+    rows.loc[rows["ok"] == 0, ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
     first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
     table = groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()

@@ -4,7 +4,8 @@ A row is a setting (data/setting.py). Its runs are pooled, but INVALID runs form
 out. Accuracy counts every request, so a failed or truncated answer is not a correct one. Costs are ratios of sums.
 Percentiles are computed over successful requests, and again over all requests with failures as infinitely slow ones. A
 percentile is shown from `least_sample` values on, the same rule as for the summary of a run. A ratio has the same requests in
-its numerator and its denominator, and is NaN where either was not measured at all.
+its numerator and its denominator, and is NaN where either was not measured at all. The share of requests within the SLO
+(`good_share`) is there where an SLO is given for the whole table.
 
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, dependence
+from loadgen.measure.dependence import share_interval
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
 
@@ -31,16 +33,39 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~(frame["warmup"] | frame.get("check", False)).to_numpy()]
 
 
-def summary(frame: pd.DataFrame, price_per_gpu_hour: float) -> pd.DataFrame:
+def summary(
+    frame: pd.DataFrame, price_per_gpu_hour: float, slo: dict[str, float] | None = None
+) -> pd.DataFrame:
     """One row for each setting, sorted by model size, configuration, conditions and budget."""
     rows = requests(frame).assign(judged=judged(frame)).sort_values(["cell", "sent_s"], kind="stable")
+    budgets = rows.groupby("cell", observed=True)["budget"].transform("nunique")
+    rows = rows.assign(good=meets(rows, slo or {}), mixed=budgets > 1)
     groups = rows.groupby(KEY, observed=True, sort=False)
-    table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows) for key, rows in groups])
+    units = _units(rows.assign(place=groups.ngroup()))
+    found = zip(groups, units, strict=True)
+    table = pd.DataFrame([_row(dict(zip(KEY, key, strict=True)), rows, part) for (key, rows), part in found])
     if table.empty:
         return pd.DataFrame(columns=[*KEY, "n"])
     table["cost_of_pass_usd"] = table["cost_of_pass_gpu_s"] / 3600 * price_per_gpu_hour
+    table["usd_per_request"] = table["gpu_s_per_request"] / 3600 * price_per_gpu_hour
     table["usd_per_million_tokens"] = table["gpu_s_per_token"] / 3600 * price_per_gpu_hour * 1e6
     return ordered(table)
+
+
+SUMS = ["gpu_s", "gpu_s_whole", "server_s", "completion_tokens", "correct"]
+SUMS += ["energy_j", "tflop", "ok", "e2e_s"]
+
+
+def _units(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """For each setting, the sums over the requests of each problem (`e2e_s`: successful ones), with the numbers of requests.
+
+    They are computed for all settings at once, because a small group costs as much as a large one.
+    """
+    known = rows.assign(ok=rows["ok"].astype(float), e2e_s=rows["e2e_s"].where(rows["ok"]))
+    groups = known.groupby(["place", "problem_id"], observed=True)
+    units = groups[SUMS].sum(min_count=1)
+    units = units.assign(asked=groups.size().astype(float), timed=groups["e2e_s"].count())
+    return [part for _, part in units.groupby(level="place", sort=True)]
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
@@ -49,12 +74,22 @@ def ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(known, kind="stable").reset_index(drop=True)
 
 
+def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
+    """1 where a request succeeded within every objective, else 0; NaN without objectives. As `loadgen.measure.formulas.meets`."""
+    good = rows["ok"] & rows["e2e_s"].notna()
+    # An answer of one token has no time between tokens.
+    one_token = (rows["completion_tokens"] == 1) & (rows["chunks"] == 1) & rows["ttft_s"].notna()
+    for name, limit_s in slo.items():
+        good &= (rows[f"{name}_s"] <= limit_s) | (one_token & rows[f"{name}_s"].isna() & (name == "tpot"))
+    return good.astype(float) if slo else pd.Series(np.nan, index=rows.index)
+
+
 def judged(frame: pd.DataFrame) -> pd.Series:
     """Which requests belong to INVALID runs: they are shown, but no conclusion uses them."""
     return pd.Series(np.where(frame["run_verdict"] == "INVALID", "INVALID", "usable"), index=frame.index)
 
 
-def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+def _row(key: dict[str, Any], rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0]
     row = key | {
         "params_b": first["params_b"],
@@ -64,13 +99,14 @@ def _row(key: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
         "cells": ", ".join(str(cell) for cell in rows["cell"].unique()),
         "run_verdict": worst_verdict(rows["run_verdict"].unique().tolist()),
         "n": len(rows),
-        "problems": rows["problem_id"].nunique(),
+        "problems": len(units),
         "failed": int((~rows["ok"]).sum()),
         "steady": bool(rows["steady"].all()),
         "steady_share": float(rows["steady_share"].mean()),
         "trusted": bool(rows["trusted"].all()),
+        "mixed": bool(rows["mixed"].any()),
     }
-    return row | _accuracy(rows) | _latency(rows) | _cost(rows)
+    return row | _accuracy(rows) | _latency(rows, units) | _cost(rows, units) | _throughput(rows, units)
 
 
 def worst_verdict(verdicts: list[str]) -> str:
@@ -88,16 +124,17 @@ def accuracy(rows: pd.DataFrame) -> stats.Interval:
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
-    grades = rows["grade"].value_counts()
+    grades = rows["grade"]
+    open_grades = ["ungraded", "undecided", "grade_timeout", "grade_error"]
     return named("accuracy", accuracy(rows)) | {
         "truncated_share": float(rows["truncated"].mean()),
-        "no_answer_share": float(grades.get("no_answer", 0) / len(rows)),
-        "wrong_share": float(grades.get("wrong", 0) / len(rows)),
-        "ungraded": int(grades.reindex(["ungraded", "undecided", "grade_timeout", "grade_error"]).sum()),
+        "no_answer_share": float((grades == "no_answer").mean()),
+        "wrong_share": float((grades == "wrong").mean()),
+        "ungraded": int(grades.isin(open_grades).sum()),
     }
 
 
-def _latency(rows: pd.DataFrame) -> dict[str, Any]:
+def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     """Latencies of a setting's requests, which are in the order of time."""
     ok = rows[rows["ok"].to_numpy()]
     load = dependence(str(rows["load"].iloc[0]))
@@ -107,13 +144,15 @@ def _latency(rows: pd.DataFrame) -> dict[str, Any]:
         return found if _enough(values, p) else found._replace(estimate=np.nan)
 
     with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
-    out = named("e2e_mean_s", stats.mean(stats.by_unit(ok, ["e2e_s"])["e2e_s"]))
+    out = named("e2e_mean_s", stats.mean(units["e2e_s"] / units["timed"]))
     out |= named("e2e_p50_s", percentile(ok, ok["e2e_s"], 0.5))
     out |= named("e2e_p95_s", percentile(ok, ok["e2e_s"], 0.95))
     out |= named("e2e_p95_all_s", percentile(rows, with_failures, 0.95))
     plain: dict[str, tuple[ArrayLike, float]]
     plain = {"e2e_p50_all_s": (with_failures, 0.5), "ttft_p50_s": (ok["ttft_s"], 0.5)}
     plain |= {"ttft_p95_s": (ok["ttft_s"], 0.95), "tpot_p50_s": (ok["tpot_s"], 0.5)}
+    plain |= {"tpot_p95_s": (ok["tpot_s"], 0.95)}
+    plain |= {f"{name}_p99_s": (ok[f"{name}_s"], 0.99) for name in ("ttft", "tpot", "e2e")}
     for name, (values, p) in plain.items():
         out[name] = stats.nearest_rank(values, p) if _enough(values, p) else np.nan
     return out
@@ -123,9 +162,7 @@ def _enough(values: ArrayLike, p: float) -> bool:
     return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
 
 
-def _cost(rows: pd.DataFrame) -> dict[str, Any]:
-    sums = ["gpu_s", "gpu_s_whole", "completion_tokens", "correct", "energy_j", "tflop"]
-    units = rows[sums].groupby(rows["problem_id"], observed=True).sum(min_count=1)
+def _cost(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     # A failed request has no tokens, but a run in which nothing was counted has no ratio.
     tokens = units["completion_tokens"].fillna(0) if units["completion_tokens"].any() else np.nan
     gpu_s, n = units["gpu_s"] * (1.0 if units["gpu_s"].sum() > 0 else np.nan), len(rows)
@@ -136,7 +173,8 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     ok = rows[rows["ok"].to_numpy() & rows["e2e_s"].notna().to_numpy()]
     out["gpu_s_per_token_paper"] = _over(ok["gpu_s_paper"], ok["completion_tokens"])
     out |= named("cost_of_pass_gpu_s", stats.ratio(gpu_s, units["correct"]))
-    out["gpu_s_per_request"] = float(gpu_s.sum(min_count=1) / n)
+    out |= named("gpu_s_per_request", stats.ratio(gpu_s, units["asked"]))
+    out |= named("joules_per_request", stats.ratio(units["energy_j"], units["asked"]))
     out |= named("joules_per_token", stats.ratio(units["energy_j"], units["completion_tokens"]))
     out |= named("cost_of_pass_j", stats.ratio(units["energy_j"], units["correct"]))
     out["tflop_per_request"] = float(units["tflop"].sum(min_count=1) / n)
@@ -145,10 +183,26 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     return out
 
 
+def _throughput(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
+    """Successful requests per second of the steady load, and the share of all requests that met the SLO.
+
+    A request's `server_s` is what it takes of the server, so the rate is also right where several budgets ran together: it is
+    the rate at which the server answers requests of this budget alone.
+    """
+    out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
+    n, good = len(rows), rows["good"].to_numpy()
+    if np.isnan(good).any():
+        return out | named("good_share", stats.NOTHING)
+    with_failures = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
+    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), with_failures)
+    return out | named("good_share", stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan))))
+
+
 def _over(top: pd.Series, bottom: pd.Series) -> float:
-    known = top.notna() & bottom.notna()
-    below = float(bottom[known].sum())
-    return float(top[known].sum() / below) if below else float("nan")
+    above, under = top.to_numpy(dtype=float), bottom.to_numpy(dtype=float)
+    known = ~np.isnan(above) & ~np.isnan(under)
+    below = float(under[known].sum())
+    return float(above[known].sum() / below) if below else float("nan")
 
 
 def named(name: str, interval: stats.Interval) -> dict[str, float]:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.recommend import Requirements, recommend
+from analysis.advice import Requirements
+from analysis.recommend import recommend
 from analysis.tables import pairs
 from analysis.tables import summary as tables
-from analysis.tables.choice import choose
+from analysis.tables.choice import DRAWS, arms_of, choose, resampled_sums
 from analysis.tables.repeated_sampling import parallel
 from tests.analysis.test_claims import arm
 
@@ -24,6 +25,7 @@ def frame(parts: list[pd.DataFrame]) -> pd.DataFrame:
         "ttft_s": 0.1,
         "tpot_s": 0.01,
         "sample": 0,
+        "chunks": 100,
     }
     missing: dict[str, Any] = {name: value for name, value in known.items() if name not in whole}
     start = np.arange(len(whole)) * 1.0
@@ -158,6 +160,20 @@ def test_ratios_have_the_same_requests_above_and_below() -> None:
         "joules_per_token",
     ):
         assert np.isnan(row[name]), name
+
+
+def test_resampled_sums_are_those_of_each_column_and_setting_alone() -> None:
+    """One product for all columns gives the sums that a resample of one column at a time gives, with the same draws."""
+    rng = np.random.default_rng(6)
+    requests = frame([arm(rng.lognormal(2, 0.5, 30), config=name, cell=name) for name in ("a", "b")])
+    table, problems = tables.summary(requests, 3.5), pairs.per_problem(requests)
+    _, rows = arms_of(table, problems)
+    found = resampled_sums(rows, ("gpu_s", "correct"), 2, np.random.default_rng(7))
+    weights = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=DRAWS)
+    for sums, column in zip(found, ("gpu_s", "correct"), strict=True):
+        for place in range(2):
+            alone = rows[rows["place"] == place][column].to_numpy()
+            assert sums[:, place] == pytest.approx(weights @ alone)
 
 
 def test_joules_have_intervals() -> None:

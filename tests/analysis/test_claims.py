@@ -40,7 +40,13 @@ def arm(e2e_s: np.ndarray, correct: Any = 1.0, **about: Any) -> pd.DataFrame:
         "warmup": False,
         "run_verdict": "VALID",
     }
-    columns = {"problem_id": np.arange(n), "e2e_s": e2e_s, "gpu_s": e2e_s, "correct": correct}
+    columns = {
+        "problem_id": np.arange(n),
+        "e2e_s": e2e_s,
+        "gpu_s": e2e_s,
+        "server_s": e2e_s,
+        "correct": correct,
+    }
     return pd.DataFrame(words | about | columns)
 
 

@@ -1,5 +1,6 @@
-"""The cost of requests in the steady window, on frames worked out by hand."""
+"""The cost of requests in the steady window and of an unknown number of GPUs, on frames worked out by hand."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 import pytest
 
 from analysis.data.costs import _tokens_within, add_costs
+from analysis.data.setting import gpus_label
 from analysis.tables.optima import candidates
-from analysis.tables.summary import requests
+from analysis.tables.summary import _cost, _units, requests
 from loadgen.measure.steady_window import tokens_within
 from loadgen.record import RunInfo
 
@@ -100,3 +102,39 @@ def test_check_requests_are_no_ordinary_requests() -> None:
 def test_derived_rows_that_no_check_confirmed_are_not_recommended() -> None:
     table = pd.DataFrame({"judged": "usable", "accuracy": 0.5, "e2e_p50_s": 1.0, "trusted": [True, False]})
     assert len(candidates(table)) == 1
+
+
+def test_the_cost_of_an_unknown_number_of_gpus_is_unknown() -> None:
+    nan = float("nan")
+    rows = pd.DataFrame(
+        {
+            "problem_id": ["a", "b"],
+            "gpu_s": [nan, nan],
+            "gpu_s_paper": [nan, nan],
+            "gpu_s_whole": [nan, nan],
+            "ok": [True, True],
+            "completion_tokens": [10.0, 30.0],
+            "correct": [1.0, 0.0],
+            "energy_j": [5.0, 7.0],
+            "tflop": [1.0, 3.0],
+            "e2e_s": [1.0, 3.0],
+        }
+    )
+    cost = _cost(rows, _units(rows.assign(place=0, server_s=nan))[0])
+    for name in (
+        "gpu_s_per_request",
+        "gpu_s_per_token",
+        "gpu_s_per_token_paper",
+        "cost_of_pass_gpu_s",
+        "tokens_per_s_gpu",
+    ):
+        assert math.isnan(cost[name]), name
+    assert cost["joules_per_token"] == 12 / 40
+    assert cost["tflop_per_request"] == 2.0
+
+
+def test_an_old_run_without_the_field_has_one_gpu_and_null_is_unknown() -> None:
+    run = RunInfo(run_id="r", config="c", model="m", target="t", started_at="", clock={})
+    assert gpus_label(run) == "1 GPU"
+    run.num_gpus = None
+    assert gpus_label(run) == "unknown number of GPUs"

@@ -119,6 +119,12 @@ def damage_invalid(folder: Path) -> None:
     )
 
 
+def damage_no_right_answer(folder: Path) -> None:
+    """A run whose answers are all wrong, as with made-up prompts."""
+    rows = [json.loads(line) for line in (folder / "problems.jsonl").read_text().splitlines()]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row | {"answer": "-1"}) + "\n" for row in rows))
+
+
 def damage_newer(folder: Path) -> None:
     """Written by a later version of the same schema, with unknown fields and an unknown finish reason."""
     run = json.loads((folder / "run.json").read_text())
@@ -199,6 +205,26 @@ def test_invalid_runs_are_shown_but_not_used(
     page = (tmp_path / "out" / "index.html").read_text()
     assert "server restarted" in page
     assert "every run is INVALID" in page
+
+
+def test_a_run_without_a_right_answer_is_judged_by_latency_and_cost(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two configurations are compared at one budget; the page recommends one and has no figure of accuracy."""
+    results = tmp_path / "results"
+    for config in ("tp1", "tp1-ngram"):
+        shutil.copytree(study / f"{config}--r1-distill-qwen-14b", results / config)
+        damage_no_right_answer(results / config)
+    found = report(results, tmp_path / "out", capsys)
+    assert str(found["headline"]).startswith(
+        "Deploy DeepSeek-R1-Distill-Qwen-14B on tp1-ngram with a budget of 1,024"
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "compared, by latency and cost alone" in page
+    assert "GPU-seconds per request" in page
+    shown = set(re.findall(r'<figure id="([\w-]+)"', page))
+    assert {"latency", "cost-per-token", "speed-throughput", "speculation"} <= shown
+    assert not shown & {"accuracy", "accuracy-latency", "accuracy-cost", "cost-of-pass", "endings"}
 
 
 def test_figures_and_tables_are_written_beside_the_page(

@@ -9,7 +9,8 @@ import pytest
 
 import analysis
 from analysis import claims, compare
-from analysis.recommend import Requirements, recommend
+from analysis.advice import Requirements
+from analysis.recommend import recommend
 from analysis.tables import optima, pairs
 from analysis.tables import summary as tables
 from loadgen.record import RECORDS, Record, RunInfo, write_run

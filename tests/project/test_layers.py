@@ -18,6 +18,7 @@ ALLOWED = {
         "loadgen.measure.quantiles",
         "loadgen.measure.steady_window",
         "loadgen.terminal",
+        "loadgen.option_types",
         "loadgen.measure.dependence",
     ),
 }
@@ -32,6 +33,8 @@ FLOORS = {
     ),
     "analysis": (
         ("report", "recommend", "compare", "claims", "grade", "import_", "contents"),
+        ("traffic",),
+        ("advice",),
         ("page",),
         ("figures",),
         ("tables",),

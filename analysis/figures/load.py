@@ -1,0 +1,147 @@
+"""Draw latency, throughput and the share of requests within the SLO against the load, for settings that ran at several loads.
+
+A percentile is drawn where its sample carries it. Each figure shows every model at its largest budget; the table has all. The
+limit that a search has found is a vertical line with its interval, and an objective of the SLO is a horizontal line.
+
+This module does not know how a capacity is found (tables/capacity.py).
+"""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, rows_data
+from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, shape
+from analysis.format import number, records, short_models
+from analysis.tables.capacity import CHOICE
+
+LATENCIES = {
+    "ttft": "time to first token, s",
+    "tpot": "time per output token, s",
+    "e2e": "end-to-end latency, s",
+}
+PERCENTILES = ("p50", "p95", "p99")
+THROUGHPUT = {"requests_per_s": "requests per second", "tokens_per_s_gpu": "tokens per second and GPU"}
+GOODPUT = {
+    "requests_per_s": "requests per second",
+    "good_per_s": "requests per second within the SLO",
+    "good_share": "share of requests within the SLO",
+}
+KINDS = {"streams": "requests in flight"}
+
+
+def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
+    """Both figures, where a setting was run at several loads of one kind; `points` is `capacity.load_points`."""
+    if points.empty:
+        return []
+    loads = points.groupby([*CHOICE, "load_kind"], observed=True)["load_value"].transform("nunique")
+    points = points[loads > 1]
+    points = points[points["budget"] == points.groupby("model", observed=True)["budget"].transform("max")]
+    if points.empty:
+        return []
+    points = drawable(points.assign(good_per_s=points["good_share"] * points["requests_per_s"]), "load")
+    latency = [
+        points.assign(
+            quantity=title, percentile=p, value=points[f"{name}_{p}_s"], objective=slo.get(name, np.nan)
+        )
+        for name, title in LATENCIES.items()
+        for p in PERCENTILES
+    ]
+    rates = [
+        points.assign(quantity=title, percentile="", value=points[name], objective=np.nan)
+        for name, title in (GOODPUT if slo else THROUGHPUT).items()
+    ]
+    limit = LIMIT if points["limit_low"].notna().any() else ""
+    percentiles = "Solid lines: p50, dashed: p95, dotted: p99, over successful requests."
+    objective = " Horizontal lines are the objectives of the SLO." if slo else ""
+    per_token = _claim(points, "tpot_p50_s", "median time per output token", "ms", 1e3)
+    per_s = _claim(points, "requests_per_s", "throughput", "requests per second")
+    made = [
+        _figure("latency-load", per_token, percentiles + objective + limit, latency),
+        _figure("throughput-load", per_s, f"Under the steady load.{limit}", rates),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+LIMIT = " A vertical line is the highest load that a search has shown to meet the SLO; the limit lies in the band beside it."
+
+
+def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figure | None:
+    """A panel for each quantity, kind of load, model and conditions, where it has at least two loads."""
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows[rows["value"].gt(0) if name == "latency-load" else rows["value"].notna()]
+    short, several = short_models(rows["model"]), len(rows["panel"].unique()) > 1
+    kinds = len(rows["load_kind"].unique()) > 1
+    rows["panel"] = [
+        ", ".join(
+            [row["quantity"]]
+            + ([short[str(row["model"])], *filter(None, [row["under"]])] if several else [])
+            + ([KINDS.get(row["load_kind"], f"{row['load_kind']} arrivals")] if kinds else [])
+        )
+        for row in records(rows)
+    ]
+    rows = rows.sort_values(["params_b", "model"], kind="stable")
+    rows = rows[rows.groupby("panel")["load_value"].transform("nunique") > 1]
+    if rows.empty:
+        return None
+    only = rows["load_kind"].unique()
+    title = (
+        KINDS.get(only[0], "requests per second") if len(only) == 1 else "requests in flight, or per second"
+    )
+    chart = _chart(rows, title, log=name == "latency-load")
+    return Figure(name, claim, note, rows, chart, panel="panel", section="load", wide=True, filters=NO_BUDGET)
+
+
+def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
+    loads = sorted(rows["load_value"].unique().tolist())
+    axis = alt.Axis(values=loads, format="~g", labelOverlap=True, grid=False)
+    along: dict[str, Any] = {"type": "log", "base": 2, "nice": False, "padding": 14}
+    x = alt.X("load_value:Q", title=title, axis=axis).scale(**along)
+    scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": True}
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=NUMBER_LABEL, tickCount=5)).scale(**scale)
+    base = alt.Chart(rows_data())
+    dashes = alt.StrokeDash("percentile:N", title="percentile").scale(
+        domain=["", *PERCENTILES], range=[[1, 0], [1, 0], [6, 3], [2, 3]]
+    )
+    tips: list[Any] = ["config:N", "model:N", "load:N", "percentile:N", alt.Tooltip("value:Q", format=".3~g")]
+    tips += [
+        alt.Tooltip("good_share:Q", title="within the SLO", format=".1%"),
+        alt.Tooltip("n:Q", format=",d"),
+    ]
+    once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
+        groupby=["config", "limit_low", "limit_high"]
+    )
+    limit_x = alt.X("limit_low:Q", title=title).scale(**along)
+    limit = once.encode(color=colour())
+    layers = [
+        limit.mark_rect(opacity=0.1).encode(x=limit_x, x2="limit_high:Q"),
+        limit.mark_rule(strokeWidth=1.2).encode(x=limit_x),
+        base.transform_filter("isValid(datum.objective)").mark_rule(color=MUTED).encode(y="objective:Q"),
+        base.mark_line(strokeWidth=1.8).encode(
+            x=x, y=y, color=colour(), strokeDash=dashes, detail=["percentile:N", *DETAIL]
+        ),
+        base.mark_point(filled=True, size=50, opacity=1).encode(
+            x=x, y=y, color=colour(), shape=shape(), tooltip=[*tips, "source:N"], href="link:N"
+        ),
+    ]
+    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    return chart
+
+
+DETAIL = [f"{name}:N" for name in CHOICE]
+
+
+def _claim(points: pd.DataFrame, name: str, what: str, unit: str, factor: float = 1.0) -> str:
+    """How a quantity changes from the smallest to the largest load, where all settings have both; ranges are over settings."""
+    ends = [points[points["load_value"] == edge] for edge in points["load_value"].agg(["min", "max"])]
+    values = [end[name] * factor for end in ends]
+    alike = len(points["load_kind"].unique()) == 1 and len(ends[0]) == len(ends[1])
+    if not alike or any(value.isna().any() for value in values):
+        return f"{what.capitalize()} against the load"
+    low, high = ([number(value.agg(side), ".2g") for value in values] for side in ("min", "max"))
+    ranges = [a if a == b else f"{a}–{b}" for a, b in zip(low, high, strict=True)]
+    loads = " to ".join(f"{end['load_value'].iloc[0]:g}" for end in ends)
+    per = " in flight" if points["load_kind"].iloc[0] == "streams" else "/s"
+    return f"From {loads}{per}, the {what} changes from {ranges[0]} to {ranges[1]} {unit}"
