@@ -19,8 +19,8 @@ settings.register_profile("busy-machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy-machine")
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-    # The tests start hundreds of processes. Without stored bytecode, each one compiles every module that it imports, which
-    # more than doubles the CPU time of a command of the analysis.
+    # The tests start hundreds of processes. Without stored bytecode, each one compiles every module that it imports:
+    # `analysis grade` takes 2.7 s of CPU time instead of 1.2 s.
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".pytest_cache" / "bytecode")
     sys.dont_write_bytecode = False
 

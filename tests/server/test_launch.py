@@ -228,7 +228,7 @@ def test_no_server_outlives_its_launcher(state: dict[str, str], number: int) -> 
     assert labelled(name)
     process.send_signal(number)
     process.communicate(timeout=200)
-    assert gone(name, within_s=15)
+    assert gone(name, within_s=60)
 
 
 def test_up_that_is_killed_before_its_server_is_ready_leaves_no_server(state: dict[str, str]) -> None:
@@ -246,7 +246,7 @@ def test_up_that_is_killed_before_its_server_is_ready_leaves_no_server(state: di
     assert labelled(name)
     process.kill()
     process.communicate(timeout=200)
-    assert gone(name, within_s=15)
+    assert gone(name, within_s=60)
 
 
 def test_down_all_stops_the_server_of_a_killed_launcher_and_watchdog(state: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ def whole_lines(folder: Path) -> list[bytes]:
 
 
 def wait_for_records(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 200
     while len(whole_lines(folder)) < count and time.monotonic() < deadline:
         time.sleep(0.005)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from loadgen.chunks import read_chunks
 from loadgen.record import read_records, read_run
 from tests.fixtures.emulated import ROOT, emulated, loadgen
+from tests.fixtures.swarm import until
 
 PLAN = ("--dataset", "sample", "--workers", "2")
 
@@ -43,13 +43,10 @@ def assert_complete(folder: Path, planned: int) -> None:
 def start(target: str, out: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "loadgen", "--metrics-port", "off", "--target", target, *PLAN]
     process = subprocess.Popen(
-        [*command, "--budgets", "256,512", "--out", str(out)],
+        [*command, "--budgets", "256,512", "--concurrency", "4", "--out", str(out)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not all((out / f"records.{w}.jsonl").exists() for w in (0, 1)):
-        time.sleep(0.02)
-    time.sleep(0.3)
+    until(lambda: sum(path.stat().st_size > 0 for path in out.glob("records.*.jsonl")) == 2)
     return process
 
 
@@ -85,10 +82,7 @@ def test_a_run_whose_parent_was_killed_can_be_completed(target: str, tmp_path: P
     assert len(workers) == 2
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert loadgen("--resume", str(out)).returncode == 0
     assert_complete(out, 98)
 

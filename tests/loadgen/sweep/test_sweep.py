@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from loadgen.record import find_runs, read_records, read_run
 from loadgen.sweep.plan import Cell, LoadPoint, arguments_of, by_server, cells, content_hash, load_points
 from tests import ROOT
 from tests.fixtures.ports import reserve_ports
+from tests.fixtures.swarm import until
 
 STANDIN = ROOT / "tests" / "standin"
 SMALL = (
@@ -279,10 +279,7 @@ def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: 
         assert any(b": done" in line for line in killed.stderr)
         assert len(processes(state)) > 2
         killed.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while processes(state) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes(state)
+    until(lambda: not processes(state))
 
 
 def test_a_changed_plan_is_not_taken_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:
