@@ -73,52 +73,45 @@ class Number:
     arguments: "tuple[Value, ...]"
     constant: Any
 
+    def __add__(self, other: "Value | int") -> "Value":
+        return self if other == 0 else number("add", self, other)
+
+    def __sub__(self, other: "Value | int") -> "Value":
+        return self + -other
+
+    def __rsub__(self, other: "Value | int") -> "Value":
+        return -self + other
+
+    def __neg__(self) -> "Value":
+        return self * -1
+
+    def __mul__(self, other: "Value | int") -> "Value":
+        if isinstance(other, Number) or other not in {0, 1}:
+            return number("multiply", self, other)
+        return self if other else Fraction(0)
+
+    def __truediv__(self, other: "Value | int") -> "Value":
+        """Return the quotient, for a divisor that is not zero."""
+        return number("divide", self, other) if isinstance(other, Number) else self * Fraction(1, other)
+
+    def __rtruediv__(self, other: "Value | int") -> "Value":
+        return Fraction(0) if other == 0 else number("divide", other, self)
+
+    __radd__, __rmul__ = __add__, __mul__
+
 
 Value = Fraction | Number
 _known: "WeakValueDictionary[tuple[Any, ...], Number]" = WeakValueDictionary()
 
 
-def number(function: str, *arguments: Value, constant: Any = None) -> Number:
+def number(function: str, *arguments: Value | int, constant: Any = None) -> Number:
     """Return the one object that stands for this expression."""
-    key = (function, constant, *(a if isinstance(a, Fraction) else id(a) for a in arguments))
+    values = tuple(Fraction(one) if isinstance(one, int) else one for one in arguments)
+    key = (function, constant, *(one if isinstance(one, Fraction) else id(one) for one in values))
     found = _known.get(key)
     if found is None:
-        found = _known[key] = Number(function, arguments, constant)
+        found = _known[key] = Number(function, values, constant)
     return found
-
-
-def add(a: Value, b: Value) -> Value:
-    """Return a + b."""
-    if isinstance(a, Fraction):
-        if isinstance(b, Fraction):
-            return a + b
-        a, b = b, a
-    return a if b == 0 else number("add", a, b)
-
-
-def multiply(a: Value, b: Value) -> Value:
-    """Return a × b."""
-    if isinstance(a, Fraction):
-        if isinstance(b, Fraction):
-            return a * b
-        a, b = b, a
-    if isinstance(b, Fraction) and b in {0, 1}:
-        return a if b else b
-    return number("multiply", a, b)
-
-
-def negative(a: Value) -> Value:
-    """Return −a."""
-    return multiply(a, Fraction(-1))
-
-
-def quotient(a: Value, b: Value) -> Value:
-    """Return a / b, for b that is not zero."""
-    if isinstance(b, Fraction):
-        if b == 0:
-            raise UndefinedError
-        return multiply(a, 1 / b)
-    return Fraction(0) if a == 0 else number("divide", a, b)
 
 
 def unity(turns: Fraction) -> Value:
@@ -139,6 +132,10 @@ class Ball(NamedTuple):
 
     value: Any
     error: Any
+
+    def is_separated(self) -> bool:
+        """True if the true value is certainly not zero."""
+        return bool(abs(self.value) > self.error)
 
 
 def approximate(value: Value, bits: int) -> Ball:
