@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -108,10 +109,7 @@ def number(function: str, *arguments: Value | int, constant: Any = None) -> Numb
     """Return the one object that stands for this expression."""
     values = tuple(Fraction(one) if isinstance(one, int) else one for one in arguments)
     key = (function, constant, *(one if isinstance(one, Fraction) else id(one) for one in values))
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = Number(function, values, constant)
-    return found
+    return _known.get(key) or _known.setdefault(key, Number(function, values, constant))
 
 
 def unity(turns: Fraction) -> Value:
@@ -216,34 +214,22 @@ def _ln(a: Ball, _: None) -> Ball:
     return _rounded(CONTEXT.ln(a.value), a.error / _distance(a))
 
 
-def _wave(function: str) -> Callable[[Ball, None], Ball]:
-    def rule(a: Ball, _: None) -> Ball:
-        if abs(a.value) > CONTEXT.ldexp(1, MAX_ARGUMENT_BITS):
-            raise UndecidedError("huge argument")
-        height = CONTEXT.cosh(abs(CONTEXT.im(a.value)) + a.error)
-        return _rounded(getattr(CONTEXT, function)(a.value), a.error * height)
-
-    return rule
+def _wave(function: Callable[[Any], Any], a: Ball, _: None) -> Ball:
+    if abs(a.value) > CONTEXT.ldexp(1, MAX_ARGUMENT_BITS):
+        raise UndecidedError("huge argument")
+    height = CONTEXT.cosh(abs(CONTEXT.im(a.value)) + a.error)
+    return _rounded(function(a.value), a.error * height)
 
 
-def _inverse(function: str) -> Callable[[Ball, None], Ball]:
-    def rule(a: Ball, _: None) -> Ball:
-        if isinstance(a.value, CONTEXT.mpc):
-            raise UndecidedError("inverse function of a complex number")
-        if function == "atan":
-            return _rounded(CONTEXT.atan(a.value), a.error)
-        if abs(a.value) > 1 + a.error:
-            raise UndefinedError
-        value = max(min(a.value, 1), -1)
-        # The change of the arc cosine over a distance d is at most that at the end of its domain, which is below 2.3 √d.
-        return _rounded(getattr(CONTEXT, function)(value), 2.3 * CONTEXT.sqrt(a.error))
-
-    return rule
-
-
-def _factorial(n: int) -> Ball:
-    value = CONTEXT.loggamma(CONTEXT.mpf(n + 1))
-    return _exp(_rounded(value, 0), None)
+def _inverse(function: Callable[[Any], Any], a: Ball, _: None) -> Ball:
+    if isinstance(a.value, CONTEXT.mpc):
+        raise UndecidedError("inverse function of a complex number")
+    if function == CONTEXT.atan:
+        return _rounded(CONTEXT.atan(a.value), a.error)
+    if abs(a.value) > 1 + a.error:
+        raise UndefinedError
+    # The change of the arc cosine over a distance d is at most that at the end of its domain, which is below 2.3 √d.
+    return _rounded(function(max(min(a.value, 1), -1)), 2.3 * CONTEXT.sqrt(a.error))
 
 
 _BALLS: dict[str, Callable[..., Ball]] = {
@@ -259,11 +245,11 @@ _BALLS: dict[str, Callable[..., Ball]] = {
     "power": _power,
     "exp": _exp,
     "ln": _ln,
-    "sin": _wave("sin"),
-    "cos": _wave("cos"),
-    "atan": _inverse("atan"),
-    "asin": _inverse("asin"),
-    "acos": _inverse("acos"),
+    "sin": partial(_wave, CONTEXT.sin),
+    "cos": partial(_wave, CONTEXT.cos),
+    "atan": partial(_inverse, CONTEXT.atan),
+    "asin": partial(_inverse, CONTEXT.asin),
+    "acos": partial(_inverse, CONTEXT.acos),
     "abs": lambda a, _: Ball(abs(a.value), a.error),
-    "factorial": _factorial,
+    "factorial": lambda n: _exp(_rounded(CONTEXT.loggamma(CONTEXT.mpf(n + 1)), 0), None),
 }
