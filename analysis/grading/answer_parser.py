@@ -223,7 +223,7 @@ def _matrix(text: str) -> Form | None:
     body = re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", ""))
     cells = ([cell.strip() for cell in row.split("&")] for row in body if row.strip())
     rows = (tuple(_quantity(f"({factor})({cell})" if factor else cell) for cell in row) for row in cells)
-    return forms.Matrix(tuple(rows))
+    return forms.Matrix(tuple(TupleOrInterval("(", row, ")") for row in rows))
 
 
 def _infinity(text: str) -> Form | None:

@@ -6,6 +6,7 @@ cannot be read, the result is None, and math-verify decides.
 This module does not know outputs and boxes. It has no time limit of its own, because `formula` limits the work for a formula.
 """
 
+import contextlib
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -90,7 +91,8 @@ def same(gold: Form, answer: Form) -> bool:
             return rule(gold, answer)
     if isinstance(gold, TimeOfDay) != isinstance(answer, TimeOfDay):
         return _same_ratios(_as_ratio(gold), answer)
-    return type(gold) is type(answer) and _SAME_KIND[type(gold)](gold, answer)
+    same_kind = _SAME_KIND.get(type(gold))
+    return type(gold) is type(answer) and (same_kind(gold, answer) if same_kind else gold == answer)
 
 
 def _pairwise(a: Sequence[Form], b: Sequence[Form]) -> bool:
@@ -161,12 +163,6 @@ def _same_assignments(gold: Form, answer: Form) -> bool:
     return is_tuple and _pairwise(row.items, [parse_answer(item.sides[-1]) for item in equations])
 
 
-def _same_matrices(gold: forms.Matrix, answer: forms.Matrix) -> bool:
-    return [len(row) for row in gold.rows] == [len(row) for row in answer.rows] and all(
-        _pairwise(a, b) for a, b in zip(gold.rows, answer.rows, strict=True)
-    )
-
-
 def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) -> bool:
     """True if each item has its own equal item in the other list. In a set, an element may be repeated."""
     if as_sets:
@@ -197,9 +193,7 @@ def _same_sets(gold: Form, answer: Form) -> bool:
     if isinstance(gold, _NO_SETS) or isinstance(answer, _NO_SETS):
         return False
     names = variables(gold), variables(answer)
-    if all(names) and names[0] != names[1]:
-        return False
-    return same_intervals(gold, answer)
+    return (not all(names) or names[0] == names[1]) and same_intervals(gold, answer)
 
 
 def _same_ratios(gold: Form, answer: Form) -> bool:
@@ -211,11 +205,8 @@ def _same_ratios(gold: Form, answer: Form) -> bool:
 def _quotients(form: Form) -> list[Formula]:
     if isinstance(form, Quantity):
         return [] if form.unit else [form.formula]
-    return (
-        [fx.combine(fx.divide, form.parts[0], part) for part in form.parts[1:]]
-        if isinstance(form, Ratio)
-        else []
-    )
+    parts = form.parts if isinstance(form, Ratio) else ()
+    return [fx.combine(fx.divide, parts[0], part) for part in parts[1:]]
 
 
 def _as_ratio(form: Form) -> Form:
@@ -273,11 +264,9 @@ def _times(formula: Formula, factor: Value) -> Formula:
 
 def _same_percent(percent: Formula, bare: Formula) -> bool:
     r"""Compare `28\%` with a bare number: 0.28, or 28 if the number is above 1, since the problem may ask for a percentage."""
-    if fx.equal(_times(percent, Fraction(1, 100)), bare):
-        return True
-    if not fx.equal(percent, bare) or bare.symbols:
-        return False
-    return sign(fx.absolute(bare.value()) - 1) > 0
+    return fx.equal(_times(percent, Fraction(1, 100)), bare) or (
+        fx.equal(percent, bare) and not bare.symbols and sign(fx.absolute(bare.value()) - 1) > 0
+    )
 
 
 # Equations
@@ -332,30 +321,25 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
 
 
 def _symbols(side: str) -> frozenset[str]:
-    try:
+    with contextlib.suppress(UnreadableError):
         return parse_formula(side).symbols
-    except UnreadableError:
-        return frozenset()
+    return frozenset()
 
 
 def _constant(side: str) -> bool:
-    try:
+    with contextlib.suppress(UnreadableError):
         form = parse_answer(side)
-    except UnreadableError:
-        return False
-    return isinstance(form, Quantity) and not form.formula.symbols
+        return isinstance(form, Quantity) and not form.formula.symbols
+    return False
 
 
 def _same_equations(gold: Equation, answer: Equation) -> bool:
     left, right = gold.sides, answer.sides
     if without_spacing(left[0]) == without_spacing(right[0]):
-        try:
-            if same(parse_answer(left[-1]), parse_answer(right[-1])):
-                return True
-            if not _symbols(left[0]):
-                return False  # two values of one name
-        except UnreadableError:
-            pass
+        with contextlib.suppress(UnreadableError):
+            is_same = same(parse_answer(left[-1]), parse_answer(right[-1]))
+            if is_same or not _symbols(left[0]):
+                return is_same  # two values of one name
     return len(left) == len(right) == 2 and same_solutions(left, right)
 
 
@@ -370,9 +354,6 @@ _RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (
 _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {
     Quantity: same_quantity,
     TupleOrInterval: _same_tuples,
-    forms.Matrix: _same_matrices,
+    forms.Matrix: lambda gold, answer: _pairwise(gold.rows, answer.rows),
     TimeOfDay: _same_times,
-    forms.BaseNumber: forms.BaseNumber.__eq__,
-    forms.Infinity: forms.Infinity.__eq__,
-    forms.Dots: forms.Dots.__eq__,
 }

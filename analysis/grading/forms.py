@@ -71,9 +71,9 @@ class TupleOrInterval(Form, frozen=True):
 
 
 class Matrix(Form, frozen=True):
-    """A matrix as rows of entries."""
+    """A matrix as tuples of entries."""
 
-    rows: tuple[tuple[Form, ...], ...]
+    rows: tuple[TupleOrInterval, ...]
 
 
 class Equation(Form, frozen=True):

@@ -34,7 +34,6 @@ from analysis.grading.numbers import (
 from analysis.grading.zero import (
     MAX_BITS,
     equal_values,
-    expanded,
     integer_power,
     is_real,
     is_zero,
@@ -242,9 +241,6 @@ def absolute(a: Value) -> Value:
         return abs(a)
     if is_real(a):
         return number("abs", a)
-    terms = expanded(a)
-    if set(terms) <= {(), (I,)}:
-        return root(terms.get((), Fraction(0)) ** 2 + terms[I,] ** 2, 2)
     return root(a * _conjugate(a), 2)
 
 

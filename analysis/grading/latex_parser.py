@@ -13,21 +13,8 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache, partial
 
-from analysis.grading.formula import (
-    FUNCTIONS,
-    Formula,
-    absolute,
-    apply,
-    choose,
-    combine,
-    constant,
-    divide,
-    factorial,
-    permutations,
-    power,
-    root,
-    total,
-)
+from analysis.grading import formula as fx
+from analysis.grading.formula import FUNCTIONS, Formula, apply, combine, constant
 from analysis.grading.numbers import PI, E, I, UndecidedError, UnreadableError, Value
 
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
@@ -37,16 +24,16 @@ _GREEK = frozenset([
     "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell",
 ])  # fmt: skip
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
-_TWO_ARGUMENTS = {"frac": divide, "binom": choose, "perm": permutations}
+_TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
 _FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod"}
 _OPERATORS = {
     "*": operator.mul,
     "\\cdot": operator.mul,
     "\\times": operator.mul,
-    "/": divide,
-    "\\div": divide,
+    "/": fx.divide,
+    "\\div": fx.divide,
 }
-_CHOICES = {"C": choose, "P": permutations, "A": permutations}
+_CHOICES = {"C": fx.choose, "P": fx.permutations, "A": fx.permutations}
 _CHOICE = re.compile(r"\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)|\s*_\{?(\d{1,9})\}?\s*\^\{?(\d{1,9})\}?")
 _FRACTION_OF_MIXED = re.compile(
     r"\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\s*[\^!])|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d\s]*[\^!.])"
@@ -186,11 +173,11 @@ class _Parser:
             if sign == "^\\circ":
                 formula = combine(operator.mul, formula, constant(PI / 180))
             elif sign == "^":
-                formula = combine(power, formula, self.exponent())
+                formula = combine(fx.power, formula, self.exponent())
             elif sign == "!":
                 formula = self.factorial(formula)
             else:
-                formula = combine(divide, formula, constant(Fraction(100)))
+                formula = combine(fx.divide, formula, constant(Fraction(100)))
         return formula, integer
 
     def factorial(self, formula: Formula) -> Formula:
@@ -200,7 +187,7 @@ class _Parser:
             step += 1
         if step > 2:
             raise UnreadableError("more than two factorial signs")
-        return apply(partial(factorial, step=step), formula)
+        return apply(partial(fx.factorial, step=step), formula)
 
     def exponent(self) -> Formula:
         """Parse an exponent: a group, a number, a letter or a command, with signs."""
@@ -282,7 +269,7 @@ class _Parser:
         formula = self.expression()
         self.bars -= 1
         self.expect("|")
-        return apply(absolute, formula)
+        return apply(fx.absolute, formula)
 
     def command_value(self) -> Formula:
         """Parse a command: fraction, root, binomial, function, floor, ceiling or symbol."""
@@ -326,7 +313,7 @@ class _Parser:
         self.bound = bound
         return Formula(
             low.symbols | high.symbols | (term.symbols - {index}),
-            lambda env: total(term, index, (low.evaluate(env), high.evaluate(env)), env, operation),
+            lambda env: fx.total(term, index, (low.evaluate(env), high.evaluate(env)), env, operation),
             low.has_i or high.has_i or term.has_i,
         )
 
@@ -336,7 +323,7 @@ class _Parser:
         degree = int(match[1]) if match else 2
         if degree == 0:
             raise UnreadableError("root of degree 0")
-        return apply(partial(root, degree=degree), self.argument(whole_number=True))
+        return apply(partial(fx.root, degree=degree), self.argument(whole_number=True))
 
     def function(self, name: str) -> Formula:
         r"""Parse `\sin x`, `\sin^2 x`, `\sin^{-1} x` or `\log_2 x`."""
@@ -352,8 +339,8 @@ class _Parser:
             exponent = self.exponent()
         value = apply(FUNCTIONS[function], self.function_argument())
         if base is not None:
-            value = combine(divide, value, apply(FUNCTIONS["ln"], base))
-        value = value if exponent is None else combine(power, value, exponent)
+            value = combine(fx.divide, value, apply(FUNCTIONS["ln"], base))
+        value = value if exponent is None else combine(fx.power, value, exponent)
         return replace(value, has_i=value.has_i or name == "cis")
 
     def function_argument(self) -> Formula:

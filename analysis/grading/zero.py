@@ -15,7 +15,6 @@ import operator
 import random
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from functools import reduce
 from typing import Any
 
 from analysis.grading.numbers import (
@@ -213,15 +212,13 @@ class _Identity:
 
     def _representative(self, value: Number) -> Number:
         """Return a known constant with the same function and an equal argument."""
-        for one, *_ in self.fractions:
-            if (
-                isinstance(one, Number)
-                and one.function == value.function
-                and one.arguments
-                and equal_values(one.arguments[0], value.arguments[0])
-            ):
-                return one
-        return value
+        same = (
+            one
+            for one, *_ in self.fractions
+            if isinstance(one, Number) and one.function == value.function and one.arguments
+            if equal_values(one.arguments[0], value.arguments[0])
+        )
+        return next(same, value)
 
     def _exponential(self, exponent: Value) -> Value:
         """Rewrite e^exponent as a product of powers, with the base e^m for each monomial m of the exponent."""
@@ -277,10 +274,6 @@ def expanded(value: Value) -> Terms:
             return _sum([*a.items(), *b.items()])
         case "multiply":
             return _product(expanded(value.arguments[0]), expanded(value.arguments[1]))
-        case "power" if 0 < value.constant <= 8:
-            return reduce(_product, [expanded(value.arguments[0])] * value.constant)
-        case "unity" if value.constant == Fraction(3, 2):
-            return {(I,): Fraction(-1)}
     return {(value,): Fraction(1)}
 
 
