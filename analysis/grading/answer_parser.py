@@ -6,6 +6,7 @@ brackets (`58,500`) and separates items inside (`(2,102)`). `±` gives a list of
 This module does not know which answer is the reference, or when two forms are equivalent.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -24,10 +25,11 @@ from analysis.grading.forms import (
     UnorderedList,
 )
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.numbers import UnreadableError
+from analysis.grading.numbers import UndecidedError, UnreadableError
 from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 
+MAX_ITEMS = 1_000
 _BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
 _BASED = (
     re.compile(
@@ -64,6 +66,9 @@ _ARC = re.compile(
     r"(-?)(\d+)\s*\^\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:\^\s*)?(?:'|\{?\\prime\s*\}?)\s*(?:(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?(?:\\prime\s*){2}\}?))?"
 )
 """Degrees, minutes and seconds of an angle."""
+_MODULAR = re.compile(
+    r"(?P<residue>-?\d+)\s*(?:\\text\{)?\s*\(?\s*\\?mod\s*\{?\s*(?P<modulus>[1-9]\d*)\s*[)}]*", re.IGNORECASE
+)
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 _DIGIT_GROUPS = re.compile(r"(?<![\d.,])(?!0)\d{1,3}(?:,\d{3})+(?![\d,])")
 _TOKEN = re.compile(r"\\(?:begin|langle|end|rangle)|\\?.", re.DOTALL)
@@ -181,8 +186,6 @@ def _number_in_base(text: str) -> Form | None:
     digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
     if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
         return None
-    if base == 10:
-        return Quantity(parse_formula(digits), None)
     return forms.BaseNumber(digits, base)
 
 
@@ -242,8 +245,27 @@ def _whole_set(text: str) -> Form | None:
     inner = text[2:-2].strip()
     condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
     if len(condition) == 2:
-        return parse_answer(condition[1])
+        return _where(*condition)
     return UnorderedList(_flattened(map(parse_answer, split(inner, re.compile("[,;]")))), is_set=True)
+
+
+def _where(element: str, condition: str) -> Form:
+    r"""Parse `\{x \in \mathbb{Z} \mid 1 < x \le 4\}`: all numbers with a condition, or the integers between two numbers."""
+    name, _, numbers = (part.strip() for part in element.partition("\\in"))
+    form = parse_answer(condition)
+    if re.fullmatch(r"(?:\\mathbb\s*\{?\s*R\s*\}?)?", numbers):
+        if isinstance(form, forms.Equation) and form.sides[0] != name:
+            raise UndecidedError("the solutions of an equation")
+        return form
+    if isinstance(form, Inequality) and len(form.sides) == 3 and form.sides[1] == name:
+        low, high = (parse_formula(form.sides[index]).value() for index in (0, 2))
+        is_listed = re.fullmatch(r"\\mathbb\s*\{?\s*Z\s*\}?", numbers) and {*form.signs} <= {"<", "\\le"}
+        if is_listed and isinstance(low, Fraction) and isinstance(high, Fraction) and high - low <= MAX_ITEMS:
+            first = math.ceil(low) + (form.signs[0] == "<" and low.denominator == 1)
+            last = math.floor(high) - (form.signs[1] == "<" and high.denominator == 1)
+            integers = tuple(Quantity(parse_formula(str(n)), None) for n in range(first, last + 1))
+            return UnorderedList(integers, is_set=True)
+    raise UndecidedError("a set of integers")
 
 
 def _relation(sides: list[str], signs: list[str]) -> Form:
@@ -253,6 +275,9 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
             return parse_answer(sides[0])
         sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
+    if signs == ["\\equiv"] and (modular := _MODULAR.fullmatch(sides[1])):
+        modulus = int(modular["modulus"])
+        return forms.Congruence(sides[0], int(modular["residue"]) % modulus, modulus)
     if signs == ["\\in"]:
         parse_formula(sides[0])  # a name; anything else would be dropped
         return parse_answer(sides[1])
@@ -284,7 +309,13 @@ def _bracketed(text: str) -> Form | None:
     items = split(text[1:-1], re.compile("[,;]"))
     if len(items) == 1:
         return parse_answer(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
-    return TupleOrInterval(text[0], tuple(parse_answer(item) for item in items), text[-1])
+    parts = tuple(map(parse_answer, items))
+    rows = [
+        part for part in parts if isinstance(part, TupleOrInterval) and part.opening + part.closing == "[]"
+    ]
+    if len(rows) == len(parts) and (text[0], text[-1]) == ("[", "]"):
+        return forms.Matrix(tuple(TupleOrInterval("(", row.items, ")") for row in rows))
+    return TupleOrInterval(text[0], parts, text[-1])
 
 
 def _quantity(text: str) -> Quantity:

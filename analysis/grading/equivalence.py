@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.grading import forms, words
 from analysis.grading import formula as fx
-from analysis.grading.answer_parser import parse_answer, split
+from analysis.grading.answer_parser import MAX_ITEMS, parse_answer, split
 from analysis.grading.equations import same_solutions
 from analysis.grading.forms import Equation, Form, Quantity, Ratio, TimeOfDay, TupleOrInterval, UnorderedList
 from analysis.grading.formula import Formula
@@ -27,8 +27,9 @@ from analysis.grading.numbers import PI, UndecidedError, UnreadableError, Value
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, with_text_unit
 from analysis.grading.zero import sign
 
-MAX_ITEMS = 1_000
 _DEGREE_RADIANS = PI / 180
+_INTEGER = re.compile(r"\b([a-zA-Z])\s*(?:\\in|∈)\s*(?:\\mathbb\s*\{?\s*)?[Zℤ]")
+"""The variable that stands for any integer."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
@@ -45,6 +46,9 @@ _NAME = re.compile(
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
+    indices = [{*_INTEGER.findall(text)} for text in (gold, answer)]
+    if len(indices[0]) == len(indices[1]) == 1:
+        answer = _renamed(answer, *indices[1], *indices[0])
     gold, answer = normalize(gold), normalize(answer)
     if not answer or _bare(gold) == _bare(answer) or words.same_molecule(gold, answer):
         return bool(answer)
@@ -89,10 +93,30 @@ def same(gold: Form, answer: Form) -> bool:
     for kinds, rule in _RULES:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
+    if isinstance(gold, TupleOrInterval) != isinstance(answer, TupleOrInterval):
+        gold, answer = _column(gold), _column(answer)
     if isinstance(gold, TimeOfDay) != isinstance(answer, TimeOfDay):
         return _same_ratios(_as_ratio(gold), answer)
     same_kind = _SAME_KIND.get(type(gold))
     return type(gold) is type(answer) and (same_kind(gold, answer) if same_kind else gold == answer)
+
+
+def _column(form: Form) -> Form:
+    """Convert a column vector to a tuple."""
+    if not isinstance(form, forms.Matrix) or any(len(row.items) != 1 for row in form.rows):
+        return form
+    return TupleOrInterval("(", tuple(row.items[0] for row in form.rows), ")")
+
+
+def _same_in_bases(gold: Form, answer: Form) -> bool:
+    """Compare the values of numbers with their bases. A number without a base is one of base 10 only if the other number says so."""
+    for one, other in ((gold, answer), (answer, gold)):
+        if isinstance(one, forms.BaseNumber) and one.base == 10 and not isinstance(other, forms.BaseNumber):
+            return same(Quantity(parse_formula(one.digits), None), other)
+    with contextlib.suppress(ValueError):
+        numbers = [form for form in (gold, answer) if isinstance(form, forms.BaseNumber)]
+        return len(numbers) == 2 and numbers[0].value() == numbers[1].value()
+    return gold == answer
 
 
 def _pairwise(a: Sequence[Form], b: Sequence[Form]) -> bool:
@@ -310,7 +334,7 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
         sides = sides[1:]  # `a = b = 5`
     first = sides[0]
     others = _symbols(first) - _symbols(sides[-1])
-    named = _is_name(first) or (not _constant(first) and len(others) > 1)
+    named = _is_name(first) or (not _constant(first) and (len(others) > 1 or "\\text" in first))
     values = sides[1:] if named else sides
     if any(first.strip() in _symbols(side) for side in values):
         return False  # an equation to solve, such as `x = 2x + 3`
@@ -333,8 +357,17 @@ def _constant(side: str) -> bool:
     return False
 
 
+def _renamed(text: str, name: str, new: str) -> str:
+    """Replace a letter outside commands by another one, unless the text has that already."""
+    found = {letter for letter in re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", text) if len(letter) == 1}
+    return text if new in found else re.sub(rf"(\\[a-zA-Z]+)|{name}", lambda m: m[1] or new, text)
+
+
 def _same_equations(gold: Equation, answer: Equation) -> bool:
     left, right = gold.sides, answer.sides
+    functions = [re.fullmatch(r"([a-zA-Z])\(([a-z])\)", without_spacing(sides[0])) for sides in (left, right)]
+    if functions[0] and functions[1] and functions[0][1] == functions[1][1]:
+        right = tuple(_renamed(side, functions[1][2], functions[0][2]) for side in right)
     if without_spacing(left[0]) == without_spacing(right[0]):
         with contextlib.suppress(UnreadableError):
             is_same = same(parse_answer(left[-1]), parse_answer(right[-1]))
@@ -349,6 +382,7 @@ _RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (
     ((forms.Inequality, forms.SetOperation), _same_sets),
     ((UnorderedList,), _same_unordered_lists),
     ((Ratio,), _same_ratios),
+    ((forms.BaseNumber,), _same_in_bases),
 )
 """Forms that may be equivalent to a different form. The rules are tried in this order."""
 _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {

@@ -5,6 +5,7 @@ Rules: `(a,b)` is a `TupleOrInterval`. It is treated as an interval only if the 
 This module does not know how the forms are written (see `answer_parser`) or when two of them are equal (see `equivalence`).
 """
 
+from fractions import Fraction
 from typing import Literal
 
 import msgspec
@@ -29,6 +30,11 @@ class BaseNumber(Form, frozen=True):
 
     digits: str
     base: int
+
+    def value(self) -> Fraction:
+        """The value of the number. Raises ValueError if it has a digit that is too large."""
+        whole, _, places = self.digits.partition(".")
+        return Fraction(int(whole + places, self.base), self.base ** len(places))
 
 
 class Ratio(Form, frozen=True):
@@ -80,6 +86,14 @@ class Equation(Form, frozen=True):
     """The sides of an equation. They are text, because the left side may be a name."""
 
     sides: tuple[str, ...]
+
+
+class Congruence(Form, frozen=True):
+    r"""A congruence such as `n \equiv 3 \pmod 5`, with the smallest residue that is not negative."""
+
+    name: str
+    residue: int
+    modulus: int
 
 
 class Inequality(Form, frozen=True):

@@ -170,6 +170,16 @@ def choose(n: Value, k: Value) -> Value:
     return result
 
 
+def maximum(a: Value, b: Value) -> Value:
+    """Return the larger one of two real numbers."""
+    return a if sign(a - b) >= 0 else b
+
+
+def minimum(a: Value, b: Value) -> Value:
+    """Return the smaller one of two real numbers."""
+    return b if sign(a - b) >= 0 else a
+
+
 def permutations(n: Value, k: Value) -> Value:
     """Return the number of ordered choices of k out of n."""
     return choose(n, k) * factorial(k)

@@ -25,7 +25,7 @@ _GREEK = frozenset([
 ])  # fmt: skip
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
-_FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod"}
+_FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod", "max", "min"}
 _OPERATORS = {
     "*": operator.mul,
     "\\cdot": operator.mul,
@@ -40,6 +40,7 @@ _FRACTION_OF_MIXED = re.compile(
 )
 _REPEATED = re.compile(r"\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _INDEX = re.compile(r"\{\s*(?:\\text\{)?\s*([A-Za-z0-9,]+)\s*\}{1,2}|([A-Za-z0-9])")
+_POWER_AFTER_LETTER = re.compile(r"(?<=[a-zA-Z])\d+\s*\^")
 _SET = re.compile(r"\s*\{?\s*([A-Z])\s*\}?")
 _SUM = re.compile(r"\s*_\s*\{\s*([A-Za-z])\s*=")
 _DEGREE = re.compile(r"\s*\[\s*(\d{1,3})\s*\]")
@@ -127,8 +128,11 @@ class _Parser:
             integer = None
 
     def digit_after_factor(self) -> bool:
-        """True before the second factor of `2!3` or `i5`."""
-        return self.peek().isdigit() and self.text[: self.at].rstrip().endswith(("!", "i"))
+        """True before the second factor of `2!3`, `i5` or `n2^n`."""
+        before = self.text[: self.at].rstrip()[-1:]
+        return self.peek().isdigit() and (
+            before in {"!", "i"} or bool(_POWER_AFTER_LETTER.match(self.text, self.at))
+        )
 
     def mixed(self, integer: int) -> Fraction | None:
         r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""
@@ -280,6 +284,8 @@ class _Parser:
             return combine(_TWO_ARGUMENTS[name], top, self.argument())
         if name in {"sum", "prod"}:
             return self.total(operator.add if name == "sum" else operator.mul)
+        if name in {"max", "min"}:
+            return self.extreme(name)
         if name in _CLOSING:
             formula = self.expression()
             self.expect(f"\\{_CLOSING[name]}")
@@ -316,6 +322,17 @@ class _Parser:
             lambda env: fx.total(term, index, (low.evaluate(env), high.evaluate(env)), env, operation),
             low.has_i or high.has_i or term.has_i,
         )
+
+    def extreme(self, name: str) -> Formula:
+        r"""Parse `\max(a, b)` and `\min\{a, b\}`."""
+        closing = {"(": ")", "\\{": "\\}"}.get(self.take("(", "\\{"))
+        if closing is None:
+            raise UnreadableError(f"{name} without brackets")
+        formula = self.expression()
+        while self.take(","):
+            formula = combine(fx.maximum if name == "max" else fx.minimum, formula, self.expression())
+        self.expect(closing)
+        return formula
 
     def root_value(self) -> Formula:
         r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""

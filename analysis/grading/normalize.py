@@ -129,6 +129,7 @@ def plain_presentation(text: str) -> str:
     text = re.sub(r"\\num\s*(?:\[[^\]]*\])?\s*" + _BRACED, r"\1", text)
     text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
     text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(r"\\(?:wide)?hat\s*\{?\s*\\?([ijk])(?:math)?(?![a-z])\s*\}?", r"\1", text)
     text = re.sub(_STYLE, r"\1", text)
     text = re.sub(r"\\(?:mathbf|mathrm|mathsf|mathit|boldsymbol|bm)\s+(?=\w)", "", text)
     text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)

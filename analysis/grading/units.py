@@ -69,7 +69,7 @@ _CLEANED = tuple(
         (r"\b(?:cubic|cu)\b\.?\s+([^\s/]+)|([^\s/]+) cubed\b", r"\1\2^3"),
         (r"квадратн\w+\s+(\S+)|平方(\S+)", r"\1\2^2"),
         (r"кубическ\w+\s+(\S+)|立方(\S+)", r"\1\2^3"),
-        (r"\s*(?:/|\b(?:per|pro|por|par|в)\b|每|(?<=\S)\s+\ban?\b)\s*", "/"),
+        (r"\s*(?:/|\b(?:per|pro|por|par|(?-i:в))\b|每|(?<=\S)\s+\ban?\b)\s*", "/"),
     )
 )  # fmt: skip
 """Rewrites of the text of a unit, in this order: `\frac{\text{m}}{\text{s}}` is `m/s`."""

@@ -161,7 +161,7 @@ def date(text: str) -> tuple[int, int, int] | None:
 
 def same_molecule(gold: str, answer: str) -> bool:
     r"""True if both are the same chemical formula of two or more elements: `H2O` and `\text{H_2O}`."""
-    texts = [re.sub(r"\\(?:text|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
+    texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
     return texts[0] == texts[1] and _MOLECULE.fullmatch(texts[0]) is not None
 
 
