@@ -54,6 +54,10 @@ def choice_letter(text: str) -> str | None:
 
 def same_option(gold: str, answer: str) -> bool | None:
     """Return whether the answer names the option of the reference, or None if the reference is not an option or both are variables."""
+    for one, other in ((gold, answer), (answer, gold)):
+        letters = re.sub(r"[\s,;&]|\band\b", "", _plain(other))
+        if re.fullmatch("[A-J]{2,6}", one) and re.fullmatch("[A-J]{2,6}", letters) and letters != other:
+            return set(one) == set(letters)
     letter, rest = choice_letter(gold), ""
     if letter is None and (option := _OPTION.fullmatch(_plain(gold))):
         letter, rest = option[1] or option[2], option[3]

@@ -3,8 +3,8 @@ r"""Decide whether a number is exactly zero, and its sign.
 Rules: a number is not zero if its evaluation at growing precision separates it from zero. A number made of fractions, roots and roots
 of unity is zero if it is smaller than a bound below which no such number other than zero exists (the bound of Burnikel, Fleischer,
 Mehlhorn and Schirra, 1997). Constants such as π, e and ln 2 are replaced by random fractions: what is zero for these too is an identity.
-Sines and exponentials are first rewritten as powers of common bases, so that \sin^2 x + \cos^2 x - 1 is such an identity. Everything
-else is undecided.
+Sines and exponentials are first rewritten as powers of common bases, so that \sin^2 x + \cos^2 x - 1 is such an identity. A sum of
+logarithms or angles that is small is zero if the exponential of a multiple of it is 1. Everything else is undecided.
 
 This module does not know formulas with variables (see `formula.equal`), and does not know how the numbers came about.
 """
@@ -43,6 +43,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Value]] = {
     "multiply": operator.mul,
     "divide": operator.truediv,
 }
+_ARCS = {"asin", "acos", "atan"}
 _SEEDS = (20_250_923, 1_004)
 
 
@@ -93,18 +94,30 @@ def is_real(value: Value) -> bool:
     return bool(abs(CONTEXT.im(approximation)) <= abs(approximation) * CONTEXT.ldexp(1, -150))
 
 
-def _vanishes(value: Value) -> bool:
+def _vanishes(value: Number) -> bool:
     """True if a number that could not be separated from zero is zero. Raises UndecidedError."""
+    if (shown := _is_identity(value)) is not None:
+        return shown
+    # A small real number is zero if e^(a n) or e^(i a n) is 1 for an integer n: so are sums of logarithms and of angles compared.
+    count = math.lcm(*(factor.denominator for factor in expanded(value).values()))
+    is_small = any((abs(ball.value) + ball.error) * count < 1 for ball in _balls(value, PRECISIONS_BITS))
+    for turn in (Fraction(1), I) if is_small and is_real(value) else ():
+        with contextlib.suppress(UndecidedError):
+            if _is_identity(number("exp", value * turn * count) - 1):
+                return True
+    raise UndecidedError("equal to many digits, but not shown to be equal")
+
+
+def _is_identity(value: Value) -> bool | None:
+    """True if a number is zero also with other constants, and None if that does not decide it. Raises UndecidedError."""
     for seed in _SEEDS:
         identity = _Identity(seed)
         try:
             vanishes = _algebraic_zero(identity.rewritten(value))
         except (UndefinedError, ZeroDivisionError) as error:
             raise UndecidedError("undefined") from error
-        if not identity.fractions:
-            return vanishes
-        if not vanishes:
-            raise UndecidedError("equal to many digits, but not shown to be equal")
+        if not vanishes or not identity.fractions:
+            return None if identity.fractions else vanishes
     return True
 
 
@@ -231,10 +244,20 @@ class _Identity:
                 continue
             if not is_imaginary and len(rest) == 1 and rest[0].function == "ln":
                 base = self.rewritten(rest[0].arguments[0])
+            elif is_imaginary and len(rest) == 1 and rest[0].function in _ARCS and factor.denominator == 1:
+                base = self._direction(rest[0])
             else:
                 base = self.fraction(is_imaginary, *rest)
             result *= rational_power(base, factor)
         return result
+
+    def _direction(self, arc: Number) -> Value:
+        """Return e^(i a) for an angle that is the arc sine, cosine or tangent of a real number."""
+        x = self.rewritten(arc.arguments[0])
+        if arc.function == "atan":
+            return (1 + I * x) / number("root", 1 + x * x, constant=2)
+        other = number("root", 1 - x * x, constant=2)
+        return x + I * other if arc.function == "acos" else other + I * x
 
     def _wave(self, function: str, angle: Value) -> Value:
         """Rewrite a sine or a cosine by Euler's formula."""
