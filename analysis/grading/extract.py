@@ -9,6 +9,7 @@ This module does not know whether an answer is correct.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from analysis.grading.words import NUMBER_WORDS
 
@@ -85,13 +86,10 @@ def extract(text: str | None, reasoning: str | None, *, thinks: bool, finished: 
     `thinks` says that the model is a reasoning model; a cut output without a mark at the end of its reasoning is then all reasoning.
     """
     thinking, answer = split_thinking(text or "", reasoning, thinks=thinks, finished=finished)
-    found = last_box(answer)
-    if found is None:
-        found = _answer_line(answer, finished=finished)
-    if found is not None:
+    if found := last_box(answer) or _answer_line(answer, finished=finished):
         return Extract(found, in_thinking=False)
     found = last_box(thinking)
-    return None if found is None else Extract(found, in_thinking=True)
+    return Extract(found, in_thinking=True) if found else None
 
 
 def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: bool) -> tuple[str, str]:
@@ -107,8 +105,7 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
     return (text, "") if thinks and not finished else ("", text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     start: int
     end: int
     content: str
@@ -164,9 +161,7 @@ def _name_before(text: str, box: _Box) -> str:
 def _answer_line(text: str, *, finished: bool) -> str | None:
     """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or the bold value in the last line.
 
-    An output that was cut within this line has none.
-
-    A comma in a number is a decimal comma where the language of the marker has one.
+    An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
     matches = list(_ANSWER_LINE.finditer(text))
     if not matches and finished and (bold := _BOLD.search(text)):
@@ -174,10 +169,9 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None
     found = matches[-1]
-    start, answer = next(
-        (found.start(index), group) for index, group in enumerate(found.groups(), 1) if group
-    )
-    if bullets := _BULLETS.match(text, start):
+    index = found.lastindex or 0
+    answer = found[index]
+    if bullets := _BULLETS.match(text, found.start(index)):
         return ", ".join(line.strip(" \t-*•") for line in bullets[0].splitlines())
     if found[0].startswith('"'):
         return answer.replace(r"\\", "\\")

@@ -27,11 +27,8 @@ _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
 _FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod", "max", "min"}
 _OPERATORS = {
-    "*": operator.mul,
-    "\\cdot": operator.mul,
-    "\\times": operator.mul,
-    "/": fx.divide,
-    "\\div": fx.divide,
+    **dict.fromkeys(("*", "\\cdot", "\\times"), operator.mul),
+    **dict.fromkeys(("/", "\\div"), fx.divide),
 }
 _CHOICES = {"C": fx.choose, "P": fx.permutations, "A": fx.permutations}
 _CHOICE = re.compile(r"\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)|\s*_\{?(\d{1,9})\}?\s*\^\{?(\d{1,9})\}?")
@@ -40,7 +37,8 @@ _FRACTION_OF_MIXED = re.compile(
 )
 _REPEATED = re.compile(r"\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _INDEX = re.compile(r"\{\s*(?:\\text\{)?\s*([A-Za-z0-9,]+)\s*\}{1,2}|([A-Za-z0-9])")
-_POWER_AFTER_LETTER = re.compile(r"(?<=[a-zA-Z])\d+\s*\^")
+_DIGIT_OF_FACTOR = re.compile(r"(?:(?<=[!i])|(?<=[!i]\s))\d|(?<=[a-zA-Z])\d+\s*\^")
+"""The second factor of `2!3`, `i5` or `n2^n`."""
 _SET = re.compile(r"\s*\{?\s*([A-Z])\s*\}?")
 _SUM = re.compile(r"\s*_\s*\{\s*([A-Za-z])\s*=")
 _DEGREE = re.compile(r"\s*\[\s*(\d{1,3})\s*\]")
@@ -121,18 +119,11 @@ class _Parser:
                 formula = combine(_OPERATORS[sign], formula, self.signed()[0])
             elif integer is not None and (part := self.mixed(integer)) is not None:
                 formula = combine(operator.add, formula, constant(part if integer >= 0 else -part))
-            elif self.starts_factor() or self.digit_after_factor():
+            elif self.starts_factor():
                 formula = combine(operator.mul, formula, self.powered()[0])
             else:
                 return formula
             integer = None
-
-    def digit_after_factor(self) -> bool:
-        """True before the second factor of `2!3`, `i5` or `n2^n`."""
-        before = self.text[: self.at].rstrip()[-1:]
-        return self.peek().isdigit() and (
-            before in {"!", "i"} or bool(_POWER_AFTER_LETTER.match(self.text, self.at))
-        )
 
     def mixed(self, integer: int) -> Fraction | None:
         r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""
@@ -154,7 +145,7 @@ class _Parser:
             return self.bars == 0
         if char == "\\":
             return self.command() in _FIRST_OF_A_FACTOR
-        return char.isalpha() or char in set("([{") if char else False
+        return char.isalpha() or char in {*"([{"} or _DIGIT_OF_FACTOR.match(self.text, self.at) is not None
 
     def signed(self) -> tuple[Formula, int | None]:
         """Parse a factor with its signs. Also return its value if it is an integer literal."""
@@ -174,22 +165,19 @@ class _Parser:
         integer = int(literal) if literal.isdigit() else None
         while sign := self.take("^\\circ", "^", "!", "\\%", "%"):
             integer = None
-            if sign == "^\\circ":
-                formula = combine(operator.mul, formula, constant(PI / 180))
-            elif sign == "^":
+            if sign == "^":
                 formula = combine(fx.power, formula, self.exponent())
             elif sign == "!":
                 formula = self.factorial(formula)
             else:
-                formula = combine(fx.divide, formula, constant(Fraction(100)))
+                size = PI / 180 if sign == "^\\circ" else Fraction(1, 100)
+                formula = combine(operator.mul, formula, constant(size))
         return formula, integer
 
     def factorial(self, formula: Formula) -> Formula:
         """Parse further signs after the first one: `n!!` is the double factorial."""
-        step = 1
-        while self.take("!"):
-            step += 1
-        if step > 2:
+        step = 2 if self.take("!") else 1
+        if self.take("!"):
             raise UnreadableError("more than two factorial signs")
         return apply(partial(fx.factorial, step=step), formula)
 

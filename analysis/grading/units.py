@@ -215,8 +215,10 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
     words = text.split()
     found = [known for word in words if (known := _known(word))]
     if words and len(found) == len(words):
-        clear = not plain or any(_is_clear(*one, alone=len(words) == 1) for one in found)
-        return [(*one, False) for one in found] if clear else None
+        # Outside `\\text{}`, a bare `m` or `s` would be a variable.
+        clear = (len(name) > 2 or name in _CLEAR or not name.isascii() for name, _ in found)
+        is_power = len(found) == 1 and found[0][1] > 1
+        return [(*one, False) for one in found] if not plain or is_power or any(clear) else None
     if (
         not 1 <= len(words) <= 6
         or {word.casefold().strip("().") for word in words} & _NOT_UNITS
@@ -248,11 +250,6 @@ def _known(word: str) -> tuple[str, int] | None:
         names += [lower, lower.replace(".", "")]
         names += [one.removesuffix(end) for one in (lower, ascii_only) for end in ("", "s", "es")]
     return next(((one, int(exponent or 1)) for one in names if one in UNITS), None)
-
-
-def _is_clear(name: str, power: int, *, alone: bool) -> bool:
-    r"""True if a name is a unit also outside `\text{}`, where a bare `m` or `s` would be a variable."""
-    return len(name) > 2 or name in _CLEAR or not name.isascii() or (alone and power > 1)
 
 
 def with_text_unit(text: str, other: str) -> str:
