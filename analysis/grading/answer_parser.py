@@ -252,20 +252,31 @@ def _whole_set(text: str) -> Form | None:
 def _where(element: str, condition: str) -> Form:
     r"""Parse `\{x \in \mathbb{Z} \mid 1 < x \le 4\}`: all numbers with a condition, or the integers between two numbers."""
     name, _, numbers = (part.strip() for part in element.partition("\\in"))
+    if not re.fullmatch(r"[a-zA-Z]|\([a-zA-Z](?:,\s*[a-zA-Z])+\)", name):
+        raise UndecidedError("the values of an expression")
     form = parse_answer(condition)
     if re.fullmatch(r"(?:\\mathbb\s*\{?\s*R\s*\}?)?", numbers):
-        if isinstance(form, forms.Equation) and form.sides[0] != name:
+        if isinstance(form, forms.Equation) and name.isalpha() and form.sides[0] != name:
             raise UndecidedError("the solutions of an equation")
         return form
-    if isinstance(form, Inequality) and len(form.sides) == 3 and form.sides[1] == name:
-        low, high = (parse_formula(form.sides[index]).value() for index in (0, 2))
-        is_listed = re.fullmatch(r"\\mathbb\s*\{?\s*Z\s*\}?", numbers) and {*form.signs} <= {"<", "\\le"}
-        if is_listed and isinstance(low, Fraction) and isinstance(high, Fraction) and high - low <= MAX_ITEMS:
-            first = math.ceil(low) + (form.signs[0] == "<" and low.denominator == 1)
-            last = math.floor(high) - (form.signs[1] == "<" and high.denominator == 1)
-            integers = tuple(Quantity(parse_formula(str(n)), None) for n in range(first, last + 1))
-            return UnorderedList(integers, is_set=True)
+    is_integer = re.fullmatch(r"\\mathbb\s*\{?\s*Z\s*\}?", numbers)
+    if is_integer and isinstance(form, Inequality) and form.sides[1:-1] == (name,):
+        return _integers_between(form)
     raise UndecidedError("a set of integers")
+
+
+def _integers_between(chain: Inequality) -> Form:
+    ends = [parse_formula(chain.sides[index]) for index in (0, 2)]
+    low, high = (None if end.symbols else end.value() for end in ends)
+    ascending = {*chain.signs} <= {"<", "\\le"}
+    if not (
+        ascending and isinstance(low, Fraction) and isinstance(high, Fraction) and high - low <= MAX_ITEMS
+    ):
+        raise UndecidedError("a set of integers")
+    first = math.ceil(low) + (chain.signs[0] == "<" and low.denominator == 1)
+    last = math.floor(high) - (chain.signs[1] == "<" and high.denominator == 1)
+    integers = (Quantity(parse_formula(str(n)), None) for n in range(first, last + 1))
+    return UnorderedList(tuple(integers), is_set=True)
 
 
 def _relation(sides: list[str], signs: list[str]) -> Form:

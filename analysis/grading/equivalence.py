@@ -23,13 +23,15 @@ from analysis.grading.formula import Formula
 from analysis.grading.intervals import same_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, without_spacing
-from analysis.grading.numbers import PI, UndecidedError, UnreadableError, Value
+from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, with_text_unit
 from analysis.grading.zero import sign
 
 _DEGREE_RADIANS = PI / 180
 _INTEGER = re.compile(r"\b([a-zA-Z])\s*(?:\\in|∈)\s*(?:\\mathbb\s*\{?\s*)?[Zℤ]")
 """The variable that stands for any integer."""
+_TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
+"""A command, a word or one character."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
@@ -84,7 +86,7 @@ def _same_values(gold: str, answer: str) -> bool | None:
 def _compared(gold: str, answer: str) -> bool | None:
     try:
         return same(parse_answer(gold), parse_answer(answer))
-    except (UnreadableError, RecursionError):
+    except (UnreadableError, UndefinedError, RecursionError):
         return False if "\\text" in answer and words.is_words(answer) else None
 
 
@@ -358,9 +360,9 @@ def _constant(side: str) -> bool:
 
 
 def _renamed(text: str, name: str, new: str) -> str:
-    """Replace a letter outside commands by another one, unless the text has that already."""
-    found = {letter for letter in re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", text) if len(letter) == 1}
-    return text if new in found else re.sub(rf"(\\[a-zA-Z]+)|{name}", lambda m: m[1] or new, text)
+    """Replace a letter outside commands and words by another one, unless the text has that already."""
+    tokens = _TOKEN.findall(text)
+    return text if new in tokens else "".join(new if token == name else token for token in tokens)
 
 
 def _same_equations(gold: Equation, answer: Equation) -> bool:
