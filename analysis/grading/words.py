@@ -54,7 +54,7 @@ def choice_letter(text: str) -> str | None:
 
 def same_option(gold: str, answer: str) -> bool | None:
     """Return whether the answer names the option of the reference, or None if the reference is not an option or both are variables."""
-    for one, other in ((gold, answer), (answer, gold)):
+    for one, other in ((gold, answer), (answer, gold)):  # `ACD` and `A, C, D` are the same options
         letters = re.sub(r"[\s,;&]|\band\b", "", _plain(other))
         if re.fullmatch("[A-J]{2,6}", one) and re.fullmatch("[A-J]{2,6}", letters) and letters != other:
             return set(one) == set(letters)
