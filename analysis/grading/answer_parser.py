@@ -6,33 +6,30 @@ brackets (`58,500`) and separates items inside (`(2,102)`). `±` gives a list of
 This module does not know which answer is the reference, or when two forms are equivalent.
 """
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from typing import Literal
 
+from analysis.grading import forms
 from analysis.grading.forms import (
     REALS,
-    BaseNumber,
-    Dots,
-    Equation,
     Form,
     Inequality,
-    Infinity,
-    Matrix,
     Quantity,
-    Ratio,
     SetOperation,
-    TimeOfDay,
     TupleOrInterval,
     UnorderedList,
 )
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.numbers import UnreadableError
+from analysis.grading.numbers import UndecidedError, UnreadableError
 from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 
+MAX_ITEMS = 1_000
 _BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
 _BASED = (
     re.compile(
@@ -69,34 +66,41 @@ _ARC = re.compile(
     r"(-?)(\d+)\s*\^\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:\^\s*)?(?:'|\{?\\prime\s*\}?)\s*(?:(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?(?:\\prime\s*){2}\}?))?"
 )
 """Degrees, minutes and seconds of an angle."""
+_MODULAR = re.compile(
+    r"(?P<residue>-?\d+)\s*(?:\\text\{)?\s*\(?\s*\\?mod\s*\{?\s*(?P<modulus>[1-9]\d*)\s*[)}]*", re.IGNORECASE
+)
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
+_DIGIT_GROUPS = re.compile(r"(?<![\d.,])(?!0)\d{1,3}(?:,\d{3})+(?![\d,])")
+_TOKEN = re.compile(r"\\(?:begin|langle|end|rangle)|\\?.", re.DOTALL)
+_OPENING = ("(", "[", "{", "\\{", "\\begin", "\\langle")
+_CLOSING = (")", "]", "}", "\\}", "\\end", "\\rangle")
 
 
 def parse_answer(text: str) -> Form:
     """Parse one answer. Raises UnreadableError."""
     text = with_digits(text.strip())
     if re.fullmatch(r"\\ldots", text):
-        return Dots()
+        return forms.Dots()
     for parser in (_number_in_base, _arc, _time_or_ratio, _sum_of_units, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
     if len(parts := split(text, _OR)) > 1:
         return _joined(parts, "or")
-    if len(parts := split(text, _AND)) > 1:
-        return _joined(parts, "and")
-    return _parse_single(text)
+    parts = split(text, _AND)
+    return _joined(parts, "and") if len(parts) > 1 else _parse_single(text)
 
 
 def _parse_single(text: str) -> Form:
     text = without_digit_groups(text)
     if len(parts := split(text, re.compile(","))) > 1:
-        return _listed(tuple(_flattened(parse_answer(part) for part in _all_excluded(parts))))
+        return _listed(_flattened(map(parse_answer, _all_excluded(parts))))
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
-        return _listed(tuple(_flattened(parse_answer(signed) for signed in _both_signs(text))))
-    if _RELATION.search(text) and len(sides := split(text, _RELATION)) > 1:
-        return _relation(sides, [match.strip() for match in separators(text, _RELATION)])
+        signed = (text.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in ("+-", "-+"))
+        return _listed(_flattened(map(parse_answer, signed)))
+    if signs := [match[0].strip() for match in _top_level(text, _RELATION)]:
+        return _relation(split(text, _RELATION), signs)
     for operation, operator in _SET_OPERATORS:
         if len(parts := split(text, operator)) > 1:
             return SetOperation(operation, tuple(parse_answer(part) for part in parts))
@@ -104,7 +108,7 @@ def _parse_single(text: str) -> Form:
     return _quantity(text) if bracketed is None else bracketed
 
 
-def _listed(items: "tuple[Form, ...]") -> Form:
+def _listed(items: tuple[Form, ...]) -> Form:
     """Combine items between commas: conditions must all hold, values are a list."""
     conditions = all(isinstance(item, Inequality) or item is REALS for item in items)
     return SetOperation("and", items) if conditions else UnorderedList(items)
@@ -125,48 +129,43 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
-def separators(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Return the separators at which `split` splits."""
-    return [match[0] for match in _top_level(text, separator)]
-
-
-def _top_level(text: str, separator: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    depth = at = 0
-    while at < len(text):
-        if depth == 0 and (match := separator.match(text, at)) and match.end() > at:
+def _top_level(text: str, separator: re.Pattern[str], ignored: str = "") -> Iterator[re.Match[str]]:
+    """Find the separators outside all brackets, except those brackets that are ignored."""
+    end = 0
+    for at, depth in _depths(text, ignored):
+        if depth == 0 and at >= end and (match := separator.match(text, at)) and match.end() > at:
             yield match
-            at = match.end()
-            continue
-        token = text[at : at + 2] if text[at] == "\\" else text[at]
-        if token in {"(", "[", "{", "\\{"} or text.startswith(("\\begin", "\\langle"), at):
-            depth += 1
-        elif token in {")", "]", "}", "\\}"} or text.startswith(("\\end", "\\rangle"), at):
-            depth -= 1
-        at += len(token)
+            end = match.end()
+
+
+def _depths(text: str, ignored: str = "") -> Iterator[tuple[int, int]]:
+    """Return each position, and the end, with the number of brackets that are open before it."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        yield token.start(), depth
+        if token[0] not in ignored:
+            depth += (token[0] in _OPENING) - (token[0] in _CLOSING)
+    yield len(text), depth
+
+
+def _is_enclosed(text: str) -> bool:
+    """True if the bracket at the beginning of the text is closed at its end."""
+    return all((depth > 0) == (at < len(text)) for at, depth in _depths(text) if at > 0)
 
 
 def without_digit_groups(text: str) -> str:
     """Remove digit group commas outside brackets: `58,500` is one number, but `58, 500` is two."""
-    depth, out, at = 0, "", 0
-    group = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-    while at < len(text):
-        if depth == 0 and (match := group.match(text, at)) and not match[0].startswith("0"):
-            out += match[0].replace(",", "")
-            at = match.end()
-            continue
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(text[at], 0)
-        depth += {"\\{": 1, "\\}": -1}.get(text[at : at + 2], 0)
-        out += text[at]
-        at += 1
-    return out
+    for match in reversed([*_top_level(text, _DIGIT_GROUPS, ignored="{}")]):
+        text = text[: match.start()] + match[0].replace(",", "") + text[match.end() :]
+    return text
 
 
-def _flattened(items: "Iterator[Form]") -> "Iterator[Form]":
-    for item in items:
-        if isinstance(item, UnorderedList) and not item.is_set:
-            yield from item.items
-        else:
-            yield item
+def _flattened(items: Iterable[Form]) -> tuple[Form, ...]:
+    """Replace each list among the items by its own items. Sets stay."""
+    parts = (
+        (item.items if isinstance(item, UnorderedList) and not item.is_set else (item,)) for item in items
+    )
+    return tuple(chain.from_iterable(parts))
 
 
 def _joined(parts: list[str], operation: Literal["or", "and"]) -> Form:
@@ -175,14 +174,7 @@ def _joined(parts: list[str], operation: Literal["or", "and"]) -> Form:
     items = tuple(parse_answer(part) for part in parts)
     if any(isinstance(item, Inequality | SetOperation) for item in items):
         return SetOperation(operation, items)
-    return UnorderedList(tuple(_flattened(iter(items))), is_set=operation == "or")
-
-
-def _both_signs(text: str) -> tuple[str, str]:
-    def one(plus: str, minus: str) -> str:
-        return re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text))
-
-    return one("+", "-"), one("-", "+")
+    return UnorderedList(_flattened(items), is_set=operation == "or")
 
 
 def _number_in_base(text: str) -> Form | None:
@@ -194,9 +186,7 @@ def _number_in_base(text: str) -> Form | None:
     digits = re.sub(r"[ ,]", "", match["digits"]).upper().lstrip("0") or "0"
     if not 2 <= base <= 36 or not (any(char.isdigit() for char in digits) or base > 10):
         return None
-    if base == 10:
-        return Quantity(parse_formula(digits), None)
-    return BaseNumber(digits, base)
+    return forms.BaseNumber(digits, base)
 
 
 def _time_or_ratio(text: str) -> Form | None:
@@ -207,11 +197,11 @@ def _time_or_ratio(text: str) -> Form | None:
         and int(clock["hour"]) < 25
         and int(clock["minute"] or 0) < 60
     ):
-        return TimeOfDay(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
+        return forms.TimeOfDay(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
     parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
         return None
-    return Ratio(tuple(parse_formula(part) for part in parts))
+    return forms.Ratio(tuple(parse_formula(part) for part in parts))
 
 
 def _sum_of_units(text: str) -> Form | None:
@@ -229,26 +219,19 @@ def _arc(text: str) -> Form | None:
 
 def _matrix(text: str) -> Form | None:
     match = _MATRIX.fullmatch(text)
-    if match is None:
+    if match is None or re.search(r"\\begin|=", match["before"] + match["body"]):
         return None
-    before = match["before"].rstrip("([ ").strip()
-    if re.search(r"\\begin|=", match["before"] + match["body"]):
-        return None
-    factor = re.sub(r"\\(?:cdot|times)\s*$", "", before)
+    factor = re.sub(r"\\(?:cdot|times)\s*$", "", match["before"].rstrip("([ ").strip())
     factor = {"": "", "-": "-1", "+": ""}.get(factor, factor)
-    rows = [
-        row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", "")) if row.strip()
-    ]
-    return Matrix(tuple(tuple(_entry(cell, factor) for cell in row.split("&")) for row in rows))
-
-
-def _entry(cell: str, factor: str) -> Form:
-    return _quantity(f"({factor})({cell.strip()})" if factor else cell.strip())
+    body = re.split(r"\\\\|\\cr(?![a-z])", match["body"].replace("\\hline", ""))
+    cells = ([cell.strip() for cell in row.split("&")] for row in body if row.strip())
+    rows = (tuple(_quantity(f"({factor})({cell})" if factor else cell) for cell in row) for row in cells)
+    return forms.Matrix(tuple(TupleOrInterval("(", row, ")") for row in rows))
 
 
 def _infinity(text: str) -> Form | None:
     match = _INFINITE.fullmatch(text)
-    return Infinity(-1 if match[1] == "-" else 1) if match else None
+    return forms.Infinity(-1 if match[1] == "-" else 1) if match else None
 
 
 def _whole_set(text: str) -> Form | None:
@@ -257,27 +240,43 @@ def _whole_set(text: str) -> Form | None:
         return UnorderedList((), is_set=True)
     if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\Reals", text):
         return REALS
-    if not (text.startswith("\\{") and text.endswith("\\}")) or _closing_position(text) != len(text) - 2:
+    if not (text.startswith("\\{") and text.endswith("\\}") and _is_enclosed(text)):
         return None
     inner = text[2:-2].strip()
     condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
     if len(condition) == 2:
-        return parse_answer(condition[1])
-    return UnorderedList(
-        tuple(_flattened(parse_answer(part) for part in split(inner, re.compile("[,;]")))), is_set=True
-    )
+        return _where(*condition)
+    return UnorderedList(_flattened(map(parse_answer, split(inner, re.compile("[,;]")))), is_set=True)
 
 
-def _closing_position(text: str) -> int:
-    """Return the position of the bracket that closes the first one, or -1 if there is none."""
-    depth = at = 0
-    while at < len(text):
-        token = text[at : at + 2] if text[at] == "\\" else text[at]
-        depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(token, 0)
-        if depth == 0:
-            return at
-        at += len(token)
-    return -1
+def _where(element: str, condition: str) -> Form:
+    r"""Parse `\{x \in \mathbb{Z} \mid 1 < x \le 4\}`: all numbers with a condition, or the integers between two numbers."""
+    name, _, numbers = (part.strip() for part in element.partition("\\in"))
+    if not re.fullmatch(r"[a-zA-Z]|\([a-zA-Z](?:,\s*[a-zA-Z])+\)", name):
+        raise UndecidedError("the values of an expression")
+    form = parse_answer(condition)
+    if re.fullmatch(r"(?:\\mathbb\s*\{?\s*R\s*\}?)?", numbers):
+        if isinstance(form, forms.Equation) and name.isalpha() and form.sides[0] != name:
+            raise UndecidedError("the solutions of an equation")
+        return form
+    is_integer = re.fullmatch(r"\\mathbb\s*\{?\s*Z\s*\}?", numbers)
+    if is_integer and isinstance(form, Inequality) and form.sides[1:-1] == (name,):
+        return _integers_between(form)
+    raise UndecidedError("a set of integers")
+
+
+def _integers_between(chain: Inequality) -> Form:
+    ends = [parse_formula(chain.sides[index]) for index in (0, 2)]
+    low, high = (None if end.symbols else end.value() for end in ends)
+    ascending = {*chain.signs} <= {"<", "\\le"}
+    if not (
+        ascending and isinstance(low, Fraction) and isinstance(high, Fraction) and high - low <= MAX_ITEMS
+    ):
+        raise UndecidedError("a set of integers")
+    first = math.ceil(low) + (chain.signs[0] == "<" and low.denominator == 1)
+    last = math.floor(high) - (chain.signs[1] == "<" and high.denominator == 1)
+    integers = (Quantity(parse_formula(str(n)), None) for n in range(first, last + 1))
+    return UnorderedList(tuple(integers), is_set=True)
 
 
 def _relation(sides: list[str], signs: list[str]) -> Form:
@@ -287,11 +286,14 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
             return parse_answer(sides[0])
         sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
+    if signs == ["\\equiv"] and (modular := _MODULAR.fullmatch(sides[1])):
+        modulus = int(modular["modulus"])
+        return forms.Congruence(sides[0], int(modular["residue"]) % modulus, modulus)
     if signs == ["\\in"]:
         parse_formula(sides[0])  # a name; anything else would be dropped
         return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
-        return Equation(tuple(sides))
+        return forms.Equation(tuple(sides))
     if all(sign in {"<", ">", "\\le", "\\ge", "\\ne"} for sign in signs) and all(sides[1:]):
         return _without_infinite_sides(sides, signs)
     raise UnreadableError("unknown combination of relation signs")
@@ -313,12 +315,18 @@ def _bracketed(text: str) -> Form | None:
     if match := re.fullmatch(r"([\[\]])([^()\[\]]*[,;][^()\[\]]*)([\[\]])", text):
         text = ("[" if match[1] == "[" else "(") + match[2] + ("]" if match[3] == "]" else ")")
     text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
-    if not text or text[0] not in "([" or text[-1] not in ")]" or _closing_position(text) != len(text) - 1:
+    if not text or text[0] not in "([" or text[-1] not in ")]" or not _is_enclosed(text):
         return None
     items = split(text[1:-1], re.compile("[,;]"))
     if len(items) == 1:
         return parse_answer(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
-    return TupleOrInterval(text[0], tuple(parse_answer(item) for item in items), text[-1])
+    parts = tuple(map(parse_answer, items))
+    rows = [
+        part for part in parts if isinstance(part, TupleOrInterval) and part.opening + part.closing == "[]"
+    ]
+    if len(rows) == len(parts) and (text[0], text[-1]) == ("[", "]"):
+        return forms.Matrix(tuple(TupleOrInterval("(", row.items, ")") for row in rows))
+    return TupleOrInterval(text[0], parts, text[-1])
 
 
 def _quantity(text: str) -> Quantity:

@@ -9,6 +9,7 @@ This module does not know whether an answer is correct.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from analysis.grading.words import NUMBER_WORDS
 
@@ -17,12 +18,17 @@ END_OF_REASONING = ("</think>", "<|im_start|>answer")
 _S1_BARE = re.compile(r"\nanswer\n")
 """Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
 _MARKER = (
-    r"(?:(?:final|correct)\s+)?answer|r[ée]ponse(?:\s+finale)?|(?:endg[üu]ltige\s+)?antwort|respuesta(?:\s+final)?|risposta(?:\s+finale)?"
-    r"|resposta(?:\s+final)?|antwoord|svar|odpowied[źz]|cevap|ответ|відповідь|(?:最终|最終)?答案|答え?|정답|답"
+    r"(?:(?:final|correct)\s+)?answer|(?:bonne\s+)?r[ée]ponse(?:\s+(?:finale|correcte))?|(?:(?:endg[üu]ltige|richtige|korrekte)\s+)?antwort"
+    r"|respuesta(?:\s+(?:final|correcta))?|risposta(?:\s+(?:finale|corretta|giusta))?|resposta(?:\s+(?:final|correta|certa))?"
+    r"|antwoord|svar|odpowied[źz]|cevap|(?:правильный\s+)?ответ|(?:правильна\s+)?відповідь|(?:最终|最終|正确|正確)?(?:答案|选项|選項)|答え?|정답|답"
 )
 _SAYS = (
-    r"\bthe\s+(?:final\s+|correct\s+)?answer\s+is|\bla\s+r[ée]ponse\s+(?:finale\s+)?est|\bdie\s+(?:endgültige\s+)?antwort\s+(?:ist|lautet)"
-    r"|\bla\s+respuesta\s+(?:final\s+)?es|\bla\s+risposta\s+(?:finale\s+)?è|\ba\s+resposta\s+(?:final\s+)?é|答案(?:是|为|為)|答えは|정답은"
+    r"\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
+    r"|\bla\s+(?:bonne\s+)?r[ée]ponse\s+(?:finale\s+|correcte\s+)?est(?:\s+la)?"
+    r"|\bdie\s+(?:endgültige\s+|richtige\s+|korrekte\s+)?antwort\s+(?:ist|lautet)"
+    r"|\bla\s+(?:respuesta|opci[óo]n)\s+(?:final\s+|correcta\s+)?es(?:\s+la)?|\bla\s+risposta\s+(?:finale\s+|corretta\s+|giusta\s+)?è(?:\s+la)?"
+    r"|\ba\s+(?:resposta|op[çc][ãa]o)\s+(?:final\s+|correta\s+|certa\s+)?é(?:\s+a)?|правильный\s+(?:ответ|вариант)\s+[—–-]"
+    r"|(?:答案|选项|選項)(?:是|为|為)|答えは|정답은"
 )
 _STATED = r"\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*|[€£]?-?\\?\$?[\d.,/:]*\d(?:\s?[^\W\d_]{1,12}|\s?[%°€²³]|[/^]){0,4}|\(?[A-J]\)?|yes|no|true|false"
 _NAMED = r"[a-zA-Z]{1,3}(?:_\{?\w{1,8}\}?)?[ \t]?=[ \t]?"
@@ -33,10 +39,17 @@ _ANSWER_LINE = re.compile(
     rf"|^[ \t]{{0,8}}[#*_]{{1,6}}[ \t*_]{{0,8}}(?:{_MARKER})[ \t*_]{{0,8}}[:：]?[ \t*_]{{0,8}}\n\s*(\S[^\n]*)$"
     rf"|(?:[.!?。）)$]\s{{0,8}}[*_]{{0,6}}|[:;,][ \t]{{0,8}}\*\*)(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
     r"|^(?-i:A):[ \t]+(\S[^\n]*)\s*\Z"  # the last line, so that it is not the first option of a list
+    r"|\"(?:final[_ ]?)?answer\"\s*:\s*(?:\"((?:[^\"\\\n]|\\.)+)\"|(-?\d[\d.]*))"  # JSON
     r"|<answer>[ \t\n]*([^<\n]+)[ \t\n]*</answer>"
     rf"|(?:{_SAYS})[ \t*_]*[:：]?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
+_BOLD = re.compile(
+    rf"(?:^|\n)[^*\n]*(?<![\w)}}\]])\*\*(?:[^\d*:：\n]{{1,40}}[:：]\s*)?(?:((?:{_NAMED})?(?:{_STATED}))[.。]?\*\*[^*\n]*|({_WORD})[.。]?\*\*[.。]?)\s*\Z",
+    re.IGNORECASE,
+)
+"""The only bold text of the last line, if it is a value, or a word at the end."""
+_BULLETS = re.compile(r"(?:[ \t]*[-*•][ \t]+[^\n]+(?:\n|\Z))+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 _WITH_DECIMAL_POINT = re.compile(r"answer|[\u3000-\uffff]|####", re.IGNORECASE)
 _NAME_BEFORE = re.compile(r"(?<![\w\\])([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in)\s*$")
@@ -73,13 +86,10 @@ def extract(text: str | None, reasoning: str | None, *, thinks: bool, finished: 
     `thinks` says that the model is a reasoning model; a cut output without a mark at the end of its reasoning is then all reasoning.
     """
     thinking, answer = split_thinking(text or "", reasoning, thinks=thinks, finished=finished)
-    found = last_box(answer)
-    if found is None:
-        found = _answer_line(answer, finished=finished)
-    if found is not None:
+    if found := last_box(answer) or _answer_line(answer, finished=finished):
         return Extract(found, in_thinking=False)
     found = last_box(thinking)
-    return None if found is None else Extract(found, in_thinking=True)
+    return Extract(found, in_thinking=True) if found else None
 
 
 def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: bool) -> tuple[str, str]:
@@ -95,8 +105,7 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
     return (text, "") if thinks and not finished else ("", text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     start: int
     end: int
     content: str
@@ -150,14 +159,22 @@ def _name_before(text: str, box: _Box) -> str:
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, unless the output was cut within it.
+    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or the bold value in the last line.
 
-    A comma in a number is a decimal comma where the language of the marker has one.
+    An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
     matches = list(_ANSWER_LINE.finditer(text))
+    if not matches and finished and (bold := _BOLD.search(text)):
+        return bold[1] or bold[2]
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None
-    marker, answer = matches[-1][0], next(group for group in matches[-1].groups() if group)
-    if not _WITH_DECIMAL_POINT.search(marker.removesuffix(answer)):
+    found = matches[-1]
+    index = found.lastindex or 0
+    answer = found[index]
+    if bullets := _BULLETS.match(text, found.start(index)):
+        return ", ".join(line.strip(" \t-*•") for line in bullets[0].splitlines())
+    if found[0].startswith('"'):
+        return answer.replace(r"\\", "\\")
+    if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
         answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
     return answer.strip().rstrip("*_ ").removeprefix("**") or None

@@ -5,40 +5,45 @@ Rules: `(a,b)` is a `TupleOrInterval`. It is treated as an interval only if the 
 This module does not know how the forms are written (see `answer_parser`) or when two of them are equal (see `equivalence`).
 """
 
-from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
+import msgspec
+
 from analysis.grading.formula import Formula
-from analysis.grading.numbers import UndefinedError, UnreadableError, Value
 from analysis.grading.units import Unit
-from analysis.grading.zero import is_real
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Form(msgspec.Struct, frozen=True):
+    """The base of all forms."""
+
+
+class Quantity(Form, frozen=True):
     """A formula with or without a unit."""
 
     formula: Formula
     unit: Unit | None
 
 
-@dataclass(frozen=True, slots=True)
-class BaseNumber:
+class BaseNumber(Form, frozen=True):
     """A number written in another base than 10."""
 
     digits: str
     base: int
 
+    def value(self) -> Fraction:
+        """The value of the number. Raises ValueError if it has a digit that is too large."""
+        whole, _, places = self.digits.partition(".")
+        return Fraction(int(whole + places, self.base), self.base ** len(places))
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
+
+class Ratio(Form, frozen=True):
     """A ratio such as 3 : 2."""
 
     parts: tuple[Formula, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TimeOfDay:
+class TimeOfDay(Form, frozen=True):
     """A time of day. `half` is `a` for a.m., `p` for p.m., or empty."""
 
     hour: int
@@ -46,91 +51,63 @@ class TimeOfDay:
     half: str
 
 
-@dataclass(frozen=True, slots=True)
-class Infinity:
+class Infinity(Form, frozen=True):
     """Positive or negative infinity, as the end of an interval."""
 
     sign: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dots:
+class Dots(Form, frozen=True):
     """The dots in a list that goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnorderedList:
+class UnorderedList(Form, frozen=True):
     """Several answers without an order. If it is a set, repeated elements do not count."""
 
-    items: "tuple[Form, ...]"
+    items: tuple[Form, ...]
     is_set: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TupleOrInterval:
+class TupleOrInterval(Form, frozen=True):
     """Two or more items in brackets: a tuple, or the ends of an interval."""
 
     opening: str
-    items: "tuple[Form, ...]"
+    items: tuple[Form, ...]
     closing: str
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A matrix as rows of entries."""
+class Matrix(Form, frozen=True):
+    """A matrix as tuples of entries."""
 
-    rows: "tuple[tuple[Form, ...], ...]"
+    rows: tuple[TupleOrInterval, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Equation:
+class Equation(Form, frozen=True):
     """The sides of an equation. They are text, because the left side may be a name."""
 
     sides: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Inequality:
+class Congruence(Form, frozen=True):
+    r"""A congruence such as `n \equiv 3 \pmod 5`, with the smallest residue that is not negative."""
+
+    name: str
+    residue: int
+    modulus: int
+
+
+class Inequality(Form, frozen=True):
     """A chain such as `a < b ≤ c`: its sides as text, and the signs between them."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SetOperation:
+class SetOperation(Form, frozen=True):
     """Sets or conditions combined by union (`or`), intersection (`and`) or difference (`minus`)."""
 
     operation: Literal["or", "and", "minus"]
-    items: "tuple[Form, ...]"
+    items: tuple[Form, ...]
 
 
-Form = (
-    Quantity
-    | BaseNumber
-    | Ratio
-    | TimeOfDay
-    | Infinity
-    | Dots
-    | UnorderedList
-    | TupleOrInterval
-    | Matrix
-    | Equation
-    | Inequality
-    | SetOperation
-)
 REALS = TupleOrInterval("(", (Infinity(-1), Infinity(1)), ")")
-
-
-def real_number(form: Form) -> Value | Infinity:
-    """Return the end of an interval as a real number. Raises UnreadableError."""
-    if isinstance(form, Infinity):
-        return form
-    if isinstance(form, Quantity) and not form.formula.symbols:
-        try:
-            value = form.formula.value()
-        except UndefinedError as error:
-            raise UnreadableError("the end of an interval is undefined") from error
-        if is_real(value):
-            return value
-    raise UnreadableError("the end of an interval is not a real number")

@@ -9,6 +9,7 @@ This module does not know outputs, records or budgets.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -20,9 +21,8 @@ import signal
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -47,10 +47,9 @@ WORKERS = min(2, os.cpu_count() or 1)
 TASKS_PER_PROCESS = 500
 _CALCULUS = re.compile(r"\\(?:int|sum|prod|lim)(?![a-zA-Z])")
 """What math-verify is asked about. Everything else that `equivalence` cannot read is undecided."""
-_SAMPLE = (Fraction(17, 13), Fraction(29, 11))
-_FLOAT_DIGITS = 30
 
 
+@functools.cache
 def version() -> str:
     """Hash of what determines a grade: this package's source and tables, and the version of math-verify."""
     digest = hashlib.sha256(importlib.metadata.version("math-verify").encode())
@@ -62,13 +61,13 @@ def version() -> str:
 def grade_pairs(pairs: Iterable[Pair], *, cache: Path | None = None) -> dict[Pair, Grade]:
     """Grade every distinct pair. `cache` is the file that keeps grades between calls; with None, nothing is kept."""
     distinct = set(pairs)
-    with _Cache(cache) as grade_cache:
-        cached = grade_cache.read(distinct)
+    with contextlib.closing(_opened(cache)) as database:
+        cached = _read(database, distinct)
         new = {pair: compare(*pair) for pair in distinct - cached.keys()}
-        new.update(
-            _verify_all([pair for pair, grade in new.items() if grade == "undecided" and is_calculus(pair)])
+        new |= _verify_all(
+            [pair for pair, grade in new.items() if grade == "undecided" and is_calculus(pair)]
         )
-        grade_cache.write(new)
+        _write(database, new)
     return cached | new
 
 
@@ -138,25 +137,10 @@ def verify_in_time(gold: str, answer: str) -> Grade:
 
 
 def verify(gold: str, answer: str) -> Grade:
-    """Compare the values of a pair with SymPy. They are equal only if their difference is zero symbolically, never by rounding."""
-    import sympy  # noqa: PLC0415  # takes half a second, and only some pairs need it
-
+    """Compare the values of a pair with SymPy. They are equal only if their difference is shown to be zero, never by rounding."""
     values = [_sympy_value(normalize(text)) for text in (gold, answer)]
-    if None in values:
-        return "undecided"
-    difference = (values[0] - values[1]).doit()
-    if sympy.simplify(difference) == 0:
-        return "correct"
-    numbers = [
-        difference.subs(
-            {symbol: sympy.Rational(*point.as_integer_ratio()) for symbol in difference.free_symbols}
-        ).evalf(_FLOAT_DIGITS)
-        for point in _SAMPLE
-    ]
-    separated = all(
-        number.is_number and abs(number) > sympy.Float(10) ** (-_FLOAT_DIGITS // 2) for number in numbers
-    )
-    return "wrong" if separated else "undecided"
+    same = None if None in values else (values[0] - values[1]).doit().equals(0)
+    return "undecided" if same is None else "correct" if same else "wrong"
 
 
 def _sympy_value(text: str) -> Any:
@@ -172,14 +156,8 @@ def _sympy_value(text: str) -> Any:
         parsing_timeout=PARSE_TIMEOUT_S,
         raise_on_error=True,
     )
-    if (
-        not parsed
-        or not isinstance(parsed[0], Expr)
-        or parsed[0].has(Float)
-        or not _is_complete(parsed[0], text)
-    ):
-        return None
-    return parsed[0]
+    is_exact = parsed and isinstance(parsed[0], Expr) and not parsed[0].has(Float)
+    return parsed[0] if is_exact and _is_complete(parsed[0], text) else None
 
 
 def _is_complete(parsed: object, text: str) -> bool:
@@ -188,44 +166,32 @@ def _is_complete(parsed: object, text: str) -> bool:
     return all(number.lstrip("0") in atoms for number in re.findall(r"\d+", text))
 
 
-class _Cache:
-    """Grades on disk, from this version of the grader only. If the file cannot be used, grading works without it."""
+def _opened(path: Path | None) -> sqlite3.Connection:
+    """Open the file of cached grades, or an empty database in memory if there is no file or it cannot be used."""
+    with contextlib.suppress(OSError, sqlite3.Error):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path or ":memory:", timeout=10)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS verdict (version TEXT, gold TEXT, answer TEXT, verdict TEXT,"
+            " PRIMARY KEY (version, gold, answer)) WITHOUT ROWID"
+        )
+        return connection
+    return _opened(None)
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.version = version()
-        self.connection: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Self:
-        if self.path is not None:
-            with contextlib.suppress(OSError, sqlite3.Error):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.connection = sqlite3.connect(self.path, timeout=10)
-                self.connection.execute(
-                    "CREATE TABLE IF NOT EXISTS verdict (version TEXT, gold TEXT, answer TEXT, verdict TEXT,"
-                    " PRIMARY KEY (version, gold, answer)) WITHOUT ROWID"
-                )
-        return self
+def _read(cache: sqlite3.Connection, pairs: set[Pair]) -> dict[Pair, Grade]:
+    """Return the grades of those pairs that this version of the grader has cached."""
+    query = "SELECT verdict FROM verdict WHERE version = ? AND gold = ? AND answer = ?"
+    found = {}
+    with contextlib.suppress(sqlite3.Error):
+        found = {pair: cache.execute(query, (version(), *pair)).fetchone() for pair in pairs}
+    return {pair: row[0] for pair, row in found.items() if row}
 
-    def __exit__(self, *_: object) -> None:
-        if self.connection is not None:
-            self.connection.close()
 
-    def read(self, pairs: set[Pair]) -> dict[Pair, Grade]:
-        """The grades of those pairs that are in the cache."""
-        if self.connection is None:
-            return {}
-        query = "SELECT verdict FROM verdict WHERE version = ? AND gold = ? AND answer = ?"
-        with contextlib.suppress(sqlite3.Error):
-            found = {pair: self.connection.execute(query, (self.version, *pair)).fetchone() for pair in pairs}
-            return {pair: row[0] for pair, row in found.items() if row}
-        return {}
-
-    def write(self, grades: dict[Pair, Grade]) -> None:
-        """Add grades. Crashes are not kept, because the machine may have caused them."""
-        if self.connection is None:
-            return
-        rows = [(self.version, *pair, grade) for pair, grade in grades.items() if grade != "grade_error"]
-        with contextlib.suppress(sqlite3.Error), self.connection:
-            self.connection.execute("DELETE FROM verdict WHERE version != ?", (self.version,))
-            self.connection.executemany("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?)", rows)
+def _write(cache: sqlite3.Connection, grades: dict[Pair, Grade]) -> None:
+    """Add grades. Crashes are not kept, because the machine may have caused them."""
+    rows = [(version(), *pair, grade) for pair, grade in grades.items() if grade != "grade_error"]
+    with contextlib.suppress(sqlite3.Error), cache:
+        cache.execute("DELETE FROM verdict WHERE version != ?", (version(),))
+        cache.executemany("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?)", rows)

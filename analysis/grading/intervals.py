@@ -1,176 +1,123 @@
-"""Convert brackets, inequalities, unions and differences to sets of real numbers, as sorted, disjoint intervals.
+"""Compare sets of real numbers: intervals, inequalities, lists of numbers, and their unions, intersections and differences.
 
-Rules: the ends are numbers, exact if they are rational. An inequality is solved only if it has one variable and is linear in it.
+Rules: the ends of all intervals divide the real line into cells: each end, and each gap beside one. A set of real numbers is a set of
+cells. The ends are exact. An inequality is solved only if it has one variable and is linear in it.
 
 This module does not know tuples: the caller has decided that a form in brackets is an interval.
 """
 
+import contextlib
+import operator
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from functools import cmp_to_key, reduce
 
-from analysis.grading.forms import (
-    Form,
-    Inequality,
-    Infinity,
-    SetOperation,
-    TupleOrInterval,
-    UnorderedList,
-    real_number,
-)
-from analysis.grading.formula import divide, subtract
+from analysis.grading import forms
+from analysis.grading.forms import Form, Infinity, SetOperation, TupleOrInterval
+from analysis.grading.formula import constant
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.numbers import UnreadableError, Value, negative
-from analysis.grading.zero import equal_values, is_zero, sign, to_float
+from analysis.grading.numbers import UndefinedError, UnreadableError, Value
+from analysis.grading.zero import equal_values, is_real, is_zero, sign
 
 End = Value | Infinity
+_OPERATIONS = {"or": operator.or_, "and": operator.and_, "minus": operator.sub}
 
 
-@dataclass(frozen=True, slots=True)
-class NumberInterval:
-    """An interval from `low` to `high`; `has_low` and `has_high` say whether it includes its ends."""
-
-    low: End
-    high: End
-    has_low: bool
-    has_high: bool
-
-
-def _below(a: End, b: End) -> bool:
-    """True if a is less than b, also for infinite values."""
-    if isinstance(a, Infinity) or isinstance(b, Infinity):
-        return (a.sign if isinstance(a, Infinity) else 0) < (b.sign if isinstance(b, Infinity) else 0)
-    return sign(subtract(a, b)) < 0
+def same_intervals(gold: Form, answer: Form) -> bool:
+    """True if both forms describe the same set of real numbers. Raises UnreadableError."""
+    one, other = _solved(gold), _solved(answer)
+    ends = {end for end in (*_ends(one), *_ends(other)) if not isinstance(end, Infinity)}
+    cells: dict[End, int] = {Infinity(-1): -1}
+    cell, last = -1, None
+    for end in sorted(ends, key=cmp_to_key(_order)):
+        cell += 0 if last is not None and equal_values(last, end) else 2
+        cells[end] = cell
+        last = end
+    cells[Infinity(1)] = cell + 2
+    return _cells(one, cells) == _cells(other, cells)
 
 
-def _same(a: End, b: End) -> bool:
-    if isinstance(a, Infinity) or isinstance(b, Infinity):
-        return a == b
-    return equal_values(a, b)
+def _order(a: Value, b: Value) -> int:
+    return sign(a - b)
 
 
-def to_intervals(form: Form) -> list[NumberInterval]:
-    """Return the set of real numbers that a form describes. Raises UnreadableError."""
-    if isinstance(form, TupleOrInterval) and len(form.items) == 2:
-        low, high = (real_number(item) for item in form.items)
-        return _merged([NumberInterval(low, high, form.opening == "[", form.closing == "]")])
-    if isinstance(form, Inequality):
-        return _solved(form)
+def _solved(form: Form) -> Form:
+    """Rewrite inequalities and lists as intervals and operations on them."""
+    if isinstance(form, forms.Inequality):
+        return _solved_chain(form)
     if isinstance(form, SetOperation):
-        return _combined(form)
-    if isinstance(form, UnorderedList):
-        points = [real_number(item) for item in form.items]
-        return _merged([NumberInterval(point, point, has_low=True, has_high=True) for point in points])
+        return SetOperation(form.operation, tuple(map(_solved, form.items)))
+    if isinstance(form, forms.UnorderedList):
+        return SetOperation("or", tuple(TupleOrInterval("[", (item, item), "]") for item in form.items))
+    return form
+
+
+def _ends(form: Form) -> Iterator[End]:
+    """Return the ends of all intervals. Raises UnreadableError."""
+    if isinstance(form, SetOperation | TupleOrInterval):
+        for item in form.items:
+            yield from _ends(item)
+    else:
+        yield _end(form)
+
+
+def _end(form: Form) -> End:
+    if isinstance(form, Infinity):
+        return form
+    if isinstance(form, forms.Quantity) and not form.formula.symbols:
+        with contextlib.suppress(UndefinedError):
+            value = form.formula.value()
+            if is_real(value):
+                return value
+    raise UnreadableError("the end of an interval is not a real number")
+
+
+def _cells(form: Form, cells: dict[End, int]) -> frozenset[int]:
+    """Return the cells of a set, given those of the ends. Raises UnreadableError."""
+    if isinstance(form, SetOperation):
+        items = [_cells(item, cells) for item in form.items]
+        return reduce(_OPERATIONS[form.operation], items) if items else frozenset()
+    if isinstance(form, TupleOrInterval) and len(form.items) == 2:
+        low, high = (cells[_end(item)] for item in form.items)
+        start, stop = low + (form.opening != "["), high + (form.closing == "]")
+        return frozenset(range(max(start, 0), min(stop, cells[Infinity(1)])))
     raise UnreadableError("not a set of real numbers")
 
 
-def same_intervals(a: list[NumberInterval], b: list[NumberInterval]) -> bool:
-    """True if both lists have the same intervals with the same ends."""
-    return len(a) == len(b) and all(
-        _same(x.low, y.low) and _same(x.high, y.high) and (x.has_low, x.has_high) == (y.has_low, y.has_high)
-        for x, y in zip(a, b, strict=True)
-    )
-
-
-def _merged(parts: list[NumberInterval]) -> list[NumberInterval]:
-    """Sort intervals, remove empty ones and join those that overlap or touch."""
-    kept = [_open_at_infinity(part) for part in parts if not _empty(part)]
-    kept.sort(key=lambda part: (_order(part.low), not part.has_low))
-    out: list[NumberInterval] = []
-    for part in kept:
-        last = out[-1] if out else None
-        if last and (
-            _below(part.low, last.high) or (_same(part.low, last.high) and (part.has_low or last.has_high))
-        ):
-            out[-1] = _joined(last, part)
-        else:
-            out.append(part)
-    return out
-
-
-def _order(end: End) -> tuple[int, Any]:
-    return (end.sign, Fraction(0)) if isinstance(end, Infinity) else (0, to_float(end))
-
-
-def _empty(part: NumberInterval) -> bool:
-    return _below(part.high, part.low) or (
-        _same(part.low, part.high) and not (part.has_low and part.has_high)
-    )
-
-
-def _open_at_infinity(part: NumberInterval) -> NumberInterval:
-    return NumberInterval(
-        part.low,
-        part.high,
-        part.has_low and not isinstance(part.low, Infinity),
-        part.has_high and not isinstance(part.high, Infinity),
-    )
-
-
-def _joined(a: NumberInterval, b: NumberInterval) -> NumberInterval:
-    if _same(a.high, b.high):
-        return NumberInterval(a.low, a.high, a.has_low, a.has_high or b.has_high)
-    later = b if _below(a.high, b.high) else a
-    return NumberInterval(a.low, later.high, a.has_low, later.has_high)
-
-
-def _complement(parts: list[NumberInterval]) -> list[NumberInterval]:
-    out, low, has_low = [], Infinity(-1), False
-    start: End = low
-    for part in parts:
-        out.append(NumberInterval(start, part.low, has_low, not part.has_low))
-        start, has_low = part.high, not part.has_high
-    out.append(NumberInterval(start, Infinity(1), has_low, has_high=False))
-    return _merged(out)
-
-
-def _combined(form: SetOperation) -> list[NumberInterval]:
-    sets = [to_intervals(item) for item in form.items]
-    if form.operation == "or":
-        return _merged([part for one in sets for part in one])
-    if form.operation == "minus":
-        sets = [sets[0], *(_complement(one) for one in sets[1:])]
-    outside = [part for one in sets for part in _complement(one)]
-    return _complement(_merged(outside))
-
-
-def _solved(form: Inequality) -> list[NumberInterval]:
+def _solved_chain(form: forms.Inequality) -> Form:
     """Solve a chain of inequalities, all of which must hold. `|a| < b` is solved as `-b < a < b`."""
     if len(form.sides) == 2 and (inside := re.fullmatch(r"\|([^|]*)\|", form.sides[0].strip())):
-        both = [Inequality((f"{factor}({inside[1]})", form.sides[1]), form.signs) for factor in ("", "-")]
-        return _combined(SetOperation("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(both)))
-    solutions = [
-        _solve_linear(a, relation, b)
-        for a, relation, b in zip(form.sides, form.signs, form.sides[1:], strict=False)
-    ]
-    return _complement(_merged([part for solution in solutions for part in _complement(solution)]))
+        both = [forms.Inequality((f"{one}({inside[1]})", form.sides[1]), form.signs) for one in ("", "-")]
+        return SetOperation("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(map(_solved, both)))
+    parts = zip(form.sides, form.signs, form.sides[1:], strict=False)
+    return SetOperation("and", tuple(_solve_linear(*part) for part in parts))
 
 
-def _solve_linear(left: str, relation: str, right: str) -> list[NumberInterval]:
+def _solve_linear(left: str, relation: str, right: str) -> Form:
     """Solve one linear inequality in one variable."""
     a, b = parse_formula(left or "x"), parse_formula(right)  # `\\ge 3` leaves the name out
     symbols = a.symbols | b.symbols
     if len(symbols) != 1:
         raise UnreadableError("the inequality does not have exactly one variable")
-    (symbol,) = symbols
-    at = [subtract(a.evaluate({symbol: Fraction(x)}), b.evaluate({symbol: Fraction(x)})) for x in (0, 1, 2)]
-    slope = subtract(at[1], at[0])
-    if is_zero(slope) or not equal_values(subtract(at[2], at[1]), slope):
+    points = [dict.fromkeys(symbols, Fraction(x)) for x in (0, 1, 2)]
+    at = [a.evaluate(point) - b.evaluate(point) for point in points]
+    slope = at[1] - at[0]
+    if is_zero(slope) or not equal_values(at[2] - at[1], slope):
         raise UnreadableError("the inequality is not linear")
-    point = divide(negative(at[0]), slope)
+    end = forms.Quantity(constant(-at[0] / slope), None)
     if relation == "\\ne":
-        return _complement([NumberInterval(point, point, has_low=True, has_high=True)])
-    closed = relation in {"\\le", "\\ge"}
+        return SetOperation("minus", (forms.REALS, TupleOrInterval("[", (end, end), "]")))
+    is_closed = relation in {"\\le", "\\ge"}
     if (relation in {"<", "\\le"}) == (sign(slope) > 0):
-        return [NumberInterval(Infinity(-1), point, has_low=False, has_high=closed)]
-    return [NumberInterval(point, Infinity(1), closed, has_high=False)]
+        return TupleOrInterval("(", (Infinity(-1), end), "]" if is_closed else ")")
+    return TupleOrInterval("[" if is_closed else "(", (end, Infinity(1)), ")")
 
 
 def variables(form: Form) -> frozenset[str]:
     """Return the variables of the inequalities in a form. Intervals in brackets have none."""
-    if isinstance(form, Inequality):
+    if isinstance(form, forms.Inequality):
         return frozenset().union(*(parse_formula(side).symbols for side in form.sides if side))
     if isinstance(form, SetOperation):
-        return frozenset().union(*(variables(item) for item in form.items))
+        return frozenset().union(*map(variables, form.items))
     return frozenset()

@@ -19,11 +19,12 @@ _UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"]
 _COMMANDS: dict[str, str] = {
     name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()
 }
+_ASCII = {sign: latex for latex, signs in _NOTATION["ascii"].items() for sign in signs.split()}
 _DROPPED = _NOTATION["dropped"].split()
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_SUPERSCRIPT = "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]"
 
 _TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
+_TEXT_WITH_POWERS = r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}"
 _FUNCTIONS = "sqrt|exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
@@ -46,6 +47,15 @@ _REMARK = re.compile(
     rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*|\\forall\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
     rf"|[,;]\s*[a-zA-Z]\s*\\text\{{\s*(?:is\s+|are\s+)?(?:any\s+|an\s+)?integers?\s*\}}|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
 )
+_APPROXIMATION = (
+    r"\s*(?:\(\s*(?:(?:\\text\{)?\s*(?:approx(?:imately|\.)?|about|roughly)\s*\}?|\\approx)\s*[-\d.,]+\s*\)"
+    r"|,?\s*\\text\{\s*\(?(?:or|which is)?\s*(?:approximately|about|roughly)\s*[\d.]*\)?\s*\}\s*[\d.]*\)?)$"
+)
+_DISTANCE = (
+    r"(?<=\d)(\s*(?:miles?|km|kilomet(?:er|re)s?|met(?:er|re)s?|feet|yards?|blocks?))"
+    r"\s+(?:away\s+)?from\s+(?:(?:the|his|her|their)\s+)?[a-z]+$"
+)
+_REASON = r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$"
 
 _SENTENCE = re.compile(
     r"^(?!.*\b(?:not|never|no|nor|or|if|than|less|more|least|most|fewer|cannot|either|except|without|half|twice|double|third|square|negative|reciprocal|opposite)\b|.*n['’]t\b)"
@@ -54,6 +64,13 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 """A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
+
+_NAMED = {
+    "no (?:real )?solutions?|none|(?:the )?empty set": r"\emptyset",
+    "all reals?(?: numbers)?": r"\mathbb{R}",
+    r"(?:at\s+)?(?:12(?::00)?\s*)?(?:noon|midday)": "12:00 p.m.",
+    r"(?:at\s+)?(?:12(?::00)?\s*)?midnight": "12:00 a.m.",
+}
 
 Rewrite = Callable[[str], str]
 
@@ -74,16 +91,12 @@ def plain_unicode(text: str) -> str:
     """Rewrite mathematical and typographic characters as ASCII LaTeX, including exponents and indices."""
     text = re.sub("∛\\s*(\\d+|[a-z])", r"\\sqrt[3]{\1}", text)
     text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", _superscript, text)
-    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
+    text = re.sub(f"({_SUPERSCRIPT}{{2,}})", r"^{\1}", text)
+    text = re.sub(rf"(?<![{{⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺])({_SUPERSCRIPT})(?!{_SUPERSCRIPT})", r"^\1", text)
+    text = re.sub("([₀₁₂₃₄₅₆₇₈₉]+)", r"_{\1}", text)
     text = re.sub(r"\\(?:text|mathrm)\{\s*¢\s*\}", "¢", text)
     text = "".join(_UNICODE.get(char, char) for char in text)
     return unicodedata.normalize("NFKC", text)
-
-
-def _superscript(match: re.Match[str]) -> str:
-    digits = match[0].translate(_SUPERSCRIPTS)
-    return f"^{digits}" if len(digits) == 1 else f"^{{{digits}}}"
 
 
 def unwrapped(text: str) -> str:
@@ -100,14 +113,8 @@ def unwrapped(text: str) -> str:
     text = _SENTENCE.sub(r"\g<value>", text)
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
-    text = re.sub(
-        r"^\*\*(.*)\*\*$|^\*([^*]+)\*$|^__(.*)__$|^`(.*)`$",
-        lambda m: next(g for g in m.groups() if g is not None),
-        text,
-    )
-    text = re.sub(
-        r"^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[1] if m[1] is not None else m[2], text, flags=re.DOTALL
-    )
+    text = re.sub(r"^\*\*(.*)\*\*$|^\*([^*]+)\*$|^__(.*)__$|^`(.*)`$", lambda m: m[m.lastindex or 0], text)
+    text = re.sub(r"(?s)^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[m.lastindex or 0], text)
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
     text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
     return re.sub(r"(?:\\[,;: ]?|[.,;:!\s])+$", "", text) if not text.endswith("!") else text
@@ -116,26 +123,20 @@ def unwrapped(text: str) -> str:
 def plain_presentation(text: str) -> str:
     r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
     text = re.sub(r"<(b|strong|i|em|u)>(.*?)</\1>", r"\2", text)
-    text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text)).replace(
-        "&nbsp;", " "
-    )
+    text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text))
     text = _VALUE_AND_UNIT.sub(lambda m: rf"{m[1]} \text{{ {_unit_name(m[2])}}}", text)
     text = re.sub(r"\\(?:si|unit)\s*" + _BRACED, lambda m: rf"\text{{ {_unit_name(m[1])}}}", text)
     text = re.sub(r"\\num\s*(?:\[[^\]]*\])?\s*" + _BRACED, r"\1", text)
     text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
     text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(r"\\(?:wide)?hat\s*\{?\s*\\?([ijk])(?:math)?(?![a-z])\s*\}?", r"\1", text)
     text = re.sub(_STYLE, r"\1", text)
     text = re.sub(r"\\(?:mathbf|mathrm|mathsf|mathit|boldsymbol|bm)\s+(?=\w)", "", text)
     text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)
-    text = re.sub(r"^(\d{1,4})\s?C\s?(\d{1,4})$|^\s*(\d+)\s*\\choose\s*(\d+)\s*$", _chosen, text)
+    text = re.sub(r"^\s*(\d{1,4})\s?(?:C|\\choose)\s?(\d{1,4})\s*$", r"\\binom{\1}{\2}", text)
     text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
     text = re.sub(r"(?<![\\a-zA-Z}])\{\s*\}", "", text)
     return re.sub(r"(?<=[\w)}\]])(?<![a-zA-Z]{2})\s*\*\*\s*(?=[\w({-])", "^", text)
-
-
-def _chosen(match: re.Match[str]) -> str:
-    n, k = (group for group in match.groups() if group)
-    return rf"\binom{{{n}}}{{{k}}}"
 
 
 def _unit_name(unit: str) -> str:
@@ -152,31 +153,16 @@ def without_remarks(text: str) -> str:
     if re.search(r"\\(?:mathbb|text)|where|for|with", text):
         text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
     text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
-    text = re.sub(
-        r"\s*\(\s*(?:(?:\\text\{)?\s*(?:approx(?:imately|\.)?|about|roughly)\s*\}?|\\approx)\s*[-\d.,]+\s*\)$",
-        "",
-        text,
-    )
-    text = re.sub(
-        r"\s*,?\s*\\text\{\s*\(?(?:or|which is)?\s*(?:approximately|about|roughly)\s*[\d.]*\)?\s*\}\s*[\d.]*\)?$",
-        "",
-        text,
-    )
-    text = re.sub(
-        r"(?<=\d)(\s*(?:miles?|km|kilomet(?:er|re)s?|met(?:er|re)s?|feet|yards?|blocks?))\s+(?:away\s+)?from\s+(?:(?:the|his|her|their)\s+)?[a-z]+$",
-        r"\1",
-        text,
-    )
-    return re.sub(
-        r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$", "", text
-    )
+    text = re.sub(_APPROXIMATION, "", text)
+    text = re.sub(_DISTANCE, r"\1", text)
+    return re.sub(_REASON, "", text)
 
 
 def plain_spacing(text: str) -> str:
     r"""Rewrite spacing commands as spaces, except between digit groups: `58\,500`, `10,\!080`, `10{,}080`."""
     text = re.sub(r"\\hspace\*?\{[^{}]*\}|\\phantom\{[^{}]*\}|\\[hv]skip\S*", " ", text)
     text = re.sub(r"\\\\\s*\[[^\]]*\]", r"\\\\ ", text)
-    text = re.sub(r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])", " ", text)
+    text = re.sub(r"\\(?:q?quad|(?:en|thin|med|thick)?space)(?![a-zA-Z])", " ", text)
     text = re.sub(r",\s*\\!\s*", ",", text)
     text = re.sub(r"(?<!\\)\\!", "", text)
     text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))", ".", text)
@@ -202,13 +188,7 @@ def plain_commands(text: str) -> str:
     )
     text = re.sub(r"\\not\s*(?:=|\{=\})", r"\\ne ", re.sub(r"\\not\s*\\in(?![a-z])", r"\\notin ", text))
     text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
-    return (
-        text.replace("<=", r"\le ")
-        .replace(">=", r"\ge ")
-        .replace("!=", r"\ne ")
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-    )
+    return re.sub(r"[<>!]=|&(?:[lg]t|nbsp);", lambda m: _ASCII[m[0]], text)
 
 
 def _synonym(match: re.Match[str]) -> str:
@@ -220,19 +200,13 @@ def _synonym(match: re.Match[str]) -> str:
 
 def plain_text(text: str) -> str:
     r"""Rewrite every text command as `\text{}`, and remove upright, bold and vector style from letters and digits."""
-    text = re.sub(
-        r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}", _without_inner_braces, text
-    )
+    text = re.sub(_TEXT_WITH_POWERS, lambda m: m[1] + re.sub(r"\{(-?\d)\}", r"\1", m[2]) + "}", text)
     text = re.sub(_TEXT, _text, text)
     text = re.sub(r"\\text[a-z]*(\{[^{}]*)\\text\{([^{}]*)\}", r"\\text\1\2", text)
     text = re.sub(r"\\text\{\s*\}", " ", text)
     text = re.sub(r"\\text\{\s*(-?\d[\d.,:]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
     text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
-    return re.sub(r"\\(lt|gt)(?![a-zA-Z])", lambda m: "<" if m[1] == "lt" else ">", text)
-
-
-def _without_inner_braces(match: re.Match[str]) -> str:
-    return match[1] + re.sub(r"\{(-?\d)\}", r"\1", match[2]) + "}"
+    return re.sub(r"\\gt(?![a-zA-Z])", ">", re.sub(r"\\lt(?![a-zA-Z])", "<", text))
 
 
 def _text(match: re.Match[str]) -> str:
@@ -258,24 +232,14 @@ def named_functions(text: str) -> str:
 def scientific(text: str) -> str:
     r"""Rewrite `6.72e-5` and `6.72 x 10^-5` as `6.72 \times 10^{-5}`."""
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r" \\times ", text)
-    return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text).replace(
-        "^{+", "^{"
-    )
+    return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]\+?(-?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text)
 
 
-def named_sets(text: str) -> str:
-    """Replace words that name the empty set or the real numbers, if they are the whole answer."""
+def named_values(text: str) -> str:
+    """Replace words that name a set or a time of day, such as `no solution` or `noon`, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
-    if re.fullmatch(r"no (?:real )?solutions?|none|(?:the )?empty set", words, re.IGNORECASE):
-        return r"\emptyset"
-    return r"\mathbb{R}" if re.fullmatch(r"all reals?(?: numbers)?", words, re.IGNORECASE) else text
-
-
-def named_times(text: str) -> str:
-    """Replace `noon`, `12 noon` and `midnight` by the time of day, if they are the whole answer."""
-    words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
-    match = re.fullmatch(r"(?:at\s+)?(?:12(?::00)?\s*)?(noon|midday|midnight)", words, re.IGNORECASE)
-    return text if match is None else "12:00 a.m." if match[1].lower() == "midnight" else "12:00 p.m."
+    found = (value for pattern, value in _NAMED.items() if re.fullmatch(pattern, words, re.IGNORECASE))
+    return next(found, text)
 
 
 def plain_signs(text: str) -> str:
@@ -294,8 +258,7 @@ REWRITES: tuple[Rewrite, ...] = (
     grouped_digits,
     plain_text,
     named_functions,
-    named_sets,
-    named_times,
+    named_values,
     scientific,
     plain_signs,
     without_remarks,

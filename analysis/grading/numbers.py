@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -73,52 +74,42 @@ class Number:
     arguments: "tuple[Value, ...]"
     constant: Any
 
+    def __add__(self, other: "Value | int") -> "Value":
+        return self if other == 0 else number("add", self, other)
+
+    def __sub__(self, other: "Value | int") -> "Value":
+        return self + -other
+
+    def __rsub__(self, other: "Value | int") -> "Value":
+        return -self + other
+
+    def __neg__(self) -> "Value":
+        return self * -1
+
+    def __mul__(self, other: "Value | int") -> "Value":
+        if isinstance(other, Number) or other not in {0, 1}:
+            return number("multiply", self, other)
+        return self if other else Fraction(0)
+
+    def __truediv__(self, other: "Value | int") -> "Value":
+        """Return the quotient, for a divisor that is not zero."""
+        return number("divide", self, other) if isinstance(other, Number) else self * Fraction(1, other)
+
+    def __rtruediv__(self, other: "Value | int") -> "Value":
+        return Fraction(0) if other == 0 else number("divide", other, self)
+
+    __radd__, __rmul__ = __add__, __mul__
+
 
 Value = Fraction | Number
 _known: "WeakValueDictionary[tuple[Any, ...], Number]" = WeakValueDictionary()
 
 
-def number(function: str, *arguments: Value, constant: Any = None) -> Number:
+def number(function: str, *arguments: Value | int, constant: Any = None) -> Number:
     """Return the one object that stands for this expression."""
-    key = (function, constant, *(a if isinstance(a, Fraction) else id(a) for a in arguments))
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = Number(function, arguments, constant)
-    return found
-
-
-def add(a: Value, b: Value) -> Value:
-    """Return a + b."""
-    if isinstance(a, Fraction):
-        if isinstance(b, Fraction):
-            return a + b
-        a, b = b, a
-    return a if b == 0 else number("add", a, b)
-
-
-def multiply(a: Value, b: Value) -> Value:
-    """Return a × b."""
-    if isinstance(a, Fraction):
-        if isinstance(b, Fraction):
-            return a * b
-        a, b = b, a
-    if isinstance(b, Fraction) and b in {0, 1}:
-        return a if b else b
-    return number("multiply", a, b)
-
-
-def negative(a: Value) -> Value:
-    """Return −a."""
-    return multiply(a, Fraction(-1))
-
-
-def quotient(a: Value, b: Value) -> Value:
-    """Return a / b, for b that is not zero."""
-    if isinstance(b, Fraction):
-        if b == 0:
-            raise UndefinedError
-        return multiply(a, 1 / b)
-    return Fraction(0) if a == 0 else number("divide", a, b)
+    values = tuple(Fraction(one) if isinstance(one, int) else one for one in arguments)
+    key = (function, constant, *(one if isinstance(one, Fraction) else id(one) for one in values))
+    return _known.get(key) or _known.setdefault(key, Number(function, values, constant))
 
 
 def unity(turns: Fraction) -> Value:
@@ -139,6 +130,10 @@ class Ball(NamedTuple):
 
     value: Any
     error: Any
+
+    def is_separated(self) -> bool:
+        """True if the true value is certainly not zero."""
+        return bool(abs(self.value) > self.error)
 
 
 def approximate(value: Value, bits: int) -> Ball:
@@ -219,34 +214,22 @@ def _ln(a: Ball, _: None) -> Ball:
     return _rounded(CONTEXT.ln(a.value), a.error / _distance(a))
 
 
-def _wave(function: str) -> Callable[[Ball, None], Ball]:
-    def rule(a: Ball, _: None) -> Ball:
-        if abs(a.value) > CONTEXT.ldexp(1, MAX_ARGUMENT_BITS):
-            raise UndecidedError("huge argument")
-        height = CONTEXT.cosh(abs(CONTEXT.im(a.value)) + a.error)
-        return _rounded(getattr(CONTEXT, function)(a.value), a.error * height)
-
-    return rule
+def _wave(function: Callable[[Any], Any], a: Ball, _: None) -> Ball:
+    if abs(a.value) > CONTEXT.ldexp(1, MAX_ARGUMENT_BITS):
+        raise UndecidedError("huge argument")
+    height = CONTEXT.cosh(abs(CONTEXT.im(a.value)) + a.error)
+    return _rounded(function(a.value), a.error * height)
 
 
-def _inverse(function: str) -> Callable[[Ball, None], Ball]:
-    def rule(a: Ball, _: None) -> Ball:
-        if isinstance(a.value, CONTEXT.mpc):
-            raise UndecidedError("inverse function of a complex number")
-        if function == "atan":
-            return _rounded(CONTEXT.atan(a.value), a.error)
-        if abs(a.value) > 1 + a.error:
-            raise UndefinedError
-        value = max(min(a.value, 1), -1)
-        # The change of the arc cosine over a distance d is at most that at the end of its domain, which is below 2.3 √d.
-        return _rounded(getattr(CONTEXT, function)(value), 2.3 * CONTEXT.sqrt(a.error))
-
-    return rule
-
-
-def _factorial(n: int) -> Ball:
-    value = CONTEXT.loggamma(CONTEXT.mpf(n + 1))
-    return _exp(_rounded(value, 0), None)
+def _inverse(function: Callable[[Any], Any], a: Ball, _: None) -> Ball:
+    if isinstance(a.value, CONTEXT.mpc):
+        raise UndecidedError("inverse function of a complex number")
+    if function == CONTEXT.atan:
+        return _rounded(CONTEXT.atan(a.value), a.error)
+    if abs(a.value) > 1 + a.error:
+        raise UndefinedError
+    # The change of the arc cosine over a distance d is at most that at the end of its domain, which is below 2.3 √d.
+    return _rounded(function(max(min(a.value, 1), -1)), 2.3 * CONTEXT.sqrt(a.error))
 
 
 _BALLS: dict[str, Callable[..., Ball]] = {
@@ -262,11 +245,11 @@ _BALLS: dict[str, Callable[..., Ball]] = {
     "power": _power,
     "exp": _exp,
     "ln": _ln,
-    "sin": _wave("sin"),
-    "cos": _wave("cos"),
-    "atan": _inverse("atan"),
-    "asin": _inverse("asin"),
-    "acos": _inverse("acos"),
+    "sin": partial(_wave, CONTEXT.sin),
+    "cos": partial(_wave, CONTEXT.cos),
+    "atan": partial(_inverse, CONTEXT.atan),
+    "asin": partial(_inverse, CONTEXT.asin),
+    "acos": partial(_inverse, CONTEXT.acos),
     "abs": lambda a, _: Ball(abs(a.value), a.error),
-    "factorial": _factorial,
+    "factorial": lambda n: _exp(_rounded(CONTEXT.loggamma(CONTEXT.mpf(n + 1)), 0), None),
 }

@@ -10,13 +10,16 @@ This module does not know formulas. It splits a text into value and unit and doe
 import re
 import tomllib
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-Powers = dict[str, int]
-"""A dimension as the powers of base dimensions."""
+Measure = tuple[Counter[str], Fraction]
+"""The powers of base dimensions, and the size in base units."""
 _TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("units.toml").read_text("utf-8"))
 _NOT_UNITS = frozenset(_TABLE["not_units"].split())
 _CLEAR = frozenset(_TABLE["clear_without_text"].split())
@@ -66,7 +69,7 @@ _CLEANED = tuple(
         (r"\b(?:cubic|cu)\b\.?\s+([^\s/]+)|([^\s/]+) cubed\b", r"\1\2^3"),
         (r"квадратн\w+\s+(\S+)|平方(\S+)", r"\1\2^2"),
         (r"кубическ\w+\s+(\S+)|立方(\S+)", r"\1\2^3"),
-        (r"\s*(?:/|\b(?:per|pro|por|par|в)\b|每|(?<=\S)\s+\ban?\b)\s*", "/"),
+        (r"\s*(?:/|\b(?:per|pro|por|par|(?-i:в))\b|每|(?<=\S)\s+\ban?\b)\s*", "/"),
     )
 )  # fmt: skip
 """Rewrites of the text of a unit, in this order: `\frac{\text{m}}{\text{s}}` is `m/s`."""
@@ -86,44 +89,40 @@ class Unit:
     scale: Fraction = Fraction(1)
 
 
-def _tables() -> dict[str, tuple[Powers, Fraction]]:
-    units: dict[str, tuple[Powers, Fraction]] = {}
-    for dimension, rows in _TABLE.items():
-        if dimension == "prefixes" or not isinstance(rows, dict):
-            continue
+def _tables() -> dict[str, Measure]:
+    units: dict[str, Measure] = {}
+    tables = {name: rows for name, rows in _TABLE.items() if isinstance(rows, dict) and name != "prefixes"}
+    for dimension, rows in tables.items():
         for size, names in rows.items():
-            powers: Powers = {} if dimension == "scale" else {dimension: 1}
-            factor = Fraction(1)
-            if dimension == "derived":
-                powers = {}
-                for part in size.split():
-                    known, _, exponent = part.partition("^")
-                    one = units[known] if known in units else ({}, Fraction(known))
-                    factor *= _raise(one, int(exponent or 1), powers)
-            else:
-                factor = Fraction(size)
-            _add(units, names.split(), powers, factor)
+            parts = [part.partition("^") for part in size.split()]
+            powers, factor = _product(
+                (units[name] if name in units else (Counter(), Fraction(name)), int(exponent or 1))
+                for name, _, exponent in parts
+            )
+            if dimension not in {"scale", "derived"}:
+                powers[dimension] = 1
+            _add(units, names.split(), (powers, factor))
     return units
 
 
-def _add(
-    units: dict[str, tuple[Powers, Fraction]], names: list[str], powers: Powers, factor: Fraction
-) -> None:
+def _add(units: dict[str, Measure], names: list[str], measure: Measure) -> None:
     """Add a unit under its names, and with every prefix under the names that have a star."""
-    for name in names:
-        units[name.rstrip("*")] = powers, factor
+    units |= dict.fromkeys((name.rstrip("*") for name in names), measure)
     for size, prefixes in _TABLE["prefixes"].items():
-        for prefix in prefixes.split():
-            for name in names:
-                if name.endswith("*"):
-                    units.setdefault(prefix + name[:-1], (powers, factor * Fraction(size)))
+        for prefix, name in product(prefixes.split(), names):
+            if name.endswith("*"):
+                units.setdefault(prefix + name[:-1], (measure[0], measure[1] * Fraction(size)))
 
 
-def _raise(unit: tuple[Powers, Fraction], exponent: int, powers: Powers) -> Fraction:
-    """Add a unit's powers to those of a product, and return its factor."""
-    for dimension, power in unit[0].items():
-        powers[dimension] = powers.get(dimension, 0) + power * exponent
-    return unit[1] ** exponent
+def _product(parts: Iterable[tuple[Measure, int]]) -> Measure:
+    """Multiply powers of units."""
+    powers: Counter[str] = Counter()
+    factor = Fraction(1)
+    for (dimensions, size), exponent in parts:
+        for dimension, power in dimensions.items():
+            powers[dimension] += power * exponent
+        factor *= size**exponent
+    return powers, factor
 
 
 UNITS = _tables()
@@ -193,22 +192,22 @@ def parse_unit(text: str, *, plain: bool) -> Unit | None:
     r"""Return the unit that the text names, or None if it is not a unit. `plain` means that it is outside `\text{}`."""
     for pattern, replacement in _CLEANED:
         text = pattern.sub(replacement, text)
-    powers: Powers = {}
-    factor, scale, is_noun = Fraction(1), Fraction(1), False
+    parts: list[tuple[str, int, bool]] = []
     for index, side in enumerate(text.split("/")):
         one = _factors(side.strip(" .,-"), plain=plain and index == 0)
         if one is None:
             return None
-        for name, exponent, noun in one:
-            unit = ({name: 1}, Fraction(1)) if noun else UNITS[name]
-            size = _raise(unit, exponent if index == 0 else -exponent, powers)
-            factor *= size
-            scale *= size if not unit[0] else 1
-            is_noun |= noun
+        parts += [(name, exponent if index == 0 else -exponent, is_noun) for name, exponent, is_noun in one]
+    measures = [
+        ((Counter([name]), Fraction(1)) if is_noun else UNITS[name], exponent)
+        for name, exponent, is_noun in parts
+    ]
+    powers, factor = _product(measures)
+    scale = _product(one for one in measures if not one[0][0])[1]
     dimension = "·".join(
         f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()) if power
     )
-    return Unit(dimension, factor, is_noun, scale=scale)
+    return Unit(dimension, factor, any(is_noun for *_, is_noun in parts), scale=scale)
 
 
 def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
@@ -216,8 +215,10 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
     words = text.split()
     found = [known for word in words if (known := _known(word))]
     if words and len(found) == len(words):
-        clear = not plain or any(_is_clear(*one, alone=len(words) == 1) for one in found)
-        return [(*one, False) for one in found] if clear else None
+        # Outside `\\text{}`, a bare `m` or `s` would be a variable.
+        clear = (len(name) > 2 or name in _CLEAR or not name.isascii() for name, _ in found)
+        is_power = len(found) == 1 and found[0][1] > 1
+        return [(*one, False) for one in found] if not plain or is_power or any(clear) else None
     if (
         not 1 <= len(words) <= 6
         or {word.casefold().strip("().") for word in words} & _NOT_UNITS
@@ -249,11 +250,6 @@ def _known(word: str) -> tuple[str, int] | None:
         names += [lower, lower.replace(".", "")]
         names += [one.removesuffix(end) for one in (lower, ascii_only) for end in ("", "s", "es")]
     return next(((one, int(exponent or 1)) for one in names if one in UNITS), None)
-
-
-def _is_clear(name: str, power: int, *, alone: bool) -> bool:
-    r"""True if a name is a unit also outside `\text{}`, where a bare `m` or `s` would be a variable."""
-    return len(name) > 2 or name in _CLEAR or not name.isascii() or (alone and power > 1)
 
 
 def with_text_unit(text: str, other: str) -> str:

@@ -20,6 +20,8 @@ _OPTION = re.compile(
     r"(?:option|choice)?\s*(?:\(\s*([A-J])\s*\)[.:]?(?=\s|$|\\)|([A-J])\s*[).:](?=\s))\s*(\S.*)", re.DOTALL
 )
 """The letter of an option, and its text."""
+_FIRST_TEXT = r"^\s*\\text\{\s*\(?[A-Ja-j]\s*[).:]?\s*(?P<after>[^{}]*)\}\s*[).:]?\s*"
+"""The letter of an option in a text command, and what follows it in the command."""
 _LETTERS = frozenset("ABCDEFGHIJ")
 
 _ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", re.DOTALL)
@@ -36,12 +38,10 @@ def normalize_words(text: str) -> str:
 
 def is_words(text: str) -> bool:
     r"""True if the text has only letters and spaces and is either in `\text{…}` or too long to be a product of variables."""
-    if (
-        not re.fullmatch(r"[a-z][a-z' ]*(?:, [a-z' ]+)*", normalize_words(text))
-        and choice_letter(text) is None
-    ):
+    words = normalize_words(text)
+    if not re.fullmatch(r"[a-z][a-z' ]*(?:, [a-z' ]+)*", words) and choice_letter(text) is None:
         return False
-    return "\\text" in text or (len(normalize_words(text)) >= 4 and "\\" not in text)
+    return "\\text" in text or (len(words) >= 4 and "\\" not in text)
 
 
 def choice_letter(text: str) -> str | None:
@@ -54,6 +54,10 @@ def choice_letter(text: str) -> str | None:
 
 def same_option(gold: str, answer: str) -> bool | None:
     """Return whether the answer names the option of the reference, or None if the reference is not an option or both are variables."""
+    for one, other in ((gold, answer), (answer, gold)):  # `ACD` and `A, C, D` are the same options
+        letters = re.sub(r"[\s,;&]|\band\b", "", _plain(other))
+        if re.fullmatch("[A-J]{2,6}", one) and re.fullmatch("[A-J]{2,6}", letters) and letters != other:
+            return set(one) == set(letters)
     letter, rest = choice_letter(gold), ""
     if letter is None and (option := _OPTION.fullmatch(_plain(gold))):
         letter, rest = option[1] or option[2], option[3]
@@ -70,22 +74,9 @@ def without_option(text: str, other: str) -> str | None:
     option = _OPTION.fullmatch(_plain(text))
     if option is None or _ANOTHER.match(option[3]) or _CHOICE.fullmatch(_plain(other)):
         return None
-    rest = (
-        re.sub(r"^\s*\(?[A-J]\s*[).:]\s*", "", text)
-        if "\\text" not in text[:12]
-        else _without_first_text(text)
-    )
+    pattern = _FIRST_TEXT if "\\text" in text[:12] else r"^\s*\(?[A-J]\s*[).:]\s*"
+    rest = re.sub(pattern, lambda m: rf"\text{{{m['after']}}}" if m.groupdict().get("after") else "", text)
     return rest.strip() if rest != text else None
-
-
-def _without_first_text(text: str) -> str:
-    """Remove the letter inside the first text command, and keep what follows it."""
-    return re.sub(
-        r"^\s*\\text\{\s*\(?[A-Ja-j]\s*[).:]?\s*([^{}]*)\}\s*[).:]?\s*",
-        lambda m: rf"\text{{{m[1]}}}" if m[1].strip() else "",
-        text,
-        count=1,
-    )
 
 
 def _plain(text: str) -> str:
@@ -94,11 +85,10 @@ def _plain(text: str) -> str:
 
 def same_words(gold: str, answer: str) -> bool | None:
     """Return whether the answer has the reference's words, or None if the reference is not words."""
-    if not is_words(gold):
-        return True if "\\text" in gold and normalize_words(gold) == normalize_words(answer) else None
+    is_text = "\\text" in gold
     if normalize_words(gold) == normalize_words(answer):
-        return True
-    return False if "\\text" in gold else None
+        return True if is_text or is_words(gold) else None
+    return False if is_text and is_words(gold) else None
 
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -175,7 +165,7 @@ def date(text: str) -> tuple[int, int, int] | None:
 
 def same_molecule(gold: str, answer: str) -> bool:
     r"""True if both are the same chemical formula of two or more elements: `H2O` and `\text{H_2O}`."""
-    texts = [re.sub(r"\\(?:text|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
+    texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
     return texts[0] == texts[1] and _MOLECULE.fullmatch(texts[0]) is not None
 
 

@@ -3,33 +3,32 @@ r"""Decide whether a number is exactly zero, and its sign.
 Rules: a number is not zero if its evaluation at growing precision separates it from zero. A number made of fractions, roots and roots
 of unity is zero if it is smaller than a bound below which no such number other than zero exists (the bound of Burnikel, Fleischer,
 Mehlhorn and Schirra, 1997). Constants such as π, e and ln 2 are replaced by random fractions: what is zero for these too is an identity.
-Sines and exponentials are first rewritten as powers of common bases, so that \sin^2 x + \cos^2 x - 1 is such an identity. Everything
-else is undecided.
+Sines and exponentials are first rewritten as powers of common bases, so that \sin^2 x + \cos^2 x - 1 is such an identity. A sum of
+logarithms or angles that is small is zero if the exponential of a multiple of it is 1. Everything else is undecided.
 
 This module does not know formulas with variables (see `formula.equal`), and does not know how the numbers came about.
 """
 
+import contextlib
 import math
+import operator
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
 from analysis.grading.numbers import (
     CONTEXT,
     PI,
+    Ball,
     I,
     ImpreciseError,
     Number,
     UndecidedError,
     UndefinedError,
     Value,
-    add,
     approximate,
-    multiply,
-    negative,
     number,
-    quotient,
     unity,
 )
 
@@ -39,24 +38,34 @@ MAX_BOUND_BITS = 60_000
 MAX_BITS = 200_000
 """Size limit for exact powers: 10^60000 is a fraction, and larger powers are evaluated approximately."""
 MAX_TERMS = 100
-_OPERATIONS: dict[str, Callable[[Value, Value], Value]] = {
-    "add": add,
-    "multiply": multiply,
-    "divide": quotient,
+_OPERATIONS: dict[str, Callable[[Any, Any], Value]] = {
+    "add": operator.add,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
 }
+_ARCS = {"asin", "acos", "atan"}
 _SEEDS = (20_250_923, 1_004)
+
+
+def _balls(value: Value, precisions_bits: Iterable[int]) -> Iterator[Ball]:
+    """Evaluate a number at each precision that is enough for a bounded error."""
+    for bits in precisions_bits:
+        with contextlib.suppress(ImpreciseError):
+            yield approximate(value, bits)
 
 
 def is_zero(value: Value) -> bool:
     """Return whether a number is zero. Raises UndecidedError."""
-    return not _separated(value) and _vanishes(value)
+    if isinstance(value, Fraction):
+        return value == 0
+    return not any(ball.is_separated() for ball in _balls(value, PRECISIONS_BITS)) and _vanishes(value)
 
 
 def equal_values(a: Value, b: Value) -> bool:
     """Return whether two numbers are equal. Raises UndecidedError."""
     if a is b or (isinstance(a, Fraction) and isinstance(b, Fraction)):
         return a == b
-    return is_zero(add(a, negative(b)))
+    return is_zero(a - b)
 
 
 def sign(value: Value) -> int:
@@ -68,14 +77,13 @@ def sign(value: Value) -> int:
 
 def to_float(value: Value) -> Any:
     """Return the value with about 50 digits. Raises UndecidedError."""
-    for bits in PRECISIONS_BITS:
-        try:
-            ball = approximate(value, bits)
-        except ImpreciseError:
-            continue
-        if ball.error <= abs(ball.value) * CONTEXT.ldexp(1, -166) or bits == PRECISIONS_BITS[-1]:
-            return ball.value
-    raise UndecidedError("cannot be evaluated")
+    ball: Ball | None = None
+    for ball in _balls(value, PRECISIONS_BITS):
+        if ball.error <= abs(ball.value) * CONTEXT.ldexp(1, -166):
+            break
+    if ball is None:
+        raise UndecidedError("cannot be evaluated")
+    return ball.value
 
 
 def is_real(value: Value) -> bool:
@@ -86,34 +94,30 @@ def is_real(value: Value) -> bool:
     return bool(abs(CONTEXT.im(approximation)) <= abs(approximation) * CONTEXT.ldexp(1, -150))
 
 
-def _separated(value: Value) -> bool:
-    """True if the number is certainly not zero."""
-    if isinstance(value, Fraction):
-        return value != 0
-    for bits in PRECISIONS_BITS:
-        try:
-            ball = approximate(value, bits)
-        except ImpreciseError:
-            continue
-        if abs(ball.value) > ball.error:
-            return True
-    return False
-
-
-def _vanishes(value: Value) -> bool:
+def _vanishes(value: Number) -> bool:
     """True if a number that could not be separated from zero is zero. Raises UndecidedError."""
+    if (shown := _is_identity(value)) is not None:
+        return shown
+    # A small real number is zero if e^(a n) or e^(i a n) is 1 for an integer n: so are sums of logarithms and of angles compared.
+    count = math.lcm(*(factor.denominator for factor in expanded(value).values()))
+    is_small = any((abs(ball.value) + ball.error) * count < 1 for ball in _balls(value, PRECISIONS_BITS))
+    for turn in (Fraction(1), I) if is_small and is_real(value) else ():
+        with contextlib.suppress(UndecidedError):
+            if _is_identity(number("exp", value * turn * count) - 1):
+                return True
+    raise UndecidedError("equal to many digits, but not shown to be equal")
+
+
+def _is_identity(value: Value) -> bool | None:
+    """True if a number is zero also with other constants, and None if that does not decide it. Raises UndecidedError."""
     for seed in _SEEDS:
         identity = _Identity(seed)
         try:
-            algebraic = identity.rewritten(value)
+            vanishes = _algebraic_zero(identity.rewritten(value))
         except (UndefinedError, ZeroDivisionError) as error:
             raise UndecidedError("undefined") from error
-        if not _algebraic_zero(algebraic):
-            if identity.fractions:
-                raise UndecidedError("equal to many digits, but not shown to be equal")
-            return False
-        if not identity.fractions:
-            break
+        if not vanishes or not identity.fractions:
+            return None if identity.fractions else vanishes
     return True
 
 
@@ -124,12 +128,8 @@ def _algebraic_zero(value: Value) -> bool:
     if bound > MAX_BOUND_BITS:
         raise UndecidedError("too many roots in one another")
     smallest = CONTEXT.ldexp(1, -math.ceil(bound) - 1)
-    for bits in (math.ceil(bound) + 200, 2 * math.ceil(bound) + 2_000):
-        try:
-            ball = approximate(value, bits)
-        except ImpreciseError:
-            continue
-        if abs(ball.value) > ball.error:
+    for ball in _balls(value, (math.ceil(bound) + 200, 2 * math.ceil(bound) + 2_000)):
+        if ball.is_separated():
             return False
         if abs(ball.value) + ball.error < smallest:
             return True
@@ -138,22 +138,16 @@ def _algebraic_zero(value: Value) -> bool:
 
 def _bound_bits(value: Number) -> float:
     """Return n for which the number is zero or larger than 2^-n."""
-    roots: dict[int, int] = {}
-    orders = 1
-    seen, waiting = {id(value)}, [value]
+    numbers = {id(value): value}
+    waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if one.function == "unity":
-            orders = math.lcm(orders, 2 * one.constant.denominator)
-        elif one.function == "root":
-            roots[id(one)] = one.constant
-        for argument in one.arguments:
-            if isinstance(argument, Number) and id(argument) not in seen:
-                seen.add(id(argument))
-                waiting.append(argument)
-    degree = math.prod(roots.values()) * orders
+        inner = [one for one in waiting.pop().arguments if isinstance(one, Number) and id(one) not in numbers]
+        numbers |= {id(one): one for one in inner}
+        waiting += inner
+    roots = [one.constant for one in numbers.values() if one.function == "root"]
+    orders = [2 * one.constant.denominator for one in numbers.values() if one.function == "unity"]
     top, bottom = _sizes(value, {})
-    return (degree - 1) * top + bottom + 2
+    return float((math.prod(roots) * math.lcm(*orders) - 1) * top + bottom + 2)
 
 
 def _sizes(value: Value, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
@@ -189,27 +183,23 @@ class _Identity:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.fractions: dict[object, Fraction] = {}
-        self.known: dict[int, Value] = {}
-        self.kept: list[object] = []
+        self.fractions: dict[tuple[bool | Number, ...], Fraction] = {}
+        self.known: dict[Number, Value] = {}
 
-    def fraction(self, *key: object) -> Fraction:
+    def fraction(self, *key: bool | Number) -> Fraction:
         """Return the fraction that stands for a constant."""
         if key not in self.fractions:
-            self.kept.append(key)  # keys are compared by identity, so their objects must live on
-            self.fractions[key] = Fraction(
-                self.random.randrange(1 << 20, 1 << 21), self.random.randrange(1 << 20, 1 << 21) | 1
-            )
+            top, bottom = (self.random.randrange(1 << 20, 1 << 21) for _ in range(2))
+            self.fractions[key] = Fraction(top, bottom | 1)
         return self.fractions[key]
 
     def rewritten(self, value: Value) -> Value:
         """Return the number with fractions, roots and roots of unity only. Raises UndecidedError."""
         if isinstance(value, Fraction):
             return value
-        if id(value) not in self.known:
-            self.kept.append(value)
-            self.known[id(value)] = self._rewrite(value)
-        return self.known[id(value)]
+        if value not in self.known:
+            self.known[value] = self._rewrite(value)
+        return self.known[value]
 
     def _rewrite(self, value: Number) -> Value:
         match value.function:
@@ -220,7 +210,7 @@ class _Identity:
             case "sin" | "cos":
                 return self._wave(value.function, value.arguments[0])
             case "abs":
-                return multiply(self.rewritten(value.arguments[0]), Fraction(sign(value.arguments[0])))
+                return self.rewritten(value.arguments[0]) * sign(value.arguments[0])
             case "add" | "multiply" | "divide" | "root" | "power":
                 return self._operation(value)
         return self.fraction(self._representative(value))
@@ -235,16 +225,13 @@ class _Identity:
 
     def _representative(self, value: Number) -> Number:
         """Return a known constant with the same function and an equal argument."""
-        for key in self.fractions:
-            one = key[0] if isinstance(key, tuple) else None
-            is_same_kind = isinstance(one, Number) and one.function == value.function and one.arguments
-            if (
-                isinstance(one, Number)
-                and is_same_kind
-                and equal_values(one.arguments[0], value.arguments[0])
-            ):
-                return one
-        return value
+        same = (
+            one
+            for one, *_ in self.fractions
+            if isinstance(one, Number) and one.function == value.function and one.arguments
+            if equal_values(one.arguments[0], value.arguments[0])
+        )
+        return next(same, value)
 
     def _exponential(self, exponent: Value) -> Value:
         """Rewrite e^exponent as a product of powers, with the base e^m for each monomial m of the exponent."""
@@ -253,23 +240,30 @@ class _Identity:
             is_imaginary = I in monomial
             rest = tuple(atom for atom in monomial if atom is not I)
             if is_imaginary and rest == (PI,):
-                result = multiply(result, unity(factor))
+                result *= unity(factor)
                 continue
-            base: Value = Fraction(0)
             if not is_imaginary and len(rest) == 1 and rest[0].function == "ln":
                 base = self.rewritten(rest[0].arguments[0])
+            elif is_imaginary and len(rest) == 1 and rest[0].function in _ARCS and factor.denominator == 1:
+                base = self._direction(rest[0])
             else:
                 base = self.fraction(is_imaginary, *rest)
-            result = multiply(result, rational_power(base, factor))
+            result *= rational_power(base, factor)
         return result
+
+    def _direction(self, arc: Number) -> Value:
+        """Return e^(i a) for an angle that is the arc sine, cosine or tangent of a real number."""
+        x = self.rewritten(arc.arguments[0])
+        if arc.function == "atan":
+            return (1 + I * x) / number("root", 1 + x * x, constant=2)
+        other = number("root", 1 - x * x, constant=2)
+        return x + I * other if arc.function == "acos" else other + I * x
 
     def _wave(self, function: str, angle: Value) -> Value:
         """Rewrite a sine or a cosine by Euler's formula."""
-        turn = self._exponential(multiply(I, angle))
-        back = quotient(Fraction(1), turn)
-        if function == "cos":
-            return quotient(add(turn, back), Fraction(2))
-        return quotient(add(turn, negative(back)), multiply(I, Fraction(2)))
+        turn = self._exponential(I * angle)
+        back = 1 / turn
+        return (turn + back) / 2 if function == "cos" else (turn - back) / (I * 2)
 
 
 def integer_power(base: Value, exponent: int) -> Value:
@@ -283,49 +277,47 @@ def integer_power(base: Value, exponent: int) -> Value:
 
 def rational_power(base: Value, exponent: Fraction) -> Value:
     """Return base^exponent as a root of a power."""
-    power = exponent.numerator
-    if max(abs(power), exponent.denominator) > 10_000:
+    if max(abs(exponent.numerator), exponent.denominator) > 10_000:
         raise UndecidedError("huge exponent")
-    raised = integer_power(base, power)
-    if exponent.denominator == 1:
-        return raised
-    return number("root", raised, constant=exponent.denominator)
+    raised = integer_power(base, exponent.numerator)
+    return raised if exponent.denominator == 1 else number("root", raised, constant=exponent.denominator)
 
 
-def expanded(value: Value) -> dict[tuple[Number, ...], Fraction]:
-    """Expand a number to a sum of monomials: products of numbers that are not sums or products, with rational factors."""
+Terms = dict[tuple[Number, ...], Fraction]
+"""A sum of products of numbers, with rational factors."""
+
+
+def expanded(value: Value) -> Terms:
+    """Expand a number to a sum of monomials: products of numbers that are not sums or products."""
     if isinstance(value, Fraction):
         return {(): value} if value else {}
     match value.function:
         case "add":
-            terms = expanded(value.arguments[0])
-            for monomial, factor in expanded(value.arguments[1]).items():
-                terms[monomial] = terms.get(monomial, Fraction(0)) + factor
-            return {monomial: factor for monomial, factor in terms.items() if factor}
+            a, b = (expanded(argument) for argument in value.arguments)
+            return _sum([*a.items(), *b.items()])
         case "multiply":
             return _product(expanded(value.arguments[0]), expanded(value.arguments[1]))
-        case "power" if 0 < value.constant <= 8:
-            terms = {(): Fraction(1)}
-            for _ in range(value.constant):
-                terms = _product(terms, expanded(value.arguments[0]))
-            return terms
-        case "unity" if value.constant == Fraction(3, 2):
-            return {(I,): Fraction(-1)}
     return {(value,): Fraction(1)}
 
 
-def _product(
-    a: dict[tuple[Number, ...], Fraction], b: dict[tuple[Number, ...], Fraction]
-) -> dict[tuple[Number, ...], Fraction]:
+def _sum(terms: Iterable[tuple[tuple[Number, ...], Fraction]]) -> Terms:
+    out: Terms = {}
+    for monomial, factor in terms:
+        out[monomial] = out.get(monomial, Fraction(0)) + factor
+    return {monomial: factor for monomial, factor in out.items() if factor}
+
+
+def _product(a: Terms, b: Terms) -> Terms:
     if len(a) * len(b) > MAX_TERMS:
         raise UndecidedError("too many terms")
-    out: dict[tuple[Number, ...], Fraction] = {}
-    for left, x in a.items():
-        for right, y in b.items():
-            atoms = sorted((*left, *right), key=id)
-            factor = x * y
-            if atoms.count(I) == 2:
-                atoms = [atom for atom in atoms if atom is not I]
-                factor = -factor
-            out[tuple(atoms)] = out.get(tuple(atoms), Fraction(0)) + factor
-    return {monomial: factor for monomial, factor in out.items() if factor}
+    return _sum(_times(x, y) for x in a.items() for y in b.items())
+
+
+def _times(
+    one: tuple[tuple[Number, ...], Fraction], other: tuple[tuple[Number, ...], Fraction]
+) -> tuple[tuple[Number, ...], Fraction]:
+    """Multiply two terms. The square of the imaginary unit is −1."""
+    atoms = sorted((*one[0], *other[0]), key=id)
+    is_square = atoms.count(I) == 2
+    kept = tuple(atom for atom in atoms if not is_square or atom is not I)
+    return kept, one[1] * other[1] * (-1 if is_square else 1)

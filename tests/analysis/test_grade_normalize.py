@@ -6,7 +6,7 @@ from analysis.grading.normalize import (
     decimal_comma,
     grouped_digits,
     named_functions,
-    named_sets,
+    named_values,
     normalize,
     plain_commands,
     plain_presentation,
@@ -234,7 +234,7 @@ def test_scientific_notation(before: str, after: str) -> None:
     ],
 )
 def test_names_of_sets_become_symbols(before: str, after: str) -> None:
-    assert named_sets(before) == after
+    assert named_values(before) == after
 
 
 @pytest.mark.parametrize(("before", "after"), [("6 + (-5)i", "6 - 5i"), ("6-(-5)", "6+ 5"), ("+5", "5")])
