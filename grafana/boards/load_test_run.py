@@ -44,6 +44,7 @@ def _progress() -> list[PanelOrRow]:
     ended = client_value("loadgen_requests_total")
     failed = or_zero(f"sum({client_value(f'loadgen_requests_total{{{FAILED}}}')})", f"sum({ended})")
     planned = client_value("loadgen_requests_planned")
+    good, judged = (client_value(f"loadgen_{name}_requests_total") for name in ("good", "slo"))
     return [
         stat_panel(
             "Verdict",
@@ -75,6 +76,15 @@ def _progress() -> list[PanelOrRow]:
             thresholds=((None, "green"), (0.001, "orange"), (0.05, "red")),
             decimals=1,
         ),
+        stat_panel(
+            "Within SLO",
+            "The fraction of the measured requests that met every objective of --slo. The alert SLOMissed fires below 95 %. The lines SLO in the panels below are the limits.",
+            "percentunit",
+            (f"sum({good}) / (sum({judged}) > 0) or sum({ended}) * 0 - 1", "good"),
+            value_texts={"-1": ("no SLO", "text")},
+            thresholds=((None, "red"), (0.95, "green")),
+            decimals=1,
+        ),
     ]
 
 
@@ -103,12 +113,6 @@ def _rate_and_health() -> list[PanelOrRow]:
             ('count(ALERTS{alertstate="firing"}) or vector(0)', "alerts"),
             value_texts={"0": ("none", "green")},
             thresholds=((None, "green"), (1, "red")),
-        ),
-        stat_panel(
-            "Time scale",
-            "1 means real time. Above 1, an emulator runs faster than real time by this factor. All rates on this dashboard are per second of model time.",
-            "suffix:×",
-            (f"max({server_series('thinkload:time_scale')})", "time scale"),
         ),
     ]
 
@@ -185,8 +189,11 @@ def _latency() -> list[PanelOrRow]:
 
 
 def _client_lines(metric: str) -> list[tuple[str, str]]:
+    objective = metric.removeprefix("loadgen_").removesuffix("_seconds")
+    limit_s = client_value(f'loadgen_slo_seconds{{objective="{objective}"}}', by="config, run")
     quantiles = [(client_quantile(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, *([(client_mean(metric), "mean {{config}}")] if "tpot" in metric else [])]
+    mean_line = [(client_mean(metric), "mean {{config}}")] if "tpot" in metric else []
+    return [*quantiles, *mean_line, (f"max({limit_s})", "SLO")]
 
 
 def _server_lines(metric: str) -> list[tuple[str, str]]:
@@ -228,14 +235,20 @@ def _measurement_quality() -> list[PanelOrRow]:
             "Always 0 for a real server. Above 0.1 s, the host is too slow for the chosen --speed and the run is SUSPECT.",
             "s",
             (emulator_lag, "{{config}}"),
-            width=12,
+            width=11,
         ),
         time_series_panel(
             "Prefix cache hit rate",
             "Should be 0 in a benchmark, because a cache hit avoids the prefill that is to be measured. Use --cache salt, or disable prefix caching.",
             "percentunit",
             (f"max by (config) ({server_series('thinkload:prefix_cache_hit_rate')})", "{{config}}"),
-            width=12,
+            width=10,
             maximum=1,
         ),
+        stat_panel(
+            "Time scale",
+            "1 means real time. Above 1, an emulator runs faster than real time by this factor. All rates on this dashboard are per second of model time.",
+            "suffix:×",
+            (f"max({server_series('thinkload:time_scale')})", "time scale"),
+        ).height(6),
     ]
