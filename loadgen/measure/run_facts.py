@@ -87,7 +87,9 @@ class Totals:
         for name in LATENCIES:
             values = self.and_failures(name)
             missing = 0 if name in OPTIONAL_LATENCIES else self.n - len(values)
-            rows[name] = described([*values, *[math.inf] * missing], load)
+            values += [math.inf] * missing
+            largest = max(values, default=math.inf)
+            rows[name] = described(values, load) | {"max": largest if math.isfinite(largest) else None}
         return rows
 
     def and_failures(self, name: str) -> list[float]:
