@@ -1,7 +1,8 @@
 """`python -m analysis compare BASE NEW --gate latency=3%,accuracy=1pt,cost=3%`: find what became worse, beyond noise.
 
-The comparison is printed as Markdown on stderr, and as one JSON object on stdout. Exit status 1: there is a regression. 0: there
-is none. 2: the data cannot tell, or there is nothing to compare.
+A short list for people is printed on stderr, and one JSON object on stdout unless that is a terminal. `--out` writes a table in
+Markdown, with the limits and the noise. Exit status 1: there is a regression. 0: there is none. 2: the data cannot tell, or there
+is nothing to compare.
 
 This module does not know how a change is tested (tables/changes.py does).
 """
@@ -9,7 +10,9 @@ This module does not know how a change is tested (tables/changes.py does).
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,18 @@ import numpy as np
 from scipy import stats
 
 from analysis.data.frame import read_study
+from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, plain
 from analysis.tables.changes import COLUMN, MAX_LOST, Change, compare, regressions, status, unmatched
+from loadgen.terminal import printable
 
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
 NAMED_LENGTH = 0.01
 """A change in the length of answers from this share on is named."""
-NOTHING = (
-    "## Nothing to compare\n\nThe two results have no setting in common with at least five common problems."
-)
+NOTHING = "The two results have no setting in common with at least five common problems."
+WORDS = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}
+WIDTH = 80
 
 
 def parse_gate(text: str) -> dict[str, float]:
@@ -48,12 +53,29 @@ def parse_gate(text: str) -> dict[str, float]:
     return gate
 
 
+def short_list(changes: list[Change], code: int, notes: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the comparison for people: a line for each measure below its setting, in at most WIDTH columns."""
+    yield f"{WORDS[code]} (changes with 95 % intervals)" if changes else "Nothing to compare"
+    bad = {id(change) for change in regressions(changes)}
+    for title, group in groupby(changes, lambda change: setting(change.setting)):
+        yield from textwrap.wrap(printable(title), WIDTH)
+        for change in group:
+            word = "worse" if id(change) in bad else "not worse" if change.conclusive else "cannot tell"
+            base, new, delta, gate, smallest, _ = _values(change)
+            yield f"  {word:11}  {change.measure:8}  {base} → {new}  {delta}"
+            if word == "cannot tell":
+                yield f"{'':15}the gate is {gate}; this data detects {smallest}"
+    for note in (*(_remarks(changes) if changes else [NOTHING]), *notes):
+        yield from textwrap.wrap(printable(note), WIDTH)
+
+
 def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str:
     """The comparison as Markdown, for example for a pull request."""
-    word = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}[code]
+    if not changes:
+        return "\n".join(["## Nothing to compare", "", NOTHING, *notes]) + "\n"
     bad = {id(change) for change in regressions(changes)}
     lines = [
-        f"## {word}",
+        f"## {WORDS[code]}",
         "",
         "| | model | configuration | load | asked | budget | source | measure | base | new | change | gate | smallest detectable change | noise floor | n |",
     ]
@@ -81,7 +103,7 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
 def _values(change: Change) -> list[str]:
     if change.measure == "accuracy":
         low, high = (-(change.worse + side * 1.96 * change.error) for side in (1, -1))
-        delta = f"{-change.worse * 100:+.1f} pt ({low * 100:+.1f} to {high * 100:+.1f})"
+        delta = f"{0 - change.worse * 100:+.1f} pt ({low * 100:+.1f} to {high * 100:+.1f})"
         limits = [
             f"−{change.gate * 100:g} pt",
             f"−{change.smallest_detectable * 100:.1f} pt",
@@ -104,20 +126,25 @@ def _noise_floor(change: Change, unit: str) -> str:
 
 
 def _legend(changes: list[Change]) -> list[str]:
-    lines = [
+    return [
         (
             "Latency: mean seconds from send to last token over successful requests. Cost: GPU-seconds per request. Accuracy: "
             "correct answers / all requests. Changes are paired by problem and have 95 % intervals. ❌ worse than the gate "
             "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ the data cannot tell: the change "
             "is just over the gate, or a change of twice the gate might not have been detected."
-        )
+        ),
+        *_remarks(changes),
     ]
+
+
+def _remarks(changes: list[Change]) -> list[str]:
+    """What limits the comparison."""
     failing = {
         (c.setting["model"], c.setting["config"], c.setting["budget"]): c.lost
         for c in changes
         if c.lost > MAX_LOST
     }
-    lines += [
+    lines = [
         f"NEW failed {number(share, '.1%')} of requests more than BASE at {model} {config} {number(budget, ',d')}. Latency and "
         "cost of the other requests are therefore not conclusive."
         for (model, config, budget), share in failing.items()
@@ -152,25 +179,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIMITS",
         help="largest change that is not a regression (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, help="also write the Markdown to this file")
+    parser.add_argument("--out", type=Path, help="also write a table in Markdown to this file")
     parser.epilog = "example: python -m analysis compare results/main results/branch --gate latency=3%,accuracy=1pt --out comparison.md"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare, print Markdown on stderr and one JSON object on stdout, and return the exit status."""
+    """Compare, print the result for people and for programs, and return the exit status."""
     gate = parse_gate(args.gate)
     base, new = (read_study(path).frame for path in (args.base, args.new))
     changes = compare(base, new, gate)
     code, notes = status(changes), unmatched(base, new)
-    text = markdown(changes, code, notes) if changes else "\n".join([NOTHING, "", *notes]) + "\n"
     if args.out:
         try:
-            args.out.write_text(text, encoding="utf-8")
+            args.out.write_text(markdown(changes, code, notes), encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"--out {args.out}: {error.strerror}; give a file that can be written"
             ) from error
-    print(text, file=sys.stderr)
+    print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)
+    if sys.stdout.isatty():
+        return code
     print(
         json.dumps(
             {
