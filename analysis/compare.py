@@ -83,46 +83,27 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
     for change in sorted(changes, key=lambda change: (id(change) not in bad, change.conclusive)):
         mark = "❌" if id(change) in bad else "✅" if change.conclusive else "❔"
         s = change.setting
-        shown = [
-            mark,
-            s["model"],
-            s["config"],
-            s["load"],
-            s["asked"],
-            number(s["budget"], ",d"),
-            s["source"],
-            change.measure,
-            *_values(change),
-            change.n,
-        ]
+        names = [s["model"], s["config"], s["load"], s["asked"], number(s["budget"], ",d"), s["source"]]
+        shown = [mark, *names, change.measure, *_values(change), change.n]
         lines.append("| " + " | ".join(str(cell) for cell in shown) + " |")
     lines += ["", *_legend(changes), *notes]
     return "\n".join(lines) + "\n"
 
 
 def _values(change: Change) -> list[str]:
-    if change.measure == "accuracy":
-        low, high = (-(change.worse + side * 1.96 * change.error) for side in (1, -1))
-        delta = f"{0 - change.worse * 100:+.1f} pt ({low * 100:+.1f} to {high * 100:+.1f})"
-        limits = [
-            f"−{change.gate * 100:g} pt",
-            f"−{change.smallest_detectable * 100:.1f} pt",
-            _noise_floor(change, " pt"),
-        ]
-        return [number(change.base, ".1%"), number(change.new, ".1%"), delta, *limits]
-    t = float(stats.t.ppf(0.975, change.degrees))
-    low, high = (np.expm1(change.worse + side * t * change.error) for side in (-1, 1))
-    delta = f"{np.expm1(change.worse) * 100:+.1f} % ({low * 100:+.1f} to {high * 100:+.1f})"
-    limits = [
-        f"+{change.gate * 100:g} %",
-        f"+{change.smallest_detectable * 100:.1f} %",
-        _noise_floor(change, " %"),
+    """Base, new, change with its interval, gate, smallest detectable change and noise floor, as texts."""
+    accuracy = change.measure == "accuracy"
+    unit, sign, form = ("pt", "−", ".1%") if accuracy else ("%", "+", ".4g")
+    width = change.error * (1.96 if accuracy else float(stats.t.ppf(0.975, change.degrees)))
+    worse = np.array([change.worse, change.worse - width, change.worse + width])
+    middle, *bounds = (0 - worse if accuracy else np.expm1(worse)) * 100
+    return [
+        *(number(value, form) for value in (change.base, change.new)),
+        f"{middle:+.1f} {unit} ({min(bounds):+.1f} to {max(bounds):+.1f})",
+        f"{sign}{change.gate * 100:g} {unit}",
+        f"{sign}{change.smallest_detectable * 100:.1f} {unit}",
+        f"{change.noise_floor * 100:.1f} {unit}" if np.isfinite(change.noise_floor) else "unknown",
     ]
-    return [number(change.base, ".4g"), number(change.new, ".4g"), delta, *limits]
-
-
-def _noise_floor(change: Change, unit: str) -> str:
-    return f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
 
 
 def _legend(changes: list[Change]) -> list[str]:
@@ -139,32 +120,24 @@ def _legend(changes: list[Change]) -> list[str]:
 
 def _remarks(changes: list[Change]) -> list[str]:
     """What limits the comparison."""
-    failing = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.lost
-        for c in changes
-        if c.lost > MAX_LOST
-    }
     lines = [
-        f"NEW failed {number(share, '.1%')} of requests more than BASE at {model} {config} {number(budget, ',d')}. Latency and "
-        "cost of the other requests are therefore not conclusive."
-        for (model, config, budget), share in failing.items()
+        f"NEW failed {number(one.lost, '.1%')} of requests more than BASE: {setting(one.setting)}. Latency and cost of the other "
+        "requests are therefore not conclusive."
+        for one in changes
+        if one.lost > MAX_LOST
     ]
-    longer = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.longer
-        for c in changes
-        if abs(c.longer) > NAMED_LENGTH and c.measure in ("latency", "cost")
-    }
     lines += [
-        f"Answers of NEW have {number(share, '+.1%')} tokens at {model} {config} {number(budget, ',d')}. The changes of latency and "
-        "cost contain this change in length."
-        for (model, config, budget), share in longer.items()
+        f"Answers of NEW have {number(one.longer, '+.1%')} tokens: {setting(one.setting)}. The changes of latency and cost contain "
+        "this change in length."
+        for one in changes
+        if abs(one.longer) > NAMED_LENGTH and one.measure in ("latency", "cost")
     ]
     if any(not np.isfinite(change.noise_floor) for change in changes):
         lines.append(
             "The noise floor is unknown where no setting was run more than once with the same problems. The intervals then include the noise between "
             "problems only."
         )
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -197,18 +170,9 @@ def main(args: argparse.Namespace) -> int:
                 f"--out {args.out}: {error.strerror}; give a file that can be written"
             ) from error
     print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)
-    if sys.stdout.isatty():
-        return code
-    print(
-        json.dumps(
-            {
-                "exit": code,
-                "regressions": [_brief(c) for c in regressions(changes)],
-                "changes": [_brief(c) for c in changes],
-                "notes": notes,
-            }
-        )
-    )
+    if not sys.stdout.isatty():
+        worse, all_changes = ([_brief(c) for c in found] for found in (regressions(changes), changes))
+        print(json.dumps({"exit": code, "regressions": worse, "changes": all_changes, "notes": notes}))
     return code
 
 

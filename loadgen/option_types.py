@@ -31,30 +31,20 @@ class LoadgenParser(argparse.ArgumentParser):
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
-class Header(argparse.Action):
-    """Collects `Name: value` pairs of an option that can be repeated."""
+class Pairs(argparse.Action):
+    """Collects `KEY=VALUE` pairs in a dict or, for a metavar with a colon, `NAME: VALUE` pairs in a tuple."""
 
     def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
+        self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         """Add one pair."""
-        name, colon, value = str(values).partition(":")
-        if not colon or not name.strip():
-            raise UsageError(f"--header {values!r}: write 'NAME: VALUE'")
-        namespace.headers = (*getattr(namespace, "headers", ()), (name.strip(), value.strip()))
-
-
-class Label(argparse.Action):
-    """Collects `key=value` pairs of an option that can be repeated."""
-
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
-    ) -> None:
-        """Add one pair."""
-        name, equals, value = str(values).partition("=")
-        if not equals or not name:
-            raise UsageError(f"--label {values!r}: write KEY=VALUE")
-        namespace.labels = {**getattr(namespace, "labels", {}), name: value}
+        colon = ":" in str(self.metavar)
+        name, separator, value = str(values).partition(":" if colon else "=")
+        if not separator or not name.strip():
+            raise UsageError(f"{option} {values!r}: write {self.metavar}")
+        given: Any = getattr(namespace, self.dest, () if colon else {})
+        more = (*given, (name.strip(), value.strip())) if colon else {**given, name: value}
+        setattr(namespace, self.dest, more)
 
 
 def budgets(text: str) -> tuple[int, ...]:
@@ -234,11 +224,8 @@ def _share_or_percent(text: str) -> float:
 
 def failures(text: str) -> str:
     """Check a number of failures, such as `20`, or a share of the requests, such as `50%`."""
-    if text.endswith("%"):
-        if not _share_or_percent(text):
-            raise UsageError(f"{text!r} is not a share above zero")
-    else:
-        count(text)
+    if not re.fullmatch(r"[1-9]\d*|(?!0+(\.0+)?%)(100|\d{1,2}(\.\d+)?)%", text, re.ASCII):
+        raise UsageError(f"{text!r}: write a number of failed requests such as 20, or a share such as 50%")
     return text
 
 

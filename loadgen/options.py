@@ -21,8 +21,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.exchange import BudgetMode
 from loadgen.option_types import (
-    Header,
-    Label,
+    Pairs,
     arrival,
     budgets,
     count,
@@ -224,7 +223,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _server(add: Callable[..., Any]) -> None:
     add("--target", metavar="URL", help=f"base URL of an OpenAI-compatible server, with /v1 [{DEFAULTS.target}]")
     add("--model", metavar="ID", help="id of the model [the first one that the server lists]")
-    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Header, help="additional HTTP header; can be repeated")
+    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Pairs, help="additional HTTP header; can be repeated")
     add("--api-key-env", metavar="NAME", help="name of the environment variable that holds the API key")
     add("--insecure", action="store_true", help="do not verify the server's TLS certificate")
     add("--ca-file", type=Path, metavar="FILE", help="certificate authority to trust (PEM file)")
@@ -272,7 +271,7 @@ def _results(add: Callable[..., Any]) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for the results, which must not exist yet [results/<utc>-<config>-<model>]")
     add("--resume", type=Path, metavar="DIR", help="complete the run in DIR, with its original options")
     add("--no-text", dest="keep_text", action="store_false", help="leave prompts and answers out of the results")
-    add("--label", dest="labels", action=Label, metavar="K=V", help="label that is saved in run.json; can be repeated")
+    add("--label", dest="labels", action=Pairs, metavar="KEY=VALUE", help="label that is saved in run.json; can be repeated")
     add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
     add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"percentile that the run must have enough requests for; otherwise it is SUSPECT [{DEFAULTS.percentile}]")
     add("--require", dest="requirements", action="append", type=requirement, metavar="'METRIC<LIMIT'", help="exit with code 1 unless this holds at the end, for example 'ttft.p95<200ms', 'failed<1%%' or 'goodput>=0.95'; can be repeated")

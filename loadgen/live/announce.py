@@ -71,15 +71,12 @@ def write_junit(path: Path, run: RunInfo, *, strict: bool) -> None:
         _case(suite, run, row["text"], None if row["met"] else [f"{row['text']}: {row['why']}"])
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("*/failure"))))
-    suites = ET.Element("testsuites")
-    suites.append(suite)
-    path.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True))
+    path.write_bytes(ET.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def _case(suite: ET.Element, run: RunInfo, name: str, failure: Sequence[str] | None) -> ET.Element:
-    case = ET.SubElement(
-        suite, "testcase", classname=f"thinkload.{printable(run.run_id)}", name=printable(name)
-    )
+    where = f"thinkload.{printable(run.run_id)}"
+    case = ET.SubElement(suite, "testcase", classname=where, name=printable(name))
     if failure is not None:
         lines = [printable(line) for line in failure]
         ET.SubElement(case, "failure", message=lines[0]).text = "\n".join(lines)

@@ -124,17 +124,13 @@ class Metrics:
             emulated=str(run.emulated).lower(),
         ).set(1)
         self.cell.labels(cell=run.run_id).set(1)
-        by_budget = (
-            self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due,
-        )  # fmt: skip
-        for budget in map(
-            str, run.budgets
-        ):  # rate() does not see the first increase of a counter without a 0
+        by_budget = [self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due]
+        by_budget += [self.slo_requests] if run.slo else []
+        for budget in map(str, run.budgets):
+            # rate() does not see the first increase of a counter without a 0.
             self.requests.labels(outcome="ok", budget=budget)
             for metric in by_budget:
                 metric.labels(budget=budget)
-            if run.slo:
-                self.slo_requests.labels(budget=budget)
         for name, limit_s in run.slo.items():
             self.slo.labels(objective=name).set(limit_s)
         self.started.set(run.clock["wall_s"])

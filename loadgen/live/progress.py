@@ -150,26 +150,22 @@ class Progress:
         run = self.run
         mark = f" (emulated, {run.time_scale:g} x)" if run.emulated else ""
         # A Text, because rich would read brackets in a string as markup.
-        title = Text(
-            printable(f"{run.config} · {run.model}{mark} at {run.target}"), overflow="ellipsis", no_wrap=True
-        )
+        title = Text(printable(f"{run.config} · {run.model}{mark} at {run.target}"), no_wrap=True)
+        title.overflow = "ellipsis"
         bar = Table.grid(padding=(0, 2, 0, 0), expand=True)
         bar.add_column(ratio=1)
-        done = self.fraction()
+        done = self.fraction(time.perf_counter())
         bar.add_row(ProgressBar(total=1.0, completed=done or 0.0), "" if done is None else f"{done:.0%}")
         facts = Table.grid(padding=(0, 2, 0, 0))
         for name, value in self.rows():
-            facts.add_row(
-                Text(name, style="bold"), Text(value, style="red" if name == "failed" and self.failed else "")
-            )
+            style = "red" if name == "failed" and self.failed else ""
+            facts.add_row(Text(name, style="bold"), Text(value, style=style))
         latencies = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         latencies.add_column("budget")
-        for name in METRICS:
-            latencies.add_column(f"{name} p50", justify="right", no_wrap=True)
-            latencies.add_column("p95", justify="right", no_wrap=True)
+        for heading in ("TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95"):
+            latencies.add_column(heading, justify="right", no_wrap=True)
         for budget in sorted(self.recent):
-            cells = [cell for pair in self._percentiles(budget) for cell in pair]
-            latencies.add_row(f"{budget:,}", *cells)
+            latencies.add_row(f"{budget:,}", *(cell for pair in self._percentiles(budget) for cell in pair))
         return Group(title, bar, facts, latencies)
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -180,10 +176,9 @@ class Progress:
         per_s = 1 / model_s if model_s > 0 else 0.0
         scheduled = None if self.run.load.get("ramp") else self.run.load.get("rate")
         kinds = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common() if name != "ok")
-        left_s = self.left_s()
-        left = (
-            "" if left_s is None else f", {human(left_s)} left" if left_s else ", waiting for those in flight"
-        )
+        left = ""
+        if (left_s := self.left_s(now)) is not None:
+            left = f", {human(left_s)} left" if left_s else ", waiting for those in flight"
         yield "elapsed", human(now - self._began) + left
         yield "done", f"{self.earlier + self.count:,}" + ("" if self.total is None else f" of {self.total:,}")
         yield "in flight", f"{self.sent - self.count}" + (" (warm-up)" if self._load_began is None else "")
@@ -195,26 +190,21 @@ class Progress:
             interval = share_interval(hits, kind_of(self.run.load))
             yield "SLO", f"{share_text(sum(hits) / len(hits), interval)} of the last {len(hits)}"
 
-    def fraction(self) -> float | None:
-        """Return how much of the load is done, or None where nothing says how much there will be."""
+    def fraction(self, now: float) -> float | None:
+        """Return which share of this part of the load is done, or None where nothing says how much there will be."""
         if self._load_began is None:
             return None
         if self._last_due_s is not None:
-            model_s = (time.perf_counter() - self._load_began) * self.run.time_scale
+            model_s = (now - self._load_began) * self.run.time_scale
             return min(1.0, model_s / self._last_due_s) if self._last_due_s > 0 else 1.0
-        return (self.earlier + self.count) / self.total if self.total else None
+        to_do = (self.total or 0) - self.earlier - self._ended_before_load
+        return (self.count - self._ended_before_load) / to_do if to_do > 0 else None
 
-    def left_s(self) -> float | None:
+    def left_s(self, now: float) -> float | None:
         """Return the real seconds until the last request is due or, in a closed loop, has ended at the rate so far."""
-        if self._load_began is None:
+        if self._load_began is None or not (done := self.fraction(now)):
             return None
-        elapsed_s = time.perf_counter() - self._load_began
-        if self._last_due_s is not None:
-            return max(0.0, self._last_due_s / self.run.time_scale - elapsed_s)
-        ended = self.count - self._ended_before_load
-        if self.total is None or not ended:
-            return None
-        return max(0, self.total - self.earlier - self.count) * elapsed_s / ended
+        return (now - self._load_began) * (1 - done) / done
 
     def _percentiles(self, budget: int) -> list[tuple[str, str]]:
         """Return p50 and p95 of each metric; empty where nothing was measured."""

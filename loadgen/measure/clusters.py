@@ -139,9 +139,8 @@ class _Pool:
     def with_failures(self, row: dict[str, Any], unit: float, failed_share: float) -> dict[str, Any]:
         """Return the percentiles of `row`, the mean and the maximum if this share of all values is infinite."""
         largest = round(self._values[-1] * unit, 9) if self._values else None
-        found: dict[str, Any] = {name: row[name] for name in ("n", "mean")} | {"max": largest}
-        if failed_share:
-            found |= {"mean": None, "max": None}
+        mean, largest = (None, None) if failed_share else (row["mean"], largest)
+        found: dict[str, Any] = {"n": row["n"], "mean": mean, "max": largest}
         for name, level in LEVELS.items():
             finite = row[name] is not None and level <= 1 - failed_share
             found[name] = round(self._at(level / (1 - failed_share)) * unit, 9) if finite else None

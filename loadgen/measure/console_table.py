@@ -21,16 +21,8 @@ from loadgen.terminal import latency_text, printable
 METRICS = ("ttft_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s", "e2e_due_s", "send_lag_s")
 """The metrics of the result line."""
 SHOWN = ("p50", "p95", "p99")
-NAMES = {
-    "ttft_s": "TTFT",
-    "tpot_s": "TPOT",
-    "itl_s": "ITL",
-    "e2e_s": "E2E",
-    "e2e_due_s": "E2E from due",
-    "inter_chunk_s": "raw gaps",
-    "send_lag_s": "send lag",
-}
-CLIENT = ("inter_chunk_s", "send_lag_s")
+NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "E2E", "e2e_due_s": "E2E from due"}
+CLIENT = {"inter_chunk_s": "raw gaps", "send_lag_s": "send lag"}
 """Shown only if asked for: they judge the measurement, not the server."""
 WIDE = 130
 COLORS = {"VALID": "green", "SUSPECT": "yellow", "INVALID": "red"}
@@ -130,10 +122,7 @@ def _cost(run: RunInfo, gpu_seconds_per_token: float | None) -> str:
 def _objectives(run: RunInfo) -> Iterator[Row]:
     goodput = run.summary.get("goodput")
     if goodput and goodput["share"] is not None:
-        limits = ", ".join(
-            f"{name} {limit_s * 1e3:g} ms" if limit_s < 1 else f"{name} {limit_s:g} s"
-            for name, limit_s in goodput["slo"].items()
-        )
+        limits = ", ".join(f"{name} {latency_text(limit_s)}" for name, limit_s in goodput["slo"].items())
         interval = "" if goodput["interval"] else " (no interval: too few independent requests)"
         share = share_text(goodput["share"], goodput["interval"])
         yield "SLO", f"{share} of the requests within {limits}{interval}", ""
@@ -147,13 +136,13 @@ def share_text(share: float, interval: tuple[float, float] | None) -> str:
 def latency_rows(run: RunInfo, *, verbose: bool) -> Iterator[LatencyRow]:
     """Yield a row for each metric, and for each budget where there are several."""
     budgets = run.summary["budgets"]
-    names = ["ttft_s", "tpot_s", "itl_s", "e2e_s", *(["e2e_due_s"] if run.load.get("kind") == "open" else [])]
-    for name in (*names, *(CLIENT if verbose else ())):
-        if len(budgets) == 1 or name == "send_lag_s":
-            found = [("", run.summary.get(name))]
-        else:
+    for name, title in (NAMES | (CLIENT if verbose else {})).items():
+        if name == "e2e_due_s" and run.load.get("kind") != "open":
+            continue
+        found = [("", run.summary.get(name))]
+        if len(budgets) > 1 and name != "send_lag_s":
             found = [(_budget(budget), row.get(name)) for budget, row in budgets.items()]
-        yield from ((NAMES[name], budget, row) for budget, row in found if row and row["n"])
+        yield from ((title, budget, row) for budget, row in found if row and row["n"])
 
 
 def _budget(key: str) -> str:

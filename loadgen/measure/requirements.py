@@ -8,7 +8,6 @@ This module does not know how a requirement is written (see `loadgen.option_type
 """
 
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 from loadgen.errors import UsageError
@@ -20,12 +19,8 @@ from loadgen.terminal import latency_text
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def check(texts: Iterable[str], run: RunInfo) -> list[dict[str, Any]]:
-    """Return `text value met why` of each requirement, from the summary of the run."""
-    return [_check(text, run) for text in texts]
-
-
-def _check(text: str, run: RunInfo) -> dict[str, Any]:
+def check(text: str, run: RunInfo) -> dict[str, Any]:
+    """Return `text value met why` of a requirement, from the summary of the run."""
     try:
         required = parse_requirement(text)
     except UsageError as error:  # run.json was changed before the run was resumed

@@ -18,6 +18,9 @@ from loadgen.measure.steady_window import steady_window, tokens_within, why_no_w
 from loadgen.measure.token_times import describe_token_times
 from loadgen.record import RECORDS, RunInfo, read_records
 
+BY_PART = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")
+"""The latencies that are described for each budget and for the steady window too."""
+
 
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     """Set the duration, the steady window and the summary of the run in `folder`."""
@@ -80,7 +83,7 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
         "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
-        **{name: described(totals.values[name], load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+        **{name: described(totals.values[name], load) for name in BY_PART},
     }
 
 
@@ -93,10 +96,7 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
             "completion_tokens_mean": _mean_tokens(totals),
-            **{
-                name: described(totals.values[name], load)
-                for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")
-            },
+            **{name: described(totals.values[name], load) for name in BY_PART},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }

@@ -55,7 +55,7 @@ def close_out(
     if facts.measured.failed:
         run.summary["errors"] = frequent_errors(folder)
     run.energy = _energy(run, observations, facts)
-    run.requirements = requirements.check(run.options.get("requirements", ()), run)
+    run.requirements = [requirements.check(text, run) for text in run.options.get("requirements", ())]
     run.verdict = "VALID"
     if options is not None:
         _judge(run, observations, facts, options)

@@ -227,7 +227,7 @@ class RunPhases:
         if limit is None or self.stop.draining:
             return
         if limit.endswith("%"):
-            reached = ended >= ABORT_LEAST and failed >= float(limit.removesuffix("%")) / 100 * ended
+            reached = ended >= ABORT_LEAST and 100 * failed >= float(limit.removesuffix("%")) * ended
         else:
             reached = failed >= int(limit)
         if reached:

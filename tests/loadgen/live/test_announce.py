@@ -91,7 +91,7 @@ def test_junit_can_be_parsed_whatever_the_texts_are(
     row = requirement(met=False, text=name) | {"why": reason}
     found = run(run_id=run_id, verdict="INVALID", reasons=[reason], requirements=[row])
     write_junit(tmp_path / "junit.xml", found, strict=False)
-    (suite,) = ET.parse(tmp_path / "junit.xml").getroot()
+    suite = ET.parse(tmp_path / "junit.xml").getroot()
     assert [len(case.findall("failure")) for case in suite.findall("testcase")] == [1, 1]
     assert all(ord(character) >= 32 or character == "\n" for character in "".join(suite.itertext()))
 
@@ -100,7 +100,7 @@ def test_junit_fails_for_a_suspect_run_with_strict_only(tmp_path: Path) -> None:
     found = run(verdict="SUSPECT", reasons=["the client was late"])
     for strict in (False, True):
         write_junit(tmp_path / "junit.xml", found, strict=strict)
-        (suite,) = ET.parse(tmp_path / "junit.xml").getroot()
+        suite = ET.parse(tmp_path / "junit.xml").getroot()
         assert suite.get("failures") == str(int(strict))
         assert "the client was late" in "".join(suite.itertext())
 
@@ -122,7 +122,7 @@ whole run  6.25 requests/s, 21,325 tokens/s, 0.55 GPU-seconds per 1,000 tokens,
            $0.458 per million tokens
 steady     10 to 60 s, 78% of the run: 22,000 tokens/s, 0.5 GPU-seconds per
            1,000 tokens, $0.417 per million tokens
-SLO        95.5% [93.0%, 97.2%] of the requests within ttft 200 ms, e2e 30 s
+SLO        95.5% [93.0%, 97.2%] of the requests within ttft 200 ms, e2e 30.0 s
 required   met      ttft.p95<200ms: 150 ms
            NOT MET  ttft.p95<200ms: 250 ms
 results    results/r

@@ -201,7 +201,7 @@ def test_a_run_that_fails_less_than_its_limit_goes_on(server: Server, tmp_path: 
 
 def failures(path: Path) -> dict[str, str]:
     """Return the message of each failed test case by its name, with an empty one for those that passed."""
-    (suite,) = ET.parse(path).getroot()
+    suite = ET.parse(path).getroot()
     cases = suite.findall("testcase")
     found = {case.get("name", ""): "".join(f.text or "" for f in case.findall("failure")) for case in cases}
     assert suite.get("tests") == str(len(cases))
