@@ -1,9 +1,9 @@
 """Defines the commands of `python -m loadgen`.
 
 `run` is the default command, so it can be left out. Messages for people go to stderr. The result for programs is one JSON line,
-the last line on stdout, unless that is a terminal. docs/ci.md has the table of exit codes. A UsageError is printed as one line and ends the command with exit code 2; Ctrl-C outside the load is one
-line and exit code 130. Each command imports what it needs when it is called, so that `--help` is fast. The docstring of a
-command is the description that its `--help` shows.
+the last line on stdout, unless that is a terminal. A UsageError is printed as one line and ends the command with exit code 2;
+Ctrl-C outside the load is one line and exit code 130. docs/ci.md has the table of exit codes. Each command imports what it needs
+when it is called, so that `--help` is fast. The docstring of a command is the description that its `--help` shows.
 
 This module does not know how a command works.
 """

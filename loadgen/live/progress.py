@@ -1,7 +1,7 @@
 """Shows the progress of a run: a live view on a terminal, and otherwise a line of text every few seconds.
 
 Rules: output goes to stderr only. The view is updated once a second, however high the load is. Elapsed and remaining time are
-real seconds, as on a watch; latencies are model seconds, and rates are per model second. The percentiles and the share within
+real seconds; latencies are model seconds, and rates are per model second. The percentiles and the share within
 the objectives are over the last WINDOW requests of a budget and are only for watching; those of the summary are over all
 requests. A percentile is shown from the sample size on that the summary needs for it.
 
@@ -129,7 +129,7 @@ class Progress:
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
         self._live.start()
         while True:
-            self._live.update(self.view(), refresh=True)
+            self._live.update(self.view(self._live.console.width), refresh=True)
             await asyncio.sleep(LIVE_EVERY_S)
 
     def line(self) -> str:
@@ -140,33 +140,25 @@ class Progress:
                 rows += [f"{name} p50 {cells[0]}, p95 {cells[1]}"] if any(cells) else []
         return " · ".join(rows)
 
-    def view(self) -> Any:
-        """The progress as the live view."""
-        from rich.console import Group  # noqa: PLC0415  as above
-        from rich.progress_bar import ProgressBar  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+    def view(self, width: int) -> Any:
+        """The progress as the live view. It is plain text, because laying out tables would delay the timestamps by milliseconds."""
+        from rich.text import Text  # noqa: PLC0415  as above
 
         run = self.run
         mark = f" (emulated, {run.time_scale:g} x)" if run.emulated else ""
-        # A Text, because rich would read brackets in a string as markup.
-        title = Text(printable(f"{run.config} · {run.model}{mark} at {run.target}"), no_wrap=True)
-        title.overflow = "ellipsis"
-        bar = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        bar.add_column(ratio=1)
-        done = self.fraction(time.perf_counter())
-        bar.add_row(ProgressBar(total=1.0, completed=done or 0.0), "" if done is None else f"{done:.0%}")
-        facts = Table.grid(padding=(0, 2, 0, 0))
+        title = printable(f"{run.config} · {run.model}{mark} at {run.target}")
+        view = Text(f"{title}\n", no_wrap=True, overflow="ellipsis")
+        if (done := self.fraction(time.perf_counter())) is not None:
+            view.append(f"{'━' * round(done * (width - 6)):{width - 6}} {done:4.0%}\n", "green")
         for name, value in self.rows():
-            style = "red" if name == "failed" and self.failed else ""
-            facts.add_row(Text(name, style="bold"), Text(value, style=style))
-        latencies = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        latencies.add_column("budget")
-        for heading in ("TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95"):
-            latencies.add_column(heading, justify="right", no_wrap=True)
+            view.append(f"{name:11}", "bold")
+            view.append(f"{value}\n", "red" if name == "failed" and self.failed else "")
+        headings = ("TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95")
+        view.append("budget   " + "".join(f"{heading:>10}" for heading in headings))
         for budget in sorted(self.recent):
-            latencies.add_row(f"{budget:,}", *(cell for pair in self._percentiles(budget) for cell in pair))
-        return Group(title, bar, facts, latencies)
+            cells = (cell for pair in self._percentiles(budget) for cell in pair)
+            view.append(f"\n{budget:<9,}" + "".join(f"{cell:>10}" for cell in cells))
+        return view
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield the name and the value of each row."""
@@ -223,7 +215,7 @@ def _percentile(ordered: list[float], name: str) -> str:
 
 
 def human(seconds: float) -> str:
-    """A time on a watch, with a unit that suits it."""
+    """A duration in whole seconds, minutes or tenths of an hour."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -41,7 +41,7 @@ def record(**more: Any) -> Record:
 
 def shown(progress: Progress, width: int = 80) -> str:
     page = io.StringIO()
-    Console(file=page, width=width).print(progress.view())
+    Console(file=page, width=width).print(progress.view(width))
     return page.getvalue()
 
 
@@ -157,5 +157,5 @@ def test_the_view_fits_its_terminal_and_shows_no_markup_of_the_server(width: int
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (3.456, "3 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")]
 )
-def test_a_time_on_a_watch_has_a_suitable_unit(seconds: float, text: str) -> None:
+def test_a_duration_has_a_suitable_unit(seconds: float, text: str) -> None:
     assert human(seconds) == text
