@@ -50,7 +50,10 @@ def execute(options: RunOptions) -> RunInfo:
         if options.dry_run:
             say(_dry_run(prepared))
             return run
-        if previous.complete and run.verdict is not None:
+        if previous.complete and run.verdict in (
+            "VALID",
+            "SUSPECT",
+        ):  # INVALID may be due to how an earlier part ended
             say(f"{previous.folder}: no request is missing")
             return run
         metrics = Metrics()
