@@ -31,6 +31,7 @@ def dashboard() -> Dashboard:
         *_latency(),
         "Measurement quality",
         *_measurement_quality(),
+        *_emulator_and_cache(),
     ]
     return build_dashboard("run", "Thinkload · Load test run", description, contents, start="now-10m")
 
@@ -44,7 +45,6 @@ def _progress() -> list[PanelOrRow]:
     ended = client_value("loadgen_requests_total")
     failed = or_zero(f"sum({client_value(f'loadgen_requests_total{{{FAILED}}}')})", f"sum({ended})")
     planned = client_value("loadgen_requests_planned")
-    good, judged = (client_value(f"loadgen_{name}_requests_total") for name in ("good", "slo"))
     return [
         stat_panel(
             "Verdict",
@@ -76,6 +76,13 @@ def _progress() -> list[PanelOrRow]:
             thresholds=((None, "green"), (0.001, "orange"), (0.05, "red")),
             decimals=1,
         ),
+    ]
+
+
+def _rate_and_health() -> list[PanelOrRow]:
+    lag = "max(thinkload:send_lag_seconds_p99 or thinkload:loop_lag_seconds_p99)"
+    good, judged, ended = (client_value(f"loadgen_{name}requests_total") for name in ("good_", "slo_", ""))
+    return [
         stat_panel(
             "Within SLO",
             "The fraction of the measured requests that met every objective of --slo. The alert SLOMissed fires below 95 %. The lines SLO in the panels below are the limits.",
@@ -85,12 +92,6 @@ def _progress() -> list[PanelOrRow]:
             thresholds=((None, "red"), (0.95, "green")),
             decimals=1,
         ),
-    ]
-
-
-def _rate_and_health() -> list[PanelOrRow]:
-    lag = "max(thinkload:send_lag_seconds_p99 or thinkload:loop_lag_seconds_p99)"
-    return [
         stat_panel(
             "Output",
             "Output tokens per second, counted by the client, summed over all selected configurations.",
@@ -203,10 +204,6 @@ def _server_lines(metric: str) -> list[tuple[str, str]]:
 
 def _measurement_quality() -> list[PanelOrRow]:
     gap = "loadgen_inter_chunk_seconds"
-    emulator_lag = or_zero(
-        f"max by (config) ({server_series('thinkload_emulator_behind_seconds')})",
-        f"max by (config) ({server_series('thinkload:time_scale')})",
-    )
     return [
         time_series_panel(
             "Requests ended, by outcome",
@@ -230,6 +227,15 @@ def _measurement_quality() -> list[PanelOrRow]:
             (client_quantile(0.5, gap), "p50 {{config}}"),
             (client_quantile(0.99, gap), "p99 {{config}}"),
         ),
+    ]
+
+
+def _emulator_and_cache() -> list[PanelOrRow]:
+    emulator_lag = or_zero(
+        f"max by (config) ({server_series('thinkload_emulator_behind_seconds')})",
+        f"max by (config) ({server_series('thinkload:time_scale')})",
+    )
+    return [
         time_series_panel(
             "Emulator lag",
             "Always 0 for a real server. Above 0.1 s, the host is too slow for the chosen --speed and the run is SUSPECT.",
