@@ -1,7 +1,8 @@
 """`python -m analysis compare BASE NEW --gate latency=3%,accuracy=1pt,cost=3%`: find what became worse, beyond noise.
 
-The comparison is printed as Markdown on stderr, and as one JSON object on stdout. Exit status 1: there is a regression. 0: there
-is none. 2: the data cannot tell, or there is nothing to compare.
+A short list for people is printed on stderr, and one JSON object on stdout unless that is a terminal. `--out` writes a table in
+Markdown, with the limits and the noise. Exit status 1: there is a regression. 0: there is none. 2: the data cannot tell, or there
+is nothing to compare.
 
 This module does not know how a change is tested (tables/changes.py does).
 """
@@ -9,7 +10,9 @@ This module does not know how a change is tested (tables/changes.py does).
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,18 @@ import numpy as np
 from scipy import stats
 
 from analysis.data.frame import read_study
+from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, plain
 from analysis.tables.changes import COLUMN, MAX_LOST, Change, compare, regressions, status, unmatched
+from loadgen.terminal import printable
 
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
 NAMED_LENGTH = 0.01
 """A change in the length of answers from this share on is named."""
-NOTHING = (
-    "## Nothing to compare\n\nThe two results have no setting in common with at least five common problems."
-)
+NOTHING = "The two results have no setting in common with at least five common problems."
+WORDS = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}
+WIDTH = 80
 
 
 def parse_gate(text: str) -> dict[str, float]:
@@ -48,12 +53,29 @@ def parse_gate(text: str) -> dict[str, float]:
     return gate
 
 
+def short_list(changes: list[Change], code: int, notes: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the comparison for people: a line for each measure below its setting, in at most WIDTH columns."""
+    yield f"{WORDS[code]} (changes with 95 % intervals)" if changes else "Nothing to compare"
+    bad = {id(change) for change in regressions(changes)}
+    for title, group in groupby(changes, lambda change: setting(change.setting)):
+        yield from textwrap.wrap(printable(title), WIDTH)
+        for change in group:
+            word = "worse" if id(change) in bad else "not worse" if change.conclusive else "cannot tell"
+            base, new, delta, gate, smallest, _ = _values(change)
+            yield f"  {word:11}  {change.measure:8}  {base} → {new}  {delta}"
+            if word == "cannot tell":
+                yield f"{'':15}the gate is {gate}; this data detects {smallest}"
+    for note in (*(_remarks(changes) if changes else [NOTHING]), *notes):
+        yield from textwrap.wrap(printable(note), WIDTH)
+
+
 def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str:
     """The comparison as Markdown, for example for a pull request."""
-    word = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}[code]
+    if not changes:
+        return "\n".join(["## Nothing to compare", "", NOTHING, *notes]) + "\n"
     bad = {id(change) for change in regressions(changes)}
     lines = [
-        f"## {word}",
+        f"## {WORDS[code]}",
         "",
         "| | model | configuration | load | asked | budget | source | measure | base | new | change | gate | smallest detectable change | noise floor | n |",
     ]
@@ -61,83 +83,61 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
     for change in sorted(changes, key=lambda change: (id(change) not in bad, change.conclusive)):
         mark = "❌" if id(change) in bad else "✅" if change.conclusive else "❔"
         s = change.setting
-        shown = [
-            mark,
-            s["model"],
-            s["config"],
-            s["load"],
-            s["asked"],
-            number(s["budget"], ",d"),
-            s["source"],
-            change.measure,
-            *_values(change),
-            change.n,
-        ]
+        names = [s["model"], s["config"], s["load"], s["asked"], number(s["budget"], ",d"), s["source"]]
+        shown = [mark, *names, change.measure, *_values(change), change.n]
         lines.append("| " + " | ".join(str(cell) for cell in shown) + " |")
     lines += ["", *_legend(changes), *notes]
     return "\n".join(lines) + "\n"
 
 
 def _values(change: Change) -> list[str]:
-    if change.measure == "accuracy":
-        low, high = (-(change.worse + side * 1.96 * change.error) for side in (1, -1))
-        delta = f"{-change.worse * 100:+.1f} pt ({low * 100:+.1f} to {high * 100:+.1f})"
-        limits = [
-            f"−{change.gate * 100:g} pt",
-            f"−{change.smallest_detectable * 100:.1f} pt",
-            _noise_floor(change, " pt"),
-        ]
-        return [number(change.base, ".1%"), number(change.new, ".1%"), delta, *limits]
-    t = float(stats.t.ppf(0.975, change.degrees))
-    low, high = (np.expm1(change.worse + side * t * change.error) for side in (-1, 1))
-    delta = f"{np.expm1(change.worse) * 100:+.1f} % ({low * 100:+.1f} to {high * 100:+.1f})"
-    limits = [
-        f"+{change.gate * 100:g} %",
-        f"+{change.smallest_detectable * 100:.1f} %",
-        _noise_floor(change, " %"),
+    """Base, new, change with its interval, gate, smallest detectable change and noise floor, as texts."""
+    accuracy = change.measure == "accuracy"
+    unit, sign, form = ("pt", "−", ".1%") if accuracy else ("%", "+", ".4g")
+    width = change.error * (1.96 if accuracy else float(stats.t.ppf(0.975, change.degrees)))
+    worse = np.array([change.worse, change.worse - width, change.worse + width])
+    middle, *bounds = (0 - worse if accuracy else np.expm1(worse)) * 100
+    return [
+        *(number(value, form) for value in (change.base, change.new)),
+        f"{middle:+.1f} {unit} ({min(bounds):+.1f} to {max(bounds):+.1f})",
+        f"{sign}{change.gate * 100:g} {unit}",
+        f"{sign}{change.smallest_detectable * 100:.1f} {unit}",
+        f"{change.noise_floor * 100:.1f} {unit}" if np.isfinite(change.noise_floor) else "unknown",
     ]
-    return [number(change.base, ".4g"), number(change.new, ".4g"), delta, *limits]
-
-
-def _noise_floor(change: Change, unit: str) -> str:
-    return f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
 
 
 def _legend(changes: list[Change]) -> list[str]:
-    lines = [
+    return [
         (
             "Latency: mean seconds from send to last token over successful requests. Cost: GPU-seconds per request. Accuracy: "
             "correct answers / all requests. Changes are paired by problem and have 95 % intervals. ❌ worse than the gate "
             "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ the data cannot tell: the change "
             "is just over the gate, or a change of twice the gate might not have been detected."
-        )
+        ),
+        *_remarks(changes),
     ]
-    failing = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.lost
-        for c in changes
-        if c.lost > MAX_LOST
-    }
-    lines += [
-        f"NEW failed {number(share, '.1%')} of requests more than BASE at {model} {config} {number(budget, ',d')}. Latency and "
-        "cost of the other requests are therefore not conclusive."
-        for (model, config, budget), share in failing.items()
+
+
+def _remarks(changes: list[Change]) -> list[str]:
+    """What limits the comparison."""
+    lines = [
+        f"NEW failed {number(one.lost, '.1%')} of requests more than BASE: {setting(one.setting)}. Latency and cost of the other "
+        "requests are therefore not conclusive."
+        for one in changes
+        if one.lost > MAX_LOST
     ]
-    longer = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.longer
-        for c in changes
-        if abs(c.longer) > NAMED_LENGTH and c.measure in ("latency", "cost")
-    }
     lines += [
-        f"Answers of NEW have {number(share, '+.1%')} tokens at {model} {config} {number(budget, ',d')}. The changes of latency and "
-        "cost contain this change in length."
-        for (model, config, budget), share in longer.items()
+        f"Answers of NEW have {number(one.longer, '+.1%')} tokens: {setting(one.setting)}. The changes of latency and cost contain "
+        "this change in length."
+        for one in changes
+        if abs(one.longer) > NAMED_LENGTH and one.measure in ("latency", "cost")
     ]
     if any(not np.isfinite(change.noise_floor) for change in changes):
         lines.append(
             "The noise floor is unknown where no setting was run more than once with the same problems. The intervals then include the noise between "
             "problems only."
         )
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,35 +152,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIMITS",
         help="largest change that is not a regression (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, help="also write the Markdown to this file")
+    parser.add_argument("--out", type=Path, help="also write a table in Markdown to this file")
     parser.epilog = "example: python -m analysis compare results/main results/branch --gate latency=3%,accuracy=1pt --out comparison.md"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare, print Markdown on stderr and one JSON object on stdout, and return the exit status."""
+    """Compare, print the result for people and for programs, and return the exit status."""
     gate = parse_gate(args.gate)
     base, new = (read_study(path).frame for path in (args.base, args.new))
     changes = compare(base, new, gate)
     code, notes = status(changes), unmatched(base, new)
-    text = markdown(changes, code, notes) if changes else "\n".join([NOTHING, "", *notes]) + "\n"
     if args.out:
         try:
-            args.out.write_text(text, encoding="utf-8")
+            args.out.write_text(markdown(changes, code, notes), encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"--out {args.out}: {error.strerror}; give a file that can be written"
             ) from error
-    print(text, file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "exit": code,
-                "regressions": [_brief(c) for c in regressions(changes)],
-                "changes": [_brief(c) for c in changes],
-                "notes": notes,
-            }
-        )
-    )
+    print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)
+    if not sys.stdout.isatty():
+        worse, all_changes = ([_brief(c) for c in found] for found in (regressions(changes), changes))
+        print(json.dumps({"exit": code, "regressions": worse, "changes": all_changes, "notes": notes}))
     return code
 
 

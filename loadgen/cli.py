@@ -1,9 +1,9 @@
 """Defines the commands of `python -m loadgen`.
 
 `run` is the default command, so it can be left out. Messages for people go to stderr. The result for programs is one JSON line,
-the last line on stdout. A UsageError is printed as one line and ends the command with exit code 2; Ctrl-C outside the load is one
-line and exit code 130. Each command imports what it needs when it is called, so that `--help` is fast. The docstring of a
-command is the description that its `--help` shows.
+the last line on stdout, unless that is a terminal. A UsageError is printed as one line and ends the command with exit code 2;
+Ctrl-C outside the load is one line and exit code 130. docs/ci.md has the table of exit codes. Each command imports what it needs
+when it is called, so that `--help` is fast. The docstring of a command is the description that its `--help` shows.
 
 This module does not know how a command works.
 """
@@ -15,22 +15,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from loadgen.errors import NO_ROOM, DiskFullError, UsageError, say
+from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError, say
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
 from loadgen.option_types import LoadgenParser, count
-from loadgen.options import RunOptions, add_run_arguments, from_args
+from loadgen.options import add_run_arguments, from_args
 from loadgen.terminal import outlast_terminal
-
-FAILED, USAGE, SUSPECT, INVALID = 1, 2, 3, 4
-"""Exit codes. The last two are used only with `--strict`."""
 
 EXAMPLES = """\
 examples:
   python -m loadgen                          (server on port 8000, its first model, MATH-500 at 1k and 4k tokens)
   python -m loadgen --dataset sample --budgets 256,512 --concurrency 8
   python -m loadgen --rate 4 --arrival poisson --duration 2m --slo ttft=0.5,tpot=20ms
+  python -m loadgen --requests 400 --require 'ttft.p95<200ms' --require 'failed<1%' --junit results.xml
   python -m loadgen --budgets 1k,2k,4k,8k,16k --one-pass --concurrency 1
   python -m loadgen --budget-mode forced --prompt r1 --budgets 512,1024,2048
   python -m loadgen --samples 8 --sampling recommended --cache salt
@@ -101,13 +100,30 @@ def run(argv: Sequence[str]) -> int:
     commands: run (default) · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
     """
     parser = _parser(run, "[run] [options]", EXAMPLES)
-    add_run_arguments(parser)
-    options = dataclasses.replace(from_args(parser.parse_args(argv)), argv=("loadgen", *argv))
-    from loadgen.run.run import execute, result_line  # noqa: PLC0415  The import is here so that --help is fast.
+    _add_all_run_arguments(parser)
+    args = parser.parse_args(argv)
+    options = dataclasses.replace(from_args(args), argv=("loadgen", *argv))
+    from loadgen.live import announce  # noqa: PLC0415  The imports are here so that --help is fast.
+    from loadgen.run.run import execute, result_line  # noqa: PLC0415
 
+    junit = None if options.dry_run else args.junit
+    if junit is not None:
+        announce.prepare_junit(junit)
     info = execute(options)
-    print(result_line(info, options))
-    return _exit_code(options, info.verdict)
+    announce.print_result(result_line(info, options), always=args.json)
+    if junit is not None:
+        announce.write_junit(junit, info, strict=options.strict)
+    return announce.exit_code(info, strict=options.strict)
+
+
+def _add_all_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run, and those on how its result is given to programs."""
+    add_run_arguments(parser)
+    group = parser.add_argument_group("result for programs")
+    group.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")
+    group.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML"
+    )
 
 
 def sweep(argv: Sequence[str]) -> int:
@@ -130,7 +146,7 @@ def doctor(argv: Sequence[str]) -> int:
     """
     parser = _parser(doctor, "doctor [URL] [options]", DOCTOR_EXAMPLES)
     parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
-    add_run_arguments(parser)
+    _add_all_run_arguments(parser)
     args = parser.parse_args(argv)
     options = from_args(args)
     if args.url:
@@ -159,10 +175,6 @@ def gather(argv: Sequence[str]) -> int:
     parser = _parser(gather, "gather [options] HOST_DIR …", module.EXAMPLES)
     module.add_arguments(parser)
     return module.main(parser.parse_args(argv))
-
-
-def _exit_code(options: RunOptions, verdict: str | None) -> int:
-    return {"SUSPECT": SUSPECT, "INVALID": INVALID}.get(verdict or "", 0) if options.strict else 0
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from loadgen.terminal import printable
 
+FAILED, USAGE, SUSPECT, INVALID = 1, 2, 3, 4
+"""Exit codes (docs/ci.md). FAILED: a requirement does not hold, most requests failed, or there was no room on the disk."""
+
 
 class DiskFullError(Exception):
     """A record could not be written. The records before it are complete."""

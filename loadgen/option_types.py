@@ -9,12 +9,18 @@ combined (see `loadgen.options`).
 import argparse
 import json
 import re
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from loadgen.errors import UsageError
 
 SLO_NAMES = ("ttft", "tpot", "e2e", "ttft_due", "e2e_due")
+LATENCIES = (*SLO_NAMES, "itl")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
+SHARES = ("failed", "goodput")
+RATES = ("requests_per_s", "tokens_per_s")
+AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1000.0, "e2e_due": 1000.0}
+"""From this many seconds on, a number without a unit may have been meant in milliseconds."""
 
 
 class LoadgenParser(argparse.ArgumentParser):
@@ -25,30 +31,20 @@ class LoadgenParser(argparse.ArgumentParser):
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
-class Header(argparse.Action):
-    """Collects `Name: value` pairs of an option that can be repeated."""
+class Pairs(argparse.Action):
+    """Collects `KEY=VALUE` pairs in a dict or, for a metavar with a colon, `NAME: VALUE` pairs in a tuple."""
 
     def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
+        self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         """Add one pair."""
-        name, colon, value = str(values).partition(":")
-        if not colon or not name.strip():
-            raise UsageError(f"--header {values!r}: write 'NAME: VALUE'")
-        namespace.headers = (*getattr(namespace, "headers", ()), (name.strip(), value.strip()))
-
-
-class Label(argparse.Action):
-    """Collects `key=value` pairs of an option that can be repeated."""
-
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
-    ) -> None:
-        """Add one pair."""
-        name, equals, value = str(values).partition("=")
-        if not equals or not name:
-            raise UsageError(f"--label {values!r}: write KEY=VALUE")
-        namespace.labels = {**getattr(namespace, "labels", {}), name: value}
+        colon = ":" in str(self.metavar)
+        name, separator, value = str(values).partition(":" if colon else "=")
+        if not separator or not name.strip():
+            raise UsageError(f"{option} {values!r}: write {self.metavar}")
+        given: Any = getattr(namespace, self.dest, () if colon else {})
+        more = (*given, (name.strip(), value.strip())) if colon else {**given, name: value}
+        setattr(namespace, self.dest, more)
 
 
 def budgets(text: str) -> tuple[int, ...]:
@@ -166,9 +162,71 @@ def ramp(text: str) -> tuple[tuple[float, float], ...]:
 def slo(text: str) -> dict[str, float]:
     """Parse `ttft=0.5,tpot=20ms,e2e=30` to seconds by metric."""
     pairs = [part.strip().partition("=") for part in text.split(",")]
+    names = [name for name, _, _ in pairs]
     if wrong := [name for name, equals, _ in pairs if name not in SLO_NAMES or not equals]:
         raise UsageError(f"{wrong[0]!r}: write {'|'.join(SLO_NAMES)}=SECONDS, for example ttft=0.5,tpot=20ms")
-    return {name: seconds(value) for name, _, value in pairs}
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{twice[0]} is given twice: give one limit for each metric")
+    return {name: latency(name, value) for name, _, value in pairs}
+
+
+def latency(name: str, text: str) -> float:
+    """Parse the limit of a latency to seconds."""
+    value = seconds(text)
+    if text[-1].isdigit() and value >= AMBIGUOUS_S[name]:
+        raise UsageError(f"{name} {text} means {text} seconds: write {text}ms or {text}s")
+    return value
+
+
+class Requirement(NamedTuple):
+    """A condition on the result of a run, such as `ttft.p95<200ms`."""
+
+    metric: str
+    statistic: str
+    """Empty for shares and rates."""
+    comparison: str
+    limit: float
+    """In seconds for a latency; a share is from 0 to 1."""
+
+
+def requirement(text: str) -> str:
+    """Check a requirement and return its text."""
+    parse_requirement(text)
+    return text.strip()
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Parse `METRIC.STATISTIC<TIME`, `failed<1%`, `goodput>=0.95`, `requests_per_s>4` or `tokens_per_s>500`."""
+    match = re.fullmatch(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*", text, re.ASCII)
+    if not match:
+        raise UsageError(
+            f"{text!r}: write METRIC, then <, <=, > or >=, then the limit, for example 'ttft.p95<200ms' or 'failed<1%'"
+        )
+    name, comparison, limit = match.groups()
+    metric, _, statistic = name.partition(".")
+    if name in SHARES:
+        return Requirement(name, "", comparison, _share_or_percent(limit))
+    if name in RATES:
+        return Requirement(name, "", comparison, number(limit.removesuffix("/s")))
+    if metric in LATENCIES and statistic in STATISTICS:
+        return Requirement(metric, statistic, comparison, latency(metric, limit))
+    raise UsageError(
+        f"{name!r} is not known: write {'|'.join(LATENCIES)} with .{'|.'.join(STATISTICS)}, or {'|'.join(SHARES + RATES)}"
+    )
+
+
+def _share_or_percent(text: str) -> float:
+    value = number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if value > 1:
+        raise UsageError(f"{text!r} is above 100 %: write for example 5% or 0.05")
+    return value
+
+
+def failures(text: str) -> str:
+    """Check a number of failures, such as `20`, or a share of the requests, such as `50%`."""
+    if not re.fullmatch(r"[1-9]\d*|(?!0+(\.0+)?%)(100|\d{1,2}(\.\d+)?)%", text, re.ASCII):
+        raise UsageError(f"{text!r}: write a number of failed requests such as 20, or a share such as 50%")
+    return text
 
 
 def json_object(text: str) -> dict[str, Any]:

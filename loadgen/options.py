@@ -21,16 +21,18 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.exchange import BudgetMode
 from loadgen.option_types import (
-    Header,
-    Label,
+    Pairs,
     arrival,
     budgets,
     count,
+    failures,
     json_object,
     number,
+    parse_requirement,
     port,
     positive,
     ramp,
+    requirement,
     route,
     seconds,
     share,
@@ -105,6 +107,9 @@ class RunOptions:
     slo: dict[str, float] = field(default_factory=dict)
     percentile: str = "p90"
     """The run is SUSPECT where its sample is too small for this percentile."""
+    requirements: Sequence[str] = ()
+    """Texts that `option_types.parse_requirement` can read."""
+    abort_after: str | None = None
     strict: bool = False
     dry_run: bool = False
 
@@ -113,6 +118,7 @@ class RunOptions:
     metrics_host: str = "127.0.0.1"
     gpu_metrics: str | None = None
     progress: Literal["auto", "plain", "none"] = "auto"
+    verbose: bool = False
 
     config_name: str | None = None
     """None means the name that the server reports."""
@@ -141,11 +147,13 @@ def _check_combinations(options: RunOptions) -> None:
     """Check that the options can be combined, whatever the server. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
-    streamed = sorted({"ttft", "tpot", "ttft_due"} & options.slo.keys())
+    required = {parse_requirement(text).metric for text in options.requirements}
+    streamed = sorted({"ttft", "tpot", "itl", "ttft_due"} & {*options.slo, *required})
     rules = [
         *_extra_body_rules(options.extra_body),
         (not options.stream and options.one_pass, "--one-pass needs the time of every token, which --no-stream does not give: leave out one of them"),
-        (not options.stream and streamed, f"--slo {','.join(streamed)} cannot be measured with --no-stream: only e2e and e2e_due can"),
+        (not options.stream and streamed, f"{','.join(streamed)} cannot be measured with --no-stream: only e2e and e2e_due can"),
+        ("goodput" in required and not options.slo, "--require goodput needs the objectives that a good request meets: add --slo"),
         (options.budget_mode == "forced" and options.path.startswith("/") and not completions_route(options.path), f"--budget-mode forced needs an endpoint that takes a prompt: --path {options.path} does not end with /completions"),
         (len(rates) > 1, f"--{' and --'.join(rates)} can't be combined: use one of them"),
         (options.arrival == "burst" and options.rate, "--arrival burst sends all requests at once: leave out --rate"),
@@ -215,7 +223,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _server(add: Callable[..., Any]) -> None:
     add("--target", metavar="URL", help=f"base URL of an OpenAI-compatible server, with /v1 [{DEFAULTS.target}]")
     add("--model", metavar="ID", help="id of the model [the first one that the server lists]")
-    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Header, help="additional HTTP header; can be repeated")
+    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Pairs, help="additional HTTP header; can be repeated")
     add("--api-key-env", metavar="NAME", help="name of the environment variable that holds the API key")
     add("--insecure", action="store_true", help="do not verify the server's TLS certificate")
     add("--ca-file", type=Path, metavar="FILE", help="certificate authority to trust (PEM file)")
@@ -263,10 +271,12 @@ def _results(add: Callable[..., Any]) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for the results, which must not exist yet [results/<utc>-<config>-<model>]")
     add("--resume", type=Path, metavar="DIR", help="complete the run in DIR, with its original options")
     add("--no-text", dest="keep_text", action="store_false", help="leave prompts and answers out of the results")
-    add("--label", dest="labels", action=Label, metavar="K=V", help="label that is saved in run.json; can be repeated")
+    add("--label", dest="labels", action=Pairs, metavar="KEY=VALUE", help="label that is saved in run.json; can be repeated")
     add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
     add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"percentile that the run must have enough requests for; otherwise it is SUSPECT [{DEFAULTS.percentile}]")
-    add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT and 4 if it is INVALID")
+    add("--require", dest="requirements", action="append", type=requirement, metavar="'METRIC<LIMIT'", help="exit with code 1 unless this holds at the end, for example 'ttft.p95<200ms', 'failed<1%%' or 'goodput>=0.95'; can be repeated")
+    add("--abort-after", type=failures, metavar="N|P%%", help="stop the run when N requests have failed, or P %% of at least ten that have ended")
+    add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT")
     add("--dry-run", action="store_true", help="check everything and print what would be sent, but send no prompt and write nothing")
 
 
@@ -275,6 +285,7 @@ def _live(add: Callable[..., Any]) -> None:
     add("--metrics-host", metavar="HOST", help=f"address on which the metrics are served [{DEFAULTS.metrics_host}]")
     add("--gpu-metrics", type=web, metavar="URL", help="URL of a DCGM exporter, for energy and utilization [the emulator's, if there is one]")
     add("--progress", choices=("auto", "plain", "none"), help="progress display: auto is a live view on a terminal and plain lines elsewhere [auto]")
+    add("-v", "--verbose", action="store_true", help="also show the client's lag and the raw gaps between chunks at the end")
 
 
 def _description(add: Callable[..., Any]) -> None:
@@ -291,7 +302,7 @@ def _description(add: Callable[..., Any]) -> None:
 def saved(options: RunOptions) -> dict[str, Any]:
     """Return the options for run.json, without the values of headers."""
     fields = dataclasses.asdict(options) | {"headers": [(name, HIDDEN) for name, _ in options.headers]}
-    for name in ("argv", "resume", "out", "dry_run", "server"):
+    for name in ("argv", "resume", "out", "dry_run", "server", "verbose"):
         del fields[name]
     plain: dict[str, Any] = msgspec.to_builtins(fields, enc_hook=str)
     return plain

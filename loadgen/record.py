@@ -168,6 +168,8 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """CPU, event-loop lag, garbage collection and open files of the client."""
     verdict: Verdict | None = None
     reasons: list[str] = []
+    requirements: list[dict[str, Any]] = []
+    """For each `--require`: its `text`, the measured `value` or null, `met`, and `why` where it does not hold."""
     summary: dict[str, Any] = {}
 
     def checks(self, record: Record) -> bool:

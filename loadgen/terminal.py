@@ -27,6 +27,12 @@ def printable(text: str, limit: int | None = None) -> str:
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
+def latency_text(seconds: float) -> str:
+    """Return a latency with three digits: in milliseconds below a second, otherwise in seconds."""
+    value, unit = (seconds * 1e3, "ms") if seconds < 1 else (seconds, "s")
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+
+
 class LastingStream:
     """A text stream whose reader may close it or disappear: what cannot be written any more is dropped without an error."""
 

@@ -3,8 +3,6 @@
 The client's quantiles stand directly above the server's, so that readers can compare them.
 """
 
-from collections.abc import Callable
-
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import PanelOrRow, build_dashboard, stat_panel, time_series_panel
@@ -33,6 +31,7 @@ def dashboard() -> Dashboard:
         *_latency(),
         "Measurement quality",
         *_measurement_quality(),
+        *_emulator_and_cache(),
     ]
     return build_dashboard("run", "Thinkload · Load test run", description, contents, start="now-10m")
 
@@ -82,7 +81,17 @@ def _progress() -> list[PanelOrRow]:
 
 def _rate_and_health() -> list[PanelOrRow]:
     lag = "max(thinkload:send_lag_seconds_p99 or thinkload:loop_lag_seconds_p99)"
+    good, judged, ended = (client_value(f"loadgen_{name}requests_total") for name in ("good_", "slo_", ""))
     return [
+        stat_panel(
+            "Within SLO",
+            "The fraction of the measured requests that met every objective of --slo. The alert SLOMissed fires below 95 %. The lines SLO in the panels below are the limits.",
+            "percentunit",
+            (f"sum({good}) / (sum({judged}) > 0) or sum({ended}) * 0 - 1", "good"),
+            value_texts={"-1": ("no SLO", "text")},
+            thresholds=((None, "red"), (0.95, "green")),
+            decimals=1,
+        ),
         stat_panel(
             "Output",
             "Output tokens per second, counted by the client, summed over all selected configurations.",
@@ -105,12 +114,6 @@ def _rate_and_health() -> list[PanelOrRow]:
             ('count(ALERTS{alertstate="firing"}) or vector(0)', "alerts"),
             value_texts={"0": ("none", "green")},
             thresholds=((None, "green"), (1, "red")),
-        ),
-        stat_panel(
-            "Time scale",
-            "1 means real time. Above 1, an emulator runs faster than real time by this factor. All rates on this dashboard are per second of model time.",
-            "suffix:×",
-            (f"max({server_series('thinkload:time_scale')})", "time scale"),
         ),
     ]
 
@@ -181,30 +184,26 @@ def _latency() -> list[PanelOrRow]:
         ),
     ]
     return [
-        *(_latency_panel(*panel, client_quantile, client_mean) for panel in client),
-        *(_latency_panel(*panel, quantile, mean) for panel in server),
+        *(time_series_panel(title, text, "s", *_client_lines(metric)) for title, text, metric in client),
+        *(time_series_panel(title, text, "s", *_server_lines(metric)) for title, text, metric in server),
     ]
 
 
-def _latency_panel(
-    title: str,
-    text: str,
-    metric: str,
-    quantile_of: Callable[[float, str], str],
-    mean_of: Callable[[str], str],
-) -> PanelOrRow:
-    lines = [(quantile_of(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    if title.startswith("TPOT"):
-        lines.append((mean_of(metric), "mean {{config}}"))
-    return time_series_panel(title, text, "s", *lines)
+def _client_lines(metric: str) -> list[tuple[str, str]]:
+    objective = metric.removeprefix("loadgen_").removesuffix("_seconds")
+    limit_s = client_value(f'loadgen_slo_seconds{{objective="{objective}"}}', by="config, run")
+    quantiles = [(client_quantile(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
+    mean_line = [(client_mean(metric), "mean {{config}}")] if "tpot" in metric else []
+    return [*quantiles, *mean_line, (f"max({limit_s})", "SLO")]
+
+
+def _server_lines(metric: str) -> list[tuple[str, str]]:
+    quantiles = [(quantile(q, metric), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
+    return [*quantiles, *([(mean(metric), "mean {{config}}")] if "per_output_token" in metric else [])]
 
 
 def _measurement_quality() -> list[PanelOrRow]:
     gap = "loadgen_inter_chunk_seconds"
-    emulator_lag = or_zero(
-        f"max by (config) ({server_series('thinkload_emulator_behind_seconds')})",
-        f"max by (config) ({server_series('thinkload:time_scale')})",
-    )
     return [
         time_series_panel(
             "Requests ended, by outcome",
@@ -228,19 +227,34 @@ def _measurement_quality() -> list[PanelOrRow]:
             (client_quantile(0.5, gap), "p50 {{config}}"),
             (client_quantile(0.99, gap), "p99 {{config}}"),
         ),
+    ]
+
+
+def _emulator_and_cache() -> list[PanelOrRow]:
+    emulator_lag = or_zero(
+        f"max by (config) ({server_series('thinkload_emulator_behind_seconds')})",
+        f"max by (config) ({server_series('thinkload:time_scale')})",
+    )
+    return [
         time_series_panel(
             "Emulator lag",
             "Always 0 for a real server. Above 0.1 s, the host is too slow for the chosen --speed and the run is SUSPECT.",
             "s",
             (emulator_lag, "{{config}}"),
-            width=12,
+            width=11,
         ),
         time_series_panel(
             "Prefix cache hit rate",
             "Should be 0 in a benchmark, because a cache hit avoids the prefill that is to be measured. Use --cache salt, or disable prefix caching.",
             "percentunit",
             (f"max by (config) ({server_series('thinkload:prefix_cache_hit_rate')})", "{{config}}"),
-            width=12,
+            width=10,
             maximum=1,
         ),
+        stat_panel(
+            "Time scale",
+            "1 means real time. Above 1, an emulator runs faster than real time by this factor. All rates on this dashboard are per second of model time.",
+            "suffix:×",
+            (f"max({server_series('thinkload:time_scale')})", "time scale"),
+        ).height(6),
     ]

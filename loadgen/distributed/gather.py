@@ -8,7 +8,6 @@ worker; a clock that is not exact enough is a reason against the run. Nothing is
 
 import argparse
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
 from loadgen.distributed.worker_files import WorkerFiles, find_master, read_file, read_workers
 from loadgen.errors import UsageError
 from loadgen.files import private_files
+from loadgen.live.announce import announce, exit_code, print_result
 from loadgen.lock import locked
 from loadgen.measure.client_health import merge
 from loadgen.measure.observations import Observations
@@ -32,7 +32,7 @@ from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import PROBLEMS, RUN, SERVER_AFTER, SERVER_BEFORE, RunInfo
-from loadgen.run.close_out import VerdictOptions, announce, close_out
+from loadgen.run.close_out import VerdictOptions, close_out
 from loadgen.run.manifest import make_folder
 from loadgen.run.merge import chunk_files, merge_hosts, record_files
 from loadgen.target.server_metrics import totals
@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although files of a worker are lost or damaged; its requests count as missing",
     )
+    parser.add_argument("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT")
+    parser.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -83,12 +85,18 @@ def main(args: argparse.Namespace) -> int:
         found = read_workers(args.folders, description, partial=args.partial)
         if not out.exists():
             stack.enter_context(locked(make_folder(out)))
-        return _gather(args.folders, master, out, description, found)
+        run, missing = _gather(args.folders, master, out, description, found)
+    line = {
+        "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": missing,
+        "workers": run.client.get("each", []), "out": str(out), "run_id": run.run_id,
+    }  # fmt: skip
+    print_result(line, always=args.json)
+    return exit_code(run, strict=args.strict)
 
 
 def _gather(
     folders: Sequence[Path], master: Path, out: Path, description: Distributed, found: WorkerFiles
-) -> int:
+) -> tuple[RunInfo, list[int]]:
     missing = found.missing(description.total)
     for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
         if out != master and (master / name).exists():
@@ -98,13 +106,8 @@ def _gather(
     move_worker_files(out)
     for line in report(description, run, found, missing):
         print(printable(line), file=sys.stderr)
-    announce(run)
-    result = {
-        "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": missing,
-        "workers": run.client.get("each", []), "out": str(out), "run_id": run.run_id,
-    }  # fmt: skip
-    print(json.dumps(result))
-    return 0
+    announce(run, out)
+    return run, missing
 
 
 def move_worker_files(out: Path) -> None:

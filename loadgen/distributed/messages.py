@@ -118,6 +118,7 @@ class Distributed(msgspec.Struct, kw_only=True):
 
 REFUSED = {
     "one_pass": "--one-pass is not supported with Locust: use python -m loadgen",
+    "abort_after": "--abort-after is not supported with Locust: use python -m loadgen",
     "resume": "--resume continues a gathered run: use python -m loadgen --resume",
     "dry_run": "--dry-run is not supported with Locust: use python -m loadgen",
     "out": "--out cannot be a part of --more: give it to Locust itself",

@@ -87,6 +87,7 @@ class Metrics:
         self.ended = self._gauge("loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, or 0")
         self.verdict = self._gauge("loadgen_verdict", "1 for the current verdict of the run", "verdict")
         self.planned = self._gauge("loadgen_requests_planned", "Planned requests, NaN with a duration")
+        self.slo = self._gauge("loadgen_slo_seconds", "Limit of an objective of --slo", "objective")
         self.rate_asked = self._gauge("loadgen_rate_asked_per_second", "Scheduled rate, NaN in a closed loop")
 
     def _define_requests(self) -> None:
@@ -95,6 +96,8 @@ class Metrics:
         self.requests = self._counter("loadgen_requests", "Requests that have ended", "outcome", "budget")
         self.completion = self._counter("loadgen_completion_tokens", "Tokens that have arrived", "budget")
         self.prompt = self._counter("loadgen_prompt_tokens", "Prompt tokens of ended requests", "budget")
+        text = "Measured requests of a run with --slo that have ended"
+        self.slo_requests = self._counter("loadgen_slo_requests", text, "budget")
         self.good = self._counter("loadgen_good_requests", "Requests that met every --slo", "budget")
 
     def _define_latencies(self) -> None:
@@ -121,15 +124,15 @@ class Metrics:
             emulated=str(run.emulated).lower(),
         ).set(1)
         self.cell.labels(cell=run.run_id).set(1)
-        by_budget = (
-            self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due,
-        )  # fmt: skip
-        for budget in map(
-            str, run.budgets
-        ):  # rate() does not see the first increase of a counter without a 0
+        by_budget = [self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due]
+        by_budget += [self.slo_requests] if run.slo else []
+        for budget in map(str, run.budgets):
+            # rate() does not see the first increase of a counter without a 0.
             self.requests.labels(outcome="ok", budget=budget)
             for metric in by_budget:
                 metric.labels(budget=budget)
+        for name, limit_s in run.slo.items():
+            self.slo.labels(objective=name).set(limit_s)
         self.started.set(run.clock["wall_s"])
         self.planned.set(float("nan") if planned is None else planned)
         self.rate_asked.set(float("nan") if rate is None else rate)
@@ -161,8 +164,9 @@ class Metrics:
                 histogram.labels(budget=budget).observe(value)
         if record.send_lag_s is not None:
             self.send_lag.observe(record.send_lag_s)
-        if slo and meets(record, slo):
-            self.good.labels(budget=budget).inc()
+        if slo:
+            self.slo_requests.labels(budget=budget).inc()
+            self.good.labels(budget=budget).inc(meets(record, slo))
 
 
 class GapHistogram:

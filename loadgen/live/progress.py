@@ -1,8 +1,9 @@
 """Shows the progress of a run: a live view on a terminal, and otherwise a line of text every few seconds.
 
-Rules: output goes to stderr only. The view is updated once a second, however high the load is. Its percentiles are over the
-last WINDOW requests and are only for watching; those of the summary are over all requests and have intervals. Times are model
-seconds, and rates are per model second.
+Rules: output goes to stderr only. The view is updated once a second, however high the load is. Elapsed and remaining time are
+real seconds; latencies are model seconds, and rates are per model second. The percentiles and the share within
+the objectives are over the last WINDOW requests of a budget and are only for watching; those of the summary are over all
+requests. A percentile is shown from the sample size on that the summary needs for it.
 
 This module does not know files or verdicts.
 """
@@ -11,17 +12,23 @@ import asyncio
 import math
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from loadgen.errors import say
+from loadgen.measure.console_table import share_text
+from loadgen.measure.dependence import kind_of, share_interval
+from loadgen.measure.formulas import meets
+from loadgen.measure.quantiles import LEVELS, least_sample
+from loadgen.plan.schedule import OpenLoop, Schedule
 from loadgen.record import Record, RunInfo
-from loadgen.terminal import printable
+from loadgen.terminal import latency_text, printable
 
 WINDOW = 512
 PLAIN_EVERY_S = 5.0
 LIVE_EVERY_S = 1.0
+METRICS = {"TTFT": "ttft_s", "TPOT": "tpot_s", "E2E": "e2e_s"}
 
 
 class Progress:
@@ -31,16 +38,32 @@ class Progress:
         self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]
     ) -> None:
         self.run = run
-        self.planned = planned
+        self.total = None if planned is None else planned + int(run.load.get("warmup") or 0)
         self.earlier = done
         self.sent = 0
         self.received = 0
         self.outcomes: Counter[str] = Counter()
-        self.recent: deque[Record] = deque(maxlen=WINDOW)
+        self.recent: defaultdict[int, deque[Record]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        """The last successful requests of each budget."""
+        self.good: deque[bool] = deque(maxlen=WINDOW)
+        """For the last requests whether they met every objective."""
         self._how = how
         self._began = time.perf_counter()
+        self._load_began: float | None = None
+        self._ended_before_load = 0
+        self._last_due_s: float | None = None
+        """When the last request is due, in model seconds from the begin of the load, where a schedule or a duration says it."""
         self._task: asyncio.Task[None] | None = None
         self._live: Any = None
+
+    def load_begins(self, schedule: Schedule, duration_s: float | None) -> None:
+        """Note the begin of the measured load. Its further phases change nothing."""
+        if self._load_began is None:
+            self._load_began, self._ended_before_load = time.perf_counter(), self.count
+            self.received = 0
+            self._last_due_s = duration_s
+            if isinstance(schedule, OpenLoop) and schedule.times_s:
+                self._last_due_s = schedule.times_s[-1]
 
     def due(self, count: int = 1) -> None:
         """Count requests that are being sent."""
@@ -53,8 +76,21 @@ class Progress:
     def ended(self, record: Record) -> None:
         """Count a request that has ended."""
         self.outcomes[record.outcome] += 1
+        if record.warmup:
+            return
+        self.good.append(meets(record, self.run.slo))
         if record.outcome == "ok":
-            self.recent.append(record)
+            self.recent[record.budget].append(record)
+
+    @property
+    def count(self) -> int:
+        """Number of requests that have ended."""
+        return self.outcomes.total()
+
+    @property
+    def failed(self) -> int:
+        """Number of requests that have failed."""
+        return self.count - self.outcomes["ok"]
 
     def say(self, text: str) -> None:
         """Print a message without disturbing the live view."""
@@ -76,7 +112,6 @@ class Progress:
         if self._task is not None:
             self._task.cancel()
         if self._live is not None:
-            self._live.update(self.table())
             self._live.stop()
             self._live = None
         elif self._how != "none":
@@ -91,75 +126,96 @@ class Progress:
         from rich.console import Console  # noqa: PLC0415  this import takes 50 ms, which only a live view needs
         from rich.live import Live  # noqa: PLC0415
 
-        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
         self._live.start()
         while True:
-            self._live.update(self.table(), refresh=True)
+            self._live.update(self.view(self._live.console.width), refresh=True)
             await asyncio.sleep(LIVE_EVERY_S)
 
     def line(self) -> str:
-        """The progress as one line of text."""
-        rows = dict(self.rows())
-        return " · ".join(f"{name} {value}" for name, value in rows.items() if value)
+        """The progress as one line of text. Percentiles are in it if there is one budget."""
+        rows = [f"{name} {value}" for name, value in self.rows()]
+        if len(self.run.budgets) == 1:
+            for name, cells in zip(METRICS, self._percentiles(self.run.budgets[0]), strict=True):
+                rows += [f"{name} p50 {cells[0]}, p95 {cells[1]}"] if any(cells) else []
+        return " · ".join(rows)
 
-    def table(self) -> Any:
-        """The progress as a table, for the live view."""
-        from rich.table import Table  # noqa: PLC0415  as above
-        from rich.text import Text  # noqa: PLC0415
+    def view(self, width: int) -> Any:
+        """The progress as the live view. It is plain text, because laying out tables would delay the timestamps by milliseconds."""
+        from rich.text import Text  # noqa: PLC0415  as above
 
         run = self.run
         mark = f" (emulated, {run.time_scale:g} x)" if run.emulated else ""
-        table = Table(show_header=False)
-        # A Text, because rich would read brackets in a string as markup.
-        table.add_row("run", Text(printable(f"{run.config} · {run.model}{mark}")))
-        table.add_row("target", Text(printable(run.target)))
-        table.add_section()
+        title = printable(f"{run.config} · {run.model}{mark} at {run.target}")
+        view = Text(f"{title}\n", no_wrap=True, overflow="ellipsis")
+        if (done := self.fraction(time.perf_counter())) is not None:
+            view.append(f"{'━' * round(done * (width - 6)):{width - 6}} {done:4.0%}\n", "green")
         for name, value in self.rows():
-            if value:
-                table.add_row(name, value)
-        return table
+            view.append(f"{name:11}", "bold")
+            view.append(f"{value}\n", "red" if name == "failed" and self.failed else "")
+        headings = ("TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95")
+        view.append("budget   " + "".join(f"{heading:>10}" for heading in headings))
+        for budget in sorted(self.recent):
+            cells = (cell for pair in self._percentiles(budget) for cell in pair)
+            view.append(f"\n{budget:<9,}" + "".join(f"{cell:>10}" for cell in cells))
+        return view
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The name and the value of each row. An empty value is not shown."""
-        ended = sum(self.outcomes.values())
-        elapsed_s = (time.perf_counter() - self._began) * self.run.time_scale
-        rate = ended / elapsed_s if elapsed_s > 0 else 0.0
-        scheduled = self.run.load.get("rate")
-        failed = {name: n for name, n in self.outcomes.items() if name != "ok"}
-        total = "" if self.planned is None else f"/{self.planned + int(self.run.load.get('warmup') or 0)}"
-        return [
-            ("done", f"{self.earlier + ended}{total}"),
-            ("in flight", str(self.sent - ended)),
-            ("rate", f"{rate:.3g}/s" + (f" of {scheduled:.3g} scheduled" if scheduled else "")),
-            ("tokens", f"{self.received / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"),
-            ("ttft", self._percentiles("ttft_s")),
-            ("tpot", self._percentiles("tpot_s")),
-            ("e2e", self._percentiles("e2e_s")),
-            ("failed", " ".join(f"{name}={n}" for name, n in sorted(failed.items()))),
-            ("left", self._left(ended, rate)),
-        ]
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the value of each row."""
+        now = time.perf_counter()
+        model_s = (now - (self._load_began or self._began)) * self.run.time_scale
+        ended = self.count - self._ended_before_load
+        per_s = 1 / model_s if model_s > 0 else 0.0
+        scheduled = None if self.run.load.get("ramp") else self.run.load.get("rate")
+        kinds = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common() if name != "ok")
+        left = ""
+        if (left_s := self.left_s(now)) is not None:
+            left = f", {human(left_s)} left" if left_s else ", waiting for those in flight"
+        yield "elapsed", human(now - self._began) + left
+        yield "done", f"{self.earlier + self.count:,}" + ("" if self.total is None else f" of {self.total:,}")
+        yield "in flight", f"{self.sent - self.count}" + (" (warm-up)" if self._load_began is None else "")
+        yield "rate", f"{ended * per_s:.3g}/s" + (f" of {scheduled:.3g}/s scheduled" if scheduled else "")
+        yield "tokens", f"{self.received * per_s:,.0f}/s"
+        yield "failed", f"{self.failed}" + (f" ({kinds})" if kinds else "")
+        if self.run.slo and self.good:
+            hits = list(self.good)
+            interval = share_interval(hits, kind_of(self.run.load))
+            yield "SLO", f"{share_text(sum(hits) / len(hits), interval)} of the last {len(hits)}"
 
-    def _percentiles(self, name: str) -> str:
-        values = sorted(v for r in self.recent if (v := getattr(r, name)) is not None)
-        if not values:
-            return ""
-        return f"p50 {human(_rank(values, 0.5))} p95 {human(_rank(values, 0.95))}"
+    def fraction(self, now: float) -> float | None:
+        """Return which share of this part of the load is done, or None where nothing says how much there will be."""
+        if self._load_began is None:
+            return None
+        if self._last_due_s is not None:
+            model_s = (now - self._load_began) * self.run.time_scale
+            return min(1.0, model_s / self._last_due_s) if self._last_due_s > 0 else 1.0
+        to_do = (self.total or 0) - self.earlier - self._ended_before_load
+        return (self.count - self._ended_before_load) / to_do if to_do > 0 else None
 
-    def _left(self, ended: int, rate: float) -> str:
-        if self.planned is None or rate <= 0:
-            return ""
-        missing = max(0, self.planned + int(self.run.load.get("warmup") or 0) - self.earlier - ended)
-        return human(missing / rate / self.run.time_scale) if missing else ""
+    def left_s(self, now: float) -> float | None:
+        """Return the real seconds until the last request is due or, in a closed loop, has ended at the rate so far."""
+        if self._load_began is None or not (done := self.fraction(now)):
+            return None
+        return (now - self._load_began) * (1 - done) / done
+
+    def _percentiles(self, budget: int) -> list[tuple[str, str]]:
+        """Return p50 and p95 of each metric; empty where nothing was measured."""
+        pairs = []
+        for name in METRICS.values():
+            values = sorted(v for r in self.recent[budget] if (v := getattr(r, name)) is not None)
+            p50, p95 = (_percentile(values, level) for level in ("p50", "p95"))
+            pairs.append((p50, p95) if values else ("", ""))
+        return pairs
 
 
-def _rank(ordered: Sequence[float], level: float) -> float:
-    return ordered[max(0, math.ceil(level * len(ordered)) - 1)]
+def _percentile(ordered: list[float], name: str) -> str:
+    level = LEVELS[name]
+    enough = len(ordered) >= least_sample(level)
+    return latency_text(ordered[math.ceil(level * len(ordered)) - 1]) if enough else "–"
 
 
 def human(seconds: float) -> str:
-    """A duration with three digits and a unit that suits it."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
+    """A duration in whole seconds, minutes or tenths of an hour."""
     if seconds < 120:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

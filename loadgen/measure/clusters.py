@@ -32,12 +32,15 @@ class Cluster(NamedTuple):
 
 
 def describe_clusters(
-    clusters: Callable[[], Iterable[Sequence[Cluster]]], unit: float, load: Load = "alone"
+    clusters: Callable[[], Iterable[Sequence[Cluster]]],
+    unit: float,
+    load: Load = "alone",
+    failed_share: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Describe several metrics at once, with the keys of `quantiles.describe`.
+    """Describe several metrics at once, with the keys of `quantiles.describe` and `with_failures`.
 
     `clusters` is called twice. Each time it yields for every request one cluster per metric, in the same order. The results
-    are multiplied by `unit`.
+    are multiplied by `unit`. Below `with_failures`, `failed_share` of all values are infinite.
     """
     pools: list[_Pool] = []
     for row in clusters():
@@ -49,7 +52,11 @@ def describe_clusters(
     for row in clusters():
         for pool, cluster in zip(pools, row, strict=True):
             pool.add_variance(cluster)
-    return [pool.described(unit, load) for pool in pools]
+    rows = [pool.described(unit, load) for pool in pools]
+    return [
+        row | {"with_failures": pool.with_failures(row, unit, failed_share)}
+        for row, pool in zip(rows, pools, strict=True)
+    ]
 
 
 class _Pool:
@@ -128,6 +135,16 @@ class _Pool:
             intervals[name] = [round(self._at(bound) * unit, 9) for bound in (low, high)]
         found["mean"] = round(self._sum / total * unit, 9)
         return found | {"n": round(total), "interval": intervals} | ({"why": why} if why else {})
+
+    def with_failures(self, row: dict[str, Any], unit: float, failed_share: float) -> dict[str, Any]:
+        """Return the percentiles of `row`, the mean and the maximum if this share of all values is infinite."""
+        largest = round(self._values[-1] * unit, 9) if self._values else None
+        mean, largest = (None, None) if failed_share else (row["mean"], largest)
+        found: dict[str, Any] = {"n": row["n"], "mean": mean, "max": largest}
+        for name, level in LEVELS.items():
+            finite = row[name] is not None and level <= 1 - failed_share
+            found[name] = round(self._at(level / (1 - failed_share)) * unit, 9) if finite else None
+        return found | {"why": {name: why for name, why in row.get("why", {}).items() if row[name] is None}}
 
     def _at(self, level: float) -> float:
         """Return the pooled value at `level` (nearest rank)."""

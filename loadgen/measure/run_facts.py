@@ -83,7 +83,12 @@ class Totals:
         rows = {name: self.and_failures(name) for name in OPTIONAL_LATENCIES}
         for name in set(LATENCIES) - rows.keys():
             rows[name] = [math.inf if math.isnan(value) else value for value in self.in_time[name]]
-        return {name: described(rows[name], load) for name in LATENCIES}
+        largest = {name: max(values, default=math.inf) for name, values in rows.items()}
+        return {
+            name: described(rows[name], load)
+            | {"max": largest[name] if math.isfinite(largest[name]) else None}
+            for name in LATENCIES
+        }
 
     def values(self, name: str) -> list[float]:
         """Return the values of a latency of the successful requests, in the order of time."""

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.measure.dependence import Load, described, kind_of, share_interval
-from loadgen.measure.quantiles import CONFIDENCE
+from loadgen.measure.quantiles import CONFIDENCE, describe
 from loadgen.measure.run_facts import RunFacts, Totals
 from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
 from loadgen.record import RECORDS, RunInfo, read_records
+
+BY_PART = ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")
+"""The latencies that are described for each budget and for the steady window too."""
 
 
 def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
@@ -24,6 +27,16 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     measured, load = facts.measured, kind_of(run.load)
     run.duration_s = facts.whole_s[1] if facts.spans else None
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
+    token_times = describe_token_times(
+        folder,
+        facts.mean_tokens,
+        run.load.get("warmup") or 0,
+        facts.first_check,
+        load=load,
+        clumped=facts.streams.clumped,
+        failed_share=measured.failed / measured.n if measured.n else 0.0,
+    )
+    itl_with_failures = token_times["itl_s"].pop("with_failures", describe([]))
     run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),
@@ -37,15 +50,8 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(load),
-        **describe_token_times(
-            folder,
-            facts.mean_tokens,
-            run.load.get("warmup") or 0,
-            facts.first_check,
-            load=load,
-            clumped=facts.streams.clumped,
-        ),
-        "with_failures": measured.with_failures(load),
+        **token_times,
+        "with_failures": measured.with_failures(load) | {"itl_s": itl_with_failures},
         "budgets": _by_budget(facts, load),
         "throughput": _throughput(facts, run.num_gpus),
         "steady": _steady(folder, run, facts, load),
@@ -77,7 +83,7 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str
         "requests": totals.n,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if tokens else None,
         "gpu_seconds_per_token": run.num_gpus * duration_s / tokens if run.num_gpus and tokens else None,
-        **{name: described(totals.values(name), load) for name in ("ttft_s", "tpot_s", "e2e_s", "e2e_due_s")},
+        **{name: described(totals.values(name), load) for name in BY_PART},
     }
 
 
@@ -90,7 +96,7 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
             "completion_tokens_mean": _mean_tokens(totals),
-            **{name: described(totals.values(name), load) for name in ("ttft_s", "tpot_s", "e2e_s")},
+            **{name: described(totals.values(name), load) for name in BY_PART},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }

@@ -24,12 +24,14 @@ def describe_token_times(
     *,
     load: Load = "alone",
     clumped: Collection[int] = (),
+    failed_share: float = 0.0,
 ) -> dict[str, Any]:
     """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
 
     `mean_tokens` gives the mean number of tokens in a chunk by `seq`, for requests whose chunks have unknown sizes. The
     measured requests are those with `seq` from `first` up to `last` - 1. `clumped` is the `seq` of the requests whose chunks
-    arrived in clumps: their gaps were lost on the way and are left out.
+    arrived in clumps: their gaps were lost on the way and are left out. In `with_failures` of `itl_s`, a failed
+    request counts as infinitely slow for as many tokens as a mean request has.
     """
     path = folder / CHUNKS
 
@@ -47,5 +49,7 @@ def describe_token_times(
             else:
                 yield Cluster(list(map(truediv, gaps_us, counts)), counts), gaps
 
-    itl, inter_chunk = describe_clusters(clusters, 1e-6, load) or (describe([]), describe([]))
+    found = describe_clusters(clusters, 1e-6, load, failed_share)
+    itl, inter_chunk = found or (describe([]), describe([]))
+    inter_chunk.pop("with_failures", None)  # nothing is required of raw gaps
     return {"itl_s": itl, "inter_chunk_s": inter_chunk}

@@ -6,23 +6,19 @@ This module does not know how figures are computed (`loadgen.measure.summary`) o
 (`loadgen.measure.verdict`).
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import say
-from loadgen.measure import one_pass_check
-from loadgen.measure.console_table import table
-from loadgen.measure.error_texts import error_lines, frequent_errors
+from loadgen.measure import one_pass_check, requirements
+from loadgen.measure.error_texts import frequent_errors
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts, read_facts
 from loadgen.measure.summary import summarize
 from loadgen.measure.verdict import EarlierParts, VerdictInputs, judge
 from loadgen.record import RunInfo, write_run
 from loadgen.target.gpu_log import energy_between
-from loadgen.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,11 @@ def close_out(
     if facts.measured.failed:
         run.summary["errors"] = frequent_errors(folder)
     run.energy = _energy(run, observations, facts)
+    run.requirements = [requirements.check(text, run) for text in run.options.get("requirements", ())]
     run.verdict = "VALID"
     if options is not None:
         _judge(run, observations, facts, options)
     write_run(folder, run)
-
-
-def announce(run: RunInfo) -> None:
-    """Print the summary and the verdict of a run to stderr."""
-    for line in (*table(run), *error_lines(run)):
-        print(printable(line), file=sys.stderr)
-    say(str(run.verdict))
-    for reason in run.reasons:
-        print(f"  - {printable(reason)}", file=sys.stderr)
 
 
 def _energy(run: RunInfo, observations: Observations, facts: RunFacts) -> dict[str, Any]:

@@ -40,6 +40,8 @@ from loadgen.target.server_metrics import snapshot
 LEAD_S = 0.05
 """Real seconds between the preparation of a phase and the start of its schedule, so that the first request is not late."""
 GPU_EVERY_S = 1.0
+ABORT_LEAST = 10
+"""A share of failures (`--abort-after P%`) says nothing before so many requests have ended."""
 T = TypeVar("T")
 
 
@@ -59,6 +61,8 @@ class RunPhases:
         self.progress = Progress(run, prepared.planned, done, prepared.options.progress)
         self.stop = StopControl()
         self.interrupts = 0
+        self.aborted: str | None = None
+        """Why `--abort-after` has stopped the run."""
         self.interrupted_twice = asyncio.Event()
         """The user has interrupted twice: ask nothing more of the server."""
 
@@ -91,6 +95,7 @@ class RunPhases:
                 gpu.start()
             for first, last in self.prepared.workload.phases(self.prepared.planned):
                 schedule = self._schedule(first, last)
+                self.progress.load_begins(schedule, options.duration_s)
                 reports = await self._phase(first, last, schedule, options.duration_s)
                 # The client is judged by the measured requests, and not by those that check derived budgets.
                 observations.reports = observations.reports or reports
@@ -100,8 +105,8 @@ class RunPhases:
         except (ProcessDiedError, DiskFullError) as error:
             observations.stopped = f"{error}; every record before it is kept"
             await self._unless_interrupted_twice(gpu.stop())
-        if self.interrupts:
-            observations.stopped = "interrupted"
+        if self.interrupts or self.aborted:
+            observations.stopped = self.aborted or "interrupted"
         observations.energy, observations.gpus = gpu.energy, gpu.inventory
         observations.clocks_mhz = gpu.clocks_mhz
         return observations
@@ -214,3 +219,18 @@ class RunPhases:
         self.metrics.observe(record, self.run.slo)
         self.metrics.gaps.observe(arrival_ns, self.clock.scale)
         self.progress.ended(record)
+        self._abort_if_failing()
+
+    def _abort_if_failing(self) -> None:
+        """Cancel the requests in flight and send no more where as many requests as `--abort-after` allows have failed."""
+        limit, ended, failed = self.prepared.options.abort_after, self.progress.count, self.progress.failed
+        if limit is None or self.stop.draining:
+            return
+        if limit.endswith("%"):
+            reached = ended >= ABORT_LEAST and 100 * failed >= float(limit.removesuffix("%")) * ended
+        else:
+            reached = failed >= int(limit)
+        if reached:
+            self.aborted = f"--abort-after {limit}: {failed} of {ended} requests failed"
+            self.progress.say(f"stopping: {self.aborted}")
+            self.stop.stop()

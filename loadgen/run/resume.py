@@ -66,6 +66,7 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         metrics_port=options.metrics_port,
         metrics_host=options.metrics_host,
         progress=options.progress,
+        verbose=options.verbose,
         strict=options.strict,
         dry_run=options.dry_run,
         argv=options.argv,

@@ -10,16 +10,17 @@ This module does not know how a request is sent (`loadgen.run.sender`) or what m
 """
 
 import dataclasses
-import json
 import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from loadgen.clock import RunClock
 from loadgen.errors import UsageError, say
 from loadgen.files import private_files
 from loadgen.interrupts import INTERRUPTS
+from loadgen.live.announce import announce
 from loadgen.live.exporter import Metrics, serving
 from loadgen.lock import locked
 from loadgen.measure.client_health import merge
@@ -29,7 +30,7 @@ from loadgen.measure.verdict import EarlierParts
 from loadgen.options import RunOptions
 from loadgen.record import RECORDS, RUN, RunInfo, write_run
 from loadgen.run import capacity, environment, one_pass_files
-from loadgen.run.close_out import VerdictOptions, announce, close_out
+from loadgen.run.close_out import VerdictOptions, close_out
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.one_pass_files import Detokenizer
 from loadgen.run.phases import RunPhases
@@ -49,7 +50,10 @@ def execute(options: RunOptions) -> RunInfo:
         if options.dry_run:
             say(_dry_run(prepared))
             return run
-        if previous.complete and run.verdict is not None:
+        if previous.complete and run.verdict in (
+            "VALID",
+            "SUSPECT",
+        ):  # INVALID may be due to how an earlier part ended
             say(f"{previous.folder}: no request is missing")
             return run
         metrics = Metrics()
@@ -129,14 +133,15 @@ def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observ
     options = prepared.options
     for_verdict = VerdictOptions(options.cache, options.percentile, capacity.stored())
     close_out(folder, run, observations, for_verdict, more_summary)
-    announce(run)
+    announce(run, folder, verbose=options.verbose)
 
 
-def result_line(run: RunInfo, options: RunOptions) -> str:
-    """The result of a run as one line of JSON, the last line on stdout."""
-    line = {
+def result_line(run: RunInfo, options: RunOptions) -> dict[str, Any]:
+    """The result of a run for programs, which is the last line on stdout."""
+    return {
         "verdict": run.verdict,
         "reasons": run.reasons,
+        "requirements": run.requirements or None,
         "requests": run.summary.get("requests", 0),
         "outcomes": run.summary.get("outcomes", {}),
         "out": str(run_folder(options, run.run_id)),
@@ -154,4 +159,3 @@ def result_line(run: RunInfo, options: RunOptions) -> str:
         "energy": run.energy or None,
         "one_pass_check": run.summary.get("one_pass_check"),
     }
-    return json.dumps({name: value for name, value in line.items() if value is not None})

@@ -142,6 +142,9 @@ NOT_HASHED = {
     "argv",
     "dry_run",
     "strict",
+    "verbose",
+    "requirements",
+    "abort_after",
     "server",
     "target",
 }

@@ -211,6 +211,22 @@ def test_a_change_of_accuracy_that_100_problems_cannot_show_exits_2() -> None:
     assert "pt" in compare.markdown(changes, 2)
 
 
+def test_the_list_for_people_fits_80_columns_and_says_what_is_worse() -> None:
+    """Latency is 10 % worse, and one answer of 100 more is right, which 100 problems cannot show."""
+    first, second, times = np.ones(100), np.ones(100), np.linspace(1, 2, 100)
+    first[:5], second[:4] = 0, 0
+    model = {"model": "\x1b[31m" + "x" * 100}
+    base, new = frame(times, first).assign(**model), frame(times * 1.1, second).assign(**model)
+    changes = compare.compare(base, new, {"latency": 0.03, "accuracy": 0.01})
+    lines = list(compare.short_list(changes, compare.status(changes), ["a note " * 30]))
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert lines[0].startswith("Regression")
+    assert any(line.startswith("  worse        latency   1.500 → 1.650  +10.0 %") for line in lines)
+    assert any(line.startswith("  cannot tell  accuracy  95.0% → 96.0%  +1.0 pt") for line in lines)
+    assert next(iter(compare.short_list([], 2))) == "Nothing to compare"
+
+
 def test_a_lost_twentieth_of_accuracy_is_a_regression() -> None:
     """30 of 500 correct answers become wrong, which exceeds a gate of one point."""
     second = np.ones(500)

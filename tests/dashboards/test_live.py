@@ -103,7 +103,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedRuns]
         server.set_targets("runs", [*servers, *map(client, ports.values())])
         start_s, running = time.time(), []
         for config, load in LOADS.items():
-            options = ("--budgets", "256,512", "--slo", "ttft=0.5,e2e=30", *load)
+            options = ("--budgets", "256,512", "--slo", "ttft=0.5,tpot=50ms,e2e=30", *load)
             running.append(
                 stack.enter_context(generator(ports[config], targets[config], folder / config, *options))
             )

@@ -63,10 +63,10 @@ def problem(outcome: Outcome, usual_s: float) -> str | None:
         (not all(char.isprintable() or char == "\n" for char in text), "control characters in the output"),
         (outcome.seconds > HANG_S + usual_s, f"took {outcome.seconds:.1f} s, without damage {usual_s:.1f} s"),
         (outcome.memory_mb > MEMORY_MB, f"used {outcome.memory_mb:.0f} MB"),
-        (outcome.code not in (0, 1, 2), f"exit code {outcome.code}"),
+        (outcome.code not in (0, 1, 2, 4), f"exit code {outcome.code}"),
         (outcome.code == 2 and not _is_refusal(outcome.stderr), f"not one line: {outcome.stderr[:300]!r}"),
         (
-            outcome.code in (0, 1) and not _is_result(outcome.stdout),
+            outcome.code in (0, 1, 4) and not _is_result(outcome.stdout),
             "no JSON result in the last line of stdout",
         ),
     )

@@ -195,7 +195,7 @@ def test_only_the_owner_can_read_results(target: str, tmp_path: Path) -> None:
         )  # fmt: skip
         until(lambda: any(path.stat().st_size for path in out.glob("records.*.jsonl")))
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+        assert process.wait() == 130
         assert loadgen("--resume", str(out)).returncode == 0
     finally:
         os.umask(before)

@@ -12,11 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadgen.errors import UsageError
 from loadgen.live.exporter import Metrics, serve, serving
-from loadgen.live.progress import Progress, human
 from loadgen.measure.formulas import meets
 from loadgen.record import Record, RunInfo
 from tests.fixtures.emulated import ROOT, emulated, loadgen
@@ -39,7 +39,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_metrics_count_the_records() -> None:
     metrics = Metrics()
-    metrics.begin(RUN, 10, 4.0)
+    metrics.begin(msgspec.structs.replace(RUN, slo={"ttft": 0.05}), 10, 4.0)
     metrics.observe(record(), {"ttft": 0.05})
     metrics.observe(record(ttft_s=0.07), {"ttft": 0.05})
     metrics.observe(record(outcome="reset", ttft_s=None), {"ttft": 0.05})
@@ -47,6 +47,8 @@ def test_metrics_count_the_records() -> None:
     assert value(metrics, "loadgen_requests_total", outcome="ok", budget="64") == 3
     assert value(metrics, "loadgen_requests_total", outcome="reset", budget="64") == 1
     assert value(metrics, "loadgen_good_requests_total", budget="64") == 1
+    assert value(metrics, "loadgen_slo_requests_total", budget="64") == 3
+    assert value(metrics, "loadgen_slo_seconds", objective="ttft") == 0.05
     assert value(metrics, "loadgen_ttft_seconds_count", budget="64") == 2
     assert value(metrics, "loadgen_ttft_seconds_bucket", budget="64", le="0.04") == 1
     assert value(metrics, "loadgen_prompt_tokens_total", budget="64") == 36
@@ -123,28 +125,6 @@ def test_a_request_without_a_latency_meets_its_objective() -> None:
     assert meets(record(tpot_s=None, completion_tokens=1, chunks=1), {"tpot": 0.001})
     assert not meets(record(tpot_s=0.002), {"tpot": 0.001})
     assert not meets(record(outcome="cut"), {"ttft": 1.0})
-
-
-def test_the_progress_line_shows_counts_and_percentiles() -> None:
-    progress = Progress(RUN, 10, 2, "plain")
-    for _ in range(3):
-        progress.due()
-        progress.ended(record())
-    progress.due()
-    progress.ended(record(outcome="timeout"))
-    line = progress.line()
-    assert "done 6/10" in line
-    assert "ttft p50 30 ms p95 30 ms" in line
-    assert "failed timeout=1" in line
-    assert "of 4 scheduled" in line
-    assert "in flight 0" in line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.00214, "2.14 ms"), (3.456, "3.46 s"), (600, "10 min"), (9000, "2.5 h")]
-)
-def test_durations_have_a_suitable_unit(seconds: float, text: str) -> None:
-    assert human(seconds) == text
 
 
 def test_doctor_names_what_would_disturb_a_run() -> None:

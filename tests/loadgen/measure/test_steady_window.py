@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.measure.console_table import table
+from loadgen.measure.console_table import facts_rows
 from loadgen.measure.run_facts import read_facts
 from loadgen.measure.steady_window import Span, enough_requests, steady_window, tokens_within, why_no_window
 from loadgen.measure.summary import summarize
@@ -127,17 +127,16 @@ def test_the_summary_gives_the_steady_figures_beside_those_of_the_whole_run(tmp_
     assert steady["completion_tokens_per_s"] == 400
     assert steady["gpu_seconds_per_token"] == pytest.approx(2 * 3 / 1200)
     assert whole["gpu_seconds_per_token_wall"] == pytest.approx(2 * 15 / 2100)
-    line = next(line for line in table(run) if line.startswith("steady window"))
-    assert (
-        "1 to 4 s, 20% of the run: 400 tokens/s, 0.005 GPU-seconds per token (whole run: 140 tokens/s" in line
-    )
+    shown = {label: text for label, text, _ in facts_rows(run, verbose=False)}
+    assert shown["steady"] == "1 to 4 s, 20% of the run: 400 tokens/s, 5 GPU-seconds per 1,000 tokens"
+    assert "140 tokens/s, 14.3 GPU-seconds per 1,000 tokens" in shown["whole run"]
 
 
 def test_a_run_that_is_too_short_says_so(tmp_path: Path) -> None:
     run = summarized(folder_of(tmp_path, closed_loop(32, 2)), load={"concurrency": 32})
     assert run.window_s is None
     assert "64 requests are too few with 32 in flight" in run.summary["steady"]["why"]
-    assert run.summary["steady"]["why"] in list(table(run))
+    assert ("steady", run.summary["steady"]["why"], "") in list(facts_rows(run, verbose=False))
 
 
 def test_what_was_not_measured_is_null_and_not_zero(tmp_path: Path) -> None:

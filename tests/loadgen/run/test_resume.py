@@ -104,7 +104,7 @@ def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Pa
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=200)
     first = json.loads(stdout.splitlines()[-1])
-    assert (process.returncode, first["verdict"]) == (0, "INVALID"), stderr
+    assert (process.returncode, first["verdict"]) == (130, "INVALID"), stderr
     assert set(first["outcomes"]) == {"ok"}
     assert "missing (interrupted)" in first["reasons"][0]
     process = start("--resume", str(out))
@@ -215,3 +215,18 @@ def test_the_key_is_found_nowhere_afterwards(tmp_path: Path) -> None:
     assert json.loads(stdout.splitlines()[-1])["outcomes"] == {"ok": 49}
     everything = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file())
     assert key.encode() not in everything + listed + stdout.encode() + stderr.encode()
+
+
+def test_a_complete_run_that_was_stopped_is_judged_again(target: str, tmp_path: Path) -> None:
+    """Every request was recorded before the stop, so that nothing is sent, and the run is not INVALID any more."""
+    out = tmp_path / "run"
+    plan = ("--target", target, "--dataset", "sample", "--problems", "8", "--budgets", "32")
+    assert loadgen(*plan, "--out", str(out)).returncode == 0
+    run = read_run(out)
+    run.verdict, run.reasons = "INVALID", ["the run was stopped early: interrupted"]
+    write_run(out, run)
+    before = (out / "records.jsonl").read_bytes()
+    done = loadgen("--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert read_run(out).verdict in ("VALID", "SUSPECT")
+    assert (out / "records.jsonl").read_bytes() == before
