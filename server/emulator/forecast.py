@@ -3,8 +3,9 @@
 This module does not know queues or how the load changes over time; a simulated run does (simulated_cell.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +42,13 @@ def forecast(
     limits: Sequence[int],
     *,
     gpu: str,
+    overrides: Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     rate: float | None = None,
 ) -> Forecast | None:
     """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown."""
     try:
-        serving, preset = load_serving(config), load_model(model)
+        serving, preset = load_serving(config, overrides), load_model(model)
     except ConfigError:
         return None
     if gpu not in hardware.gpus():

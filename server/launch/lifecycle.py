@@ -90,7 +90,7 @@ def start(spec: Spec, report: Report = _ignore) -> RunningServer:
 
 def stop(server: RunningServer, grace_s: float = 30.0) -> None:
     """Stops a server and removes it from Prometheus' targets."""
-    prometheus_targets.remove(server.name)
+    withdraw(server)
     server.stop(grace_s)
     ports.start_cooldown(server.port, processes.state_dir())
 
@@ -102,6 +102,11 @@ def announce(server: RunningServer, spec: Spec) -> None:
     prometheus_targets.write(
         server.name, address, gpu, "/dcgm/metrics" if server.emulated else "/metrics", commands.labels(spec)
     )
+
+
+def withdraw(server: RunningServer) -> None:
+    """Makes Prometheus scrape the server no longer, because it has ended or is paused."""
+    prometheus_targets.remove(server.name)
 
 
 @contextmanager
@@ -163,11 +168,17 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
     if wanted > present:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, this machine has {present}: choose a smaller configuration"
         raise LaunchFailedError(reason)
-    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
-    if (chosen := gpus.allocate(wanted, present, taken)) is None:
-        reason = f"{wanted} GPUs wanted, {present - len(taken)} of {present} free: wait, or stop other servers (python -m server down)"
+    free = free_gpus()
+    if (chosen := gpus.allocate(wanted, present, set(range(present)) - free)) is None:
+        reason = f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
         raise LaunchFailedError(reason)
     return chosen
+
+
+def free_gpus() -> set[int]:
+    """The indices of this machine's GPUs that no server of ours uses; empty on a machine whose GPUs cannot be seen."""
+    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
+    return {row["index"] for row in gpus.inventory()} - taken
 
 
 def _check_gpus(indices: tuple[int, ...], wanted: int, present: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 This module does not know when the server is ready, or what its log means.
 """
 
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,14 @@ class LocalServer:
     def holds_port(self) -> bool:
         """True if this server listens on the port, and not another program that has opened it in the meantime."""
         return ports.held_by(self.port, processes.pids_of(self.saved))
+
+    def pause(self) -> None:
+        """Sends SIGSTOP to all its processes."""
+        processes.signal_all(self.saved, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Sends SIGCONT to all its processes."""
+        processes.signal_all(self.saved, signal.SIGCONT)
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when no process of the server is left."""
@@ -95,4 +104,4 @@ def _environment(spec: Spec, name: str, gpus: tuple[int, ...]) -> dict[str, str]
     if spec.backend == "process":
         environment |= {"VLLM_NO_USAGE_STATS": "1"}
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
-    return environment
+    return {**environment, **spec.environment}
