@@ -133,11 +133,11 @@ def from_args(args: argparse.Namespace) -> RunOptions:
     """Return the options of a command line, with the defaults of RunOptions for the others. Raises UsageError."""
     given = vars(args)
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
-    _check_combinations(options)
+    check_combinations(options)
     return options
 
 
-def _check_combinations(options: RunOptions) -> None:
+def check_combinations(options: RunOptions) -> None:
     """Check that the options can be combined, whatever the server. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))

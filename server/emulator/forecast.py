@@ -45,8 +45,12 @@ def forecast(
     overrides: Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     rate: float | None = None,
+    whole_budget: bool = False,
 ) -> Forecast | None:
-    """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown."""
+    """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown.
+
+    With `whole_budget`, every output reaches its limit, as with `ignore_eos`.
+    """
     try:
         serving, preset = load_serving(config, overrides), load_model(model)
     except ConfigError:
@@ -61,9 +65,11 @@ def forecast(
         ]
     outputs = _outputs[model]
     streams = concurrency or serving.max_num_seqs // 8
-    tokens = (
-        sum(float(np.mean([min(len(output.ids), limit) for output in outputs])) for limit in limits) * count
-    )
+    lengths = [
+        limit if whole_budget else float(np.mean([min(len(output.ids), limit) for output in outputs]))
+        for limit in limits
+    ]
+    tokens = sum(lengths) * count
     emitted, drafted = _tokens_per_step(outputs, serving.speculation)
     step_model = StepModel(preset, serving, hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION])
     width = streams * (1 + drafted)

@@ -27,6 +27,9 @@ from server.launch.startup_phases import StartupPhases
 POLL_S = 0.2
 EXIT_GRACE_S = 1.0
 """How long a server whose log shows a fatal error may take to end by itself before it is stopped."""
+PORT_ATTEMPTS = 3
+EXPORTER_START_S = 10.0
+"""How long to wait until the exporter of GPU telemetry listens."""
 Report = Callable[[str], None]
 """Receives one line of progress."""
 
@@ -76,7 +79,20 @@ def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
 
 
 def start(spec: Spec, report: Report = _ignore) -> RunningServer:
-    """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError."""
+    """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError.
+
+    A port that was not asked for is replaced by another one if a program opens it before the server does.
+    """
+    for _ in range(PORT_ATTEMPTS - 1 if not spec.port else 0):
+        try:
+            return _start(spec, report)
+        except LaunchFailedError as error:
+            if error.kind != "port_taken":
+                raise
+    return _start(spec, report)
+
+
+def _start(spec: Spec, report: Report) -> RunningServer:
     server = _start_process(spec)
     report(f"{server.name}: started on port {server.port}" + (f", GPUs {server.gpus}" if server.gpus else ""))
     try:
@@ -110,17 +126,17 @@ def withdraw(server: RunningServer) -> None:
 
 
 @contextmanager
-def gpu_metrics(server: RunningServer, launcher: Launcher) -> Iterator[str | None]:
-    """The URL of an exporter of only this server's GPUs, which runs during the block; None for a server without GPUs."""
-    if not server.gpus:
-        yield None
-        return
+def gpu_metrics(indices: tuple[int, ...], report: Report) -> Iterator[str]:
+    """The URL of an exporter of only these GPUs, which runs during the block and ends with this process."""
     port = ports.first_free(9400)
     command = [sys.executable, "-m", "server", "gpu-exporter", "--port", str(port)]
     exporter = subprocess.Popen(
-        [*command, "--gpus", ",".join(map(str, server.gpus))], env=processes.environment(server.name)
+        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"], stdin=subprocess.PIPE
     )
-    launcher.report(f"{server.name}: GPU telemetry on port {port}")
+    report(f"GPU telemetry of GPUs {indices} on port {port}")
+    deadline = time.monotonic() + EXPORTER_START_S
+    while ports.is_free(port) and exporter.poll() is None and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:
@@ -205,7 +221,9 @@ def _wait_until_ready(server: RunningServer, spec: Spec, report: Report) -> None
         cause = explain(log)
         failed_s = failed_s or (time.monotonic() if cause else None)
         if code is not None or (failed_s and time.monotonic() - failed_s > EXIT_GRACE_S):
-            raise LaunchFailedError(cause[1] if cause else _exit_reason(code, log), log)
+            raise LaunchFailedError(
+                cause[1] if cause else _exit_reason(code, log), log, cause[0] if cause else ""
+            )
         if time.monotonic() - started_s > spec.start_timeout_s:
             reason = f"not ready after {spec.start_timeout_s:g} s: see the log, or raise --start-timeout"
             raise LaunchFailedError(reason, log)

@@ -20,9 +20,11 @@ OWNER = uuid4().hex[:12]
 class LaunchFailedError(Exception):
     """A server did not become ready: `reason` is one line for the operator, `tail` the last lines of the log."""
 
-    def __init__(self, reason: str, log: str = "") -> None:
+    def __init__(self, reason: str, log: str = "", kind: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.kind = kind
+        """The kind of the cause in the table of startup_log.py, if the log shows one."""
         self.tail = log.rstrip().splitlines()[-15:]
 
 
