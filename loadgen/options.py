@@ -105,6 +105,8 @@ class RunOptions:
     slo: dict[str, float] = field(default_factory=dict)
     percentile: str = "p90"
     """The run is SUSPECT where its sample is too small for this percentile."""
+    expect_failures: bool = False
+    """Failures are what is measured: a large share of them does not make the run INVALID."""
     strict: bool = False
     dry_run: bool = False
 
@@ -266,6 +268,7 @@ def _results(add: Callable[..., Any]) -> None:
     add("--label", dest="labels", action=Label, metavar="K=V", help="label that is saved in run.json; can be repeated")
     add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
     add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"percentile that the run must have enough requests for; otherwise it is SUSPECT [{DEFAULTS.percentile}]")
+    add("--expect-failures", action="store_true", help="failures are what is measured: more than 20 %% of them do not make the run INVALID")
     add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT and 4 if it is INVALID")
     add("--dry-run", action="store_true", help="check everything and print what would be sent, but send no prompt and write nothing")
 

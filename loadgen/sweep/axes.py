@@ -152,9 +152,11 @@ class Amount:
 
 def amount(text: str) -> Amount:
     """Converts `64`, `2x`, `2x at least 4` and `1x at most 16`. Raises UsageError."""
-    if text.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", text):
         return Amount(fixed=int(text))
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)x(?: at least (\d{1,9}))?(?: at most (\d{1,9}))?", text)
+    match = re.fullmatch(
+        r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text
+    )
     if match is None:
         raise UsageError(
             f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16"
