@@ -10,6 +10,7 @@ This module does not know how a request is sent, how a server is started, or how
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan, simulate
+from loadgen.sweep import parallel, plan, screen, simulate
 from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Manifest
@@ -248,9 +249,15 @@ def _check_server_options(args: argparse.Namespace) -> None:
 def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
     for cell in order:
         manifest.discard(cell.name)
+    live = planned.options.progress == "auto" and sys.stderr.isatty()
+    if live:
+        planned.options = dataclasses.replace(planned.options, progress="none")
     try:
-        for cell, failure in _results(planned, order, manifest):
-            report(f"sweep: {cell.name}: {failure or 'done'}")
+        with screen.shown(manifest, live=live):
+            for cell, failure in _results(planned, order, manifest):
+                report(f"sweep: {cell.name}: {failure or 'done'}")
+                if not live:
+                    report(screen.line(manifest))
     except KeyboardInterrupt:
         report(f"sweep: interrupted; continue with --resume {manifest.folder}")
     manifest.interrupted()

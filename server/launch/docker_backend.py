@@ -16,7 +16,7 @@ from typing import Any
 
 from server.config import config_file
 from server.launch import commands, processes
-from server.launch.spec import OWNER, LaunchFailedError, Spec
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, Spec
 
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
@@ -184,6 +184,7 @@ def _labels(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> dict[str
     return {
         LABEL: name,
         "thinkload.owner": OWNER,
+        "thinkload.checkout": CHECKOUT,
         "thinkload.config": spec.config,
         "thinkload.model": spec.model,
         "thinkload.port": str(port),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.launch import ports, processes
-from server.launch.spec import OWNER, Backend, LaunchFailedError, Spec
+from server.launch.spec import CHECKOUT, OWNER, Backend, LaunchFailedError, Spec
 
 
 @dataclass
@@ -70,6 +70,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
     saved = processes.SavedServer(
         name=name,
         owner=OWNER,
+        checkout=CHECKOUT,
         backend=spec.backend,
         config=spec.config,
         model=spec.model,

@@ -28,6 +28,8 @@ class SavedServer(msgspec.Struct, kw_only=True):
 
     name: str
     owner: str
+    checkout: str = ""
+    """The folder of the repository or installation that started it."""
     backend: str
     config: str
     model: str

@@ -17,6 +17,10 @@ OWNER = uuid4().hex[:12]
 """The label of every server that this process starts. It is random, because a pid may be reused by another process."""
 
 
+CHECKOUT = str(Path(__file__).resolve().parents[2])
+"""The folder of this repository or installation, by which its servers are told from those of another one."""
+
+
 class LaunchFailedError(Exception):
     """A server did not become ready: `reason` is one line for the operator, `tail` the last lines of the log."""
 

@@ -20,7 +20,7 @@ from loadgen.record import find_runs, read_records, read_run
 from tests import ROOT
 
 VICTIMS = ("server", "client", "sweep", "watchdog")
-REQUESTS = 4
+REQUESTS = 8
 PLAN = """
 configs: [tp1, tp1-ngram, tp2]
 models: [r1-distill-qwen-1.5b, r1-distill-qwen-7b]
@@ -29,7 +29,7 @@ residency: group
 gpus: 2
 parallel: 2
 serve: {all: {kv-cache-memory-bytes: 5G}}
-run: {dataset: sample, budgets: 256, requests: 4, metrics-port: off, progress: none}
+run: {dataset: sample, budgets: 256, requests: 8, metrics-port: off, progress: none}
 """
 
 
@@ -40,7 +40,7 @@ class Sweep:
         self.out, self.targets = folder / "sweep", folder / "targets"
         self.targets.mkdir()
         (folder / "plan.yaml").write_text(PLAN)
-        self.arguments = ["--plan", str(folder / "plan.yaml"), "--speed", "4", "--out", str(self.out)]
+        self.arguments = ["--plan", str(folder / "plan.yaml"), "--speed", "2", "--out", str(self.out)]
         self.environment = {
             **os.environ,
             "THINKLOAD_STATE": str(folder / "state"),
@@ -94,13 +94,14 @@ class Sweep:
         return [pid for pid, command in self.processes() if mark[kind] in command]
 
     def kill(self, kind: str, chance: random.Random) -> str:
-        """Waits until a cell runs, kills one process of this kind, and says which state the sweep was in."""
+        """Waits until a cell has sent requests, kills one process of this kind, and says which state the sweep was in."""
         process = self.start()
         while process.poll() is None:
-            states = [cell["state"] for cell in self.cells()]
+            running = [str(cell["name"]) for cell in self.cells() if cell["state"] == "running"]
             pids = self.victims(kind)
-            if "running" in states and pids:
+            if pids and any((self.out / name / "records.jsonl").exists() for name in running):
                 os.kill(chance.choice(pids), signal.SIGKILL)
+                states = [cell["state"] for cell in self.cells()]
                 return f"{states.count('done')} cells done, {states.count('running')} running"
             time.sleep(chance.uniform(0.02, 0.3))
         return "the sweep had ended before"
