@@ -27,7 +27,7 @@ from loadgen.files import private_files
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.record import SERVER_LOG, RunInfo
-from loadgen.sweep import parallel, pool
+from loadgen.sweep import parallel, pool, vllm_bench
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
@@ -106,9 +106,9 @@ class CellRunner:
         members = [Resident(server, self._spec(server, gpus_seen=gpus_seen)) for server in servers]
         with Residents(launcher, members) as residents:
             for member, error in residents.start():
-                if error.kind == OUT_OF_MEMORY and residents.members:
+                if error.kind == OUT_OF_MEMORY and len(members) > 1:
                     report(
-                        f"sweep: {member.server.name} does not fit beside {len(residents.members)} servers in GPU memory: it starts alone later"
+                        f"sweep: {member.server.name} does not fit into GPU memory beside the others, of which {len(residents.members)} started: it starts alone later"
                     )
                     waiting.append(Group({}, [member.server]))
                 else:
@@ -187,7 +187,9 @@ class CellRunner:
         try:
             server, telemetry = residents.wake(member, run_id)
             self.manifest.running(cell.name)
-            run = self._execute(self._run_options(cell, member, residents, run_id, telemetry))
+            options = self._run_options(cell, member, residents, run_id, telemetry)
+            run = self._execute(options)
+            bench = self._bench(cell, options, run, member)
             if (why := member.ended) is not None:
                 self._keep_log(cell, server)
                 return self._failed(cell, why)
@@ -202,8 +204,19 @@ class CellRunner:
         self._keep_log(cell, server)
         wall_s = time.monotonic() - started_s
         self.pace.ended(cell.name, wall_s)
-        self.manifest.done(cell.name, run, wall_s)
+        self.manifest.done(cell.name, run, wall_s, bench)
         return None
+
+    def _bench(
+        self, cell: Cell, options: RunOptions, run: RunInfo, member: Resident
+    ) -> dict[str, Any] | None:
+        """What vLLM's own client measures on the same server, if the plan asks for it and the server is no emulated one."""
+        server = member.started
+        if self.args.bench is None or server.emulated or not vllm_bench.applies(options):
+            return None
+        found = vllm_bench.bench(options, run, server, member.spec)
+        report(f"sweep: {cell.name}: ours and vLLM's client: {found}")
+        return found
 
     def _execute(self, options: RunOptions) -> RunInfo:
         run = self.execute(options)

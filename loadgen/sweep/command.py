@@ -135,6 +135,11 @@ def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         help="servers on the same GPUs: one after the other, or as many as fit into memory, started together, with one of them awake at a time [one]",
     )
     add(
+        "--bench",
+        choices=("vllm",),
+        help="after each cell, send its load again with vLLM's own client, and put its means beside ours",
+    )
+    add(
         "--gpus",
         type=count,
         metavar="N",

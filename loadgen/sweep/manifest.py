@@ -40,6 +40,8 @@ class Entry(msgspec.Struct, kw_only=True):
     verdict: str | None = None
     finished_at: str | None = None
     wall_s: float | None = None
+    bench: dict[str, Any] | None = None
+    """The means of this suite's client and of vLLM's own client, in seconds, if both were asked for."""
     forecast_s: float | None = None
     """The wall-clock time that the cell was expected to take, without the start of its server."""
 
@@ -123,12 +125,12 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
                 entry.state = "planned" if entry.state == "running" else entry.state
             self.write()
 
-    def done(self, name: str, run: RunInfo, wall_s: float) -> None:
-        """Records that the cell's run is complete, after `wall_s` seconds."""
+    def done(self, name: str, run: RunInfo, wall_s: float, bench: dict[str, Any] | None = None) -> None:
+        """Records that the cell's run is complete, after `wall_s` seconds, and what another client measured."""
         with _lock:
             entry = self._entry(name)
             entry.state, entry.reason, entry.run_id, entry.verdict = "done", None, run.run_id, run.verdict
-            entry.finished_at, entry.wall_s = _now(), round(wall_s, 3)
+            entry.finished_at, entry.wall_s, entry.bench = _now(), round(wall_s, 3), bench
             self.servers.setdefault(f"{entry.config}/{entry.model}", run.server)
             self.write()
 

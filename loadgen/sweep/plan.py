@@ -193,7 +193,7 @@ def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]
 
 PLAN_KEYS = {
     *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
-    *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend"),
+    *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
 }
 
 

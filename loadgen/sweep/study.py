@@ -78,7 +78,10 @@ class Study:
         """The expected wall-clock time of each cell that has a forecast."""
         speed = self.args.speed or 1.0
         known = {name: found.seconds for name, found in self.forecasts.items() if found is not None}
-        return {name: seconds / speed + forecasts.CELL_S for name, seconds in known.items()}
+        times = (
+            2 if self.args.bench and self.args.backend not in EMULATED else 1
+        )  # both clients send the load
+        return {name: times * seconds / speed + forecasts.CELL_S for name, seconds in known.items()}
 
     def pace(self) -> Pace:
         """The forecast that measured times correct, with the deadline."""

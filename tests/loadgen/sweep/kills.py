@@ -63,13 +63,14 @@ class Sweep:
         """Starts or resumes the sweep if it does not run."""
         if self.process is None or self.process.poll() is not None:
             arguments = ["--resume", str(self.out)] if self.cells() else self.arguments
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "loadgen", "sweep", *arguments],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=subprocess.DEVNULL,
-                stderr=(self.out.parent / "sweep.log").open("ab"),
-            )
+            with (self.out.parent / "sweep.log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "loadgen", "sweep", *arguments],
+                    cwd=ROOT,
+                    env=self.environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
         return self.process
 
     def processes(self) -> Iterator[tuple[int, str]]:
