@@ -45,106 +45,41 @@ EXAMPLES = """examples:
 BACKENDS = (*SERVER_BACKENDS, "simulate")
 
 
+# One line per argument is easier to read.
+# fmt: off
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of a sweep, and then all options of a run."""
-    group = parser.add_argument_group("what to sweep")
-    add = group.add_argument
-    add(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with configs, models, loads, repeats and run: {options}; options on the command line override it",
-    )
+    add = parser.add_argument_group("what to sweep").add_argument
+    add("--plan", type=Path, metavar="FILE", help="YAML file with configs, models, loads, repeats and run: {options}; options on the command line override it")
     add("--configs", metavar="C,…", help="serving configurations: names in server/configs, or .yaml files")
-    add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, or model ids")
-    add(
-        "--loads",
-        type=plan.load_points,
-        metavar="L,…",
-        help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]",
-    )
-    add(
-        "--backend",
-        choices=BACKENDS,
-        default="emulator",
-        help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]",
-    )
-    add(
-        "--parallel",
-        type=count,
-        default=1,
-        metavar="N",
-        help="run at most N servers at once, after a check that they do not slow each other down [1]",
-    )
+    add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, model ids, or folders")
+    add("--loads", type=plan.load_points, metavar="L,…", help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]")
+    add("--backend", choices=BACKENDS, default="emulator", help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]")
+    add("--parallel", type=count, default=1, metavar="N", help="load at most N servers at once, after a check that they do not slow each other down [1]")
     add("--image", help="image of backend docker [$VLLM_IMAGE, else the pinned image of vLLM]")
     add("--speed", type=positive, metavar="X", help="divide every waiting time of emulated servers by X")
-    add(
-        "--start-timeout",
-        type=seconds,
-        default=900.0,
-        metavar="S",
-        help="longest time until a server is ready, in seconds [900]",
-    )
+    add("--start-timeout", type=seconds, default=900.0, metavar="S", help="longest time until a server is ready, in seconds [900]")
     _add_plan_arguments(parser)
     parser.conflict_handler = "resolve"  # --requests and --warmup may be in proportion to the streams here
     run_options.add_run_arguments(parser)
-    amounts = parser.add_argument_group("amounts")
+    add = parser.add_argument_group("amounts").add_argument
     proportion = "N, or in proportion to the streams of the load, such as 2x or 2x at least 4"
-    amounts.add_argument(
-        "--requests", type=amount, metavar="N|Nx", help=f"requests of a cell: {proportion} [every problem]"
-    )
-    amounts.add_argument(
-        "--warmup", type=amount, metavar="N|Nx", help=f"warm-up requests of a cell: {proportion} [0]"
-    )
+    add("--requests", type=amount, metavar="N|Nx", help=f"requests of a cell: {proportion} [every problem]")
+    add("--warmup", type=amount, metavar="N|Nx", help=f"warm-up requests of a cell: {proportion} [0]")
 
 
 def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that are usually keys of a plan file."""
     add = parser.add_argument_group("keys of a plan file (docs/serving.md describes them)").add_argument
-    add(
-        "--serve",
-        type=json_object,
-        default={},
-        metavar="JSON",
-        help="options of vllm serve: {all, configs, models}",
-    )
-    add(
-        "--axes",
-        type=json_object,
-        default={},
-        metavar="JSON",
-        help="options of a run with several values each, and acceptance",
-    )
-    for name, text in (
-        ("exclude", "leave out these cells"),
-        ("only", "run only these cells"),
-        ("first", "run these cells first"),
-    ):
-        add(
-            f"--{name}",
-            type=rules,
-            default=[],
-            metavar="JSON",
-            help=f"{text}: a list of mappings of axes to values",
-        )
+    add("--serve", type=json_object, default={}, metavar="JSON", help="options of vllm serve: {all, configs, models}")
+    add("--axes", type=json_object, default={}, metavar="JSON", help="options of a run with several values each, and acceptance")
+    for name, text in (("exclude", "leave out these cells"), ("only", "run only these cells"), ("first", "run these cells first")):
+        add(f"--{name}", type=rules, default=[], metavar="JSON", help=f"{text}: a list of mappings of axes to values")
     add("--deadline", type=seconds, metavar="S", help="stop before this time has passed; --resume continues")
-    add(
-        "--residency",
-        choices=("one", "group"),
-        default="one",
-        help="servers on the same GPUs: one after the other, or as many as fit into memory, started together, with one of them awake at a time [one]",
-    )
-    add(
-        "--bench",
-        choices=("vllm",),
-        help="after each cell, send its load again with vLLM's own client, and put its means beside ours",
-    )
-    add(
-        "--gpus",
-        type=count,
-        metavar="N",
-        help="use at most N GPUs [all of this machine; on emulated ones, those that a server needs]",
-    )
+    add("--residency", choices=("one", "group"), default="one", help="servers on the same GPUs: one after the other, or as many as fit into memory, started together, with one of them awake at a time [one]")
+    add("--bench", choices=("vllm",), help="after each cell, send its load again with vLLM's own client, and put its means beside ours")
+    add("--gpus", type=count, metavar="N", help="use at most N GPUs [all of this machine; on emulated ones, those that a server needs]")
+# fmt: on
 
 
 def expanded(argv: Sequence[str]) -> list[str]:

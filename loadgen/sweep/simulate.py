@@ -121,9 +121,8 @@ def simulate_cell(
     prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
     due_s: Sequence[float] = ()
     if options.rate:
-        due_s = arrivals(
-            options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
-        ).times_s
+        rate = [RateStep(options.rate)]
+        due_s = arrivals(options.arrival, rate, seed=options.seed, requests=len(requests)).times_s
     result = simulate_requests(
         cell.config,
         outputs.model,
