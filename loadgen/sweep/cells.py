@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ class CellRunner:
     serve: ServePlan
     pace: Pace
     execute: Execute
+    stopping: bool = False
+    """The sweep was interrupted: what goes wrong from now on is not the fault of a cell."""
 
     @property
     def out(self) -> Path:
@@ -91,7 +94,8 @@ class CellRunner:
         if self.pace.stop_s is None:
             yield
             return
-        timer = threading.Timer(self.pace.stop_s, signal.raise_signal, [signal.SIGINT])
+        interrupt = partial(signal.pthread_kill, threading.main_thread().ident or 0, signal.SIGINT)
+        timer = threading.Timer(self.pace.stop_s, interrupt)
         timer.daemon = True
         timer.start()
         try:
@@ -145,9 +149,9 @@ class CellRunner:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future)[0], future.result()
                 pending = [pair for pair in pending if self.pace.fits(pair[0].name)]
-        except (
-            BaseException
-        ):  # Ctrl-C: cells that have not started are canceled, and clients end with their server
+        except BaseException:
+            # Ctrl-C: cells that have not started are canceled, and clients in other processes are ended.
+            self.stopping = True
             threads.shutdown(wait=False, cancel_futures=True)
             pool.terminate_all()
             raise
@@ -161,7 +165,7 @@ class CellRunner:
         """The next cell whose GPUs are not in use, if another one may run."""
         used = {gpu for _, member in running.values() for gpu in member.server.gpus}
         free = (pair for pair in pending if not used & set(pair[1].server.gpus))
-        return next(free, None) if len(running) < at_once and (at_once > 1 or not running) else None
+        return next(free, None) if len(running) < at_once else None
 
     def _spec(self, server: Server, *, gpus_seen: bool) -> Spec:
         args, options = self.args, self.options
@@ -200,7 +204,8 @@ class CellRunner:
                 traceback.print_exc()
             return self._failed(cell, f"{type(error).__name__}: {error}")
         finally:
-            residents.rest(member)
+            if not self.stopping:
+                residents.rest(member)
         self._keep_log(cell, server)
         wall_s = time.monotonic() - started_s
         self.pace.ended(cell.name, wall_s)
@@ -225,7 +230,9 @@ class CellRunner:
         return run
 
     def _failed(self, cell: Cell, reason: str) -> str:
-        """Records a failed cell, and moves what it has recorded to `discarded/`."""
+        """Records a failed cell, and moves what it has recorded to `discarded/`. A cell that was interrupted has not failed."""
+        if self.stopping:
+            return reason
         self.manifest.discard(cell.name)
         self.manifest.failed(cell.name, reason)
         return reason
@@ -250,7 +257,7 @@ class CellRunner:
                 options,
                 tensor_parallel_size=int(labels["tp"]),
                 speculation=labels["speculation"],
-                preset=Path(cell.model).stem if model_file(cell.model) else None,
+                preset=options.preset or (Path(cell.model).stem if model_file(cell.model) else None),
             )
         return dataclasses.replace(
             options,

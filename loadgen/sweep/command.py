@@ -200,6 +200,11 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
                     report(screen.line(manifest))
     except KeyboardInterrupt:
         report(f"sweep: interrupted; continue with --resume {manifest.folder}")
+    else:
+        if manifest.planned() - {entry.name for entry in manifest.cells if entry.state == "failed"}:
+            report(
+                f"sweep: the other cells do not fit before the deadline; continue with --resume {manifest.folder}"
+            )
     manifest.interrupted()
     states = [(entry.name, entry.state) for entry in manifest.cells]
     failed = [name for name, state in states if state == "failed"]

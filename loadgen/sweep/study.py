@@ -121,12 +121,17 @@ class Study:
         serve = self.serve.options(cell.config, cell.model, cell.variant.acceptance)
         try:
             files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
+        except ConfigError as error:
+            raise UsageError(str(error)) from None
+        try:
             if emulated:
                 load_serving(
                     cell.config, self.serve.overrides(cell.config, cell.model, cell.variant.acceptance)
                 )
         except ConfigError as error:
-            if not emulated or "speculative-config" not in str(error):  # that cell fails, and the others run
+            if "speculative-config.method" not in str(
+                error
+            ):  # a method that is not emulated fails its cells only
                 raise UsageError(str(error)) from None
         if emulated and not files["preset"]:
             raise UsageError(

@@ -123,6 +123,10 @@ class Sweep:
             assert read_run(folder).verdict is not None
             outcomes = {r.seq: r.outcome for r in read_records(folder / "records.jsonl")}
             assert outcomes == dict.fromkeys(range(REQUESTS), "ok"), folder.name
+        self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        """Asserts that every process ends, and that nothing is announced to Prometheus."""
         deadline_s = time.monotonic() + 60
         while list(self.processes()) and time.monotonic() < deadline_s:
             time.sleep(0.1)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
     found = Sweep(tmp_path)
     yield found
     for pid, _ in found.processes():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if found.process is not None:
+        found.process.wait()
 
 
 def test_killed_processes_cost_no_cell(sweep: Sweep) -> None:
@@ -146,4 +150,4 @@ def test_a_deadline_leaves_cells_for_a_resume(sweep: Sweep) -> None:
     states = {cell["state"] for cell in sweep.cells()}
     assert "planned" in states
     assert "running" not in states
-    assert list(sweep.processes()) == []
+    sweep.check_nothing_left()
