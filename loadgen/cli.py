@@ -129,10 +129,13 @@ def _add_all_run_arguments(parser: argparse.ArgumentParser) -> None:
 def sweep(argv: Sequence[str]) -> int:
     """Run every combination (cell) of serving configurations, models and load points.
 
+    `sweep status DIR` shows the state of a sweep that runs in another shell.
     The servers are started and stopped as needed. A sweep that was interrupted can be resumed.
     """
-    from loadgen.sweep import command  # noqa: PLC0415
+    from loadgen.sweep import command, screen  # noqa: PLC0415
 
+    if argv[:1] == ["status"]:
+        return screen.status(argv[1:])
     parser = _parser(sweep, "sweep [options]", command.EXAMPLES)
     command.add_arguments(parser)
     words = command.expanded(argv)

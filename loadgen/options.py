@@ -110,6 +110,8 @@ class RunOptions:
     requirements: Sequence[str] = ()
     """Texts that `option_types.parse_requirement` can read."""
     abort_after: str | None = None
+    expect_failures: bool = False
+    """Failures are what is measured: a large share of them does not make the run INVALID."""
     strict: bool = False
     dry_run: bool = False
 
@@ -139,11 +141,11 @@ def from_args(args: argparse.Namespace) -> RunOptions:
     """Return the options of a command line, with the defaults of RunOptions for the others. Raises UsageError."""
     given = vars(args)
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
-    _check_combinations(options)
+    check_combinations(options)
     return options
 
 
-def _check_combinations(options: RunOptions) -> None:
+def check_combinations(options: RunOptions) -> None:
     """Check that the options can be combined, whatever the server. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
@@ -277,6 +279,7 @@ def _results(add: Callable[..., Any]) -> None:
     add("--require", dest="requirements", action="append", type=requirement, metavar="'METRIC<LIMIT'", help="exit with code 1 unless this holds at the end, for example 'ttft.p95<200ms', 'failed<1%%' or 'goodput>=0.95'; can be repeated")
     add("--abort-after", type=failures, metavar="N|P%%", help="stop the run when N requests have failed, or P %% of at least ten that have ended")
     add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT")
+    add("--expect-failures", action="store_true", help="failures are what is measured: more than 20 %% of them do not make the run INVALID")
     add("--dry-run", action="store_true", help="check everything and print what would be sent, but send no prompt and write nothing")
 
 

@@ -32,6 +32,8 @@ class Ngram:
     num_speculative_tokens: int
     prompt_lookup_min: int
     prompt_lookup_max: int
+    synthetic_acceptance_length: float | None = None
+    """With synthetic rejection sampling: the imposed mean number of tokens of a step that has a draft."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Serving:
     block_size: int = 16
     kv_cache_dtype: str = "auto"
     num_gpu_blocks_override: int | None = None
+    kv_cache_memory_bytes: int | None = None
     seed: int = 0
     speculation: Ngram | None = None
     async_scheduling: bool | None = None
@@ -118,7 +121,7 @@ IGNORED = set("""
     compilation-config config-format data-parallel-size disable-cascade-attn disable-custom-all-reduce
     disable-log-requests disable-log-stats disable-uvicorn-access-log distributed-executor-backend
     download-dir dtype enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
-    generation-config hf-overrides host kv-cache-memory-bytes kv-cache-metrics load-format logits-processors
+    generation-config hf-overrides host kv-cache-metrics load-format logits-processors
     max-log-len max-logprobs max-seq-len-to-capture middleware model model-impl optimization-level
     override-generation-config performance-mode pipeline-parallel-size port prefix-caching-hash-algo
     quantization reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
@@ -189,9 +192,9 @@ def _convert(value: object, type_: Any, where: str, key: str) -> Any:
 
 
 def _size(value: object) -> object:
-    """Converts `2k`, `16K` and `1M` as vLLM does: a lower-case unit is decimal, an upper-case unit is binary."""
-    units = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?[kKmM]", value):
+    """Converts `2k`, `16K` and `3G` as vLLM does: a lower-case unit is decimal, an upper-case unit is binary."""
+    units = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2, "g": 1000**3, "G": 1024**3}
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?[kKmMgG]", value):
         return int(float(value[:-1]) * units[value[-1]])
     return value
 
@@ -226,12 +229,23 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
             raise ConfigError(
                 f"{where}: speculative-config.{key}: must be an integer of at least 1, not {number!r}"
             )
-    ngram = msgspec.convert(numbers, Ngram)
+    ngram = msgspec.convert(numbers | {"synthetic_acceptance_length": _synthetic(value, where)}, Ngram)
     if ngram.prompt_lookup_min > ngram.prompt_lookup_max:
         raise ConfigError(
             f"{where}: speculative-config.prompt_lookup_min: {low} exceeds prompt_lookup_max {high}"
         )
     return ngram
+
+
+def _synthetic(value: dict[str, Any], where: str) -> float | None:
+    """The imposed tokens of a step, if rejection sampling is synthetic. Raises ConfigError."""
+    length, key = value.get("synthetic_acceptance_length"), "speculative-config.synthetic_acceptance_length"
+    if value.get("rejection_sample_method", "standard") != "synthetic":
+        return None
+    most = value["num_speculative_tokens"] + 1
+    if isinstance(length, bool) or not isinstance(length, int | float) or not 1 <= length <= most:
+        raise ConfigError(f"{where}: {key}: must be a number from 1 to {most}, not {length!r}")
+    return float(length)
 
 
 def _check(serving: Serving, where: str) -> Serving:
@@ -278,7 +292,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     values: dict[str, Any] = {"name": path.stem, "raw": raw}
     speculative = _speculative(options.pop("speculative-config", None), str(path))
     values["speculation"] = _ngram(speculative, str(path))
-    for key in ("max-model-len", "max-num-batched-tokens"):
+    for key in ("max-model-len", "max-num-batched-tokens", "kv-cache-memory-bytes"):
         if key in options:
             options[key] = _size(options[key])
     types = {

@@ -25,6 +25,7 @@ LIMITS = {
     "send_lag_p99_s": 0.005,
     "cpu_cores": 0.80,
     "failed_share": 0.01,
+    "failed_most_share": 0.20,  # The run is INVALID if more requests failed, unless --expect-failures says that this is measured.
     "cache_hit_share": 0.01,  # Share of the prompt tokens, where no cache hits were intended.
     "behind_of_e2e": 0.01,  # How far an emulated server may fall behind its clock, as a share of the median e2e.
     "clock_drop": 0.20,  # How far the lowest SM clock may be below the median of the run.
@@ -98,6 +99,9 @@ def _invalid(inputs: VerdictInputs) -> Iterator[str]:
     share = inputs.facts.client_faults / measured.n
     if share > LIMITS["client_faults_share"]:
         yield f"{share:.1%} of the requests failed because of this machine's own limits (open files, ports, memory)"
+    failed = measured.failed / measured.n
+    if failed > LIMITS["failed_most_share"] and not inputs.run.options.get("expect_failures"):
+        yield f"{failed:.0%} of the requests failed (limit {LIMITS['failed_most_share']:.0%}): if failures are what is measured, use --expect-failures"
     if measured.outcomes["ok"] == 0:
         yield "no request succeeded: " + ", ".join(f"{k} {v}" for k, v in measured.outcomes.items())
 

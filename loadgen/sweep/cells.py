@@ -1,32 +1,46 @@
-"""Runs the cells one after the other: one server for each configuration and model, and one run on it for each load point.
+"""Runs the cells group by group: the servers of a group start together, and each cell is one run against one of them.
 
-A failure in a cell is recorded, and the next cell runs. Ctrl-C ends the whole sweep, not only the current cell. This module
-does not know which cells remain to be run (see command.py), or how several run at once (see parallel.py).
+A failure in a cell is recorded, and the next cell runs. A server that ends during a cell fails this cell, whose records are
+kept in `discarded/`, and is started again for the next one. Ctrl-C and the deadline end the whole sweep, not only the current
+cell; a cell that was running then runs again when the sweep is resumed.
+
+This module does not know which cells remain to be run (see command.py), or where servers are placed (see groups.py).
 """
 
 import argparse
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from loadgen.errors import NO_ROOM, UsageError
 from loadgen.files import private_files
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.record import SERVER_LOG, RunInfo
+from loadgen.sweep import parallel, pool, vllm_bench
+from loadgen.sweep.deadline import Pace
+from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell, CellResult, by_server
+from loadgen.sweep.plan import Cell, CellResult
+from loadgen.sweep.residents import Resident, Residents
+from loadgen.sweep.serve import ServePlan
 from loadgen.terminal import printable
-from server.config import ConfigError
-from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, announce, gpu_metrics
+from server.config import model_file
+from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, commands
 
 Execute = Callable[[RunOptions], RunInfo]
+OUT_OF_MEMORY = "out_of_memory"
 
 
 def report(line: str) -> None:
@@ -34,91 +48,225 @@ def report(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
+class InThisThread(Executor):
+    """Runs each task when it is submitted. Only the main thread may receive Ctrl-C, so a single client runs in it."""
+
+    def submit(self, task: Callable[..., Any], /, *args: Any, **options: Any) -> "Future[Any]":
+        """Runs the task. Raises its exception here, not in the future."""
+        future: Future[Any] = Future()
+        future.set_result(task(*args, **options))
+        return future
+
+
 @dataclass
 class CellRunner:
-    """Runs cells and records their states in the manifest. `execute` executes one run; a pool of processes can call it."""
+    """Runs cells and records their states in the manifest. `execute` executes one run; a process can call it."""
 
     args: argparse.Namespace
     options: RunOptions
     manifest: Manifest
+    serve: ServePlan
+    pace: Pace
     execute: Execute
+    stopping: bool = False
+    """The sweep was interrupted: what goes wrong from now on is not the fault of a cell."""
 
     @property
     def out(self) -> Path:
         """The folder of the sweep."""
         return Path(self.manifest.folder)
 
-    def run(self, order: list[Cell]) -> Iterator[CellResult]:
-        """Runs all cells."""
-        with Launcher(report) as launcher:
-            for _, group in by_server(order):
-                yield from self.run_group(launcher, group)
+    def run(self, groups: list[Group], *, gpus_seen: bool) -> Iterator[CellResult]:
+        """Runs all cells that end before the deadline."""
+        waiting = list(groups)
+        with Launcher(report) as launcher, self._stop_in_time():
+            while waiting:
+                group = waiting.pop(0)
+                for server in group.servers:
+                    server.cells = [cell for cell in server.cells if self.pace.fits(cell.name, starts=1)]
+                servers = [server for server in group.servers if server.cells]
+                if servers:
+                    yield from self._run_group(launcher, servers, waiting, gpus_seen=gpus_seen)
 
-    def run_group(self, launcher: Launcher, group: list[Cell]) -> Iterator[CellResult]:
-        """Starts one server and runs its cells. If the server fails, the remaining cells have failed."""
-        spec, remaining = self.server_spec(group[0]), list(group)
+    @contextlib.contextmanager
+    def _stop_in_time(self) -> Iterator[None]:
+        """Interrupts the sweep in the block when its deadline comes, as Ctrl-C does."""
+        if self.pace.stop_s is None:
+            yield
+            return
+        interrupt = partial(signal.pthread_kill, threading.main_thread().ident or 0, signal.SIGINT)
+        timer = threading.Timer(self.pace.stop_s, interrupt)
+        timer.daemon = True
+        timer.start()
         try:
-            with launcher.launched(spec) as server, gpu_metrics(server, launcher) as telemetry:
-                while remaining:
-                    cell = remaining.pop(0)
-                    yield cell, self._run_cell(cell, server, dataclasses.replace(spec, telemetry=telemetry))
-        except Exception as error:  # no failure of one server, not even a bug, may stop the others
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise  # no other cell could be recorded
-            if not isinstance(error, LaunchFailedError | ConfigError):
-                traceback.print_exc()
-            for line in getattr(error, "tail", ()):
-                report(f"  | {line}")
-            for cell in remaining:
-                self.manifest.failed(cell.name, str(error))
-                yield cell, str(error)
+            yield
+        finally:
+            timer.cancel()
 
-    def server_spec(self, cell: Cell) -> Spec:
-        """The server that the cell needs."""
+    def _run_group(
+        self, launcher: Launcher, servers: list[Server], waiting: list[Group], *, gpus_seen: bool
+    ) -> Iterator[CellResult]:
+        began_s = time.monotonic()
+        members = [Resident(server, self._spec(server, gpus_seen=gpus_seen)) for server in servers]
+        with Residents(launcher, members) as residents:
+            for member, error in residents.start():
+                if error.kind == OUT_OF_MEMORY and len(members) > 1:
+                    report(
+                        f"sweep: {member.server.name} does not fit into GPU memory beside the others, of which {len(residents.members)} started: it starts alone later"
+                    )
+                    waiting.append(Group({}, [member.server]))
+                else:
+                    yield from self._all_failed(member.server.cells, error)
+            self.pace.starts_s.append(time.monotonic() - began_s)
+            if residents.members:
+                with residents.observed():
+                    yield from self._load(residents)
+
+    def _all_failed(self, cells: list[Cell], error: LaunchFailedError) -> Iterator[CellResult]:
+        for line in error.tail:
+            report(f"  | {line}")
+        for cell in cells:
+            self.manifest.failed(cell.name, str(error))
+            yield cell, str(error)
+
+    def _load(self, residents: Residents) -> Iterator[CellResult]:
+        """Runs the cells of the group in the order of the sweep, at most `--parallel` at once and one for each GPU."""
+        order = {entry.name: place for place, entry in enumerate(self.manifest.cells)}
+        pending = [(cell, member) for member in residents.members for cell in member.server.cells]
+        pending.sort(key=lambda pair: order[pair[0].name])
+        at_once = 1
+        if self.args.parallel > 1:
+            at_once = parallel.servers_at_once(
+                self.execute, self.options, residents, self.args.parallel, report
+            )
+        threads = ThreadPoolExecutor(at_once) if at_once > 1 else InThisThread()
+        running: dict[Future[str | None], tuple[Cell, Resident]] = {}
+        try:
+            while pending or running:
+                while (pair := self._next(pending, running, at_once)) is not None:
+                    pending.remove(pair)
+                    running[threads.submit(self.run_cell, *pair, residents)] = pair
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future)[0], future.result()
+                pending = [pair for pair in pending if self.pace.fits(pair[0].name)]
+        except BaseException:
+            # Ctrl-C: cells that have not started are canceled, and clients in other processes are ended.
+            self.stopping = True
+            threads.shutdown(wait=False, cancel_futures=True)
+            pool.terminate_all()
+            raise
+
+    @staticmethod
+    def _next(
+        pending: list[tuple[Cell, Resident]],
+        running: dict["Future[str | None]", tuple[Cell, Resident]],
+        at_once: int,
+    ) -> tuple[Cell, Resident] | None:
+        """The next cell whose GPUs are not in use, if another one may run."""
+        used = {gpu for _, member in running.values() for gpu in member.server.gpus}
+        free = (pair for pair in pending if not used & set(pair[1].server.gpus))
+        return next(free, None) if len(running) < at_once else None
+
+    def _spec(self, server: Server, *, gpus_seen: bool) -> Spec:
         args, options = self.args, self.options
         emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
         emulate += ["--speed", str(args.speed)] if args.speed else []
         emulate += ["--gpu", options.gpu] if options.gpu else []
         return Spec(
-            config=cell.config,
-            model=cell.model,
+            config=server.config,
+            model=server.model,
             backend=args.backend,
+            gpus=server.gpus if gpus_seen else None,
             image=args.image,
             emulate=tuple(emulate),
-            log=self.out / "logs" / f"{cell.name}.log",
+            serve=server.options,
+            environment=self.serve.environment(server.config, server.model),
+            log=self.out / "logs" / f"{server.name}.log",
             start_timeout_s=args.start_timeout,
         )
 
-    def _run_cell(self, cell: Cell, server: RunningServer, spec: Spec) -> str | None:
+    def run_cell(self, cell: Cell, member: Resident, residents: Residents) -> str | None:
         """Runs one cell and returns the reason of a failure, or None. Raises KeyboardInterrupt after an interrupted run."""
-        started_s = time.monotonic()
-        run_id = f"{self.out.name}.{cell.name}"
-        announce(server, dataclasses.replace(spec, run=run_id))
+        started_s, run_id = time.monotonic(), f"{self.out.name}.{cell.name}"
         try:
-            run = self.execute(self._run_options(cell, server, run_id, spec.telemetry))
-        except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
-            if not isinstance(error, UsageError):
+            server, telemetry = residents.wake(member, run_id)
+            self.manifest.running(cell.name)
+            options = self._run_options(cell, member, residents, run_id, telemetry)
+            run = self._execute(options)
+            bench = self._bench(cell, options, run, member)
+            if (why := member.ended) is not None:
+                self._keep_log(cell, server)
+                return self._failed(cell, why)
+        except Exception as error:  # no failure of one cell, not even a bug, may stop the others
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise  # no other cell could be recorded
+            if not isinstance(error, UsageError | LaunchFailedError):
                 traceback.print_exc()
-            self.manifest.failed(cell.name, f"{type(error).__name__}: {error}")
-            return f"{type(error).__name__}: {error}"
-        if any("interrupted" in reason for reason in run.reasons):
-            raise KeyboardInterrupt
-        with contextlib.suppress(FileNotFoundError), private_files():
-            shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
-        self.manifest.done(cell.name, run, time.monotonic() - started_s)
+            return self._failed(cell, f"{type(error).__name__}: {error}")
+        finally:
+            if not self.stopping:
+                residents.rest(member)
+        self._keep_log(cell, server)
+        wall_s = time.monotonic() - started_s
+        self.pace.ended(cell.name, wall_s)
+        self.manifest.done(cell.name, run, wall_s, bench)
         return None
 
+    def _bench(
+        self, cell: Cell, options: RunOptions, run: RunInfo, member: Resident
+    ) -> dict[str, Any] | None:
+        """What vLLM's own client measures on the same server, if the plan asks for it and the server is no emulated one."""
+        server = member.started
+        if self.args.bench is None or server.emulated or not vllm_bench.applies(options):
+            return None
+        found = vllm_bench.bench(options, run, server, member.spec)
+        report(f"sweep: {cell.name}: ours and vLLM's client: {found}")
+        return found
+
+    def _execute(self, options: RunOptions) -> RunInfo:
+        run = self.execute(options)
+        if any("interrupted" in reason for reason in run.reasons):
+            raise KeyboardInterrupt
+        return run
+
+    def _failed(self, cell: Cell, reason: str) -> str:
+        """Records a failed cell, and moves what it has recorded to `discarded/`. A cell that was interrupted has not failed."""
+        if self.stopping:
+            return reason
+        self.manifest.discard(cell.name)
+        self.manifest.failed(cell.name, reason)
+        return reason
+
+    def _keep_log(self, cell: Cell, server: RunningServer) -> None:
+        with contextlib.suppress(FileNotFoundError), private_files():
+            shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
+
     def _run_options(
-        self, cell: Cell, server: RunningServer, run_id: str, telemetry: str | None
+        self, cell: Cell, member: Resident, residents: Residents, run_id: str, telemetry: str | None
     ) -> RunOptions:
+        server, spec = member.started, member.spec
+        facts: dict[str, Any] = {"backend": server.backend, **server.describe()}
+        if spec.environment:
+            facts["environment"] = dict(spec.environment)
+        if beside := residents.beside(member):
+            facts["beside"] = beside
+        options = cell.applied(self.options)
+        if not server.emulated:  # vLLM does not report these, and an emulated server does
+            labels = commands.labels(spec)
+            options = dataclasses.replace(
+                options,
+                tensor_parallel_size=int(labels["tp"]),
+                speculation=labels["speculation"],
+                preset=options.preset or (Path(cell.model).stem if model_file(cell.model) else None),
+            )
         return dataclasses.replace(
-            cell.load.applied(self.options),
+            options,
             target=f"http://127.0.0.1:{server.port}/v1",
             out=self.out / cell.name,
             run_id=run_id,
             repeats=1,
-            config_name=Path(cell.config).stem,
-            num_gpus=len(server.gpus) or self.options.num_gpus,
-            gpu_metrics=telemetry or self.options.gpu_metrics,
-            server={**self.options.server, "backend": server.backend, **server.describe()},
+            config_name=cell.config_name,
+            num_gpus=len(server.gpus) or options.num_gpus,
+            gpu_metrics=telemetry or options.gpu_metrics,
+            server={**options.server, **facts},
         )

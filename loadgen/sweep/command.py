@@ -10,6 +10,7 @@ This module does not know how a request is sent, how a server is started, or how
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,24 +20,20 @@ from loadgen import options as run_options
 from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.lock import locked
-from loadgen.measure.steady_window import enough_requests
-from loadgen.option_types import LoadgenParser, count, positive, seconds
+from loadgen.option_types import LoadgenParser, count, json_object, positive, seconds
 from loadgen.options import RunOptions
-from loadgen.plan import datasets
-from loadgen.plan.budgets import sent_budgets
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan, simulate
+from loadgen.sweep import parallel, plan, screen, simulate
+from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
-from loadgen.sweep.manifest import MANIFEST, Entry, Manifest
+from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
-from loadgen.target.preflight import check_lengths
-from loadgen.target.server_info import ServerInfo
-from server.config import ConfigError, read_config, read_preset
+from loadgen.sweep.study import EMULATED, Study, study
 from server.emulator.engine import hardware
-from server.emulator.forecast import forecast
-from server.launch import docker_backend, gpus
+from server.launch import gpus
+from server.launch.running import stop_all
 from server.launch.spec import BACKENDS as SERVER_BACKENDS
 
 EXAMPLES = """examples:
@@ -46,50 +43,43 @@ EXAMPLES = """examples:
   python -m loadgen sweep --plan plans/smoke.yaml --dry-run
   python -m loadgen sweep --resume results/20261122T031000Z-sweep"""
 BACKENDS = (*SERVER_BACKENDS, "simulate")
-EMULATED = {"emulator", "simulate"}
 
 
+# One line per argument is easier to read.
+# fmt: off
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of a sweep, and then all options of a run."""
-    group = parser.add_argument_group("what to sweep")
-    add = group.add_argument
-    add(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with configs, models, loads, repeats and run: {options}; options on the command line override it",
-    )
+    add = parser.add_argument_group("what to sweep").add_argument
+    add("--plan", type=Path, metavar="FILE", help="YAML file with configs, models, loads, repeats and run: {options}; options on the command line override it")
     add("--configs", metavar="C,…", help="serving configurations: names in server/configs, or .yaml files")
-    add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, or model ids")
-    add(
-        "--loads",
-        type=plan.load_points,
-        metavar="L,…",
-        help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]",
-    )
-    add(
-        "--backend",
-        choices=BACKENDS,
-        default="emulator",
-        help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]",
-    )
-    add(
-        "--parallel",
-        type=count,
-        default=1,
-        metavar="N",
-        help="run at most N servers at once, after a check that they do not slow each other down [1]",
-    )
+    add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, model ids, or folders")
+    add("--loads", type=plan.load_points, metavar="L,…", help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]")
+    add("--backend", choices=BACKENDS, default="emulator", help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]")
+    add("--parallel", type=count, default=1, metavar="N", help="load at most N servers at once, after a check that they do not slow each other down [1]")
     add("--image", help="image of backend docker [$VLLM_IMAGE, else the pinned image of vLLM]")
     add("--speed", type=positive, metavar="X", help="divide every waiting time of emulated servers by X")
-    add(
-        "--start-timeout",
-        type=seconds,
-        default=900.0,
-        metavar="S",
-        help="longest time until a server is ready, in seconds [900]",
-    )
+    add("--start-timeout", type=seconds, default=900.0, metavar="S", help="longest time until a server is ready, in seconds [900]")
+    _add_plan_arguments(parser)
+    parser.conflict_handler = "resolve"  # --requests and --warmup may be in proportion to the streams here
     run_options.add_run_arguments(parser)
+    add = parser.add_argument_group("amounts").add_argument
+    proportion = "N, or in proportion to the streams of the load, such as 2x or 2x at least 4"
+    add("--requests", type=amount, metavar="N|Nx", help=f"requests of a cell: {proportion} [every problem]")
+    add("--warmup", type=amount, metavar="N|Nx", help=f"warm-up requests of a cell: {proportion} [0]")
+
+
+def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that are usually keys of a plan file."""
+    add = parser.add_argument_group("keys of a plan file (docs/serving.md describes them)").add_argument
+    add("--serve", type=json_object, default={}, metavar="JSON", help="options of vllm serve: {all, configs, models}")
+    add("--axes", type=json_object, default={}, metavar="JSON", help="options of a run with several values each, and acceptance")
+    for name, text in (("exclude", "leave out these cells"), ("only", "run only these cells"), ("first", "run these cells first")):
+        add(f"--{name}", type=rules, default=[], metavar="JSON", help=f"{text}: a list of mappings of axes to values")
+    add("--deadline", type=seconds, metavar="S", help="stop before this time has passed; --resume continues")
+    add("--residency", choices=("one", "group"), default="one", help="servers on the same GPUs: one after the other, or as many as fit into memory, started together, with one of them awake at a time [one]")
+    add("--bench", choices=("vllm",), help="after each cell, send its load again with vLLM's own client, and put its means beside ours")
+    add("--gpus", type=count, metavar="N", help="use at most N GPUs [all of this machine; on emulated ones, those that a server needs]")
+# fmt: on
 
 
 def expanded(argv: Sequence[str]) -> list[str]:
@@ -127,39 +117,61 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     resume = getattr(args, "resume", None)
     args.resume = None
     _check_server_options(args)
-    options = dataclasses.replace(run_options.from_args(args), argv=("loadgen", "sweep", *argv))
+    options = dataclasses.replace(_run_options(args), argv=("loadgen", "sweep", *argv))
+    planned = study(args, options)
     if args.backend == "simulate":
-        simulate.check(options)
-    order = _planned_cells(args, options)
+        simulate.check(planned)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     saved = run_options.redacted(_saved_arguments(argv))
-    manifest = Manifest.new(out, saved, list(_entries(args, options, order)), _machine())
+    manifest = Manifest.new(out, saved, list(planned.entries()), _machine())
     if not resume and out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
     if options.dry_run:
-        order = _remaining(manifest, order, resume)
-        _print_plan(args, options, order, manifest)
+        order = _remaining(manifest, planned, resume)
+        _print_plan(planned, order, manifest)
         print(json.dumps({"sweep": None, "cells": [cell.name for cell in order]}))
         return 0
     if not resume:
         with private_files():
             make_folder(out)
     with locked(out):
-        order = _remaining(manifest, order, resume)
+        if resume:
+            _stop_servers_of(Manifest.read(resume))
+        order = _remaining(manifest, planned, resume)
         try:
             manifest.write()
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}: choose another folder") from None
-        _print_plan(args, options, order, manifest)
-        return _run(args, options, order, manifest)
+        _print_plan(planned, order, manifest)
+        return _run(planned, order, manifest)
 
 
-def _remaining(manifest: Manifest, order: list[Cell], resume: Path | None) -> list[Cell]:
+def _run_options(args: argparse.Namespace) -> RunOptions:
+    """The options of a run that all cells have in common. Amounts that depend on the load are set for each cell."""
+    shared = {name: value for name, value in vars(args).items() if name not in {"requests", "warmup"}}
+    return run_options.from_args(argparse.Namespace(**shared))
+
+
+def _print_plan(planned: Study, order: list[Cell], manifest: Manifest) -> None:
+    done = len(manifest.cells) - len(order)
+    report(
+        f"sweep: {len(order)} cells{f' ({done} already done)' if done else ''} into {manifest.folder}, backend {planned.args.backend}"
+    )
+    planned.print_plan(order, report)
+
+
+def _stop_servers_of(earlier: Manifest) -> None:
+    """Stops what a sweep has left running whose launcher and watchdog were both killed."""
+    if earlier.owner and (stopped := stop_all(owner=earlier.owner)):
+        report(f"sweep: stopped {', '.join(stopped)}, which the interrupted sweep had left running")
+
+
+def _remaining(manifest: Manifest, planned: Study, resume: Path | None) -> list[Cell]:
     """The cells that still have to run."""
     if resume:
         manifest.inherit(Manifest.read(resume))
-    planned = manifest.planned()
-    return [cell for cell in order if cell.name in planned]
+    names = manifest.planned()
+    return [cell for cell in planned.cells if cell.name in names]
 
 
 def _check_server_options(args: argparse.Namespace) -> None:
@@ -174,14 +186,26 @@ def _check_server_options(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} is for one server, but a sweep starts its own: {instead}")
 
 
-def _run(args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest) -> int:
+def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
     for cell in order:
         manifest.discard(cell.name)
+    live = planned.options.progress == "auto" and sys.stderr.isatty()
+    if live:
+        planned.options = dataclasses.replace(planned.options, progress="none")
     try:
-        for cell, failure in _results(args, options, order, manifest):
-            report(f"sweep: {cell.name}: {failure or 'done'}")
+        with screen.shown(manifest, live=live):
+            for cell, failure in _results(planned, order, manifest):
+                report(f"sweep: {cell.name}: {failure or 'done'}")
+                if not live:
+                    report(screen.line(manifest))
     except KeyboardInterrupt:
         report(f"sweep: interrupted; continue with --resume {manifest.folder}")
+    else:
+        if manifest.planned() - {entry.name for entry in manifest.cells if entry.state == "failed"}:
+            report(
+                f"sweep: the other cells do not fit before the deadline; continue with --resume {manifest.folder}"
+            )
+    manifest.interrupted()
     states = [(entry.name, entry.state) for entry in manifest.cells]
     failed = [name for name, state in states if state == "failed"]
     left = [name for name, state in states if state == "planned"]
@@ -189,13 +213,14 @@ def _run(args: argparse.Namespace, options: RunOptions, order: list[Cell], manif
     return 130 if left else 1 if failed else 0
 
 
-def _results(
-    args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest
-) -> Iterator[CellResult]:
+def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
+    """Runs the cells; the backend and --parallel determine how."""
+    args = planned.args
     if args.backend == "simulate":
-        return simulate.run(options, order, manifest)
-    runner = CellRunner(args, options, manifest, execute)
-    return parallel.run(runner, order, args.parallel) if args.parallel > 1 else runner.run(order)
+        return simulate.run(planned, order, manifest)
+    run = parallel.in_own_process(execute) if args.parallel > 1 else execute
+    runner = CellRunner(args, planned.options, manifest, planned.serve, planned.pace(), run)
+    return runner.run(planned.groups(order), gpus_seen=planned.machine.seen)
 
 
 def execute(options: RunOptions) -> RunInfo:
@@ -216,114 +241,5 @@ def _saved_arguments(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _planned_cells(args: argparse.Namespace, options: RunOptions) -> list[Cell]:
-    if not args.configs or not args.models:
-        raise UsageError(
-            "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
-        )
-    points = args.loads or (plan.load_point_of(options),)
-    order = plan.cells(args.configs.split(","), args.models.split(","), points, options.repeats)
-    if len({cell.name for cell in order}) < len(order):
-        raise UsageError("--configs, --models and --loads must not name anything twice")
-    return order
-
-
-def _entries(args: argparse.Namespace, options: RunOptions, order: list[Cell]) -> Iterator[Entry]:
-    """The entry of each cell in the manifest, with its content hash. Raises UsageError."""
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
-    image = docker_backend.image_name(args.image) if args.backend == "docker" else None
-    for cell in order:
-        try:
-            files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
-        except ConfigError as error:
-            raise UsageError(str(error)) from None
-        if args.backend in EMULATED and not files["preset"]:
-            raise UsageError(
-                f"--models: {cell.model!r} is not a preset in server/models, and backend {args.backend} needs one"
-            )
-        check_lengths(options, ServerInfo(cell.model, files["config"].get("max-model-len")))
-        parts = {
-            **files,
-            "dataset": dataset.sha256,
-            "backend": args.backend,
-            "speed": args.speed,
-            "image": image,
-        }
-        digest = plan.content_hash(cell, options, parts)
-        yield Entry(
-            name=cell.name,
-            config=cell.config,
-            model=cell.model,
-            load=cell.load.name,
-            repeat=cell.repeat,
-            hash=digest,
-        )
-
-
 def _machine() -> dict[str, Any]:
     return {"host": environment.host(), "git": environment.git(), "gpus": gpus.inventory()}
-
-
-def _print_plan(args: argparse.Namespace, options: RunOptions, order: list[Cell], manifest: Manifest) -> None:
-    """Prints one line for each cell with its expected tokens and time, and then the totals."""
-    done = len(manifest.cells) - len(order)
-    report(
-        f"sweep: {len(order)} cells{f' ({done} already done)' if done else ''} into {manifest.folder}, backend {args.backend}"
-    )
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
-    total_s = total_tokens = 0.0
-    for cell in order:
-        cell_options = cell.load.applied(options)
-        expected = forecast(
-            cell.config,
-            cell.model,
-            dataset.path,
-            len(dataset.problems),
-            sent_budgets(cell_options) * options.samples,
-            concurrency=cell_options.concurrency,
-            rate=cell_options.rate,
-            gpu=options.gpu or "h200",
-        )
-        if expected is None:
-            report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
-            continue
-        if options.requests:
-            expected = expected.scaled(options.requests / expected.requests)
-        total_s, total_tokens = total_s + expected.seconds, total_tokens + expected.tokens
-        report(
-            f"  {cell.name}: {expected.requests} requests, about {expected.tokens / 1e6:.2f} M tokens, {_duration(expected.seconds)} of server time"
-        )
-        if advice := _too_few(cell_options, len(dataset.problems)):
-            report(f"  {cell.name}: {advice}")
-    real_time = f", {_duration(total_s / args.speed)} at --speed {args.speed:g}" if args.speed else ""
-    report(
-        f"sweep: about {total_tokens / 1e6:.1f} M tokens, {_duration(total_s)} of server time without start-ups{real_time}"
-    )
-
-
-def _too_few(options: RunOptions, problems: int) -> str | None:
-    """A proposal where a closed loop is too short for a steady window; None where it is long enough or ends by time.
-
-    With --one-pass, the steady window is that of the largest budget.
-    """
-    if options.duration_s or options.concurrency is None:
-        return None
-    planned = problems * options.samples * (1 if options.one_pass else len(options.budgets))
-    sent, enough = options.requests or planned, enough_requests(options.concurrency)
-    if sent >= enough:
-        return None
-    more = f"--problems {enough}" if options.one_pass else f"--requests {enough}"
-    return (
-        f"{sent} requests are too few for a steady window with {options.concurrency} in flight, so its cost, energy and "
-        f"throughput would contain the beginning and the end of the run: use {more} or more"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

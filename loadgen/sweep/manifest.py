@@ -17,6 +17,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.files import private_files, write_atomically
 from loadgen.record import RUN, RunInfo
+from server.launch.spec import OWNER
 
 MANIFEST = "sweep.json"
 DISCARDED = "discarded"
@@ -33,12 +34,16 @@ class Entry(msgspec.Struct, kw_only=True):
     load: str
     repeat: int = 0
     hash: str
-    state: Literal["planned", "done", "failed"] = "planned"
+    state: Literal["planned", "running", "done", "failed"] = "planned"
     reason: str | None = None
     run_id: str | None = None
     verdict: str | None = None
     finished_at: str | None = None
     wall_s: float | None = None
+    bench: dict[str, Any] | None = None
+    """The means of this suite's client and of vLLM's own client, in seconds, if both were asked for."""
+    forecast_s: float | None = None
+    """The wall-clock time that the cell was expected to take, without the start of its server."""
 
 
 class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -52,13 +57,17 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     cells: list[Entry]
     machine: dict[str, Any] = {}
     """The host, and the GPUs with their UUID, driver, clocks and power limits."""
+    owner: str = ""
+    """The label of the servers that this sweep starts."""
     servers: dict[str, dict[str, Any]] = {}
     """For each configuration and model: the image digest, the command and the engine version."""
 
     @classmethod
     def new(cls, out: Path, argv: Sequence[str], cells: list[Entry], machine: dict[str, Any]) -> Self:
         """A manifest in which every cell is planned."""
-        return cls(started_at=_now(), argv=list(argv), folder=str(out), cells=cells, machine=machine)
+        return cls(
+            started_at=_now(), argv=list(argv), folder=str(out), cells=cells, machine=machine, owner=OWNER
+        )
 
     @classmethod
     def read(cls, out: Path) -> Self:
@@ -103,12 +112,25 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
         if (target / RUN).exists():
             (target / RUN).rename(target / f"{RUN}.discarded")
 
-    def done(self, name: str, run: RunInfo, wall_s: float) -> None:
-        """Records that the cell's run is complete, after `wall_s` seconds."""
+    def running(self, name: str) -> None:
+        """Records that the cell's run has begun."""
+        with _lock:
+            self._entry(name).state = "running"
+            self.write()
+
+    def interrupted(self) -> None:
+        """Records that no cell is running any more: those that were will run again."""
+        with _lock:
+            for entry in self.cells:
+                entry.state = "planned" if entry.state == "running" else entry.state
+            self.write()
+
+    def done(self, name: str, run: RunInfo, wall_s: float, bench: dict[str, Any] | None = None) -> None:
+        """Records that the cell's run is complete, after `wall_s` seconds, and what another client measured."""
         with _lock:
             entry = self._entry(name)
             entry.state, entry.reason, entry.run_id, entry.verdict = "done", None, run.run_id, run.verdict
-            entry.finished_at, entry.wall_s = _now(), round(wall_s, 3)
+            entry.finished_at, entry.wall_s, entry.bench = _now(), round(wall_s, 3), bench
             self.servers.setdefault(f"{entry.config}/{entry.model}", run.server)
             self.write()
 

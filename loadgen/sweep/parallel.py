@@ -1,26 +1,25 @@
-"""Runs several servers at the same time, where there are enough GPUs. Each cell's client runs in a process of its own.
+"""Loads servers on different GPUs at the same time. Each cell's client runs in a process of its own.
 
-This is off by default, because servers on one machine can slow each other down. Before the sweep, two of its servers are
-measured alone and together. If the time per token of either increases by more than LIMIT, the sweep runs its servers one after
-the other and reports this. A cell whose GPUs are in use waits until another cell has ended.
+This is off by default, because servers on one machine can slow each other down. Before the cells of a group, two of its
+servers are measured alone and together. If the time per token of either increases by more than LIMIT, the servers of the group
+are loaded one after the other, and the sweep reports this.
 
 This module does not know how a cell runs (see cells.py).
 """
 
 import dataclasses
 import tempfile
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from loadgen.options import RunOptions
 from loadgen.record import RunInfo
-from loadgen.sweep.cells import CellRunner, report
-from loadgen.sweep.plan import Cell, CellResult, by_server
-from loadgen.sweep.pool import processes
-from server.launch import Launcher, LaunchFailedError, RunningServer
+from loadgen.sweep import pool
+from loadgen.sweep.residents import Resident, Residents
+from server.launch import RunningServer
 
 LIMIT = 0.03
 """The largest accepted increase of the time per token. Repeats of one cell differ by 1 to 2 % on an idle machine."""
@@ -29,87 +28,64 @@ PROBE_OPTIONS: dict[str, Any] = {
     "budgets": (256,),
     "concurrency": 4,
     "rate": None,
+    "requests": None,
     "one_pass": False,
     "samples": 1,
+    "repeats": 1,
+    "metrics_port": -1,
+    "progress": "none",
 }
 """The options of the short run that measures the time per token of a server."""
-RETRY_S = 5.0
-"""The time between two attempts to start a server whose GPUs are in use."""
+Execute = Callable[[RunOptions], RunInfo]
 
 
-def run(runner: CellRunner, order: list[Cell], servers: int) -> Iterator[CellResult]:
-    """Runs all cells, on at most `servers` servers at once, and returns them in the order in which their servers end."""
-    groups = [group for _, group in by_server(order)]
-    with processes(servers) as pool, Launcher(report) as launcher:
-        cost = interference(runner, groups[:2], pool, launcher) if len(groups) > 1 else 0.0
-        if cost > LIMIT:
-            report(
-                f"sweep: running servers at once costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one at a time"
-            )
-            servers = 1
-        in_pool = dataclasses.replace(
-            runner, execute=lambda options: pool.submit(runner.execute, options).result()
-        )
-        with ThreadPoolExecutor(servers) as threads:
-            futures = [threads.submit(_run_group, in_pool, launcher, group) for group in groups]
-            try:
-                for future in as_completed(futures):
-                    yield from future.result()
-            except BaseException:  # Ctrl-C: groups that have not started are canceled
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+def in_own_process(execute: Execute) -> Execute:
+    """A function that executes a run in a process of its own, so that several runs do not share an interpreter."""
+
+    def run(options: RunOptions) -> RunInfo:
+        with pool.processes(1) as worker:
+            return worker.submit(execute, options).result()
+
+    return run
 
 
-def _run_group(runner: CellRunner, launcher: Launcher, group: list[Cell]) -> list[CellResult]:
-    while True:
-        results = list(runner.run_group(launcher, group))
-        if not all(failure and "GPUs wanted" in failure for _, failure in results):
-            return results
-        time.sleep(RETRY_S)
+def servers_at_once(
+    execute: Execute, options: RunOptions, residents: Residents, wanted: int, report: Callable[[str], None]
+) -> int:
+    """How many of the servers may be loaded at the same time: `wanted`, or 1 if two of them slow each other down."""
+    pairs = combinations(residents.members, 2)
+    pair = next((p for p in pairs if not set(p[0].server.gpus) & set(p[1].server.gpus)), None)
+    if pair is None:
+        return 1
+    cost = _interference(execute, options, residents, pair, report)
+    if cost <= LIMIT:
+        return wanted
+    report(f"sweep: running servers at once costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one at a time")  # fmt: skip
+    return 1
 
 
-def interference(
-    runner: CellRunner, groups: list[list[Cell]], pool: ProcessPoolExecutor, launcher: Launcher
+def _interference(
+    execute: Execute,
+    options: RunOptions,
+    residents: Residents,
+    pair: tuple[Resident, Resident],
+    report: Callable[[str], None],
 ) -> float:
-    """The larger relative increase of the time per token of two servers that run together; 0 if they cannot run together."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        try:
-            pair = [stack.enter_context(launcher.launched(runner.server_spec(group[0]))) for group in groups]
-        except LaunchFailedError as error:
-            report(f"sweep: no interference check, because two servers did not start together: {error}")
-            return 0.0
-        alone = [
-            _tpot_s(_probe(runner, server, folder / f"alone-{n}", pool)) for n, server in enumerate(pair)
-        ]
-        futures = [_probe(runner, server, folder / f"both-{n}", pool) for n, server in enumerate(pair)]
-        together = [_tpot_s(future) for future in futures]
+    """The larger relative increase of the time per token of two servers that are loaded together."""
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(2) as threads:
+        servers = [residents.wake(member, "interference")[0] for member in pair]
+
+        def tpot_s(what: str, server: RunningServer) -> float:
+            folder = Path(temporary) / f"{what}-{server.port}"
+            target = f"http://127.0.0.1:{server.port}/v1"
+            run = execute(dataclasses.replace(options, target=target, out=folder, **PROBE_OPTIONS))
+            return float(run.summary["tpot_s"]["mean"])
+
+        alone = [tpot_s("alone", server) for server in servers]
+        together = list(threads.map(lambda server: tpot_s("both", server), servers))
+        for member in pair:
+            residents.rest(member)
     cost = max(after / before - 1 for before, after in zip(alone, together, strict=True))
-    report(
-        f"sweep: interference check: time per token alone {_ms(alone)}, together {_ms(together)}: {cost:+.1%}"
-    )
+    shown = ", together ".join(", ".join(f"{s * 1e3:.2f} ms" for s in times) for times in (alone, together))
+    report(f"sweep: interference check: time per token alone {shown}: {cost:+.1%}")
     return cost
-
-
-def _probe(
-    runner: CellRunner, server: RunningServer, folder: Path, pool: ProcessPoolExecutor
-) -> "Future[RunInfo]":
-    target = f"http://127.0.0.1:{server.port}/v1"
-    options = dataclasses.replace(
-        runner.options,
-        target=target,
-        out=folder,
-        repeats=1,
-        metrics_port=-1,
-        progress="none",
-        **PROBE_OPTIONS,
-    )
-    return pool.submit(runner.execute, options)
-
-
-def _tpot_s(future: "Future[RunInfo]") -> float:
-    return float(future.result().summary["tpot_s"]["mean"])
-
-
-def _ms(values: list[float]) -> str:
-    return ", ".join(f"{value * 1e3:.2f} ms" for value in values)

@@ -12,8 +12,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from typing import Any, Literal
 from loadgen.errors import UsageError
 from loadgen.option_types import positive
 from loadgen.options import RunOptions
+from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, option_words, text_of
+from server.config import read_config
 from server.yaml_file import YamlFileError, read_yaml
 
 
@@ -51,13 +53,48 @@ class Cell:
     model: str
     load: LoadPoint
     repeat: int = 0
+    variant: Variant = field(default_factory=Variant)
+    title: str = ""
+    """The model in the cell's name; empty for the last part of the model."""
+
+    @property
+    def config_name(self) -> str:
+        """The configuration, with the acceptance that is imposed on it."""
+        imposed = self.variant.acceptance
+        return Path(self.config).stem + ("" if imposed is None else f"-a{imposed:g}")
+
+    @property
+    def server_name(self) -> str:
+        """The part of the name that all cells of one server have in common."""
+        return _plain(f"{self.config_name}_{self.title or self.model.rsplit('/', 1)[-1]}")
 
     @property
     def name(self) -> str:
         """The name of the cell's folder, which is unique in the sweep."""
-        parts = [Path(self.config).stem, self.model.rsplit("/", 1)[-1], self.load.name]
-        name = "_".join(parts) + (f"_repeat{self.repeat + 1}" if self.repeat else "")
-        return re.sub(r"[^A-Za-z0-9._-]", "-", name)
+        axes = [f"{SHORT.get(name, f'{name}-')}{value}" for name, value in self.variant.axes]
+        repeat = [f"repeat{self.repeat + 1}"] if self.repeat else []
+        return "_".join([self.server_name, _plain("_".join([self.load.name, *axes, *repeat]))])
+
+    @property
+    def facts(self) -> dict[str, set[str]]:
+        """What the rules of a plan can select cells by."""
+        load = f"{self.load.value:g}" + ("/s" if self.load.kind == "open" else "")
+        return {
+            "config": {self.config, Path(self.config).stem},
+            "model": {self.model, self.title or self.model},
+            "load": {load},
+            "repeat": {str(self.repeat + 1)},
+            ACCEPTANCE: {text_of(self.variant.acceptance)},
+            **{name: {value} for name, value in self.variant.axes},
+        }
+
+    def applied(self, options: RunOptions) -> RunOptions:
+        """The options of this cell's run."""
+        return dataclasses.replace(self.load.applied(options), **dict(self.variant.changes))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
 CellResult = tuple[Cell, str | None]
@@ -85,25 +122,79 @@ def load_point_of(options: RunOptions) -> LoadPoint:
 
 
 def cells(
-    configs: Iterable[str], models: Iterable[str], points: Iterable[LoadPoint], repeats: int
+    configs: Iterable[str],
+    models: Iterable[str],
+    points: Iterable[LoadPoint],
+    repeats: int,
+    variants: Iterable[Variant] = (Variant(),),
 ) -> list[Cell]:
-    """The cells in running order: those of one server together, and every second repeat in the opposite order."""
-    points = tuple(points)
-    pairs = [(config, model) for model in models for config in configs]
+    """The cells in running order: those of one server together, and every second repeat in the opposite order.
+
+    An acceptance is imposed only on a configuration that speculates; another one has its cells once.
+    """
+    points, variants = tuple(points), tuple(variants)
+    once = [
+        Cell(config, model, point, 0, variant)
+        for model in models
+        for config in configs
+        for variant in _variants_of(config, variants)
+        for point in points
+    ]
     ordered: list[Cell] = []
     for repeat in range(repeats):
-        once = [Cell(config, model, point, repeat) for config, model in pairs for point in points]
-        ordered += once[::-1] if repeat % 2 else once
+        again = [dataclasses.replace(cell, repeat=repeat) for cell in once]
+        ordered += again[::-1] if repeat % 2 else again
     return ordered
 
 
-def by_server(order: Iterable[Cell]) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
-    """Groups of successive cells that use the same server, each with its configuration and model."""
-    for key, group in groupby(order, key=lambda cell: (cell.config, cell.model)):
-        yield key, list(group)
+def _variants_of(config: str, variants: Sequence[Variant]) -> Sequence[Variant]:
+    acceptance = variants[0].acceptance
+    if all(variant.acceptance is None for variant in variants) or read_config(config).get(
+        "speculative-config"
+    ):
+        return variants
+    return [dataclasses.replace(v, acceptance=None) for v in variants if v.acceptance == acceptance]
 
 
-PLAN_KEYS = {"configs", "models", "loads", "repeats", "run"}
+def selected(
+    order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule], first: Sequence[Rule]
+) -> list[Cell]:
+    """The cells that no rule of `exclude` and, if there are any, a rule of `only` matches.
+
+    Those that a rule of `first` matches come first, in the order of these rules. Raises UsageError.
+    """
+    facts = [cell.facts for cell in order]
+    for name, given in (("exclude", exclude), ("only", only), ("first", first)):
+        check_used(name, given, facts)
+    kept = [
+        cell
+        for cell in order
+        if not any(matches(rule, cell.facts) for rule in exclude)
+        and (not only or any(matches(rule, cell.facts) for rule in only))
+    ]
+    ranks = {
+        cell.name: next((rank for rank, rule in enumerate(first) if matches(rule, cell.facts)), len(first))
+        for cell in kept
+    }
+    return sorted(kept, key=lambda cell: ranks[cell.name])
+
+
+def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]]:
+    """The successive cells of the same server; with `merged`, all cells of a server, in the order of the servers' first cells."""
+    found: list[list[Cell]] = []
+    for name, group in groupby(order, key=lambda cell: cell.server_name):
+        known = next((cells for cells in found if cells[0].server_name == name), None) if merged else None
+        if known is None:
+            found.append(list(group))
+        else:
+            known.extend(group)
+    return found
+
+
+PLAN_KEYS = {
+    *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
+    *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
+}
 
 
 def arguments_of(path: Path) -> list[str]:
@@ -112,13 +203,7 @@ def arguments_of(path: Path) -> list[str]:
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):
         raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
-    arguments: list[str] = []
-    for key, value in {**content, **run}.items():
-        if isinstance(value, bool):
-            arguments += [f"--{key}"] if value else []
-        else:
-            arguments += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return arguments
+    return option_words({**content, **run})
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult
+from loadgen.sweep.serve import ServePlan
 from loadgen.sweep.simulated_records import SimulatedReply
+from loadgen.sweep.study import Study
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
 SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
@@ -33,7 +35,7 @@ SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
 Results = queue.Queue[SimulationResult]
 
 
-def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
+def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Simulates all cells and returns them in the order in which they end."""
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
@@ -42,7 +44,12 @@ def run(options: RunOptions, order: list[Cell], manifest: Manifest) -> Iterator[
         results: Results = manager.Queue()
         jobs = [
             workers.submit(
-                simulate_model, options, [cell for cell in order if cell.model == model], out, results
+                simulate_model,
+                planned.options,
+                planned.serve,
+                [cell for cell in order if cell.model == model],
+                out,
+                results,
             )
             for model in models
         ]
@@ -67,33 +74,42 @@ def collect(results: Results, jobs: list[Future[None]]) -> Iterator[SimulationRe
         job.result()
 
 
-def check(options: RunOptions) -> None:
+def check(planned: Study) -> None:
     """Refuses options that need a running server. Raises UsageError."""
-    if options.budget_mode != "cut" or not greedy(options) or options.path != "chat":
-        raise UsageError(
-            "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
-        )
-    if options.duration_s or options.ramp or options.times:
-        raise UsageError(
-            "--backend simulate always runs the whole plan: remove --duration, --ramp and --times"
-        )
+    for options in (cell.applied(planned.options) for cell in planned.cells):
+        if options.budget_mode != "cut" or not greedy(options) or options.path != "chat":
+            raise UsageError(
+                "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
+            )
+        if options.duration_s or options.ramp or options.times:
+            raise UsageError(
+                "--backend simulate always runs the whole plan: remove --duration, --ramp and --times"
+            )
 
 
-def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
+def simulate_model(
+    options: RunOptions, serve: ServePlan, cells: list[Cell], out: Path, results: Results
+) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         started_s = time.monotonic()
         try:
-            run_info = simulate_cell(cell.load.applied(options), cell, outputs, dataset, out)
+            run_info = simulate_cell(cell.applied(options), serve, cell, outputs, dataset, out=out)
             results.put((cell, run_info, None, time.monotonic() - started_s))
         except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
             results.put((cell, None, f"{type(error).__name__}: {error}", 0.0))
 
 
 def simulate_cell(
-    options: RunOptions, cell: Cell, outputs: ModelOutputs, dataset: datasets.Dataset, out: Path
+    options: RunOptions,
+    serve: ServePlan,
+    cell: Cell,
+    outputs: ModelOutputs,
+    dataset: datasets.Dataset,
+    *,
+    out: Path,
 ) -> RunInfo:
     """Simulates one cell, writes its folder and returns its run."""
     run_id = f"{out.name}.{cell.name}"
@@ -105,13 +121,13 @@ def simulate_cell(
     prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
     due_s: Sequence[float] = ()
     if options.rate:
-        due_s = arrivals(
-            options.arrival, [RateStep(options.rate)], seed=options.seed, requests=len(requests)
-        ).times_s
+        rate = [RateStep(options.rate)]
+        due_s = arrivals(options.arrival, rate, seed=options.seed, requests=len(requests)).times_s
     result = simulate_requests(
         cell.config,
         outputs.model,
         prepared,
+        overrides=serve.overrides(cell.config, cell.model, cell.variant.acceptance),
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,

@@ -3,8 +3,9 @@
 This module does not know queues or how the load changes over time; a simulated run does (simulated_cell.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +42,17 @@ def forecast(
     limits: Sequence[int],
     *,
     gpu: str,
+    overrides: Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     rate: float | None = None,
+    whole_budget: bool = False,
 ) -> Forecast | None:
-    """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown."""
+    """Estimate for `count` problems at each limit of output tokens; None if model, configuration or GPU is unknown.
+
+    With `whole_budget`, every output reaches its limit, as with `ignore_eos`.
+    """
     try:
-        serving, preset = load_serving(config), load_model(model)
+        serving, preset = load_serving(config, overrides), load_model(model)
     except ConfigError:
         return None
     if gpu not in hardware.gpus():
@@ -59,9 +65,11 @@ def forecast(
         ]
     outputs = _outputs[model]
     streams = concurrency or serving.max_num_seqs // 8
-    tokens = (
-        sum(float(np.mean([min(len(output.ids), limit) for output in outputs])) for limit in limits) * count
-    )
+    lengths = [
+        limit if whole_budget else float(np.mean([min(len(output.ids), limit) for output in outputs]))
+        for limit in limits
+    ]
+    tokens = sum(lengths) * count
     emitted, drafted = _tokens_per_step(outputs, serving.speculation)
     step_model = StepModel(preset, serving, hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION])
     width = streams * (1 + drafted)

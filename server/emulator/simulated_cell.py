@@ -8,7 +8,7 @@ from a run over sockets by the time that sockets and a client need (measured: do
 records, budgets or files.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -43,8 +43,8 @@ class PreparedOutput:
     """Whether the output ends by itself; otherwise it was cut at the requested length."""
     thinking_end: int | None
     """Number of output tokens up to and including the end-of-thinking token; None if the thinking does not end."""
-    drafts: dict[tuple[int, int, int], tuple[list[int], list[int]]] = field(default_factory=dict)
-    """Numbers of drafted and accepted tokens per decode step, by n-gram setting (k, min, max)."""
+    drafts: dict[Ngram, tuple[list[int], list[int]]] = field(default_factory=dict)
+    """Numbers of drafted and accepted tokens per decode step, by n-gram setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,17 @@ class PrecomputedDrafts(Drafts):
 
 def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[int]]:
     """Numbers of drafted and accepted tokens per decode step; kept in the output for later calls."""
-    key = (ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max)
-    if key not in output.drafts:
-        steps = speculate(output.prompt, output.ids, *key)
-        output.drafts[key] = (steps.drafted.tolist(), steps.accepted.tolist())
-    return output.drafts[key]
+    if ngram not in output.drafts:
+        steps = speculate(
+            output.prompt,
+            output.ids,
+            ngram.num_speculative_tokens,
+            ngram.prompt_lookup_min,
+            ngram.prompt_lookup_max,
+            imposed_length=ngram.synthetic_acceptance_length,
+        )
+        output.drafts[ngram] = (steps.drafted.tolist(), steps.accepted.tolist())
+    return output.drafts[ngram]
 
 
 class SimulatedServer:
@@ -246,6 +252,7 @@ def simulate_requests(
     model: Model,
     requests: Sequence[PreparedRequest],
     *,
+    overrides: Mapping[str, Any] | None = None,
     gpu: str = "h200",
     concurrency: int | None = None,
     due_s: Sequence[float] = (),
@@ -253,10 +260,11 @@ def simulate_requests(
 ) -> SimulatedRun:
     """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`.
 
+    `overrides` are options of `vllm serve` that replace those of the configuration file.
     `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
     all requests of the part before have ended; without phases there is one part.
     """
-    serving = load_serving(config)
+    serving = load_serving(config, overrides)
     server = SimulatedServer(serving, model, gpu, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0

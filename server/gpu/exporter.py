@@ -95,7 +95,15 @@ def add_command(commands: Any) -> None:
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=port, default=9400)
     command.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
+    command.add_argument(
+        "--until-stdin-closes", action="store_true", help="end when the starting process ends"
+    )
     command.set_defaults(execute=main)
+
+
+def _end_with_stdin(server: ThreadingHTTPServer) -> None:
+    sys.stdin.buffer.read()
+    server.shutdown()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -116,6 +124,8 @@ def main(args: argparse.Namespace) -> int:
         return 2
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: threading.Thread(target=server.shutdown).start())
+    if args.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
     print(f"gpu-exporter: http://{args.host}:{server.server_port}/metrics", file=sys.stderr)
     server.serve_forever(poll_interval=0.1)
     print(json.dumps({"served": server.server_port}))

@@ -8,7 +8,16 @@ even by `kill -9`: a watchdog process notices that the launcher's pipe has close
 This package does not know which requests the server receives, or what a sweep is.
 """
 
-from server.launch.lifecycle import Launcher, announce, gpu_metrics, launched
+from server.launch.lifecycle import (
+    Launcher,
+    announce,
+    free_gpus,
+    gpu_metrics,
+    launched,
+    start,
+    stop,
+    withdraw,
+)
 from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 __all__ = [
@@ -17,6 +26,10 @@ __all__ = [
     "RunningServer",
     "Spec",
     "announce",
+    "free_gpus",
     "gpu_metrics",
     "launched",
+    "start",
+    "stop",
+    "withdraw",
 ]

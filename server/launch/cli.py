@@ -52,7 +52,14 @@ def add_commands(commands: Any) -> None:
     up.set_defaults(execute=_with_exit_code(_up))
     down = commands.add_parser("down", help="stop servers that were started with this program", **texts)
     down.add_argument("name", nargs="?", help="configuration or server name")
-    down.add_argument("--all", action="store_true", help="stop all, also those of a launcher that was killed")
+    down.add_argument(
+        "--all",
+        action="store_true",
+        help="stop all of this checkout, also those of a launcher that was killed",
+    )
+    down.add_argument(
+        "--everywhere", action="store_true", help="include servers that another checkout started"
+    )
     down.set_defaults(execute=_with_exit_code(_down))
     logs = commands.add_parser("logs", help="print a server's log", **texts)
     logs.add_argument("name", help="configuration or server name")
@@ -112,7 +119,7 @@ def _down(args: argparse.Namespace) -> int:
         raise LaunchFailedError(
             "name a server (python -m server status lists them): python -m server down NAME, or --all"
         )
-    stopped = running.stop_all(name=None if args.all else args.name)
+    stopped = running.stop_all(name=None if args.all else args.name, everywhere=args.everywhere)
     if args.name and not stopped:
         raise _no_server(args.name)
     print(json.dumps({"ended": stopped}))

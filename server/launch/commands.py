@@ -7,7 +7,9 @@ comparable.
 This module does not know where the command runs (see process_backend.py and docker_backend.py).
 """
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,30 @@ def labels(spec: Spec) -> dict[str, str]:
 def vllm_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") -> list[str]:
     """The arguments after `vllm serve`."""
     preset = read_preset(spec.model)
-    model = str(preset.get("id", spec.model))
-    arguments = [model, "--config", config, "--host", host, "--port", str(port)]
-    for option in ("dtype", "reasoning-parser"):
-        arguments += [f"--{option}", str(preset[option])] if preset.get(option) else []
+    of_preset = {option: preset[option] for option in ("dtype", "reasoning-parser") if preset.get(option)}
+    options = {**of_preset, **spec.serve}
+    model = str(options.pop("model", preset.get("id", spec.model)))
+    arguments = [model, "--config", config, "--host", host, "--port", str(port), *words(options)]
     return [*arguments, *MEASUREMENT_OPTIONS, *spec.vllm]
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options in the format of a configuration as words of a command line. None omits an option."""
+    found: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            found.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            found += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    return found
 
 
 def emulator_arguments(spec: Spec, config: str, port: int, host: str = "127.0.0.1") -> list[str]:
     """The arguments after `python -m server`."""
-    return ["emulate", config, "--model", spec.model, "--host", host, "--port", str(port), *spec.emulate]
+    arguments = ["emulate", config, "--model", spec.model, "--host", host, "--port", str(port)]
+    options = {name: value for name, value in spec.serve.items() if name != "model"}
+    return [*arguments, *words(options), *spec.emulate]
 
 
 def local_command(spec: Spec, port: int) -> list[str]:

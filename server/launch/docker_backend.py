@@ -6,6 +6,7 @@ command. Our own image is recognized by its label and started as an emulator. Po
 This module does not know when the server is ready, or what its log means.
 """
 
+import dataclasses
 import os
 import threading
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 from server.config import config_file
 from server.launch import commands, processes
-from server.launch.spec import OWNER, LaunchFailedError, Spec
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, Spec
 
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
@@ -93,6 +94,14 @@ class ContainerServer:
         """Always True, because Docker has published the port."""
         return True
 
+    def pause(self) -> None:
+        """Pauses the container."""
+        self.container.pause()
+
+    def wake(self) -> None:
+        """Unpauses the container."""
+        self.container.unpause()
+
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, removes the container and returns."""
         remove(self.container, grace_s)
@@ -109,6 +118,9 @@ def remove(container: Any, grace_s: float) -> None:
     from docker.errors import APIError, NotFound  # noqa: PLC0415 - only this backend needs it
 
     try:
+        container.reload()
+        if container.status == "paused":
+            container.unpause()  # SIGTERM reaches a paused container only after it continues
         container.stop(timeout=int(grace_s))
         container.remove(force=True, v=False)
     except NotFound:
@@ -128,6 +140,7 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
     command, volumes = _command(spec, image)
     settings = _emulator_settings() if is_emulator(image) else _vllm_settings(gpus)
     settings["volumes"] = {**settings.get("volumes", {}), **volumes}
+    settings["environment"] = {**settings.get("environment", {}), **spec.environment}
     published = {"8000/tcp": ("127.0.0.1", port)}
     labels = _labels(spec, name, port, gpus)
     container = None
@@ -151,6 +164,11 @@ def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
     inside = f"/thinkload/configs/{file.name}"
     volumes = {str(file): {"bind": inside, "mode": "ro"}}
     if not is_emulator(image):
+        if (folder := Path(str(spec.serve.get("model", spec.model)))).is_dir():
+            spec = dataclasses.replace(
+                spec, serve={**spec.serve, "model": f"/thinkload/models/{folder.name}"}
+            )
+            volumes[str(folder.resolve())] = {"bind": spec.serve["model"], "mode": "ro"}
         return commands.vllm_arguments(spec, inside, 8000, host="0.0.0.0"), volumes  # noqa: S104 - the port is published on 127.0.0.1 only
     arguments = commands.emulator_arguments(spec, inside, 8000, host="0.0.0.0")  # noqa: S104 - as above
     for position, argument in enumerate(arguments):
@@ -166,6 +184,7 @@ def _labels(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> dict[str
     return {
         LABEL: name,
         "thinkload.owner": OWNER,
+        "thinkload.checkout": CHECKOUT,
         "thinkload.config": spec.config,
         "thinkload.model": spec.model,
         "thinkload.port": str(port),

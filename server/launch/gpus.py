@@ -4,11 +4,21 @@ A machine whose GPUs cannot be seen (because NVML is missing) is not refused. No
 reports what is missing. This module does not know what runs on a GPU.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 
 def inventory() -> list[dict[str, Any]]:
     """One row for each GPU: index, uuid, name, memory_mib, power_limit_w, driver, clocks. Empty if NVML is missing."""
+    return _rows(_row)
+
+
+def usage() -> list[dict[str, Any]]:
+    """One row for each GPU with what it uses now: index, used_gib, power_w. Empty if NVML is missing."""
+    return _rows(_usage_row)
+
+
+def _rows(row: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
     try:
         import pynvml as nvml  # noqa: PLC0415 - only real servers need it
 
@@ -16,13 +26,18 @@ def inventory() -> list[dict[str, Any]]:
     except Exception:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         return []
     try:
-        driver = nvml.nvmlSystemGetDriverVersion()
-        return [_row(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount())]
+        return [row(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     finally:
         nvml.nvmlShutdown()
 
 
-def _row(nvml: Any, index: int, driver: str) -> dict[str, Any]:
+def _usage_row(nvml: Any, index: int) -> dict[str, Any]:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    used = nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30
+    return {"index": index, "used_gib": used, "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000}
+
+
+def _row(nvml: Any, index: int) -> dict[str, Any]:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     return {
         "index": index,
@@ -30,7 +45,7 @@ def _row(nvml: Any, index: int, driver: str) -> dict[str, Any]:
         "name": nvml.nvmlDeviceGetName(handle),
         "memory_mib": nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20,
         "power_limit_w": nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
-        "driver": driver,
+        "driver": nvml.nvmlSystemGetDriverVersion(),
         "clocks": {
             "sm_max_mhz": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
             "memory_max_mhz": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM),

@@ -27,6 +27,9 @@ from server.launch.startup_phases import StartupPhases
 POLL_S = 0.2
 EXIT_GRACE_S = 1.0
 """How long a server whose log shows a fatal error may take to end by itself before it is stopped."""
+PORT_ATTEMPTS = 3
+EXPORTER_START_S = 10.0
+"""How long to wait until the exporter of GPU telemetry listens."""
 Report = Callable[[str], None]
 """Receives one line of progress."""
 
@@ -76,7 +79,20 @@ def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
 
 
 def start(spec: Spec, report: Report = _ignore) -> RunningServer:
-    """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError."""
+    """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError.
+
+    A port that was not asked for is replaced by another one if a program opens it before the server does.
+    """
+    for _ in range(PORT_ATTEMPTS - 1 if not spec.port else 0):
+        try:
+            return _start(spec, report)
+        except LaunchFailedError as error:
+            if error.kind != "port_taken":
+                raise
+    return _start(spec, report)
+
+
+def _start(spec: Spec, report: Report) -> RunningServer:
     server = _start_process(spec)
     report(f"{server.name}: started on port {server.port}" + (f", GPUs {server.gpus}" if server.gpus else ""))
     try:
@@ -90,7 +106,7 @@ def start(spec: Spec, report: Report = _ignore) -> RunningServer:
 
 def stop(server: RunningServer, grace_s: float = 30.0) -> None:
     """Stops a server and removes it from Prometheus' targets."""
-    prometheus_targets.remove(server.name)
+    withdraw(server)
     server.stop(grace_s)
     ports.start_cooldown(server.port, processes.state_dir())
 
@@ -104,18 +120,23 @@ def announce(server: RunningServer, spec: Spec) -> None:
     )
 
 
+def withdraw(server: RunningServer) -> None:
+    """Makes Prometheus scrape the server no longer, because it has ended or is paused."""
+    prometheus_targets.remove(server.name)
+
+
 @contextmanager
-def gpu_metrics(server: RunningServer, launcher: Launcher) -> Iterator[str | None]:
-    """The URL of an exporter of only this server's GPUs, which runs during the block; None for a server without GPUs."""
-    if not server.gpus:
-        yield None
-        return
+def gpu_metrics(indices: tuple[int, ...], report: Report) -> Iterator[str]:
+    """The URL of an exporter of only these GPUs, which runs during the block and ends with this process."""
     port = ports.first_free(9400)
     command = [sys.executable, "-m", "server", "gpu-exporter", "--port", str(port)]
     exporter = subprocess.Popen(
-        [*command, "--gpus", ",".join(map(str, server.gpus))], env=processes.environment(server.name)
+        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"], stdin=subprocess.PIPE
     )
-    launcher.report(f"{server.name}: GPU telemetry on port {port}")
+    report(f"GPU telemetry of GPUs {indices} on port {port}")
+    deadline = time.monotonic() + EXPORTER_START_S
+    while ports.is_free(port) and exporter.poll() is None and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:
@@ -163,11 +184,17 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
     if wanted > present:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, this machine has {present}: choose a smaller configuration"
         raise LaunchFailedError(reason)
-    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
-    if (chosen := gpus.allocate(wanted, present, taken)) is None:
-        reason = f"{wanted} GPUs wanted, {present - len(taken)} of {present} free: wait, or stop other servers (python -m server down)"
+    free = free_gpus()
+    if (chosen := gpus.allocate(wanted, present, set(range(present)) - free)) is None:
+        reason = f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
         raise LaunchFailedError(reason)
     return chosen
+
+
+def free_gpus() -> set[int]:
+    """The indices of this machine's GPUs that no server of ours uses; empty on a machine whose GPUs cannot be seen."""
+    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
+    return {row["index"] for row in gpus.inventory()} - taken
 
 
 def _check_gpus(indices: tuple[int, ...], wanted: int, present: int) -> tuple[int, ...]:
@@ -194,7 +221,9 @@ def _wait_until_ready(server: RunningServer, spec: Spec, report: Report) -> None
         cause = explain(log)
         failed_s = failed_s or (time.monotonic() if cause else None)
         if code is not None or (failed_s and time.monotonic() - failed_s > EXIT_GRACE_S):
-            raise LaunchFailedError(cause[1] if cause else _exit_reason(code, log), log)
+            raise LaunchFailedError(
+                cause[1] if cause else _exit_reason(code, log), log, cause[0] if cause else ""
+            )
         if time.monotonic() - started_s > spec.start_timeout_s:
             reason = f"not ready after {spec.start_timeout_s:g} s: see the log, or raise --start-timeout"
             raise LaunchFailedError(reason, log)

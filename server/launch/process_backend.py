@@ -3,12 +3,13 @@
 This module does not know when the server is ready, or what its log means.
 """
 
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.launch import ports, processes
-from server.launch.spec import OWNER, Backend, LaunchFailedError, Spec
+from server.launch.spec import CHECKOUT, OWNER, Backend, LaunchFailedError, Spec
 
 
 @dataclass
@@ -44,6 +45,14 @@ class LocalServer:
         """True if this server listens on the port, and not another program that has opened it in the meantime."""
         return ports.held_by(self.port, processes.pids_of(self.saved))
 
+    def pause(self) -> None:
+        """Sends SIGSTOP to all its processes."""
+        processes.signal_all(self.saved, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Sends SIGCONT to all its processes."""
+        processes.signal_all(self.saved, signal.SIGCONT)
+
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when no process of the server is left."""
         processes.stop(self.saved, grace_s)
@@ -61,6 +70,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
     saved = processes.SavedServer(
         name=name,
         owner=OWNER,
+        checkout=CHECKOUT,
         backend=spec.backend,
         config=spec.config,
         model=spec.model,
@@ -95,4 +105,4 @@ def _environment(spec: Spec, name: str, gpus: tuple[int, ...]) -> dict[str, str]
     if spec.backend == "process":
         environment |= {"VLLM_NO_USAGE_STATS": "1"}
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
-    return environment
+    return {**environment, **spec.environment}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from server.launch import prometheus_targets
 from server.launch.atomic_file import replace_file
 
 LABEL_VARIABLE = "THINKLOAD_SERVER"
@@ -27,6 +28,8 @@ class SavedServer(msgspec.Struct, kw_only=True):
 
     name: str
     owner: str
+    checkout: str = ""
+    """The folder of the repository or installation that started it."""
     backend: str
     config: str
     model: str
@@ -74,7 +77,8 @@ def save(server: SavedServer) -> None:
 
 
 def forget(name: str) -> None:
-    """Removes the server's state file."""
+    """Removes the server's state file and its Prometheus target."""
+    prometheus_targets.remove(name)
     (state_dir() / f"{name}.json").unlink(missing_ok=True)
 
 
@@ -118,8 +122,22 @@ def _signal(pids: list[int], signal_number: int) -> None:
             os.kill(pid, signal_number)
 
 
+def signal_all(server: SavedServer, number: int) -> None:
+    """Sends a signal to every process of the server, but not to helpers of the launcher, which run in the launcher's session."""
+    own = os.getsid(0)
+    _signal([pid for pid in pids_of(server) if _session(pid) != own], number)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
 def stop(server: SavedServer, grace_s: float = 30.0) -> None:
     """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when no process of the server is left."""
+    _signal(pids_of(server), signal.SIGCONT)  # a paused process receives SIGTERM only after it continues
     # Only the leader gets the first SIGTERM: vLLM cannot finish running requests if its workers get the signal too.
     _signal(_leader(server), signal.SIGTERM)
     deadline = time.monotonic() + grace_s

@@ -3,9 +3,11 @@
 This module does not know how a server is started.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from server.launch import docker_backend, processes, prometheus_targets
+from server.launch.spec import CHECKOUT
 
 
 def servers() -> list[dict[str, Any]]:
@@ -28,18 +30,33 @@ def servers() -> list[dict[str, Any]]:
     return found
 
 
-def stop_all(owner: str | None = None, name: str | None = None, grace_s: float = 10.0) -> list[str]:
-    """Stops the servers of one launcher (`owner`) or of all, with one server or configuration name or with any.
+def stop_all(
+    owner: str | None = None, name: str | None = None, grace_s: float = 10.0, *, everywhere: bool = False
+) -> list[str]:
+    """Stops the servers of one launcher (`owner`) or of this checkout, with one server or configuration name or with any.
 
+    `everywhere` includes the servers that another checkout or installation has started.
     Returns the names of the stopped servers. Each server has `grace_s` seconds to end before it is killed.
     """
-    stopped = []
-    for saved in processes.running():
-        if owner in {None, saved.owner} and name in {None, saved.name, saved.config}:
-            processes.stop(saved, grace_s)
-            stopped.append(saved.name)
+
+    def meant(owner_of: str, checkout: str | None) -> bool:
+        return owner_of == owner if owner else everywhere or checkout == CHECKOUT
+
+    saved = [
+        each
+        for each in processes.running()
+        if meant(each.owner, each.checkout) and name in {None, each.name, each.config}
+    ]
+    with ThreadPoolExecutor(max(len(saved), 1)) as threads:  # each may use its whole grace
+        list(threads.map(lambda each: processes.stop(each, grace_s), saved))
+    stopped = [each.name for each in saved]
     for container in docker_backend.running(owner):
-        if name in {None, container.name, container.labels.get("thinkload.config")}:
+        labels = container.labels
+        if meant(owner or "", labels.get("thinkload.checkout")) and name in {
+            None,
+            container.name,
+            labels.get("thinkload.config"),
+        }:
             docker_backend.remove(container, grace_s)
             stopped.append(container.name)
     for each in stopped:

@@ -4,9 +4,10 @@ A Spec is complete before anything starts. A RunningServer may be stopped more t
 backend starts a server.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 Backend = Literal["emulator", "process", "docker"]
@@ -16,12 +17,18 @@ OWNER = uuid4().hex[:12]
 """The label of every server that this process starts. It is random, because a pid may be reused by another process."""
 
 
+CHECKOUT = str(Path(__file__).resolve().parents[2])
+"""The folder of this repository or installation, by which its servers are told from those of another one."""
+
+
 class LaunchFailedError(Exception):
     """A server did not become ready: `reason` is one line for the operator, `tail` the last lines of the log."""
 
-    def __init__(self, reason: str, log: str = "") -> None:
+    def __init__(self, reason: str, log: str = "", kind: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.kind = kind
+        """The kind of the cause in the table of startup_log.py, if the log shows one."""
         self.tail = log.rstrip().splitlines()[-15:]
 
 
@@ -42,6 +49,11 @@ class Spec:
     """Further arguments of `python -m server emulate` (backend emulator, or docker with the emulator's image)."""
     vllm: tuple[str, ...] = ()
     """Further arguments of `vllm serve`."""
+    serve: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `vllm serve` in the format of a configuration, which replace those of the configuration and the preset. `model`
+    is the folder of other weights, and None removes an option."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the server."""
     image: str | None = None
     """The image of backend docker; None means vLLM's image with the pinned tag."""
     start_timeout_s: float = 900.0
@@ -86,6 +98,12 @@ class RunningServer(Protocol):
 
     def holds_port(self) -> bool:
         """True if this server listens on the port, and not another program."""
+
+    def pause(self) -> None:
+        """Stops all its processes where they are: the server keeps its memory and uses no computing time."""
+
+    def wake(self) -> None:
+        """Lets a paused server continue."""
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when nothing of the server is left."""

@@ -44,7 +44,7 @@ CAUSES = (
     Cause("out_of_memory", r"CUDA out of memory\. Tried to allocate ([\d.]+ [GMK]iB)", "GPU out of memory (allocating {0}): use more GPUs, a smaller model or a lower gpu-memory-utilization"),
     Cause("out_of_memory", r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory utilization", "GPU out of memory: only {0} of {1} GiB are free at the start: another process uses the GPU (see nvidia-smi)"),
     Cause("out_of_memory", r"OutOfMemoryError|CUDA error: out of memory", "GPU out of memory: use more GPUs, a smaller model or a lower gpu-memory-utilization"),
-    Cause("port_taken", r"\[Errno (?:98|48)\] .*[Aa]ddress already in use", "the port is taken: free it or choose another with --port"),
+    Cause("port_taken", r"(?:\[Errno (?:98|48)\]|cannot listen on) .*[Aa]ddress already in use", "the port is taken: free it or choose another with --port"),
     Cause("no_file", r"FileNotFoundError: \[Errno 2\] No such file or directory: '([^']+\.ya?ml)'", "no configuration file {0}"),
     Cause("disk_full", r"No space left on device", "the disk is full: free some space, or point HF_HOME elsewhere"),
     Cause("refused", r"^server: (.+)$", "{0}"),  # the emulator's own error line

@@ -279,3 +279,15 @@ def test_a_port_is_not_reused_until_prometheus_has_dropped_its_server(tmp_path: 
     long_ago_s = time.time() - ports.COOLDOWN_S - 1
     os.utime(tmp_path / "port-8003", (long_ago_s, long_ago_s))
     assert ports.cooling_down(tmp_path) == frozenset()
+
+
+def test_down_all_leaves_the_servers_of_another_checkout(state: dict[str, str], tmp_path: Path) -> None:
+    """They end only with --everywhere."""
+    with up(state, "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "emulator") as started:
+        file = tmp_path / "state" / f"{started['name']}.json"
+        saved = json.loads(file.read_text())
+        file.write_text(json.dumps(saved | {"checkout": "/another/checkout"}))
+        assert json.loads(server(state, "down", "--all").stdout)["ended"] == []
+        assert labelled(started["name"])
+        assert json.loads(server(state, "down", "--all", "--everywhere").stdout)["ended"] == [started["name"]]
+    assert not labelled(started["name"])

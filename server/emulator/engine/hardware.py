@@ -4,6 +4,7 @@ This module does not know what the numbers are used for.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,7 @@ class EngineVersion:
     baseline_async: bool = True
 
 
+@cache
 def read() -> dict[str, Any]:
     """The content of the file: each number with its source."""
     content: dict[str, Any] = yaml.safe_load(FILE.read_text())

@@ -62,14 +62,34 @@ class Steps:
     matched: NDArray[np.int64]  # length of the matching suffix, 0 if none was found
 
 
-def speculate(prompt: Sequence[int], output: Sequence[int], k: int, min_n: int, max_n: int) -> Steps:
+def imposed_acceptance(step: int, length: float) -> int:
+    """How many draft tokens the drafted step with this number accepts, so that steps emit `length` tokens on average.
+
+    Like vLLM's synthetic rejection sampling, this does not depend on the text, and steps differ by at most one token.
+    """
+    extra = length - 1
+    return int((step + 1) * extra) - int(step * extra)
+
+
+def speculate(
+    prompt: Sequence[int],
+    output: Sequence[int],
+    k: int,
+    min_n: int,
+    max_n: int,
+    *,
+    imposed_length: float | None = None,
+) -> Steps:
     """The decode steps of a completely known text; the same steps as with NgramProposer and verification."""
     tokens = np.asarray([*prompt, *output], dtype=np.int64)
     starts, matched = _lookup(tokens, min_n, max_n)
     here = np.arange(len(tokens))
     drafted = np.where(matched > 0, np.minimum(k, here + 1 - starts), 0)
     accepted = _accepted(tokens, starts, drafted, k)
-    visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
+    if imposed_length is None:
+        visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
+    else:
+        visited = _impose(drafted.tolist(), accepted, len(prompt), imposed_length)
     left = len(tokens) - 1 - visited
     return Steps(
         emitted=np.minimum(accepted[visited] + 1, left),
@@ -116,6 +136,17 @@ def _accepted(
         matching[matching] = tokens[starts[matching] + j] == tokens[nxt[matching]]
         accepted += matching
     return accepted
+
+
+def _impose(drafted: list[int], accepted: NDArray[np.int64], start: int, length: float) -> NDArray[np.int64]:
+    """The positions at which decode steps begin if acceptance is imposed. Writes the imposed numbers into `accepted`."""
+    visited, steps, position = [], 0, start
+    while position < len(drafted) - 1:
+        visited.append(position)
+        accepted[position] = min(drafted[position], imposed_acceptance(steps, length))
+        steps += drafted[position] > 0
+        position += int(accepted[position]) + 1
+    return np.asarray(visited, dtype=np.int64)
 
 
 def _step_positions(accepted: list[int], prompt_length: int, total: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.config import Ngram
-from server.emulator.engine.ngram import NgramProposer, speculate
+from server.emulator.engine.ngram import NgramProposer, imposed_acceptance, speculate
 
 
 @dataclass(slots=True, eq=False)
@@ -76,10 +76,11 @@ class Drafts:
 
     def __init__(self, ngram: Ngram, sequence: TokenSequence) -> None:
         width, low, high = ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max
-        self._sequence, self._width = sequence, width
+        self._sequence, self._width, self._imposed = sequence, width, ngram.synthetic_acceptance_length
         self._position = sequence.known
         self.next = 0
         """Number of steps already taken."""
+        self._steps_with_draft = 0
         self.drafted: list[int] = []
         self.accepted: list[int] = []
         self._proposer: NgramProposer | None = None
@@ -88,7 +89,12 @@ class Drafts:
         else:
             # The context of the next step ends with the last known token, which `speculate` takes for the prefill's.
             steps = speculate(
-                sequence.ids[: self._position - 1], sequence.ids[self._position - 1 :], width, low, high
+                sequence.ids[: self._position - 1],
+                sequence.ids[self._position - 1 :],
+                width,
+                low,
+                high,
+                imposed_length=self._imposed,
             )
             self.drafted, self.accepted = steps.drafted.tolist(), steps.accepted.tolist()
 
@@ -109,10 +115,14 @@ class Drafts:
         ids, position = self._sequence.ids, self._position
         draft = proposer.propose()
         accepted = 0
-        for token in draft:
-            if position + accepted >= len(ids) or ids[position + accepted] != token:
-                break
-            accepted += 1
+        if self._imposed is not None:
+            accepted = min(len(draft), imposed_acceptance(self._steps_with_draft, self._imposed))
+            self._steps_with_draft += bool(draft)
+        else:
+            for token in draft:
+                if position + accepted >= len(ids) or ids[position + accepted] != token:
+                    break
+                accepted += 1
         self.drafted.append(len(draft))
         self.accepted.append(accepted)
         proposer.extend(ids[position : position + accepted + 1])

@@ -180,8 +180,9 @@ class StepModel:
         """Number of KV blocks that fit into each GPU's memory beside the weights."""
         if serving.num_gpu_blocks_override is not None:
             return serving.num_gpu_blocks_override
-        room = self.gpu.memory_gib * serving.gpu_memory_utilization - self.engine.overhead_gib
-        return int((room * GIB - self.resident_bytes) // (self.kv_bytes * serving.block_size))
+        room = (self.gpu.memory_gib * serving.gpu_memory_utilization - self.engine.overhead_gib) * GIB
+        kv_bytes = serving.kv_cache_memory_bytes or room - self.resident_bytes
+        return int(kv_bytes // (self.kv_bytes * serving.block_size))
 
 
 def _is_async(serving: Serving, engine: EngineVersion) -> bool:

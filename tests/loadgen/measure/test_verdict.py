@@ -94,6 +94,16 @@ def test_failures_of_the_server_are_suspect_and_those_of_this_machine_are_invali
     assert (verdict, "this machine's own limits" in reasons[0]) == ("INVALID", True)
 
 
+def test_a_fifth_of_failures_is_invalid_unless_failures_are_measured() -> None:
+    failing = [*RECORDS, *(record(100 + i, outcome="reset", error="connection lost") for i in range(26))]
+    verdict, reasons = judge(inputs(failing))
+    assert (verdict, "--expect-failures" in reasons[0]) == ("INVALID", True)
+    measured = inputs(failing)
+    measured.run.options["expect_failures"] = True
+    assert judge(measured)[0] == "SUSPECT"
+    assert judge(inputs(failing[:125]))[0] == "SUSPECT"
+
+
 def test_the_limit_on_send_lag_is_real_time() -> None:
     """60 ms of model time at time scale 20 are 3 ms of real time."""
     late = [record(i, send_lag_s=0.06) for i in range(100)]

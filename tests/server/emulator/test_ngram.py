@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.config import Ngram
 from server.emulator.engine.ngram import NgramProposer, speculate
+from server.emulator.engine.sequence import Drafts, TokenSequence
 
 tokens = st.lists(st.integers(0, 3), max_size=60)
 bounds = st.tuples(st.integers(1, 3), st.integers(0, 3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
@@ -71,6 +73,25 @@ def test_speculate_takes_the_same_steps_as_the_proposer(
     batch = speculate(prompt, output, k, *n)
     assert list(zip(batch.emitted, batch.drafted, batch.accepted, strict=True)) == steps
     assert sum(batch.emitted) == max(0, len(output) - 1)
+
+
+def grown(prompt: list[int], output: list[int], ngram: Ngram) -> Drafts:
+    """The drafts of a text whose end is not known in advance."""
+    sequence = TokenSequence(ids=prompt + output, prompt=len(prompt), end=len(output))
+    sequence.emitted, sequence.grow = 1, lambda _tokens: None
+    return Drafts(ngram, sequence)
+
+
+def test_an_imposed_acceptance_does_not_depend_on_the_text() -> None:
+    """Text that repeats itself has a draft in every step. Steps emit 1.75 tokens on average, and differ by at most one."""
+    output = [1, 2, 3] * 100
+    steps = speculate([1, 2, 3, 1, 2, 3], output, 5, 1, 4, imposed_length=1.75)
+    assert steps.accepted[:8].tolist() == [0, 1, 1, 1, 0, 1, 1, 1]
+    assert sum(steps.emitted) == len(output) - 1
+    drafts = grown([1, 2, 3, 1, 2, 3], output, Ngram(5, 1, 4, 1.75))
+    drafted, accepted = drafts.ahead(100)
+    assert accepted.tolist() == steps.accepted[:100].tolist()
+    assert drafted.tolist() == steps.drafted[:100].tolist()
 
 
 def test_large_token_ids_do_not_collide() -> None:

@@ -1,0 +1,164 @@
+"""The axes of a plan beside configurations, models and loads, the rules that select cells, and amounts in proportion to the load.
+
+An axis is an option of a run with several values, or `acceptance`, the number of tokens that every step of a speculating
+server emits by synthetic rejection sampling. Each value is converted by the command line's own parser, so that the same checks
+apply. Every mistake is a UsageError.
+
+This module does not know how cells are ordered or run.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen.errors import UsageError
+from loadgen.option_types import LoadgenParser
+from loadgen.options import add_run_arguments
+
+ACCEPTANCE = "acceptance"
+SHORT = {"temperature": "t", "budget": "o", "budgets": "o"}
+"""How an axis appears in the name of a cell; other axes appear with their whole name."""
+NO_AXES = {"concurrency", "rate", "repeats", "target", "model", "out", "resume", "dry_run", "progress", "requests", "warmup"}  # fmt: skip
+"""Options that a sweep sets itself, or that loads, models and repeats set."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of the values of all axes."""
+
+    acceptance: float | None = None
+    axes: tuple[tuple[str, str], ...] = ()
+    """Name and value of each axis."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Fields of RunOptions, with their values."""
+
+
+def variants(axes: Mapping[str, Any]) -> list[Variant]:
+    """All combinations, with `acceptance` as the outermost loop, because each of its values needs a server of its own."""
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"axes: {name}: write a list of values, for example temperature: [0, 1]")
+    acceptances = [_acceptance(value) for value in axes.get(ACCEPTANCE, [None])]
+    others = {name: values for name, values in axes.items() if name != ACCEPTANCE}
+    combinations = [dict(zip(others, values, strict=True)) for values in itertools.product(*others.values())]
+    return [
+        Variant(
+            acceptance,
+            tuple((name, text_of(value)) for name, value in values.items()),
+            tuple(field for name, value in values.items() for field in _fields(name, value)),
+        )
+        for acceptance in acceptances
+        for values in combinations
+    ]
+
+
+def _acceptance(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+        raise UsageError(
+            f"axes: acceptance: {value!r}: write the tokens of a step, for example 1.75, or null for those of the text"
+        )
+    return float(value)
+
+
+def _fields(option: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of RunOptions that the option sets to this value. Raises UsageError."""
+    parser = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
+    add_run_arguments(parser)
+    found = vars(parser.parse_args(option_words({"budgets" if option == "budget" else option: value})))
+    if refused := sorted(NO_AXES & found.keys()):
+        raise UsageError(f"axes: {option}: {refused[0]} cannot be an axis: use loads, models or repeats")
+    yield from found.items()
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Options of a YAML file as words of the command line: false leaves an option out, and true gives it without a value."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+        elif isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+            words += [f"--{name}", json.dumps(value)]
+        else:
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
+
+
+def text_of(value: Any) -> str:
+    """A value as it is written in names and compared by rules: 1 and 1.0 are equal, and null is `none`."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+Rule = dict[str, set[str]]
+"""For each name of an axis, the values that a cell may have."""
+
+
+def rules(text: str) -> list[Rule]:
+    """Converts a JSON list of mappings, such as `[{"config": "tp1", "temperature": [0, 1]}]`. Raises UsageError."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(rule, dict) and rule for rule in found):
+        raise UsageError(f"{text!r}: write a list of mappings, for example [{{config: tp1, load: [1, 32]}}]")
+    return [
+        {name: {text_of(v) for v in (value if isinstance(value, list) else [value])} for name, value in rule.items()}
+        for rule in found
+    ]  # fmt: skip
+
+
+def matches(rule: Rule, facts: Mapping[str, set[str]]) -> bool:
+    """Whether a cell with these facts has one of the wanted values of every axis. Raises UsageError for an unknown axis."""
+    if unknown := sorted(rule.keys() - facts.keys()):
+        raise UsageError(f"{unknown[0]!r} is not an axis: choose from {', '.join(facts)}")
+    return all(wanted & facts[name] for name, wanted in rule.items())
+
+
+def check_used(option: str, given: Iterable[Rule], every: Iterable[Mapping[str, set[str]]]) -> None:
+    """Refuses a rule that applies to no cell, because it is probably a spelling mistake. Raises UsageError."""
+    every = list(every)
+    for rule in given:
+        if not any(matches(rule, facts) for facts in every):
+            shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
+            raise UsageError(f"--{option}: no cell has {shown}")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of requests: fixed, or in proportion to the streams of the load."""
+
+    fixed: int | None = None
+    per_stream: float = 0.0
+    least: int = 0
+    most: int = 2**31
+
+    def at(self, streams: int | None) -> int:
+        """The number at a load with so many streams. Raises UsageError for a load without streams."""
+        if self.fixed is not None:
+            return self.fixed
+        if streams is None:
+            raise UsageError(
+                "an amount such as 2x is in proportion to streams: give a number of requests for a rate"
+            )
+        return max(self.least, min(self.most, math.ceil(self.per_stream * streams)))
+
+
+def amount(text: str) -> Amount:
+    """Converts `64`, `2x`, `2x at least 4` and `1x at most 16`. Raises UsageError."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return Amount(fixed=int(text))
+    match = re.fullmatch(
+        r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text
+    )
+    if match is None:
+        raise UsageError(
+            f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16"
+        )
+    return Amount(None, float(match[1]), int(match[2] or 0), int(match[3] or 2**31))

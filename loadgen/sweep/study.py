@@ -1,0 +1,187 @@
+"""What a sweep measures: its cells with their options, the servers that they need, the GPUs, and what all of it will take.
+
+Everything is checked here before anything starts. This module does not know how a server is started or how a cell runs.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from loadgen.errors import UsageError
+from loadgen.options import RunOptions, check_combinations
+from loadgen.plan import datasets
+from loadgen.sweep import axes, forecasts, groups, plan
+from loadgen.sweep.deadline import Pace
+from loadgen.sweep.groups import Group, Machine, Server
+from loadgen.sweep.manifest import Entry
+from loadgen.sweep.plan import Cell
+from loadgen.sweep.serve import ServePlan, serve_plan
+from loadgen.target.preflight import check_lengths
+from loadgen.target.server_info import ServerInfo
+from server.config import ConfigError, load_serving, read_config, read_preset
+from server.emulator.engine import hardware
+from server.emulator.forecast import Forecast
+from server.launch import docker_backend, free_gpus
+from server.launch import gpus as gpu_list
+
+EMULATED = {"emulator", "simulate"}
+
+
+@dataclass
+class Study:
+    """A checked plan. `cells` are in running order."""
+
+    args: argparse.Namespace
+    options: RunOptions
+    serve: ServePlan
+    cells: list[Cell]
+
+    @property
+    def gpu(self) -> str:
+        """The GPU model that forecasts are for."""
+        return self.options.gpu if self.options.gpu in hardware.gpus() else "h200"
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The GPUs of this machine; those of the emulated GPU model where there are none or the backend emulates."""
+        rows = [] if self.args.backend in EMULATED else gpu_list.inventory()
+        if rows:
+            free = sorted(free_gpus())[: self.args.gpus]
+            return Machine(tuple(free), min(row["memory_mib"] for row in rows) / 1024, seen=True)
+        largest = max(_tensor_parallel_size(cell) for cell in self.cells)
+        count = self.args.gpus or largest * self.args.parallel
+        return Machine(tuple(range(count)), hardware.gpus()[self.gpu].memory_gib, seen=False)
+
+    def groups(self, order: Sequence[Cell]) -> list[Group]:
+        """The servers of these cells, placed on the GPUs."""
+        residency = self.args.residency
+        servers = []
+        for cells in plan.by_server(order, merged=residency == "group"):
+            first = cells[0]
+            options = self.serve.options(first.config, first.model, first.variant.acceptance)
+            server = Server(first.config, first.model, options, cells, _tensor_parallel_size(first))
+            server.memory_gib = groups.memory_gib(server, self.machine, self.gpu)
+            servers.append(server)
+        return groups.place(servers, self.machine, residency=residency, at_once=self.args.parallel)
+
+    @cached_property
+    def forecasts(self) -> dict[str, Forecast | None]:
+        """The forecast of each cell."""
+        return {
+            cell.name: forecasts.expected(cell, self.options, self.serve, self.gpu) for cell in self.cells
+        }
+
+    @cached_property
+    def expected_s(self) -> dict[str, float]:
+        """The expected wall-clock time of each cell that has a forecast."""
+        speed = self.args.speed or 1.0
+        known = {name: found.seconds for name, found in self.forecasts.items() if found is not None}
+        times = (
+            2 if self.args.bench and self.args.backend not in EMULATED else 1
+        )  # both clients send the load
+        return {name: times * seconds / speed + forecasts.CELL_S for name, seconds in known.items()}
+
+    def pace(self) -> Pace:
+        """The forecast that measured times correct, with the deadline."""
+        return Pace(self.expected_s, self.args.deadline)
+
+    def print_plan(self, order: Sequence[Cell], report: Callable[[str], None]) -> None:
+        """Prints the cells that remain, the groups of servers, and the sums."""
+        forecasts.print_cells(order, self.options, self.forecasts, report)
+        placed = self.groups(order) if order and self.args.backend != "simulate" else []
+        forecasts.print_groups(placed, self.machine, report)
+        report(
+            forecasts.total_line(
+                [self.forecasts[cell.name] for cell in order],
+                len(placed),
+                speed=self.args.speed,
+                real=self.args.backend not in EMULATED,
+                deadline_s=self.args.deadline,
+            )
+        )
+
+    def entries(self) -> Iterator[Entry]:
+        """The entry of each cell in the manifest, with its content hash. Raises UsageError."""
+        for cell in self.cells:
+            yield Entry(
+                name=cell.name,
+                config=cell.config,
+                model=cell.model,
+                load=cell.load.name,
+                repeat=cell.repeat,
+                hash=plan.content_hash(cell, self.options, self._parts(cell)),
+                forecast_s=self.expected_s.get(cell.name),
+            )
+
+    def _parts(self, cell: Cell) -> dict[str, object]:
+        """Everything that the cell's numbers depend on beside its options. Raises UsageError."""
+        emulated, options = self.args.backend in EMULATED, cell.applied(self.options)
+        serve = self.serve.options(cell.config, cell.model, cell.variant.acceptance)
+        try:
+            files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
+        except ConfigError as error:
+            raise UsageError(str(error)) from None
+        try:
+            if emulated:
+                load_serving(
+                    cell.config, self.serve.overrides(cell.config, cell.model, cell.variant.acceptance)
+                )
+        except ConfigError as error:
+            if "speculative-config.method" not in str(
+                error
+            ):  # a method that is not emulated fails its cells only
+                raise UsageError(str(error)) from None
+        if emulated and not files["preset"]:
+            raise UsageError(
+                f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one"
+            )
+        check_combinations(options)
+        longest = (files["config"] | serve).get("max-model-len")
+        check_lengths(options, ServerInfo(cell.model, longest))
+        docker = self.args.backend == "docker"
+        return {
+            **files,
+            "serve": serve,
+            "environment": self.serve.environment(cell.config, cell.model),
+            "dataset": datasets.load(options.dataset, options.problems, options.seed).sha256,
+            "backend": self.args.backend,
+            "speed": self.args.speed,
+            "image": docker_backend.image_name(self.args.image) if docker else None,
+        }
+
+
+def study(args: argparse.Namespace, options: RunOptions) -> Study:
+    """Checks the plan of a sweep. Raises UsageError."""
+    if not args.configs or not args.models:
+        raise UsageError(
+            "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
+        )
+    configs, models = args.configs.split(","), args.models.split(",")
+    points = args.loads or (plan.load_point_of(options),)
+    try:
+        serve = serve_plan(args.serve, configs, models)
+        order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes))
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    order = [_completed(cell, args, serve, options) for cell in order]
+    if len({cell.name for cell in order}) < len(order):
+        raise UsageError("--configs, --models and --loads must not name anything twice")
+    return Study(args, options, serve, plan.selected(order, args.exclude, args.only, args.first))
+
+
+def _completed(cell: Cell, args: argparse.Namespace, serve: ServePlan, options: RunOptions) -> Cell:
+    """The cell with the model's name in `serve`, and with the amounts that depend on its load."""
+    streams = cell.load.applied(options).concurrency
+    amounts = [
+        (name, given.at(streams))
+        for name in ("requests", "warmup")
+        if (given := getattr(args, name)) is not None
+    ]
+    variant = dataclasses.replace(cell.variant, changes=(*cell.variant.changes, *amounts))
+    return dataclasses.replace(cell, variant=variant, title=serve.title(cell.model))
+
+
+def _tensor_parallel_size(cell: Cell) -> int:
+    return int(read_config(cell.config)["tensor-parallel-size"])
