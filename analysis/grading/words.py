@@ -28,11 +28,16 @@ _ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", 
 """Matches text after the letter of an option that names another option."""
 
 
+_LETTER = r"[^\W\d_]"
+_HYPHEN = re.compile(rf"(?<={_LETTER}{_LETTER})-(?={_LETTER})|(?<={_LETTER})-(?={_LETTER}{_LETTER})")
+"""A hyphen between words. Between two letters it may be a minus sign."""
+
+
 def normalize_words(text: str) -> str:
-    r"""Remove `\text`, case, articles and punctuation at the end."""
-    text = _WRAPPED.sub(r"\1", text).replace("\\ ", " ").replace("-", " ")
+    r"""Remove `\text`, case, articles, hyphens between letters and punctuation around the text, but no sign and no decimal point."""
+    text = _HYPHEN.sub(" ", _WRAPPED.sub(r"\1", text).replace("\\ ", " "))
     text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text.casefold())
-    text = re.sub(r"\s+", " ", text).strip(" .,;:!?\"'`{}")
+    text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", re.sub(r"\s+", " ", text).strip(" ,;:?\"'`{}")).strip()
     return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})", "", text)
 
 
@@ -84,10 +89,13 @@ def _plain(text: str) -> str:
 
 
 def same_words(gold: str, answer: str) -> bool | None:
-    """Return whether the answer has the reference's words, or None if the reference is not words."""
+    """Return whether the answer has the reference's words, or None if the reference is not words.
+
+    Where there are digits, the words may be a unit, whose capital letters matter: 5 MW are not 5 mW.
+    """
     is_text = "\\text" in gold
     if normalize_words(gold) == normalize_words(answer):
-        return True if is_text or is_words(gold) else None
+        return True if is_words(gold) or (is_text and not re.search(r"\d", gold)) else None
     return False if is_text and is_words(gold) else None
 
 
