@@ -110,8 +110,9 @@ SITUATIONS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "a requirement does not hold": ("0", (*MET, *NOT_MET), 1),
     "the sample is too small for a requirement": ("0", ("--require", "ttft.p99<1h"), 1),
     "nothing was measured for a requirement": ("0", ("--require", "tpot.p50<1h", "--no-stream"), 2),
-    "a third of the requests fails": ("1", (), 0),
-    "most requests fail": ("2", MET, 1),
+    "a third of the requests fails": ("1", (), 4),
+    "a third fails, which is what is measured": ("1", ("--expect-failures", *MET), 0),
+    "more fail than a requirement allows": ("1", ("--expect-failures", "--require", "failed<10%"), 1),
     "every request fails": ("3", (), 4),
     "every request fails, and what is required holds": ("3", ("--require", "failed>50%"), 4),
     "the run is SUSPECT": ("0", ("--percentile", "p99"), 0),
@@ -194,7 +195,7 @@ def test_a_run_that_only_fails_is_stopped(
 def test_a_run_that_fails_less_than_its_limit_goes_on(server: Server, tmp_path: Path) -> None:
     """A third fails. Where the first two of ten failed, a limit of half of them is not reached."""
     options = ("--target", server.target("1"), *PLAN, "--requests", "30", "--abort-after", "50%")
-    done = loadgen(*options, "--out", str(tmp_path / "run"))
+    done = loadgen(*options, "--expect-failures", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert len(list(read_records(tmp_path / "run" / "records.jsonl"))) == 30
 
@@ -259,7 +260,8 @@ def on_a_terminal(columns: int, *arguments: str, **env: str) -> str:
 
 @pytest.mark.parametrize("columns", [80, 160])
 def test_a_terminal_shows_the_block_and_no_json(server: Server, tmp_path: Path, columns: int) -> None:
-    arguments = ("--target", server.target("1"), *PLAN, "--slo", "e2e=10s", "--budgets", "16,32")
+    plan = (*PLAN, "--slo", "e2e=10s", "--budgets", "16,32", "--expect-failures")
+    arguments = ("--target", server.target("1"), *plan)
     seen = on_a_terminal(columns, *arguments, "--out", str(tmp_path / "run"))
     plain = ANSI.sub("", seen)
     assert ANSI.search(seen)
