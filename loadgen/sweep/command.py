@@ -20,7 +20,7 @@ from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.lock import locked
 from loadgen.measure.steady_window import enough_requests
-from loadgen.option_types import LoadgenParser, count, positive, seconds
+from loadgen.option_types import LoadgenParser, count, load_points, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, or model ids")
     add(
         "--loads",
-        type=plan.load_points,
+        type=load_points,
         metavar="L,…",
         help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]",
     )
@@ -221,7 +221,7 @@ def _planned_cells(args: argparse.Namespace, options: RunOptions) -> list[Cell]:
         raise UsageError(
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
         )
-    points = args.loads or (plan.load_point_of(options),)
+    points = args.loads or (run_options.load_point_of(options),)
     order = plan.cells(args.configs.split(","), args.models.split(","), points, options.repeats)
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
