@@ -131,6 +131,8 @@ class RunOptions:
     run_id: str | None = None
     """None means `<utc>-<config>-<model>`. A sweep gives each cell a name."""
     argv: tuple[str, ...] = ()
+    quiet: bool = False
+    """Print no summary, because the command that started the run prints a line of its own."""
 
 
 def from_args(args: argparse.Namespace) -> RunOptions:
@@ -305,7 +307,7 @@ def _description(add: Callable[..., Any]) -> None:
 def saved(options: RunOptions) -> dict[str, Any]:
     """Return the options for run.json, without the values of headers."""
     fields = dataclasses.asdict(options) | {"headers": [(name, HIDDEN) for name, _ in options.headers]}
-    for name in ("argv", "resume", "out", "dry_run", "server"):
+    for name in ("argv", "resume", "out", "dry_run", "server", "quiet"):
         del fields[name]
     plain: dict[str, Any] = msgspec.to_builtins(fields, enc_hook=str)
     return plain
