@@ -24,6 +24,8 @@ RATIO = 1.05
 """Rates are bisected until the lowest that fails is at most this multiple of the highest that passes."""
 NEAR = 0.02
 """Where loads are undecided, a rate at most this share from the estimated limit is tested."""
+FEW = 5.0
+"""Shares of misses up to this multiple of the permitted share take part in the estimate of the limit."""
 DIGITS = 3
 """Of a rate between two others."""
 
@@ -54,8 +56,10 @@ class Bracket:
     """The share of good requests at each load, and of how many."""
 
     def add(self, step: Step, decision: Decision, share: float, requests: int) -> None:
-        """Add the result of a test."""
-        self.decisions[step.load] = decision
+        """Add the result of a test. A repetition that stays undecided does not undo a decision that its share agrees with."""
+        agreeing = "pass" if share >= self.attain else "fail"
+        if not step.fresh or decision != "undecided" or self.decisions[step.load] != agreeing:
+            self.decisions[step.load] = decision
         self.shares[step.load] = share, requests
         self.brief.discard(step.load)
         if decision == "undecided" and not step.thorough:
@@ -161,10 +165,13 @@ def _rounded(rate: float) -> float:
 def crossing(shares: Mapping[float, tuple[float, int]], attain: float) -> float | None:
     """Return the load at which the share falls to `attain`; None where the shares do not fall.
 
-    The logarithm of the share of misses is fitted as a line over the load, which the tail of a queue nearly is. Each load
-    has the weight of its misses, because their number varies as a Poisson variable does.
+    The logarithm of the share of misses is fitted as a line over the load, which the tail of a queue nearly is where misses
+    are not too many. Each load has the weight of its misses, because their number varies as a Poisson variable does.
     """
-    points = [(load, (1 - share) * n + 0.5, n + 1.0) for load, (share, n) in shares.items()]
+    rows = [(load, share, n) for load, (share, n) in shares.items() if 1 - share <= FEW * (1 - attain)]
+    if len(rows) < 2:
+        return None
+    points = [(load, (1 - share) * n + 0.5, n + 1.0) for load, share, n in rows]
     total = sum(misses for _, misses, _ in points)
     mean_x = sum(misses * load for load, misses, _ in points) / total
     mean_y = sum(misses * math.log(misses / n) for _, misses, n in points) / total

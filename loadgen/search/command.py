@@ -40,6 +40,8 @@ NO_REQUESTS = "no request succeeded"
 """The reason that makes a run INVALID although it shows what the search wants to know."""
 
 NOTHING_SENT = "no request was measured"
+DISTURBED = ("client:", "the emulated server")
+"""Beginnings of reasons that make the result of a run doubtful, beyond those that a load near the limit always has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +165,9 @@ class Runs:
             self._file.invalid.append(name)
             say(f"{self._out / name}: INVALID: {run.reasons[0]}")
             raise SearchEndedError("undecided")
+        for reason in run.reasons:
+            if reason.startswith(DISTURBED):
+                say(f"{name}: {run.verdict}: {reason}")
         records = read_records(self._out / name / RECORDS)
         measured = (record for record in records if not record.warmup)
         return Sent(name, run.load, measured, run.duration_s or 0.0)

@@ -4,8 +4,8 @@ Only requests that were sent after the first generation of their run had ended c
 reached. A request that failed is not good. A load passes or fails when the interval of its share of good requests lies on one
 side of the share to attain, or when the server is saturated. The same requests may be looked at several times, each time with
 more of them: the k-th look uses the share 1 / (k (k + 1)) of the permitted error, so that all looks together err in at most
-5 % of the tests. Requests depend on each other (`loadgen.measure.dependence`): a pass also needs latencies whose waves the
-runs have seen often enough.
+5 % of the tests. Requests depend on each other (`loadgen.measure.dependence`): a pass also needs that the runs have seen the
+waves of the latencies often enough.
 
 This module does not know which load is tested, or how the requests were sent.
 """
@@ -41,8 +41,10 @@ class Evidence:
 
     load: Load
     good: list[bool] = field(default_factory=list)
+    strain: list[float] = field(default_factory=list)
+    """The largest ratio of a latency to its objective; infinite for a failed request and where a latency is missing."""
     e2e_s: list[float] = field(default_factory=list)
-    """Infinite for a failed request."""
+    """Latencies of the successful requests."""
     causes: Counter[Cause] = field(default_factory=Counter)
     """The objectives that were missed."""
     saturated: bool = False
@@ -67,13 +69,16 @@ class Evidence:
         self.looks += 1
 
     def _add(self, record: Record, slo: dict[str, float]) -> None:
-        failed = record.outcome != "ok" or record.e2e_s is None
-        self.good.append(meets(record, slo))
-        self.e2e_s.append(math.inf if failed or record.e2e_s is None else record.e2e_s)
-        if failed:
+        good = meets(record, slo)
+        self.good.append(good)
+        if record.outcome != "ok" or record.e2e_s is None:
+            self.strain.append(math.inf)
             self.causes["errors"] += 1
-        else:
-            self.causes.update(name for name in slo if not meets(record, {name: slo[name]}))
+            return
+        self.e2e_s.append(record.e2e_s)
+        ratios = {name: _ratio(record, name, limit_s, good) for name, limit_s in slo.items()}
+        self.strain.append(max(ratios.values()))
+        self.causes.update(name for name in slo if not meets(record, {name: slo[name]}))
 
     @property
     def share(self) -> float:
@@ -83,12 +88,12 @@ class Evidence:
     @property
     def mean_e2e_s(self) -> float | None:
         """Mean end-to-end latency of the successful requests."""
-        finite = [value for value in self.e2e_s if math.isfinite(value)]
-        return fmean(finite) if finite else None
+        return fmean(self.e2e_s) if self.e2e_s else None
 
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the share, or None where the runs do not show it."""
-        return share_interval(self.good, self.load, self.e2e_s) or share_interval(self.good, self.load)
+        whole = share_interval(self.good, self.load, self.strain)
+        return whole or share_interval(self.good, self.load, least=LEAST_FOR_FAIL)
 
     def decide(self, attain: float) -> Decision:
         """Return what the requests show."""
@@ -98,7 +103,7 @@ class Evidence:
         above = share_interval(self.good, self.load, z=z, least=LEAST_FOR_FAIL)
         if above is not None and above[1] < attain:
             return "fail"
-        below = share_interval(self.good, self.load, self.e2e_s, z, LEAST_FOR_PASS[self.load])
+        below = share_interval(self.good, self.load, self.strain, z, LEAST_FOR_PASS[self.load])
         return "pass" if below is not None and below[0] >= attain else "undecided"
 
     def cause(self) -> Cause | None:
@@ -110,3 +115,9 @@ class Evidence:
 
 def _sent_s(record: Record) -> float:
     return record.due_s if record.sent_s is None else record.sent_s
+
+
+def _ratio(record: Record, name: str, limit_s: float, good: bool) -> float:
+    """Return a latency divided by its objective. An objective that does not apply to a good answer strains nothing."""
+    value = getattr(record, f"{name}_s")
+    return value / limit_s if value is not None else 0.0 if good else math.inf

@@ -117,14 +117,13 @@ def figures(run: RunInfo) -> dict[str, Any]:
 
 
 def probe_line(probe: Probe, over: Over) -> str:
-    """Return a test as one line of at most 70 characters."""
+    """Return a test as one line."""
     goodput = probe.goodput
     interval = "" if goodput.interval is None else " ({:.1%} to {:.1%})".format(*goodput.interval)
     fails = f" on {probe.fails}" if probe.fails else ""
     verb = {"pass": "passes", "fail": "fails"}.get(probe.decision, "undecided")
-    return (
-        f"{named(probe.load, over)}: {verb}{fails}, {goodput.share:.1%} of {goodput.requests} good{interval}"
-    )
+    good = f"{goodput.share:.1%} of {goodput.requests} requests are good{interval}"
+    return f"{named(probe.load, over)}: {verb}{fails}, {good}"
 
 
 def named(load: float, over: Over) -> str:
