@@ -31,8 +31,8 @@ ERROR = 0.05
 
 LEAST_FOR_PASS = {"alone": 0, "closed": 100, "open": 400}
 """Effective number of requests from which a load can pass: a run that happened to see no bad wave looks independent."""
-LEAST_FOR_FAIL = 20
-"""Effective number of requests from which a load can fail: a bad wave that was seen is enough."""
+LEAST_FOR_FAIL = {"alone": 1, "closed": 1, "open": 10}
+"""Effective number of requests from which a load can fail. One bad wave alone does not show how often they come."""
 
 
 @dataclass
@@ -93,14 +93,14 @@ class Evidence:
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the share, or None where the runs do not show it."""
         whole = share_interval(self.good, self.load, self.strain)
-        return whole or share_interval(self.good, self.load, least=LEAST_FOR_FAIL)
+        return whole or share_interval(self.good, self.load, least=LEAST_FOR_FAIL[self.load])
 
     def decide(self, attain: float) -> Decision:
         """Return what the requests show."""
         if self.saturated:
             return "fail"
         z = NormalDist().inv_cdf(1 - ERROR / 2 / (self.looks * (self.looks + 1)))
-        above = share_interval(self.good, self.load, z=z, least=LEAST_FOR_FAIL)
+        above = share_interval(self.good, self.load, z=z, least=LEAST_FOR_FAIL[self.load])
         if above is not None and above[1] < attain:
             return "fail"
         below = share_interval(self.good, self.load, self.strain, z, LEAST_FOR_PASS[self.load])

@@ -25,7 +25,7 @@ ALLOWED = {
 
 FLOORS = {
     "loadgen": (
-        ("sweep", "distributed", "checks"),
+        ("sweep", "search", "distributed", "checks"),
         ("run",),
         ("live", "target"),
         ("plan", "measure", "client"),
