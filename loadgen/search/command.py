@@ -26,7 +26,7 @@ from loadgen.run.resume import read_options
 from loadgen.search import result
 from loadgen.search.bracket import Bracket
 from loadgen.search.loads import folder_name, interrupted, new_folder, run_point
-from loadgen.search.probes import MOST, Probe, SearchEndedError, Sent, Tester, search
+from loadgen.search.probes import MOST, Probe, SearchEndedError, Sent, Tester, load_point, search
 from loadgen.search.result import SearchFile
 
 EXAMPLES = """\
@@ -93,7 +93,7 @@ def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
             target=options.target, over=args.over, slo=options.slo, attain=args.attain,
             first=args.first, last=args.last, most=args.most,
         )  # fmt: skip
-    lowest = _point(file, file.first).applied(options)
+    lowest = load_point(file.over, file.first).applied(options)
     scale = prepare(dataclasses.replace(lowest, dry_run=True, resume=None)).server.time_scale
     _say_plan(file, args.limit_s, options.drain_s / scale)
     if options.dry_run:
@@ -124,16 +124,12 @@ def _check(args: argparse.Namespace, options: RunOptions) -> None:
 def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]:
     """Return what the search was for and the options of its runs. Raises UsageError."""
     file = SearchFile.read(folder)
-    first = folder / _point(file, file.first).name
+    first = folder / load_point(file.over, file.first).name
     restored, _ = read_options(options, first)
     fixed = ("concurrency", "rate", "requests", "duration_s", "run_id")
     defaults = {name: getattr(DEFAULTS, name) for name in fixed}
     file.probes, file.limit, file.stopped, file.invalid = [], None, None, []
     return file, dataclasses.replace(restored, resume=folder, **defaults)
-
-
-def _point(file: SearchFile, load: float) -> LoadPoint:
-    return LoadPoint("closed" if file.over == "streams" else "open", load)
 
 
 def _say_plan(file: SearchFile, limit_s: float, drain_s: float) -> None:

@@ -66,6 +66,11 @@ Send = Callable[[LoadPoint, int, int], Sent]
 """Does a run at a load point: the number of the run at this load, from 0, and its requests. Raises SearchEndedError."""
 
 
+def load_point(over: Over, load: float) -> LoadPoint:
+    """Return the load of a run."""
+    return LoadPoint("closed" if over == "streams" else "open", load)
+
+
 class SearchEndedError(Exception):
     """The search was ended before it knew everything."""
 
@@ -102,9 +107,8 @@ class Tester:
 
     def test(self, step: Step) -> Probe:
         """Do a test. Raises SearchEndedError, with what is known of the test."""
-        kind = "closed" if self.over == "streams" else "open"
-        point = LoadPoint(kind, step.load)  # type: ignore[arg-type]
-        load = {"kind": kind, "concurrency": step.load if kind == "closed" else None}
+        point = load_point(self.over, step.load)
+        load = {"kind": point.kind, "concurrency": step.load if self.over == "streams" else None}
         if step.fresh or step.load not in self._tests:
             self._tests[step.load] = Test(Evidence.of(load))
         test = self._tests[step.load]

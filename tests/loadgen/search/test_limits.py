@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.capacity_search import KINDS, searched, waits
+from tests.fixtures.known_limits import KINDS, searched, waits
 from tests.fixtures.queues import (
     Server,
     exponential,
