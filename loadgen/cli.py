@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError, say
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
-from loadgen.option_types import LoadgenParser, count
+from loadgen.option_types import LoadgenParser, count, load_points
 from loadgen.options import add_run_arguments, from_args
 from loadgen.terminal import outlast_terminal
 
@@ -30,6 +30,7 @@ examples:
   python -m loadgen --dataset sample --budgets 256,512 --concurrency 8
   python -m loadgen --rate 4 --arrival poisson --duration 2m --slo ttft=0.5,tpot=20ms
   python -m loadgen --requests 400 --require 'ttft.p95<200ms' --require 'failed<1%' --junit results.xml
+  python -m loadgen --loads 1,8,32 --requests 10x --budgets 1024
   python -m loadgen --budgets 1k,2k,4k,8k,16k --one-pass --concurrency 1
   python -m loadgen --budget-mode forced --prompt r1 --budgets 512,1024,2048
   python -m loadgen --samples 8 --sampling recommended --cache salt
@@ -97,15 +98,25 @@ def _parser(command: Callable[..., int], arguments: str, epilog: str) -> Loadgen
 def run(argv: Sequence[str]) -> int:
     """Send mathematics problems under token budgets to a server and write one record for each request.
 
-    commands: run (default) · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
+    commands: run (default) · search · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
     """
     parser = _parser(run, "[run] [options]", EXAMPLES)
     _add_all_run_arguments(parser)
+    loads_help = (
+        "do a run for each load, in one folder: 1,8,32 (concurrent streams) or 2/s,4/s (request rates)"
+    )
+    parser.add_argument("--loads", type=load_points, metavar="L,…", help=loads_help)
     args = parser.parse_args(argv)
     options = dataclasses.replace(from_args(args), argv=("loadgen", *argv))
     from loadgen.live import announce  # noqa: PLC0415  The imports are here so that --help is fast.
     from loadgen.run.run import execute, result_line  # noqa: PLC0415
 
+    if args.loads:
+        if args.junit:
+            raise UsageError("--junit is the file of one run: leave out --loads")
+        from loadgen.search.loads import run_loads  # noqa: PLC0415
+
+        return announce.worst(run_loads(options, args.loads), strict=options.strict)
     junit = None if options.dry_run else args.junit
     if junit is not None:
         announce.prepare_junit(junit)
@@ -124,6 +135,18 @@ def _add_all_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML"
     )
+
+
+def search(argv: Sequence[str]) -> int:
+    """Find the highest load at which a running server meets the objectives (--slo).
+
+    The load is doubled until the objectives are missed, and then bisected. Each test of a load is an ordinary run.
+    """
+    from loadgen.search import command  # noqa: PLC0415
+
+    parser = _parser(search, "search --slo … [options]", command.EXAMPLES)
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(argv), ("loadgen", "search", *argv))
 
 
 def sweep(argv: Sequence[str]) -> int:
@@ -181,5 +204,5 @@ def gather(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    command.__name__: command for command in (run, sweep, doctor, calibrate, gather)
+    command.__name__: command for command in (run, search, sweep, doctor, calibrate, gather)
 }

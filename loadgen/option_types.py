@@ -7,13 +7,16 @@ combined (see `loadgen.options`).
 """
 
 import argparse
+import dataclasses
 import json
 import re
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from loadgen.errors import UsageError
 
+Options = TypeVar("Options", bound=Any)
 SLO_NAMES = ("ttft", "tpot", "e2e", "ttft_due", "e2e_due")
 LATENCIES = (*SLO_NAMES, "itl")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -45,6 +48,55 @@ class Pairs(argparse.Action):
         given: Any = getattr(namespace, self.dest, () if colon else {})
         more = (*given, (name.strip(), value.strip())) if colon else {**given, name: value}
         setattr(namespace, self.dest, more)
+
+
+class Requests(argparse.Action):
+    """Reads a number of requests: `200` in total, or `8x` for eight of each stream or of each request per second."""
+
+    def __call__(
+        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
+    ) -> None:
+        """Set `requests` or `requests_x`; the last one that is given counts."""
+        multiple = str(values).endswith("x")
+        namespace.requests = None if multiple else count(str(values))
+        namespace.requests_x = positive(str(values)[:-1]) if multiple else None
+
+
+@dataclass(frozen=True)
+class LoadPoint:
+    """The load of a run: a closed loop of N streams, or an open loop of R requests per second."""
+
+    kind: Literal["closed", "open"]
+    value: float
+
+    @property
+    def name(self) -> str:
+        """`c32` or `r2.5`, as part of the name of a run's folder."""
+        return f"{'c' if self.kind == 'closed' else 'r'}{self.value:g}"
+
+    def applied(self, options: Options) -> Options:
+        """Return run options with this load. `--requests 8x` becomes 8 for each stream or for each request per second."""
+        closed = self.kind == "closed"
+        load: dict[str, Any] = {"concurrency": int(self.value) if closed else None}
+        load["rate"] = None if closed else self.value
+        if options.requests_x:
+            load["requests"] = max(1, round(options.requests_x * self.value))
+        return dataclasses.replace(options, **load)
+
+
+def load_points(text: str) -> tuple[LoadPoint, ...]:
+    """Parse `1,32` to closed loops and `0.5/s,2/s` to open loops."""
+    return tuple(_load_point(part.strip()) for part in text.split(","))
+
+
+def _load_point(text: str) -> LoadPoint:
+    if text.endswith("/s"):
+        return LoadPoint("open", positive(text.removesuffix("/s")))
+    if not text.isdigit() or int(text) == 0:
+        raise UsageError(
+            f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
+        )
+    return LoadPoint("closed", int(text))
 
 
 def budgets(text: str) -> tuple[int, ...]:

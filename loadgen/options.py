@@ -21,7 +21,9 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.exchange import BudgetMode
 from loadgen.option_types import (
+    LoadPoint,
     Pairs,
+    Requests,
     arrival,
     budgets,
     count,
@@ -91,6 +93,8 @@ class RunOptions:
     """Steps of (requests per second, seconds)."""
     times: Path | None = None
     requests: int | None = None
+    requests_x: float | None = None
+    """Number of requests for each stream or for each request per second. `LoadPoint.applied` turns it into `requests`."""
     duration_s: float | None = None
     repeats: int = 1
     warmup: int = 0
@@ -135,14 +139,20 @@ class RunOptions:
     run_id: str | None = None
     """None means `<utc>-<config>-<model>`. A sweep gives each cell a name."""
     argv: tuple[str, ...] = ()
+    quiet: bool = False
+    """Print no summary, because the command that started the run prints a line of its own."""
 
 
 def from_args(args: argparse.Namespace) -> RunOptions:
-    """Return the options of a command line, with the defaults of RunOptions for the others. Raises UsageError."""
+    """Return the options of a command line, with the defaults of RunOptions for the others. Raises UsageError.
+
+    Where the command has several loads (`--loads`), each of them is applied later.
+    """
     given = vars(args)
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
     check_combinations(options)
-    return options
+    one_load = options.requests_x and not given.get("loads")
+    return load_point_of(options).applied(options) if one_load else options
 
 
 def check_combinations(options: RunOptions) -> None:
@@ -165,9 +175,10 @@ def check_combinations(options: RunOptions) -> None:
         (options.one_pass and options.samples > 1, "--one-pass decodes greedily, so that all --samples would be equal: leave out one of them"),
         (options.one_pass and len(options.budgets) < 2, "--one-pass derives smaller budgets from the largest one: give at least two --budgets"),
         (options.check_budget and options.check_budget not in options.budgets, f"--check-budget {options.check_budget} is not one of --budgets {budgets_given}"),
-        (options.one_pass and (options.duration_s or options.requests or options.ramp or options.times), "--one-pass sends every problem once per budget and pass: leave out --duration, --requests, --ramp and --times"),
+        (options.one_pass and (options.duration_s or options.requests or options.requests_x or options.ramp or options.times), "--one-pass sends every problem once per budget and pass: leave out --duration, --requests, --ramp and --times"),
         (options.concurrency and open_loop(options), "--concurrency is for a closed loop; --rate, --ramp, --times and --arrival burst are for an open loop: use one of them (a limit on an open loop would hide the time that requests wait)"),
-        (options.duration_s and options.requests, "--duration and --requests can't be combined: use one of them"),
+        (options.duration_s and (options.requests or options.requests_x), "--duration and --requests can't be combined: use one of them"),
+        (options.requests_x and (options.ramp or options.times or options.arrival == "burst"), f"--requests {options.requests_x or 0:g}x is in proportion to --concurrency, --rate or --loads: give a total number of requests"),
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip
@@ -200,6 +211,11 @@ def greedy(options: RunOptions) -> bool:
 def open_loop(options: RunOptions) -> bool:
     """Tell whether the due times come from a schedule instead of from the replies."""
     return bool(options.rate or options.ramp or options.times or options.arrival == "burst")
+
+
+def load_point_of(options: RunOptions) -> LoadPoint:
+    """Return the load of --rate or --concurrency."""
+    return LoadPoint("open", options.rate) if options.rate else LoadPoint("closed", options.concurrency or 16)
 
 
 DEFAULTS = RunOptions()
@@ -260,7 +276,7 @@ def _load(add: Callable[..., Any]) -> None:
     add("--arrival", type=arrival, metavar="A", help="arrival process for --rate or --ramp: poisson, constant, gamma:B (B is the burstiness, 1 is poisson) or burst:N; without a rate: burst (all at once) [poisson]")
     add("--ramp", type=ramp, metavar="R:S,…", help="open loop in steps of R requests per second for S seconds")
     add("--times", type=Path, metavar="FILE", help="open loop with the due times in a file, in seconds, one per line")
-    add("--requests", type=count, metavar="N", help="send N requests in total; the problems are repeated as needed")
+    add("--requests", action=Requests, metavar="N|Nx", help="send N requests in total, or with Nx N for each stream or for each request per second (8x at 2/s are 16 requests); the problems are repeated as needed")
     add("--duration", dest="duration_s", type=seconds, metavar="S", help="send requests for S seconds; the problems are repeated as needed")
     add("--repeats", type=count, metavar="N", help="send every request N times, each time in another order [1]")
     add("--warmup", type=whole, metavar="N", help="send N warm-up requests first, which are recorded but not measured [0]")
@@ -305,7 +321,7 @@ def _description(add: Callable[..., Any]) -> None:
 def saved(options: RunOptions) -> dict[str, Any]:
     """Return the options for run.json, without the values of headers."""
     fields = dataclasses.asdict(options) | {"headers": [(name, HIDDEN) for name, _ in options.headers]}
-    for name in ("argv", "resume", "out", "dry_run", "server", "verbose"):
+    for name in ("argv", "resume", "out", "dry_run", "server", "verbose", "quiet"):
         del fields[name]
     plain: dict[str, Any] = msgspec.to_builtins(fields, enc_hook=str)
     return plain

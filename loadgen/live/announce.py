@@ -9,7 +9,7 @@ This module does not know how a run is judged.
 import json
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ def exit_code(run: RunInfo, *, strict: bool) -> int:
     if not all(row["met"] for row in run.requirements):
         return FAILED
     return SUSPECT if strict and run.verdict == "SUSPECT" else 0
+
+
+def worst(runs: Iterable[RunInfo], *, strict: bool) -> int:
+    """Return the exit code of several runs: the one that comes first in the order 130, 4, 1, 3."""
+    codes = {exit_code(run, strict=strict) for run in runs}
+    return next((code for code in (INTERRUPTED, INVALID, FAILED, SUSPECT) if code in codes), 0)
 
 
 def prepare_junit(path: Path) -> None:

@@ -67,31 +67,38 @@ def described(values: Sequence[float], load: Load) -> dict[str, Any]:
 
 
 def share_interval(
-    hits: Sequence[int], load: Load, in_time: Sequence[float] = ()
+    hits: Sequence[int],
+    load: Load,
+    in_time: Sequence[float] = (),
+    z: float = Z,
+    least: int | None = None,
 ) -> tuple[float, float] | None:
     """Return Wilson's interval of the share of hits, in the order of time, at the effective number of requests.
 
-    `in_time` are the latencies behind the hits, which show a dependence better than the hits do.
+    `in_time` are the latencies behind the hits, which show a dependence better than the hits do. `z` is the normal quantile
+    for the confidence of the interval, and `least` replaces LEAST_EFFECTIVE.
     """
     n, count = len(hits), sum(hits)
     if load == "alone" or not n:
-        return wilson(count, n)
-    factors = [inflation([float(hit) for hit in hits], [], load)]
-    factors += [inflation(in_time, sorted(in_time), load)] if in_time else []
+        return wilson(count, n, z)
+    factors = [inflation([float(hit) for hit in hits], [], load, least)]
+    factors += [inflation(in_time, sorted(in_time), load, least)] if in_time else []
     known = [factor for factor in factors if factor is not None]
     if len(known) < len(factors):
         return None
-    effective = _effective(hits, count / n * (1 - count / n), max(known))
-    return wilson(count / n * effective, effective)
+    effective = _effective(hits, count / n * (1 - count / n), max(known), z)
+    return wilson(count / n * effective, effective, z)
 
 
-def inflation(in_time: Sequence[float], ordered: Sequence[float], load: Load) -> float | None:
+def inflation(
+    in_time: Sequence[float], ordered: Sequence[float], load: Load, least: int | None = None
+) -> float | None:
     """Return the factor by which resemblance of neighbouring blocks increases the variance; None withholds the interval.
 
     It is judged by the quartile in which each value lies, because single extreme values must not decide it.
     """
-    n = len(in_time)
-    if n < LEAST_EFFECTIVE[load]:
+    n, least = len(in_time), LEAST_EFFECTIVE[load] if least is None else least
+    if n < least:
         return None
     scores: Sequence[float] = in_time
     if ordered:
@@ -106,15 +113,21 @@ def inflation(in_time: Sequence[float], ordered: Sequence[float], load: Load) ->
     resemblance = math.fsum(a * b for a, b in pairwise(sums)) / squares if squares else 0.0
     factor = (1 + resemblance) / (1 - resemblance) if resemblance > 0 else 1.0
     effective = n * n * variance * (BLOCKS - 1) / BLOCKS / squares / factor if squares else math.inf
-    return factor if effective >= LEAST_EFFECTIVE[load] else None
+    return factor if effective >= least else None
 
 
-def _effective(hits: Sequence[int], variance: float, factor: float) -> float:
+def _effective(hits: Sequence[int], variance: float, factor: float, z: float = Z) -> float:
     """Return how many independent requests give as certain a share of hits; `variance` is that of a single one."""
     n = len(hits)
     squares = math.fsum(one * one for one in block_sums(hits, sum(hits) / n)) * BLOCKS / (BLOCKS - 1)
     design_effect = squares / n / variance * factor if variance else factor
-    return n / max(1.0, design_effect) * (Z / T) ** 2
+    return n / max(1.0, design_effect) * (z / (T if z == Z else _student(z))) ** 2
+
+
+def _student(z: float) -> float:
+    """Return the quantile of Student's distribution with BLOCKS − 1 degrees of freedom (Cornish and Fisher's expansion)."""
+    degrees = BLOCKS - 1
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def block_sums(values: Sequence[float], mean: float) -> list[float]:

@@ -90,11 +90,13 @@ def _finite(value: float) -> float | None:
     return round(value, 9) if math.isfinite(value) else None
 
 
-def wilson(successes: float, n: float) -> tuple[float, float] | None:
-    """Return the 95 % Wilson score interval of a proportion, or None where n is 0; n can be an effective number."""
+def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float] | None:
+    """Return the Wilson score interval of a proportion, or None where n is 0; n can be an effective number.
+
+    `z` is the quantile of the standard normal distribution for its confidence, which is 95 % if nothing else is asked for.
+    """
     if n == 0:
         return None
-    z = Z
     share = successes / n
     center = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -71,12 +71,20 @@ def requests_in_flight(spans: Iterable[Span], load: Mapping[str, Any]) -> float:
     )
 
 
-def _of_part(rows: list[Span], streams: float) -> tuple[float, float] | None:
+def after_first_generation(rows: Sequence[Span]) -> tuple[float, float] | None:
+    """Return when the first generation of requests had ended and when the last request was sent; None without a success."""
     first_success_s = min((end_s for _, end_s, ok in rows if ok), default=None)
     if first_success_s is None:
         return None
     since_s = max((end_s for sent_s, end_s, _ in rows if sent_s < first_success_s), default=first_success_s)
-    until_s = max(sent_s for sent_s, _, _ in rows)
+    return since_s, max(sent_s for sent_s, _, _ in rows)
+
+
+def _of_part(rows: list[Span], streams: float) -> tuple[float, float] | None:
+    bounds = after_first_generation(rows)
+    if bounds is None:
+        return None
+    since_s, until_s = bounds
     ended = sum(since_s < end_s <= until_s for _, end_s, _ in rows)
     return (since_s, until_s) if ended and ended >= GENERATIONS * streams else None
 

@@ -14,6 +14,7 @@ from typing import Any
 from loadgen.measure.observations import REPLICAS, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
+from loadgen.measure.saturation import pace
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
@@ -131,6 +132,7 @@ def _suspect(inputs: VerdictInputs) -> Iterator[str]:
     if inputs.facts.measured.n == 0:
         return
     yield from _client(inputs)
+    yield from _saturation(inputs)
     yield from _server(inputs)
     yield from inputs.facts.streams.reasons(stream_asked=inputs.run.options.get("stream", True))
     yield from _cache(inputs)
@@ -167,6 +169,12 @@ def _nearest_rank(values: Sequence[float], level: float) -> float | None:
     if not values:
         return None
     return sorted(values)[min(len(values) - 1, int(level * len(values)))]
+
+
+def _saturation(inputs: VerdictInputs) -> Iterator[str]:
+    kept = None if inputs.run.segments else pace(list(inputs.facts.spans), inputs.run.load)
+    if kept is not None and kept.reason:
+        yield kept.reason
 
 
 def _server(inputs: VerdictInputs) -> Iterator[str]:

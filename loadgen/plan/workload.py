@@ -75,7 +75,7 @@ class Workload:
         """
         first = self.options.warmup
         if planned is None:
-            return [(first, None)]
+            return [(first, first + self.options.requests if self.options.requests else None)]
         parts = len(budgets.sent_budgets(self.options)) if self.options.one_pass else 1
         size = planned // parts
         return [(first + part * size, first + (part + 1) * size) for part in range(parts)]

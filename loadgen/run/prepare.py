@@ -47,7 +47,7 @@ def prepare(options: RunOptions) -> Prepared:
     """Check everything and prepare the run. Raises UsageError."""
     previous = PreviousRun()
     if options.resume is not None:
-        options, previous = resume.restore(options)
+        options, previous = resume.restore(options, options.resume)
     elif options.out is not None and options.out.exists():
         out = options.out
         raise UsageError(f"--out {out} exists: give another folder, or continue with --resume {out}")
@@ -76,7 +76,7 @@ def make_schedule(options: RunOptions, planned: int | None) -> Schedule:
         if options.times:
             return replay(options.times)
         steps = [RateStep(rate, seconds) for rate, seconds in options.ramp] or [RateStep(options.rate or 1.0)]
-        limit = None if options.ramp and not options.requests else planned
+        limit = options.requests or (None if options.ramp else planned)
         return arrivals(
             options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s
         )

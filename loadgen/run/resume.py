@@ -48,10 +48,21 @@ class PreviousRun:
         return planned is not None and len(self.done) == int(planned) + warmup
 
 
-def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
+def restore(options: RunOptions, folder: Path) -> tuple[RunOptions, PreviousRun]:
     """The options that the run was started with, and what it has. Raises UsageError where the folder has no run."""
-    folder = options.resume
-    if folder is None or not (folder / RUN).is_file():
+    restored, run = read_options(options, folder)
+    try:
+        if restored.keep_text:
+            make_private(folder)  # an older version may have left it readable for others
+        with private_files():
+            return restored, clean(folder, run)
+    except (DiskFullError, OSError) as error:
+        raise UsageError(f"--resume {folder}: {error}: nothing was sent or lost: make room first") from None
+
+
+def read_options(options: RunOptions, folder: Path) -> tuple[RunOptions, RunInfo]:
+    """The options that the run was started with, and its description. Raises UsageError where the folder has no run."""
+    if not (folder / RUN).is_file():
         raise UsageError(f"--resume {folder}: this folder has no {RUN}: give the folder of a run")
     try:
         run = read_run(folder)
@@ -70,15 +81,10 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         strict=options.strict,
         dry_run=options.dry_run,
         argv=options.argv,
+        quiet=options.quiet,
         resume=folder,
     )
-    try:
-        if restored.keep_text:
-            make_private(folder)  # an older version may have left it readable for others
-        with private_files():
-            return restored, clean(folder, run)
-    except (DiskFullError, OSError) as error:
-        raise UsageError(f"--resume {folder}: {error}: nothing was sent or lost: make room first") from None
+    return restored, run
 
 
 def _api_key_env(saved: RunOptions, options: RunOptions) -> str | None:

@@ -58,7 +58,7 @@ def execute(options: RunOptions) -> RunInfo:
             return run
         metrics = Metrics()
         with serving(metrics, options.metrics_host, options.metrics_port) as where:
-            if options.progress != "none":
+            if options.progress != "none" and not options.quiet:
                 say(where)
             if prepared.options.keep_text:
                 stack.enter_context(private_files())
@@ -133,7 +133,8 @@ def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observ
     options = prepared.options
     for_verdict = VerdictOptions(options.cache, options.percentile, capacity.stored())
     close_out(folder, run, observations, for_verdict, more_summary)
-    announce(run, folder, verbose=options.verbose)
+    if not options.quiet:
+        announce(run, folder, verbose=options.verbose)
 
 
 def result_line(run: RunInfo, options: RunOptions) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from loadgen import options as run_options
 from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.lock import locked
-from loadgen.option_types import LoadgenParser, count, json_object, positive, seconds
+from loadgen.option_types import LoadgenParser, count, json_object, load_points, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plan", type=Path, metavar="FILE", help="YAML file with configs, models, loads, repeats and run: {options}; options on the command line override it")
     add("--configs", metavar="C,…", help="serving configurations: names in server/configs, or .yaml files")
     add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, model ids, or folders")
-    add("--loads", type=plan.load_points, metavar="L,…", help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]")
+    add("--loads", type=load_points, metavar="L,…", help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]")
     add("--backend", choices=BACKENDS, default="emulator", help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]")
     add("--parallel", type=count, default=1, metavar="N", help="load at most N servers at once, after a check that they do not slow each other down [1]")
     add("--image", help="image of backend docker [$VLLM_IMAGE, else the pinned image of vLLM]")

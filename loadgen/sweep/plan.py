@@ -16,33 +16,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.option_types import positive
+from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
 from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, option_words, text_of
 from server.config import read_config
 from server.yaml_file import YamlFileError, read_yaml
-
-
-@dataclass(frozen=True)
-class LoadPoint:
-    """The load of a cell: a closed loop of N streams, or an open loop of R requests per second."""
-
-    kind: Literal["closed", "open"]
-    value: float
-
-    @property
-    def name(self) -> str:
-        """`c32` or `r2.5`, as part of a cell's name."""
-        return f"{'c' if self.kind == 'closed' else 'r'}{self.value:g}"
-
-    def applied(self, options: RunOptions) -> RunOptions:
-        """The options with this load."""
-        if self.kind == "closed":
-            return dataclasses.replace(options, concurrency=int(self.value), rate=None)
-        return dataclasses.replace(options, rate=self.value, concurrency=None)
 
 
 @dataclass(frozen=True)
@@ -99,26 +80,6 @@ def _plain(name: str) -> str:
 
 CellResult = tuple[Cell, str | None]
 """A cell that has ended, with the reason of its failure, or None."""
-
-
-def load_points(text: str) -> tuple[LoadPoint, ...]:
-    """Converts `1,32` to closed loops and `0.5/s,2/s` to open loops. Raises UsageError."""
-    return tuple(_load_point(part.strip()) for part in text.split(","))
-
-
-def _load_point(text: str) -> LoadPoint:
-    if text.endswith("/s"):
-        return LoadPoint("open", positive(text.removesuffix("/s")))
-    if not text.isdigit() or int(text) == 0:
-        raise UsageError(
-            f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
-        )
-    return LoadPoint("closed", int(text))
-
-
-def load_point_of(options: RunOptions) -> LoadPoint:
-    """The load point of the run options --rate and --concurrency."""
-    return LoadPoint("open", options.rate) if options.rate else LoadPoint("closed", options.concurrency or 16)
 
 
 def cells(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from loadgen.errors import UsageError
-from loadgen.options import RunOptions, check_combinations
+from loadgen.options import RunOptions, check_combinations, load_point_of
 from loadgen.plan import datasets
 from loadgen.sweep import axes, forecasts, groups, plan
 from loadgen.sweep.deadline import Pace
@@ -159,7 +159,7 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
         )
     configs, models = args.configs.split(","), args.models.split(",")
-    points = args.loads or (plan.load_point_of(options),)
+    points = args.loads or (load_point_of(options),)
     try:
         serve = serve_plan(args.serve, configs, models)
         order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes))

@@ -26,7 +26,7 @@ ALLOWED = {
 
 FLOORS = {
     "loadgen": (
-        ("sweep", "distributed", "checks"),
+        ("sweep", "search", "distributed", "checks"),
         ("run",),
         ("live", "target"),
         ("plan", "measure", "client"),

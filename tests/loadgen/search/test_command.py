@@ -1,0 +1,235 @@
+"""`search` and `run --loads` as a user calls them, against servers on sockets that refuse more than they can hold."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loadgen.record import RECORDS, read_run
+from tests import ROOT
+from tests.fixtures.control import ControlServer
+from tests.fixtures.emulated import loadgen
+from tests.fixtures.hostile import BEHAVIOURS, HostileServer
+
+SMALL = (
+    "--dataset",
+    "sample",
+    "--model",
+    "m",
+    "--cache",
+    "keep",
+    "--progress",
+    "none",
+    "--metrics-port",
+    "off",
+)
+SLO = ("--slo", "e2e=30s")
+
+
+class Slots(HostileServer):
+    """Answers while at most `most` connections are open, and refuses every request while there are more.
+
+    A closed loop has one connection for each stream, so that the limit does not depend on the speed of the machine.
+    """
+
+    def __init__(self, most: int, service_s: float = 0.01) -> None:
+        super().__init__()
+        self.most, self.service_s, self._open = most, service_s, 0
+
+    async def behave(self, behaviour: str, writer: asyncio.StreamWriter) -> None:
+        """Answer after the service time, or refuse; other pages than that of the answers do not exist."""
+        if not self.requests[-1][0].startswith("POST"):
+            behaviour = "404-html"
+        else:
+            await asyncio.sleep(self.service_s)
+            behaviour = "500-json" if self._open > self.most else behaviour
+        await BEHAVIOURS[behaviour](writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            await super()._serve(reader, writer)
+        finally:
+            self._open -= 1
+
+
+@contextmanager
+def slots(most: int, service_s: float = 0.01) -> Iterator[str]:
+    """Run such a server; yield its target."""
+    with Slots(most, service_s).running() as server:
+        yield server.target("plain")
+
+
+def search(target: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return loadgen("--target", target, *SMALL, *SLO, "--out", str(out), *more, verb="search")
+
+
+def test_the_limit_of_a_server_that_refuses_more_than_five(tmp_path: Path) -> None:
+    with slots(5) as target:
+        done = search(target, tmp_path / "s", "--to", "16")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert json.loads(done.stdout) == {
+        "search": str(tmp_path / "s"), "stopped": "resolved", "limit": {"load": 5, "interval": [5, 6]},
+    }  # fmt: skip
+    limit = found.pop("limit")
+    assert (limit["load"], limit["interval"], limit["fails_first"]) == (5, [5, 6], "errors")
+    assert limit["goodput"]["share"] == 1.0
+    assert limit["requests_per_s"] > 0
+    assert limit["completion_tokens_per_s"] > 0
+    assert {name: found[name] for name in ("schema_version", "over", "slo", "attain", "from", "to", "stopped")} == {
+        "schema_version": 1, "over": "streams", "slo": {"e2e": 30.0}, "attain": 0.95, "from": 1, "to": 16, "stopped": "resolved",
+    }  # fmt: skip
+    assert {probe["fails"] for probe in found["probes"] if probe["decision"] == "fail"} == {"errors"}
+    assert all(read_run(tmp_path / "s" / run).verdict for probe in found["probes"] for run in probe["runs"])
+    said = done.stderr.splitlines()
+    assert "at most 20 min (--limit)" in said[0]
+    assert "loadgen: limit 5 streams; 6 fails on errors" in said
+    assert max(map(len, said[-2:])) <= 80
+
+
+def test_a_server_that_fails_at_once_and_one_that_never_fails(tmp_path: Path) -> None:
+    with slots(0) as target:
+        at_once = search(target, tmp_path / "at-once")
+    assert at_once.returncode == 1
+    assert "1 stream: the objectives are not met at the lowest load" in at_once.stderr
+    with slots(99) as target:
+        never = search(target, tmp_path / "never", "--to", "2")
+    assert never.returncode == 0, never.stderr
+    assert json.loads(never.stdout)["stopped"] == "never failed"
+    assert "limit 2 streams; no load tested fails" in never.stderr
+
+
+def test_the_time_limit_and_resuming_after_it(tmp_path: Path) -> None:
+    """The finished runs are kept: their records are the same files as before."""
+    out = tmp_path / "s"
+    with slots(3, service_s=0.05) as target:
+        first = search(target, out, "--to", "4", "--limit", "3s")
+        assert first.returncode in (0, 1)
+        assert json.loads(first.stdout)["stopped"] == "time limit"
+        kept = {run: (out / run / RECORDS).stat().st_mtime_ns for run in ("c1",)}
+        again = loadgen("--resume", str(out), "--progress", "none", "--metrics-port", "off", verb="search")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["limit"] == {"load": 3, "interval": [3, 4]}
+    assert {run: (out / run / RECORDS).stat().st_mtime_ns for run in kept} == kept
+
+
+def test_ctrl_c_ends_a_search_with_what_is_known(tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    with slots(99, service_s=0.05) as target:
+        command = [
+            sys.executable,
+            "-m",
+            "loadgen",
+            "search",
+            "--target",
+            target,
+            *SMALL,
+            *SLO,
+            "--out",
+            str(out),
+        ]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        ) as process:
+            assert process.stderr is not None
+            said = iter(process.stderr.readline, "")
+            assert any("1 stream: undecided" in line for line in said)
+            process.send_signal(signal.SIGINT)
+            stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(stdout)["stopped"] == "interrupted"
+    found = json.loads((out / "search.json").read_text())
+    assert found["stopped"] == "interrupted"
+    assert found["probes"][0]["run"] == "c1"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "a search needs objectives: --slo"),
+        (["--slo", "ttft=1s", "--concurrency", "4"], "a search sets the load"),
+        (["--slo", "ttft=1s", "--rate", "4"], "a search sets the load"),
+        (["--slo", "ttft=1s", "--requests", "4"], "a search chooses the number of requests"),
+        (["--slo", "ttft=1s", "--from", "0.5"], "whole numbers of streams"),
+        (["--slo", "ttft=1s", "--from", "8", "--to", "4"], "--from 8 is above --to 4"),
+        (["--slo", "ttft=1s", "--attain", "1"], "--attain must be below 1"),
+        (["--slo", "ttft=1s", "--repeats", "2"], "--one-pass and --repeats"),
+    ],
+)
+def test_mistakes_are_one_line_before_the_first_request(words: list[str], says: str, tmp_path: Path) -> None:
+    server = ControlServer()
+    with server.running() as target:
+        done = loadgen("--target", target, *SMALL, "--out", str(tmp_path / "s"), *words, verb="search")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert server.seen == []
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"schema_version": 1}', b"[" * 100_000, b'{"schema_version": 99}']
+)
+def test_a_folder_that_holds_no_search_cannot_be_resumed(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "search.json").write_bytes(content)
+    done = loadgen("--resume", str(tmp_path), "--metrics-port", "off", verb="search")
+    assert done.returncode == 2
+    assert "search.json" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_several_loads_are_runs_in_one_folder_with_one_table(tmp_path: Path) -> None:
+    out = tmp_path / "loads"
+    with slots(99) as target:
+        done = loadgen(
+            "--target", target, *SMALL, "--budgets", "64", *SLO, "--loads", "1,4", "--requests", "12x",
+            "--out", str(out),
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [read_run(out / name).summary["requests"] for name in ("c1", "c4")] == [12, 48]
+    titles, *rows = done.stderr.splitlines()[-3:]
+    assert titles.split() == [
+        "load",
+        "requests/s",
+        "tokens/s",
+        "p95",
+        "TTFT",
+        "p95",
+        "TPOT",
+        "p95",
+        "e2e",
+        "SLO",
+        "met",
+    ]
+    assert [row.split()[0] for row in rows] == ["1", "4"]
+    assert all("100.0%" in row for row in rows)
+    assert max(len(row) for row in (titles, *rows)) <= 80
+    assert json.loads(done.stdout)["loads"] == str(out)
+
+
+def test_loads_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
+    with slots(0) as target:
+        done = loadgen(
+            "--target", target, *SMALL, "--budgets", "64", "--loads", "20/s", "--requests", "1x",
+            "--strict", "--out", str(tmp_path / "loads"),
+        )  # fmt: skip
+    assert done.returncode == 4
+    assert "20/s" in done.stderr.splitlines()[-1]
+    assert "INVALID" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words", [["--concurrency", "4"], ["--rate", "1"], ["--resume", "x"], ["--loads", "1,1"]]
+)
+def test_loads_cannot_be_combined_with_another_load(words: list[str]) -> None:
+    done = loadgen("--loads", "1,2", *words)
+    assert done.returncode == 2
+    assert "--loads" in done.stderr
