@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
     """Search, and return the exit code: 0 found, 1 not met at any load, 4 a run is INVALID, 130 interrupted."""
-    options = dataclasses.replace(from_args(args), argv=argv, quiet=True)
+    options = dataclasses.replace(from_args(args), argv=argv, quiet=True, expect_failures=True)
     if options.resume:
         file, options = _resumed(options.resume, options)
     else:
