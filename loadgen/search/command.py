@@ -187,9 +187,9 @@ def _search(file: SearchFile, out: Path, runs: Runs) -> int:
     file.write(out)
 
     def on_probe(probe: Probe) -> None:
-        say(result.probe_line(probe, file.over))
         file.probes.append(probe)
         file.write(out)
+        say(result.probe_line(probe, file.over))
 
     stopped = search(bracket, Tester(file.over, file.slo, file.attain, runs.send, file.most), on_probe)
     file.finish(out, bracket, stopped)
