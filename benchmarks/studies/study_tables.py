@@ -192,7 +192,8 @@ def counters(cells: dict[str, Cell]) -> Iterator[str]:
             server.get("spec_decode_num_drafts_total", 0.0),
         )
         drafted = server.get("spec_decode_num_draft_tokens_total", 0.0)
-        kept = f"{server['spec_decode_num_accepted_tokens_total'] / drafted:.1%}" if drafted else "–"
+        accepted = server.get("spec_decode_num_accepted_tokens_total", 0.0)
+        kept = f"{accepted / drafted:.1%}" if drafted else "–"
         yield (
             f"{cell.name} | {server['request_success_total'] - len(cell.records):+.0f}"
             f" | {server['prompt_tokens_total'] - prompts:+.0f} | {server['generation_tokens_total'] - tokens:+.0f}"
