@@ -9,7 +9,6 @@ The grades are not copied: run `python -m analysis report` before, which writes 
 """
 
 import argparse
-import gzip
 import json
 import re
 import shutil
@@ -20,7 +19,6 @@ from typing import Any
 from loadgen.record import RECORDS, RUN, find_runs
 
 TEXT_FIELDS = ("text", "reasoning")
-TRACE_CATEGORIES = {"kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "user_annotation"}
 COMPUTED_TIMINGS = ("mean_itl_ms", "tokens_per_second")
 COUNTERS = re.compile(r"vllm:\w+_(total|sum|count)(?=[{ ])(?!.* 0\.0$)")
 
@@ -57,19 +55,6 @@ def copy_json(path: Path, out: Path, strip: str) -> None:
     (out / path.name).write_text(json.dumps(json.loads(text), separators=(",", ":")))
 
 
-def publish_trace(path: Path, out: Path) -> None:
-    """Copy a trace of PyTorch's profiler, with only the time and duration of GPU activity and CUDA calls."""
-    with gzip.open(path) as file:
-        events = json.load(file)["traceEvents"]
-    kept = [
-        {name: event[name] for name in ("ph", "cat", "ts", "dur")} | {"name": event["name"][:60]}
-        for event in events
-        if event.get("cat") in TRACE_CATEGORIES
-    ]
-    with gzip.open(out, "wt") as file:
-        json.dump({"traceEvents": kept}, file, separators=(",", ":"))
-
-
 def main(argv: list[str]) -> int:
     """Copy every run in a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -78,16 +63,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--strip", default="", metavar="PREFIX", help="a path prefix to remove from run.json and sweep.json"
     )
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        default=[],
-        help="a trace of PyTorch's profiler; can be repeated",
-    )
     args = parser.parse_args(argv)
-    for number, path in enumerate(args.trace):
-        publish_trace(path, args.out.parent / f"profile-rank{number}.json.gz")
     runs = find_runs(args.results)
     for folder in runs:
         publish(folder, args.out / folder.relative_to(args.results), args.strip)
