@@ -17,10 +17,15 @@ import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from benchmarks.studies.study_tables import Cell
 from loadgen.record import find_runs
+
+RESAMPLES = 400
 
 
 class Setting(NamedTuple):
@@ -57,11 +62,11 @@ def mean_ms(cell: Cell, name: str) -> float:
     return 1e3 * statistics.fmean(getattr(record, name) for record in cell.records)
 
 
-def differences(days: list[dict[Setting, Cell]], limited_by: str) -> list[float]:
-    """For each pair of days, the logarithms of the ratios of common cells, less their mean."""
+def differences(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> list[float]:
+    """For each pair of days, the logarithms of the ratios of those cells of `chosen` that both have, less their mean."""
     out = []
     for first, second in itertools.combinations(days, 2):
-        common = [key for key in first.keys() & second.keys() if key.limited_by in limited_by]
+        common = [key for key in chosen if key in first and key in second]
         ratios = [math.log(mean_ms(second[key], "tpot_s") / mean_ms(first[key], "tpot_s")) for key in common]
         if len(ratios) > 1:
             middle = statistics.fmean(ratios)
@@ -70,9 +75,23 @@ def differences(days: list[dict[Setting, Cell]], limited_by: str) -> list[float]
     return out
 
 
-def deviation(values: list[float]) -> float | None:
-    """Standard deviation between runs: that of a difference of two runs / √2."""
-    return round((statistics.fmean(value**2 for value in values) / 2) ** 0.5, 4) if values else None
+def noise(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> dict[str, Any] | None:
+    """Standard deviation between runs, which is that of a difference of two runs / √2, with a 95 % interval over settings."""
+
+    def deviation(settings: list[Setting]) -> float:
+        squares = [value**2 for value in differences(days, settings)]
+        return math.sqrt(statistics.fmean(squares) / 2) if squares else math.nan
+
+    compared = differences(days, chosen)
+    if not compared:
+        return None
+    random = Random(0)
+    resampled = [deviation(random.choices(chosen, k=len(chosen))) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile(resampled, (0.025, 0.975)).tolist()
+    values = {"deviation": deviation(chosen), "low": low, "high": high}
+    return {"settings": len(chosen), "differences": len(compared)} | {
+        name: round(value, 4) for name, value in values.items()
+    }
 
 
 def rows(first: dict[Setting, Cell], second: dict[Setting, Cell]) -> Iterator[str]:
@@ -89,14 +108,18 @@ def rows(first: dict[Setting, Cell], second: dict[Setting, Cell]) -> Iterator[st
 
 
 def main(argv: list[str]) -> int:
-    """Print the noise of all cells, and of those that the GPU and those that the host limits."""
+    """Print the noise of the settings that were run on several days: all, those that the GPU limits, those that the host limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--table", action="store_true", help="print the cells of the first two folders")
     args = parser.parse_args(argv)
     days = [cells(root) for root in args.folders]
-    found = {group: differences(days, group) for group in ("gpu host", "gpu", "host")}
-    if not found["gpu host"]:
+    several = sorted({key for day in days for key in day if sum(key in other for other in days) > 1})
+    found = {
+        group: noise(days, [key for key in several if key.limited_by in group])
+        for group in ("gpu or host", "gpu", "host")
+    }
+    if not found["gpu or host"]:
         print("day_noise: the folders have fewer than two cells in common", file=sys.stderr)
         return 2
     if args.table:
@@ -106,7 +129,7 @@ def main(argv: list[str]) -> int:
             sep="\n",
         )
         print(*rows(*days[:2]), sep="\n")
-    print(json.dumps({group: {"cells": len(d), "deviation": deviation(d)} for group, d in found.items()}))
+    print(json.dumps(found))
     return 0
 
 
