@@ -8,7 +8,8 @@ what to run.
 
 Data of different sources (measured, emulated, simulated), GPUs or data sets are tested separately. Where a study has several
 other conditions (load, sampling, budget mode), each model is tested under those nearest to the paper's (greedy, one request in
-flight), and the effect names them. The paper's data is not published, so the claims test its findings and not its numbers.
+flight), and the effect names them; the claims on speed are also tested under each of the conditions. Configurations whose names
+differ in more than the number of GPUs (`tp1-ngram` and `tp1-ngram-a1.75`) are not pooled: a claim must hold for each. The paper's data is not published, so the claims test its findings and not its numbers.
 
 This module does not know whether the findings hold on other data.
 """
@@ -57,6 +58,8 @@ class Claim:
     """The sources of the data: measured, emulated, ..."""
     gpu: str = ""
     dataset: str = ""
+    by_load: str = ""
+    """For a claim on speed that was tested under several conditions: one line with the result and the effect under each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,51 +211,77 @@ def _change(found: stats.Interval) -> str:
 def speculation_faster(data: ClaimData) -> Claim:
     """Test whether the pooled speed-up of every model is above 1."""
     says = "N-gram speculation lowers latency at every size."
-    pooled = pairs.pooled_speedups(data.problems, data.speculation, data.noise)
     lacks = "This needs one configuration with speculation and the same one without."
-    return _about_speed(Claim("speculation-faster", says, "", lacks), pooled, data.speculation, data.noise)
+    return _about_speed(Claim("speculation-faster", says, "", lacks), data, data.speculation)
 
 
 def parallel_speeds_large(data: ClaimData) -> Claim:
     """Test whether large models are faster on the most GPUs."""
     says = "Tensor parallelism speeds up 14B."
-    found = pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel), data.noise)
-    pooled = [one for one in found if one[1] >= LARGE_B]
+    table = pairs.most_gpus(_sized(data.parallel, low_b=LARGE_B))
     lacks = f"This needs a model of at least {LARGE_B:g}B on one GPU and on more GPUs."
-    claim = _about_speed(Claim("parallel-speeds-large", says, "", lacks), pooled, data.parallel, data.noise)
-    return replace(claim, effect=f"{claim.effect}; the paper's is about 1.7") if pooled else claim
+    claim = _about_speed(Claim("parallel-speeds-large", says, "", lacks), data, table)
+    return replace(claim, effect=f"{claim.effect}; the paper's is about 1.7") if len(table) else claim
 
 
 def parallel_slows_small(data: ClaimData) -> Claim:
     """Test whether small models are slower on the most GPUs than on the fewest."""
     says = "Tensor parallelism slows down 1.5B."
-    found = pairs.pooled_speedups(data.problems, pairs.most_gpus(data.parallel), data.noise)
-    pooled = [one for one in found if one[1] <= SMALL_B]
+    table = pairs.most_gpus(_sized(data.parallel, high_b=SMALL_B))
     lacks = f"This needs a model of at most {SMALL_B:g}B on one GPU and on more GPUs."
-    claim = Claim("parallel-slows-small", says, "", lacks)
-    return _about_speed(claim, pooled, data.parallel, data.noise, slower=True)
+    return _about_speed(Claim("parallel-slows-small", says, "", lacks), data, table, slower=True)
 
 
-def _about_speed(
-    claim: Claim,
-    pooled: list[tuple[str, float, noise.Effect]],
-    table: pd.DataFrame,
-    between_runs: float,
-    *,
-    slower: bool = False,
-) -> Claim:
+def _sized(table: pd.DataFrame, low_b: float = 0.0, high_b: float = np.inf) -> pd.DataFrame:
+    """The comparisons of models with a number of parameters, in billions, in a range."""
+    return table[table["params_b"].between(low_b, high_b)] if "params_b" in table else table.iloc[:0]
+
+
+def _about_speed(claim: Claim, data: ClaimData, table: pd.DataFrame, *, slower: bool = False) -> Claim:
     """Judge whether every speed-up is above 1, or below it; the estimate is that of the model that supports the claim least."""
-    if not pooled:
+    if table.empty:
         return replace(claim, verdict=CANNOT_TELL)
-    effects = [one._replace(middle=-one.middle) if slower else one for _, _, one in pooled]
-    verdict = combined(lambda models: [judge(*one.interval(models)[1:], 1.0) for one in effects])
-    least = min(range(len(pooled)), key=lambda place: effects[place].interval().low)
-    names = short_models(model for model, _, _ in pooled)
-    parts = [f"{names[model]} {_speedup(one.interval())}" for model, _, one in pooled]
-    single = "" if all(one.repeated for one in effects) else f"; {noise.limits(between_runs)}"
-    estimate, low, high = pooled[least][2].interval()
-    effect = f"{', '.join(parts)}{_under(table)}{single}"
-    return replace(claim, verdict=verdict, effect=effect, estimate=estimate, low=low, high=high)
+    kind = table["config"].astype(str).str.replace(r"^tp\d+-?", "", regex=True)
+    table = table.assign(kind=kind if len(kind.unique()) > 1 else "")
+    near = pd.concat([pairs.nearest_conditions(rows) for _, rows in table.groupby("kind")])
+    pooled, sign = _speeds(data, near), -1 if slower else 1
+    least = min(pooled.values(), key=lambda one: one._replace(middle=sign * one.middle).interval().low)
+    single = "" if all(one.repeated for one in pooled.values()) else f"; {noise.limits(data.noise)}"
+    effect = f"{_shown(pooled)}{_under(table, near)}{single}"
+    result = replace(
+        claim, verdict=_verdict(pooled, sign), effect=effect, by_load=_by_load(data, table, sign)
+    )
+    return replace(result, **least.interval()._asdict())
+
+
+def _by_load(data: ClaimData, table: pd.DataFrame, sign: int) -> str:
+    """The result under each of several conditions, for each kind of configuration."""
+    names, lines = varying(table), []
+    for _, rows in table.groupby("kind"):
+        for group in by_conditions(rows) if names else ():
+            here = _speeds(data, group)
+            lines.append(f"{_verdict(here, sign)} at {conditions(group.iloc[0], names)}: {_shown(here)}")
+    return "\n".join(lines)
+
+
+def _speeds(data: ClaimData, table: pd.DataFrame) -> dict[str, noise.Effect]:
+    """The pooled speed-up of each model, and of each kind of configuration where there are several, by name."""
+    names = short_models(table["model"].unique())
+    return {
+        f"{names[model]} {kind}".strip(): effect
+        for kind, rows in table.groupby("kind")
+        for model, _, effect in pairs.pooled_speedups(data.problems, rows, data.noise)
+    }
+
+
+def _verdict(pooled: dict[str, noise.Effect], sign: int) -> str:
+    """Whether every speed-up is above 1, or below it for the sign -1."""
+    effects = [one._replace(middle=sign * one.middle) for one in pooled.values()]
+    return combined(lambda models: [judge(*one.interval(models)[1:], 1.0) for one in effects])
+
+
+def _shown(pooled: dict[str, noise.Effect]) -> str:
+    return ", ".join(f"{name} {_speedup(one.interval())}" for name, one in pooled.items())
 
 
 def _speedup(found: stats.Interval) -> str:
@@ -287,7 +316,7 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
             f"{number(times.high, '.3g')}; the claim needs more than {MIN_RATIO}); the two differ in model or budget in "
             f"{number(found.point, '.0%')} of the resamples"
         )
-    return Claim(name, says, result, effect + _under(data.problems, found.system), *times)
+    return Claim(name, says, result, effect + _under(data.problems, pd.DataFrame([found.system])), *times)
 
 
 def _choice(row: dict[str, Any], names: dict[str, str]) -> str:
@@ -324,16 +353,14 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
 
 def _largest(table: pd.DataFrame) -> pd.DataFrame:
     """The comparisons of large models at their largest budget."""
-    large = table[table["params_b"] >= LARGE_B] if "params_b" in table else table.iloc[:0]
-    near = pairs.nearest_conditions(large)
+    near = pairs.nearest_conditions(_sized(table, low_b=LARGE_B))
     most: pd.DataFrame = near[near["budget"] == near["budget"].max()]
     return most
 
 
-def _under(table: pd.DataFrame, row: Any = None) -> str:
-    """The tested conditions in parentheses, where the data has more than one set of conditions."""
+def _under(table: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """The conditions of the tested rows in parentheses, where the table has more than one set of conditions."""
     names = varying(table)
-    rows = pairs.nearest_conditions(table) if row is None else pd.DataFrame([row])
     chosen = [conditions(one, names) for one in records(rows[CONDITIONS].drop_duplicates())] if names else []
     return f" ({' and '.join(chosen)})" if chosen else ""
 
@@ -357,9 +384,23 @@ def main(args: argparse.Namespace) -> int:
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""
         print(f"{claim.verdict.upper():<10}  {claim.says}{of}\n            {claim.effect}", file=sys.stderr)
+        for line in claim.by_load.splitlines():
+            print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
-    keys = ("name", "says", "verdict", "effect", "estimate", "low", "high", "source", "gpu", "dataset")
+    keys = (
+        "name",
+        "says",
+        "verdict",
+        "effect",
+        "by_load",
+        "estimate",
+        "low",
+        "high",
+        "source",
+        "gpu",
+        "dataset",
+    )
     rows = [{key: plain(getattr(claim, key)) for key in keys} for claim in found]
     print(json.dumps({"noise": between_runs, "claims": rows}))
     return 0

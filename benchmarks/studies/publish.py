@@ -2,35 +2,41 @@
 
     python -m benchmarks.studies.publish RESULTS OUT [--strip PREFIX]
 
-The copy has run.json, the records without texts, the GPU telemetry, and vLLM's counters, sums and counts from the snapshots of /metrics. It
-has no chunk timings, histogram buckets and logs, which are large. `--strip` removes the paths of the machine. The grades are not copied:
-run `python -m analysis report` before, which writes them as a table.
+The copy has run.json, the records of the measured requests without texts, the GPU telemetry, vLLM's counters, sums and counts that are
+not zero from the snapshots of /metrics, and the manifest of a sweep. It has no chunk timings, histogram buckets, problems and logs. Of the
+server's timings of a request it has those that are not computed from the others, in nanoseconds. `--strip` removes the paths of the machine.
+The grades are not copied: run `python -m analysis report` before, which writes them as a table.
 """
 
 import argparse
-import gzip
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from loadgen.record import RECORDS, RUN, find_runs
 
 TEXT_FIELDS = ("text", "reasoning")
-TRACE_CATEGORIES = {"kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "user_annotation"}
-COUNTERS = re.compile(r"vllm:\w+_(total|sum|count)(?=[{ ])")
+COMPUTED_TIMINGS = ("mean_itl_ms", "tokens_per_second")
+COUNTERS = re.compile(r"vllm:\w+_(total|sum|count)(?=[{ ])(?!.* 0\.0$)")
 
 
 def publish(folder: Path, out: Path, strip: str) -> None:
-    """Copy one run without texts and large files. `strip` is removed from run.json wherever it occurs."""
+    """Copy one run without texts and large files."""
     out.mkdir(parents=True)
-    run = json.loads((folder / RUN).read_text().replace(strip, "") if strip else (folder / RUN).read_text())
-    (out / RUN).write_text(json.dumps(run, separators=(",", ":")))
+    copy_json(folder / RUN, out, strip)
     with (folder / RECORDS).open() as records, (out / RECORDS).open("w") as kept:
         for line in records:
             record = {key: value for key, value in json.loads(line).items() if key not in TEXT_FIELDS}
-            kept.write(json.dumps(record, separators=(",", ":")) + "\n")
+            timings = record.get("server_timings") or {}
+            if timings:
+                record["server_timings"] = {
+                    name: _to_ns(timings[name]) for name in timings if name not in COMPUTED_TIMINGS
+                }
+            if not record.get("warmup"):
+                kept.write(json.dumps(record, separators=(",", ":")) + "\n")
     for snapshot in sorted(folder.glob("server-*.prom")):
         lines = snapshot.read_text().splitlines(keepends=True)
         (out / snapshot.name).write_text("".join(line for line in lines if COUNTERS.match(line)))
@@ -38,17 +44,15 @@ def publish(folder: Path, out: Path, strip: str) -> None:
         shutil.copy(folder / "gpu.csv", out)
 
 
-def publish_trace(path: Path, out: Path) -> None:
-    """Copy a trace of PyTorch's profiler, with only the time and duration of GPU activity and CUDA calls."""
-    with gzip.open(path) as file:
-        events = json.load(file)["traceEvents"]
-    kept = [
-        {name: event[name] for name in ("ph", "cat", "ts", "dur")} | {"name": event["name"][:60]}
-        for event in events
-        if event.get("cat") in TRACE_CATEGORIES
-    ]
-    with gzip.open(out, "wt") as file:
-        json.dump({"traceEvents": kept}, file, separators=(",", ":"))
+def _to_ns(value_ms: Any) -> Any:
+    """Round milliseconds to nanoseconds: vLLM prints the digits of its floats, most of which are noise."""
+    return round(value_ms, 6) if isinstance(value_ms, float) else value_ms
+
+
+def copy_json(path: Path, out: Path, strip: str) -> None:
+    """Copy a JSON file in few bytes. `strip` is removed wherever it occurs."""
+    text = path.read_text().replace(strip, "") if strip else path.read_text()
+    (out / path.name).write_text(json.dumps(json.loads(text), separators=(",", ":")))
 
 
 def main(argv: list[str]) -> int:
@@ -56,20 +60,15 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--strip", default="", metavar="PREFIX", help="a path prefix to remove from run.json")
     parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        default=[],
-        help="a trace of PyTorch's profiler; can be repeated",
+        "--strip", default="", metavar="PREFIX", help="a path prefix to remove from run.json and sweep.json"
     )
     args = parser.parse_args(argv)
-    for number, path in enumerate(args.trace):
-        publish_trace(path, args.out.parent / f"profile-rank{number}.json.gz")
     runs = find_runs(args.results)
     for folder in runs:
         publish(folder, args.out / folder.relative_to(args.results), args.strip)
+    for manifest in args.results.glob("sweep.json"):
+        copy_json(manifest, args.out, args.strip)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(json.dumps({"runs": len(runs), "bytes": size}))
     return 0

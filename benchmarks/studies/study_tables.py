@@ -2,22 +2,18 @@
 
     python -m benchmarks.studies.study_tables docs/results/h200-vllm-0.26.0
 
-Reads the published runs in `cells/` and `variants/` (runs with settings that explain a result but are not a configuration),
-`comparisons.csv` (pairs of cells whose ratio is computed), and the files `vllm-bench_MODEL_cN.json` and `profile-*.json.gz` beside them.
-A table without rows is left out. The 95 % interval of a median comes from order statistics, that of a ratio is a t interval of its
+Reads the published runs in `cells/`, `variants/` and `acceptance/` (runs with settings that explain a result but are not a
+configuration), `comparisons.csv` (pairs of cells whose ratio is computed) and the files `vllm-bench_MODEL_cN.json` beside them. A table without rows is left out. The 95 % interval of a median comes from order statistics, that of a ratio is a t interval of its
 logarithm over the problems that both cells have (analysis.stats). With fewer than five problems there is no interval, and the range of the
 requests is in braces. The intervals do not include the variation between repeated runs, because each cell was run once.
 """
 
 import csv
-import gzip
-import itertools
 import json
 import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +58,14 @@ class Cell:
             found.setdefault(record.problem_id, []).append(1e3 * (record.tpot_s or math.nan))
         return {problem: sum(values) / len(values) for problem, values in found.items()}
 
+    @property
+    def power_and_rate(self) -> tuple[float, float]:
+        """Mean power in W, and tokens per second in the steady window; of the whole run, where it had none."""
+        rates = (
+            self.run.summary.get(part, {}).get("completion_tokens_per_s") for part in ("steady", "throughput")
+        )
+        return (self.run.energy or {}).get("mean_w", 0.0), next((rate for rate in rates if rate), 0.0)
+
 
 def table(title: str, head: str, rows: Iterator[str]) -> None:
     """Print one Markdown table, unless it has no rows."""
@@ -81,10 +85,13 @@ def interval(found: stats.Interval, values: list[float], digits: int = 3) -> str
 def latency_and_energy(cells: dict[str, Cell]) -> Iterator[str]:
     """Rows with TPOT, TTFT, power and energy of each cell."""
     for cell in cells.values():
+        if not cell.records:
+            outcomes = ", ".join(f"{count} {name}" for name, count in cell.run.summary["outcomes"].items())
+            yield f"{cell.name} | 0 | {outcomes} | – | – | – | {cell.run.verdict}"
+            continue
         tpot = [1e3 * (record.tpot_s or math.nan) for record in cell.records]
         ttft = [1e3 * (record.ttft_s or math.nan) for record in cell.records]
-        mean_w = (cell.run.energy or {}).get("mean_w")
-        rate = cell.run.summary.get("steady", {}).get("completion_tokens_per_s")
+        mean_w, rate = cell.power_and_rate
         energy = f"{mean_w:.0f} | {mean_w / rate:.3f}" if mean_w and rate else "– | –"
         yield (
             f"{cell.name} | {len(tpot)} | {interval(stats.percentile(tpot, 0.5), tpot)}"
@@ -94,6 +101,8 @@ def latency_and_energy(cells: dict[str, Cell]) -> Iterator[str]:
 
 def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
     """Rows with the ratio of the summed TPOT of two cells, over the problems that both have."""
+    if not (folder / "comparisons.csv").is_file():
+        return
     with (folder / "comparisons.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -148,31 +157,6 @@ def vllm_bench_rows(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def alternating_clients(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
-    """Rows of both clients in alternation on the same server, with token usage in every chunk or only at the end."""
-    found: list[tuple[str, str]] = []
-    settings = set()
-    for path in folder.glob("vllm-bench_*_*_*.json"):
-        bench, (_, model, load, turn) = json.loads(path.read_text()), path.stem.split("_")
-        settings.add((model, load))
-        usage = "every chunk" if turn.startswith("usage") else "at the end"
-        times = f"{bench['mean_tpot_ms']:.3f} | {bench['median_tpot_ms']:.3f} | {bench['median_ttft_ms']:.1f}"
-        at = datetime.strptime(bench["date"], "%Y%m%d-%H%M%S").isoformat()  # noqa: DTZ007  # the clock of that machine was UTC
-        found.append((at, f"{model} {load} | vllm | {usage} | {times} | {bench['output_throughput']:.0f}"))
-    for cell, (model, load) in itertools.product(cells.values(), settings):
-        if cell.name.startswith(f"tp1_{model}_{load}_t0"):
-            usage = "at the end" if "nousage" in cell.name else "every chunk"
-            tpot, ttft = (
-                [1e3 * getattr(record, name) for record in cell.records] for name in ("tpot_s", "ttft_s")
-            )
-            times = f"{np.mean(tpot):.3f} | {np.median(tpot):.3f} | {np.median(ttft):.1f}"
-            rate = cell.run.summary["throughput"]["completion_tokens_per_s"]
-            found.append(
-                (cell.run.started_at or "", f"{model} {load} | loadgen | {usage} | {times} | {rate:.0f}")
-            )
-    yield from (row for _, row in sorted(found))
-
-
 def counters(cells: dict[str, Cell]) -> Iterator[str]:
     """Rows that compare the server's /metrics with the client's records, with the numbers of steps and drafts."""
     for cell in cells.values():
@@ -192,36 +176,14 @@ def counters(cells: dict[str, Cell]) -> Iterator[str]:
             server.get("spec_decode_num_drafts_total", 0.0),
         )
         drafted = server.get("spec_decode_num_draft_tokens_total", 0.0)
-        kept = f"{server['spec_decode_num_accepted_tokens_total'] / drafted:.1%}" if drafted else "–"
+        accepted = server.get("spec_decode_num_accepted_tokens_total", 0.0)
+        kept = f"{accepted / drafted:.1%}" if drafted else "–"
         yield (
             f"{cell.name} | {server['request_success_total'] - len(cell.records):+.0f}"
             f" | {server['prompt_tokens_total'] - prompts:+.0f} | {server['generation_tokens_total'] - tokens:+.0f}"
             f" | {decode_s / server['request_decode_time_seconds_sum'] - 1:+.2%}"
             f" | {e2e_s / server['e2e_request_latency_seconds_sum'] - 1:+.2%} | {ttft_ms - served_ms:+.1f} | {steps:.0f}"
             f" | {drafts:.0f} | {kept}"
-        )
-
-
-def launches(folder: Path) -> Iterator[str]:
-    """Rows with the launches of one step and its GPU utilization, from PyTorch's profiler (which slows the host)."""
-    for path in sorted(folder.glob("profile-*.json.gz")):
-        with gzip.open(path) as file:
-            events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
-        kernels = [event for event in events if event.get("cat") in {"kernel", "gpu_memcpy", "gpu_memset"}]
-        begin, end = min(e["ts"] for e in kernels), max(e["ts"] + e["dur"] for e in kernels)
-        steps = sum(
-            e.get("cat") == "user_annotation" and e["name"].startswith("execute_context") for e in events
-        )
-        of = {
-            name: [e["dur"] for e in events if e["name"] == name]
-            for name in ("cudaGraphLaunch", "cudaLaunchKernel")
-        }
-        reduced = [e["dur"] for e in kernels if "cross_device_reduce" in e["name"]]
-        busy = sum(e["dur"] for e in kernels)
-        yield (
-            f"{path.name.split('.')[0].removeprefix('profile-')} | {steps} | {(end - begin) / steps / 1e3:.2f}"
-            f" | {len(of['cudaGraphLaunch']) / steps:.0f} | {len(of['cudaLaunchKernel']) / steps:.0f} | {busy / steps / 1e3:.2f}"
-            f" | {sum(reduced) / steps / 1e3:.2f} | {busy / (end - begin):.0%}"
         )
 
 
@@ -241,7 +203,7 @@ def main(argv: list[str]) -> int:
     folder = Path(argv[0] if argv else "docs/results/h200-vllm-0.26.0")
     runs = [
         path
-        for part in ("cells", "variants")
+        for part in ("cells", "variants", "acceptance")
         if (folder / part).is_dir()
         for path in find_runs(folder / part)
     ]
@@ -263,19 +225,9 @@ def main(argv: list[str]) -> int:
         vllm_bench_rows(folder, cells),
     )
     table(
-        "Both clients in turn",
-        "where | client | usage | TPOT mean, ms | p50 | TTFT p50, ms | tokens/s",
-        alternating_clients(folder, cells),
-    )
-    table(
         "The client's records beside `/metrics`",
         "cell | requests | prompt tokens | tokens | decode | e2e | TTFT, ms | steps | drafts | accepted",
         counters(cells),
-    )
-    table(
-        "One decode step of tp2-ngram, 1.5B, one stream, nothing drafted",
-        "rank | steps | a step, ms | graph launches | kernel launches | GPU busy, ms | of it all-reduce, waiting included | busy",
-        launches(folder),
     )
     table("The client", "cell | tokens/s | chunks/s | CPU | loop lag p99, ms | max | verdict", clients(cells))
     return 0

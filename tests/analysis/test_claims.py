@@ -119,6 +119,41 @@ def test_repeats_replace_the_assumed_noise() -> None:
     assert "one run each" not in found.effect
 
 
+def test_a_finding_is_tested_at_each_load() -> None:
+    """Speculation is faster alone and slower with 32 in flight: the result is that of the paper's load, and each load has its own."""
+    rng = np.random.default_rng(9)
+    both = pd.concat([study(rng, 1, 0.0, 2.0), study(rng, 1, 0.0, 0.5).assign(load="c32")])
+    found = faster(both, 0.02)
+    assert found.verdict == "held"
+    assert found.effect.endswith("(1 in flight); one run each: differences below 5.7 % are not shown")
+    lines = [line.partition(":")[0] for line in found.by_load.splitlines()]
+    assert lines == ["held at 1 in flight", "not held at 32 in flight"]
+    assert faster(study(rng, 1, 0.0, 2.0), 0.02).by_load == ""
+
+
+def test_kinds_of_speculation_are_not_pooled() -> None:
+    """A variant that is slower refutes the claim, although both together are faster; the number of GPUs is no kind."""
+    rng = np.random.default_rng(10)
+    fast, slow = study(rng, 1, 0.0, 4.0), study(rng, 1, 0.0, 0.8)
+    slow = slow[slow["config"] != "tp1"].assign(config="tp1-ngram-a1")
+    assert faster(fast, 0.02).verdict == "held"
+    found = faster(pd.concat([fast, slow]), 0.02)
+    assert found.verdict == "not held"
+    assert "1.5B ngram-a1 0." in found.effect
+    two = fast.assign(tp=2.0, config=fast["config"].str.replace("tp1", "tp2"))
+    assert "ngram" not in faster(pd.concat([fast, two]), 0.02).effect
+
+
+@pytest.mark.parametrize(("between_runs", "verdict"), [(0.02, "held"), (0.0, "can't tell")])
+def test_four_problems_are_enough_where_the_noise_between_runs_is_larger(
+    between_runs: float, verdict: str
+) -> None:
+    """With noise between runs that is known, the interval hardly depends on the few problems; without it, it would."""
+    few = study(np.random.default_rng(11), 1, 0.0, 2.0)
+    few = few[few["problem_id"] < 4]
+    assert faster(few, between_runs).verdict == verdict
+
+
 def test_sources_gpus_and_data_sets_are_tested_separately() -> None:
     """Measured data says that speculation is slower, and emulated data that it is faster: these are two results."""
     rng = np.random.default_rng(7)

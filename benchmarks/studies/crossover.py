@@ -1,0 +1,194 @@
+"""Print up to which load speculation pays, and draw the figures of the study on four GPUs.
+
+    python -m benchmarks.studies.crossover FOLDER … [--figures OUT]
+
+Each folder holds the cells of one study. A speed-up is that of the summed TPOT over the problems that both cells have, and compares
+cells of one folder only, with equal numbers of output tokens where the baseline has them. Several speed-ups at one load, of several
+folders or numbers of output tokens, count with their geometric mean. The 95 % interval contains the
+differences between problems and the noise between runs. Between two loads, the logarithm of the speed-up is interpolated over the
+logarithm of the load; the interval of a crossing is where the bounds of the speed-up cross 1.
+
+This module does not know which acceptance a real text has.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from analysis import noise, stats
+from analysis.figures.base import Figure, reference_line, rows_data
+from analysis.figures.style import HEIGHT, PALETTE
+from analysis.page.export import specification
+from benchmarks.studies.day_noise import Setting, cells
+from benchmarks.studies.study_tables import Cell
+
+LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
+Speedups = dict["Kind", dict[int, stats.Interval]]
+NOTE = "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
+SPECULATION = "| model | TP | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
+SCALING = "| model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token |"
+
+
+class Kind(NamedTuple):
+    """What a speed-up depends on besides the load: the model, the number of GPUs, and the tokens that a step accepts."""
+
+    model: str
+    tp: int
+    tokens: str
+
+
+def tokens_per_step(key: Setting) -> str:
+    """The acceptance of a setting in words: imposed, or that of the text of random weights at its temperature."""
+    _, _, imposed = key.config.partition("-ngram-a")
+    if imposed:
+        return imposed
+    return "nothing drafted" if key.temperature else "all that is drafted"
+
+
+def speedups(studies: list[dict[Setting, Cell]], *, parallel: bool) -> Speedups:
+    """The speed-up by n-gram speculation, or that by tensor parallelism without it, by kind and load."""
+    found: dict[Kind, dict[int, list[tuple[float, float, int]]]] = {}
+    for study in studies:
+        for key, cell in study.items():
+            config = key.config.split("-")[0]
+            if parallel == ("ngram" in key.config) or "sync" in key.config or key.model not in SIZES:
+                continue
+            same = key._replace(config="tp1" if parallel else config, temperature=0.0)
+            base = study.get(same) or study.get(same._replace(budget=1024))
+            if base is None or same == key:
+                continue
+            both = base.tpot_ms.keys() & cell.tpot_ms.keys()
+            sides = ([one.tpot_ms[problem] for problem in sorted(both)] for one in (base, cell))
+            kind = Kind(key.model, int(config.removeprefix("tp")), "" if parallel else tokens_per_step(key))
+            found.setdefault(kind, {}).setdefault(key.streams, []).append(stats.log_ratio(*sides))
+    return {
+        kind: {streams: _mean(ratios) for streams, ratios in loads.items()} for kind, loads in found.items()
+    }
+
+
+def _mean(ratios: list[tuple[float, float, int]]) -> stats.Interval:
+    """The geometric mean of ratios of several runs; without bounds where too few problems were measured."""
+    middles, errors, units = zip(*ratios, strict=True)
+    runs = noise.Runs(len(ratios))
+    error = math.hypot(*errors) / len(ratios)
+    one = noise.effect(statistics.fmean(middles), error, sum(units), (runs, runs), noise.DAY_TO_DAY)
+    return (
+        one.interval()
+        if one.degrees >= stats.MIN_UNITS - 1
+        else stats.NOTHING._replace(estimate=math.exp(one.middle))
+    )
+
+
+def crossing(points: dict[int, float]) -> str:
+    """The load at which a speed-up falls to 1, interpolated; `<1` or `>128` where it is below or above 1 at every load."""
+    known = sorted((streams, math.log(value)) for streams, value in points.items() if value == value)  # noqa: PLR0124  # NaN
+    if not known:
+        return "–"
+    if known[0][1] < 0:
+        return f"<{known[0][0]}"
+    for (low, above), (high, below) in itertools.pairwise(known):
+        if below < 0:
+            return f"{low * (high / low) ** (above / (above - below)):.0f}"
+    return f">{known[-1][0]}"
+
+
+def by_size(found: Speedups) -> list[Kind]:
+    """The kinds in the order of the tables: small models, few GPUs and few accepted tokens first."""
+    return sorted(found, key=lambda kind: (SIZES.index(kind.model), kind.tp, kind.tokens))
+
+
+def rows(found: Speedups) -> Iterator[str]:
+    """Markdown rows with the speed-up at each load and the load at which it falls to 1."""
+    for kind in by_size(found):
+        loads = found[kind]
+        shown = [interval(loads[n]) if n in loads else "–" for n in LOADS]
+        at, low, high = (crossing({n: one[place] for n, one in loads.items()}) for place in range(3))
+        falls = at if low == at == high else f"{at} ({low} to {high})"
+        yield f"| {kind.model} | {kind.tp} | {kind.tokens} | {' | '.join(shown)} | {falls} |"
+
+
+def interval(found: stats.Interval) -> str:
+    """A speed-up with its 95 % interval."""
+    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def scaling_rows(study: dict[Setting, Cell], found: Speedups) -> Iterator[str]:
+    """Markdown rows of the cells without speculation: TPOT, speed-up by the number of GPUs, energy and GPU time of a token."""
+    plain = [key for key in study if "-" not in key.config and key.model in SIZES]
+    for key in sorted(plain, key=lambda key: (SIZES.index(key.model), key.streams, key.config)):
+        cell, tp = study[key], int(key.config.removeprefix("tp"))
+        speedup = found.get(Kind(key.model, tp, ""), {}).get(key.streams)
+        tpot_ms = statistics.median(1e3 * (record.tpot_s or math.nan) for record in cell.records)
+        w, tokens_per_s = cell.power_and_rate
+        yield (
+            f"| {key.model} | c{key.streams} | {tp} | {tpot_ms:.2f} | {interval(speedup) if speedup else '1'}"
+            f" | {w / tokens_per_s:.3f} | {1e3 * tp / tokens_per_s:.3f} |"
+        )
+
+
+def figure(name: str, claim: str, found: Speedups, by: str, title: str) -> Figure:
+    """Speed-ups over the load with their intervals, one panel for each model, one line for each value of the field `by`."""
+    table = pd.DataFrame(
+        kind._asdict() | {"streams": streams, **one._asdict()}
+        for kind in by_size(found)
+        for streams, one in sorted(found[kind].items())
+    )
+    lines = sorted(table[by].unique())
+    colour = alt.Color(f"{by}:N", title=title, sort=lines, legend=alt.Legend(symbolOpacity=1)).scale(
+        domain=lines, range=PALETTE[: len(lines)]
+    )
+    x = alt.X("streams:Q", title="requests in flight", axis=alt.Axis(values=list(LOADS), grid=False))
+    base = alt.Chart(rows_data()).encode(x=x.scale(type="log", base=2), color=colour)
+    y = alt.Y("estimate:Q", title="speed-up", axis=alt.Axis(values=[0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4]))
+    y = y.scale(type="log", nice=False, domain=[0.9 * table["low"].min(), 1.1 * table["high"].max()])
+    layers = (
+        reference_line(1.0, vertical=False),
+        base.mark_rule(opacity=0.35, strokeWidth=4).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line().encode(y=y),
+        base.mark_point(filled=True, size=60, opacity=1).encode(y=y),
+    )
+    chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    return Figure(name, claim, NOTE, table, chart, panel="model")
+
+
+def draw(speculation: Speedups, parallel: Speedups, out: Path) -> None:
+    """Write both figures as SVG."""
+    one_gpu = {kind: found for kind, found in speculation.items() if kind.tp == 1}
+    out.mkdir(parents=True, exist_ok=True)
+    for made in (
+        figure("crossover", "Speed-up by n-gram speculation on one GPU", one_gpu, "tokens", "tokens a step"),
+        figure("tp-scaling", "Speed-up by two and four GPUs, without speculation", parallel, "tp", "GPUs"),
+    ):
+        svg = vl_convert.vegalite_to_svg(json.dumps(specification(made, {})))
+        (out / f"{made.name}.svg").write_text(svg, encoding="utf-8")
+
+
+def main(argv: list[str]) -> int:
+    """Print the tables of both speed-ups (the second one of the cells of the first folder), and draw the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument(
+        "--figures", type=Path, metavar="OUT", help="folder for crossover.svg and tp-scaling.svg"
+    )
+    args = parser.parse_args(argv)
+    studies = [cells(folder) for folder in args.folders]
+    speculation, parallel = speedups(studies, parallel=False), speedups(studies, parallel=True)
+    print(SPECULATION, f"|{' --- |' * 8}", *rows(speculation), sep="\n")
+    print("", SCALING, f"|{' --- |' * 7}", *scaling_rows(studies[0], parallel), sep="\n")
+    if args.figures:
+        draw(speculation, parallel, args.figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
