@@ -43,6 +43,11 @@ class Figure:
     filters: list[str] = field(default_factory=lambda: list(FILTERS))
 
     @property
+    def full_width(self) -> bool:
+        """Whether the figure takes the width of the page, as one with several panels does."""
+        return self.wide or (self.panel is not None and len(self.rows[self.panel].unique()) > 1)
+
+    @property
     def source(self) -> str:
         """The sources of the rows: measured, emulated, ..."""
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
@@ -59,17 +64,15 @@ def rows_data() -> alt.NamedData:
 
 def tooltip(*values: Any) -> list[Any]:
     """The tooltip of every point of the summary, with `values` in the middle."""
-    return [
-        alt.Tooltip("config:N", title="configuration"),
-        alt.Tooltip("model:N"),
-        alt.Tooltip("load:N"),
-        alt.Tooltip("asked:N"),
-        alt.Tooltip("budget:Q", format=",d"),
-        *values,
-        alt.Tooltip("n:Q", title="n", format=",d"),
-        alt.Tooltip("source:N"),
-        alt.Tooltip("run_verdict:N", title="verdict"),
-    ]
+    config = alt.Tooltip("config:N", title="configuration")
+    verdict = alt.Tooltip("run_verdict:N", title="verdict")
+    about, n = numbers(budget=",d"), numbers(n=",d")
+    return [config, "model:N", "load:N", "asked:N", *about, *values, *n, "source:N", verdict]
+
+
+def numbers(**formats: str) -> list[Any]:
+    """Tooltip entries for columns, each with the format of its number."""
+    return [alt.Tooltip(f"{name}:Q", format=form) for name, form in formats.items()]
 
 
 def with_interval(name: str, title: str, number: str) -> list[Any]:

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, rows_data
+from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, numbers, rows_data
 from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, shape
 from analysis.format import number, records, short_models
 from analysis.tables.capacity import CHOICE
@@ -105,11 +105,8 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
     dashes = alt.StrokeDash("percentile:N", title="percentile").scale(
         domain=["", *PERCENTILES], range=[[1, 0], [1, 0], [6, 3], [2, 3]]
     )
-    tips: list[Any] = ["config:N", "model:N", "load:N", "percentile:N", alt.Tooltip("value:Q", format=".3~g")]
-    tips += [
-        alt.Tooltip("good_share:Q", title="within the SLO", format=".1%"),
-        alt.Tooltip("n:Q", format=",d"),
-    ]
+    good = alt.Tooltip("good_share:Q", title="within the SLO", format=".1%")
+    tips = ["config:N", "model:N", "load:N", "percentile:N", *numbers(value=".3~g"), good, *numbers(n=",d")]
     once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
         groupby=["config", "limit_low", "limit_high"]
     )
