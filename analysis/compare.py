@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from analysis.data.frame import read_study
 from analysis.errors import InputError
 from analysis.format import number, plain
+from analysis.stats import Z, t_quantile
 from analysis.tables.changes import COLUMN, MAX_LOST, Change, compare, regressions, status, unmatched
 
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
@@ -36,15 +36,14 @@ def parse_gate(text: str) -> dict[str, float]:
         name, _, value = part.partition("=")
         unit = "pt" if name == "accuracy" else "%"
         if name not in COLUMN or not value.endswith(unit):
-            raise InputError(
-                f"--gate {part}: write {DEFAULT_GATE} or a part of it (accuracy in pt, latency and cost in %)"
-            )
+            units = "accuracy in pt, latency and cost in %"
+            raise InputError(f"{part}: write {DEFAULT_GATE} or a part of it ({units})")
         try:
             gate[name] = float(value.removesuffix(unit)) / 100
-        except ValueError as error:
-            raise InputError(f"--gate {part}: {value.removesuffix(unit)!r} is not a number") from error
+        except ValueError:
+            gate[name] = float("nan")
         if not 0 < gate[name] < 10:
-            raise InputError(f"--gate {part}: the value must be above 0 and below 1000 {unit}")
+            raise InputError(f"{part}: the value must be a number above 0 and below 1000 {unit}")
     return gate
 
 
@@ -60,47 +59,32 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
     lines.append("|---|---|---|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for change in sorted(changes, key=lambda change: (id(change) not in bad, change.conclusive)):
         mark = "❌" if id(change) in bad else "✅" if change.conclusive else "❔"
-        s = change.setting
-        shown = [
-            mark,
-            s["model"],
-            s["config"],
-            s["load"],
-            s["asked"],
-            number(s["budget"], ",d"),
-            s["source"],
-            change.measure,
-            *_values(change),
-            change.n,
-        ]
+        where = change.setting | {"budget": number(change.setting["budget"], ",d")}
+        about = [where[name] for name in ("model", "config", "load", "asked", "budget", "source")]
+        shown = [mark, *about, change.measure, *_values(change), change.n]
         lines.append("| " + " | ".join(str(cell) for cell in shown) + " |")
     lines += ["", *_legend(changes), *notes]
     return "\n".join(lines) + "\n"
 
 
 def _values(change: Change) -> list[str]:
-    if change.measure == "accuracy":
-        low, high = (-(change.worse + side * 1.96 * change.error) for side in (1, -1))
-        delta = f"{-change.worse * 100:+.1f} pt ({low * 100:+.1f} to {high * 100:+.1f})"
-        limits = [
-            f"−{change.gate * 100:g} pt",
-            f"−{change.smallest_detectable * 100:.1f} pt",
-            _noise_floor(change, " pt"),
-        ]
-        return [number(change.base, ".1%"), number(change.new, ".1%"), delta, *limits]
-    t = float(stats.t.ppf(0.975, change.degrees))
-    low, high = (np.expm1(change.worse + side * t * change.error) for side in (-1, 1))
-    delta = f"{np.expm1(change.worse) * 100:+.1f} % ({low * 100:+.1f} to {high * 100:+.1f})"
-    limits = [
-        f"+{change.gate * 100:g} %",
-        f"+{change.smallest_detectable * 100:.1f} %",
-        _noise_floor(change, " %"),
+    """Both means, the change with its interval, the gate, the smallest detectable change, and the noise floor."""
+    unit, form, sign, worst, quantile = " %", ".4g", 1, "+", t_quantile(change.degrees)
+    if change.measure == "accuracy":  # a loss is shown as a negative change
+        unit, form, sign, worst, quantile = " pt", ".1%", -1, "−", Z
+    middle, low, high = (
+        sign * change.on_gate_scale(change.worse + sign * side * quantile * change.error) * 100
+        for side in (0, -1, 1)
+    )
+    floor = f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
+    return [
+        number(change.base, form),
+        number(change.new, form),
+        f"{middle:+.1f}{unit} ({low:+.1f} to {high:+.1f})",
+        f"{worst}{change.gate * 100:g}{unit}",
+        f"{worst}{change.smallest_detectable * 100:.1f}{unit}",
+        floor,
     ]
-    return [number(change.base, ".4g"), number(change.new, ".4g"), delta, *limits]
-
-
-def _noise_floor(change: Change, unit: str) -> str:
-    return f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
 
 
 def _legend(changes: list[Change]) -> list[str]:
@@ -112,32 +96,29 @@ def _legend(changes: list[Change]) -> list[str]:
             "is just over the gate, or a change of twice the gate might not have been detected."
         )
     ]
-    failing = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.lost
+    lines += dict.fromkeys(
+        f"NEW failed {number(c.lost, '.1%')} of requests more than BASE at {_where(c)}. Latency and cost of the other "
+        "requests are therefore not conclusive."
         for c in changes
         if c.lost > MAX_LOST
-    }
-    lines += [
-        f"NEW failed {number(share, '.1%')} of requests more than BASE at {model} {config} {number(budget, ',d')}. Latency and "
-        "cost of the other requests are therefore not conclusive."
-        for (model, config, budget), share in failing.items()
-    ]
-    longer = {
-        (c.setting["model"], c.setting["config"], c.setting["budget"]): c.longer
+    )
+    lines += dict.fromkeys(
+        f"Answers of NEW have {number(c.longer, '+.1%')} tokens at {_where(c)}. The changes of latency and cost contain this "
+        "change in length."
         for c in changes
         if abs(c.longer) > NAMED_LENGTH and c.measure in ("latency", "cost")
-    }
-    lines += [
-        f"Answers of NEW have {number(share, '+.1%')} tokens at {model} {config} {number(budget, ',d')}. The changes of latency and "
-        "cost contain this change in length."
-        for (model, config, budget), share in longer.items()
-    ]
+    )
     if any(not np.isfinite(change.noise_floor) for change in changes):
         lines.append(
             "The noise floor is unknown where no setting was run more than once with the same problems. The intervals then include the noise between "
             "problems only."
         )
     return lines
+
+
+def _where(change: Change) -> str:
+    model, config, budget = (change.setting[name] for name in ("model", "config", "budget"))
+    return f"{model} {config} {number(budget, ',d')}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("new", type=Path, help="results after the change")
     parser.add_argument(
         "--gate",
+        type=parse_gate,
         default=DEFAULT_GATE,
         metavar="LIMITS",
         help="largest change that is not a regression (default: %(default)s)",
@@ -158,9 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compare, print Markdown on stderr and one JSON object on stdout, and return the exit status."""
-    gate = parse_gate(args.gate)
     base, new = (read_study(path).frame for path in (args.base, args.new))
-    changes = compare(base, new, gate)
+    changes = compare(base, new, args.gate)
     code, notes = status(changes), unmatched(base, new)
     text = markdown(changes, code, notes) if changes else "\n".join([NOTHING, "", *notes]) + "\n"
     if args.out:
@@ -171,27 +152,19 @@ def main(args: argparse.Namespace) -> int:
                 f"--out {args.out}: {error.strerror}; give a file that can be written"
             ) from error
     print(text, file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "exit": code,
-                "regressions": [_brief(c) for c in regressions(changes)],
-                "changes": [_brief(c) for c in changes],
-                "notes": notes,
-            }
-        )
-    )
+    found = {"regressions": regressions(changes), "changes": changes}
+    brief = {name: [_brief(change) for change in part] for name, part in found.items()}
+    print(json.dumps({"exit": code} | brief | {"notes": notes}))
     return code
 
 
 def _brief(change: Change) -> dict[str, Any]:
-    worse = change.worse if change.measure == "accuracy" else float(np.expm1(change.worse))
     values = {
         "measure": change.measure,
         "gate": change.gate,
         "base": change.base,
         "new": change.new,
-        "worse_by": worse,
+        "worse_by": change.on_gate_scale(change.worse),
         "smallest_seen": change.smallest_detectable,
         "noise_floor": change.noise_floor,
         "tokens": change.longer,

@@ -56,11 +56,12 @@ def speculation(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) 
 
 def tensor_parallel(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> pd.DataFrame:
     """Compare each configuration on several GPUs to the one on the fewest, with the same speculation."""
-    pairs = []
     rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
-    for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
-        if base["tp"].iloc[0] < new["tp"].iloc[0]:
-            pairs.append(_compare(base, new, between_runs))
+    pairs = [
+        _compare(base, new, between_runs)
+        for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp")
+        if base["tp"].iloc[0] < new["tp"].iloc[0]
+    ]
     return _sorted(pairs)
 
 
@@ -70,15 +71,13 @@ def _pairs(
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
-        arms.sort(
-            key=lambda arm: (
-                arm[differs].iloc[0] != "off",
-                arm[differs].iloc[0],
-                len(str(arm["config"].iloc[0])),
-            )
-        )
-        for arm in arms[1:]:
-            yield arms[0], arm
+        first = min(arms, key=lambda arm: _order(*arm.iloc[0][[differs, "config"]]))
+        yield from ((first, arm) for arm in arms if arm is not first)
+
+
+def _order(value: Any, config: str) -> tuple[Any, ...]:
+    """Sort key of an arm by what differs; of two equal values, the configuration with the shorter name comes first."""
+    return value != "off", value, len(config)
 
 
 def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict[str, Any]:
@@ -216,10 +215,4 @@ def pooled_speedups(
 
 def _pool(runs: dict[str, noise.Runs]) -> noise.Runs:
     """All runs of several configurations: one request at several budgets was one run, so each configuration counts once."""
-    number = sum(one.number for one in runs.values())
-    squares = [(one.number - 1, one.deviation) for one in runs.values() if one.number > 1]
-    spare = sum(degrees for degrees, _ in squares)
-    between = (
-        (sum(degrees * value**2 for degrees, value in squares) / spare) ** 0.5 if spare else float("nan")
-    )
-    return noise.Runs(number, between)
+    return noise.Runs(sum(one.number for one in runs.values()), noise.pooled(runs.values())[0])
