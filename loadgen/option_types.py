@@ -25,30 +25,20 @@ class LoadgenParser(argparse.ArgumentParser):
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
-class Header(argparse.Action):
-    """Collects `Name: value` pairs of an option that can be repeated."""
-
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
-    ) -> None:
-        """Add one pair."""
-        name, colon, value = str(values).partition(":")
-        if not colon or not name.strip():
-            raise UsageError(f"--header {values!r}: write 'NAME: VALUE'")
-        namespace.headers = (*getattr(namespace, "headers", ()), (name.strip(), value.strip()))
+def header(text: str) -> tuple[str, str]:
+    """Parse `NAME: VALUE`."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not colon or not name:
+        raise UsageError(f"{text!r}: write 'NAME: VALUE'")
+    return name, value
 
 
-class Label(argparse.Action):
-    """Collects `key=value` pairs of an option that can be repeated."""
-
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
-    ) -> None:
-        """Add one pair."""
-        name, equals, value = str(values).partition("=")
-        if not equals or not name:
-            raise UsageError(f"--label {values!r}: write KEY=VALUE")
-        namespace.labels = {**getattr(namespace, "labels", {}), name: value}
+def label(text: str) -> tuple[str, str]:
+    """Parse `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{text!r}: write KEY=VALUE")
+    return key, value
 
 
 def budgets(text: str) -> tuple[int, ...]:

@@ -21,12 +21,12 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.exchange import BudgetMode
 from loadgen.option_types import (
-    Header,
-    Label,
     arrival,
     budgets,
     count,
+    header,
     json_object,
+    label,
     number,
     port,
     positive,
@@ -131,7 +131,10 @@ class RunOptions:
 
 def from_args(args: argparse.Namespace) -> RunOptions:
     """Return the options of a command line, with the defaults of RunOptions for the others. Raises UsageError."""
-    given = vars(args)
+    given = vars(args).copy()
+    for name, kind in (("headers", tuple), ("labels", dict)):  # argparse collects their pairs in a list
+        if name in given:
+            given[name] = kind(given[name])
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
     _check_combinations(options)
     return options
@@ -215,7 +218,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _server(add: Callable[..., Any]) -> None:
     add("--target", metavar="URL", help=f"base URL of an OpenAI-compatible server, with /v1 [{DEFAULTS.target}]")
     add("--model", metavar="ID", help="id of the model [the first one that the server lists]")
-    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Header, help="additional HTTP header; can be repeated")
+    add("--header", dest="headers", metavar="'NAME: VALUE'", action="append", type=header, help="additional HTTP header; can be repeated")
     add("--api-key-env", metavar="NAME", help="name of the environment variable that holds the API key")
     add("--insecure", action="store_true", help="do not verify the server's TLS certificate")
     add("--ca-file", type=Path, metavar="FILE", help="certificate authority to trust (PEM file)")
@@ -263,7 +266,7 @@ def _results(add: Callable[..., Any]) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for the results, which must not exist yet [results/<utc>-<config>-<model>]")
     add("--resume", type=Path, metavar="DIR", help="complete the run in DIR, with its original options")
     add("--no-text", dest="keep_text", action="store_false", help="leave prompts and answers out of the results")
-    add("--label", dest="labels", action=Label, metavar="K=V", help="label that is saved in run.json; can be repeated")
+    add("--label", dest="labels", action="append", type=label, metavar="K=V", help="label that is saved in run.json; can be repeated")
     add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
     add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"percentile that the run must have enough requests for; otherwise it is SUSPECT [{DEFAULTS.percentile}]")
     add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT and 4 if it is INVALID")
