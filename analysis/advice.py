@@ -183,17 +183,9 @@ _WHAT = ("model", "config", "load", "asked", "budget", "budget_mode", "source", 
 _QUALITY = ("accuracy", "accuracy_low", "accuracy_high", "e2e_p50_s", "e2e_p95_s", "e2e_p95_all_s")
 _PASS = ("cost_of_pass_gpu_s", "cost_of_pass_gpu_s_low", "cost_of_pass_gpu_s_high", "cost_of_pass_usd")
 _COST = ("cost_of_pass_j", "gpu_s_per_request", "usd_per_request", "joules_per_request")
-_SIZE = (
-    "good_share",
-    "capacity_per_s",
-    "at_least",
-    "decision",
-    "replicas",
-    "gpus",
-    "usd_per_hour",
-    "usd_per_1000",
-)
-BRIEF = (*_WHAT, *_QUALITY, *_PASS, *_COST, *_SIZE)
+_SIZE = ("good_share", "capacity_per_s", "at_least", "decision", "replicas", "gpus")
+_PRICE = ("usd_per_hour", "usd_per_1000")
+BRIEF = (*_WHAT, *_QUALITY, *_PASS, *_COST, *_SIZE, *_PRICE)
 
 
 def brief(row: Row | None) -> Row | None:

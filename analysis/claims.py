@@ -296,9 +296,9 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []
     for row in records(_largest(data.speculation)):
-        base, new = pairs.arms_of(data.problems, row)
-        both = base[["gpu_s_per_token"]].join(new["gpu_s_per_token"], rsuffix="_new").dropna()
-        found.append(stats.variation_ratio(both["gpu_s_per_token_new"], both["gpu_s_per_token"]))
+        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.problems, row)]
+        both = pd.concat(arms, axis=1, keys=["base", "new"]).dropna()
+        found.append(stats.variation_ratio(both["new"], both["base"]))
     found = [one for one in found if np.isfinite(one.estimate)]
     if not found:
         lacks = f"This needs a model of at least {LARGE_B:g}B with and without speculation."

@@ -79,11 +79,8 @@ def _among(
     best = _corrected(order[0], choice, measure)
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
     found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
-    others = [
-        place
-        for place, row in enumerate(order)
-        if place and (row["model"], row["config"]) != (best["model"], best["config"])
-    ]
+    servers = [(row["model"], row["config"]) for row in order]
+    others = [place for place, server in enumerate(servers) if server != servers[0]]
     place = next(iter(others or range(1, len(order))), None)
     if place is not None:
         found.second = order[place]

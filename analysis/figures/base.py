@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from analysis.data.setting import CONDITIONS, conditions, varying
 from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, dash, shape, tokens_axis
+from analysis.format import records
 
 FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
 """Columns by which the page can be filtered."""
@@ -102,11 +104,9 @@ def against_budget(
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
         y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    layers = [lines, points]
-    if f"{name}_low" in rows:
-        low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
-        layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
-    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
+    interval = base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q")
+    chart: Chart = alt.layer(interval, lines, points).properties(width="container", height=HEIGHT)
     return chart
 
 
@@ -120,10 +120,8 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     interval = base.mark_rule(color=MUTED, strokeWidth=1.5).encode(
         x=alt.X(f"{name}_low:Q", title=title), x2=f"{name}_high:Q", color=alt.value(MUTED)
     )
-    layers = [bars, interval] if f"{name}_low" in rows else [bars]
-    chart: Chart = alt.layer(*layers).properties(
-        width="container", height=26 * len(rows["config"].unique()) + 10
-    )
+    height = 26 * len(rows["config"].unique()) + 10
+    chart: Chart = alt.layer(bars, interval).properties(width="container", height=height)
     return chart
 
 
@@ -148,20 +146,14 @@ def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
     comparable, and the column `under`, the same without the model.
     """
-    if "judged" in table:
-        table = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
-    table = table.assign(
-        drafting=table["speculation"].astype(str).map(lambda s: "off" if s == "off" else "on")
-    )
+    if "judged" in table and (table["judged"] != "INVALID").any():
+        table = table[table["judged"] != "INVALID"]
+    table = table.assign(drafting=np.where(table["speculation"].astype(str) == "off", "off", "on"))
     names = [name for name in varying(table) if name != along]
-    under = (
-        [conditions(row, names) for row in table[names].to_dict("records")] if names else [""] * len(table)
-    )
-    whole = [
-        f"{model}, {words}" if words else str(model)
-        for model, words in zip(table["model"], under, strict=True)
-    ]
-    table = table.assign(panel=whole, under=under)
+    rows = records(table[["model", *names]])
+    under = [conditions(row, names) for row in rows]
+    panel = [conditions(row, ["model", *names]) for row in rows]
+    table = table.assign(panel=panel, under=under)
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import noise, stats
 from analysis.data.setting import SETTING, by_conditions
-from analysis.format import records
+from analysis.format import first, records
 from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
@@ -36,8 +36,8 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     )
     rows.loc[rows["ok"] == 0, ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
-    first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
-    table = groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
+    arm = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
+    table = groups[MEANS].mean().join(arm).join(groups.size().rename("samples")).reset_index()
     found = repeats(rows)
     if found.empty:
         return table.assign(runs=1, deviation_e2e_s=np.nan, deviation_gpu_s=np.nan)
@@ -71,8 +71,8 @@ def _pairs(
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
-        first = min(arms, key=lambda arm: _order(*arm.iloc[0][[differs, "config"]]))
-        yield from ((first, arm) for arm in arms if arm is not first)
+        base = min(arms, key=lambda arm: _order(*arm.iloc[0][[differs, "config"]]))
+        yield from ((base, arm) for arm in arms if arm is not base)
 
 
 def _order(value: Any, config: str) -> tuple[Any, ...]:
@@ -82,10 +82,7 @@ def _order(value: Any, config: str) -> tuple[Any, ...]:
 
 def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict[str, Any]:
     both = base.merge(new, on="problem_id", suffixes=("_base", "_new"), how="inner")
-    first = new.iloc[0]
-    row: dict[str, Any] = {
-        name: first[name] for name in (*SAME, "config", "params_b", "tp", "num_gpus", "speculation")
-    }
+    row = first(new, [*SAME, "config", "params_b", "tp", "num_gpus", "speculation"])
     row |= {"base": base["config"].iloc[0], "base_gpus": base["num_gpus"].iloc[0], "n": len(both)}
 
     def over(top: str, bottom: str, measure: str) -> noise.Effect:
@@ -93,10 +90,8 @@ def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict
         return noise.effect(*stats.log_ratio(both[top], both[bottom]), sides, between_runs)
 
     faster = over("e2e_s_base", "e2e_s_new", "e2e_s")
-    row |= named("speedup", shown(faster, len(both))) | {
-        "speedup_p": faster.p_value,
-        "repeated": faster.repeated,
-    }
+    row |= named("speedup", shown(faster, len(both)))
+    row |= {"speedup_p": faster.p_value, "repeated": faster.repeated}
     per_token = over("s_per_token_base", "s_per_token_new", "e2e_s")
     row |= named("speedup_per_token", shown(per_token, len(both)))
     row |= named("cost_ratio", shown(over("gpu_s_new", "gpu_s_base", "gpu_s"), len(both)))
@@ -104,8 +99,7 @@ def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict
 
 
 def _runs(arm: pd.DataFrame, measure: str) -> noise.Runs:
-    first = arm.iloc[0]
-    return noise.Runs(int(first["runs"]), float(first[f"deviation_{measure}"]))
+    return noise.Runs(int(arm["runs"].iloc[0]), float(arm[f"deviation_{measure}"].iloc[0]))
 
 
 def shown(found: noise.Effect, problems: int) -> stats.Interval:
@@ -150,11 +144,8 @@ def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
         if len(cost) < stats.MIN_UNITS:
             continue
         deciles = np.quantile(cost, [0.1, 0.5, 0.9])
-        row = dict(zip(SETTING, key, strict=True)) | {
-            "n": len(cost),
-            "speculation": arm["speculation"].iloc[0],
-        }
-        row |= {"params_b": arm["params_b"].iloc[0], "tp": arm["tp"].iloc[0]}
+        row = dict(zip(SETTING, key, strict=True)) | {"n": len(cost)}
+        row |= first(arm, ["speculation", "params_b", "tp"])
         row |= named("variation", stats.variation(cost))
         rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
     table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
@@ -197,17 +188,17 @@ def pooled_speedups(
     for model, rows in (
         nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
     ):
-        parts: tuple[list[Any], list[Any]] = ([], [])
-        runs: tuple[dict[str, noise.Runs], dict[str, noise.Runs]] = ({}, {})
+        parts: list[pd.DataFrame] = []
+        old: dict[str, noise.Runs] = {}
+        new: dict[str, noise.Runs] = {}
         for row in records(rows):
             arms = arms_of(problems, row)
-            both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
-            for side, name in enumerate(("base", "new")):
-                parts[side].append(both[name])
-                runs[side][str(row["base" if side == 0 else "config"])] = _runs(arms[side], "e2e_s")
-        sums = [pd.concat(part).groupby(level=0, observed=True).sum() for part in parts]
-        middle, error, units = stats.log_ratio(*sums)
-        pooled = noise.effect(middle, error, units, (_pool(runs[0]), _pool(runs[1])), between_runs)
+            times = [arm["e2e_s"] for arm in arms]
+            parts.append(pd.concat(times, axis=1, keys=["base", "new"]).dropna())
+            old[row["base"]], new[row["config"]] = (_runs(arm, "e2e_s") for arm in arms)
+        sums = pd.concat(parts).groupby(level=0, observed=True).sum()
+        middle, error, units = stats.log_ratio(sums["base"], sums["new"])
+        pooled = noise.effect(middle, error, units, (_pool(old), _pool(new)), between_runs)
         enough = pooled if units >= stats.MIN_UNITS else pooled._replace(degrees=float("nan"))
         out.append((str(model), float(rows["params_b"].iloc[0]), enough))
     return sorted(out, key=lambda one: one[1])
