@@ -187,34 +187,24 @@ def _second(best: Row, second: Row, measure: str, choice: Choice, place: int) ->
 
 def _stricter(best: Row, known: pd.DataFrame, required: Requirements, between_runs: float) -> list[str]:
     """What a higher accuracy and a lower latency would cost, where the data shows that a setting has them."""
-    out = []
-    ungraded = not best["accuracy"] > 0
-    limit = Requirements(None, required.max_e2e_p95_s, required.objective)
-    allowed = known[advice.fits(known, limit)]
+    graded = best["accuracy"] > 0
+    allowed = known[advice.fits(known, Requirements(None, required.max_e2e_p95_s))]
     better = allowed[allowed["accuracy_low"] > best["accuracy"]]
-    if ungraded:
-        pass
-    elif len(better):
+    within = " within the required latency" if required.max_e2e_p95_s else ""
+    higher = f"no setting is shown to be more accurate{within}"
+    if len(better):
         row = records(optima.ranked(better, "cost"))[0]
         gain = (row["accuracy"] - best["accuracy"]) * 100
-        out.append(
-            f"Higher accuracy: {setting(row)} is {gain:.1f} points more accurate, {_price(best, row)}."
-        )
-    else:
-        out.append(
-            "Higher accuracy: no setting is shown to be more accurate"
-            + (" within the required latency." if required.max_e2e_p95_s else ".")
-        )
+        higher = f"{setting(row)} is {gain:.1f} points more accurate, {_price(best, row)}"
     target = required.min_accuracy if required.min_accuracy is not None else best["accuracy"]
     clearly = best["e2e_p50_s"] / (1 + noise.smallest(between_runs))
-    faster = known[((known["accuracy"] >= target) | ungraded) & (known["e2e_p50_s"] < clearly)]
-    enough = "" if ungraded else " with sufficient accuracy"
+    faster = known[((known["accuracy"] >= target) | (not graded)) & (known["e2e_p50_s"] < clearly)]
+    enough = " with sufficient accuracy" if graded else ""
+    lower = f"no setting{enough} is shown to be faster"
     if len(faster):
         row = records(faster.sort_values("e2e_p50_s"))[0]
-        out.append(f"Lower latency: the fastest setting{enough} is {setting(row)}, {_price(best, row)}.")
-    else:
-        out.append(f"Lower latency: no setting{enough} is shown to be faster.")
-    return out
+        lower = f"the fastest setting{enough} is {setting(row)}, {_price(best, row)}"
+    return [*([f"Higher accuracy: {higher}."] if graded else []), f"Lower latency: {lower}."]
 
 
 def _price(best: Row, row: Row) -> str:

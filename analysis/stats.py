@@ -178,9 +178,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = Z * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
-    return McNemar(
-        n, gained, lost, p_value, Interval((gained - lost) / n, up - down - half, up - down + half)
-    )
+    difference = Interval((gained - lost) / n, up - down - half, up - down + half)
+    return McNemar(n, gained, lost, p_value, difference)
 
 
 def variation(values: ArrayLike) -> Interval:

@@ -79,11 +79,8 @@ def numbers(**formats: str) -> list[Any]:
 
 def with_interval(name: str, title: str, number: str) -> list[Any]:
     """Tooltip entries for a value and its 95 % interval."""
-    return [
-        alt.Tooltip(f"{name}:Q", title=title, format=number),
-        alt.Tooltip(f"{name}_low:Q", title="95 % from", format=number),
-        alt.Tooltip(f"{name}_high:Q", title="to", format=number),
-    ]
+    ends = {"": title, "_low": "95 % from", "_high": "to"}
+    return [alt.Tooltip(f"{name}{end}:Q", title=words, format=number) for end, words in ends.items()]
 
 
 def against_budget(
