@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
-from analysis.data.records_reader import read_columns
+from analysis.data.records_reader import FLAGS, WORDS, read_columns
 from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
@@ -108,17 +108,6 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
     return study
 
 
-WORDS = (
-    "run_id",
-    "problem_id",
-    "budget_mode",
-    "token_source",
-    "outcome",
-    "finish_reason",
-    "error",
-    "grade",
-    "answer",
-)
 NOT_NEGATIVE = ["ttft_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s"]
 NOT_NEGATIVE += ["queue_s", "prefill_s", "decode_s"]
 NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
@@ -184,9 +173,9 @@ def _assemble(
     columns = dict(zip(table.column_names, table.columns, strict=True))
     columns |= zip(("grade", "answer"), judged.columns, strict=True)
     columns["budget_mode"] = columns["budget_mode"].fill_null("cut")  # the load generator omits the default
-    for name in WORDS:
+    for name in (*WORDS, "grade", "answer"):
         columns[name] = columns[name].dictionary_encode().combine_chunks()
-    for name in ("warmup", "derived", "emulated", "simulated"):
+    for name in FLAGS:
         columns[name] = columns[name].fill_null(False)
     frame: pd.DataFrame = pa.table(columns).to_pandas(self_destruct=True)
     frame["sample"], frame["chunks"] = frame["sample"].fillna(0), frame["chunks"].fillna(0)
