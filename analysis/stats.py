@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -229,9 +228,3 @@ def holm(p_values: ArrayLike) -> Floats:
     steps = given[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def by_unit(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Means of `columns` by problem: one row for each unit."""
-    means: pd.DataFrame = frame.groupby("problem_id", observed=True)[columns].mean()
-    return means

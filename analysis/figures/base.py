@@ -129,14 +129,6 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[several] if several.any() else rows[groups.transform("size") > 1]
 
 
-def reference_line(value: float, *, vertical: bool) -> Chart:
-    """A grey line at a value to compare with."""
-    along = alt.datum(value)
-    mark = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1)
-    chart: Chart = mark.encode(x=along) if vertical else mark.encode(y=along)
-    return chart
-
-
 def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     """Rows to draw: INVALID runs are left out unless there are no others. `along` is a condition that is drawn as an axis.
 

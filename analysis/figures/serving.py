@@ -12,10 +12,9 @@ from analysis.figures.base import (
     comparable,
     drawable,
     numbers,
-    reference_line,
     rows_data,
 )
-from analysis.figures.style import HEIGHT, SI_LABEL, colour, dash, shape
+from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_models
 
 
@@ -42,9 +41,10 @@ def _known(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _ratio_chart(rows: pd.DataFrame, title: str) -> Chart:
-    bars = len(rows["budget"].unique()) == 1
+    across = "x" if len(rows["budget"].unique()) == 1 else "y"  # with one budget, the chart has bars
+    one = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(**{across: alt.datum(1.0)})
     chart = against_budget(rows, "speedup", title, ".3~g")
-    return (reference_line(1.0, vertical=bars) + chart).properties(width="container", height=chart.height)
+    return (one + chart).properties(width="container", height=chart.height)
 
 
 def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:

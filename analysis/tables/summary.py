@@ -117,7 +117,7 @@ def accuracy(rows: pd.DataFrame) -> stats.Interval:
     known = int(np.isfinite(correct).sum())
     if rows["problem_id"].nunique() == len(rows):
         return stats.proportion(int(np.nansum(correct)), known)
-    return stats.proportion_of_units(stats.by_unit(rows, ["correct"])["correct"], known)
+    return stats.proportion_of_units(rows.groupby("problem_id", observed=True)["correct"].mean(), known)
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:

@@ -30,6 +30,10 @@ DAMAGED = "damaged-lines.txt"
 """Damaged lines of records.jsonl that `--resume` has set aside."""
 
 
+GIVEN_AGAIN = ("metrics_port", "metrics_host", "progress", "strict", "dry_run", "argv")
+"""Options that have the values of the command that resumes the run."""
+
+
 @dataclass(frozen=True)
 class PreviousRun:
     """What earlier processes have left of a run. It is empty for a new run."""
@@ -63,13 +67,8 @@ def restore(options: RunOptions) -> tuple[RunOptions, PreviousRun]:
         saved,
         headers=_headers(saved, options),
         api_key_env=_api_key_env(saved, options),
-        metrics_port=options.metrics_port,
-        metrics_host=options.metrics_host,
-        progress=options.progress,
-        strict=options.strict,
-        dry_run=options.dry_run,
-        argv=options.argv,
         resume=folder,
+        **{name: getattr(options, name) for name in GIVEN_AGAIN},
     )
     try:
         if restored.keep_text:
