@@ -261,9 +261,8 @@ def _seconds(metric: Any) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number, or None for anything else, such as NaN."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    """A number, or None where the tool has none or writes NaN. Raises TypeError or ValueError for anything else."""
+    return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
 def _open(rate: Any) -> dict[str, Any]:
