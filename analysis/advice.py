@@ -97,21 +97,23 @@ def fits(known: pd.DataFrame, required: Requirements) -> pd.Series:
     return fit
 
 
+def unit_costs(*, of_pass: bool) -> tuple[str, str, str, str]:
+    """What a cost is for (a correct answer, or a request), and the columns of its GPU-seconds, dollars and joules."""
+    if of_pass:
+        return "correct answer", "cost_of_pass_gpu_s", "cost_of_pass_usd", "cost_of_pass_j"
+    return "request", "gpu_s_per_request", "usd_per_request", "joules_per_request"
+
+
 def describe(row: Row) -> str:
     """Accuracy, latency, failures and cost of a setting in words."""
-    of_pass = bool(pd.notna(row["cost_of_pass_gpu_s"]))
-    cost = "cost_of_pass_gpu_s" if of_pass else "gpu_s_per_request"
-    joules, usd = (
-        ("cost_of_pass_j", "cost_of_pass_usd") if of_pass else ("joules_per_request", "usd_per_request")
-    )
-    energy: str = f" and {number(row[joules], '.3g')} J" if pd.notna(row[joules]) else ""
-    low, high = (number(row[f"{cost}_{end}"], ".3g") for end in ("low", "high"))
-    words = (
-        f" A {'correct answer' if of_pass else 'request'} costs {number(row[cost], '.3g')} GPU-seconds ({low} to {high}; "
-        f"${number(row[usd] * 1000, '.3g')} per 1,000){energy}."
-    )
-    unknown = " Its cost is unknown, because the number of GPUs is unknown."
-    return f"It has {quality(row)}.{words if pd.notna(row[cost]) else unknown} {provenance(row)}"
+    per, gpu_s, usd, joules = unit_costs(of_pass=not math.isnan(row["cost_of_pass_gpu_s"]))
+    cost = "Its cost is unknown, because the number of GPUs is unknown."
+    if not math.isnan(row[gpu_s]):
+        low, middle, high = (number(row[f"{gpu_s}{end}"], ".3g") for end in ("_low", "", "_high"))
+        energy = f" and {number(row[joules], '.3g')} J" if not math.isnan(row[joules]) else ""
+        dollars = f"${number(row[usd] * 1000, '.3g')} per 1,000"
+        cost = f"A {per} costs {middle} GPU-seconds ({low} to {high}; {dollars}){energy}."
+    return f"It has {quality(row)}. {cost} {provenance(row)}"
 
 
 def quality(row: Row) -> str:
@@ -181,17 +183,9 @@ _WHAT = ("model", "config", "load", "asked", "budget", "budget_mode", "source", 
 _QUALITY = ("accuracy", "accuracy_low", "accuracy_high", "e2e_p50_s", "e2e_p95_s", "e2e_p95_all_s")
 _PASS = ("cost_of_pass_gpu_s", "cost_of_pass_gpu_s_low", "cost_of_pass_gpu_s_high", "cost_of_pass_usd")
 _COST = ("cost_of_pass_j", "gpu_s_per_request", "usd_per_request", "joules_per_request")
-_SIZE = (
-    "good_share",
-    "capacity_per_s",
-    "at_least",
-    "decision",
-    "replicas",
-    "gpus",
-    "usd_per_hour",
-    "usd_per_1000",
-)
-BRIEF = (*_WHAT, *_QUALITY, *_PASS, *_COST, *_SIZE)
+_SIZE = ("good_share", "capacity_per_s", "at_least", "decision", "replicas", "gpus")
+_PRICE = ("usd_per_hour", "usd_per_1000")
+BRIEF = (*_WHAT, *_QUALITY, *_PASS, *_COST, *_SIZE, *_PRICE)
 
 
 def brief(row: Row | None) -> Row | None:

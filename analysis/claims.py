@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +101,19 @@ def test(data: ClaimData) -> list[Claim]:
 
 def _parts(data: ClaimData) -> Iterator[ClaimData]:
     """The data by source, GPU and data set, those with most requests first; what was derived belongs to its source."""
-    tables = [
-        table.assign(origin=table["source"].astype(str).map(origin)) if "source" in table else table
-        for table in (data.problems, data.speculation, data.parallel)
-    ]
-    same = ["origin", "gpu", "dataset"]
-    sizes = tables[0].groupby(same, observed=True)["samples"].sum().sort_values(ascending=False)
-    for key in sizes.index:
-        rows = [
-            table[(table[same].astype(str) == [str(value) for value in key]).all(axis=1)]
-            if "origin" in table
-            else table
-            for table in tables
-        ]
+    tables = (data.problems, data.speculation, data.parallel)
+    split = [_by_origin(table) for table in tables]
+    for key in sorted(split[0], key=lambda key: -split[0][key]["samples"].sum()):
+        rows = [parts.get(key, table.iloc[:0]) for parts, table in zip(split, tables, strict=True)]
         yield ClaimData(rows[0], rows[1], rows[2], data.noise)
+
+
+def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    """The parts of a table by source, GPU and data set; none where it has no rows."""
+    if table.empty:
+        return {}
+    same = [table["source"].astype(str).map(origin), table["gpu"].astype(str), table["dataset"].astype(str)]
+    return dict(list(table.groupby(same)))
 
 
 def _about(claim: Claim, part: ClaimData) -> Claim:
@@ -298,23 +297,19 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
     found = optima.resampled_optima(data.problems, data.noise)
     if found is None:
-        return Claim(
-            name, says, CANNOT_TELL, "This needs graded answers, and models whose names contain their size."
-        )
+        lacks = "This needs graded answers, and models whose names contain their size."
+        return Claim(name, says, CANNOT_TELL, lacks)
     times = found.times
     result = judge(times.low, times.high, MIN_RATIO)
     names = short_models(data.problems["model"].unique())
     points = f"within {optima.WITHIN * 100:.0f} points of the best accuracy,"
-    if times.low == times.high == 1.0:
+    compute, system = _choice(found.compute, names), _choice(found.system, names)
+    effect = f"{points} {system} has both the least arithmetic and the least latency"
+    if not times.low == times.high == 1.0:
         effect = (
-            f"{points} {_choice(found.system, names)} has both the least arithmetic and the least latency"
-        )
-    else:
-        effect = (
-            f"{points} {_choice(found.compute, names)} has the least arithmetic and {_choice(found.system, names)} the least "
-            f"latency; the first takes {number(times.estimate, '.3g')} times as long ({number(times.low, '.3g')} to "
-            f"{number(times.high, '.3g')}; the claim needs more than {MIN_RATIO}); the two differ in model or budget in "
-            f"{number(found.point, '.0%')} of the resamples"
+            f"{points} {compute} has the least arithmetic and {system} the least latency; the first takes "
+            f"{number(times.estimate, '.3g')} times as long ({number(times.low, '.3g')} to {number(times.high, '.3g')}; the claim "
+            f"needs more than {MIN_RATIO}); the two differ in model or budget in {number(found.point, '.0%')} of the resamples"
         )
     return Claim(name, says, result, effect + _under(data.problems, pd.DataFrame([found.system])), *times)
 
@@ -328,20 +323,13 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []
     for row in records(_largest(data.speculation)):
-        base, new = pairs.arms_of(data.problems, row)
-        both = pd.concat(
-            [base["gpu_s_per_token"], new["gpu_s_per_token"]], axis=1, keys=["base", "new"]
-        ).dropna()
-        if len(both) >= stats.MIN_UNITS:
-            found.append(stats.variation_ratio(both["new"], both["base"]))
+        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.problems, row)]
+        both = pd.concat(arms, axis=1, keys=["base", "new"]).dropna()
+        found.append(stats.variation_ratio(both["new"], both["base"]))
     found = [one for one in found if np.isfinite(one.estimate)]
     if not found:
-        return Claim(
-            name,
-            says,
-            CANNOT_TELL,
-            f"This needs a model of at least {LARGE_B:g}B with and without speculation.",
-        )
+        lacks = f"This needs a model of at least {LARGE_B:g}B with and without speculation."
+        return Claim(name, says, CANNOT_TELL, lacks)
     result = combined(lambda _: [judge(ci.low, ci.high, ERRATIC) for ci in found])
     worst = min(found, key=lambda ci: ci.low)
     effect = (
@@ -378,8 +366,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    between_runs = noise.parse(args.noise)
-    found = claims(read_study(args.results).frame, between_runs)
+    found = claims(read_study(args.results).frame, args.noise)
     parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""
@@ -388,19 +375,6 @@ def main(args: argparse.Namespace) -> int:
             print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
-    keys = (
-        "name",
-        "says",
-        "verdict",
-        "effect",
-        "by_load",
-        "estimate",
-        "low",
-        "high",
-        "source",
-        "gpu",
-        "dataset",
-    )
-    rows = [{key: plain(getattr(claim, key)) for key in keys} for claim in found]
-    print(json.dumps({"noise": between_runs, "claims": rows}))
+    rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
+    print(json.dumps({"noise": args.noise, "claims": rows}))
     return 0

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, plain
+from analysis.stats import Z, t_quantile
 from analysis.tables.changes import COLUMN, MAX_LOST, Change, compare, regressions, status, unmatched
 from loadgen.terminal import printable
 
@@ -41,15 +41,14 @@ def parse_gate(text: str) -> dict[str, float]:
         name, _, value = part.partition("=")
         unit = "pt" if name == "accuracy" else "%"
         if name not in COLUMN or not value.endswith(unit):
-            raise InputError(
-                f"--gate {part}: write {DEFAULT_GATE} or a part of it (accuracy in pt, latency and cost in %)"
-            )
+            units = "accuracy in pt, latency and cost in %"
+            raise InputError(f"{part}: write {DEFAULT_GATE} or a part of it ({units})")
         try:
             gate[name] = float(value.removesuffix(unit)) / 100
-        except ValueError as error:
-            raise InputError(f"--gate {part}: {value.removesuffix(unit)!r} is not a number") from error
+        except ValueError:
+            gate[name] = float("nan")
         if not 0 < gate[name] < 10:
-            raise InputError(f"--gate {part}: the value must be above 0 and below 1000 {unit}")
+            raise InputError(f"{part}: the value must be a number above 0 and below 1000 {unit}")
     return gate
 
 
@@ -91,18 +90,22 @@ def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str
 
 
 def _values(change: Change) -> list[str]:
-    """Base, new, change with its interval, gate, smallest detectable change and noise floor, as texts."""
-    accuracy = change.measure == "accuracy"
-    unit, sign, form = ("pt", "−", ".1%") if accuracy else ("%", "+", ".4g")
-    width = change.error * (1.96 if accuracy else float(stats.t.ppf(0.975, change.degrees)))
-    worse = np.array([change.worse, change.worse - width, change.worse + width])
-    middle, *bounds = (0 - worse if accuracy else np.expm1(worse)) * 100
+    """Both means, the change with its interval, the gate, the smallest detectable change, and the noise floor."""
+    unit, form, sign, worst, quantile = " %", ".4g", 1, "+", t_quantile(change.degrees)
+    if change.measure == "accuracy":  # a loss is shown as a negative change
+        unit, form, sign, worst, quantile = " pt", ".1%", -1, "−", Z
+    middle, low, high = (
+        sign * change.on_gate_scale(change.worse + sign * side * quantile * change.error) * 100
+        for side in (0, -1, 1)
+    )
+    floor = f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
     return [
-        *(number(value, form) for value in (change.base, change.new)),
-        f"{middle:+.1f} {unit} ({min(bounds):+.1f} to {max(bounds):+.1f})",
-        f"{sign}{change.gate * 100:g} {unit}",
-        f"{sign}{change.smallest_detectable * 100:.1f} {unit}",
-        f"{change.noise_floor * 100:.1f} {unit}" if np.isfinite(change.noise_floor) else "unknown",
+        number(change.base, form),
+        number(change.new, form),
+        f"{middle:+.1f}{unit} ({low:+.1f} to {high:+.1f})",
+        f"{worst}{change.gate * 100:g}{unit}",
+        f"{worst}{change.smallest_detectable * 100:.1f}{unit}",
+        floor,
     ]
 
 
@@ -148,6 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("new", type=Path, help="results after the change")
     parser.add_argument(
         "--gate",
+        type=parse_gate,
         default=DEFAULT_GATE,
         metavar="LIMITS",
         help="largest change that is not a regression (default: %(default)s)",
@@ -158,9 +162,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compare, print the result for people and for programs, and return the exit status."""
-    gate = parse_gate(args.gate)
     base, new = (read_study(path).frame for path in (args.base, args.new))
-    changes = compare(base, new, gate)
+    changes = compare(base, new, args.gate)
     code, notes = status(changes), unmatched(base, new)
     if args.out:
         try:
@@ -177,13 +180,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _brief(change: Change) -> dict[str, Any]:
-    worse = change.worse if change.measure == "accuracy" else float(np.expm1(change.worse))
     values = {
         "measure": change.measure,
         "gate": change.gate,
         "base": change.base,
         "new": change.new,
-        "worse_by": worse,
+        "worse_by": change.on_gate_scale(change.worse),
         "smallest_seen": change.smallest_detectable,
         "noise_floor": change.noise_floor,
         "tokens": change.longer,

@@ -30,7 +30,6 @@ class Contents:
     price_per_gpu_hour: float
     problems: pd.DataFrame
     """Means by problem for each setting (pairs.per_problem)."""
-    noise: float
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -64,7 +63,7 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo)
-    return Contents(tables, figures, found, price_per_gpu_hour, problems, between_runs)
+    return Contents(tables, figures, found, price_per_gpu_hour, problems)
 
 
 def _figures(tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float]) -> list[Figure]:

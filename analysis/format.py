@@ -61,3 +61,9 @@ def number(value: Any, form: str) -> str:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as dictionaries by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def first(table: pd.DataFrame, names: Iterable[str]) -> dict[str, Any]:
+    """The values of some columns in the first row of a table."""
+    row = table.iloc[0]
+    return {name: row[name] for name in names}

@@ -9,10 +9,10 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,47 +55,40 @@ def main(args: argparse.Namespace) -> int:
     if args.out.exists():
         raise InputError(f"--out {args.out}: the folder exists already; give a new one")
     try:
-        foreign = read(*_parse(args.file.read_bytes()))
+        foreign = read(_parse(args.file.read_bytes()))
     except OSError as error:
         raise InputError(f"{args.file}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
     except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"{args.file}: a field has an unexpected value ({error}); give an unmodified file of the tool"
-        ) from error
+        hint = "give an unmodified file of the tool"
+        raise InputError(f"{args.file}: a field has an unexpected value ({error}); {hint}") from error
     _write(foreign, args)
     print(f"{foreign.tool}: imported {len(foreign.records)} requests. Notes on the fields:", file=sys.stderr)
     print(*(f"  - {note}" for note in foreign.notes), sep="\n", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "tool": foreign.tool,
-                "requests": len(foreign.records),
-                "run": str(args.out),
-                "notes": foreign.notes,
-            }
-        )
-    )
+    result = {"tool": foreign.tool, "requests": len(foreign.records), "run": str(args.out)}
+    print(json.dumps(result | {"notes": foreign.notes}))
     return 0
 
 
-def _parse(data: bytes) -> tuple[Any, list[Any]]:
-    """The file as one JSON document, or as a list of JSON lines."""
+def _parse(data: bytes) -> list[Any]:
+    """The documents of a JSON file or of a file of JSON lines. Python's decoder accepts NaN, which the tools write."""
     try:
-        return msgspec.json.decode(data), []
+        return [json.loads(data)]
     except (ValueError, RecursionError):
         pass
     try:
-        return None, [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
+        return [json.loads(line) for line in data.splitlines() if line.strip()]
     except (ValueError, RecursionError) as error:
         raise InputError(f"the file is neither JSON nor JSON lines ({error})") from error
 
 
 def _write(foreign: Foreign, args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True)
+    start_s = min((r.sent_s for r in foreign.records if r.sent_s is not None), default=0.0)
     for record in foreign.records:
         record.budget = args.budget
+        _add_stamps(record, start_s)
     encoder = msgspec.json.Encoder()
     (args.out / RECORDS).write_bytes(b"".join(encoder.encode(record) + b"\n" for record in foreign.records))
     run = RunInfo(
@@ -115,42 +108,51 @@ def _write(foreign: Foreign, args: argparse.Namespace) -> None:
     write_run(args.out, run)
 
 
-def read(document: Any, lines: list[Any]) -> Foreign:
+def _add_stamps(record: Record, start_s: float) -> None:
+    """Make the stamps of a record from its durations, relative to the first request. Without the time when it was sent, none is known."""
+    if record.sent_s is None:
+        return
+    record.due_s = record.sent_s = record.sent_s - start_s
+    if record.ttft_s is not None:
+        record.first_token_s = record.sent_s + record.ttft_s
+    if record.e2e_s is not None:
+        record.last_token_s = record.end_s = record.sent_s + record.e2e_s
+
+
+def read(documents: list[Any]) -> Foreign:
     """Recognize the tool by the fields of its file. Raises InputError."""
-    if lines and isinstance(lines[0], dict) and "metrics" in lines[0]:
-        return aiperf(lines)
-    if len(lines) > 1 and all(isinstance(line, dict) and _is_vllm_bench(line) for line in lines):
+    first = documents[0] if documents and isinstance(documents[0], dict) else {}
+    if "metrics" in first:
+        return aiperf(documents)
+    if "benchmarks" in first:
+        return guidellm(first)
+    if "ttfts" not in first and "request_throughput" not in first:
         raise InputError(
-            f"{len(lines)} results in one file (--append-result); split it into a file for each line"
+            "the tool is not recognized; give the JSON of vllm bench serve --save-result --save-detailed, guidellm's "
+            "benchmarks.json, or AIPerf's profile_export.jsonl"
         )
-    if isinstance(document, dict) and "benchmarks" in document:
-        return guidellm(document)
-    if isinstance(document, dict) and _is_vllm_bench(document):
-        return vllm_bench(document)
-    raise InputError(
-        "the tool is not recognized; give the JSON of vllm bench serve --save-result --save-detailed, guidellm's "
-        "benchmarks.json, or AIPerf's profile_export.jsonl"
-    )
-
-
-def _is_vllm_bench(document: dict[str, Any]) -> bool:
-    """Whether this is a result of `vllm bench serve`, or of SGLang's bench_serving, which has the same fields."""
-    return "ttfts" in document or "request_throughput" in document
+    if len(documents) > 1:
+        hint = "split it into a file for each line"
+        raise InputError(f"{len(documents)} results in one file (--append-result); {hint}")
+    return vllm_bench(first)
 
 
 def vllm_bench(document: dict[str, Any]) -> Foreign:
-    """Convert the file of `vllm bench serve --save-result --save-detailed`, which has a list for each field."""
+    """Convert the file of `vllm bench serve --save-result --save-detailed`, which has a list for each field.
+
+    The file of SGLang's bench_serving has the same fields.
+    """
     if not document.get("ttfts"):
         raise InputError(
             "the file has no single requests; run vllm bench serve with --save-result --save-detailed"
         )
-    columns = [
-        document.get(name) or []
-        for name in ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
-    ]
-    records = [_vllm_request(seq, row) for seq, row in enumerate(_together(columns))]
-    concurrency, rate = document.get("max_concurrency"), document.get("request_rate")
-    load = {"kind": "closed", "concurrency": concurrency} if concurrency else _open(rate)
+    names = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
+    rows = zip_longest(*(document.get(name) or [] for name in names))
+    records = [_vllm_request(seq, dict(zip(names, row, strict=True))) for seq, row in enumerate(rows)]
+    concurrency = document.get("max_concurrency")
+    load = (
+        {"kind": "closed", "concurrency": concurrency} if concurrency else _open(document.get("request_rate"))
+    )
     notes = [
         "ttft starts when the request is sent, after the semaphore of the client, so it does not contain time in the client's queue",
         "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
@@ -166,18 +168,19 @@ def vllm_bench(document: dict[str, Any]) -> Foreign:
     return Foreign(tool, str(document.get("model_id", "unknown")), load, records, notes)
 
 
-def _together(columns: list[list[Any]]) -> Iterator[list[Any]]:
-    for n in range(max(len(column) for column in columns)):
-        yield [column[n] if n < len(column) else None for column in columns]
+def _vllm_request(seq: int, row: dict[str, Any]) -> Record:
+    ttft_s, itls = _number(row["ttfts"]), row["itls"] or []
+    gaps_s = [gap for gap in map(_number, itls) if gap is not None]
+    record = _record(seq, _number(row["start_times"]))
+    if row["errors"] or not ttft_s:
+        return _failed(record, "http_error", row["errors"] or "no first token")
+    e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
+    return _answered(record, (ttft_s, e2e_s), _number(row["input_lens"]), _number(row["output_lens"]))
 
 
-def _vllm_request(seq: int, row: list[Any]) -> Record:
-    ttft_s, itls, prompt, tokens, error, start_s = row
-    sent_s = None if start_s is None else float(start_s)
-    if error or not ttft_s:
-        return _record(seq, sent_s, outcome="http_error", error=str(error or "no first token")[:500])
-    e2e_s = float(ttft_s) + sum(itls or [])
-    return _record(seq, sent_s, ttft_s=float(ttft_s), e2e_s=e2e_s, prompt=prompt, tokens=tokens)
+Outcome = Literal["ok", "http_error", "cut"]
+OUTCOMES: dict[str, Outcome] = {"successful": "ok", "errored": "http_error", "incomplete": "cut"}
+"""The outcome of the requests in each list of a file of guidellm."""
 
 
 def guidellm(document: dict[str, Any]) -> Foreign:
@@ -185,14 +188,9 @@ def guidellm(document: dict[str, Any]) -> Foreign:
     benchmarks = document["benchmarks"]
     if not isinstance(benchmarks, list) or not benchmarks:
         raise InputError("the file of guidellm has no benchmark")
-    chosen = benchmarks[-1]
-    requests = chosen.get("requests") or {}
-    done = [(request, "ok") for request in requests.get("successful") or []]
-    failed = [(request, "http_error") for request in requests.get("errored") or []]
-    failed += [(request, "cut") for request in requests.get("incomplete") or []]
-    records = [
-        _guidellm_request(seq, request, outcome) for seq, (request, outcome) in enumerate(done + failed)
-    ]
+    lists = benchmarks[-1].get("requests") or {}
+    found = [(request, outcome) for name, outcome in OUTCOMES.items() for request in lists.get(name) or []]
+    records = [_guidellm_request(seq, *one) for seq, one in enumerate(found)]
     notes = [
         "timestamps are wall-clock times (time.time), so an adjustment of the clock during the run changes them",
         "its time_per_output_token includes the time to first token, so tpot is computed from its timestamps as (last − first)/(n − 1)",
@@ -200,42 +198,31 @@ def guidellm(document: dict[str, Any]) -> Foreign:
     ]
     if len(benchmarks) > 1:
         notes.append(f"the file has {len(benchmarks)} benchmarks, and the last one was imported")
-    args = chosen.get("config") or chosen.get("args") or {}
+    args = benchmarks[-1].get("config") or benchmarks[-1].get("args") or {}
     strategy = args.get("strategy") or {}
     streams = strategy.get("streams") or strategy.get("max_concurrency")
     load = {"kind": "closed", "concurrency": streams} if streams else _open(strategy.get("rate"))
-    return Foreign("guidellm", _first_text(done, "model") or "unknown", load, _from_start(records), notes)
+    model = next((str(request["model"]) for request, _ in found if request.get("model")), "unknown")
+    return Foreign("guidellm", model, load, records, notes)
 
 
-def _first_text(requests: list[tuple[dict[str, Any], str]], name: str) -> str:
-    return next((str(request[name]) for request, _ in requests if request.get(name)), "")
-
-
-def _guidellm_request(seq: int, request: dict[str, Any], outcome: str) -> Record:
+def _guidellm_request(seq: int, request: dict[str, Any], outcome: Outcome) -> Record:
     info = request.get("info") or request.get("scheduler_info") or {}
-    times = info.get("timings") or request
-    sent_s = float(
-        times.get("request_start") or request.get("request_start_time") or request.get("start_time") or 0.0
-    )
-    first_s = (
-        times.get("first_iteration") or times.get("first_token_iteration") or request.get("first_token_time")
-    )
-    last_s = (
-        times.get("last_iteration") or times.get("last_token_iteration") or request.get("last_token_time")
-    )
-    ttft_ms, latency_s = request.get("time_to_first_token_ms"), request.get("request_latency")
-    ttft_s = first_s - sent_s if first_s and sent_s else ttft_ms / 1e3 if ttft_ms else None
-    e2e_s = last_s - sent_s if last_s and sent_s else latency_s
+    times = request | (info.get("timings") or {})
+
+    def known(*names: str) -> float | None:
+        return next((value for name in names if (value := _number(times.get(name)))), None)
+
+    sent_s = known("request_start", "request_start_time", "start_time")
+    record = _record(seq, sent_s)
     if outcome != "ok":
-        return _record(seq, sent_s, outcome=outcome, error=str(request.get("error") or outcome)[:500])
-    return _record(
-        seq,
-        sent_s,
-        ttft_s=ttft_s,
-        e2e_s=e2e_s,
-        prompt=request.get("prompt_tokens"),
-        tokens=request.get("output_tokens"),
-    )
+        return _failed(record, outcome, request.get("error") or outcome)
+    first_s = known("first_iteration", "first_token_iteration", "first_token_time")
+    last_s = known("last_iteration", "last_token_iteration", "last_token_time")
+    ttft_ms = known("time_to_first_token_ms")
+    ttft_s = first_s - sent_s if first_s and sent_s else ttft_ms / 1e3 if ttft_ms else None
+    e2e_s = last_s - sent_s if last_s and sent_s else known("request_latency")
+    return _answered(record, (ttft_s, e2e_s), known("prompt_tokens"), known("output_tokens"))
 
 
 def aiperf(lines: list[Any]) -> Foreign:
@@ -246,34 +233,36 @@ def aiperf(lines: list[Any]) -> Foreign:
         "tokens are counted by AIPerf's own tokenizer unless it ran with --use-server-token-count",
         "inter_token_latency is a mean of each request, so tpot is computed as (e2e − ttft)/(n − 1)",
     ]
-    return Foreign("AIPerf", "unknown", {"kind": "closed"}, _from_start(records), notes)
+    return Foreign("AIPerf", "unknown", {"kind": "closed"}, records, notes)
 
 
 def _aiperf_request(seq: int, line: dict[str, Any]) -> Record:
     metrics, about = line.get("metrics") or {}, line.get("metadata") or {}
-    sent_s = float(about.get("request_start_ns") or 0) / 1e9
+    start_ns = _number(about.get("request_start_ns"))
+    record = _record(seq, None if start_ns is None else start_ns / 1e9)
     ttft_s, e2e_s = (_seconds(metrics.get(name)) for name in ("time_to_first_token", "request_latency"))
-    tokens, prompt = (
-        _value(metrics.get(name)) for name in ("output_sequence_length", "input_sequence_length")
-    )
+    prompt, tokens = (_value(metrics.get(f"{side}_sequence_length")) for side in ("input", "output"))
     if line.get("error") or e2e_s is None:
-        return _record(seq, sent_s, outcome="http_error", error=str(line.get("error") or "no latency")[:500])
-    warmup = about.get("benchmark_phase") == "warmup"
-    return _record(seq, sent_s, ttft_s=ttft_s, e2e_s=e2e_s, prompt=prompt, tokens=tokens, warmup=warmup)
+        return _failed(record, "http_error", line.get("error") or "no latency")
+    record.warmup = about.get("benchmark_phase") == "warmup"
+    return _answered(record, (ttft_s, e2e_s), prompt, tokens)
 
 
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 
 
 def _value(metric: Any) -> float | None:
-    value = metric.get("value") if isinstance(metric, dict) else metric
-    return float(value) if isinstance(value, int | float) else None
+    return _number(metric.get("value") if isinstance(metric, dict) else metric)
 
 
 def _seconds(metric: Any) -> float | None:
-    value = _value(metric)
-    unit = str(metric.get("unit", "ms")) if isinstance(metric, dict) else "ms"
-    return None if value is None else value * UNITS_S.get(unit, 1e-3)
+    value, unit = _value(metric), metric.get("unit") if isinstance(metric, dict) else "ms"
+    return None if value is None else value * UNITS_S.get(str(unit), 1e-3)
+
+
+def _number(value: Any) -> float | None:
+    """A number, or None where the tool has none or writes NaN. Raises TypeError or ValueError for anything else."""
+    return float(value) if value is not None and math.isfinite(float(value)) else None
 
 
 def _open(rate: Any) -> dict[str, Any]:
@@ -285,43 +274,31 @@ def _open(rate: Any) -> dict[str, Any]:
     return {"kind": "open", "arrival": "burst"} if math.isinf(known) else {"kind": "open", "rate": known}
 
 
-def _from_start(records: list[Record]) -> list[Record]:
-    """Make timestamps relative to the first request. Changes the records."""
-    start_s = min((record.sent_s for record in records if record.sent_s), default=0.0)
-    for record in records:
-        for name in ("due_s", "sent_s", "first_token_s", "last_token_s", "end_s"):
-            stamp = getattr(record, name)
-            if stamp is not None:
-                setattr(record, name, max(0.0, stamp - start_s))
-    return records
-
-
-def _record(seq: int, sent_s: float | None, **known: Any) -> Record:
-    """A record with the known fields. The budget is 0, because no tool keeps it for each request.
-
-    Without the time when a request was sent, no other time is known, only durations.
-    """
-    tokens, prompt = known.get("tokens"), known.get("prompt")
-    ttft_s, e2e_s = known.get("ttft_s"), known.get("e2e_s")
-    record = Record(
+def _record(seq: int, sent_s: float | None) -> Record:
+    """A record whose `sent_s` is still a time of the tool's clock. The budget is 0, because no tool keeps it for each request."""
+    return Record(
         run_id="imported",
         seq=seq,
         problem_id=f"request-{seq}",
         budget=0,
-        due_s=sent_s or 0.0,
+        due_s=0.0,
         sent_s=sent_s,
-        warmup=known.get("warmup", False),
-        outcome=known.get("outcome", "ok"),
-        error=known.get("error"),
-        ttft_s=ttft_s,
-        e2e_s=e2e_s,
-        prompt_tokens=int(prompt) if prompt is not None else None,
-        completion_tokens=int(tokens) if tokens is not None else None,
+        outcome="ok",
     )
-    if sent_s is not None and e2e_s is not None:
-        record.last_token_s = record.end_s = sent_s + e2e_s
-    if sent_s is not None and ttft_s is not None:
-        record.first_token_s = sent_s + ttft_s
-    if ttft_s is not None and e2e_s is not None and tokens and tokens > 1:
-        record.tpot_s = (e2e_s - ttft_s) / (tokens - 1)
+
+
+def _failed(record: Record, outcome: Outcome, error: Any) -> Record:
+    record.outcome, record.error = outcome, str(error)[:500]
+    return record
+
+
+def _answered(
+    record: Record, latency_s: tuple[float | None, float | None], prompt: float | None, tokens: float | None
+) -> Record:
+    """Complete a record with ttft and e2e, and the numbers of tokens, as far as they are known."""
+    record.ttft_s, record.e2e_s = latency_s
+    record.prompt_tokens = None if prompt is None else int(prompt)
+    record.completion_tokens = None if tokens is None else int(tokens)
+    if record.ttft_s is not None and record.e2e_s is not None and tokens and tokens > 1:
+        record.tpot_s = (record.e2e_s - record.ttft_s) / (tokens - 1)
     return record

@@ -9,6 +9,7 @@ This module does not know what was measured.
 
 import argparse
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,16 +55,18 @@ class Runs(NamedTuple):
     deviation: float = math.nan
 
 
+def pooled(sides: Iterable[Runs]) -> tuple[float, int]:
+    """The standard deviation between the repeated runs of all sides, with its degrees of freedom; NaN without repeats."""
+    known = [(side.number - 1, side.deviation) for side in sides if math.isfinite(side.deviation)]
+    spare = sum(degrees for degrees, _ in known)
+    squares = sum(degrees * value**2 for degrees, value in known)
+    return math.sqrt(squares / spare) if spare else math.nan, spare
+
+
 def effect(middle: float, error: float, units: int, sides: tuple[Runs, Runs], noise: float) -> Effect:
     """Add the noise between runs to a log ratio whose standard error over `units` problems is known."""
-    spare = sum(side.number - 1 for side in sides if math.isfinite(side.deviation))
-    variance = noise**2
-    if spare:
-        squares = sum(
-            (side.number - 1) * side.deviation**2 for side in sides if math.isfinite(side.deviation)
-        )
-        variance = squares / spare
-    between = variance * sum(1 / side.number for side in sides)
+    estimated, spare = pooled(sides)
+    between = (estimated if spare else noise) ** 2 * sum(1 / side.number for side in sides)
     whole = error**2 + between
     parts = error**4 / max(1, units - 1) + (between**2 / spare if spare else 0.0)
     degrees = whole**2 / parts if parts else math.inf  # Satterthwaite's approximation
@@ -86,14 +89,14 @@ def deviation(run_means: list[float]) -> float:
     return float(known.std(ddof=1)) if len(known) > 1 else math.nan
 
 
-def parse(text: str, option: str = "--noise") -> float:
+def percentage(text: str) -> float:
     """Parse `2%` into 0.02. Raises InputError."""
     try:
         value = float(text.removesuffix("%")) / 100
-    except ValueError as error:
-        raise InputError(f"{option} {text}: give a percentage, for example 2%") from error
+    except ValueError:
+        value = math.nan
     if not text.endswith("%") or not 0 <= value <= 1:
-        raise InputError(f"{option} {text}: give a percentage from 0% to 100%, for example 2%")
+        raise InputError(f"{text!r}: give a percentage from 0% to 100%, for example 2%")
     return value
 
 
@@ -102,6 +105,7 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
     shown = f"{DAY_TO_DAY * 100:g}%"
     parser.add_argument(
         "--noise",
+        type=percentage,
         default=shown,
         metavar="PERCENT",
         help=f"standard deviation between runs of a setting, where it was run once (default: {shown}%, measured)",

@@ -30,7 +30,7 @@ from analysis.errors import InputError
 from analysis.format import number, records
 from analysis.tables import capacity, optima, pairs, summary
 from analysis.tables.choice import Choice, choose
-from analysis.tables.optima import MEASURES, PER_REQUEST
+from analysis.tables.optima import MEASURES
 from analysis.traffic import Traffic, recommend_for
 from loadgen import option_types
 from loadgen.measure.quantiles import least_sample
@@ -79,11 +79,8 @@ def _among(
     best = _corrected(order[0], choice, measure)
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
     found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
-    others = [
-        place
-        for place, row in enumerate(order)
-        if place and (row["model"], row["config"]) != (best["model"], best["config"])
-    ]
+    servers = [(row["model"], row["config"]) for row in order]
+    others = [place for place, server in enumerate(servers) if server != servers[0]]
     place = next(iter(others or range(1, len(order))), None)
     if place is not None:
         found.second = order[place]
@@ -112,11 +109,8 @@ def _chance(found: Recommendation, measure: str, best: Row) -> list[str]:
     names = [setting(row) for row in found.tied[: advice.MOST_NAMED]]
     more = f" and {len(found.tied) - advice.MOST_NAMED} more" if len(found.tied) > advice.MOST_NAMED else ""
     total = f"These {len(found.tied) + 1} settings" if len(found.tied) > 1 else "These two settings"
-    out = []
-    out.append(
-        f"{total} cannot be told apart: the recommended one and {'; '.join(names)}{more}. The probability that the "
-        f"recommended one is the best is {advice.probability(found.chance)}."
-    )
+    chance = f"The probability that the recommended one is the best is {advice.probability(found.chance)}."
+    out = [f"{total} cannot be told apart: the recommended one and {'; '.join(names)}{more}. {chance}"]
     if abs(advice.over(best[measure], best["measured"]) - 1) > CORRECTED:
         out.append(
             f"It was measured at {number(best['measured'], '.3g')}. The figure above is drawn towards the mean of the settings "
@@ -148,7 +142,7 @@ def _nothing_known(table: pd.DataFrame) -> str:
 
 
 def _why(required: Requirements, fit: pd.DataFrame, known: int) -> str:
-    asked, per = advice.requirement(required), _per(fit)
+    asked, (per, *_) = advice.requirement(required), advice.unit_costs(of_pass=optima.graded(fit))
     words = {
         "cost": f"costs least per {per}",
         "latency": "is the fastest over all requests",
@@ -162,10 +156,6 @@ def _why(required: Requirements, fit: pd.DataFrame, known: int) -> str:
 
 
 NO_GRADES = "No answer is known to be correct, so settings of one model and budget are compared, by latency and cost alone."
-
-
-def _per(fit: pd.DataFrame) -> str:
-    return "correct answer" if optima.graded(fit) else "request"
 
 
 def _doubts(best: Row, required: Requirements) -> list[str]:
@@ -197,41 +187,28 @@ def _second(best: Row, second: Row, measure: str, choice: Choice, place: int) ->
 
 def _stricter(best: Row, known: pd.DataFrame, required: Requirements, between_runs: float) -> list[str]:
     """What a higher accuracy and a lower latency would cost, where the data shows that a setting has them."""
-    out = []
-    ungraded = not best["accuracy"] > 0
-    limit = Requirements(None, required.max_e2e_p95_s, required.objective)
-    allowed = known[advice.fits(known, limit)]
+    graded = best["accuracy"] > 0
+    allowed = known[advice.fits(known, Requirements(None, required.max_e2e_p95_s))]
     better = allowed[allowed["accuracy_low"] > best["accuracy"]]
-    if ungraded:
-        pass
-    elif len(better):
+    within = " within the required latency" if required.max_e2e_p95_s else ""
+    higher = f"no setting is shown to be more accurate{within}"
+    if len(better):
         row = records(optima.ranked(better, "cost"))[0]
         gain = (row["accuracy"] - best["accuracy"]) * 100
-        out.append(
-            f"Higher accuracy: {setting(row)} is {gain:.1f} points more accurate, {_price(best, row)}."
-        )
-    else:
-        out.append(
-            "Higher accuracy: no setting is shown to be more accurate"
-            + (" within the required latency." if required.max_e2e_p95_s else ".")
-        )
+        higher = f"{setting(row)} is {gain:.1f} points more accurate, {_price(best, row)}"
     target = required.min_accuracy if required.min_accuracy is not None else best["accuracy"]
     clearly = best["e2e_p50_s"] / (1 + noise.smallest(between_runs))
-    faster = known[((known["accuracy"] >= target) | ungraded) & (known["e2e_p50_s"] < clearly)]
-    enough = "" if ungraded else " with sufficient accuracy"
+    faster = known[((known["accuracy"] >= target) | (not graded)) & (known["e2e_p50_s"] < clearly)]
+    enough = " with sufficient accuracy" if graded else ""
+    lower = f"no setting{enough} is shown to be faster"
     if len(faster):
         row = records(faster.sort_values("e2e_p50_s"))[0]
-        out.append(f"Lower latency: the fastest setting{enough} is {setting(row)}, {_price(best, row)}.")
-    else:
-        out.append(f"Lower latency: no setting{enough} is shown to be faster.")
-    return out
+        lower = f"the fastest setting{enough} is {setting(row)}, {_price(best, row)}"
+    return [*([f"Higher accuracy: {higher}."] if graded else []), f"Lower latency: {lower}."]
 
 
 def _price(best: Row, row: Row) -> str:
-    graded = best["accuracy"] > 0
-    name, per = (
-        ("cost_of_pass_gpu_s", "correct answer") if graded else (PER_REQUEST["cost_of_pass_gpu_s"], "request")
-    )
+    per, name, *_ = advice.unit_costs(of_pass=best["accuracy"] > 0)
     cost, time = (number(advice.over(row[column], best[column]), ".2g") for column in (name, "e2e_p50_s"))
     return f"at {cost} times the cost per {per} and {time} times the median latency"
 
@@ -292,7 +269,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-accuracy", type=float, metavar="SHARE", help="required accuracy, for example 0.8 for 80 %%"
     )
     parser.add_argument(
-        "--max-e2e-p95", type=float, metavar="SECONDS", help="required p95 latency over all requests"
+        "--max-e2e-p95",
+        type=option_types.seconds,
+        metavar="SECONDS",
+        help="required p95 latency over all requests",
     )
     _add_traffic(parser)
     add_price(parser)
@@ -332,6 +312,7 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--headroom",
+        type=noise.percentage,
         default="20%",
         metavar="PERCENT",
         help="with --rate: capacity to keep free, as a share of the rate (default: 20%%)",
@@ -348,12 +329,8 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(
             f"--min-accuracy {args.min_accuracy:g}: give a share between 0 and 1, for example 0.8 for 80 %"
         )
-    if args.max_e2e_p95 is not None and not args.max_e2e_p95 > 0:
-        raise InputError(f"--max-e2e-p95 {args.max_e2e_p95:g}: give a number of seconds above 0")
-    check_price(args.price_per_gpu_hour)
     if args.slo and args.rate is None:
         raise InputError("--slo needs --rate: give the requests per second to serve, for example --rate 5/s")
-    between_runs, headroom = noise.parse(args.noise), noise.parse(args.headroom, "--headroom")
     study = read_study(args.results)
     slo = args.slo or study.slo()
     if args.rate is not None and not slo:
@@ -364,32 +341,21 @@ def main(args: argparse.Namespace) -> int:
     required = Requirements(args.min_accuracy, args.max_e2e_p95, args.objective)
     problems = pairs.per_problem(study.frame)
     if args.rate is None:
-        found = recommend(table, required, problems, between_runs)
+        found = recommend(table, required, problems, args.noise)
     else:
-        traffic = Traffic(args.rate, slo, args.attain, headroom, args.price_per_gpu_hour)
+        traffic = Traffic(args.rate, slo, args.attain, args.headroom, args.price_per_gpu_hour)
         loads = capacity.load_points(table, study.searches, slo, args.attain)
-        found = recommend_for(traffic, loads, required, problems, between_runs)
-    print(found.headline, *found.sentences, sep="\n", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                **advice.result(found),
-                "noise": between_runs,
-                "others": [advice.result(one) for one in found.others],
-                "words": " ".join([found.headline, *found.sentences]),
-            }
-        )
-    )
+        found = recommend_for(traffic, loads, required, problems, args.noise)
+    words = [found.headline, *found.sentences]
+    print(*words, sep="\n", file=sys.stderr)
+    more = {"noise": args.noise, "others": [advice.result(one) for one in found.others]}
+    print(json.dumps(advice.result(found) | more | {"words": " ".join(words)}))
     return 0 if found.best is not None else 1
 
 
 def add_price(parser: argparse.ArgumentParser) -> None:
     """The option `--price-per-gpu-hour`, which `report` has too."""
     text = "price of one GPU for an hour (default: %(default)s, an assumption)"
-    parser.add_argument("--price-per-gpu-hour", type=float, default=3.5, metavar="USD", help=text)
-
-
-def check_price(usd: float) -> None:
-    """Raises InputError where the price is negative or not finite."""
-    if not 0 <= usd < float("inf"):
-        raise InputError(f"--price-per-gpu-hour {usd:g}: give a price in dollars, 0 or more")
+    parser.add_argument(
+        "--price-per-gpu-hour", type=option_types.number, default=3.5, metavar="USD", help=text
+    )

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import noise
-from analysis.advice import Recommendation, Requirements
+from analysis.advice import Recommendation, Requirements, unit_costs
 from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
@@ -25,10 +25,10 @@ from analysis.errors import InputError
 from analysis.figures.style import colours
 from analysis.format import number, records
 from analysis.page import export
-from analysis.page.columns import CAPACITY, CLAIMS, DEFINITIONS, PAIRS, RUNS, SUMMARY, VOTES
+from analysis.page.columns import LEDES, TABLES
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
-from analysis.recommend import add_price, check_price, recommend
+from analysis.recommend import add_price, recommend
 from analysis.tables.optima import WITHIN, Optima
 from loadgen.record import RunInfo
 from loadgen.terminal import printable
@@ -64,8 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the report, and print its path and the main results."""
     started = time.perf_counter()
-    check_price(args.price_per_gpu_hour)
-    between_runs = noise.parse(args.noise)
     vega = bundle_vega()
     study = read_study(args.results)
     out = args.out or args.results / "report"
@@ -73,9 +71,9 @@ def main(args: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from error
-    contents = compute(study, args.price_per_gpu_hour, between_runs)
+    contents = compute(study, args.price_per_gpu_hour, args.noise)
     # The report has no requirements from the user: it recommends the least cost close to the best accuracy.
-    advice = recommend(contents.summary, Requirements(near_best=True), contents.problems, between_runs)
+    advice = recommend(contents.summary, Requirements(near_best=True), contents.problems, args.noise)
     path = out / "index.html"
     path.write_text(render(study, _page(study, contents, advice), vega), encoding="utf-8")
     page_s = time.perf_counter() - started
@@ -101,7 +99,6 @@ def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
         sections=_sections(contents.summary),
         figures=contents.figures,
         tables=_tables(contents.tables),
-        definitions=DEFINITIONS,
     )
 
 
@@ -112,52 +109,12 @@ def _sections(table: pd.DataFrame) -> list[Section]:
 
 
 def _tables(computed: dict[str, pd.DataFrame]) -> list[Table]:
-    all_tables = [
-        Table(
-            "claims",
-            "The findings of the paper, tested on this data",
-            "Findings of arXiv 2509.19645, without its numbers. A claim is held where the whole 95 % interval supports it.",
-            CLAIMS,
-            computed["claims"],
-        ),
-        Table(
-            "summary",
-            "All settings",
-            "One row for each configuration, budget and set of conditions. Small numbers are 95 % intervals. A click on a verdict opens the manifest of the run.",
-            SUMMARY,
-            computed["summary"],
-        ),
-        Table(
-            "capacity",
-            "Capacity within the SLO",
-            "Each setting at the highest load that meets the SLO, never beyond the largest load that was run.",
-            CAPACITY,
-            computed["capacity"],
-        ),
-        Table(
-            "speculation",
-            "Speculation, paired by problem",
-            "Each configuration with speculation, compared to the one without on the same number of GPUs.",
-            PAIRS,
-            computed["speculation"],
-        ),
-        Table(
-            "tensor_parallel",
-            "Tensor parallelism, paired by problem",
-            "Each configuration on more GPUs, compared to the one on the fewest GPUs with the same speculation.",
-            PAIRS,
-            computed["tensor_parallel"],
-        ),
-        Table(
-            "parallel_compute",
-            "Majority votes, compared to one answer",
-            "k answers to a problem cost their sum and take as long as the slowest of them.",
-            VOTES,
-            computed["parallel_compute"],
-        ),
-        Table("runs_table", "Runs", "The verdict of each run, with its reasons.", RUNS, computed["runs"]),
+    """The tables that have rows."""
+    return [
+        Table(name, title, LEDES[name], columns, computed[name])
+        for name, (title, columns) in TABLES.items()
+        if len(computed[name])
     ]
-    return [one for one in all_tables if len(one.table)]
 
 
 def _answer(contents: Contents, advice: Recommendation) -> Answer:
@@ -166,11 +123,8 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
     best: dict[str, Any] = advice.best
     p95 = best["e2e_p95_all_s"]
     correct = best["accuracy"] > 0
-    per, gpu_s, usd, joules = (
-        ("correct answer", best["cost_of_pass_gpu_s"], best["cost_of_pass_usd"], best["cost_of_pass_j"])
-        if correct
-        else ("request", best["gpu_s_per_request"], best["usd_per_request"], best["joules_per_request"])
-    )
+    per, *columns = unit_costs(of_pass=correct)
+    gpu_s, usd, joules = (best[name] for name in columns)
     share = f"({number(best['accuracy_low'], '.0%')}–{number(best['accuracy_high'], '.0%')})"
     facts = [(number(best["accuracy"], ".1%"), f"correct answers {share}")] if correct else []
     late = f"; p95 {number(p95, '.3g')} s" if pd.notna(p95) else ""

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -178,9 +177,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = Z * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
-    return McNemar(
-        n, gained, lost, p_value, Interval((gained - lost) / n, up - down - half, up - down + half)
-    )
+    difference = Interval((gained - lost) / n, up - down - half, up - down + half)
+    return McNemar(n, gained, lost, p_value, difference)
 
 
 def variation(values: ArrayLike) -> Interval:
@@ -230,9 +228,3 @@ def holm(p_values: ArrayLike) -> Floats:
     steps = given[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def by_unit(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Means of `columns` by problem: one row for each unit."""
-    means: pd.DataFrame = frame.groupby("problem_id", observed=True)[columns].mean()
-    return means

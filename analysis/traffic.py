@@ -180,14 +180,14 @@ def _share(row: Row) -> str:
 
 
 def _cost(best: Row) -> str:
-    per = "correct answers" if best["accuracy"] > 0 else "requests"
+    per, _, _, joules = advice.unit_costs(of_pass=best["accuracy"] > 0)
     usd = best["usd_per_1000"]
     cost = "The cost is unknown, because the number of GPUs is unknown."
     if not math.isnan(usd):
         per_hour, per_1000 = number(best["usd_per_hour"], ".3g"), number(usd, ".3g")
-        cost = f"All replicas cost ${per_hour} per hour, which is ${per_1000} per 1,000 {per} at this rate."
-    joules = number(best["cost_of_pass_j" if best["accuracy"] > 0 else "joules_per_request"], ".3g")
-    energy = "" if joules == "–" else f" At its capacity, a {per[:-1]} takes {joules} J."
+        cost = f"All replicas cost ${per_hour} per hour, which is ${per_1000} per 1,000 {per}s at this rate."
+    known = not math.isnan(best[joules])
+    energy = f" At its capacity, a {per} takes {number(best[joules], '.3g')} J." if known else ""
     return f"At this load it has {advice.quality(best)}. {cost}{energy} {advice.provenance(best)}"
 
 
@@ -206,17 +206,18 @@ def _stricter(best: Row, fit: pd.DataFrame, each_load: pd.DataFrame, required: R
     """What one more point of accuracy, and half the latency, would cost."""
     out = []
     if best["accuracy"] > 0:
-        better = fit[fit["accuracy"] >= best["accuracy"] + 0.01].sort_values(["usd_per_1000", "replicas"])
-        row = next(iter(records(better)), None)
-        out.append(
-            f"One more point of accuracy: {_beside(best, row) if row else 'no setting measured here has it'}."
-        )
+        row = _cheapest(fit[fit["accuracy"] >= best["accuracy"] + 0.01])
+        more = _beside(best, row) if row else "no setting measured here has it"
+        out.append(f"One more point of accuracy: {more}.")
     accuracy = best["accuracy"] if required.min_accuracy is None else required.min_accuracy
     fast = each_load[advice.fits(each_load, required) & (each_load["e2e_p50_s"] <= best["e2e_p50_s"] / 2)]
-    fast = fast[fast["accuracy"].ge(accuracy) | ~(best["accuracy"] > 0)]
-    row = next(iter(records(fast.sort_values(["usd_per_1000", "replicas"]))), None)
+    row = _cheapest(fast[fast["accuracy"].ge(accuracy) | ~(best["accuracy"] > 0)])
     none = "no setting measured here has it at any load that was run"
     return [*out, f"Half the latency: {_beside(best, row, f', each at {_load(row)}') if row else none}."]
+
+
+def _cheapest(rows: pd.DataFrame) -> Row | None:
+    return next(iter(records(rows.sort_values(["usd_per_1000", "replicas"]))), None)
 
 
 def _chance(
@@ -237,10 +238,12 @@ def _chance(
     with np.errstate(divide="ignore", invalid="ignore"):
         per_replica = np.where(closed, ok / server_s, fit["capacity_per_s"].to_numpy()) / noise
         accuracy = np.where(graded(fit), correct / answers, 1.0)
-        replicas = np.ceil(traffic.rate_per_s * (1 + traffic.headroom) / per_replica)
-    gpus = fit["num_gpus"].fillna(1.0).to_numpy()
-    meets = accuracy >= (required.min_accuracy or 0.0)
-    cost = np.where(meets, replicas * gpus / accuracy, np.inf)
+        gpus = (
+            np.ceil(traffic.rate_per_s * (1 + traffic.headroom) / per_replica)
+            * fit["num_gpus"].fillna(1.0).to_numpy()
+        )
+        meets = accuracy >= (required.min_accuracy or 0.0)
+        cost = np.where(meets, gpus / accuracy, np.inf)
     enough = fit["replicas"].iloc[0] * per_replica[:, 0] >= traffic.rate_per_s
     least = (cost[:, 0] <= cost.min(axis=1)) | (required.objective != "cost")
     return float((meets[:, 0] & enough & least).mean())

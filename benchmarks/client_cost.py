@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -71,7 +72,7 @@ async def ours(url: str, requests: int) -> None:
     planned = (Request(seq, "p", 0, 64, "cut", "/chat/completions", BODY) for seq in range(requests))
     with (
         tempfile.TemporaryDirectory() as folder,
-        ChunkLog(Path(folder) / "chunks.bin") as chunks,
+        closing(ChunkLog(Path(folder) / "chunks.bin")) as chunks,
         (Path(folder) / "records.jsonl").open("wb", buffering=0) as records,
     ):
 

@@ -17,8 +17,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from loadgen.clock import RunClock
 
@@ -40,14 +39,6 @@ class ChunkLog:
     def __init__(self, path: Path) -> None:
         # The file is not buffered: when the process is killed after a record, the timings of that record must be kept.
         self._file = path.open("ab", buffering=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def append(self, seq: int, arrival_ns: Sequence[int], tokens: Sequence[int], clock: RunClock) -> None:
         """Append the token events of one call. Raises OSError, for example when the disk is full."""

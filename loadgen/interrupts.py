@@ -42,7 +42,7 @@ class Interrupts:
             signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
 
     @contextmanager
-    def passed_to(self, on_interrupt: Callable[[], None]) -> Iterator[None]:
+    def passed_to(self, on_interrupt: Callable[[], object]) -> Iterator[None]:
         """Within the block, SIGINT and SIGTERM call `on_interrupt` and raise nothing."""
 
         def handle(_number: int, _frame: FrameType | None) -> None:

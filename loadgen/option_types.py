@@ -34,20 +34,20 @@ class LoadgenParser(argparse.ArgumentParser):
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
-class Pairs(argparse.Action):
-    """Collects `KEY=VALUE` pairs in a dict or, for a metavar with a colon, `NAME: VALUE` pairs in a tuple."""
+def header(text: str) -> tuple[str, str]:
+    """Parse `NAME: VALUE`."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not colon or not name:
+        raise UsageError(f"{text!r}: write 'NAME: VALUE'")
+    return name, value
 
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        """Add one pair."""
-        colon = ":" in str(self.metavar)
-        name, separator, value = str(values).partition(":" if colon else "=")
-        if not separator or not name.strip():
-            raise UsageError(f"{option} {values!r}: write {self.metavar}")
-        given: Any = getattr(namespace, self.dest, () if colon else {})
-        more = (*given, (name.strip(), value.strip())) if colon else {**given, name: value}
-        setattr(namespace, self.dest, more)
+
+def label(text: str) -> tuple[str, str]:
+    """Parse `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{text!r}: write KEY=VALUE")
+    return key, value
 
 
 class Requests(argparse.Action):

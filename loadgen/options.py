@@ -18,31 +18,9 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from loadgen import option_types as parse
 from loadgen.errors import UsageError
 from loadgen.exchange import BudgetMode
-from loadgen.option_types import (
-    LoadPoint,
-    Pairs,
-    Requests,
-    arrival,
-    budgets,
-    count,
-    failures,
-    json_object,
-    number,
-    parse_requirement,
-    port,
-    positive,
-    ramp,
-    requirement,
-    route,
-    seconds,
-    share,
-    slo,
-    web,
-    whole,
-    workers,
-)
 from loadgen.redaction import HIDDEN
 
 Cache = Literal["keep", "salt", "reset"]
@@ -148,7 +126,10 @@ def from_args(args: argparse.Namespace) -> RunOptions:
 
     Where the command has several loads (`--loads`), each of them is applied later.
     """
-    given = vars(args)
+    given = vars(args).copy()
+    for name, kind in (("headers", tuple), ("labels", dict)):  # argparse collects their pairs in a list
+        if name in given:
+            given[name] = kind(given[name])
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
     check_combinations(options)
     one_load = options.requests_x and not given.get("loads")
@@ -159,7 +140,7 @@ def check_combinations(options: RunOptions) -> None:
     """Check that the options can be combined, whatever the server. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
-    required = {parse_requirement(text).metric for text in options.requirements}
+    required = {parse.parse_requirement(text).metric for text in options.requirements}
     streamed = sorted({"ttft", "tpot", "itl", "ttft_due"} & {*options.slo, *required})
     rules = [
         *_extra_body_rules(options.extra_body),
@@ -213,9 +194,13 @@ def open_loop(options: RunOptions) -> bool:
     return bool(options.rate or options.ramp or options.times or options.arrival == "burst")
 
 
-def load_point_of(options: RunOptions) -> LoadPoint:
+def load_point_of(options: RunOptions) -> parse.LoadPoint:
     """Return the load of --rate or --concurrency."""
-    return LoadPoint("open", options.rate) if options.rate else LoadPoint("closed", options.concurrency or 16)
+    return (
+        parse.LoadPoint("open", options.rate)
+        if options.rate
+        else parse.LoadPoint("closed", options.concurrency or 16)
+    )
 
 
 DEFAULTS = RunOptions()
@@ -241,47 +226,47 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _server(add: Callable[..., Any]) -> None:
     add("--target", metavar="URL", help=f"base URL of an OpenAI-compatible server, with /v1 [{DEFAULTS.target}]")
     add("--model", metavar="ID", help="id of the model [the first one that the server lists]")
-    add("--header", dest="headers", metavar="'NAME: VALUE'", action=Pairs, help="additional HTTP header; can be repeated")
+    add("--header", dest="headers", metavar="'NAME: VALUE'", action="append", type=parse.header, help="additional HTTP header; can be repeated")
     add("--api-key-env", metavar="NAME", help="name of the environment variable that holds the API key")
     add("--insecure", action="store_true", help="do not verify the server's TLS certificate")
     add("--ca-file", type=Path, metavar="FILE", help="certificate authority to trust (PEM file)")
-    add("--timeout", dest="timeout_s", type=seconds, metavar="S", help=f"timeout of one request in seconds [{DEFAULTS.timeout_s:g}]")
+    add("--timeout", dest="timeout_s", type=parse.seconds, metavar="S", help=f"timeout of one request in seconds [{DEFAULTS.timeout_s:g}]")
 
 
 def _problems(add: Callable[..., Any]) -> None:
     add("--dataset", metavar="D", help=f"math500 (downloaded from the Hugging Face Hub once), sample (included, needs no network), gsm8k, aime, or a JSONL file with `problem` and `answer` on each line [{DEFAULTS.dataset}]")
-    add("--problems", type=count, metavar="N", help="use N of the problems, selected by --seed [all]")
-    add("--samples", type=count, metavar="N", help="ask each problem N times, for majority voting and pass@k [1]")
-    add("--path", type=route, metavar="P", help="endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages [chat]")
+    add("--problems", type=parse.count, metavar="N", help="use N of the problems, selected by --seed [all]")
+    add("--samples", type=parse.count, metavar="N", help="ask each problem N times, for majority voting and pass@k [1]")
+    add("--path", type=parse.route, metavar="P", help="endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages [chat]")
     add("--no-stream", dest="stream", action="store_false", help="ask for each answer in one JSON body instead of a stream, where a server offers no stream; only e2e is measured")
     add("--prompt", metavar="STYLE", help="prompt style: chat, bare, r1, s1 or chatml [chosen by the model's id, otherwise chat]")
     add("--sampling", choices=get_args(Sampling), help="sampling parameters: greedy (as in the paper) or recommended (those of the model card) [greedy]")
-    add("--temperature", type=number, metavar="T", help="temperature, instead of the one that --sampling sets")
-    add("--top-p", type=share, metavar="P", help="top_p, instead of the one that --sampling sets")
+    add("--temperature", type=parse.number, metavar="T", help="temperature, instead of the one that --sampling sets")
+    add("--top-p", type=parse.share, metavar="P", help="top_p, instead of the one that --sampling sets")
     add("--seed", type=int, metavar="N", help="seed of the order, the arrival times and the sampling [0]")
-    add("--extra-body", type=json_object, metavar="JSON", help="fields that are added to the body of every request")
+    add("--extra-body", type=parse.json_object, metavar="JSON", help="fields that are added to the body of every request")
 
 
 def _budgets(add: Callable[..., Any]) -> None:
-    add("--budgets", type=budgets, metavar="B,…", help=f"token budgets, for example 1024,4096 or 1k,4k [{','.join(map(str, DEFAULTS.budgets))}]")
+    add("--budgets", type=parse.budgets, metavar="B,…", help=f"token budgets, for example 1024,4096 or 1k,4k [{','.join(map(str, DEFAULTS.budgets))}]")
     add("--budget-mode", choices=get_args(BudgetMode), help="cut: set max_tokens · forced: stop the reasoning at the budget and force the answer with a second call · native: use vLLM's thinking_token_budget · prompt: state the budget in the prompt [cut]")
-    add("--answer-tokens", type=count, metavar="N", help=f"tokens for the answer beyond the budget, except in mode cut [{DEFAULTS.answer_tokens}]")
+    add("--answer-tokens", type=parse.count, metavar="N", help=f"tokens for the answer beyond the budget, except in mode cut [{DEFAULTS.answer_tokens}]")
     add("--one-pass", action="store_true", help="send only the largest budget and derive the smaller ones from its token timestamps; one smaller budget is sent as a check (needs mode cut and greedy decoding)")
-    add("--check-budget", type=whole, metavar="B", help="with --one-pass: the budget that is sent as a check, or 0 for none [the smallest, and with several requests in flight also a middle one]")
+    add("--check-budget", type=parse.whole, metavar="B", help="with --one-pass: the budget that is sent as a check, or 0 for none [the smallest, and with several requests in flight also a middle one]")
 
 
 def _load(add: Callable[..., Any]) -> None:
-    add("--concurrency", type=count, metavar="N", help="closed loop with N requests in flight [16]")
-    add("--rate", type=positive, metavar="R", help="open loop with R requests per second of the server's time")
-    add("--arrival", type=arrival, metavar="A", help="arrival process for --rate or --ramp: poisson, constant, gamma:B (B is the burstiness, 1 is poisson) or burst:N; without a rate: burst (all at once) [poisson]")
-    add("--ramp", type=ramp, metavar="R:S,…", help="open loop in steps of R requests per second for S seconds")
+    add("--concurrency", type=parse.count, metavar="N", help="closed loop with N requests in flight [16]")
+    add("--rate", type=parse.positive, metavar="R", help="open loop with R requests per second of the server's time")
+    add("--arrival", type=parse.arrival, metavar="A", help="arrival process for --rate or --ramp: poisson, constant, gamma:B (B is the burstiness, 1 is poisson) or burst:N; without a rate: burst (all at once) [poisson]")
+    add("--ramp", type=parse.ramp, metavar="R:S,…", help="open loop in steps of R requests per second for S seconds")
     add("--times", type=Path, metavar="FILE", help="open loop with the due times in a file, in seconds, one per line")
-    add("--requests", action=Requests, metavar="N|Nx", help="send N requests in total, or with Nx N for each stream or for each request per second (8x at 2/s are 16 requests); the problems are repeated as needed")
-    add("--duration", dest="duration_s", type=seconds, metavar="S", help="send requests for S seconds; the problems are repeated as needed")
-    add("--repeats", type=count, metavar="N", help="send every request N times, each time in another order [1]")
-    add("--warmup", type=whole, metavar="N", help="send N warm-up requests first, which are recorded but not measured [0]")
-    add("--drain", dest="drain_s", type=seconds, metavar="S", help=f"at the end, wait at most S seconds for requests in flight [{DEFAULTS.drain_s:g}]")
-    add("--workers", type=workers, metavar="N|auto", help="number of client processes that share the load [1]")
+    add("--requests", action=parse.Requests, metavar="N|Nx", help="send N requests in total, or with Nx N for each stream or for each request per second (8x at 2/s are 16 requests); the problems are repeated as needed")
+    add("--duration", dest="duration_s", type=parse.seconds, metavar="S", help="send requests for S seconds; the problems are repeated as needed")
+    add("--repeats", type=parse.count, metavar="N", help="send every request N times, each time in another order [1]")
+    add("--warmup", type=parse.whole, metavar="N", help="send N warm-up requests first, which are recorded but not measured [0]")
+    add("--drain", dest="drain_s", type=parse.seconds, metavar="S", help=f"at the end, wait at most S seconds for requests in flight [{DEFAULTS.drain_s:g}]")
+    add("--workers", type=parse.workers, metavar="N|auto", help="number of client processes that share the load [1]")
     add("--cache", choices=get_args(Cache), help="prefix cache: keep it (hits are intended), salt every request, or reset it before the run; verified with the server's hit counter [keep it, but report hits as a reason against the run]")
 
 
@@ -289,20 +274,20 @@ def _results(add: Callable[..., Any]) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for the results, which must not exist yet [results/<utc>-<config>-<model>]")
     add("--resume", type=Path, metavar="DIR", help="complete the run in DIR, with its original options")
     add("--no-text", dest="keep_text", action="store_false", help="leave prompts and answers out of the results")
-    add("--label", dest="labels", action=Pairs, metavar="KEY=VALUE", help="label that is saved in run.json; can be repeated")
-    add("--slo", type=slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
+    add("--label", dest="labels", action="append", type=parse.label, metavar="KEY=VALUE", help="label that is saved in run.json; can be repeated")
+    add("--slo", type=parse.slo, metavar="ttft=S,tpot=S,e2e=S", help="service level objectives in seconds (or for example 200ms), for goodput")
     add("--percentile", choices=("p50", "p90", "p95", "p99"), help=f"percentile that the run must have enough requests for; otherwise it is SUSPECT [{DEFAULTS.percentile}]")
-    add("--require", dest="requirements", action="append", type=requirement, metavar="'METRIC<LIMIT'", help="exit with code 1 unless this holds at the end, for example 'ttft.p95<200ms', 'failed<1%%' or 'goodput>=0.95'; can be repeated")
-    add("--abort-after", type=failures, metavar="N|P%%", help="stop the run when N requests have failed, or P %% of at least ten that have ended")
+    add("--require", dest="requirements", action="append", type=parse.requirement, metavar="'METRIC<LIMIT'", help="exit with code 1 unless this holds at the end, for example 'ttft.p95<200ms', 'failed<1%%' or 'goodput>=0.95'; can be repeated")
+    add("--abort-after", type=parse.failures, metavar="N|P%%", help="stop the run when N requests have failed, or P %% of at least ten that have ended")
     add("--strict", action="store_true", help="exit with code 3 if the run is SUSPECT")
     add("--expect-failures", action="store_true", help="failures are what is measured: more than 20 %% of them do not make the run INVALID")
     add("--dry-run", action="store_true", help="check everything and print what would be sent, but send no prompt and write nothing")
 
 
 def _live(add: Callable[..., Any]) -> None:
-    add("--metrics-port", type=port, metavar="PORT|off", help="port on which loadgen_* metrics are served to Prometheus [9464 if it is free]")
+    add("--metrics-port", type=parse.port, metavar="PORT|off", help="port on which loadgen_* metrics are served to Prometheus [9464 if it is free]")
     add("--metrics-host", metavar="HOST", help=f"address on which the metrics are served [{DEFAULTS.metrics_host}]")
-    add("--gpu-metrics", type=web, metavar="URL", help="URL of a DCGM exporter, for energy and utilization [the emulator's, if there is one]")
+    add("--gpu-metrics", type=parse.web, metavar="URL", help="URL of a DCGM exporter, for energy and utilization [the emulator's, if there is one]")
     add("--progress", choices=("auto", "plain", "none"), help="progress display: auto is a live view on a terminal and plain lines elsewhere [auto]")
     add("-v", "--verbose", action="store_true", help="also show the client's lag and the raw gaps between chunks at the end")
 
@@ -310,11 +295,11 @@ def _live(add: Callable[..., Any]) -> None:
 def _description(add: Callable[..., Any]) -> None:
     add("--config-name", metavar="NAME", help="name of the serving configuration, as in server/configs")
     add("--preset", metavar="NAME", help="name of the model preset, as in server/models")
-    add("--num-gpus", type=count, metavar="N", help="number of GPUs that the server uses")
-    add("--tensor-parallel-size", type=count, metavar="N", help="tensor parallel size")
+    add("--num-gpus", type=parse.count, metavar="N", help="number of GPUs that the server uses")
+    add("--tensor-parallel-size", type=parse.count, metavar="N", help="tensor parallel size")
     add("--speculation", metavar="METHOD", help="method of speculative decoding: ngram, eagle3, … or none")
     add("--gpu", metavar="NAME", help="name of the GPU model")
-    add("--price", dest="price_per_gpu_hour", type=positive, metavar="$", help="price of one GPU per hour in dollars")
+    add("--price", dest="price_per_gpu_hour", type=parse.positive, metavar="$", help="price of one GPU per hour in dollars")
 # fmt: on
 
 

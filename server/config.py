@@ -8,7 +8,7 @@ This module does not know how an engine behaves, or how long anything takes.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +25,16 @@ class ConfigError(Exception):
     """A mistake in a file or in an argument. The message is one line for the operator."""
 
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Ngram:
     """Settings of n-gram speculation, under the names of vLLM's `speculative-config`."""
 
-    num_speculative_tokens: int
-    prompt_lookup_min: int
-    prompt_lookup_max: int
+    num_speculative_tokens: Positive
+    prompt_lookup_min: Positive
+    prompt_lookup_max: Positive
     synthetic_acceptance_length: float | None = None
     """With synthetic rejection sampling: the imposed mean number of tokens of a step that has a draft."""
 
@@ -41,13 +44,13 @@ class Serving:
     """One serving configuration. The defaults are those of vLLM 0.32 for one large GPU."""
 
     name: str
-    tensor_parallel_size: int = 1
-    max_model_len: int = 20480
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    gpu_memory_utilization: float = 0.92
+    tensor_parallel_size: Positive = 1
+    max_model_len: Positive = 20480
+    max_num_seqs: Positive = 256
+    max_num_batched_tokens: Positive = 8192
+    gpu_memory_utilization: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.92
     enable_prefix_caching: bool = True
-    block_size: int = 16
+    block_size: Positive = 16
     kv_cache_dtype: str = "auto"
     num_gpu_blocks_override: int | None = None
     kv_cache_memory_bytes: int | None = None
@@ -56,7 +59,7 @@ class Serving:
     async_scheduling: bool | None = None
     """None means that the engine version decides."""
     enforce_eager: bool = False
-    stream_interval: int = 1
+    stream_interval: Positive = 1
     served_model_name: tuple[str, ...] = ()
     reasoning_parser: str | None = None
     api_key: tuple[str, ...] = ()
@@ -184,11 +187,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _convert(value: object, type_: Any, where: str, key: str) -> Any:
+def _convert(value: object, type_: Any, where: str, key: str, *, strict: bool = False) -> Any:
     try:
-        return msgspec.convert(value, type_, strict=False)
+        return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {key}: {error}") from error
+
+
+OWN = {"name", "raw", "speculation"}
+"""Fields of Serving that are not options."""
+SIZES = {"max-model-len", "max-num-batched-tokens", "kv-cache-memory-bytes"}
+"""Options whose value can have a unit."""
 
 
 def _size(value: object) -> object:
@@ -219,17 +228,10 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
         raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
     low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
     low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
-    numbers = {
-        "num_speculative_tokens": value.get("num_speculative_tokens"),
-        "prompt_lookup_min": low,
-        "prompt_lookup_max": high,
-    }
-    for key, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ConfigError(
-                f"{where}: speculative-config.{key}: must be an integer of at least 1, not {number!r}"
-            )
-    ngram = msgspec.convert(numbers | {"synthetic_acceptance_length": _synthetic(value, where)}, Ngram)
+    numbers = value | {"prompt_lookup_min": low, "prompt_lookup_max": high}
+    numbers["synthetic_acceptance_length"] = None
+    ngram: Ngram = _convert(numbers, Ngram, where, "speculative-config", strict=True)
+    ngram = replace(ngram, synthetic_acceptance_length=_synthetic(value, where))
     if ngram.prompt_lookup_min > ngram.prompt_lookup_max:
         raise ConfigError(
             f"{where}: speculative-config.prompt_lookup_min: {low} exceeds prompt_lookup_max {high}"
@@ -246,27 +248,6 @@ def _synthetic(value: dict[str, Any], where: str) -> float | None:
     if isinstance(length, bool) or not isinstance(length, int | float) or not 1 <= length <= most:
         raise ConfigError(f"{where}: {key}: must be a number from 1 to {most}, not {length!r}")
     return float(length)
-
-
-def _check(serving: Serving, where: str) -> Serving:
-    positive = (
-        "tensor_parallel_size",
-        "max_model_len",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "block_size",
-        "stream_interval",
-    )
-    for key in positive:
-        if getattr(serving, key) < 1:
-            raise ConfigError(
-                f"{where}: {key.replace('_', '-')}: must be at least 1, not {getattr(serving, key)}"
-            )
-    if not 0 < serving.gpu_memory_utilization <= 1:
-        raise ConfigError(
-            f"{where}: gpu-memory-utilization: must be in (0, 1], not {serving.gpu_memory_utilization}"
-        )
-    return serving
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -292,19 +273,15 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     values: dict[str, Any] = {"name": path.stem, "raw": raw}
     speculative = _speculative(options.pop("speculative-config", None), str(path))
     values["speculation"] = _ngram(speculative, str(path))
-    for key in ("max-model-len", "max-num-batched-tokens", "kv-cache-memory-bytes"):
-        if key in options:
-            options[key] = _size(options[key])
     types = {
-        field_name.replace("_", "-"): type_
-        for field_name, type_ in Serving.__annotations__.items()
-        if field_name not in {"name", "raw", "speculation"}
+        name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN
     }
     for key, value in options.items():
         positive = key.removeprefix("no-")
         if key in types:
             listed = types[key] == tuple[str, ...] and not isinstance(value, list)
-            values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], str(path), key)
+            given = [value] if listed else _size(value) if key in SIZES else value
+            values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
         elif key in PARALLELISM_NOT_EMULATED and value not in (1, "1"):
@@ -312,7 +289,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED:
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
-    return _check(Serving(**values), str(path))
+    return Serving(**values)
 
 
 SHORT_OPTIONS = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
@@ -323,22 +300,18 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
 
     Raises ConfigError for a value that follows no option.
     """
-    found: dict[str, Any] = {}
-    key: str | None = None
+    found: dict[str, list[str]] = {}
+    values: list[str] | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if argument.startswith("--") or name in SHORT_OPTIONS:
             key = SHORT_OPTIONS.get(name) or name[2:].replace("_", "-")
-            found[key] = value if equals else True
-        elif key is None:
+            values = found[key] = [value] if equals else []
+        elif values is None:
             raise ConfigError(f"unexpected argument {argument!r}")
         else:
-            found[key] = (
-                argument
-                if found[key] is True
-                else [*([found[key]] if isinstance(found[key], str) else found[key]), argument]
-            )
-    return found
+            values.append(argument)
+    return {key: given if len(given) > 1 else given[0] if given else True for key, given in found.items()}
 
 
 def load_model(name: str) -> Model:

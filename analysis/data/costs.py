@@ -74,9 +74,8 @@ def add_costs(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     share = np.full(n, np.nan)
     for cell, rows in frame.groupby("cell", observed=True).indices.items():
         run, part = runs[str(cell)], frame.iloc[rows]
-        whole[rows] = shares(
-            part["sent_s"].to_numpy(), part["stop_s"].to_numpy(), ~part["derived"].to_numpy()
-        )
+        real = ~part["derived"].to_numpy()
+        whole[rows] = shares(part["sent_s"].to_numpy(), part["stop_s"].to_numpy(), real)
         counted = part[~(part["derived"] | part["warmup"] | part["check"]).to_numpy()]
         window = _window(counted, run)
         joules, seconds = run.energy.get("joules"), whole[rows][part.index.isin(counted.index)].sum()
@@ -111,19 +110,13 @@ def _steady_shares(part: pd.DataFrame, counted: pd.DataFrame, window: tuple[floa
     """Seconds of the whole server that each request is charged under the steady load; NaN for a budget without tokens."""
     start, stop = part["sent_s"].to_numpy(), part["stop_s"].to_numpy()
     times, clock = _steady_clock(counted, window)
-    raw = np.interp(stop, times, clock) - np.interp(start, times, clock)
-    inside = np.interp(np.clip(stop, *window), times, clock) - np.interp(
-        np.clip(start, *window), times, clock
+    within = [np.clip(edge, *window) for edge in (start, stop)]
+    raw, inside = (
+        np.where(stop > start, np.diff(np.interp(edges, times, clock), axis=0)[0], 0.0)
+        for edges in ([start, stop], within)
     )
-    tokens = part["completion_tokens"].to_numpy()
-    table = pd.DataFrame(
-        {
-            "raw": np.where(stop > start, raw, 0.0),
-            "inside": np.where(stop > start, inside, 0.0),
-            "tokens": tokens,
-        }
-        | {"steady_tokens": _tokens_within(part, window)}
-    )
+    tokens = {"tokens": part["completion_tokens"].to_numpy(), "steady_tokens": _tokens_within(part, window)}
+    table = pd.DataFrame({"raw": raw, "inside": inside} | tokens)
     sums: Any = table.groupby([part["budget"].to_numpy(), part["derived"].to_numpy()]).transform("sum")
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = sums["inside"] / sums["steady_tokens"] * sums["tokens"] / sums["raw"]
@@ -138,9 +131,8 @@ def _steady_clock(counted: pd.DataFrame, window: tuple[float, float]) -> tuple[F
     start, stop = known["sent_s"].to_numpy(), known["stop_s"].to_numpy()
     edges = np.unique(np.clip(np.concatenate([start, stop, [since_s, until_s]]), since_s, until_s))
     gaps = np.diff(edges)
-    open_now = np.searchsorted(np.sort(start), edges[:-1], side="right") - np.searchsorted(
-        np.sort(stop), edges[:-1], side="right"
-    )
+    begun, ended = (np.searchsorted(np.sort(at), edges[:-1], side="right") for at in (start, stop))
+    open_now = begun - ended
     each = np.divide(gaps, open_now, out=np.zeros_like(gaps), where=open_now > 0)
     each *= (until_s - since_s) / gaps[open_now > 0].sum()  # idle time is distributed in proportion
     clock = np.concatenate([[0.0], np.cumsum(each)])

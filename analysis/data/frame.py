@@ -6,6 +6,7 @@ cannot be read is left out with a note and does not raise an exception. docs/ana
 This module does not know statistics, figures or prices.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
-from analysis.data.records_reader import read_columns
+from analysis.data.records_reader import FLAGS, WORDS, read_columns
 from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
@@ -107,17 +108,6 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
     return study
 
 
-WORDS = (
-    "run_id",
-    "problem_id",
-    "budget_mode",
-    "token_source",
-    "outcome",
-    "finish_reason",
-    "error",
-    "grade",
-    "answer",
-)
 NOT_NEGATIVE = ["ttft_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s"]
 NOT_NEGATIVE += ["queue_s", "prefill_s", "decode_s"]
 NOT_NEGATIVE += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
@@ -180,18 +170,14 @@ def _assemble(
         tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
         graded = [empty_columns(tables[0])]
     table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
-    for name, column in zip(("grade", "answer"), judged.columns, strict=True):
-        table = table.append_column(name, column)
-    index = table.column_names.index("budget_mode")  # the load generator omits the default
-    table = table.set_column(index, "budget_mode", table.column("budget_mode").fill_null("cut"))
-    for name in WORDS:
-        index = table.column_names.index(name)
-        encoded = table.column(name).dictionary_encode().combine_chunks()
-        table = table.set_column(index, name, encoded)
-    for name in ("warmup", "derived", "emulated", "simulated"):
-        index = table.column_names.index(name)
-        table = table.set_column(index, name, table.column(name).fill_null(False))
-    frame: pd.DataFrame = table.to_pandas(self_destruct=True)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    columns |= zip(("grade", "answer"), judged.columns, strict=True)
+    columns["budget_mode"] = columns["budget_mode"].fill_null("cut")  # the load generator omits the default
+    for name in (*WORDS, "grade", "answer"):
+        columns[name] = columns[name].dictionary_encode().combine_chunks()
+    for name in FLAGS:
+        columns[name] = columns[name].fill_null(False)
+    frame: pd.DataFrame = pa.table(columns).to_pandas(self_destruct=True)
     frame["sample"], frame["chunks"] = frame["sample"].fillna(0), frame["chunks"].fillna(0)
     _add_run_columns(frame, runs)
     _add_problem_columns(frame, problems)
@@ -203,40 +189,36 @@ def _assemble(
 
 def _add_run_columns(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
     """Add the columns that come from each run's manifest."""
-    index = frame["run_index"].to_numpy()
+    index, manifests = frame["run_index"].to_numpy(), list(runs.values())
     labels: dict[str, list[str]] = {
         "cell": list(runs),
-        "config": config_labels(list(runs.values())),
-        "model": [run.model.rsplit("/", 1)[-1] for run in runs.values()],
-        "load": [load_label(run.load) for run in runs.values()],
-        "asked": asked_labels(list(runs.values())),
-        "dataset": [str(run.dataset.get("name", "unknown")) for run in runs.values()],
-        "speculation": [run.speculation or "off" for run in runs.values()],
-        "gpu": [run.gpu or "unknown" for run in runs.values()],
-        "run_verdict": [run.verdict or "not judged" for run in runs.values()],
+        "config": config_labels(manifests),
+        "model": [run.model.rsplit("/", 1)[-1] for run in manifests],
+        "load": [load_label(run.load) for run in manifests],
+        "asked": asked_labels(manifests),
+        "dataset": [str(run.dataset.get("name", "unknown")) for run in manifests],
+        "speculation": [run.speculation or "off" for run in manifests],
+        "gpu": [run.gpu or "unknown" for run in manifests],
+        "run_verdict": [run.verdict or "not judged" for run in manifests],
     }
     for name, raw in labels.items():
-        values = [printable(value) for value in raw]
-        categories = list(dict.fromkeys(values))
-        codes = np.array([categories.index(value) for value in values], dtype=np.int32)
-        frame[name] = categorical(codes[index] if len(index) else codes[:0], categories)
+        codes, categories = pd.factorize(np.array([printable(value) for value in raw], dtype=object))
+        frame[name] = categorical(codes[index], list(categories))
     numbers: dict[str, list[float]] = {
-        "num_gpus": [float(run.num_gpus or "nan") for run in runs.values()],
-        "tp": [float(run.tensor_parallel_size) for run in runs.values()],
-        "time_scale": [run.time_scale for run in runs.values()],
-        "params_b": [parameters_b(run.preset, run.model) for run in runs.values()],
+        "num_gpus": [float(run.num_gpus or "nan") for run in manifests],
+        "tp": [float(run.tensor_parallel_size) for run in manifests],
+        "time_scale": [run.time_scale for run in manifests],
+        "params_b": [parameters_b(run.preset, run.model) for run in manifests],
     }
     for name, floats in numbers.items():
-        frame[name] = np.array(floats, dtype=float)[index] if len(index) else np.array([], dtype=float)
-    for name in ("emulated", "simulated"):
-        run_flags = np.array([bool(getattr(run, name)) for run in runs.values()], dtype=bool)
-        frame[name] |= run_flags[index] if len(index) else False
-    one_pass, trusted = (
-        np.array([bool(flag(run)) for run in runs.values()], dtype=bool)[index]
-        if len(index)
-        else frame["derived"]
-        for flag in (lambda run: run.one_pass, _derived_rows_hold)
-    )
+        frame[name] = np.array(floats, dtype=float)[index]
+
+    def flagged(flag: Callable[[RunInfo], bool]) -> Any:
+        return np.array([flag(run) for run in manifests], dtype=bool)[index]
+
+    frame["emulated"] |= flagged(lambda run: run.emulated)
+    frame["simulated"] |= flagged(lambda run: run.simulated)
+    one_pass, trusted = flagged(lambda run: run.one_pass), flagged(_derived_rows_hold)
     largest = frame.groupby("cell", observed=True)["budget"].transform("max")
     frame["check"] = one_pass & ~frame["derived"] & ~frame["warmup"] & (frame["budget"] < largest)
     frame["trusted"] = trusted | ~frame["derived"]
@@ -255,13 +237,15 @@ def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[A
     return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories, dtype=object))
 
 
+UNKNOWN = (None, float("nan"))
+
+
 def _add_problem_columns(frame: pd.DataFrame, problems: dict[str, tuple[str | None, float]]) -> None:
-    known = [problems.get(str(name), (None, float("nan"))) for name in frame["problem_id"].cat.categories]
-    codes = frame["problem_id"].cat.codes.to_numpy()
-    subjects = pd.Categorical([subject for subject, _ in known])
-    lookup = np.append(subjects.codes, -1)
-    frame["subject"] = pd.Categorical.from_codes(lookup[codes], categories=subjects.categories)
-    frame["level"] = np.append(np.array([level for _, level in known], dtype=float), np.nan)[codes]
+    names, codes = frame["problem_id"].cat.categories, frame["problem_id"].cat.codes.to_numpy()
+    # The code of a missing problem is -1, which is the last entry.
+    known = [*(problems.get(str(name), UNKNOWN) for name in names), UNKNOWN]
+    frame["subject"] = pd.Categorical([subject for subject, _ in known]).take(codes)
+    frame["level"] = np.array([level for _, level in known])[codes]
 
 
 def _add_outcomes(frame: pd.DataFrame) -> None:
@@ -273,10 +257,8 @@ def _add_outcomes(frame: pd.DataFrame) -> None:
     frame.loc[~frame["ok"], "grade"] = "failed"
     frame.loc[(frame["outcome"] == "filtered").to_numpy(), "grade"] = "filtered"
     graded = ~frame["grade"].isin(["ungraded", "undecided", "grade_timeout", "grade_error"])
-    run_graded = frame.groupby("cell", observed=True)["grade"].transform(
-        lambda grades: (~grades.isin(NOT_GRADED)).any()
-    )
-    known = graded.to_numpy() & run_graded.astype(bool).to_numpy()
+    run_graded = (~frame["grade"].isin(NOT_GRADED)).groupby(frame["cell"], observed=True).transform("any")
+    known = (graded & run_graded).to_numpy()
     frame["correct"] = np.where(known, (frame["grade"] == "correct").to_numpy(), np.nan)
 
 
@@ -286,6 +268,5 @@ def _add_latencies(frame: pd.DataFrame) -> None:
     # vLLM's time to first token starts when the request is scheduled, so it does not contain the time in the queue.
     frame["prefill_s"] = frame.pop("time_to_first_token_ms") / 1e3
     frame["decode_s"] = frame.pop("generation_time_ms") / 1e3
-    rest = frame["e2e_s"] - frame["queue_s"] - frame["prefill_s"] - frame["decode_s"]
-    frame["network_client_s"] = rest
+    frame["network_client_s"] = frame["e2e_s"] - frame["queue_s"] - frame["prefill_s"] - frame["decode_s"]
     frame["tokens_per_s"] = frame["completion_tokens"] / frame["e2e_s"]

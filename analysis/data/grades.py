@@ -25,7 +25,9 @@ def grade_columns(folder: Path, table: pa.Table, cell: str, notes: list[str]) ->
         notes.append(f"{cell}: not graded (no {PROBLEMS} with reference answers)")
         return empty_columns(table)
     try:
-        grades = _grade_run(folder)
+        from analysis.data.run_grades import grade_run  # noqa: PLC0415  # imports SymPy, which takes long
+
+        grades = grade_run(folder)
     except (InputError, ValueError, OSError) as error:
         notes.append(f"{cell}: not graded ({error})")
         return empty_columns(table)
@@ -35,12 +37,6 @@ def grade_columns(folder: Path, table: pa.Table, cell: str, notes: list[str]) ->
 def empty_columns(table: pa.Table) -> pa.Table:
     """Return the same columns without any value."""
     return pa.table({name: pa.nulls(len(table), pa.string()) for name in ("verdict", "answer")})
-
-
-def _grade_run(folder: Path) -> pd.DataFrame:
-    from analysis.data.run_grades import grade_run  # noqa: PLC0415  # imports SymPy, which takes long
-
-    return grade_run(folder)
 
 
 def _in_order(grades: pd.DataFrame, table: pa.Table) -> pa.Table:

@@ -37,9 +37,10 @@ class _Output(NamedTuple):
     """What the text of a record contains. `status` is its grade if there is no answer to compare."""
 
     seq: int
-    problem_id: str
     status: str | None
     extract: Extract | None
+    pair: Pair | None
+    """The reference answer and the answer, where there are both."""
     finished: bool
 
 
@@ -75,12 +76,12 @@ def grade_records(
     records: Iterable[Record], golds: Mapping[str, str], *, thinks: bool, cache: Path | None = None
 ) -> pd.DataFrame:
     """Grade records. `golds` are the reference answers by problem id, `thinks` says that the model is a reasoning model."""
-    outputs = [_read_output(record, thinks=thinks) for record in records]
-    grades = grade_pairs({pair for output in outputs if (pair := _pair(output, golds))}, cache=cache)
+    outputs = [_read_output(record, golds, thinks=thinks) for record in records]
+    grades = grade_pairs({output.pair for output in outputs if output.pair}, cache=cache)
     rows = [
         (
             output.seq,
-            output.status or _grade(output, _pair(output, golds), grades),
+            output.status or _grade(output, grades),
             output.extract.answer if output.extract else None,
             output.extract.in_thinking if output.extract else False,
             output.finished,
@@ -90,26 +91,23 @@ def grade_records(
     return pd.DataFrame(rows, columns=COLUMNS).astype({"grade": "category"})
 
 
-def _read_output(record: Record, *, thinks: bool) -> _Output:
-    finished = record.outcome == "ok" and record.finish_reason != "length"
+def _read_output(record: Record, golds: Mapping[str, str], *, thinks: bool) -> _Output:
     if record.outcome != "ok":
         grade = "filtered" if record.outcome == "filtered" else "failed"
-        return _Output(record.seq, record.problem_id, grade, None, finished)
+        return _Output(record.seq, grade, None, None, finished=False)
+    finished, gold = record.finish_reason != "length", golds.get(record.problem_id)
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
     status = None if found else "no_answer" if finished else "truncated"
-    return _Output(record.seq, record.problem_id, status, found, finished)
+    pair = (gold, found.answer) if gold is not None and found else None
+    return _Output(record.seq, status, found, pair, finished)
 
 
-def _pair(output: _Output, golds: Mapping[str, str]) -> Pair | None:
-    gold = golds.get(output.problem_id)
-    return (gold, output.extract.answer) if gold is not None and output.extract is not None else None
-
-
-def _grade(output: _Output, pair: Pair | None, grades: Mapping[Pair, str]) -> str:
+def _grade(output: _Output, grades: Mapping[Pair, str]) -> str:
     """The grade of an answer. Without a reference it is an error of grading; in a cut output, an answer is not yet wrong."""
-    if pair is None:
+    if output.pair is None:
         return "grade_error"
-    return "truncated" if grades[pair] == "wrong" and not output.finished else grades[pair]
+    grade = grades[output.pair]
+    return "truncated" if grade == "wrong" and not output.finished else grade
 
 
 def reference_answers(path: Path) -> dict[str, str]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from analysis.data.setting import CONDITIONS, conditions, varying
 from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, dash, shape, tokens_axis
+from analysis.format import records
 
 FILTERS: tuple[str, ...] = ("model", "config", "budget", "load", "asked")
 """Columns by which the page can be filtered."""
@@ -43,6 +45,11 @@ class Figure:
     filters: list[str] = field(default_factory=lambda: list(FILTERS))
 
     @property
+    def full_width(self) -> bool:
+        """Whether the figure takes the width of the page, as one with several panels does."""
+        return self.wide or (self.panel is not None and len(self.rows[self.panel].unique()) > 1)
+
+    @property
     def source(self) -> str:
         """The sources of the rows: measured, emulated, ..."""
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
@@ -59,26 +66,21 @@ def rows_data() -> alt.NamedData:
 
 def tooltip(*values: Any) -> list[Any]:
     """The tooltip of every point of the summary, with `values` in the middle."""
-    return [
-        alt.Tooltip("config:N", title="configuration"),
-        alt.Tooltip("model:N"),
-        alt.Tooltip("load:N"),
-        alt.Tooltip("asked:N"),
-        alt.Tooltip("budget:Q", format=",d"),
-        *values,
-        alt.Tooltip("n:Q", title="n", format=",d"),
-        alt.Tooltip("source:N"),
-        alt.Tooltip("run_verdict:N", title="verdict"),
-    ]
+    config = alt.Tooltip("config:N", title="configuration")
+    verdict = alt.Tooltip("run_verdict:N", title="verdict")
+    about, n = numbers(budget=",d"), numbers(n=",d")
+    return [config, "model:N", "load:N", "asked:N", *about, *values, *n, "source:N", verdict]
+
+
+def numbers(**formats: str) -> list[Any]:
+    """Tooltip entries for columns, each with the format of its number."""
+    return [alt.Tooltip(f"{name}:Q", format=form) for name, form in formats.items()]
 
 
 def with_interval(name: str, title: str, number: str) -> list[Any]:
     """Tooltip entries for a value and its 95 % interval."""
-    return [
-        alt.Tooltip(f"{name}:Q", title=title, format=number),
-        alt.Tooltip(f"{name}_low:Q", title="95 % from", format=number),
-        alt.Tooltip(f"{name}_high:Q", title="to", format=number),
-    ]
+    ends = {"": title, "_low": "95 % from", "_high": "to"}
+    return [alt.Tooltip(f"{name}{end}:Q", title=words, format=number) for end, words in ends.items()]
 
 
 def against_budget(
@@ -99,11 +101,9 @@ def against_budget(
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
         y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    layers = [lines, points]
-    if f"{name}_low" in rows:
-        low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
-        layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
-    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
+    interval = base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q")
+    chart: Chart = alt.layer(interval, lines, points).properties(width="container", height=HEIGHT)
     return chart
 
 
@@ -117,10 +117,8 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     interval = base.mark_rule(color=MUTED, strokeWidth=1.5).encode(
         x=alt.X(f"{name}_low:Q", title=title), x2=f"{name}_high:Q", color=alt.value(MUTED)
     )
-    layers = [bars, interval] if f"{name}_low" in rows else [bars]
-    chart: Chart = alt.layer(*layers).properties(
-        width="container", height=26 * len(rows["config"].unique()) + 10
-    )
+    height = 26 * len(rows["config"].unique()) + 10
+    chart: Chart = alt.layer(bars, interval).properties(width="container", height=height)
     return chart
 
 
@@ -131,34 +129,20 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[several] if several.any() else rows[groups.transform("size") > 1]
 
 
-def reference_line(value: float, *, vertical: bool) -> Chart:
-    """A grey line at a value to compare with."""
-    along = alt.datum(value)
-    mark = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1)
-    chart: Chart = mark.encode(x=along) if vertical else mark.encode(y=along)
-    return chart
-
-
 def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     """Rows to draw: INVALID runs are left out unless there are no others. `along` is a condition that is drawn as an axis.
 
     Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
     comparable, and the column `under`, the same without the model.
     """
-    if "judged" in table:
-        table = table[table["judged"] != "INVALID"] if (table["judged"] != "INVALID").any() else table
-    table = table.assign(
-        drafting=table["speculation"].astype(str).map(lambda s: "off" if s == "off" else "on")
-    )
+    if "judged" in table and (table["judged"] != "INVALID").any():
+        table = table[table["judged"] != "INVALID"]
+    table = table.assign(drafting=np.where(table["speculation"].astype(str) == "off", "off", "on"))
     names = [name for name in varying(table) if name != along]
-    under = (
-        [conditions(row, names) for row in table[names].to_dict("records")] if names else [""] * len(table)
-    )
-    whole = [
-        f"{model}, {words}" if words else str(model)
-        for model, words in zip(table["model"], under, strict=True)
-    ]
-    table = table.assign(panel=whole, under=under)
+    rows = records(table[["model", *names]])
+    under = [conditions(row, names) for row in rows]
+    panel = [conditions(row, ["model", *names]) for row in rows]
+    table = table.assign(panel=panel, under=under)
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
 
 

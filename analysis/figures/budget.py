@@ -1,6 +1,7 @@
 """Draw figures over the token budget: accuracy, latency, cost, energy, and the grades of the answers."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import altair as alt
 import numpy as np
@@ -50,10 +51,7 @@ def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
 
 def _flattens(rows: pd.DataFrame, verdict: str) -> str:
     means = rows.groupby("budget")["accuracy"].mean().sort_index()
-    steps = [
-        f"{short_budget(low)} to {short_budget(high)}"
-        for low, high in zip(means.index, means.index[1:], strict=False)
-    ]
+    steps = [f"{short_budget(low)} to {short_budget(high)}" for low, high in pairwise(means.index)]
     gains = means.diff().dropna().mul(100).tolist()
     if not gains:
         return f"Accuracy at the only budget, {means.index[0]:,.0f} tokens"
@@ -144,37 +142,25 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     rows = drawable(rows)
-    graded = ~rows["grade"].isin(NOT_GRADED)
-    rows = rows[
-        graded.groupby(rows["panel"]).transform("any")
-    ]  # without grades, truncated answers are not known
+    graded = ~rows["grade"].isin(NOT_GRADED)  # without grades, truncated answers are not known
+    rows = rows[graded.groupby(rows["panel"]).transform("any")]
     if rows.empty:
         return None
     truncated = rows[rows["grade"] == "truncated"].groupby("budget")["count"].sum()
-    share = (truncated / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
-    claim = f"{number(share.iloc[0], '.0%')} of the answers are truncated at {short_budget(float(share.index[0]))}"
-    if len(share) > 1:
-        claim += f", {number(share.iloc[-1], '.0%')} at {short_budget(float(share.index[-1]))}"
+    cut = (truncated / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
+    claim = (
+        f"{number(cut.iloc[0], '.0%')} of the answers are truncated at {short_budget(float(cut.index[0]))}"
+    )
+    if len(cut) > 1:
+        claim += f", {number(cut.iloc[-1], '.0%')} at {short_budget(float(cut.index[-1]))}"
     grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
     fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
     budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))
-    chart = (
-        alt.Chart(rows_data())
-        .transform_aggregate(total="sum(count)", groupby=["budget", "grade"])
-        .transform_calculate(place=f"indexof({grades}, datum.grade)")
-        .mark_bar()
-        .encode(
-            x=budgets,
-            y=alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%")),
-            color=fill,
-            order="place:Q",
-            tooltip=["budget:Q", "grade:N", alt.Tooltip("total:Q", title="requests", format=",d")],
-        )
-        .properties(width="container", height=HEIGHT)
-    )
-    note = (
-        "All selected configurations together. From the bottom: "
-        + ", ".join(grades)
-        + ". A truncated answer does not count as wrong here."
-    )
+    share = alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%"))
+    tips = ["budget:Q", "grade:N", alt.Tooltip("total:Q", title="requests", format=",d")]
+    totals = alt.Chart(rows_data()).transform_aggregate(total="sum(count)", groupby=["budget", "grade"])
+    bars = totals.transform_calculate(place=f"indexof({grades}, datum.grade)").mark_bar()
+    chart = bars.encode(x=budgets, y=share, color=fill, order="place:Q", tooltip=tips)
+    chart = chart.properties(width="container", height=HEIGHT)
+    note = f"All selected configurations together. From the bottom: {', '.join(grades)}. A truncated answer does not count as wrong here."
     return Figure("endings", claim, note, rows, chart, panel="panel")

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, rows_data
+from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, numbers, rows_data
 from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, shape
 from analysis.format import number, records, short_models
 from analysis.tables.capacity import CHOICE
@@ -73,12 +73,12 @@ def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figu
     rows = pd.concat(parts, ignore_index=True)
     rows = rows[rows["value"].gt(0) if name == "latency-load" else rows["value"].notna()]
     short, several = short_models(rows["model"]), len(rows["panel"].unique()) > 1
-    kinds = len(rows["load_kind"].unique()) > 1
+    kinds = len(rows["load_kind"].unique())
     rows["panel"] = [
         ", ".join(
             [row["quantity"]]
             + ([short[str(row["model"])], *filter(None, [row["under"]])] if several else [])
-            + ([KINDS.get(row["load_kind"], f"{row['load_kind']} arrivals")] if kinds else [])
+            + ([KINDS.get(row["load_kind"], f"{row['load_kind']} arrivals")] if kinds > 1 else [])
         )
         for row in records(rows)
     ]
@@ -86,10 +86,9 @@ def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figu
     rows = rows[rows.groupby("panel")["load_value"].transform("nunique") > 1]
     if rows.empty:
         return None
-    only = rows["load_kind"].unique()
-    title = (
-        KINDS.get(only[0], "requests per second") if len(only) == 1 else "requests in flight, or per second"
-    )
+    title = "requests in flight, or per second"
+    if kinds == 1:
+        title = KINDS.get(rows["load_kind"].iloc[0], "requests per second")
     chart = _chart(rows, title, log=name == "latency-load")
     return Figure(name, claim, note, rows, chart, panel="panel", section="load", wide=True, filters=NO_BUDGET)
 
@@ -102,14 +101,13 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": True}
     y = alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=NUMBER_LABEL, tickCount=5)).scale(**scale)
     base = alt.Chart(rows_data())
+    marks = base.encode(x=x, y=y, color=colour())
     dashes = alt.StrokeDash("percentile:N", title="percentile").scale(
         domain=["", *PERCENTILES], range=[[1, 0], [1, 0], [6, 3], [2, 3]]
     )
-    tips: list[Any] = ["config:N", "model:N", "load:N", "percentile:N", alt.Tooltip("value:Q", format=".3~g")]
-    tips += [
-        alt.Tooltip("good_share:Q", title="within the SLO", format=".1%"),
-        alt.Tooltip("n:Q", format=",d"),
-    ]
+    good = alt.Tooltip("good_share:Q", title="within the SLO", format=".1%")
+    tips = ["config:N", "model:N", "load:N", "percentile:N", *numbers(value=".3~g"), good, *numbers(n=",d")]
+    tips.append("source:N")
     once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
         groupby=["config", "limit_low", "limit_high"]
     )
@@ -119,12 +117,8 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
         limit.mark_rect(opacity=0.1).encode(x=limit_x, x2="limit_high:Q"),
         limit.mark_rule(strokeWidth=1.2).encode(x=limit_x),
         base.transform_filter("isValid(datum.objective)").mark_rule(color=MUTED).encode(y="objective:Q"),
-        base.mark_line(strokeWidth=1.8).encode(
-            x=x, y=y, color=colour(), strokeDash=dashes, detail=["percentile:N", *DETAIL]
-        ),
-        base.mark_point(filled=True, size=50, opacity=1).encode(
-            x=x, y=y, color=colour(), shape=shape(), tooltip=[*tips, "source:N"], href="link:N"
-        ),
+        marks.mark_line(strokeWidth=1.8).encode(strokeDash=dashes, detail=["percentile:N", *DETAIL]),
+        marks.mark_point(filled=True, size=50, opacity=1).encode(shape=shape(), tooltip=tips, href="link:N"),
     ]
     chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
     return chart

@@ -40,21 +40,18 @@ PER_GPU = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
 def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
     """The three fronts."""
     rows = _labelled(drawable(table), optima)
-    return [
-        f for f in (_latency(rows, optima[0] if optima else None), _cost(rows), _speed(rows)) if f is not None
-    ]
+    made = [_latency(rows, optima[0] if optima else None), _cost(rows), _speed(rows)]
+    return [figure for figure in made if figure is not None]
 
 
 def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
-    label = (
-        rows["model"].astype(str).map(short_models(rows["model"])) + " " + rows["budget"].map(short_budget)
-    )
+    model = rows["model"].astype(str).map(short_models(rows["model"]))
     marks = pd.Series("", index=rows.index)
     for one in optima:
         for point, word in ((one.compute, "compute-optimal"), (one.system, "system-optimal")):
             same = np.logical_and.reduce([(rows[name] == point[name]).to_numpy() for name in SETTING])
             marks = marks.mask(same, marks.map(lambda had, word=word: f"{had} and {word}" if had else word))
-    return rows.assign(label=label, optimum=marks)
+    return rows.assign(label=model + " " + rows["budget"].map(short_budget), optimum=marks)
 
 
 def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
@@ -67,9 +64,8 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     known.loc[repeated[repeated].index, "label"] = ""
     for _, panel in known[known["front"]].groupby("under", sort=False):
         known.loc[_overlapping(panel, known, x, y), "label"] = ""
-    return known, _chart(known, x, y, step="step-before" if x_more else "step-after").properties(
-        width="container", height=height
-    )
+    chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
+    return known, chart.properties(width="container", height=height)
 
 
 def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
@@ -91,15 +87,11 @@ def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) ->
 
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
-    x_scale: dict[str, Any] = (
-        {"type": "log", "nice": False, "padding": 26} if x.log else {"zero": False, "padding": 26}
-    )
-    along = alt.X(
-        f"{x.name}:Q", title=x.title, axis=alt.Axis(format="~s" if not x.log else "~g", tickCount=7)
-    ).scale(**x_scale)
-    up = alt.Y(
-        f"{y.name}:Q", title=y.title, axis=alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
-    )
+    x_scale: dict[str, Any] = {"type": "log", "nice": False} if x.log else {"zero": False}
+    x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=7)
+    y_axis = alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
+    along = alt.X(f"{x.name}:Q", title=x.title, axis=x_axis).scale(**x_scale, padding=26)
+    up = alt.Y(f"{y.name}:Q", title=y.title, axis=y_axis)
     base = alt.Chart(rows_data()).encode(x=along, y=up.scale(zero=False, padding=12))
     on_front = base.transform_filter("datum.front")
     details = tooltip(*with_interval(y.name, y.title, y.number), *with_interval(x.name, x.title, x.number))

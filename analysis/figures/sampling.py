@@ -21,19 +21,10 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
     )
     rows = drawable(rows.assign(label=label, way=np.where(rows["k"] == 1, "one answer", "vote")))
     x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds per problem", axis=alt.Axis(format="~g", tickCount=5))
-    tips = [
-        "config:N",
-        "model:N",
-        "budget:Q",
-        "k:Q",
-        alt.Tooltip("majority:Q", format=".1%"),
-        alt.Tooltip("pass_at_k:Q", format=".1%"),
-    ]
-    tips += [
-        alt.Tooltip("e2e_s:Q", title="slowest of k, s", format=".3~g"),
-        alt.Tooltip("n:Q", title="problems"),
-        "source:N",
-    ]
+    slowest = alt.Tooltip("e2e_s:Q", title="slowest of k, s", format=".3~g")
+    shares = [alt.Tooltip(f"{name}:Q", format=".1%") for name in ("majority", "pass_at_k")]
+    problems = alt.Tooltip("n:Q", title="problems")
+    tips = ["config:N", "model:N", "budget:Q", "k:Q", *shares, slowest, problems, "source:N"]
     base = alt.Chart(rows_data()).encode(
         x=x.scale(type="log", nice=False, padding=18),
         y=alt.Y("majority:Q", title="accuracy", axis=alt.Axis(format=".0%", tickCount=5)).scale(zero=False),

@@ -1,7 +1,5 @@
 """Draw the effects of the serving configuration: speculation, tensor parallelism, variation of cost, acceptance."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -13,11 +11,11 @@ from analysis.figures.base import (
     against_budget,
     comparable,
     drawable,
-    reference_line,
+    numbers,
     rows_data,
 )
-from analysis.figures.style import HEIGHT, SI_LABEL, colour, dash, shape
-from analysis.format import number, records, short_models
+from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
+from analysis.format import number, short_models
 
 
 def figures(
@@ -43,21 +41,18 @@ def _known(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _ratio_chart(rows: pd.DataFrame, title: str) -> Chart:
-    bars = len(rows["budget"].unique()) == 1
+    across = "x" if len(rows["budget"].unique()) == 1 else "y"  # with one budget, the chart has bars
+    one = alt.Chart(rows_data()).mark_rule(color=MUTED, strokeWidth=1).encode(**{across: alt.datum(1.0)})
     chart = against_budget(rows, "speedup", title, ".3~g")
-    return (reference_line(1.0, vertical=bars) + chart).properties(width="container", height=chart.height)
+    return (one + chart).properties(width="container", height=chart.height)
 
 
 def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:
     """Mean of a column for each model, smallest model first."""
-    groups = (
-        rows.groupby(["params_b", "model"], dropna=False, observed=True)[name]
-        .mean()
-        .sort_index()
-        .reset_index()
-    )
-    names = short_models(groups["model"])
-    return [(names[str(row["model"])], float(row[name])) for row in records(groups)]
+    means = rows.groupby(["params_b", "model"], dropna=False, observed=True)[name].mean().sort_index()
+    models = means.index.get_level_values("model")
+    names = short_models(models)
+    return [(names[str(model)], float(mean)) for model, mean in zip(models, means, strict=True)]
 
 
 def _list(parts: list[tuple[str, float]], form: str) -> str:
@@ -109,11 +104,8 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
     claim = f"The cost of a token varies between problems by {number(rows['variation'].mean(), '.0%')}"
     if len(speculative) and len(plain):
         sizes = _by_model(speculative, "variation")
-        begin = (
-            "Speculation makes the cost of a token erratic: it"
-            if verdict == "held"
-            else "The cost of a token"
-        )
+        erratic = "Speculation makes the cost of a token erratic: it"
+        begin = erratic if verdict == "held" else "The cost of a token"
         claim = f"{begin} varies between problems by {_list(sizes, '.0%')} with speculation, and by {number(plain['variation'].mean(), '.1%')} without"
     chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
@@ -123,38 +115,23 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
 def _acceptance(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
-    ends = (
-        rows.sort_values("position")
-        .groupby(["config", "model", *CONDITIONS], observed=True)["per_step"]
-        .agg(["first", "last"])
-    )
-    first, last = float(ends["first"].mean()), float(ends["last"].mean())
+    arms = rows.sort_values("position").groupby(["config", "model", *CONDITIONS], observed=True)["per_step"]
+    first, last = float(arms.first().mean()), float(arms.last().mean())
     verb = "rises" if last > first * 1.03 else "falls" if last < first * 0.97 else "stays the same"
     claim = f"Acceptance {verb} during generation: from {first:.2f} to {last:.2f} tokens per step"
-    axis: dict[str, Any] = {"title": "tokens per step", "axis": alt.Axis(format=".2~f", tickCount=5)}
-    x = alt.X(
-        "position:Q", title="position in the output, tokens", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=6)
-    )
-    base = alt.Chart(rows_data()).encode(x=x, color=colour())
-    scale: Any = {"zero": False}
-    tip = [
-        "config:N",
-        "model:N",
-        alt.Tooltip("position:Q", format=",d"),
-        alt.Tooltip("per_step:Q", format=".2f"),
-        alt.Tooltip("n:Q", format=",d"),
-    ]
+    along = alt.Axis(labelExpr=SI_LABEL, tickCount=6)
+    x = alt.X("position:Q", title="position in the output, tokens", axis=along)
+    y = alt.Y("per_step:Q", title="tokens per step", axis=alt.Axis(format=".2~f", tickCount=5))
+    base = alt.Chart(rows_data()).encode(x=x, y=y.scale(zero=False), color=colour())
+    tip = ["config:N", "model:N", *numbers(position=",d", per_step=".2f", n=",d")]
     layers = [
         base.mark_rule(opacity=0.3, strokeWidth=5).encode(
-            y=alt.Y("per_step_low:Q", title="tokens per step").scale(**scale), y2="per_step_high:Q"
+            y=alt.Y("per_step_low:Q", title="tokens per step").scale(zero=False), y2="per_step_high:Q"
         ),
-        base.mark_line(strokeWidth=1.8).encode(
-            y=alt.Y("per_step:Q", **axis).scale(**scale), strokeDash=dash()
-        ),
-        base.mark_point(filled=True, size=55, opacity=1).encode(y="per_step:Q", shape=shape(), tooltip=tip),
+        base.mark_line(strokeWidth=1.8).encode(strokeDash=dash()),
+        base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape(), tooltip=tip),
     ]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
     note = str(rows["how"].iloc[0])
-    return Figure(
-        "acceptance", claim, note, drawable(rows), chart, panel="panel", section="serving", filters=NO_BUDGET
-    )
+    rows = drawable(rows)
+    return Figure("acceptance", claim, note, rows, chart, "panel", section="serving", filters=NO_BUDGET)

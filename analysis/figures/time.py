@@ -1,11 +1,9 @@
 """Draw where the time goes: the parts of latency, its distribution, and each run over time with its power."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_budget
 from analysis.tables.distributions import PARTS
@@ -31,27 +29,15 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     shares = rows.groupby("part")["share"].mean()
-    queue = float(shares.get("queue", 0.0))
-    decode = float(shares.get("decode", 0.0))
+    decode, queue = (float(shares.get(part, 0.0)) for part in ("decode", "queue"))
     claim = f"{number(decode, '.1%')} of the latency is decoding, and {number(queue, '.1%')} is queueing"
-    tips: list[Any] = [
-        "config:N",
-        "part:N",
-        alt.Tooltip("seconds:Q", format=".3~g"),
-        alt.Tooltip("share:Q", format=".2%"),
-        alt.Tooltip("n:Q", format=",d"),
-        "source:N",
-    ]
-    base = alt.Chart(rows_data()).encode(
-        x=alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5)).scale(
-            type="log", nice=False, padding=14
-        ),
-        y=alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200)),
-    )
-    points = base.mark_point(filled=True, size=90, opacity=0.9).encode(
-        color=colour(), shape=shape(), tooltip=tips
-    )
-    chart = points.properties(width="container", height=190)
+    tips = ["config:N", "part:N", *numbers(seconds=".3~g", share=".2%", n=",d"), "source:N"]
+    x = alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5))
+    y = alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200))
+    points = alt.Chart(rows_data()).mark_point(filled=True, size=90, opacity=0.9)
+    x = x.scale(type="log", nice=False, padding=14)
+    chart = points.encode(x=x, y=y, color=colour(), shape=shape(), tooltip=tips)
+    chart = chart.properties(width="container", height=190)
     note = "As the server reported them, at each model's largest budget. 'network + client' is e2e minus queue, prefill and decode. vLLM's time to first token starts at scheduling."
     return Figure("decomposition", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
 
@@ -62,19 +48,12 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
         return None
     wide = rows.pivot_table(
         index=["panel", "config", "source"], columns="share", values="seconds", observed=True
-    )
-    times = (wide[0.95] / wide[0.5]).dropna() if 0.95 in wide and 0.5 in wide else wide.sum(axis=1).iloc[:0]
+    ).reindex(columns=[0.5, 0.95])
+    times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
         claim = f"One answer in twenty takes {number(times.mean(), '.2g')} times the median or more"
-    tips: list[Any] = [
-        "config:N",
-        "load:N",
-        alt.Tooltip("share:Q", format=".1%"),
-        alt.Tooltip("seconds:Q", format=".3~g"),
-        alt.Tooltip("n:Q", format=",d"),
-        "source:N",
-    ]
+    tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
     chart = (
         alt.Chart(rows_data())
         .mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
@@ -105,30 +84,23 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
     claim = "Each run over time"
     if len(power):
         means = power.groupby("cell")["value"].mean()
-        claim = (
-            f"Runs draw {number(means.min(), ',d')} to {number(means.max(), ',d')} W while they generate"
-            if len(means) > 1
-            else f"The run draws {number(means.iloc[0], ',d')} W while it generates"
-        )
+        least, most = number(means.min(), ",d"), number(means.max(), ",d")
+        claim = f"The run draws {most} W while it generates"
+        if len(means) > 1:
+            claim = f"Runs draw {least} to {most} W while they generate"
     x = alt.X("t_s:Q", title="seconds from the run's start", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=5))
-    tip: list[Any] = ["series:N", alt.Tooltip("t_s:Q", format=",.1f"), alt.Tooltip("value:Q", format=",.3~g")]
-    base = alt.Chart(rows_data()).encode(x=x, tooltip=tip)
+    base = alt.Chart(rows_data()).encode(x=x, tooltip=["series:N", *numbers(t_s=",.1f", value=",.3~g")])
     watts = base.transform_filter("datum.series == 'power, W'").mark_area(
         opacity=0.25, color=MUTED, line={"color": MUTED, "strokeWidth": 1.2}
     )
     speed = base.transform_filter("datum.series == 'tokens/s'").mark_line(strokeWidth=1.5)
+    left = alt.Axis(labelExpr=SI_LABEL, tickCount=4)
+    right = alt.Axis(orient="right", labelExpr=SI_LABEL, tickCount=4, grid=False)
     layers = alt.layer(
-        watts.encode(y=alt.Y("value:Q", title="power, W", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=4))),
-        speed.encode(
-            y=alt.Y(
-                "value:Q",
-                title="tokens/s",
-                axis=alt.Axis(orient="right", labelExpr=SI_LABEL, tickCount=4, grid=False),
-            ),
-            color=colour(),
-        ),
-    ).resolve_scale(y="independent")
-    chart = layers.properties(width="container", height=150)
+        watts.encode(y=alt.Y("value:Q", title="power, W", axis=left)),
+        speed.encode(y=alt.Y("value:Q", title="tokens/s", axis=right), color=colour()),
+    )
+    chart = layers.resolve_scale(y="independent").properties(width="container", height=150)
     note = "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
     if len(cells) > MAX_RUNS:
         note += f" The first {MAX_RUNS} of {len(cells)} runs are shown; tables/timelines has all of them."

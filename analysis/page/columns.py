@@ -129,37 +129,37 @@ RUNS = [
     Column("reasons", "reasons"),
 ]
 
-DEFINITIONS = [
-    (
-        "measured, emulated, simulated, derived",
-        "measured: by requests to a real server. emulated: by requests to the emulated server of this suite. simulated: by the emulated server's engine without HTTP. derived: computed from the token timestamps of a request with a larger budget, and not sent.",
-    ),
-    (
-        "accuracy",
-        "correct answers / all requests, including failed requests and truncated answers. The 95 % interval is Wilson's, at the effective number of problems where problems have several samples.",
-    ),
-    (
-        "e2e",
-        f"last token − sent, in model seconds. p50 and p95 are order statistics over successful requests, and so are the bounds of their 95 % intervals. A percentile is shown from {least_sample(0.5)} requests (p50) and {least_sample(0.95)} (p95) on; below, at most a lower bound. With several requests in flight the intervals allow for their dependence, and are missing where the run does not show how much another run would differ.",
-    ),
-    ("TTFT", "first token − sent."),
-    ("tokens/s/user", "Σ completion tokens / Σ e2e."),
-    ("tokens/s/GPU", "completion tokens / (GPUs × wall time)."),
-    (
-        "GPU-seconds per token",
-        "GPUs × wall time / tokens. The wall time of a run is divided equally among the requests in flight at each instant, and idle time in proportion. The table also has the paper's GPUs × e2e / tokens. The two agree with one request in flight.",
-    ),
-    (
-        "compute-optimal",
-        "the model and budget with the least arithmetic (2 × parameters × tokens) within two points of the best accuracy, on the fewest GPUs and without speculation, because neither more GPUs nor drafts save arithmetic.",
-    ),
-    (
-        "system-optimal",
-        "the model, budget and configuration with the least measured median latency within two points of the best accuracy, under the same conditions.",
-    ),
-    ("cost of pass", "GPU-seconds (or dollars, or joules) of all requests / correct answers."),
-    (
-        "verdict",
-        "VALID, SUSPECT or INVALID: whether the run's own checks trust its numbers. The reasons are in its manifest. INVALID runs are shown in the table, but no conclusion uses them.",
-    ),
-]
+TABLES = {
+    "claims": ("The findings of the paper, tested on this data", CLAIMS),
+    "summary": ("All settings", SUMMARY),
+    "capacity": ("Capacity within the SLO", CAPACITY),
+    "speculation": ("Speculation, paired by problem", PAIRS),
+    "tensor_parallel": ("Tensor parallelism, paired by problem", PAIRS),
+    "parallel_compute": ("Majority votes, compared to one answer", VOTES),
+    "runs": ("Runs", RUNS),
+}
+"""The tables of the page in order, each with its heading and columns."""
+LEDES = {
+    "claims": "Findings of arXiv 2509.19645, without its numbers. A claim is held where the whole 95 % interval supports it.",
+    "summary": "One row for each configuration, budget and set of conditions. Small numbers are 95 % intervals. A click on a verdict opens the manifest of the run.",
+    "capacity": "Each setting at the highest load that meets the SLO, never beyond the largest load that was run.",
+    "speculation": "Each configuration with speculation, compared to the one without on the same number of GPUs.",
+    "tensor_parallel": "Each configuration on more GPUs, compared to the one on the fewest GPUs with the same speculation.",
+    "parallel_compute": "k answers to a problem cost their sum and take as long as the slowest of them.",
+    "runs": "The verdict of each run, with its reasons.",
+}
+"""The sentence above each table."""
+
+DEFINITIONS = {
+    "measured, emulated, simulated, derived": "measured: by requests to a real server. emulated: by requests to the emulated server of this suite. simulated: by the emulated server's engine without HTTP. derived: computed from the token timestamps of a request with a larger budget, and not sent.",
+    "accuracy": "correct answers / all requests, including failed requests and truncated answers. The 95 % interval is Wilson's, at the effective number of problems where problems have several samples.",
+    "e2e": f"last token − sent, in model seconds. p50 and p95 are order statistics over successful requests, and so are the bounds of their 95 % intervals. A percentile is shown from {least_sample(0.5)} requests (p50) and {least_sample(0.95)} (p95) on; below, at most a lower bound. With several requests in flight the intervals allow for their dependence, and are missing where the run does not show how much another run would differ.",
+    "TTFT": "first token − sent.",
+    "tokens/s/user": "Σ completion tokens / Σ e2e.",
+    "tokens/s/GPU": "completion tokens / (GPUs × wall time).",
+    "GPU-seconds per token": "GPUs × wall time / tokens. The wall time of a run is divided equally among the requests in flight at each instant, and idle time in proportion. The table also has the paper's GPUs × e2e / tokens. The two agree with one request in flight.",
+    "compute-optimal": "the model and budget with the least arithmetic (2 × parameters × tokens) within two points of the best accuracy, on the fewest GPUs and without speculation, because neither more GPUs nor drafts save arithmetic.",
+    "system-optimal": "the model, budget and configuration with the least measured median latency within two points of the best accuracy, under the same conditions.",
+    "cost of pass": "GPU-seconds (or dollars, or joules) of all requests / correct answers.",
+    "verdict": "VALID, SUSPECT or INVALID: whether the run's own checks trust its numbers. The reasons are in its manifest. INVALID runs are shown in the table, but no conclusion uses them.",
+}

@@ -24,11 +24,12 @@ import vl_convert
 
 from analysis.data.frame import Study
 from analysis.data.setting import gpus_label
-from analysis.figures.base import FILTERS, Figure, anchor
+from analysis.figures.base import FILTERS, Figure, anchor, link
 from analysis.figures.style import FONT, colours, natural, paint
 from analysis.format import number, plain, records
 from analysis.page.chart_data import columns_of, used
-from analysis.page.layout import Column, Page, Section, Table
+from analysis.page.columns import DEFINITIONS
+from analysis.page.layout import Column, Page, Table
 from analysis.tables.summary import run_source
 from loadgen.record import RunInfo
 
@@ -61,15 +62,13 @@ def render(study: Study, page: Page, vega: "Future[str]") -> str:
         sources=words(" and ".join(study.frame["source"].astype(str).unique())) if len(study.frame) else [],
         answer=page.answer,
         notices=page.notices,
-        filters=_filters(study.frame),
-        sections=[
-            _section(section, page.figures)
-            for section in page.sections
-            if any(f.section == section.name for f in page.figures)
-        ],
+        filters=_filters(study.frame, scheme),
+        sections=page.sections,
+        figures=page.figures,
+        words=words,
         tables=[_table(table) for table in page.tables],
         runs=[_run(cell, run) for cell, run in study.runs.items()],
-        definitions=page.definitions,
+        definitions=DEFINITIONS,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
         css=_asset("report.css"),
@@ -104,65 +103,35 @@ def words(source: str) -> list[str]:
     return list(dict.fromkeys(word for word in re.split(r" and |, ", source) if word))
 
 
-def _section(section: Section, figures: list[Figure]) -> dict[str, Any]:
-    mine = [figure for figure in figures if figure.section == section.name]
-    return {
-        "name": section.name,
-        "title": section.title,
-        "lede": section.lede,
-        "figures": [
-            {
-                "name": f.name,
-                "claim": f.claim,
-                "note": f.note,
-                "words": words(f.source),
-                "wide": f.wide or (f.panel is not None and len(f.rows[f.panel].unique()) > 1),
-            }
-            for f in mine
-        ],
-    }
-
-
-def _filters(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _filters(frame: pd.DataFrame, scheme: dict[str, str]) -> list[dict[str, Any]]:
     """The filters of the page: configurations, and every other column that has more than one value."""
     filters = []
-    scheme = colours([str(c) for c in frame["config"].unique()]) if len(frame) else {}
-    titles = {
-        "model": "model",
-        "config": "configuration",
-        "budget": "budget",
-        "load": "load",
-        "asked": "asked",
-    }
-    for name, title in titles.items():
+    for name in FILTERS:
         values = sorted(frame[name].unique().tolist(), key=lambda v: natural(str(v)))
-        if len(values) > 1 or name == "config":
+        if len(values) > 1 or (values and name == "config"):
             options = [_option(name, value, scheme) for value in values]
+            title = "configuration" if name == "config" else name
             filters.append({"name": name, "title": title, "options": options})
-    return [f for f in filters if f["options"]]
+    return filters
 
 
 def _option(name: str, value: Any, scheme: dict[str, str]) -> dict[str, Any]:
-    label = f"{int(value):,}" if name == "budget" else str(value)
-    key = str(int(value)) if name == "budget" else str(value)
+    label = f"{value:,.0f}" if name == "budget" else str(value)
+    colour = scheme.get(str(value), "") if name == "config" else ""
     mark = "on" if "-" in str(value) else ""
-    return {
-        "value": key,
-        "label": label,
-        "colour": scheme.get(str(value), "") if name == "config" else "",
-        "mark": mark,
-    }
+    return {"value": _key(name, value), "label": label, "colour": colour, "mark": mark}
+
+
+def _key(name: str, value: Any) -> str:
+    """How the page's program names a value of a filter."""
+    return str(int(value)) if name == "budget" else str(value)
 
 
 def _table(shown: Table) -> dict[str, Any]:
     rows = []
     columns = [c for c in shown.columns if c.name in shown.table and shown.table[c.name].notna().any()]
     for row in records(shown.table):
-        filters = {
-            k: str(int(row[k])) if k == "budget" else str(row[k])
-            for k in FILTERS
-            if k in row and pd.notna(row[k])
-        }
+        filters = {name: _key(name, row[name]) for name in FILTERS if pd.notna(row.get(name))}
         cells = [_cell(column, row) for column in columns]
         rows.append({"cells": cells, "filters": json.dumps(filters) if filters else ""})
     return {"name": shown.name, "title": shown.title, "lede": shown.lede, "columns": columns, "rows": rows}
@@ -177,9 +146,7 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
         if column.flag:
             cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0].rstrip(",")
             cells = row.get("cells", row.get("cell"))
-            cell["link"] = (
-                "#run-" + anchor(str(cells).split(", ", maxsplit=1)[0]) if cells is not None else ""
-            )
+            cell["link"] = link(str(cells)) if cells is not None else ""
         return cell
     cell["text"] = number(value, column.number)
     cell["value"] = "" if pd.isna(value) else plain(float(value))

@@ -1,4 +1,4 @@
-"""Define the parts of a page: its answer, notices, sections of figures, tables and definitions.
+"""Define the parts of a page: its answer, notices, sections of figures, and tables.
 
 This module does not know HTML.
 """
@@ -75,4 +75,3 @@ class Page:
     sections: list[Section]
     figures: list[Figure]
     tables: list[Table]
-    definitions: list[tuple[str, str]]

@@ -21,7 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis import noise
 from analysis.data import setting
+from analysis.stats import holm, log_ratio
 from analysis.tables.repeats import run_means
 from analysis.tables.summary import judged, requests
 
@@ -77,7 +79,10 @@ class Change:
     def smallest_detectable(self) -> float:
         """The true change, on the scale of the gate, that would be found as a regression with a probability of 90 %."""
         quantiles = stats.t.ppf(1 - self.alpha, self.degrees) + stats.t.ppf(POWER, self.degrees)
-        worse = self.bound + float(quantiles) * self.error
+        return self.on_gate_scale(self.bound + float(quantiles) * self.error)
+
+    def on_gate_scale(self, worse: float) -> float:
+        """A value on the scale of `worse` on that of the gate: a relative change, or a share of the problems."""
         return worse if self.measure == "accuracy" else float(np.expm1(worse))
 
     @property
@@ -127,11 +132,13 @@ def _change(
     if len(both) < MIN_PAIRS or (both["base"].sum() == 0 and measure != "accuracy"):
         return None
     a, b = both["base"].to_numpy(dtype=float), both["new"].to_numpy(dtype=float)
-    worse, error = _accuracy(a, b) if measure == "accuracy" else _log_ratio(a, b)
+    worse, error = _accuracy(a, b) if measure == "accuracy" else log_ratio(b, a)[:2]
     runs = [_run_means(side, column, both.index) for side in (old, new)]
-    noise_floor, spare = _noise(runs, log=measure != "accuracy")
+    scaled = runs if measure == "accuracy" else [np.log(side) for side in runs]
+    repeated = [noise.Runs(len(side), float(side.std(ddof=1))) for side in scaled if len(side) > 1]
+    noise_floor, spare = noise.pooled(repeated)
     degrees = float(len(both) - 1)
-    if np.isfinite(noise_floor):
+    if spare:
         between = noise_floor * np.sqrt(1 / len(runs[0]) + 1 / len(runs[1]))
         if between > error:  # the means of the runs already contain the noise between problems
             error, degrees = between, float(spare)
@@ -156,13 +163,6 @@ def _longer(old: pd.DataFrame, new: pd.DataFrame) -> float:
     return float(tokens["new"].sum()) / before - 1 if before else 0.0
 
 
-def _log_ratio(a: Floats, b: Floats) -> tuple[float, float]:
-    """Log of Σ b / Σ a, and its standard error over problems by the delta method."""
-    ratio = b.sum() / a.sum()
-    spread = np.std(b / b.mean() - a / a.mean(), ddof=1)
-    return float(np.log(ratio)), float(spread / np.sqrt(len(a)))
-
-
 def _accuracy(a: Floats, b: Floats) -> tuple[float, float]:
     """Lost accuracy, and Bonett and Price's standard error: one more pair on each side keeps it above zero."""
     lost = np.append(a - b, [1.0, -1.0])
@@ -173,16 +173,6 @@ def _run_means(side: pd.DataFrame, column: str, problems: pd.Index) -> Floats:
     """The mean of each run of the setting over the problems that all of them and both sides have; one mean without repeats."""
     rows = side[side["problem_id"].isin(problems)]
     return np.array(run_means(rows, column) or [rows[column].mean()], dtype=float)
-
-
-def _noise(runs: list[Floats], *, log: bool) -> tuple[float, int]:
-    """Pooled standard deviation between repeated runs (of logarithms for ratios), and its degrees of freedom."""
-    spare = sum(len(side) - 1 for side in runs)
-    if spare <= 0 or any(len(side) == 0 for side in runs):
-        return float("nan"), 0
-    scaled = [np.log(side) if log else side for side in runs]
-    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in scaled)
-    return float(np.sqrt(squares / spare)), spare
 
 
 def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
@@ -207,12 +197,8 @@ def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
 def regressions(changes: list[Change]) -> list[Change]:
     """Holm's procedure: compare the smallest p-value to α/m, the next to α/(m−1), and stop at the first that is larger."""
     order = sorted(changes, key=lambda change: change.p_value)
-    out = []
-    for rank, change in enumerate(order):
-        if change.p_value > ALPHA / (len(order) - rank):
-            break
-        out.append(change)
-    return out
+    adjusted = holm([change.p_value for change in order])
+    return [change for change, p_value in zip(order, adjusted, strict=True) if p_value <= ALPHA]
 
 
 def status(changes: list[Change]) -> int:

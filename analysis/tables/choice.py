@@ -129,12 +129,8 @@ def _resampled(rows: pd.DataFrame, whole: Floats, measure: str, rng: np.random.G
 
 def _normal(fit: pd.DataFrame, measure: str, rng: np.random.Generator) -> Floats:
     """Logarithms of a percentile, from its interval: percentiles of the same problems are taken as independent."""
-    middle, low, high = (
-        np.log(fit[f"{measure}{end}"].to_numpy(dtype=float))
-        if f"{measure}{end}" in fit
-        else np.full(len(fit), np.nan)
-        for end in ("", "_low", "_high")
-    )
+    ends = fit.reindex(columns=[f"{measure}{end}" for end in ("", "_low", "_high")])
+    middle, low, high = np.log(ends.to_numpy(dtype=float)).T
     error = (high - low) / 2 / stats.Z
     drawn: Floats = middle + rng.normal(size=(DRAWS, len(fit))) * np.where(np.isfinite(error), error, 0.0)
     return drawn
@@ -148,19 +144,16 @@ def _tied(raw: Floats, draws: Floats, best: int, level: float) -> list[int]:
     others = [place for place in range(len(raw)) if place != best]
     if not others:
         return []
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(error > 0, chance / error, 0.0)
+    scaled = np.divide(chance, error, out=np.zeros_like(chance), where=error > 0)
     limit = np.quantile(scaled[:, others].max(axis=1), level)
-    return sorted(
-        (place for place in others if difference[place] <= limit * error[place]), key=difference.__getitem__
-    )
+    tied = [place for place in others if difference[place] <= limit * error[place]]
+    return sorted(tied, key=difference.__getitem__)
 
 
 def _shrunk(raw: Floats, draws: Floats) -> Floats:
     """Estimates drawn towards their mean by the share of their variance that chance explains."""
-    by_chance = (
-        float((draws - draws.mean(axis=1, keepdims=True)).var(axis=0).mean()) * len(raw) / (len(raw) - 1)
-    )
+    chance = (draws - draws.mean(axis=1, keepdims=True)).var(axis=0)
+    by_chance = float(chance.mean()) * len(raw) / (len(raw) - 1)
     real = max(0.0, float(raw.var(ddof=1)) - by_chance)
     keep = real / (real + by_chance) if by_chance else 1.0
     shrunk: Floats = raw.mean() + keep * (raw - raw.mean())

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.data.costs import in_flight
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
+from analysis.format import first
 from analysis.tables.summary import KEY, judged, ordered, requests
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import GPU_LOG
@@ -38,7 +39,7 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def about(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
     """The columns that describe a setting: its key, and ABOUT from its requests."""
-    return dict(zip(KEY, key, strict=True)) | {name: group[name].iloc[0] for name in ABOUT}
+    return dict(zip(KEY, key, strict=True)) | first(group, ABOUT)
 
 
 def distributions(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,21 +65,16 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
 def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean seconds of each part of e2e, where the server reported its times: columns `part seconds share`."""
     rows = usable(frame)
-    rows = rows[
-        rows["ok"].to_numpy() & rows["decode_s"].notna().to_numpy() & rows["e2e_s"].notna().to_numpy()
-    ]
+    rows = rows[rows["ok"] & rows["decode_s"].notna() & rows["e2e_s"].notna()]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
         setting = about(key, group) | {"n": len(group)}
         whole = group["e2e_s"].mean()
-        for column, part in PARTS.items():
-            mean = float(group[column].mean())
-            if np.isnan(mean):  # the server did not report this part
-                continue
-            out.append(setting | {"part": part, "seconds": mean, "share": mean / whole if whole else np.nan})
-    return ordered(
-        pd.DataFrame(out, columns=list(out[0]) if out else [*KEY, *ABOUT, "part", "seconds", "share"])
-    )
+        for column, mean in group[[*PARTS]].mean().dropna().items():  # the server did not report the others
+            share = mean / whole if whole else np.nan
+            out.append(setting | {"part": PARTS[str(column)], "seconds": mean, "share": share})
+    empty = [*KEY, *ABOUT, "part", "seconds", "share"]
+    return ordered(pd.DataFrame(out, columns=None if out else empty))
 
 
 def endings(frame: pd.DataFrame) -> pd.DataFrame:
@@ -104,14 +100,10 @@ def timelines(study: Study) -> pd.DataFrame:
     for cell, rows in study.frame.groupby("cell", observed=True, sort=False):
         sent = rows[~rows["derived"].to_numpy()]
         series = [*_load_series(sent), *_gpu_series(study.folder(str(cell)) / GPU_LOG)]
-        first = rows.iloc[0]
-        names = {"cell": str(cell)} | {
-            k: first[k] for k in ("model", "config", *CONDITIONS, "source", "run_verdict")
-        }
+        names = first(rows, ["cell", "model", "config", *CONDITIONS, "source", "run_verdict"])
         out += [pd.DataFrame(names | part) for part in series]
-    return (
-        pd.concat(out, ignore_index=True) if out else pd.DataFrame(columns=["cell", "series", "t_s", "value"])
-    )
+    empty = pd.DataFrame(columns=["cell", "series", "t_s", "value"])
+    return pd.concat(out, ignore_index=True) if out else empty
 
 
 def _load_series(rows: pd.DataFrame) -> list[dict[str, Any]]:

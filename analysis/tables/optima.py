@@ -125,30 +125,25 @@ def resampled_optima(
 
     In each resample the target is WITHIN below the best accuracy of that resample, and each run has its own noise.
     """
-    found = (
-        (_resampled(arms, between_runs, draws, seed) for arms in by_conditions(problems))
-        if len(problems)
-        else iter(())
-    )
+    found = (_resampled(arms, between_runs, draws, seed) for arms in by_conditions(problems))
     return next((one for one in found if one is not None), None)
 
 
 def _resampled(problems: pd.DataFrame, between_runs: float, draws: int, seed: int) -> Resampled | None:
-    arms = problems.assign(arm=_joined(problems, SETTING), point=_joined(problems, ["model", "budget"]))
-    wide = {
-        name: arms.pivot_table(index="problem_id", columns="arm", values=name, observed=True)
-        for name in VALUES
+    numbers = {
+        name: problems.groupby(same, observed=True, sort=False).ngroup()
+        for name, same in (("arm", SETTING), ("point", ["model", "budget"]))
     }
-    measured = [table.columns for table in wide.values()]
-    columns = measured[0].intersection(measured[1]).intersection(measured[2])
-    wide = {name: table[columns].dropna() for name, table in wide.items()}
-    common = wide["correct"].index.intersection(wide["tflop"].index).intersection(wide["e2e_s"].index)
-    n = len(common)
-    if len(columns) == 0 or n < stats.MIN_UNITS:
+    arms = problems.assign(**numbers)
+    # Arms without any value are left out, and then problems that an arm lacks.
+    means = arms.groupby(["problem_id", "arm"], observed=True)[[*VALUES]].mean().dropna()
+    wide = means.pivot_table(index="problem_id", columns="arm", observed=True).dropna()
+    n = len(wide)
+    if n < stats.MIN_UNITS:
         return None
     rng = np.random.default_rng(seed)
-    about = arms.drop_duplicates("arm").set_index("arm").reindex(columns)
-    matrices = {name: wide[name].loc[common].to_numpy() for name in VALUES}
+    about = arms.drop_duplicates("arm").set_index("arm").reindex(wide["correct"].columns)
+    matrices = {name: wide[name].to_numpy() for name in VALUES}
 
     def resampled() -> dict[str, Floats]:
         weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=draws)])
@@ -189,7 +184,3 @@ def noise_of_runs(about: pd.DataFrame, between_runs: float, draws: int, rng: np.
     deviation = (about["deviation_e2e_s"].fillna(between_runs) / np.sqrt(about["runs"])).to_numpy()
     normal = rng.normal(size=(draws, runs.max() + 1))[:, runs]
     return np.vstack([np.ones(len(runs)), np.exp(normal * deviation)])
-
-
-def _joined(problems: pd.DataFrame, names: list[str]) -> "pd.Series[int]":
-    return problems.groupby(names, observed=True, sort=False).ngroup()

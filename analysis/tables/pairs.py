@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import noise, stats
 from analysis.data.setting import SETTING, by_conditions
-from analysis.format import records
+from analysis.format import first, records
 from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
@@ -36,8 +36,8 @@ def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     )
     rows.loc[rows["ok"] == 0, ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
-    first = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
-    table = groups[MEANS].mean().join(first).join(groups.size().rename("samples")).reset_index()
+    arm = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
+    table = groups[MEANS].mean().join(arm).join(groups.size().rename("samples")).reset_index()
     found = repeats(rows)
     if found.empty:
         return table.assign(runs=1, deviation_e2e_s=np.nan, deviation_gpu_s=np.nan)
@@ -56,11 +56,12 @@ def speculation(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) 
 
 def tensor_parallel(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> pd.DataFrame:
     """Compare each configuration on several GPUs to the one on the fewest, with the same speculation."""
-    pairs = []
     rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
-    for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp"):
-        if base["tp"].iloc[0] < new["tp"].iloc[0]:
-            pairs.append(_compare(base, new, between_runs))
+    pairs = [
+        _compare(base, new, between_runs)
+        for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp")
+        if base["tp"].iloc[0] < new["tp"].iloc[0]
+    ]
     return _sorted(pairs)
 
 
@@ -70,23 +71,18 @@ def _pairs(
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
-        arms.sort(
-            key=lambda arm: (
-                arm[differs].iloc[0] != "off",
-                arm[differs].iloc[0],
-                len(str(arm["config"].iloc[0])),
-            )
-        )
-        for arm in arms[1:]:
-            yield arms[0], arm
+        base = min(arms, key=lambda arm: _order(*arm.iloc[0][[differs, "config"]]))
+        yield from ((base, arm) for arm in arms if arm is not base)
+
+
+def _order(value: Any, config: str) -> tuple[Any, ...]:
+    """Sort key of an arm by what differs; of two equal values, the configuration with the shorter name comes first."""
+    return value != "off", value, len(config)
 
 
 def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict[str, Any]:
     both = base.merge(new, on="problem_id", suffixes=("_base", "_new"), how="inner")
-    first = new.iloc[0]
-    row: dict[str, Any] = {
-        name: first[name] for name in (*SAME, "config", "params_b", "tp", "num_gpus", "speculation")
-    }
+    row = first(new, [*SAME, "config", "params_b", "tp", "num_gpus", "speculation"])
     row |= {"base": base["config"].iloc[0], "base_gpus": base["num_gpus"].iloc[0], "n": len(both)}
 
     def over(top: str, bottom: str, measure: str) -> noise.Effect:
@@ -94,10 +90,8 @@ def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict
         return noise.effect(*stats.log_ratio(both[top], both[bottom]), sides, between_runs)
 
     faster = over("e2e_s_base", "e2e_s_new", "e2e_s")
-    row |= named("speedup", shown(faster, len(both))) | {
-        "speedup_p": faster.p_value,
-        "repeated": faster.repeated,
-    }
+    row |= named("speedup", shown(faster, len(both)))
+    row |= {"speedup_p": faster.p_value, "repeated": faster.repeated}
     per_token = over("s_per_token_base", "s_per_token_new", "e2e_s")
     row |= named("speedup_per_token", shown(per_token, len(both)))
     row |= named("cost_ratio", shown(over("gpu_s_new", "gpu_s_base", "gpu_s"), len(both)))
@@ -105,8 +99,7 @@ def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict
 
 
 def _runs(arm: pd.DataFrame, measure: str) -> noise.Runs:
-    first = arm.iloc[0]
-    return noise.Runs(int(first["runs"]), float(first[f"deviation_{measure}"]))
+    return noise.Runs(int(arm["runs"].iloc[0]), float(arm[f"deviation_{measure}"].iloc[0]))
 
 
 def shown(found: noise.Effect, problems: int) -> stats.Interval:
@@ -151,11 +144,8 @@ def cost_variation(problems: pd.DataFrame) -> pd.DataFrame:
         if len(cost) < stats.MIN_UNITS:
             continue
         deciles = np.quantile(cost, [0.1, 0.5, 0.9])
-        row = dict(zip(SETTING, key, strict=True)) | {
-            "n": len(cost),
-            "speculation": arm["speculation"].iloc[0],
-        }
-        row |= {"params_b": arm["params_b"].iloc[0], "tp": arm["tp"].iloc[0]}
+        row = dict(zip(SETTING, key, strict=True)) | {"n": len(cost)}
+        row |= first(arm, ["speculation", "params_b", "tp"])
         row |= named("variation", stats.variation(cost))
         rows.append(row | dict(zip(("p10", "p50", "p90"), deciles.tolist(), strict=True)))
     table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*SETTING, "variation"])
@@ -198,16 +188,17 @@ def pooled_speedups(
     for model, rows in (
         nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
     ):
-        parts: tuple[list[Any], list[Any]] = ([], [])
-        runs: tuple[dict[str, noise.Runs], dict[str, noise.Runs]] = ({}, {})
+        parts: list[pd.DataFrame] = []
+        old: dict[str, noise.Runs] = {}
+        new: dict[str, noise.Runs] = {}
         for row in records(rows):
             arms = arms_of(problems, row)
-            both = pd.concat([arms[0]["e2e_s"], arms[1]["e2e_s"]], axis=1, keys=["base", "new"]).dropna()
-            for side, name in enumerate(("base", "new")):
-                parts[side].append(both[name])
-                runs[side][str(row["base" if side == 0 else "config"])] = _runs(arms[side], "e2e_s")
-        sums = [pd.concat(part).groupby(level=0, observed=True).sum() for part in parts]
-        pooled = noise.effect(*stats.log_ratio(*sums), (_pool(runs[0]), _pool(runs[1])), between_runs)
+            times = [arm["e2e_s"] for arm in arms]
+            parts.append(pd.concat(times, axis=1, keys=["base", "new"]).dropna())
+            old[row["base"]], new[row["config"]] = (_runs(arm, "e2e_s") for arm in arms)
+        sums = pd.concat(parts).groupby(level=0, observed=True).sum()
+        log_ratio = stats.log_ratio(sums["base"], sums["new"])
+        pooled = noise.effect(*log_ratio, (_pool(old), _pool(new)), between_runs)
         # Fewer problems than usual are enough where the noise between runs is known and larger than that between problems.
         enough = pooled if pooled.degrees >= stats.MIN_UNITS - 1 else pooled._replace(degrees=float("nan"))
         out.append((str(model), float(rows["params_b"].iloc[0]), enough))
@@ -216,10 +207,4 @@ def pooled_speedups(
 
 def _pool(runs: dict[str, noise.Runs]) -> noise.Runs:
     """All runs of several configurations: one request at several budgets was one run, so each configuration counts once."""
-    number = sum(one.number for one in runs.values())
-    squares = [(one.number - 1, one.deviation) for one in runs.values() if one.number > 1]
-    spare = sum(degrees for degrees, _ in squares)
-    between = (
-        (sum(degrees * value**2 for degrees, value in squares) / spare) ** 0.5 if spare else float("nan")
-    )
-    return noise.Runs(number, between)
+    return noise.Runs(sum(one.number for one in runs.values()), noise.pooled(runs.values())[0])

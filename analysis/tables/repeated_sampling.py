@@ -73,20 +73,21 @@ def _votes(group: pd.DataFrame) -> Ints:
 
 def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
     problems, n = grid["vote"].shape
-    groups = [
-        {name: np.take_along_axis(values, chosen, axis=1) for name, values in grid.items()}
-        for chosen in _groups(k, problems, n)
-    ]
-    won = np.mean([majority(picked["vote"]) for picked in groups], axis=0)
-    slowest = np.concatenate([picked["e2e_s"].max(axis=1) for picked in groups])  # NaN where a sample failed
+    groups = _groups(k, problems, n)
+    picked = {
+        name: np.stack([np.take_along_axis(values, chosen, axis=1) for chosen in groups])
+        for name, values in grid.items()
+    }
+    won = np.mean([majority(votes) for votes in picked["vote"]], axis=0)
+    slowest = picked["e2e_s"].max(axis=2)  # NaN where a sample failed
     right = np.nansum(grid["correct"], axis=1)
     row = {"k": k, "n": problems} | named("majority", stats.proportion_of_units(won, problems * n))
     row |= named("pass_at_k", stats.proportion_of_units(pass_at_k(n, right, k), problems * n))
     known = slowest[np.isfinite(slowest)]
     return row | {
         "e2e_s": float(known.mean()) if len(known) else np.nan,
-        "gpu_s_per_problem": _mean_sum([picked["gpu_s"] for picked in groups]),
-        "tokens_per_problem": _mean_sum([picked["completion_tokens"] for picked in groups]),
+        "gpu_s_per_problem": _mean_sum(picked["gpu_s"]),
+        "tokens_per_problem": _mean_sum(picked["completion_tokens"]),
     }
 
 
@@ -101,9 +102,8 @@ def _groups(k: int, problems: int, n: int) -> list[Ints]:
     return [rng.permuted(everyone, axis=1)[:, :k] for _ in range(DRAWS)]
 
 
-def _mean_sum(groups: list[Floats]) -> float:
-    """Mean over problems and groups of the sum over k samples; NaN where nothing was measured."""
-    values = np.stack(groups)
+def _mean_sum(values: Floats) -> float:
+    """Mean over groups and problems of the sum over k samples; NaN where nothing was measured."""
     return float(np.nansum(values, axis=2).mean()) if np.isfinite(values).any() else np.nan
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis import stats
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
+from analysis.format import first
 from analysis.tables.distributions import usable
 from loadgen.chunks import CHUNKS, read_chunks
 
@@ -62,7 +63,7 @@ def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
 def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
     """Tokens and steps of each request of a run, by bin of positions."""
     known, rows = set(group["seq"].dropna().astype(int)), []
-    arm = {name: group[name].iloc[0] for name in ARM}
+    arm = first(group, ARM)
     calls = read_chunks(path) if path.exists() else iter(())
     for call in islice((call for call in calls if call.seq in known), ENOUGH_REQUESTS):
         tokens = np.asarray(call.tokens[1:], dtype=float)

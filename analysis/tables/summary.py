@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, dependence
+from analysis.format import first
 from loadgen.measure.dependence import share_interval
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
@@ -90,12 +91,8 @@ def judged(frame: pd.DataFrame) -> pd.Series:
 
 
 def _row(key: dict[str, Any], rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
-    first = rows.iloc[0]
-    row = key | {
-        "params_b": first["params_b"],
-        "tp": first["tp"],
-        "num_gpus": first["num_gpus"],
-        "speculation": first["speculation"],
+    row = key | first(rows, ["params_b", "tp", "num_gpus", "speculation"])
+    row |= {
         "cells": ", ".join(str(cell) for cell in rows["cell"].unique()),
         "run_verdict": worst_verdict(rows["run_verdict"].unique().tolist()),
         "n": len(rows),
@@ -120,7 +117,7 @@ def accuracy(rows: pd.DataFrame) -> stats.Interval:
     known = int(np.isfinite(correct).sum())
     if rows["problem_id"].nunique() == len(rows):
         return stats.proportion(int(np.nansum(correct)), known)
-    return stats.proportion_of_units(stats.by_unit(rows, ["correct"])["correct"], known)
+    return stats.proportion_of_units(rows.groupby("problem_id", observed=True)["correct"].mean(), known)
 
 
 def _accuracy(rows: pd.DataFrame) -> dict[str, Any]:
@@ -148,14 +145,15 @@ def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     out |= named("e2e_p50_s", percentile(ok, ok["e2e_s"], 0.5))
     out |= named("e2e_p95_s", percentile(ok, ok["e2e_s"], 0.95))
     out |= named("e2e_p95_all_s", percentile(rows, with_failures, 0.95))
-    plain: dict[str, tuple[ArrayLike, float]]
-    plain = {"e2e_p50_all_s": (with_failures, 0.5), "ttft_p50_s": (ok["ttft_s"], 0.5)}
-    plain |= {"ttft_p95_s": (ok["ttft_s"], 0.95), "tpot_p50_s": (ok["tpot_s"], 0.5)}
-    plain |= {"tpot_p95_s": (ok["tpot_s"], 0.95)}
-    plain |= {f"{name}_p99_s": (ok[f"{name}_s"], 0.99) for name in ("ttft", "tpot", "e2e")}
-    for name, (values, p) in plain.items():
-        out[name] = stats.nearest_rank(values, p) if _enough(values, p) else np.nan
+    out["e2e_p50_all_s"] = _nearest_rank(with_failures, 0.5)
+    for name in ("ttft_p50", "ttft_p95", "tpot_p50", "tpot_p95", "ttft_p99", "tpot_p99", "e2e_p99"):
+        metric, percent = name.split("_p")
+        out[f"{name}_s"] = _nearest_rank(ok[f"{metric}_s"], int(percent) / 100)
     return out
+
+
+def _nearest_rank(values: ArrayLike, p: float) -> float:
+    return stats.nearest_rank(values, p) if _enough(values, p) else np.nan
 
 
 def _enough(values: ArrayLike, p: float) -> bool:
@@ -215,22 +213,16 @@ def front(table: pd.DataFrame, less: str, more: str) -> pd.Series:
     known = table[less].notna() & table[more].notna()
     order = table[known].sort_values([less, more], ascending=[True, False], kind="stable")
     best_before = order[more].cummax().shift(fill_value=-np.inf)
-    return (
-        pd.Series(order[more] > best_before, index=order.index)
-        .reindex(table.index, fill_value=False)
-        .astype(bool)
-    )
+    return pd.Series(table.index.isin(order.index[order[more] > best_before]), index=table.index)
 
 
 def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
     """One row for each run: its description, its verdict and the reasons for it."""
-    counts = requests(frame).groupby("cell", observed=True).agg(n=("ok", "size"), ok=("ok", "sum"))
-    found = {
-        str(name): dict(zip(counts.index.astype(str), column, strict=True)) for name, column in counts.items()
-    }
+    groups = requests(frame).groupby("cell", observed=True)["ok"]
+    sent, ok = (found.to_dict() for found in (groups.size(), groups.sum()))
     rows = []
     for cell, run in runs.items():
-        n, ok = (int(found[name].get(cell, 0)) for name in ("n", "ok"))
+        n = int(sent.get(cell, 0))
         rows.append(
             {
                 "cell": cell,
@@ -238,7 +230,7 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
                 "model": run.model.rsplit("/", 1)[-1],
                 "num_gpus": run.num_gpus,
                 "requests": n,
-                "failed": n - ok,
+                "failed": n - int(ok.get(cell, 0)),
                 "duration_s": run.duration_s,
                 "time_scale": run.time_scale,
                 "source": run_source(run),

@@ -12,83 +12,65 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.stats import mcnemar
-from loadgen.record import Record, read_records
+from loadgen.record import read_records
+
+BOTH = ["budget", "problem"]
 
 
-@dataclass(frozen=True)
-class GradedOutput:
-    """An output with its grade. `correct` is strict: the answer is correct and the output finished."""
+def read_outputs(run: Path) -> pd.DataFrame:
+    """The graded outputs of a run, without warm-up: one for each budget and problem, a measured one where there is one.
 
-    text: str
-    correct: bool
-    tokens: int
-    grade: str
-
-
-def read_outputs(run: Path) -> dict[tuple[int, str], GradedOutput]:
-    """Read the outputs of a run by budget and problem."""
-    table = pd.read_parquet(run / "grades.parquet")
-    grades = {
-        int(seq): (str(grade), bool(done))
-        for seq, grade, done in zip(table["seq"], table["grade"], table["finished"], strict=True)
-    }
-    outputs: dict[tuple[int, str], tuple[bool, GradedOutput]] = {}
-    for record in answered_requests(run):
-        key = (record.budget, record.problem_id)
-        if key in outputs and not outputs[key][0]:
-            continue
-        grade, finished = grades[record.seq]
-        text = (record.reasoning or "") + (record.text or "")
-        output = GradedOutput(text, grade == "correct" and finished, record.completion_tokens or 0, grade)
-        outputs[key] = (record.derived, output)
-    return {key: output for key, (_, output) in outputs.items()}
-
-
-def answered_requests(run: Path) -> Iterator[Record]:
-    """The successful requests of a run, without warm-up."""
-    return (r for r in read_records(run / "records.jsonl") if r.outcome == "ok" and not r.warmup)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The comparison of two runs at one budget. `accuracy` has one value for each run."""
-
-    budget: int
-    n: int
-    same_text: int
-    same_verdict: int
-    accuracy: tuple[float, float]
-    p_value: float
-    different: list[dict[str, Any]]
-
-
-def compare(
-    one: dict[tuple[int, str], GradedOutput], other: dict[tuple[int, str], GradedOutput], budget: int
-) -> Comparison:
-    """Compare text, grade and accuracy over the problems that both runs answered."""
-    both = sorted(problem for b, problem in one if b == budget and (b, problem) in other)
-    pairs = [(problem, one[budget, problem], other[budget, problem]) for problem in both]
-    different = [
-        {"problem": problem, "characters_shared": common_prefix(a.text, b.text), "tokens": [a.tokens, b.tokens], "grades": [a.grade, b.grade]}
-        for problem, a, b in pairs if a.text != b.text
-    ]  # fmt: skip
-    first, second = [a.correct for _, a, _ in pairs], [b.correct for _, _, b in pairs]
-    return Comparison(
-        budget=budget,
-        n=len(pairs),
-        same_text=len(pairs) - len(different),
-        same_verdict=sum(a == b for a, b in zip(first, second, strict=True)),
-        accuracy=(sum(first) / max(len(pairs), 1), sum(second) / max(len(pairs), 1)),
-        p_value=mcnemar(first, second).p_value,
-        different=different,
+    `correct` is strict: the answer is correct and the output finished.
+    """
+    rows = [
+        (
+            r.seq,
+            r.budget,
+            r.problem_id,
+            (r.reasoning or "") + (r.text or ""),
+            r.completion_tokens or 0,
+            r.derived,
+        )
+        for r in read_records(run / "records.jsonl")
+        if r.outcome == "ok" and not r.warmup
+    ]
+    outputs = pd.DataFrame(rows, columns=["seq", *BOTH, "text", "tokens", "derived"])
+    graded = outputs.merge(pd.read_parquet(run / "grades.parquet"), on="seq").sort_values(
+        "derived", kind="stable"
     )
+    correct = (graded["grade"] == "correct") & graded["finished"]
+    return graded.assign(correct=correct).drop_duplicates(BOTH)
+
+
+def compare(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Compare text, grade and accuracy over the problems that both runs answered, for each budget."""
+    both = one.merge(other, on=BOTH, suffixes=("_one", "_other")).sort_values("problem")
+    for budget, pairs in both.groupby("budget"):
+        first, second = pairs["correct_one"], pairs["correct_other"]
+        different = pairs[pairs["text_one"] != pairs["text_other"]]
+        yield {
+            "budget": int(str(budget)),
+            "n": len(pairs),
+            "same_text": len(pairs) - len(different),
+            "same_verdict": int((first == second).sum()),
+            "accuracy": [float(first.mean()), float(second.mean())],
+            "p_value": mcnemar(first, second).p_value,
+            "different": [
+                {
+                    "problem": row["problem"],
+                    "characters_shared": common_prefix(row["text_one"], row["text_other"]),
+                    "tokens": [row["tokens_one"], row["tokens_other"]],
+                    "grades": [row["grade_one"], row["grade_other"]],
+                }
+                for row in different.to_dict("records")
+            ],
+        }
 
 
 def common_prefix(one: str, other: str) -> int:
@@ -110,17 +92,16 @@ def main(argv: list[str] | None = None) -> int:
         if not (run / "grades.parquet").is_file():
             print(f"agreement: {run} is not graded; run python -m analysis grade {run}", file=sys.stderr)
             return 2
-    one, other = (read_outputs(run) for run in args.runs)
-    rows = [compare(one, other, budget) for budget in sorted({b for b, _ in one} & {b for b, _ in other})]
+    rows = list(compare(*(read_outputs(run) for run in args.runs)))
     print("  budget     n  same text  same verdict      accuracy   McNemar p", file=sys.stderr)
     for row in rows:
-        a, b = row.accuracy
-        counts = f"{row.budget:>8} {row.n:>5} {row.same_text:>10} {row.same_verdict:>13}"
-        print(f"{counts}   {a:.3f}  {b:.3f} {row.p_value:>11.3g}", file=sys.stderr)
+        counts = f"{row['budget']:>8} {row['n']:>5} {row['same_text']:>10} {row['same_verdict']:>13}"
+        a, b = row["accuracy"]
+        print(f"{counts}   {a:.3f}  {b:.3f} {row['p_value']:>11.3g}", file=sys.stderr)
     for row in rows:
-        for each in row.different:
-            print(f"  {row.budget}: {each}", file=sys.stderr)
-    print(json.dumps({"runs": [str(run) for run in args.runs], "budgets": [asdict(row) for row in rows]}))
+        for each in row["different"]:
+            print(f"  {row['budget']}: {each}", file=sys.stderr)
+    print(json.dumps({"runs": [str(run) for run in args.runs], "budgets": rows}))
     return 0
 
 

@@ -26,8 +26,8 @@ import pandas as pd
 import vl_convert
 
 from analysis import noise, stats
-from analysis.figures.base import Figure, reference_line, rows_data
-from analysis.figures.style import HEIGHT, PALETTE
+from analysis.figures.base import Figure, rows_data
+from analysis.figures.style import HEIGHT, MUTED, PALETTE
 from analysis.page.export import specification
 from benchmarks.studies.day_noise import Setting, cells
 from benchmarks.studies.study_tables import Cell
@@ -152,7 +152,7 @@ def figure(name: str, claim: str, found: Speedups, by: str, title: str) -> Figur
     y = alt.Y("estimate:Q", title="speed-up", axis=alt.Axis(values=[0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4]))
     y = y.scale(type="log", nice=False, domain=[0.9 * table["low"].min(), 1.1 * table["high"].max()])
     layers = (
-        reference_line(1.0, vertical=False),
+        alt.Chart(rows_data()).mark_rule(color=MUTED).encode(y=alt.datum(1.0)),
         base.mark_rule(opacity=0.35, strokeWidth=4).encode(y=alt.Y("low:Q"), y2="high:Q"),
         base.mark_line().encode(y=y),
         base.mark_point(filled=True, size=60, opacity=1).encode(y=y),

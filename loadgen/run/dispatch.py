@@ -10,6 +10,7 @@ This module does not know HTTP, what a result contains, or where results are sto
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import takewhile
 from time import perf_counter_ns
 from typing import TypeVar
 
@@ -68,10 +69,7 @@ class StopControl:
             self.interrupt()
             on_interrupt()
 
-        def on_signal() -> None:
-            loop.call_soon_threadsafe(handle)
-
-        return INTERRUPTS.passed_to(on_signal)
+        return INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(handle))
 
     def fail(self, error: BaseException) -> None:
         """Stop because of an error, which `raise_error` raises at the end."""
@@ -134,7 +132,7 @@ async def dispatch(
     """
     stop = stop or StopControl()
     end_ns = None if duration_s is None else start_ns + round(duration_s / time_scale * 1e9)
-    remaining = _until(iter(requests), end_ns)
+    remaining = takewhile(lambda _: end_ns is None or perf_counter_ns() < end_ns, requests)
 
     async def send_and_report(request: Request, due_ns: int) -> None:
         on_result(await send(request, due_ns))
@@ -151,14 +149,6 @@ async def dispatch(
     finally:
         await stop.wait_for_tasks()
     stop.raise_error()
-
-
-def _until(requests: Iterator[Request], end_ns: int | None) -> Iterator[Request]:
-    """Yield requests until the end time."""
-    for request in requests:
-        if end_ns is not None and perf_counter_ns() >= end_ns:
-            return
-        yield request
 
 
 async def _open_loop(

@@ -7,11 +7,11 @@ before anything is appended. When the disk is full, the incomplete line is remov
 This module does not know what a record contains, or which requests are missing (`loadgen.run.resume`).
 """
 
+import mmap
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -19,7 +19,6 @@ from loadgen.errors import DiskFullError
 from loadgen.record import Record
 from loadgen.redaction import Redactor
 
-BLOCK = 1 << 20
 SYNC_S = 1.0
 """Seconds between two calls of fsync. One call takes 1 to 30 ms, which would delay the requests."""
 
@@ -84,22 +83,11 @@ class RecordWriter:
 
 def drop_torn_line(path: Path) -> int:
     """Remove a last line that has no newline, and return the number of bytes that were removed."""
-    if not path.exists():
+    size = path.stat().st_size if path.exists() else 0
+    if size == 0:
         return 0
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = _after_last_newline(file, size)
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+            end = content.rfind(b"\n") + 1
         file.truncate(end)
     return size - end
-
-
-def _after_last_newline(file: BinaryIO, size: int) -> int:
-    end = size
-    while end > 0:
-        start = max(0, end - BLOCK)
-        file.seek(start)
-        at = file.read(end - start).rfind(b"\n")
-        if at >= 0:
-            return start + at + 1
-        end = start
-    return 0

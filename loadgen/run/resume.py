@@ -30,6 +30,10 @@ DAMAGED = "damaged-lines.txt"
 """Damaged lines of records.jsonl that `--resume` has set aside."""
 
 
+GIVEN_AGAIN = ("metrics_port", "metrics_host", "progress", "verbose", "quiet", "strict", "dry_run", "argv")
+"""Options that have the values of the command that resumes the run."""
+
+
 @dataclass(frozen=True)
 class PreviousRun:
     """What earlier processes have left of a run. It is empty for a new run."""
@@ -74,15 +78,8 @@ def read_options(options: RunOptions, folder: Path) -> tuple[RunOptions, RunInfo
         saved,
         headers=_headers(saved, options),
         api_key_env=_api_key_env(saved, options),
-        metrics_port=options.metrics_port,
-        metrics_host=options.metrics_host,
-        progress=options.progress,
-        verbose=options.verbose,
-        strict=options.strict,
-        dry_run=options.dry_run,
-        argv=options.argv,
-        quiet=options.quiet,
         resume=folder,
+        **{name: getattr(options, name) for name in GIVEN_AGAIN},
     )
     return restored, run
 

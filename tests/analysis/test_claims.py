@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import claims, noise
-from analysis.errors import InputError
+from analysis.__main__ import main
 from analysis.tables import pairs
 
 BUDGETS = (1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
@@ -180,7 +180,8 @@ def test_a_table_without_an_effect_shows_no_difference() -> None:
 
 
 @pytest.mark.parametrize("text", ["2", "x%", "-1%", "200%", "nan%"])
-def test_noise_must_be_a_percentage(text: str) -> None:
-    with pytest.raises(InputError, match="--noise"):
-        noise.parse(text)
-    assert noise.parse("2%") == 0.02
+def test_noise_must_be_a_percentage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["claims", "results", f"--noise={text}"])
+    assert f"--noise: '{text}': give a percentage" in capsys.readouterr().err
+    assert noise.percentage("2%") == 0.02

@@ -152,3 +152,24 @@ def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.Cap
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_nan_and_missing_times_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A NaN is no measurement, and a request without a start time has no place in the time of the run."""
+    document = VLLM | {
+        "ttfts": [0.1, 0.2, float("nan")],
+        "itls": [[0.02, float("nan")], [0.05], []],
+        "errors": [""],
+    }
+    imported(document | {"start_times": [7.0, 8.0]}, tmp_path, capsys)
+    frame = analysis.load(tmp_path / "run")
+    assert frame["outcome"].tolist() == ["ok", "ok", "http_error"]
+    assert np.isnan(frame["e2e_s"][0])
+    assert frame["e2e_s"][1] == pytest.approx(0.25)
+    assert frame["sent_s"].tolist()[:2] == [0.0, 1.0]
+    assert np.isnan(frame["sent_s"][2])
+
+
+def test_a_file_of_aiperf_with_one_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON line is also a JSON document."""
+    assert imported(AIPERF[:1], tmp_path, capsys)["tool"] == "AIPerf"

@@ -304,7 +304,7 @@ def test_speculation_pairs_by_problem() -> None:
     )
     new["problem_id"] = [5, 4, 3, 2, 1, 0]
     both = pd.concat([base, new]).assign(num_gpus=1.0, tp=1.0, params_b=1.5, completion_tokens=10.0)
-    both = both.assign(energy_j=np.nan, tflop=1.0, fingerprint=7.0)
+    both = both.assign(energy_j=np.nan, tflop=1.0, fingerprint=7.0, server_s=1.0)
     row = pairs.speculation(pairs.per_problem(both), 0.0).iloc[0]
     assert row[["speedup", "speedup_low", "speedup_high"]].tolist() == pytest.approx([2.0, 2.0, 2.0])
     noisy = pairs.speculation(pairs.per_problem(both), 0.02).iloc[0]

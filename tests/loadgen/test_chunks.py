@@ -1,5 +1,6 @@
 """`chunks.bin` keeps every arrival time to the microsecond in at most 4 bytes per token, and survives a crash."""
 
+from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_the_log_keeps_microseconds_of_model_time(tmp_path: Path) -> None:
     """Positions are rounded, not gaps: the last of 10,000 events is still exact to 1 µs."""
     clock = RunClock(start_ns=5_000, scale=20.0)
     arrivals = [5_000 + 333_333 * i for i in range(1, 10_001)]
-    with ChunkLog(tmp_path / "chunks.bin") as log:
+    with closing(ChunkLog(tmp_path / "chunks.bin")) as log:
         log.append(7, arrivals, [1] * 10_000, clock)
     (chunks,) = read_chunks(tmp_path / "chunks.bin")
     assert chunks.seq == 7
@@ -83,7 +84,7 @@ def test_the_log_keeps_microseconds_of_model_time(tmp_path: Path) -> None:
 def test_the_log_appends_to_an_existing_file(tmp_path: Path) -> None:
     """A resumed run continues in the same file."""
     for seq in (1, 2):
-        with ChunkLog(tmp_path / "chunks.bin") as log:
+        with closing(ChunkLog(tmp_path / "chunks.bin")) as log:
             log.append(seq, [10**6], [1], RunClock(0))
     assert [chunks.seq for chunks in read_chunks(tmp_path / "chunks.bin")] == [1, 2]
 
@@ -93,7 +94,7 @@ def test_an_incomplete_frame_is_removed_so_that_later_frames_are_read(tmp_path: 
     write(path, [Chunks(1, [10], [1]), Chunks(2, [20], [1])])
     path.write_bytes(path.read_bytes()[:-3])
     assert drop_torn_frame(path) == len(encode_frame(2, [20], [1])) - 3
-    with ChunkLog(path) as log:
+    with closing(ChunkLog(path)) as log:
         log.append(3, [10**6], [1], RunClock(0))
     assert [chunks.seq for chunks in read_chunks(path)] == [1, 3]
 
