@@ -8,8 +8,9 @@ what to run.
 
 Data of different sources (measured, emulated, simulated), GPUs or data sets are tested separately. Where a study has several
 other conditions (load, sampling, budget mode), each model is tested under those nearest to the paper's (greedy, one request in
-flight), and the effect names them; the claims on speed are also tested under each of the conditions. Configurations whose names
-differ in more than the number of GPUs (`tp1-ngram` and `tp1-ngram-a1.75`) are not pooled: a claim must hold for each. The paper's data is not published, so the claims test its findings and not its numbers.
+flight), and the effect names them. The claims on speed are also tested under each of the conditions. Configurations whose names
+differ in more than the number of GPUs (`tp1-ngram` and `tp1-ngram-a1.75`) are not pooled: a claim must hold for each. The paper's
+data is not published, so the claims test its findings and not its numbers.
 
 This module does not know whether the findings hold on other data.
 """
@@ -18,7 +19,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -388,19 +389,6 @@ def main(args: argparse.Namespace) -> int:
             print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
-    keys = (
-        "name",
-        "says",
-        "verdict",
-        "effect",
-        "by_load",
-        "estimate",
-        "low",
-        "high",
-        "source",
-        "gpu",
-        "dataset",
-    )
-    rows = [{key: plain(getattr(claim, key)) for key in keys} for claim in found]
+    rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
     print(json.dumps({"noise": between_runs, "claims": rows}))
     return 0

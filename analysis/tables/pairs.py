@@ -207,10 +207,12 @@ def pooled_speedups(
                 parts[side].append(both[name])
                 runs[side][str(row["base" if side == 0 else "config"])] = _runs(arms[side], "e2e_s")
         sums = [pd.concat(part).groupby(level=0, observed=True).sum() for part in parts]
-        pooled = noise.effect(*stats.log_ratio(*sums), (_pool(runs[0]), _pool(runs[1])), between_runs)
-        # Fewer problems than usual are enough where the noise between runs is known and larger than that between problems.
-        enough = pooled if pooled.degrees >= stats.MIN_UNITS - 1 else pooled._replace(degrees=float("nan"))
-        out.append((str(model), float(rows["params_b"].iloc[0]), enough))
+        middle, error, units = stats.log_ratio(*sums)
+        pooled = noise.effect(middle, error, units, (_pool(runs[0]), _pool(runs[1])), between_runs)
+        # Fewer problems are enough where the noise between runs is known and larger than that between problems.
+        enough = units >= stats.MIN_UNITS or pooled.degrees >= stats.MIN_UNITS - 1
+        pooled = pooled if enough else pooled._replace(degrees=float("nan"))
+        out.append((str(model), float(rows["params_b"].iloc[0]), pooled))
     return sorted(out, key=lambda one: one[1])
 
 
