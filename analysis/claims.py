@@ -8,8 +8,9 @@ what to run.
 
 Data of different sources (measured, emulated, simulated), GPUs or data sets are tested separately. Where a study has several
 other conditions (load, sampling, budget mode), each model is tested under those nearest to the paper's (greedy, one request in
-flight), and the effect names them; the claims on speed are also tested under each of the conditions. Configurations whose names
-differ in more than the number of GPUs (`tp1-ngram` and `tp1-ngram-a1.75`) are not pooled: a claim must hold for each. The paper's data is not published, so the claims test its findings and not its numbers.
+flight), and the effect names them. The claims on speed are also tested under each of the conditions. Configurations whose names
+differ in more than the number of GPUs (`tp1-ngram` and `tp1-ngram-a1.75`) are not pooled: a claim must hold for each. The paper's
+data is not published, so the claims test its findings and not its numbers.
 
 This module does not know whether the findings hold on other data.
 """

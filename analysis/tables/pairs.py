@@ -197,11 +197,12 @@ def pooled_speedups(
             parts.append(pd.concat(times, axis=1, keys=["base", "new"]).dropna())
             old[row["base"]], new[row["config"]] = (_runs(arm, "e2e_s") for arm in arms)
         sums = pd.concat(parts).groupby(level=0, observed=True).sum()
-        log_ratio = stats.log_ratio(sums["base"], sums["new"])
-        pooled = noise.effect(*log_ratio, (_pool(old), _pool(new)), between_runs)
-        # Fewer problems than usual are enough where the noise between runs is known and larger than that between problems.
-        enough = pooled if pooled.degrees >= stats.MIN_UNITS - 1 else pooled._replace(degrees=float("nan"))
-        out.append((str(model), float(rows["params_b"].iloc[0]), enough))
+        middle, error, units = stats.log_ratio(sums["base"], sums["new"])
+        pooled = noise.effect(middle, error, units, (_pool(old), _pool(new)), between_runs)
+        # Fewer problems are enough where the noise between runs is known and larger than that between problems.
+        enough = units >= stats.MIN_UNITS or pooled.degrees >= stats.MIN_UNITS - 1
+        pooled = pooled if enough else pooled._replace(degrees=float("nan"))
+        out.append((str(model), float(rows["params_b"].iloc[0]), pooled))
     return sorted(out, key=lambda one: one[1])
 
 

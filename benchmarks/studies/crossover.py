@@ -4,9 +4,9 @@
 
 Each folder holds the cells of one study. A speed-up is that of the summed TPOT over the problems that both cells have, and compares
 cells of one folder only, with equal numbers of output tokens where the baseline has them. Several speed-ups at one load, of several
-folders or numbers of output tokens, count with their geometric mean. The 95 % interval contains the
-differences between problems and the noise between runs. Between two loads, the logarithm of the speed-up is interpolated over the
-logarithm of the load; the interval of a crossing is where the bounds of the speed-up cross 1.
+folders or numbers of output tokens, count with their geometric mean. The 95 % interval contains the differences between problems and
+the noise between runs. Between two loads, the logarithm of the speed-up is interpolated over the logarithm of the load; the interval of
+a crossing is where the bounds of the speed-up cross 1.
 
 This module does not know which acceptance a real text has.
 """
@@ -33,7 +33,6 @@ from benchmarks.studies.day_noise import Setting, cells
 from benchmarks.studies.study_tables import Cell
 
 LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
-Speedups = dict["Kind", dict[int, stats.Interval]]
 NOTE = "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
 SPECULATION = "| model | TP | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
 SCALING = "| model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token |"
@@ -45,6 +44,9 @@ class Kind(NamedTuple):
     model: str
     tp: int
     tokens: str
+
+
+Speedups = dict[Kind, dict[int, stats.Interval]]
 
 
 def tokens_per_step(key: Setting) -> str:
@@ -82,16 +84,13 @@ def _mean(ratios: list[tuple[float, float, int]]) -> stats.Interval:
     runs = noise.Runs(len(ratios))
     error = math.hypot(*errors) / len(ratios)
     one = noise.effect(statistics.fmean(middles), error, sum(units), (runs, runs), noise.DAY_TO_DAY)
-    return (
-        one.interval()
-        if one.degrees >= stats.MIN_UNITS - 1
-        else stats.NOTHING._replace(estimate=math.exp(one.middle))
-    )
+    found = one.interval()
+    return found if one.degrees >= stats.MIN_UNITS - 1 else found._replace(low=math.nan, high=math.nan)
 
 
 def crossing(points: dict[int, float]) -> str:
     """The load at which a speed-up falls to 1, interpolated; `<1` or `>128` where it is below or above 1 at every load."""
-    known = sorted((streams, math.log(value)) for streams, value in points.items() if value == value)  # noqa: PLR0124  # NaN
+    known = sorted((streams, math.log(value)) for streams, value in points.items() if not math.isnan(value))
     if not known:
         return "–"
     if known[0][1] < 0:

@@ -26,6 +26,7 @@ from benchmarks.studies.study_tables import Cell
 from loadgen.record import find_runs
 
 RESAMPLES = 400
+HEAD = "| cell | limited by | requests | TPOT, ms | | | TTFT, ms | | | W | | |"
 
 
 class Setting(NamedTuple):
@@ -116,19 +117,14 @@ def main(argv: list[str]) -> int:
     days = [cells(root) for root in args.folders]
     several = sorted({key for day in days for key in day if sum(key in other for other in days) > 1})
     found = {
-        group: noise(days, [key for key in several if key.limited_by in group])
-        for group in ("gpu or host", "gpu", "host")
+        group: noise(days, [key for key in several if group in {"all", key.limited_by}])
+        for group in ("all", "gpu", "host")
     }
-    if not found["gpu or host"]:
+    if not found["all"]:
         print("day_noise: the folders have fewer than two cells in common", file=sys.stderr)
         return 2
     if args.table:
-        print(
-            "| cell | limited by | requests | TPOT, ms | | | TTFT, ms | | | W | | |",
-            f"|{' --- |' * 12}",
-            sep="\n",
-        )
-        print(*rows(*days[:2]), sep="\n")
+        print(HEAD, f"|{' --- |' * 12}", *rows(*days[:2]), sep="\n")
     print(json.dumps(found))
     return 0
 

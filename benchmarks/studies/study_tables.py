@@ -3,8 +3,9 @@
     python -m benchmarks.studies.study_tables docs/results/h200-vllm-0.26.0
 
 Reads the published runs in `cells/`, `variants/` and `acceptance/` (runs with settings that explain a result but are not a
-configuration), `comparisons.csv` (pairs of cells whose ratio is computed) and the files `vllm-bench_MODEL_cN.json` beside them. A table without rows is left out. The 95 % interval of a median comes from order statistics, that of a ratio is a t interval of its
-logarithm over the problems that both cells have (analysis.stats). With fewer than five problems there is no interval, and the range of the
+configuration), `comparisons.csv` (pairs of cells whose ratio is computed) and the files `vllm-bench_MODEL_cN.json` beside them. A table
+without rows is left out. The 95 % interval of a median comes from order statistics, that of a ratio is a t interval of its logarithm
+over the problems that both cells have (analysis.stats). With fewer than five problems there is no interval, and the range of the
 requests is in braces. The intervals do not include the variation between repeated runs, because each cell was run once.
 """
 

@@ -117,6 +117,7 @@ def test_repeats_replace_the_assumed_noise() -> None:
     found = faster(study(np.random.default_rng(6), 3, 0.001, 1.2), 0.3)
     assert found.verdict == "held"
     assert "one run each" not in found.effect
+    assert faster(study(np.random.default_rng(6), 2, 0.001, 1.2), 0.3).verdict == "held"
 
 
 def test_a_finding_is_tested_at_each_load() -> None:
