@@ -25,7 +25,7 @@ from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan, screen, simulate
+from loadgen.sweep import parallel, plan, plan_file, screen, simulate
 from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Manifest
@@ -92,7 +92,7 @@ def expanded(argv: Sequence[str]) -> list[str]:
         if not (given.resume / MANIFEST).is_file():
             raise UsageError(f"--resume {given.resume}: no {MANIFEST} there: name the folder of a sweep")
         return [*_restored(Manifest.read(given.resume).argv, argv), *argv]
-    return [*plan.arguments_of(given.plan), *argv] if given.plan else list(argv)
+    return [*plan_file.arguments_of(given.plan), *argv] if given.plan else list(argv)
 
 
 def _restored(saved: Sequence[str], argv: Sequence[str]) -> list[str]:

@@ -21,9 +21,8 @@ from typing import Any
 from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
-from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, option_words, text_of
+from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, text_of
 from server.config import read_config
-from server.yaml_file import YamlFileError, read_yaml
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,15 @@ class Cell:
     @property
     def facts(self) -> dict[str, set[str]]:
         """What the rules of a plan can select cells by."""
-        load = f"{self.load.value:g}" + ("/s" if self.load.kind == "open" else "")
-        return {
+        facts: dict[str, set[Any]] = {
             "config": {self.config, Path(self.config).stem},
             "model": {self.model, self.title or self.model},
-            "load": {load},
-            "repeat": {str(self.repeat + 1)},
-            ACCEPTANCE: {text_of(self.variant.acceptance)},
+            "load": {self.load.value if self.load.kind == "closed" else f"{self.load.value:g}/s"},
+            "repeat": {self.repeat + 1},
+            ACCEPTANCE: {self.variant.acceptance},
             **{name: {value} for name, value in self.variant.axes},
         }
+        return {name: {text_of(value) for value in values} for name, values in facts.items()}
 
     def applied(self, options: RunOptions) -> RunOptions:
         """The options of this cell's run."""
@@ -150,33 +149,6 @@ def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]
         else:
             known.extend(group)
     return found
-
-
-PLAN_KEYS = {
-    *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
-    *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
-}
-
-
-def arguments_of(path: Path) -> list[str]:
-    """Converts a plan file to command-line arguments, so that the same checks apply to both. Raises UsageError."""
-    content = _read_plan(path)
-    run = content.pop("run", None) or {}
-    if not isinstance(run, dict):
-        raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
-    return option_words({**content, **run})
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        content = read_yaml(path)
-    except YamlFileError as error:
-        raise UsageError(f"--plan {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"--plan {path}: must be a mapping with the keys {', '.join(sorted(PLAN_KEYS))}")
-    if unknown := sorted(map(str, set(content) - PLAN_KEYS)):
-        raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {', '.join(sorted(PLAN_KEYS))}")
-    return content
 
 
 NOT_HASHED = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from loadgen.sweep.axes import Variant, amount, matches, rules, variants
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server, place
 from loadgen.sweep.plan import Cell, LoadPoint, cells, selected
+from loadgen.sweep.plan_file import KEYS, arguments_of
 from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
 from server.launch import Spec, commands
@@ -66,6 +68,77 @@ def test_axes_multiply_the_cells_and_appear_in_their_names() -> None:
 def test_a_wrong_axis_is_refused(axes: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         variants(axes)
+
+
+@pytest.mark.parametrize("word", ["off", "on", "no", "yes", "none", "true", "010", "1e3", "1_000", "0x10", "1:30", "2026-11-29", ".inf"])  # fmt: skip
+def test_an_option_gets_the_word_that_is_written(word: str, tmp_path: Path) -> None:
+    """YAML takes most of these words for a truth value, a number or a date."""
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        f"deadline: {word}\nrun: {{gpu: {word}, one-pass: yes, no-text: off, seed: null}}\n"
+        f"axes: {{preset: [{word}, x], no-text: [on, off]}}\nonly: [{{preset: {word}}}]\n"
+        f"serve: {{all: {{enforce-eager: off, env: {{A: {word}}}}}}}\n"
+    )
+    words = arguments_of(file)
+    given = {name: words[words.index(name) + 1] for name in ("--deadline", "--gpu", "--axes", "--only", "--serve")}  # fmt: skip
+    assert (given["--deadline"], given["--gpu"]) == (word, word)
+    assert json.loads(given["--axes"]) == {"preset": [word, "x"], "no-text": [True, False]}
+    assert json.loads(given["--only"]) == [{"preset": word}]
+    assert json.loads(given["--serve"]) == {"all": {"enforce-eager": False, "env": {"A": word}}}
+    assert "--one-pass" in words
+    assert not {"--no-text", "--seed"} & set(words)
+
+
+def test_a_mapping_of_an_option_keeps_its_types_and_merge_keys(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "run:\n  <<: {extra-body: {a: off, b: 010, c: 2026-11-29, d: null, e: {50256: -100}}}\n  problems: 3\n"
+    )
+    words = arguments_of(file)
+    assert words[words.index("--problems") + 1] == "3"
+    body = json.loads(words[words.index("--extra-body") + 1])
+    assert body == {"a": False, "b": 8, "c": "2026-11-29", "d": None, "e": {"50256": -100}}
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.text(max_size=8), st.sampled_from(["off", "~", "1e3"])
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.one_of(st.sampled_from(sorted(KEYS)), scalars),
+        st.recursive(
+            scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3)
+        ),
+        max_size=4,
+    )
+)
+def test_any_plan_is_words_or_refused(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(yaml.safe_dump(content, allow_unicode=True))
+    said = "words"
+    try:
+        assert all(isinstance(word, str) for word in arguments_of(file))
+    except UsageError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
+
+
+def test_metrics_stay_off_in_every_cell() -> None:
+    """The plans of real GPUs switch the metrics off in the word that YAML takes for false."""
+    for name in PLANS:
+        words = arguments_of(ROOT / "plans" / name)
+        assert words[words.index("--metrics-port") + 1] == "off"
+
+
+def test_rules_compare_numbers_by_value() -> None:
+    """The name of a cell has the number as it is written, and large numbers stay different."""
+    seeds = variants({"seed": ["1234567", "1234568"], "temperature": ["0.70"]})
+    order = cells(["tp1"], ["m"], [LoadPoint("closed", 32)], 1, seeds)
+    assert [cell.name for cell in order] == ["tp1_m_c32_seed-1234567_t0.70", "tp1_m_c32_seed-1234568_t0.70"]
+    only = rules('[{"temperature": 0.7, "seed": 1234568, "load": "32"}]')
+    assert [cell.name for cell in selected(order, [], only, [])] == [order[1].name]
 
 
 def test_rules_leave_cells_out_and_put_cells_first() -> None:

@@ -15,7 +15,8 @@ from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint, load_points
 from loadgen.options import RunOptions
 from loadgen.record import find_runs, read_records, read_run
-from loadgen.sweep.plan import Cell, arguments_of, by_server, cells, content_hash
+from loadgen.sweep.plan import Cell, by_server, cells, content_hash
+from loadgen.sweep.plan_file import arguments_of
 from tests import ROOT
 from tests.fixtures.ports import reserve_ports
 from tests.fixtures.swarm import until
