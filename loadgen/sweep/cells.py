@@ -13,6 +13,7 @@ import dataclasses
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -32,7 +33,7 @@ from loadgen.sweep import parallel, pool, vllm_bench
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell, CellResult
+from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.residents import Resident, Residents
 from loadgen.sweep.serve import ServePlan
 from loadgen.terminal import printable
@@ -44,8 +45,12 @@ OUT_OF_MEMORY = "out_of_memory"
 
 
 def report(line: str) -> None:
-    """Prints one line of progress, without control characters."""
-    print(printable(line), file=sys.stderr)
+    """Prints one line of progress, without control characters. On a terminal, it is broken between words."""
+    text = printable(line)
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 class InThisThread(Executor):
@@ -140,7 +145,7 @@ class CellRunner:
                 self.execute, self.options, residents, self.args.parallel, report
             )
         threads = ThreadPoolExecutor(at_once) if at_once > 1 else InThisThread()
-        running: dict[Future[str | None], tuple[Cell, Resident]] = {}
+        running: dict[Future[str], tuple[Cell, Resident]] = {}
         try:
             while pending or running:
                 while (pair := self._next(pending, running, at_once)) is not None:
@@ -159,7 +164,7 @@ class CellRunner:
     @staticmethod
     def _next(
         pending: list[tuple[Cell, Resident]],
-        running: dict["Future[str | None]", tuple[Cell, Resident]],
+        running: dict["Future[str]", tuple[Cell, Resident]],
         at_once: int,
     ) -> tuple[Cell, Resident] | None:
         """The next cell whose GPUs are not in use, if another one may run."""
@@ -185,8 +190,8 @@ class CellRunner:
             start_timeout_s=args.start_timeout,
         )
 
-    def run_cell(self, cell: Cell, member: Resident, residents: Residents) -> str | None:
-        """Runs one cell and returns the reason of a failure, or None. Raises KeyboardInterrupt after an interrupted run."""
+    def run_cell(self, cell: Cell, member: Resident, residents: Residents) -> str:
+        """Runs one cell and returns what became of it. Raises KeyboardInterrupt after an interrupted run."""
         started_s, run_id = time.monotonic(), f"{self.out.name}.{cell.name}"
         try:
             server, telemetry = residents.wake(member, run_id)
@@ -210,7 +215,7 @@ class CellRunner:
         wall_s = time.monotonic() - started_s
         self.pace.ended(cell.name, wall_s)
         self.manifest.done(cell.name, run, wall_s, bench)
-        return None
+        return outcome(run)
 
     def _bench(
         self, cell: Cell, options: RunOptions, run: RunInfo, member: Resident

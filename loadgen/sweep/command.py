@@ -25,7 +25,7 @@ from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan, plan_file, screen, simulate
+from loadgen.sweep import parallel, plan_file, screen, simulate
 from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Manifest
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     resume = getattr(args, "resume", None)
     args.resume = None
     _check_server_options(args)
-    options = dataclasses.replace(_run_options(args), argv=("loadgen", "sweep", *argv))
+    options = dataclasses.replace(_run_options(args), argv=("loadgen", "sweep", *argv), quiet=True)
     planned = study(args, options)
     if args.backend == "simulate":
         simulate.check(planned)
@@ -194,8 +194,8 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
         planned.options = dataclasses.replace(planned.options, progress="none")
     try:
         with screen.shown(manifest, live=live):
-            for cell, failure in _results(planned, order, manifest):
-                report(f"sweep: {cell.name}: {failure or 'done'}")
+            for cell, outcome in _results(planned, order, manifest):
+                report(f"sweep: {cell.name}: {outcome}")
                 if not live:
                     report(screen.line(manifest))
     except KeyboardInterrupt:

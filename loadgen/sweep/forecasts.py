@@ -56,7 +56,7 @@ def print_cells(
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
             continue
         report(
-            f"  {cell.name}: {found.requests} requests, about {found.tokens / 1e6:.2f} M tokens, {duration(found.seconds)} of server time"
+            f"  {cell.name}: {found.requests} requests, {found.tokens / 1e6:.2f} M tokens, {duration(found.seconds)}"
         )
         if too_few := _too_few(cell.applied(options), problems):
             advice.setdefault(too_few, cell.load.name)

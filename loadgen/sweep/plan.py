@@ -18,9 +18,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
+from loadgen.record import RunInfo
 from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, text_of
 from server.config import read_config
 
@@ -77,8 +77,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
-CellResult = tuple[Cell, str | None]
-"""A cell that has ended, with the reason of its failure, or None."""
+CellResult = tuple[Cell, str]
+"""A cell that has ended, and what became of it in one line."""
+
+
+def outcome(run: RunInfo) -> str:
+    """What became of a cell whose run is complete: its verdict, with the first reason against it."""
+    more = f" (and {len(run.reasons) - 1} more in run.json)" if len(run.reasons) > 1 else ""
+    return f"done, {run.verdict}" + (f": {run.reasons[0]}{more}" if run.reasons else "")
 
 
 def cells(
@@ -155,6 +161,7 @@ NOT_HASHED = {
     "out",
     "resume",
     "progress",
+    "quiet",
     "metrics_port",
     "metrics_host",
     "argv",

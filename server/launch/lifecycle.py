@@ -131,17 +131,22 @@ def gpu_metrics(indices: tuple[int, ...], report: Report) -> Iterator[str]:
     port = ports.first_free(9400)
     command = [sys.executable, "-m", "server", "gpu-exporter", "--port", str(port)]
     exporter = subprocess.Popen(
-        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"], stdin=subprocess.PIPE
+        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # what it prints would be written over the screen of a sweep
     )
     report(f"GPU telemetry of GPUs {indices} on port {port}")
     deadline = time.monotonic() + EXPORTER_START_S
     while ports.is_free(port) and exporter.poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_S)
+    if exporter.poll() is not None:
+        report(f"no GPU telemetry: {exporter.communicate()[1].decode(errors='replace').strip()}")
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:
         exporter.terminate()
-        exporter.wait()
+        exporter.communicate()
 
 
 @contextmanager
