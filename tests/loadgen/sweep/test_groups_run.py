@@ -22,12 +22,12 @@ from server.launch.processes import pids_of
 from tests import ROOT
 from tests.fixtures.swarm import until
 from tests.fixtures.terminal import ANSI, on_a_terminal
-from tests.loadgen.sweep.kills import VICTIMS, Sweep
+from tests.loadgen.sweep.kills import SMALL, VICTIMS, Sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    found = Sweep(tmp_path)
+    found = Sweep(tmp_path, SMALL)
     yield found
     for pid, _ in found.processes():
         with suppress(ProcessLookupError):
@@ -37,11 +37,11 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
 
 
 def test_killed_processes_cost_no_cell(sweep: Sweep) -> None:
-    """`kill -9` of each kind of process while a cell runs; `python -m tests.loadgen.sweep.kills` does it twenty times."""
+    """`kill -9` of each kind of process while a cell runs; `python -m tests.loadgen.sweep.kills` does it in a larger sweep."""
     for victim in VICTIMS:
         sweep.kill(victim, random.Random(victim))
     sweep.finish()
-    sweep.check()
+    sweep.check(cells=4)
 
 
 def test_a_paused_server_uses_no_time_and_continues(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
