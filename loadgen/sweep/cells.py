@@ -38,7 +38,9 @@ from loadgen.sweep.residents import Resident, Residents
 from loadgen.sweep.serve import ServePlan
 from loadgen.terminal import printable
 from server.config import model_file
-from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, commands
+from server.launch import commands
+from server.launch.lifecycle import watched
+from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 Execute = Callable[[RunOptions], RunInfo]
 OUT_OF_MEMORY = "out_of_memory"
@@ -84,14 +86,14 @@ class CellRunner:
     def run(self, groups: list[Group], *, gpus_seen: bool) -> Iterator[CellResult]:
         """Runs all cells that end before the deadline."""
         waiting = list(groups)
-        with Launcher(report) as launcher, self._stop_in_time():
+        with watched(), self._stop_in_time():
             while waiting:
                 group = waiting.pop(0)
                 for server in group.servers:
                     server.cells = [cell for cell in server.cells if self.pace.fits(cell.name, starts=1)]
                 servers = [server for server in group.servers if server.cells]
                 if servers:
-                    yield from self._run_group(launcher, servers, waiting, gpus_seen=gpus_seen)
+                    yield from self._run_group(servers, waiting, gpus_seen=gpus_seen)
 
     @contextlib.contextmanager
     def _stop_in_time(self) -> Iterator[None]:
@@ -109,11 +111,11 @@ class CellRunner:
             timer.cancel()
 
     def _run_group(
-        self, launcher: Launcher, servers: list[Server], waiting: list[Group], *, gpus_seen: bool
+        self, servers: list[Server], waiting: list[Group], *, gpus_seen: bool
     ) -> Iterator[CellResult]:
         began_s = time.monotonic()
         members = [Resident(server, self._spec(server, gpus_seen=gpus_seen)) for server in servers]
-        with Residents(launcher, members) as residents:
+        with Residents(members, report) as residents:
             for member, error in residents.start():
                 if error.kind == OUT_OF_MEMORY and len(members) > 1:
                     report(

@@ -23,8 +23,9 @@ from loadgen.target.server_info import ServerInfo
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
 from server.emulator.forecast import Forecast
-from server.launch import docker_backend, free_gpus
+from server.launch import docker_backend
 from server.launch import gpus as gpu_list
+from server.launch.lifecycle import free_gpus
 
 EMULATED = {"emulator", "simulate"}
 

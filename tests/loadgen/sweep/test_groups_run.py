@@ -17,8 +17,10 @@ import pytest
 from loadgen.cli import main
 from loadgen.lock import in_use
 from loadgen.record import find_runs, read_run
-from server.launch import Launcher, Spec, processes
+from server.launch import processes
+from server.launch.lifecycle import launched
 from server.launch.processes import pids_of
+from server.launch.spec import Spec
 from tests import ROOT
 from tests.fixtures.swarm import until
 from tests.fixtures.terminal import ANSI, on_a_terminal
@@ -47,10 +49,7 @@ def test_killed_processes_cost_no_cell(sweep: Sweep) -> None:
 def test_a_paused_server_uses_no_time_and_continues(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All its processes are stopped (T), it ends in spite of the pause, and it leaves nothing."""
     monkeypatch.setenv("THINKLOAD_STATE", str(tmp_path))
-    with (
-        Launcher() as launcher,
-        launcher.launched(Spec(config="tp1", model="r1-distill-qwen-1.5b")) as server,
-    ):
+    with launched(Spec(config="tp1", model="r1-distill-qwen-1.5b")) as server:
         saved = processes.running()[0]
         server.pause()
         while {state(pid) for pid in pids_of(saved)} != {"T"}:

@@ -18,7 +18,8 @@ from loadgen.sweep.plan import Cell, LoadPoint, cells, selected
 from loadgen.sweep.plan_file import KEYS, arguments_of
 from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
-from server.launch import Spec, commands
+from server.launch import commands
+from server.launch.spec import Spec
 from tests import ROOT
 
 PLANS = sorted(path.name for path in (ROOT / "plans").glob("h*.yaml"))
