@@ -215,12 +215,10 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
 
 def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Runs the cells; the backend and --parallel determine how."""
-    args = planned.args
-    if args.backend == "simulate":
+    if planned.args.backend == "simulate":
         return simulate.run(planned, order, manifest)
-    run = parallel.in_own_process(execute) if args.parallel > 1 else execute
-    runner = CellRunner(args, planned.options, manifest, planned.serve, planned.pace(), run)
-    return runner.run(planned.groups(order), gpus_seen=planned.machine.seen)
+    run = parallel.in_own_process(execute) if planned.args.parallel > 1 else execute
+    return CellRunner(planned, manifest, planned.pace(), run).run(order)
 
 
 def execute(options: RunOptions) -> RunInfo:
@@ -232,13 +230,11 @@ def execute(options: RunOptions) -> RunInfo:
 
 def _saved_arguments(argv: Sequence[str]) -> list[str]:
     """The arguments that a resumed sweep starts from: without the options that name a folder or a plan, and without --dry-run."""
-    words, kept = iter(argv), []
-    for word in words:
-        if word in {"--out", "--resume", "--plan"}:
-            next(words, None)
-        elif not word.startswith(("--out=", "--resume=", "--plan=")) and word != "--dry-run":
-            kept.append(word)
-    return kept
+    parser = LoadgenParser(add_help=False, allow_abbrev=False)
+    for name in ("--out", "--resume", "--plan"):
+        parser.add_argument(name)
+    parser.add_argument("--dry-run", action="store_true")
+    return parser.parse_known_args(argv)[1]
 
 
 def _machine() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, text_of
+from loadgen.sweep.serve import Options
 from server.config import read_config
 
 
@@ -36,6 +37,10 @@ class Cell:
     variant: Variant = field(default_factory=Variant)
     title: str = ""
     """The model in the cell's name; empty for the last part of the model."""
+    serve: Options = field(default_factory=dict)
+    """Options of `vllm serve` for its server, beside those of the configuration."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of its server."""
 
     @property
     def config_name(self) -> str:
@@ -54,6 +59,16 @@ class Cell:
         axes = [f"{SHORT.get(name, f'{name}-')}{value}" for name, value in self.variant.axes]
         repeat = [f"repeat{self.repeat + 1}"] if self.repeat else []
         return "_".join([self.server_name, _plain("_".join([self.load.name, *axes, *repeat]))])
+
+    @property
+    def overrides(self) -> Options:
+        """The same options for an emulated server, which has no weights."""
+        return {name: value for name, value in self.serve.items() if name != "model"}
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """The number of GPUs that its server needs."""
+        return int(read_config(self.config)["tensor-parallel-size"])
 
     @property
     def facts(self) -> dict[str, set[str]]:
@@ -147,14 +162,12 @@ def selected(
 
 def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]]:
     """The successive cells of the same server; with `merged`, all cells of a server, in the order of the servers' first cells."""
-    found: list[list[Cell]] = []
-    for name, group in groupby(order, key=lambda cell: cell.server_name):
-        known = next((cells for cells in found if cells[0].server_name == name), None) if merged else None
-        if known is None:
-            found.append(list(group))
-        else:
-            known.extend(group)
-    return found
+    if not merged:
+        return [list(group) for _, group in groupby(order, key=lambda cell: cell.server_name)]
+    found: dict[str, list[Cell]] = {}
+    for cell in order:
+        found.setdefault(cell.server_name, []).append(cell)
+    return list(found.values())
 
 
 NOT_HASHED = {

@@ -25,7 +25,6 @@ from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
-from loadgen.sweep.serve import ServePlan
 from loadgen.sweep.simulated_records import SimulatedReply
 from loadgen.sweep.study import Study
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
@@ -46,7 +45,6 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
             workers.submit(
                 simulate_model,
                 planned.options,
-                planned.serve,
                 [cell for cell in order if cell.model == model],
                 out,
                 results,
@@ -88,16 +86,14 @@ def check(planned: Study) -> None:
             )
 
 
-def simulate_model(
-    options: RunOptions, serve: ServePlan, cells: list[Cell], out: Path, results: Results
-) -> None:
+def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         started_s = time.monotonic()
         try:
-            run_info = simulate_cell(cell.applied(options), serve, cell, outputs, dataset, out=out)
+            run_info = simulate_cell(cell.applied(options), cell, outputs, dataset, out=out)
             results.put((cell, run_info, time.monotonic() - started_s))
         except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
             results.put((cell, f"{type(error).__name__}: {error}", 0.0))
@@ -105,7 +101,6 @@ def simulate_model(
 
 def simulate_cell(
     options: RunOptions,
-    serve: ServePlan,
     cell: Cell,
     outputs: ModelOutputs,
     dataset: datasets.Dataset,
@@ -128,7 +123,7 @@ def simulate_cell(
         cell.config,
         outputs.model,
         prepared,
-        overrides=serve.overrides(cell.config, cell.model, cell.variant.acceptance),
+        overrides=cell.overrides,
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,

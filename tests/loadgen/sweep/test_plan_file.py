@@ -201,8 +201,8 @@ def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> Non
     assert words[0] == "models/7b"
     assert "--reasoning-parser" not in words
     assert json.loads(words[words.index("--speculative-config") + 1])["synthetic_acceptance_length"] == 1.75
-    overrides = found.overrides("tp1-ngram", "s1.1-7b", 1.75)
-    speculation = load_serving("tp1-ngram", overrides).speculation
+    cell = Cell("tp1-ngram", "s1.1-7b", LoadPoint("closed", 1), serve=options)
+    speculation = load_serving("tp1-ngram", cell.overrides).speculation
     assert speculation is not None
     assert speculation.synthetic_acceptance_length == 1.75
 
@@ -222,33 +222,43 @@ def test_a_wrong_serve_key_is_refused(content: dict[str, Any], says: str) -> Non
         serve_plan(content, ["tp1"], ["m"])
 
 
-def server(name: str, memory_gib: float, gpus: int = 1) -> Server:
-    return Server(name, "m", {}, [Cell(name, "m", LoadPoint("closed", 1))], gpus, memory_gib)
+def server(config: str, memory_gib: float) -> Server:
+    return Server([Cell(config, "m", LoadPoint("closed", 1))], memory_gib)
 
 
 def placed(groups: list[Group]) -> list[list[tuple[str, tuple[int, ...]]]]:
-    return [[(each.config, each.gpus) for each in group.servers] for group in groups]
+    return [[(each.first.config, each.gpus) for each in group.servers] for group in groups]
 
 
 def test_servers_that_fit_stand_in_one_group() -> None:
     """100 GiB of a GPU, of which 97 may be used: the third server waits for the next group."""
     machine = Machine((0,), 100.0, seen=False)
-    servers = [server("a", 50), server("b", 40), server("c", 30), server("d", 120), server("e", 7)]
+    servers = [
+        server("tp1", 50),
+        server("tp1-sync", 40),
+        server("tp1-ngram", 30),
+        server("tp1-fp8", 120),
+        server("tp1-draft", 7),
+    ]
     found = place(servers, machine, residency="group", at_once=1)
-    assert placed(found) == [[("a", (0,)), ("b", (0,)), ("e", (0,))], [("c", (0,))], [("d", (0,))]]
+    assert placed(found) == [
+        [("tp1", (0,)), ("tp1-sync", (0,)), ("tp1-draft", (0,))],
+        [("tp1-ngram", (0,))],
+        [("tp1-fp8", (0,))],
+    ]
 
 
 def test_servers_of_a_group_are_spread_over_the_gpus() -> None:
     machine = Machine((2, 3), 100.0, seen=True)
-    found = place([server("a", 40), server("b", 40), server("c", 40, gpus=2)], machine, residency="group", at_once=2)  # fmt: skip
-    assert placed(found) == [[("a", (2,)), ("b", (3,)), ("c", (2, 3))]]
+    found = place([server("tp1", 40), server("tp1-sync", 40), server("tp2", 40)], machine, residency="group", at_once=2)  # fmt: skip
+    assert placed(found) == [[("tp1", (2,)), ("tp1-sync", (3,)), ("tp2", (2, 3))]]
 
 
 def test_residency_one_gives_every_server_its_own_gpus() -> None:
     machine = Machine((0, 1), 100.0, seen=False)
-    servers = [server("a", 1), server("b", 1), server("c", 1)]
-    assert placed(place(servers, machine, residency="one", at_once=1)) == [[("a", (0,))], [("b", (0,))], [("c", (0,))]]  # fmt: skip
-    assert placed(place(servers, machine, residency="one", at_once=2)) == [[("a", (0,)), ("b", (1,))], [("c", (0,))]]  # fmt: skip
+    servers = [server("tp1", 1), server("tp1-sync", 1), server("tp1-ngram", 1)]
+    assert placed(place(servers, machine, residency="one", at_once=1)) == [[("tp1", (0,))], [("tp1-sync", (0,))], [("tp1-ngram", (0,))]]  # fmt: skip
+    assert placed(place(servers, machine, residency="one", at_once=2)) == [[("tp1", (0,)), ("tp1-sync", (1,))], [("tp1-ngram", (0,))]]  # fmt: skip
 
 
 def test_measured_times_correct_the_forecast() -> None:
