@@ -70,6 +70,18 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[int]:
         os.close(file)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the lock of the folder now."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it at once
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _take(file: int, folder: Path, kind: int) -> None:
     deadline_s = time.monotonic() + WAIT_S
     while True:

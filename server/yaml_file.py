@@ -16,12 +16,20 @@ MAX_DEPTH = 32
 """Nested lists and mappings."""
 
 
+class _TextLoader(yaml.SafeLoader):
+    """Reads every plain scalar as the text that it is, so that `off`, `010` and a date stay as they are written."""
+
+
+# Of the plain scalars with a meaning, only the merge key `<<` keeps it.
+_TextLoader.yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}
+
+
 class YamlFileError(Exception):
     """A file that cannot be read. The message is one line, which the caller begins with the name of the file."""
 
 
-def read_yaml(path: Path) -> object:
-    """The content of the file. Raises YamlFileError."""
+def read_yaml(path: Path, *, as_text: bool = False) -> object:
+    """The content of the file, with numbers, truth values, dates and null as text if `as_text` is given. Raises YamlFileError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
@@ -29,7 +37,7 @@ def read_yaml(path: Path) -> object:
             raise YamlFileError(f"is larger than {MAX_SIZE // 1024} KiB")
         text = data.decode()
         _check_size(text)
-        content: object = yaml.safe_load(text)
+        content: object = yaml.load(text, _TextLoader if as_text else yaml.SafeLoader)  # noqa: S506 - both are safe
     except OSError as error:
         raise YamlFileError(error.strerror or str(error)) from error
     # PyYAML raises errors of many types for a scalar that does not fit its tag, such as the date 2026-13-45.

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.option_types import LoadgenParser
+from loadgen.option_types import LoadgenParser, positive
 from loadgen.options import add_run_arguments
+from loadgen.sweep.plan_file import option_words
 
 ACCEPTANCE = "acceptance"
 SHORT = {"temperature": "t", "budget": "o", "budgets": "o"}
@@ -32,7 +33,7 @@ class Variant:
 
     acceptance: float | None = None
     axes: tuple[tuple[str, str], ...] = ()
-    """Name and value of each axis."""
+    """Name and value of each axis, as they are written."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Fields of RunOptions, with their values."""
 
@@ -48,7 +49,7 @@ def variants(axes: Mapping[str, Any]) -> list[Variant]:
     return [
         Variant(
             acceptance,
-            tuple((name, text_of(value)) for name, value in values.items()),
+            tuple((name, "none" if value is None else str(value)) for name, value in values.items()),
             tuple(field for name, value in values.items() for field in _fields(name, value)),
         )
         for acceptance in acceptances
@@ -57,13 +58,17 @@ def variants(axes: Mapping[str, Any]) -> list[Variant]:
 
 
 def _acceptance(value: object) -> float | None:
-    if value is None:
+    if value is None or value == "none":
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+    try:
+        found = positive(str(value))
+    except UsageError:
+        found = 0.0
+    if found < 1:
         raise UsageError(
             f"axes: acceptance: {value!r}: write the tokens of a step, for example 1.75, or null for those of the text"
         )
-    return float(value)
+    return found
 
 
 def _fields(option: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -76,24 +81,14 @@ def _fields(option: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield from found.items()
 
 
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a YAML file as words of the command line: false leaves an option out, and true gives it without a value."""
-    words: list[str] = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            words += [f"--{name}"] if value else []
-        elif isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
-            words += [f"--{name}", json.dumps(value)]
-        else:
-            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return words
-
-
 def text_of(value: Any) -> str:
-    """A value as it is written in names and compared by rules: 1 and 1.0 are equal, and null is `none`."""
+    """A value as rules compare it: 1, 1.0 and the text 1e0 are equal, and null is `none`."""
     if value is None:
         return "none"
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    try:
+        return repr(float(str(value))).removesuffix(".0")
+    except ValueError:
+        return str(value)
 
 
 Rule = dict[str, set[str]]

@@ -7,16 +7,16 @@ cell; a cell that was running then runs again when the sweep is resumed.
 This module does not know which cells remain to be run (see command.py), or where servers are placed (see groups.py).
 """
 
-import argparse
 import contextlib
 import dataclasses
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -32,20 +32,26 @@ from loadgen.sweep import parallel, pool, vllm_bench
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell, CellResult
+from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.residents import Resident, Residents
-from loadgen.sweep.serve import ServePlan
+from loadgen.sweep.study import Study
 from loadgen.terminal import printable
 from server.config import model_file
-from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, commands
+from server.launch import commands
+from server.launch.lifecycle import watched
+from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 Execute = Callable[[RunOptions], RunInfo]
 OUT_OF_MEMORY = "out_of_memory"
 
 
 def report(line: str) -> None:
-    """Prints one line of progress, without control characters."""
-    print(printable(line), file=sys.stderr)
+    """Prints one line of progress, without control characters. On a terminal, it is broken between words."""
+    text = printable(line)
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 class InThisThread(Executor):
@@ -62,10 +68,8 @@ class InThisThread(Executor):
 class CellRunner:
     """Runs cells and records their states in the manifest. `execute` executes one run; a process can call it."""
 
-    args: argparse.Namespace
-    options: RunOptions
+    planned: Study
     manifest: Manifest
-    serve: ServePlan
     pace: Pace
     execute: Execute
     stopping: bool = False
@@ -76,17 +80,17 @@ class CellRunner:
         """The folder of the sweep."""
         return Path(self.manifest.folder)
 
-    def run(self, groups: list[Group], *, gpus_seen: bool) -> Iterator[CellResult]:
-        """Runs all cells that end before the deadline."""
-        waiting = list(groups)
-        with Launcher(report) as launcher, self._stop_in_time():
+    def run(self, order: Sequence[Cell]) -> Iterator[CellResult]:
+        """Runs all of these cells that end before the deadline."""
+        waiting = self.planned.groups(order)
+        with watched(), self._stop_in_time():
             while waiting:
                 group = waiting.pop(0)
                 for server in group.servers:
                     server.cells = [cell for cell in server.cells if self.pace.fits(cell.name, starts=1)]
                 servers = [server for server in group.servers if server.cells]
                 if servers:
-                    yield from self._run_group(launcher, servers, waiting, gpus_seen=gpus_seen)
+                    yield from self._run_group(servers, waiting)
 
     @contextlib.contextmanager
     def _stop_in_time(self) -> Iterator[None]:
@@ -103,12 +107,10 @@ class CellRunner:
         finally:
             timer.cancel()
 
-    def _run_group(
-        self, launcher: Launcher, servers: list[Server], waiting: list[Group], *, gpus_seen: bool
-    ) -> Iterator[CellResult]:
+    def _run_group(self, servers: list[Server], waiting: list[Group]) -> Iterator[CellResult]:
         began_s = time.monotonic()
-        members = [Resident(server, self._spec(server, gpus_seen=gpus_seen)) for server in servers]
-        with Residents(launcher, members) as residents:
+        members = [Resident(server, self._spec(server)) for server in servers]
+        with Residents(members, report) as residents:
             for member, error in residents.start():
                 if error.kind == OUT_OF_MEMORY and len(members) > 1:
                     report(
@@ -135,12 +137,10 @@ class CellRunner:
         pending = [(cell, member) for member in residents.members for cell in member.server.cells]
         pending.sort(key=lambda pair: order[pair[0].name])
         at_once = 1
-        if self.args.parallel > 1:
-            at_once = parallel.servers_at_once(
-                self.execute, self.options, residents, self.args.parallel, report
-            )
+        if (wanted := self.planned.args.parallel) > 1:
+            at_once = parallel.servers_at_once(self.execute, self.planned.options, residents, wanted, report)
         threads = ThreadPoolExecutor(at_once) if at_once > 1 else InThisThread()
-        running: dict[Future[str | None], tuple[Cell, Resident]] = {}
+        running: dict[Future[str], tuple[Cell, Resident]] = {}
         try:
             while pending or running:
                 while (pair := self._next(pending, running, at_once)) is not None:
@@ -159,7 +159,7 @@ class CellRunner:
     @staticmethod
     def _next(
         pending: list[tuple[Cell, Resident]],
-        running: dict["Future[str | None]", tuple[Cell, Resident]],
+        running: dict["Future[str]", tuple[Cell, Resident]],
         at_once: int,
     ) -> tuple[Cell, Resident] | None:
         """The next cell whose GPUs are not in use, if another one may run."""
@@ -167,26 +167,26 @@ class CellRunner:
         free = (pair for pair in pending if not used & set(pair[1].server.gpus))
         return next(free, None) if len(running) < at_once else None
 
-    def _spec(self, server: Server, *, gpus_seen: bool) -> Spec:
-        args, options = self.args, self.options
+    def _spec(self, server: Server) -> Spec:
+        args, options, first = self.planned.args, self.planned.options, server.first
         emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
         emulate += ["--speed", str(args.speed)] if args.speed else []
         emulate += ["--gpu", options.gpu] if options.gpu else []
         return Spec(
-            config=server.config,
-            model=server.model,
+            config=first.config,
+            model=first.model,
             backend=args.backend,
-            gpus=server.gpus if gpus_seen else None,
+            gpus=server.gpus if self.planned.machine.seen else None,
             image=args.image,
             emulate=tuple(emulate),
-            serve=server.options,
-            environment=self.serve.environment(server.config, server.model),
+            serve=first.serve,
+            environment=first.environment,
             log=self.out / "logs" / f"{server.name}.log",
             start_timeout_s=args.start_timeout,
         )
 
-    def run_cell(self, cell: Cell, member: Resident, residents: Residents) -> str | None:
-        """Runs one cell and returns the reason of a failure, or None. Raises KeyboardInterrupt after an interrupted run."""
+    def run_cell(self, cell: Cell, member: Resident, residents: Residents) -> str:
+        """Runs one cell and returns what became of it. Raises KeyboardInterrupt after an interrupted run."""
         started_s, run_id = time.monotonic(), f"{self.out.name}.{cell.name}"
         try:
             server, telemetry = residents.wake(member, run_id)
@@ -210,14 +210,14 @@ class CellRunner:
         wall_s = time.monotonic() - started_s
         self.pace.ended(cell.name, wall_s)
         self.manifest.done(cell.name, run, wall_s, bench)
-        return None
+        return outcome(run)
 
     def _bench(
         self, cell: Cell, options: RunOptions, run: RunInfo, member: Resident
     ) -> dict[str, Any] | None:
         """What vLLM's own client measures on the same server, if the plan asks for it and the server is no emulated one."""
         server = member.started
-        if self.args.bench is None or server.emulated or not vllm_bench.applies(options):
+        if self.planned.args.bench is None or server.emulated or not vllm_bench.applies(options):
             return None
         found = vllm_bench.bench(options, run, server, member.spec)
         report(f"sweep: {cell.name}: ours and vLLM's client: {found}")
@@ -250,7 +250,7 @@ class CellRunner:
             facts["environment"] = dict(spec.environment)
         if beside := residents.beside(member):
             facts["beside"] = beside
-        options = cell.applied(self.options)
+        options = cell.applied(self.planned.options)
         if not server.emulated:  # vLLM does not report these, and an emulated server does
             labels = commands.labels(spec)
             options = dataclasses.replace(

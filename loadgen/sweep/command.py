@@ -25,7 +25,7 @@ from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan, screen, simulate
+from loadgen.sweep import parallel, plan_file, screen, simulate
 from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Manifest
@@ -92,7 +92,7 @@ def expanded(argv: Sequence[str]) -> list[str]:
         if not (given.resume / MANIFEST).is_file():
             raise UsageError(f"--resume {given.resume}: no {MANIFEST} there: name the folder of a sweep")
         return [*_restored(Manifest.read(given.resume).argv, argv), *argv]
-    return [*plan.arguments_of(given.plan), *argv] if given.plan else list(argv)
+    return [*plan_file.arguments_of(given.plan), *argv] if given.plan else list(argv)
 
 
 def _restored(saved: Sequence[str], argv: Sequence[str]) -> list[str]:
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
     resume = getattr(args, "resume", None)
     args.resume = None
     _check_server_options(args)
-    options = dataclasses.replace(_run_options(args), argv=("loadgen", "sweep", *argv))
+    options = dataclasses.replace(_run_options(args), argv=("loadgen", "sweep", *argv), quiet=True)
     planned = study(args, options)
     if args.backend == "simulate":
         simulate.check(planned)
@@ -194,8 +194,8 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
         planned.options = dataclasses.replace(planned.options, progress="none")
     try:
         with screen.shown(manifest, live=live):
-            for cell, failure in _results(planned, order, manifest):
-                report(f"sweep: {cell.name}: {failure or 'done'}")
+            for cell, outcome in _results(planned, order, manifest):
+                report(f"sweep: {cell.name}: {outcome}")
                 if not live:
                     report(screen.line(manifest))
     except KeyboardInterrupt:
@@ -215,12 +215,10 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
 
 def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Runs the cells; the backend and --parallel determine how."""
-    args = planned.args
-    if args.backend == "simulate":
+    if planned.args.backend == "simulate":
         return simulate.run(planned, order, manifest)
-    run = parallel.in_own_process(execute) if args.parallel > 1 else execute
-    runner = CellRunner(args, planned.options, manifest, planned.serve, planned.pace(), run)
-    return runner.run(planned.groups(order), gpus_seen=planned.machine.seen)
+    run = parallel.in_own_process(execute) if planned.args.parallel > 1 else execute
+    return CellRunner(planned, manifest, planned.pace(), run).run(order)
 
 
 def execute(options: RunOptions) -> RunInfo:
@@ -232,13 +230,11 @@ def execute(options: RunOptions) -> RunInfo:
 
 def _saved_arguments(argv: Sequence[str]) -> list[str]:
     """The arguments that a resumed sweep starts from: without the options that name a folder or a plan, and without --dry-run."""
-    words, kept = iter(argv), []
-    for word in words:
-        if word in {"--out", "--resume", "--plan"}:
-            next(words, None)
-        elif not word.startswith(("--out=", "--resume=", "--plan=")) and word != "--dry-run":
-            kept.append(word)
-    return kept
+    parser = LoadgenParser(add_help=False, allow_abbrev=False)
+    for name in ("--out", "--resume", "--plan"):
+        parser.add_argument(name)
+    parser.add_argument("--dry-run", action="store_true")
+    return parser.parse_known_args(argv)[1]
 
 
 def _machine() -> dict[str, Any]:

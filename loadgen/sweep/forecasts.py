@@ -11,7 +11,6 @@ from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
 from loadgen.sweep.groups import Group, Machine
 from loadgen.sweep.plan import Cell
-from loadgen.sweep.serve import ServePlan
 from server.emulator.forecast import Forecast, forecast
 
 CELL_S = 2.0
@@ -20,7 +19,7 @@ START_S = 150.0
 """The time in which a group of real servers starts. Eleven servers on two H200 took 150 s, twelve on four took 191 s."""
 
 
-def expected(cell: Cell, options: RunOptions, serve: ServePlan, gpu: str) -> Forecast | None:
+def expected(cell: Cell, options: RunOptions, gpu: str) -> Forecast | None:
     """What the cell will need, with its warm-up; None if its model, speculation method or GPU is not emulated."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     options = cell.applied(options)
@@ -31,7 +30,7 @@ def expected(cell: Cell, options: RunOptions, serve: ServePlan, gpu: str) -> For
         len(dataset.problems),
         sent_budgets(options) * options.samples,
         gpu=gpu,
-        overrides=serve.overrides(cell.config, cell.model, cell.variant.acceptance),
+        overrides=cell.overrides,
         concurrency=options.concurrency,
         rate=options.rate,
         whole_budget=bool(options.extra_body.get("ignore_eos")),
@@ -56,7 +55,7 @@ def print_cells(
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
             continue
         report(
-            f"  {cell.name}: {found.requests} requests, about {found.tokens / 1e6:.2f} M tokens, {duration(found.seconds)} of server time"
+            f"  {cell.name}: {found.requests} requests, {found.tokens / 1e6:.2f} M tokens, {duration(found.seconds)}"
         )
         if too_few := _too_few(cell.applied(options), problems):
             advice.setdefault(too_few, cell.load.name)

@@ -9,7 +9,6 @@ This module does not know how a server is started, or which of a group is awake.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from loadgen.sweep.plan import Cell
 from server.config import ConfigError, check_parallel, load_model, load_serving
@@ -27,21 +26,22 @@ USABLE = 0.97
 
 @dataclass
 class Server:
-    """A server, its options of `vllm serve` and its cells in running order."""
+    """A server, by its cells in running order."""
 
-    config: str
-    model: str
-    options: dict[str, Any]
     cells: list[Cell]
-    tensor_parallel_size: int
     memory_gib: float = 0.0
     """On each of its GPUs."""
     gpus: tuple[int, ...] = ()
 
     @property
+    def first(self) -> Cell:
+        """A cell from which the configuration, the model and the options of the server can be read."""
+        return self.cells[0]
+
+    @property
     def name(self) -> str:
         """The beginning of the names of its cells."""
-        return self.cells[0].server_name
+        return self.first.server_name
 
 
 @dataclass
@@ -62,11 +62,11 @@ class Machine:
     """Whether these are GPUs of this machine, and not those of an emulated one."""
 
 
-def memory_gib(server: Server, machine: Machine, gpu: str) -> float:
-    """The memory that the server needs on each of its GPUs; all of it for a model without a preset or without a fixed KV cache."""
-    options = {name: value for name, value in server.options.items() if name != "model"}
+def memory_gib(cells: Sequence[Cell], machine: Machine, gpu: str) -> float:
+    """The memory that the server of these cells needs on each of its GPUs; all of it for a model without a preset or without a fixed KV cache."""
+    first = cells[0]
     try:
-        serving, model = load_serving(server.config, options), load_model(server.model)
+        serving, model = load_serving(first.config, first.overrides), load_model(first.model)
         check_parallel(serving, model)
     except ConfigError:
         return machine.memory_gib
@@ -74,7 +74,7 @@ def memory_gib(server: Server, machine: Machine, gpu: str) -> float:
         return machine.memory_gib * serving.gpu_memory_utilization
     profile, version = hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION]
     step = StepModel(model, serving, profile, version)
-    streams = max((int(cell.load.value) for cell in server.cells if cell.load.kind == "closed"), default=256)
+    streams = max((int(cell.load.value) for cell in cells if cell.load.kind == "closed"), default=256)
     sampled_bytes = streams * (1 + step.draft_tokens) * model.shape.vocab_size * 4 * SAMPLER_COPIES
     sampler_bytes = sampled_bytes if step.speculates else 0
     return (step.resident_bytes + serving.kv_cache_memory_bytes + sampler_bytes) / GIB + BASE_GIB
@@ -88,7 +88,7 @@ def place(servers: Sequence[Server], machine: Machine, *, residency: str, at_onc
         if not any(_add(server, group, alone=residency == "one") for group in room):
             groups.append(Group(dict.fromkeys(machine.gpus, machine.memory_gib * USABLE)))
             if not _add(server, groups[-1], alone=True):  # it does not fit at all: its start will say why
-                server.gpus = machine.gpus[: server.tensor_parallel_size]
+                server.gpus = machine.gpus[: server.first.tensor_parallel_size]
                 groups[-1].servers.append(server)
                 groups[-1].free_gib = dict.fromkeys(machine.gpus, 0.0)
     return groups
@@ -97,7 +97,7 @@ def place(servers: Sequence[Server], machine: Machine, *, residency: str, at_onc
 def _add(server: Server, group: Group, *, alone: bool) -> bool:
     """Places the server on the GPUs with the most free memory. With `alone`, only on GPUs without another server."""
     used = {index for other in group.servers for index in other.gpus}
-    size, indices = server.tensor_parallel_size, sorted(group.free_gib)
+    size, indices = server.first.tensor_parallel_size, sorted(group.free_gib)
     blocks = [tuple(indices[start : start + size]) for start in range(0, len(indices) - size + 1, size)]
     free = {block: min(group.free_gib[index] for index in block) for block in blocks}
     if alone:

@@ -7,7 +7,8 @@ This module does not know what a cell measures.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -112,11 +113,17 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
         if (target / RUN).exists():
             (target / RUN).rename(target / f"{RUN}.discarded")
 
+    @contextmanager
+    def _changed(self, name: str) -> Iterator[Entry]:
+        """The entry of a cell, which may be changed in the block; `sweep.json` is replaced after it."""
+        with _lock:
+            yield next(entry for entry in self.cells if entry.name == name)
+            self.write()
+
     def running(self, name: str) -> None:
         """Records that the cell's run has begun."""
-        with _lock:
-            self._entry(name).state = "running"
-            self.write()
+        with self._changed(name) as entry:
+            entry.state = "running"
 
     def interrupted(self) -> None:
         """Records that no cell is running any more: those that were will run again."""
@@ -127,22 +134,15 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def done(self, name: str, run: RunInfo, wall_s: float, bench: dict[str, Any] | None = None) -> None:
         """Records that the cell's run is complete, after `wall_s` seconds, and what another client measured."""
-        with _lock:
-            entry = self._entry(name)
+        with self._changed(name) as entry:
             entry.state, entry.reason, entry.run_id, entry.verdict = "done", None, run.run_id, run.verdict
             entry.finished_at, entry.wall_s, entry.bench = _now(), round(wall_s, 3), bench
             self.servers.setdefault(f"{entry.config}/{entry.model}", run.server)
-            self.write()
 
     def failed(self, name: str, reason: str) -> None:
         """Records that the cell has failed, and why."""
-        with _lock:
-            entry = self._entry(name)
+        with self._changed(name) as entry:
             entry.state, entry.reason, entry.finished_at = "failed", reason, _now()
-            self.write()
-
-    def _entry(self, name: str) -> Entry:
-        return next(entry for entry in self.cells if entry.name == name)
 
 
 def _now() -> str:

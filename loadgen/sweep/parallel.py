@@ -19,7 +19,7 @@ from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.sweep import pool
 from loadgen.sweep.residents import Resident, Residents
-from server.launch import RunningServer
+from server.launch.spec import RunningServer
 
 LIMIT = 0.03
 """The largest accepted increase of the time per token. Repeats of one cell differ by 1 to 2 % on an idle machine."""

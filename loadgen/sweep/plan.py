@@ -18,12 +18,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
-from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, option_words, text_of
+from loadgen.record import RunInfo
+from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, text_of
+from loadgen.sweep.serve import Options
 from server.config import read_config
-from server.yaml_file import YamlFileError, read_yaml
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Cell:
     variant: Variant = field(default_factory=Variant)
     title: str = ""
     """The model in the cell's name; empty for the last part of the model."""
+    serve: Options = field(default_factory=dict)
+    """Options of `vllm serve` for its server, beside those of the configuration."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of its server."""
 
     @property
     def config_name(self) -> str:
@@ -57,17 +61,27 @@ class Cell:
         return "_".join([self.server_name, _plain("_".join([self.load.name, *axes, *repeat]))])
 
     @property
+    def overrides(self) -> Options:
+        """The same options for an emulated server, which has no weights."""
+        return {name: value for name, value in self.serve.items() if name != "model"}
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """The number of GPUs that its server needs."""
+        return int(read_config(self.config)["tensor-parallel-size"])
+
+    @property
     def facts(self) -> dict[str, set[str]]:
         """What the rules of a plan can select cells by."""
-        load = f"{self.load.value:g}" + ("/s" if self.load.kind == "open" else "")
-        return {
+        facts: dict[str, set[Any]] = {
             "config": {self.config, Path(self.config).stem},
             "model": {self.model, self.title or self.model},
-            "load": {load},
-            "repeat": {str(self.repeat + 1)},
-            ACCEPTANCE: {text_of(self.variant.acceptance)},
+            "load": {self.load.value if self.load.kind == "closed" else f"{self.load.value:g}/s"},
+            "repeat": {self.repeat + 1},
+            ACCEPTANCE: {self.variant.acceptance},
             **{name: {value} for name, value in self.variant.axes},
         }
+        return {name: {text_of(value) for value in values} for name, values in facts.items()}
 
     def applied(self, options: RunOptions) -> RunOptions:
         """The options of this cell's run."""
@@ -78,8 +92,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
-CellResult = tuple[Cell, str | None]
-"""A cell that has ended, with the reason of its failure, or None."""
+CellResult = tuple[Cell, str]
+"""A cell that has ended, and what became of it in one line."""
+
+
+def outcome(run: RunInfo) -> str:
+    """What became of a cell whose run is complete: its verdict, with the first reason against it."""
+    more = f" (and {len(run.reasons) - 1} more in run.json)" if len(run.reasons) > 1 else ""
+    return f"done, {run.verdict}" + (f": {run.reasons[0]}{more}" if run.reasons else "")
 
 
 def cells(
@@ -142,47 +162,19 @@ def selected(
 
 def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]]:
     """The successive cells of the same server; with `merged`, all cells of a server, in the order of the servers' first cells."""
-    found: list[list[Cell]] = []
-    for name, group in groupby(order, key=lambda cell: cell.server_name):
-        known = next((cells for cells in found if cells[0].server_name == name), None) if merged else None
-        if known is None:
-            found.append(list(group))
-        else:
-            known.extend(group)
-    return found
-
-
-PLAN_KEYS = {
-    *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
-    *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
-}
-
-
-def arguments_of(path: Path) -> list[str]:
-    """Converts a plan file to command-line arguments, so that the same checks apply to both. Raises UsageError."""
-    content = _read_plan(path)
-    run = content.pop("run", None) or {}
-    if not isinstance(run, dict):
-        raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
-    return option_words({**content, **run})
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        content = read_yaml(path)
-    except YamlFileError as error:
-        raise UsageError(f"--plan {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"--plan {path}: must be a mapping with the keys {', '.join(sorted(PLAN_KEYS))}")
-    if unknown := sorted(map(str, set(content) - PLAN_KEYS)):
-        raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {', '.join(sorted(PLAN_KEYS))}")
-    return content
+    if not merged:
+        return [list(group) for _, group in groupby(order, key=lambda cell: cell.server_name)]
+    found: dict[str, list[Cell]] = {}
+    for cell in order:
+        found.setdefault(cell.server_name, []).append(cell)
+    return list(found.values())
 
 
 NOT_HASHED = {
     "out",
     "resume",
     "progress",
+    "quiet",
     "metrics_port",
     "metrics_host",
     "argv",

@@ -7,28 +7,17 @@ This module does not know what a cell measures, or in which order cells run.
 """
 
 import dataclasses
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from loadgen.sweep.groups import Server
-from server.launch import (
-    Launcher,
-    LaunchFailedError,
-    RunningServer,
-    Spec,
-    announce,
-    gpu_metrics,
-    start,
-    stop,
-    withdraw,
-)
+from server.launch.lifecycle import announce, gpu_metrics, start, stop, withdraw
 from server.launch.readiness import healthy
 from server.launch.running import stop_all
-from server.launch.spec import OWNER
+from server.launch.spec import OWNER, LaunchFailedError, RunningServer, Spec
 from server.launch.startup_log import explain
 
 HEALTH_ATTEMPTS = 3
@@ -68,10 +57,9 @@ class Resident:
 class Residents:
     """The started servers of a group. Used as a context, it stops them."""
 
-    launcher: Launcher
     members: list[Resident]
+    report: Callable[[str], None]
     telemetry: dict[tuple[int, ...], str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> list[tuple[Resident, LaunchFailedError]]:
         """Starts all servers together and returns those that did not start."""
@@ -90,7 +78,7 @@ class Residents:
 
     def _start(self, member: Resident) -> LaunchFailedError | None:
         try:
-            member.running, member.state = start(member.spec, self.launcher.report), "awake"
+            member.running, member.state = start(member.spec, self.report), "awake"
         except LaunchFailedError as error:
             return error
         return None
@@ -101,7 +89,7 @@ class Residents:
         with ExitStack() as stack:
             for gpus in {member.running.gpus for member in self.members if member.running}:
                 if gpus:
-                    self.telemetry[gpus] = stack.enter_context(gpu_metrics(gpus, self.launcher.report))
+                    self.telemetry[gpus] = stack.enter_context(gpu_metrics(gpus, self.report))
             yield
 
     def wake(self, member: Resident, run: str) -> tuple[RunningServer, str | None]:
@@ -113,7 +101,7 @@ class Residents:
             member.running.wake()
             member.state = "awake"
         if (why := member.ended) is not None:
-            self.launcher.report(f"sweep: {member.server.name}: {why}: starting it again")
+            self.report(f"sweep: {member.server.name}: {why}: starting it again")
             self.stop(member)
             if error := self._start(member):
                 raise error

@@ -9,13 +9,13 @@ This module does not know how cells run.
 import argparse
 import json
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from loadgen.errors import UsageError
+from loadgen.lock import in_use
 from loadgen.option_types import LoadgenParser
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.forecasts import duration
@@ -24,10 +24,12 @@ from loadgen.terminal import printable
 from server.launch import gpus
 
 REFRESH_S = 1.0
+FAILED_ROWS = 4
+"""The number of failed cells that are named with their reason."""
 
 
-def rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """The name and the value of each row."""
+def rows(manifest: Manifest, *, alive: bool = True) -> list[tuple[str, str]]:
+    """The name and the value of each row. `alive` says whether the sweep is still running."""
     cells = manifest.cells
     states = Counter(entry.state for entry in cells)
     pace = Pace({entry.name: entry.forecast_s for entry in cells if entry.forecast_s is not None})
@@ -35,20 +37,23 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
         if entry.state == "done" and entry.wall_s is not None:
             pace.ended(entry.name, entry.wall_s)
     left = [entry.name for entry in cells if entry.state in {"planned", "running"}]
+    failed = [f"{entry.name}: {entry.reason}" for entry in cells if entry.state == "failed"]
+    running = ", ".join(entry.name for entry in cells if entry.state == "running")
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [
         ("done", f"{states['done']} of {len(cells)} cells"),
-        ("failed", ", ".join(entry.name for entry in cells if entry.state == "failed")),
-        ("running", ", ".join(entry.name for entry in cells if entry.state == "running")),
-        ("left", f"{len(left)} cells, about {duration(pace.left_s(left))}" if left else ""),
+        *(("failed", text) for text in failed[:FAILED_ROWS]),
+        ("failed", f"{len(failed) - FAILED_ROWS} more" if len(failed) > FAILED_ROWS else ""),
+        ("running" if alive else "interrupted", running or ("servers start or stop" if left and alive else "")),
+        ("left", f"{len(left)} of {len(cells)} cells, about {duration(pace.left_s(left))} without starts of servers" if left else ""),
         ("GPU", " · ".join(used)),
-    ]
+    ]  # fmt: skip
     return [(name, printable(value)) for name, value in found if value]
 
 
 def line(manifest: Manifest) -> str:
     """The state as one line of text."""
-    return "sweep: " + " · ".join(f"{name} {value}" for name, value in rows(manifest))
+    return "sweep: " + " · ".join(f"{name} {value}" for name, value in rows(manifest) if name != "failed")
 
 
 @contextmanager
@@ -60,28 +65,19 @@ def shown(manifest: Manifest, *, live: bool) -> Iterator[None]:
     from rich.console import Console  # noqa: PLC0415  this import takes 50 ms, which only a live view needs
     from rich.live import Live  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
-
-    ended = threading.Event()
+    from rich.text import Text  # noqa: PLC0415
 
     def table() -> Table:
-        found = Table(show_header=False)
+        found = Table(show_header=False, expand=True)  # a table as wide as its text would change its width
+        found.add_column(no_wrap=True)
+        found.add_column(ratio=1, overflow="fold")
         for name, value in rows(manifest):
-            found.add_row(name, value)
+            found.add_row(name, Text(value))
         return found
 
-    def refresh() -> None:
-        while not ended.wait(REFRESH_S):
-            view.update(table(), refresh=True)
-
-    with Live(table(), console=Console(stderr=True, markup=False), auto_refresh=False) as view:
-        thread = threading.Thread(target=refresh, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            view.update(table(), refresh=True)
+    console = Console(stderr=True)
+    with Live(console=console, get_renderable=table, refresh_per_second=1 / REFRESH_S):
+        yield
 
 
 def status(argv: Sequence[str]) -> int:
@@ -95,8 +91,10 @@ def status(argv: Sequence[str]) -> int:
     folder = parser.parse_args(argv).folder
     if not (folder / MANIFEST).is_file():
         raise UsageError(f"{folder}: no {MANIFEST} there: name the folder of a sweep")
-    manifest = Manifest.read(folder)
-    for name, value in rows(manifest):
-        print(f"{name:<8} {value}", file=sys.stderr)
+    manifest, alive = Manifest.read(folder), in_use(folder)
+    how_to_continue = "" if alive or not manifest.planned() else f": continue with --resume {folder}"
+    state = "running" if alive else f"not running{how_to_continue}"
+    for name, value in [("sweep", printable(state)), *rows(manifest, alive=alive)]:
+        print(f"{name:<12}{value}", file=sys.stderr)
     print(json.dumps({"sweep": str(folder), **Counter(entry.state for entry in manifest.cells)}))
     return 0

@@ -37,10 +37,6 @@ class ServePlan:
             found["speculative-config"] = {**(before or {}), **imposed}
         return found
 
-    def overrides(self, config: str, model: str, acceptance: float | None = None) -> Options:
-        """The same options for an emulated server, which has no weights."""
-        return {k: v for k, v in self.options(config, model, acceptance).items() if k != "model"}
-
     def environment(self, config: str, model: str) -> dict[str, str]:
         """The environment variables of one server."""
         found: dict[str, str] = {}

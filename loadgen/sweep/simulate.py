@@ -24,13 +24,12 @@ from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
-from loadgen.sweep.plan import Cell, CellResult
-from loadgen.sweep.serve import ServePlan
+from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.simulated_records import SimulatedReply
 from loadgen.sweep.study import Study
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
-SimulationResult = tuple[Cell, RunInfo | None, str | None, float]
+SimulationResult = tuple[Cell, RunInfo | str, float]
 """A cell, its run or the reason of its failure, and the seconds that it took."""
 Results = queue.Queue[SimulationResult]
 
@@ -46,7 +45,6 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
             workers.submit(
                 simulate_model,
                 planned.options,
-                planned.serve,
                 [cell for cell in order if cell.model == model],
                 out,
                 results,
@@ -54,12 +52,13 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
             for model in models
         ]
         try:
-            for cell, run_info, failure, wall_s in collect(results, jobs):
-                if run_info is None:
-                    manifest.failed(cell.name, failure or "?")
+            for cell, found, wall_s in collect(results, jobs):
+                if isinstance(found, str):
+                    manifest.failed(cell.name, found)
+                    yield cell, found
                 else:
-                    manifest.done(cell.name, run_info, wall_s)
-                yield cell, failure
+                    manifest.done(cell.name, found, wall_s)
+                    yield cell, outcome(found)
         except BaseException:  # Ctrl-C
             pool.terminate_all()
             raise
@@ -87,24 +86,21 @@ def check(planned: Study) -> None:
             )
 
 
-def simulate_model(
-    options: RunOptions, serve: ServePlan, cells: list[Cell], out: Path, results: Results
-) -> None:
+def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         started_s = time.monotonic()
         try:
-            run_info = simulate_cell(cell.applied(options), serve, cell, outputs, dataset, out=out)
-            results.put((cell, run_info, None, time.monotonic() - started_s))
+            run_info = simulate_cell(cell.applied(options), cell, outputs, dataset, out=out)
+            results.put((cell, run_info, time.monotonic() - started_s))
         except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
-            results.put((cell, None, f"{type(error).__name__}: {error}", 0.0))
+            results.put((cell, f"{type(error).__name__}: {error}", 0.0))
 
 
 def simulate_cell(
     options: RunOptions,
-    serve: ServePlan,
     cell: Cell,
     outputs: ModelOutputs,
     dataset: datasets.Dataset,
@@ -127,7 +123,7 @@ def simulate_cell(
         cell.config,
         outputs.model,
         prepared,
-        overrides=serve.overrides(cell.config, cell.model, cell.variant.acceptance),
+        overrides=cell.overrides,
         gpu=options.gpu or "h200",
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from loadgen.exchange import Request
 from loadgen.files import private_files
+from loadgen.measure.formulas import OF_REQUEST
 from loadgen.measure.observations import Observations
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import Dataset
@@ -63,13 +64,7 @@ def record(request: Request, reply: SimulatedReply, run_id: str) -> Record:
     answer_s = _answer_s(reply, total)
     return Record(
         run_id=run_id,
-        seq=request.seq,
-        problem_id=request.problem_id,
-        sample=request.sample,
-        repeat=request.repeat,
-        budget=request.budget,
-        budget_mode=request.budget_mode,
-        warmup=request.warmup,
+        **{name: getattr(request, name) for name in OF_REQUEST},
         emulated=True,
         simulated=True,
         due_s=round(sent_s, 9),

@@ -23,8 +23,9 @@ from loadgen.target.server_info import ServerInfo
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
 from server.emulator.forecast import Forecast
-from server.launch import docker_backend, free_gpus
+from server.launch import docker_backend
 from server.launch import gpus as gpu_list
+from server.launch.lifecycle import free_gpus
 
 EMULATED = {"emulator", "simulate"}
 
@@ -35,7 +36,6 @@ class Study:
 
     args: argparse.Namespace
     options: RunOptions
-    serve: ServePlan
     cells: list[Cell]
 
     @property
@@ -50,37 +50,31 @@ class Study:
         if rows:
             free = sorted(free_gpus())[: self.args.gpus]
             return Machine(tuple(free), min(row["memory_mib"] for row in rows) / 1024, seen=True)
-        largest = max(_tensor_parallel_size(cell) for cell in self.cells)
+        largest = max(cell.tensor_parallel_size for cell in self.cells)
         count = self.args.gpus or largest * self.args.parallel
         return Machine(tuple(range(count)), hardware.gpus()[self.gpu].memory_gib, seen=False)
 
     def groups(self, order: Sequence[Cell]) -> list[Group]:
         """The servers of these cells, placed on the GPUs."""
         residency = self.args.residency
-        servers = []
-        for cells in plan.by_server(order, merged=residency == "group"):
-            first = cells[0]
-            options = self.serve.options(first.config, first.model, first.variant.acceptance)
-            server = Server(first.config, first.model, options, cells, _tensor_parallel_size(first))
-            server.memory_gib = groups.memory_gib(server, self.machine, self.gpu)
-            servers.append(server)
+        servers = [
+            Server(cells, groups.memory_gib(cells, self.machine, self.gpu))
+            for cells in plan.by_server(order, merged=residency == "group")
+        ]
         return groups.place(servers, self.machine, residency=residency, at_once=self.args.parallel)
 
     @cached_property
     def forecasts(self) -> dict[str, Forecast | None]:
         """The forecast of each cell."""
-        return {
-            cell.name: forecasts.expected(cell, self.options, self.serve, self.gpu) for cell in self.cells
-        }
+        return {cell.name: forecasts.expected(cell, self.options, self.gpu) for cell in self.cells}
 
     @cached_property
     def expected_s(self) -> dict[str, float]:
         """The expected wall-clock time of each cell that has a forecast."""
         speed = self.args.speed or 1.0
         known = {name: found.seconds for name, found in self.forecasts.items() if found is not None}
-        times = (
-            2 if self.args.bench and self.args.backend not in EMULATED else 1
-        )  # both clients send the load
+        both_clients = self.args.bench and self.args.backend not in EMULATED
+        times = 2 if both_clients else 1
         return {name: times * seconds / speed + forecasts.CELL_S for name, seconds in known.items()}
 
     def pace(self) -> Pace:
@@ -118,33 +112,24 @@ class Study:
     def _parts(self, cell: Cell) -> dict[str, object]:
         """Everything that the cell's numbers depend on beside its options. Raises UsageError."""
         emulated, options = self.args.backend in EMULATED, cell.applied(self.options)
-        serve = self.serve.options(cell.config, cell.model, cell.variant.acceptance)
         try:
             files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
-        except ConfigError as error:
-            raise UsageError(str(error)) from None
-        try:
             if emulated:
-                load_serving(
-                    cell.config, self.serve.overrides(cell.config, cell.model, cell.variant.acceptance)
-                )
+                load_serving(cell.config, cell.overrides)
         except ConfigError as error:
-            if "speculative-config.method" not in str(
-                error
-            ):  # a method that is not emulated fails its cells only
+            # A method of speculation that is not emulated fails its cells only.
+            if "speculative-config.method" not in str(error):
                 raise UsageError(str(error)) from None
         if emulated and not files["preset"]:
             raise UsageError(
                 f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one"
             )
         check_combinations(options)
-        longest = (files["config"] | serve).get("max-model-len")
+        longest = (files["config"] | cell.serve).get("max-model-len")
         check_lengths(options, ServerInfo(cell.model, longest))
         docker = self.args.backend == "docker"
         return {
             **files,
-            "serve": serve,
-            "environment": self.serve.environment(cell.config, cell.model),
             "dataset": datasets.load(options.dataset, options.problems, options.seed).sha256,
             "backend": self.args.backend,
             "speed": self.args.speed,
@@ -168,11 +153,11 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
     order = [_completed(cell, args, serve, options) for cell in order]
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
-    return Study(args, options, serve, plan.selected(order, args.exclude, args.only, args.first))
+    return Study(args, options, plan.selected(order, args.exclude, args.only, args.first))
 
 
 def _completed(cell: Cell, args: argparse.Namespace, serve: ServePlan, options: RunOptions) -> Cell:
-    """The cell with the model's name in `serve`, and with the amounts that depend on its load."""
+    """The cell with what the plan says of its server, and with the amounts that depend on its load."""
     streams = cell.load.applied(options).concurrency
     amounts = [
         (name, given.at(streams))
@@ -180,8 +165,10 @@ def _completed(cell: Cell, args: argparse.Namespace, serve: ServePlan, options: 
         if (given := getattr(args, name)) is not None
     ]
     variant = dataclasses.replace(cell.variant, changes=(*cell.variant.changes, *amounts))
-    return dataclasses.replace(cell, variant=variant, title=serve.title(cell.model))
-
-
-def _tensor_parallel_size(cell: Cell) -> int:
-    return int(read_config(cell.config)["tensor-parallel-size"])
+    return dataclasses.replace(
+        cell,
+        variant=variant,
+        title=serve.title(cell.model),
+        serve=serve.options(cell.config, cell.model, variant.acceptance),
+        environment=serve.environment(cell.config, cell.model),
+    )

@@ -18,7 +18,8 @@ from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
-from server.launch import RunningServer, Spec, processes
+from server.launch import processes
+from server.launch.spec import RunningServer, Spec
 
 RESULT, PROMPTS, LOG = "vllm-bench.json", "vllm-bench-prompts.jsonl", "vllm-bench.log"
 MEANS = {"tpot_s": "mean_tpot_ms", "ttft_s": "mean_ttft_ms", "e2e_s": "mean_e2el_ms"}

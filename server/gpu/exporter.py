@@ -9,6 +9,7 @@ This module does not know how a GPU is read (see nvml.py).
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from server.arguments import indices, port
+from server.arguments import indices
+from server.arguments import port as port_number
 from server.gpu.nvml import GpuSample
 
 FIELDS_CSV = Path(__file__).parent / "dcgm.csv"
@@ -93,7 +95,7 @@ def add_command(commands: Any) -> None:
         epilog="example: python -m server gpu-exporter --port 9400 --gpus 0,1",
     )
     command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=port, default=9400)
+    command.add_argument("--port", type=port_number, default=9400)
     command.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
     command.add_argument(
         "--until-stdin-closes", action="store_true", help="end when the starting process ends"
@@ -102,12 +104,14 @@ def add_command(commands: Any) -> None:
 
 
 def _end_with_stdin(server: ThreadingHTTPServer) -> None:
-    sys.stdin.buffer.read()
+    # A read of `sys.stdin` would hold its lock, and an interpreter that ends then aborts because it cannot get this lock.
+    while os.read(0, 4096):
+        pass
     server.shutdown()
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT and returns the exit status."""
+    """Serves the GPUs of this machine until SIGTERM or SIGINT and returns the exit status."""
     try:
         from server.gpu.nvml import GpuReader  # noqa: PLC0415 - this loads the driver's library
 
@@ -115,18 +119,21 @@ def main(args: argparse.Namespace) -> int:
     except Exception as error:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         print(f"gpu-exporter: no GPU can be read: {error} (is the NVIDIA driver installed?)", file=sys.stderr)
         return 2
+    return serve(reader.read, args.host, args.port, until_stdin_closes=args.until_stdin_closes)
+
+
+def serve(read: Callable[[], list[GpuSample]], host: str, port: int, *, until_stdin_closes: bool) -> int:
+    """Serves what `read` returns until SIGTERM or SIGINT and returns the exit status."""
     try:
-        server = ThreadingHTTPServer((args.host, args.port), handler(reader.read))
+        server = ThreadingHTTPServer((host, port), handler(read))
     except OSError as error:
-        print(
-            f"gpu-exporter: {args.host}:{args.port}: {error.strerror}: choose another --port", file=sys.stderr
-        )
+        print(f"gpu-exporter: {host}:{port}: {error.strerror}: choose another --port", file=sys.stderr)
         return 2
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: threading.Thread(target=server.shutdown).start())
-    if args.until_stdin_closes:
+    if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
-    print(f"gpu-exporter: http://{args.host}:{server.server_port}/metrics", file=sys.stderr)
+    print(f"gpu-exporter: http://{host}:{server.server_port}/metrics", file=sys.stderr)
     server.serve_forever(poll_interval=0.1)
     print(json.dumps({"served": server.server_port}))
     return 0

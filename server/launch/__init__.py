@@ -7,29 +7,3 @@ even by `kill -9`: a watchdog process notices that the launcher's pipe has close
 
 This package does not know which requests the server receives, or what a sweep is.
 """
-
-from server.launch.lifecycle import (
-    Launcher,
-    announce,
-    free_gpus,
-    gpu_metrics,
-    launched,
-    start,
-    stop,
-    withdraw,
-)
-from server.launch.spec import LaunchFailedError, RunningServer, Spec
-
-__all__ = [
-    "LaunchFailedError",
-    "Launcher",
-    "RunningServer",
-    "Spec",
-    "announce",
-    "free_gpus",
-    "gpu_metrics",
-    "launched",
-    "start",
-    "stop",
-    "withdraw",
-]

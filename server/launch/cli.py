@@ -103,11 +103,11 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
-    with lifecycle.Launcher(_print) as launcher:  # until it is ready, the server ends with this command
+    with lifecycle.watched() as watchdog:  # until it is ready, the server ends with this command
         try:
             server = lifecycle.start(spec, _print)
         finally:
-            launcher.release()
+            watchdog.kill()
     print(
         json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)})
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from server.config import config_file
-from server.launch import commands, processes
-from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, Spec
+from server.launch import commands
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
 
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
@@ -53,17 +53,11 @@ def image_name(image: str | None) -> str:
 
 
 @dataclass
-class ContainerServer:
-    """A started container, whose log is copied to a file. The methods are those of `RunningServer`."""
+class ContainerServer(RunningServer):
+    """A started container, whose log is copied to a file."""
 
     container: Any
-    name: str
-    port: int
-    gpus: tuple[int, ...]
-    log: Path
     image: dict[str, Any]
-    emulated: bool
-    backend: str = "docker"
     _log_thread: threading.Thread | None = field(default=None, repr=False)
 
     def follow_log(self) -> None:
@@ -130,12 +124,10 @@ def remove(container: Any, grace_s: float) -> None:
             raise
 
 
-def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> ContainerServer:
+def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log: Path) -> ContainerServer:
     """Creates and starts the container. Raises LaunchFailedError."""
     client = connect()
     image = _image(client, image_name(spec.image))
-    log = spec.log or processes.state_dir() / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     command, volumes = _command(spec, image)
     settings = _emulator_settings() if is_emulator(image) else _vllm_settings(gpus)
@@ -153,7 +145,7 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> 
         if container:
             remove(container, 1)
         raise _start_error(error, port) from error
-    server = ContainerServer(container, name, port, gpus, log, _identity(image), emulated=is_emulator(image))
+    server = ContainerServer(name, port, gpus, log, "docker", is_emulator(image), container, _identity(image))
     server.follow_log()
     return server
 

@@ -12,9 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 from uuid import uuid4
 
 from server.config import read_config
@@ -38,44 +36,30 @@ def _ignore(_line: str) -> None:
     pass
 
 
-@dataclass
-class Launcher:
-    """Starts servers. Its watchdog process stops them if this process ends without having stopped them."""
+@contextmanager
+def watched() -> Iterator[subprocess.Popen[bytes]]:
+    """In the block, a watchdog process stops the servers of this process if it ends without having stopped them.
 
-    report: Report = _ignore
-    _watchdog: subprocess.Popen[bytes] | None = field(default=None, init=False)
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "server.launch.watchdog", OWNER]
-        # The watchdog has a session of its own, so that Ctrl-C on the launcher does not end it.
-        self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watchdog and self._watchdog.stdin:
-            self._watchdog.stdin.close()
-            self._watchdog.wait()
-
-    def release(self) -> None:
-        """Ends the watchdog, so that the servers continue to run when this process ends."""
-        if self._watchdog:
-            self._watchdog.kill()
-
-    @contextmanager
-    def launched(self, spec: Spec) -> Iterator[RunningServer]:
-        """A ready server for the duration of the block. Raises LaunchFailedError."""
-        server = start(spec, self.report)
-        try:
-            yield server
-        finally:
-            stop(server)
+    The servers outlive this process if the watchdog, which is yielded, is killed.
+    """
+    command = [sys.executable, "-m", "server.launch.watchdog", OWNER]
+    # The watchdog has a session of its own, so that Ctrl-C on the launcher does not end it.
+    watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield watchdog
+    finally:
+        watchdog.communicate()  # closes its standard input and waits for its end
 
 
 @contextmanager
 def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
     """One ready server, which is stopped at the end of the block or of this process. Raises LaunchFailedError."""
-    with Launcher(report) as launcher, launcher.launched(spec) as server:
-        yield server
+    with watched():
+        server = start(spec, report)
+        try:
+            yield server
+        finally:
+            stop(server)
 
 
 def start(spec: Spec, report: Report = _ignore) -> RunningServer:
@@ -131,17 +115,22 @@ def gpu_metrics(indices: tuple[int, ...], report: Report) -> Iterator[str]:
     port = ports.first_free(9400)
     command = [sys.executable, "-m", "server", "gpu-exporter", "--port", str(port)]
     exporter = subprocess.Popen(
-        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"], stdin=subprocess.PIPE
+        [*command, "--gpus", ",".join(map(str, indices)), "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # what it prints would be written over the screen of a sweep
     )
     report(f"GPU telemetry of GPUs {indices} on port {port}")
     deadline = time.monotonic() + EXPORTER_START_S
     while ports.is_free(port) and exporter.poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_S)
+    if exporter.poll() is not None:
+        report(f"no GPU telemetry: {exporter.communicate()[1].decode(errors='replace').strip()}")
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:
         exporter.terminate()
-        exporter.wait()
+        exporter.communicate()
 
 
 @contextmanager
@@ -155,12 +144,14 @@ def _allocation_lock() -> Iterator[None]:
 def _start_process(spec: Spec) -> RunningServer:
     config = read_config(spec.config)
     name = f"thinkload-{Path(spec.config).stem}-{uuid4().hex[:6]}"
+    log = spec.log or processes.state_dir() / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with _allocation_lock():
         port = _choose_port(spec)
         chosen = _choose_gpus(spec, commands.tensor_parallel_size(config))
         if spec.backend == "docker":
-            return docker_backend.start_container(spec, name, port, chosen)
-        return start_local(spec, name, port, chosen, commands.local_command(spec, port))
+            return docker_backend.start_container(spec, name, port, chosen, log)
+        return start_local(spec, name, port, chosen, log)
 
 
 def _choose_port(spec: Spec) -> int:

@@ -8,34 +8,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.launch import ports, processes
-from server.launch.spec import CHECKOUT, OWNER, Backend, LaunchFailedError, Spec
+from server.launch import commands, ports, processes
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
 
 
 @dataclass
-class LocalServer:
-    """A running subprocess and what its state file contains. The methods are those of `RunningServer`."""
+class LocalServer(RunningServer):
+    """A running subprocess and what its state file contains."""
 
     saved: processes.SavedServer
     process: subprocess.Popen[bytes]
-    backend: Backend
-    gpus: tuple[int, ...]
-    log: Path
-
-    @property
-    def name(self) -> str:
-        """The label by which the server is found again."""
-        return self.saved.name
-
-    @property
-    def port(self) -> int:
-        """The port on 127.0.0.1."""
-        return self.saved.port
-
-    @property
-    def emulated(self) -> bool:
-        """True for the emulator."""
-        return self.backend == "emulator"
 
     def exit_code(self) -> int | None:
         """The exit status of the process, or None while it runs."""
@@ -63,10 +45,9 @@ class LocalServer:
         return {"pid": self.saved.pid, "command": self.saved.command, "started": self.saved.started}
 
 
-def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command: list[str]) -> LocalServer:
+def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log: Path) -> LocalServer:
     """Starts the command. Raises LaunchFailedError if it is not on PATH."""
-    log = spec.log or processes.state_dir() / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    command = commands.local_command(spec, port)
     saved = processes.SavedServer(
         name=name,
         owner=OWNER,
@@ -97,7 +78,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], command
             raise LaunchFailedError(reason) from error
     saved.pid, saved.started = process.pid, processes.start_time(process.pid) or "?"
     processes.save(saved)
-    return LocalServer(saved, process, spec.backend, gpus, log)
+    return LocalServer(name, port, gpus, log, spec.backend, spec.backend == "emulator", saved, process)
 
 
 def _environment(spec: Spec, name: str, gpus: tuple[int, ...]) -> dict[str, str]:

@@ -12,17 +12,8 @@ from server.launch.spec import CHECKOUT
 
 def servers() -> list[dict[str, Any]]:
     """Every running server: its name, backend, configuration, model, port and log file (None for a container)."""
-    found = [
-        {
-            "name": saved.name,
-            "backend": saved.backend,
-            "config": saved.config,
-            "model": saved.model,
-            "port": saved.port,
-            "log": saved.log,
-        }
-        for saved in processes.running()
-    ]
+    shown = ("name", "backend", "config", "model", "port", "log")
+    found = [{field: getattr(saved, field) for field in shown} for saved in processes.running()]
     for container in docker_backend.running():
         labels = {key: container.labels.get(f"thinkload.{key}") for key in ("config", "model")}
         port = int(container.labels.get("thinkload.port") or 0)

@@ -4,10 +4,11 @@ A Spec is complete before anything starts. A RunningServer may be stopped more t
 backend starts a server.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import uuid4
 
 Backend = Literal["emulator", "process", "docker"]
@@ -62,51 +63,43 @@ class Spec:
     """The file of the server's log; None means a file in the state folder."""
     run: str = ""
     """The label `run` of the Prometheus target."""
-    telemetry: str | None = None
-    """The URL of the telemetry of this server's GPUs, if the server itself does not provide it."""
 
 
-class RunningServer(Protocol):
+@dataclass
+class RunningServer(ABC):
     """A started server of any backend."""
 
-    @property
-    def name(self) -> str:
-        """The label by which the server is found again."""
+    name: str
+    """The label by which the server is found again."""
+    port: int
+    """The port on 127.0.0.1."""
+    gpus: tuple[int, ...]
+    """The indices of its GPUs."""
+    log: Path
+    """The file that contains its output."""
+    backend: Backend
+    emulated: bool
 
-    @property
-    def backend(self) -> str:
-        """The backend that started it."""
-
-    @property
-    def port(self) -> int:
-        """The port on 127.0.0.1."""
-
-    @property
-    def gpus(self) -> tuple[int, ...]:
-        """The indices of its GPUs."""
-
-    @property
-    def log(self) -> Path:
-        """The file that contains its output."""
-
-    @property
-    def emulated(self) -> bool:
-        """True for the emulator."""
-
+    @abstractmethod
     def exit_code(self) -> int | None:
         """The exit status, or None while it runs."""
 
+    @abstractmethod
     def holds_port(self) -> bool:
         """True if this server listens on the port, and not another program."""
 
+    @abstractmethod
     def pause(self) -> None:
         """Stops all its processes where they are: the server keeps its memory and uses no computing time."""
 
+    @abstractmethod
     def wake(self) -> None:
         """Lets a paused server continue."""
 
+    @abstractmethod
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, and returns when nothing of the server is left."""
 
+    @abstractmethod
     def describe(self) -> dict[str, object]:
         """What a run's manifest says about the server: image, pid, command."""

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from server.config import CONFIGS, MODELS, ConfigError, model_file, names, read_config
-from server.launch import Spec
 from server.launch.commands import MEASUREMENT_OPTIONS, vllm_arguments
+from server.launch.spec import Spec
 
 SIX = ("tp1", "tp2", "tp4", "tp1-ngram", "tp2-ngram", "tp4-ngram")
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 1, "prompt_lookup_max": 4}

@@ -1,15 +1,20 @@
 """The GPU exporter uses the metric names and labels of dcgm-exporter. The samples are constants, because NVML needs a GPU."""
 
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from http.server import ThreadingHTTPServer
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.target.gpu_log import gpu_inventory, gpu_rows
 from server.emulator.engine.gpu_telemetry import FIELDS
 from server.gpu.exporter import exposition, fields, handler
 from server.gpu.nvml import GpuSample
+from tests import ROOT
 
 VALUES = {
     "DCGM_FI_DEV_POWER_USAGE": 412.5,
@@ -89,3 +94,23 @@ def test_served_over_http() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.mark.parametrize("ends_by", ["SIGTERM", "the end of its standard input"])
+def test_the_process_ends_without_a_message(ends_by: str) -> None:
+    """The exporter of a sweep ends with its group of servers, while a thread of it waits for the end of standard input."""
+    program = "from server.gpu.exporter import serve; serve(list, '127.0.0.1', 0, until_stdin_closes=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as exporter:
+        assert exporter.stderr is not None
+        assert exporter.stderr.readline().startswith(b"gpu-exporter: http://")
+        if ends_by == "SIGTERM":
+            exporter.send_signal(signal.SIGTERM)
+            assert exporter.wait() == 0  # its standard input is still open
+        _, said = exporter.communicate()
+    assert (exporter.returncode, said) == (0, b"")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.config import CONFIGS, config_file, names, read_config
-from server.launch import Spec
 from server.launch.commands import vllm_arguments
+from server.launch.spec import Spec
 from tests import ROOT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

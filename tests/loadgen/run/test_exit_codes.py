@@ -1,14 +1,10 @@
 """How a run ends for CI and for people: its exit code, its JUnit file, and what is on stdout and on a terminal."""
 
-import contextlib
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -20,6 +16,7 @@ from typing import Any
 import pytest
 
 from loadgen.record import read_records, read_run
+from tests.fixtures import terminal
 from tests.fixtures.emulated import ROOT, loadgen
 from tests.fixtures.hostile import PLAIN
 
@@ -35,7 +32,6 @@ PLAN = (
     "--progress",
     "none",
 )
-ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 NAUGHTY = 'out of \x1b[31mmemory\x00 <&"]]> [bold]'
 
@@ -239,23 +235,7 @@ def test_junit_that_cannot_be_written_is_refused_before_the_run(server: Server, 
 
 
 def on_a_terminal(columns: int, *arguments: str, **env: str) -> str:
-    """Run `python -m loadgen` on a terminal of this width, and return what it printed."""
-    terminal, side = pty.openpty()
-    termios.tcsetwinsize(side, (40, columns))
-    command = [sys.executable, "-m", "loadgen", "--metrics-port", "off", *arguments]
-    names = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
-    clean = {name: value for name, value in os.environ.items() if name not in names}
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=side, stdout=side, stderr=side, env=clean | {"TERM": "xterm"} | env
-    ) as process:
-        os.close(side)
-        seen = b""
-        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
-            while part := os.read(terminal, 65536):
-                seen += part
-    os.close(terminal)
-    assert process.returncode == 0, seen
-    return seen.decode()
+    return terminal.on_a_terminal(columns, "--metrics-port", "off", *arguments, **env)
 
 
 @pytest.mark.parametrize("columns", [80, 160])
@@ -263,8 +243,8 @@ def test_a_terminal_shows_the_block_and_no_json(server: Server, tmp_path: Path, 
     plan = (*PLAN, "--slo", "e2e=10s", "--budgets", "16,32", "--expect-failures")
     arguments = ("--target", server.target("1"), *plan)
     seen = on_a_terminal(columns, *arguments, "--out", str(tmp_path / "run"))
-    plain = ANSI.sub("", seen)
-    assert ANSI.search(seen)
+    plain = terminal.ANSI.sub("", seen)
+    assert terminal.ANSI.search(seen)
     assert '"verdict"' not in plain
     assert max(len(line.rstrip("\r\n")) for line in plain.splitlines()) <= columns
     assert ("interval of p50" in plain) == (columns >= 130)

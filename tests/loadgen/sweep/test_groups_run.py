@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,16 +15,21 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import main
+from loadgen.lock import in_use
 from loadgen.record import find_runs, read_run
-from server.launch import Launcher, Spec, processes
+from server.launch import processes
+from server.launch.lifecycle import launched
 from server.launch.processes import pids_of
+from server.launch.spec import Spec
 from tests import ROOT
-from tests.loadgen.sweep.kills import VICTIMS, Sweep
+from tests.fixtures.swarm import until
+from tests.fixtures.terminal import ANSI, on_a_terminal
+from tests.loadgen.sweep.kills import SMALL, VICTIMS, Sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    found = Sweep(tmp_path)
+    found = Sweep(tmp_path, SMALL)
     yield found
     for pid, _ in found.processes():
         with suppress(ProcessLookupError):
@@ -33,20 +39,17 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
 
 
 def test_killed_processes_cost_no_cell(sweep: Sweep) -> None:
-    """`kill -9` of each kind of process while a cell runs; `python -m tests.loadgen.sweep.kills` does it twenty times."""
+    """`kill -9` of each kind of process while a cell runs; `python -m tests.loadgen.sweep.kills` does it in a larger sweep."""
     for victim in VICTIMS:
         sweep.kill(victim, random.Random(victim))
     sweep.finish()
-    sweep.check()
+    sweep.check(cells=4)
 
 
 def test_a_paused_server_uses_no_time_and_continues(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All its processes are stopped (T), it ends in spite of the pause, and it leaves nothing."""
     monkeypatch.setenv("THINKLOAD_STATE", str(tmp_path))
-    with (
-        Launcher() as launcher,
-        launcher.launched(Spec(config="tp1", model="r1-distill-qwen-1.5b")) as server,
-    ):
+    with launched(Spec(config="tp1", model="r1-distill-qwen-1.5b")) as server:
         saved = processes.running()[0]
         server.pause()
         while {state(pid) for pid in pids_of(saved)} != {"T"}:
@@ -145,8 +148,37 @@ def test_status_shows_a_sweep_from_its_folder(tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert json.loads(printed.out)["done"] == 2
     assert "2 of 2 cells" in printed.err
+    assert printed.err.startswith("sweep       not running\n")
     assert main(["sweep", "status", str(tmp_path)]) == 2
     assert "no sweep.json there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_terminal_shows_one_screen(tmp_path: Path, columns: int) -> None:
+    """Nothing is wider than the terminal or stands in a line of the table, and each cell has a result, but no block of its own."""
+    (tmp_path / "plan.yaml").write_text(GROUP.replace("progress: none", "progress: auto"))
+    words = ["--plan", str(tmp_path / "plan.yaml"), "--backend", "emulator", "--speed", "4"]
+    seen = on_a_terminal(
+        columns, "sweep", *words, "--out", str(tmp_path / "out"), THINKLOAD_STATE=str(tmp_path / "state")
+    )
+    lines = [line.rstrip() for line in ANSI.sub("", seen).replace("\r", "\n").splitlines()]
+    assert max(len(line) for line in lines if not line.startswith("{")) <= columns  # JSON is for programs
+    borders = [line for line in lines if re.search("[┌┐└┘]", line)]
+    assert borders
+    assert all(re.fullmatch("[┌└]─+[┬┴]─+[┐┘]", line) and len(line) == columns for line in borders)
+    assert any("2 of 2 cells" in line for line in lines)
+    assert len([line for line in lines if line.startswith("sweep: tp1") and ": done, " in line]) == 2
+    assert not [line for line in lines if line.startswith("requests ")]
+
+
+def test_status_says_whether_the_sweep_runs(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    """A killed sweep leaves its cells as running in sweep.json."""
+    sweep.kill("sweep", random.Random(0))
+    until(lambda: not in_use(sweep.out))
+    assert main(["sweep", "status", str(sweep.out)]) == 0
+    said = capsys.readouterr().err
+    assert f"continue with --resume {sweep.out}" in said
+    assert "interrupted" in said
 
 
 def test_a_deadline_leaves_cells_for_a_resume(sweep: Sweep) -> None:

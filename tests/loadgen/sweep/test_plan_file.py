@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,11 @@ from loadgen.sweep.axes import Variant, amount, matches, rules, variants
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server, place
 from loadgen.sweep.plan import Cell, LoadPoint, cells, selected
+from loadgen.sweep.plan_file import KEYS, arguments_of
 from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
-from server.launch import Spec, commands
+from server.launch import commands
+from server.launch.spec import Spec
 from tests import ROOT
 
 PLANS = sorted(path.name for path in (ROOT / "plans").glob("h*.yaml"))
@@ -66,6 +69,77 @@ def test_axes_multiply_the_cells_and_appear_in_their_names() -> None:
 def test_a_wrong_axis_is_refused(axes: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         variants(axes)
+
+
+@pytest.mark.parametrize("word", ["off", "on", "no", "yes", "none", "true", "010", "1e3", "1_000", "0x10", "1:30", "2026-11-29", ".inf"])  # fmt: skip
+def test_an_option_gets_the_word_that_is_written(word: str, tmp_path: Path) -> None:
+    """YAML takes most of these words for a truth value, a number or a date."""
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        f"deadline: {word}\nrun: {{gpu: {word}, one-pass: yes, no-text: off, seed: null}}\n"
+        f"axes: {{preset: [{word}, x], no-text: [on, off]}}\nonly: [{{preset: {word}}}]\n"
+        f"serve: {{all: {{enforce-eager: off, env: {{A: {word}}}}}}}\n"
+    )
+    words = arguments_of(file)
+    given = {name: words[words.index(name) + 1] for name in ("--deadline", "--gpu", "--axes", "--only", "--serve")}  # fmt: skip
+    assert (given["--deadline"], given["--gpu"]) == (word, word)
+    assert json.loads(given["--axes"]) == {"preset": [word, "x"], "no-text": [True, False]}
+    assert json.loads(given["--only"]) == [{"preset": word}]
+    assert json.loads(given["--serve"]) == {"all": {"enforce-eager": False, "env": {"A": word}}}
+    assert "--one-pass" in words
+    assert not {"--no-text", "--seed"} & set(words)
+
+
+def test_a_mapping_of_an_option_keeps_its_types_and_merge_keys(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "run:\n  <<: {extra-body: {a: off, b: 010, c: 2026-11-29, d: null, e: {50256: -100}}}\n  problems: 3\n"
+    )
+    words = arguments_of(file)
+    assert words[words.index("--problems") + 1] == "3"
+    body = json.loads(words[words.index("--extra-body") + 1])
+    assert body == {"a": False, "b": 8, "c": "2026-11-29", "d": None, "e": {"50256": -100}}
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.text(max_size=8), st.sampled_from(["off", "~", "1e3"])
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.one_of(st.sampled_from(sorted(KEYS)), scalars),
+        st.recursive(
+            scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3)
+        ),
+        max_size=4,
+    )
+)
+def test_any_plan_is_words_or_refused(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(yaml.safe_dump(content, allow_unicode=True))
+    said = "words"
+    try:
+        assert all(isinstance(word, str) for word in arguments_of(file))
+    except UsageError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
+
+
+def test_metrics_stay_off_in_every_cell() -> None:
+    """The plans of real GPUs switch the metrics off in the word that YAML takes for false."""
+    for name in PLANS:
+        words = arguments_of(ROOT / "plans" / name)
+        assert words[words.index("--metrics-port") + 1] == "off"
+
+
+def test_rules_compare_numbers_by_value() -> None:
+    """The name of a cell has the number as it is written, and large numbers stay different."""
+    seeds = variants({"seed": ["1234567", "1234568"], "temperature": ["0.70"]})
+    order = cells(["tp1"], ["m"], [LoadPoint("closed", 32)], 1, seeds)
+    assert [cell.name for cell in order] == ["tp1_m_c32_seed-1234567_t0.70", "tp1_m_c32_seed-1234568_t0.70"]
+    only = rules('[{"temperature": 0.7, "seed": 1234568, "load": "32"}]')
+    assert [cell.name for cell in selected(order, [], only, [])] == [order[1].name]
 
 
 def test_rules_leave_cells_out_and_put_cells_first() -> None:
@@ -127,8 +201,8 @@ def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> Non
     assert words[0] == "models/7b"
     assert "--reasoning-parser" not in words
     assert json.loads(words[words.index("--speculative-config") + 1])["synthetic_acceptance_length"] == 1.75
-    overrides = found.overrides("tp1-ngram", "s1.1-7b", 1.75)
-    speculation = load_serving("tp1-ngram", overrides).speculation
+    cell = Cell("tp1-ngram", "s1.1-7b", LoadPoint("closed", 1), serve=options)
+    speculation = load_serving("tp1-ngram", cell.overrides).speculation
     assert speculation is not None
     assert speculation.synthetic_acceptance_length == 1.75
 
@@ -148,33 +222,43 @@ def test_a_wrong_serve_key_is_refused(content: dict[str, Any], says: str) -> Non
         serve_plan(content, ["tp1"], ["m"])
 
 
-def server(name: str, memory_gib: float, gpus: int = 1) -> Server:
-    return Server(name, "m", {}, [Cell(name, "m", LoadPoint("closed", 1))], gpus, memory_gib)
+def server(config: str, memory_gib: float) -> Server:
+    return Server([Cell(config, "m", LoadPoint("closed", 1))], memory_gib)
 
 
 def placed(groups: list[Group]) -> list[list[tuple[str, tuple[int, ...]]]]:
-    return [[(each.config, each.gpus) for each in group.servers] for group in groups]
+    return [[(each.first.config, each.gpus) for each in group.servers] for group in groups]
 
 
 def test_servers_that_fit_stand_in_one_group() -> None:
     """100 GiB of a GPU, of which 97 may be used: the third server waits for the next group."""
     machine = Machine((0,), 100.0, seen=False)
-    servers = [server("a", 50), server("b", 40), server("c", 30), server("d", 120), server("e", 7)]
+    servers = [
+        server("tp1", 50),
+        server("tp1-sync", 40),
+        server("tp1-ngram", 30),
+        server("tp1-fp8", 120),
+        server("tp1-draft", 7),
+    ]
     found = place(servers, machine, residency="group", at_once=1)
-    assert placed(found) == [[("a", (0,)), ("b", (0,)), ("e", (0,))], [("c", (0,))], [("d", (0,))]]
+    assert placed(found) == [
+        [("tp1", (0,)), ("tp1-sync", (0,)), ("tp1-draft", (0,))],
+        [("tp1-ngram", (0,))],
+        [("tp1-fp8", (0,))],
+    ]
 
 
 def test_servers_of_a_group_are_spread_over_the_gpus() -> None:
     machine = Machine((2, 3), 100.0, seen=True)
-    found = place([server("a", 40), server("b", 40), server("c", 40, gpus=2)], machine, residency="group", at_once=2)  # fmt: skip
-    assert placed(found) == [[("a", (2,)), ("b", (3,)), ("c", (2, 3))]]
+    found = place([server("tp1", 40), server("tp1-sync", 40), server("tp2", 40)], machine, residency="group", at_once=2)  # fmt: skip
+    assert placed(found) == [[("tp1", (2,)), ("tp1-sync", (3,)), ("tp2", (2, 3))]]
 
 
 def test_residency_one_gives_every_server_its_own_gpus() -> None:
     machine = Machine((0, 1), 100.0, seen=False)
-    servers = [server("a", 1), server("b", 1), server("c", 1)]
-    assert placed(place(servers, machine, residency="one", at_once=1)) == [[("a", (0,))], [("b", (0,))], [("c", (0,))]]  # fmt: skip
-    assert placed(place(servers, machine, residency="one", at_once=2)) == [[("a", (0,)), ("b", (1,))], [("c", (0,))]]  # fmt: skip
+    servers = [server("tp1", 1), server("tp1-sync", 1), server("tp1-ngram", 1)]
+    assert placed(place(servers, machine, residency="one", at_once=1)) == [[("tp1", (0,))], [("tp1-sync", (0,))], [("tp1-ngram", (0,))]]  # fmt: skip
+    assert placed(place(servers, machine, residency="one", at_once=2)) == [[("tp1", (0,)), ("tp1-sync", (1,))], [("tp1-ngram", (0,))]]  # fmt: skip
 
 
 def test_measured_times_correct_the_forecast() -> None:
