@@ -14,6 +14,7 @@ from loadgen.errors import UsageError
 from loadgen.sweep.axes import Variant, amount, matches, rules, variants
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server, place
+from loadgen.sweep.manifest import Entry
 from loadgen.sweep.plan import Cell, LoadPoint, cells, selected
 from loadgen.sweep.plan_file import KEYS, arguments_of
 from loadgen.sweep.serve import serve_plan
@@ -263,9 +264,13 @@ def test_residency_one_gives_every_server_its_own_gpus() -> None:
 
 def test_measured_times_correct_the_forecast() -> None:
     """Cells take twice the expected time, so one of 30 s no longer fits before a deadline of 50 s, less 5 s for the end."""
-    pace = Pace({"a": 10.0, "b": 30.0, "c": 10.0}, deadline_s=50.0)
+    times_s = {"a": 10.0, "b": 30.0, "c": 10.0}
+    found = [
+        Entry(name=name, config="", model="", load="", hash="", forecast_s=s) for name, s in times_s.items()
+    ]
+    pace = Pace(found, deadline_s=50.0)
     assert pace.fits("b")
-    pace.ended("a", 20.0)
+    found[0].state, found[0].wall_s = "done", 20.0
     assert pace.left_s(["b", "c"]) == 80.0
     assert not pace.fits("b")
     assert pace.fits("c")
