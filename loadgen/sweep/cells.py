@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,8 @@ from loadgen.terminal import printable
 from server.config import model_file
 from server.launch import commands
 from server.launch.lifecycle import watched
-from server.launch.spec import LaunchFailedError, RunningServer, Spec
+from server.launch.spec import LaunchFailedError, Spec
 
-Execute = Callable[[RunOptions], RunInfo]
 OUT_OF_MEMORY = "out_of_memory"
 
 
@@ -71,7 +69,7 @@ class CellRunner:
     planned: Study
     manifest: Manifest
     pace: Pace
-    execute: Execute
+    execute: parallel.Execute
     stopping: bool = False
     """The sweep was interrupted: what goes wrong from now on is not the fault of a cell."""
 
@@ -98,8 +96,8 @@ class CellRunner:
         if self.pace.stop_s is None:
             yield
             return
-        interrupt = partial(signal.pthread_kill, threading.main_thread().ident or 0, signal.SIGINT)
-        timer = threading.Timer(self.pace.stop_s, interrupt)
+        interrupt = (threading.main_thread().ident or 0, signal.SIGINT)
+        timer = threading.Timer(self.pace.stop_s, signal.pthread_kill, interrupt)
         timer.daemon = True
         timer.start()
         try:
@@ -193,9 +191,12 @@ class CellRunner:
             self.manifest.running(cell.name)
             options = self._run_options(cell, member, residents, run_id, telemetry)
             run = self._execute(options)
-            bench = self._bench(cell, options, run, member)
+            bench = vllm_bench.bench(options, run, server, member.spec) if self.planned.args.bench else None
+            if bench:
+                report(f"sweep: {cell.name}: ours and vLLM's client: {bench}")
+            with contextlib.suppress(FileNotFoundError), private_files():
+                shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
             if (why := member.ended) is not None:
-                self._keep_log(cell, server)
                 return self._failed(cell, why)
         except Exception as error:  # no failure of one cell, not even a bug, may stop the others
             if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -206,22 +207,8 @@ class CellRunner:
         finally:
             if not self.stopping:
                 residents.rest(member)
-        self._keep_log(cell, server)
-        wall_s = time.monotonic() - started_s
-        self.pace.ended(cell.name, wall_s)
-        self.manifest.done(cell.name, run, wall_s, bench)
+        self.manifest.done(cell.name, run, time.monotonic() - started_s, bench)
         return outcome(run)
-
-    def _bench(
-        self, cell: Cell, options: RunOptions, run: RunInfo, member: Resident
-    ) -> dict[str, Any] | None:
-        """What vLLM's own client measures on the same server, if the plan asks for it and the server is no emulated one."""
-        server = member.started
-        if self.planned.args.bench is None or server.emulated or not vllm_bench.applies(options):
-            return None
-        found = vllm_bench.bench(options, run, server, member.spec)
-        report(f"sweep: {cell.name}: ours and vLLM's client: {found}")
-        return found
 
     def _execute(self, options: RunOptions) -> RunInfo:
         run = self.execute(options)
@@ -236,10 +223,6 @@ class CellRunner:
         self.manifest.discard(cell.name)
         self.manifest.failed(cell.name, reason)
         return reason
-
-    def _keep_log(self, cell: Cell, server: RunningServer) -> None:
-        with contextlib.suppress(FileNotFoundError), private_files():
-            shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
 
     def _run_options(
         self, cell: Cell, member: Resident, residents: Residents, run_id: str, telemetry: str | None

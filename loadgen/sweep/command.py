@@ -28,6 +28,7 @@ from loadgen.run.manifest import make_folder
 from loadgen.sweep import parallel, plan_file, screen, simulate
 from loadgen.sweep.axes import amount, rules
 from loadgen.sweep.cells import CellRunner, report
+from loadgen.sweep.deadline import Pace
 from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.study import EMULATED, Study, study
@@ -218,7 +219,7 @@ def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[
     if planned.args.backend == "simulate":
         return simulate.run(planned, order, manifest)
     run = parallel.in_own_process(execute) if planned.args.parallel > 1 else execute
-    return CellRunner(planned, manifest, planned.pace(), run).run(order)
+    return CellRunner(planned, manifest, Pace(manifest.cells, planned.args.deadline), run).run(order)
 
 
 def execute(options: RunOptions) -> RunInfo:

@@ -2,12 +2,14 @@
 
 The forecast of each cell is multiplied by the ratio of measured and expected times of the cells that have ended.
 
-This module does not know what a cell is, except for its name and its expected time.
+This module does not know how a cell runs.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+
+from loadgen.sweep.manifest import Entry
 
 STOP_S = 20.0
 """The time before the deadline at which everything stops, because requests in flight and servers need time to end."""
@@ -17,26 +19,20 @@ STOP_S = 20.0
 class Pace:
     """What is expected, and what was measured."""
 
-    expected_s: dict[str, float]
-    """The expected time of each cell, without the start of its server."""
+    cells: Sequence[Entry]
+    """The cells of the sweep, whose entries have the expected and the measured times."""
     deadline_s: float | None = None
     """Seconds from the beginning of the sweep; None for no deadline."""
     began_s: float = field(default_factory=time.monotonic)
     starts_s: list[float] = field(default_factory=list)
     """The measured times of starting a group of servers."""
-    _measured_s: float = 0.0
-    _expected_s: float = 0.0
-
-    def ended(self, name: str, wall_s: float) -> None:
-        """Takes the measured time of a cell into account."""
-        if name in self.expected_s:
-            self._measured_s += wall_s
-            self._expected_s += self.expected_s[name]
 
     @property
     def ratio(self) -> float:
         """Measured by expected time so far; 1 before the first cell has ended."""
-        return self._measured_s / self._expected_s if self._expected_s else 1.0
+        ended = [cell for cell in self.cells if cell.state == "done" and cell.forecast_s]
+        expected_s = sum(cell.forecast_s or 0.0 for cell in ended)
+        return sum(cell.wall_s or 0.0 for cell in ended) / expected_s if expected_s else 1.0
 
     @property
     def stop_s(self) -> float | None:
@@ -45,10 +41,11 @@ class Pace:
             return None
         return self.began_s + self.deadline_s - min(STOP_S, 0.1 * self.deadline_s) - time.monotonic()
 
-    def left_s(self, names: Iterable[str], starts: int = 0) -> float:
+    def left_s(self, names: Container[str], starts: int = 0) -> float:
         """The expected time of these cells and of starting so many groups of servers."""
+        expected_s = sum(cell.forecast_s or 0.0 for cell in self.cells if cell.name in names)
         start_s = sum(self.starts_s) / len(self.starts_s) if self.starts_s else 0.0
-        return self.ratio * sum(self.expected_s.get(name, 0.0) for name in names) + starts * start_s
+        return self.ratio * expected_s + starts * start_s
 
     def fits(self, name: str, starts: int = 0) -> bool:
         """Whether the cell would end in time."""

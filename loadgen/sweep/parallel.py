@@ -11,15 +11,17 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.sweep import pool
 from loadgen.sweep.residents import Resident, Residents
-from server.launch.spec import RunningServer
+from server.launch.spec import LaunchFailedError
 
 LIMIT = 0.03
 """The largest accepted increase of the time per token. Repeats of one cell differ by 1 to 2 % on an idle machine."""
@@ -52,40 +54,45 @@ def in_own_process(execute: Execute) -> Execute:
 def servers_at_once(
     execute: Execute, options: RunOptions, residents: Residents, wanted: int, report: Callable[[str], None]
 ) -> int:
-    """How many of the servers may be loaded at the same time: `wanted`, or 1 if two of them slow each other down."""
+    """How many of the servers may be loaded at the same time: `wanted`, or 1 if two of them slow each other down.
+
+    Also 1 where this cannot be measured, for example because a server has ended.
+    """
     pairs = combinations(residents.members, 2)
     pair = next((p for p in pairs if not set(p[0].server.gpus) & set(p[1].server.gpus)), None)
     if pair is None:
         return 1
-    cost = _interference(execute, options, residents, pair, report)
-    if cost <= LIMIT:
-        return wanted
-    report(f"sweep: running servers at once costs {cost:.1%} of the time per token (limit {LIMIT:.0%}): running one at a time")  # fmt: skip
-    return 1
-
-
-def _interference(
-    execute: Execute,
-    options: RunOptions,
-    residents: Residents,
-    pair: tuple[Resident, Resident],
-    report: Callable[[str], None],
-) -> float:
-    """The larger relative increase of the time per token of two servers that are loaded together."""
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(2) as threads:
-        servers = [residents.wake(member, "interference")[0] for member in pair]
-
-        def tpot_s(what: str, server: RunningServer) -> float:
-            folder = Path(temporary) / f"{what}-{server.port}"
-            target = f"http://127.0.0.1:{server.port}/v1"
-            run = execute(dataclasses.replace(options, target=target, out=folder, **PROBE_OPTIONS))
-            return float(run.summary["tpot_s"]["mean"])
-
-        alone = [tpot_s("alone", server) for server in servers]
-        together = list(threads.map(lambda server: tpot_s("both", server), servers))
-        for member in pair:
-            residents.rest(member)
-    cost = max(after / before - 1 for before, after in zip(alone, together, strict=True))
+    try:
+        alone, together = _tpots_s(execute, options, residents, pair)
+        cost = max(after / before - 1 for before, after in zip(alone, together, strict=True))
+    except (UsageError, LaunchFailedError) as error:
+        report(f"sweep: the interference check failed: {error}: running one at a time")
+        return 1
     shown = ", together ".join(", ".join(f"{s * 1e3:.2f} ms" for s in times) for times in (alone, together))
     report(f"sweep: interference check: time per token alone {shown}: {cost:+.1%}")
-    return cost
+    if cost > LIMIT:
+        report(f"sweep: this is above the limit of {LIMIT:.0%}: running one at a time")
+    return 1 if cost > LIMIT else wanted
+
+
+def _tpots_s(
+    execute: Execute, options: RunOptions, residents: Residents, pair: tuple[Resident, Resident]
+) -> tuple[list[float], list[float]]:
+    """The times per token of two servers that are loaded one after the other, and together."""
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(2) as threads:
+
+        def tpot_s(what: str, port: int) -> float:
+            folder = Path(temporary) / f"{what}-{port}"
+            target = f"http://127.0.0.1:{port}/v1"
+            run = execute(dataclasses.replace(options, target=target, out=folder, **PROBE_OPTIONS))
+            if (mean_s := run.summary.get("tpot_s", {}).get("mean")) is None:
+                raise UsageError("no time per token was measured")
+            return float(mean_s)
+
+        try:
+            ports = [residents.wake(member, "interference")[0].port for member in pair]
+            alone = [tpot_s("alone", port) for port in ports]
+            return alone, list(threads.map(partial(tpot_s, "both"), ports))
+        finally:
+            for member in pair:
+                residents.rest(member)

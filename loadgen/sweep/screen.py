@@ -32,28 +32,30 @@ def rows(manifest: Manifest, *, alive: bool = True) -> list[tuple[str, str]]:
     """The name and the value of each row. `alive` says whether the sweep is still running."""
     cells = manifest.cells
     states = Counter(entry.state for entry in cells)
-    pace = Pace({entry.name: entry.forecast_s for entry in cells if entry.forecast_s is not None})
-    for entry in cells:
-        if entry.state == "done" and entry.wall_s is not None:
-            pace.ended(entry.name, entry.wall_s)
     left = [entry.name for entry in cells if entry.state in {"planned", "running"}]
     failed = [f"{entry.name}: {entry.reason}" for entry in cells if entry.state == "failed"]
+    if len(failed) > FAILED_ROWS:
+        failed[FAILED_ROWS:] = [f"{len(failed) - FAILED_ROWS} more"]
     running = ", ".join(entry.name for entry in cells if entry.state == "running")
+    nothing = "servers start or stop" if left and alive else ""
+    remaining = f"{len(left)} of {len(cells)} cells, about {duration(Pace(cells).left_s(left))} without starts of servers"
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [
         ("done", f"{states['done']} of {len(cells)} cells"),
-        *(("failed", text) for text in failed[:FAILED_ROWS]),
-        ("failed", f"{len(failed) - FAILED_ROWS} more" if len(failed) > FAILED_ROWS else ""),
-        ("running" if alive else "interrupted", running or ("servers start or stop" if left and alive else "")),
-        ("left", f"{len(left)} of {len(cells)} cells, about {duration(pace.left_s(left))} without starts of servers" if left else ""),
+        *(("failed", text) for text in failed),
+        ("running" if alive else "interrupted", running or nothing),
+        ("left", remaining if left else ""),
         ("GPU", " · ".join(used)),
-    ]  # fmt: skip
+    ]
     return [(name, printable(value)) for name, value in found if value]
 
 
 def line(manifest: Manifest) -> str:
-    """The state as one line of text."""
-    return "sweep: " + " · ".join(f"{name} {value}" for name, value in rows(manifest) if name != "failed")
+    """The state as one line of text, with the number of failed cells."""
+    shown = [f"{name} {value}" for name, value in rows(manifest) if name != "failed"]
+    if failed := sum(entry.state == "failed" for entry in manifest.cells):
+        shown.insert(1, f"failed {failed}")
+    return "sweep: " + " · ".join(shown)
 
 
 @contextmanager

@@ -60,15 +60,14 @@ def serve_plan(content: dict[str, Any], configs: Iterable[str], models: Iterable
     """Checks the content of the key `serve`. Raises UsageError."""
     if unknown := sorted(content.keys() - set(SETTINGS)):
         raise UsageError(f"serve: unknown key {unknown[0]!r}: choose from {', '.join(SETTINGS)}")
-    for kind, known in (("configs", {Path(name).stem for name in configs}), ("models", set(models))):
-        _mapping(f"serve: {kind}", content.get(kind, {}))
-        if strange := sorted(content.get(kind, {}).keys() - known):
-            raise UsageError(
-                f"serve: {kind}: {strange[0]!r} is not in this sweep: choose from {', '.join(sorted(known))}"
-            )
     _check("serve: all", content.get("all", {}))
-    for kind in ("configs", "models"):
-        for name, options in content.get(kind, {}).items():
+    for kind, known in (("configs", {Path(name).stem for name in configs}), ("models", set(models))):
+        of_each = content.get(kind, {})
+        _mapping(f"serve: {kind}", of_each)
+        for name, options in of_each.items():
+            if name not in known:
+                choices = ", ".join(sorted(known))
+                raise UsageError(f"serve: {kind}: {name!r} is not in this sweep: choose from {choices}")
             _check(f"serve: {kind}: {name}", options)
     return ServePlan(**content)
 

@@ -13,7 +13,6 @@ from loadgen.errors import UsageError
 from loadgen.options import RunOptions, check_combinations, load_point_of
 from loadgen.plan import datasets
 from loadgen.sweep import axes, forecasts, groups, plan
-from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server
 from loadgen.sweep.manifest import Entry
 from loadgen.sweep.plan import Cell
@@ -76,10 +75,6 @@ class Study:
         both_clients = self.args.bench and self.args.backend not in EMULATED
         times = 2 if both_clients else 1
         return {name: times * seconds / speed + forecasts.CELL_S for name, seconds in known.items()}
-
-    def pace(self) -> Pace:
-        """The forecast that measured times correct, with the deadline."""
-        return Pace(self.expected_s, self.args.deadline)
 
     def print_plan(self, order: Sequence[Cell], report: Callable[[str], None]) -> None:
         """Prints the cells that remain, the groups of servers, and the sums."""

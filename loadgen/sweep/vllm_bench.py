@@ -27,13 +27,14 @@ TIMEOUT_S = 120.0
 """The time for its start; its requests may take twice as long as ours in addition."""
 
 
-def applies(options: RunOptions) -> bool:
-    """Whether `vllm bench serve` can send this load: chat requests with one budget in a closed loop."""
-    return not open_loop(options) and len(options.budgets) == 1 and options.path == "chat"
+def bench(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spec) -> dict[str, Any] | None:
+    """The means of both clients in seconds, or the reason why there are none.
 
-
-def bench(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spec) -> dict[str, Any]:
-    """The means of both clients in seconds, or the reason why there are none."""
+    None for an emulated server, and for a load that `vllm bench serve` cannot send: it can send chat requests with one
+    budget in a closed loop.
+    """
+    if server.emulated or open_loop(options) or len(options.budgets) > 1 or options.path != "chat":
+        return None
     folder, count = Path(options.out or "."), int(run.load["requests"])
     prompts = folder / PROMPTS
     with private_files():

@@ -14,6 +14,8 @@ from loadgen.target.gpu_log import gpu_inventory, gpu_rows
 from server.emulator.engine.gpu_telemetry import FIELDS
 from server.gpu.exporter import exposition, fields, handler
 from server.gpu.nvml import GpuSample
+from server.launch.gpus import inventory
+from server.launch.lifecycle import gpu_metrics
 from tests import ROOT
 
 VALUES = {
@@ -114,3 +116,13 @@ def test_the_process_ends_without_a_message(ends_by: str) -> None:
             assert exporter.wait() == 0  # its standard input is still open
         _, said = exporter.communicate()
     assert (exporter.returncode, said) == (0, b"")
+
+
+@pytest.mark.skipif(bool(inventory()), reason="this machine has a GPU")
+def test_a_sweep_says_why_there_is_no_telemetry(capfd: pytest.CaptureFixture[str]) -> None:
+    """The exporter itself prints nothing, because that would be written over the screen of the sweep."""
+    said: list[str] = []
+    with gpu_metrics((0,), said.append):
+        pass
+    assert said[-1].startswith("no GPU telemetry: gpu-exporter: no GPU can be read: ")
+    assert capfd.readouterr() == ("", "")

@@ -14,8 +14,10 @@ from loadgen.errors import UsageError
 from loadgen.sweep.axes import Variant, amount, matches, rules, variants
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server, place
+from loadgen.sweep.manifest import Entry, Manifest
 from loadgen.sweep.plan import Cell, LoadPoint, cells, selected
 from loadgen.sweep.plan_file import KEYS, arguments_of
+from loadgen.sweep.screen import line, rows
 from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
 from server.launch import commands
@@ -263,12 +265,28 @@ def test_residency_one_gives_every_server_its_own_gpus() -> None:
 
 def test_measured_times_correct_the_forecast() -> None:
     """Cells take twice the expected time, so one of 30 s no longer fits before a deadline of 50 s, less 5 s for the end."""
-    pace = Pace({"a": 10.0, "b": 30.0, "c": 10.0}, deadline_s=50.0)
+    times_s = {"a": 10.0, "b": 30.0, "c": 10.0}
+    found = [
+        Entry(name=name, config="", model="", load="", hash="", forecast_s=s) for name, s in times_s.items()
+    ]
+    pace = Pace(found, deadline_s=50.0)
     assert pace.fits("b")
-    pace.ended("a", 20.0)
+    found[0].state, found[0].wall_s = "done", 20.0
     assert pace.left_s(["b", "c"]) == 80.0
     assert not pace.fits("b")
     assert pace.fits("c")
+
+
+def test_a_few_failed_cells_are_named_and_the_others_counted() -> None:
+    """The screen must not be higher than the terminal. The line after each cell has only the number."""
+    found = [
+        Entry(name=f"c{number}", config="", model="", load="", hash="", state="failed", reason="no GPU")
+        for number in range(6)
+    ]
+    manifest = Manifest(started_at="", argv=[], folder="", cells=found)
+    failed = [value for name, value in rows(manifest) if name == "failed"]
+    assert failed == ["c0: no GPU", "c1: no GPU", "c2: no GPU", "c3: no GPU", "2 more"]
+    assert line(manifest).startswith("sweep: done 0 of 6 cells · failed 6")
 
 
 def test_unknown_axes_and_variants_are_compared_as_text() -> None:

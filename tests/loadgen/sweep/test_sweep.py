@@ -298,6 +298,18 @@ def test_a_changed_plan_is_not_taken_for_a_finished_one(state: dict[str, str], t
     assert len(list((out / "discarded").iterdir())) == 1
 
 
+def test_servers_whose_interference_cannot_be_measured_are_loaded_one_by_one(
+    state: dict[str, str], tmp_path: Path
+) -> None:
+    """At this speed, the tokens of an answer arrive together, so that there is no time per token."""
+    out = tmp_path / "sweep"
+    words = ("--configs", "tp1,tp2", "--models", "r1-distill-qwen-1.5b", "--backend", "emulator", *SMALL)
+    done = sweep(state, *words, "--speed", "2000", "--parallel", "2", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "no time per token was measured: running one at a time" in done.stderr
+    assert len(find_runs(out)) == 2
+
+
 def test_servers_at_once_are_checked_for_interference(state: dict[str, str], tmp_path: Path) -> None:
     """Two servers are measured alone and together before the sweep, and every cell is done.
 
