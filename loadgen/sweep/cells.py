@@ -34,7 +34,7 @@ from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.residents import Resident, Residents
 from loadgen.sweep.study import Study
-from loadgen.terminal import printable
+from loadgen.terminal import latency_text, printable
 from server.config import model_file
 from server.launch import commands
 from server.launch.lifecycle import watched
@@ -193,7 +193,8 @@ class CellRunner:
             run = self._execute(options)
             bench = vllm_bench.bench(options, run, server, member.spec) if self.planned.args.bench else None
             if bench:
-                report(f"sweep: {cell.name}: ours and vLLM's client: {bench}")
+                means = (f"{name} {' and '.join(map(latency_text, pair))}" for name, pair in bench.items())
+                report(f"sweep: {cell.name}: means of ours and of vLLM's client: {', '.join(means)}")
             with contextlib.suppress(FileNotFoundError), private_files():
                 shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
             if (why := member.ended) is not None:

@@ -37,7 +37,7 @@ def rows(manifest: Manifest, *, alive: bool = True) -> list[tuple[str, str]]:
     if len(failed) > FAILED_ROWS:
         failed[FAILED_ROWS:] = [f"{len(failed) - FAILED_ROWS} more"]
     running = ", ".join(entry.name for entry in cells if entry.state == "running")
-    nothing = "servers start or stop" if left and alive else ""
+    nothing = "no cell: servers are starting or stopping" if left and alive else ""
     remaining = f"{len(left)} of {len(cells)} cells, about {duration(Pace(cells).left_s(left))} without starts of servers"
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [
