@@ -39,7 +39,6 @@ from loadgen.terminal import printable
 from server.config import model_file
 from server.launch import Launcher, LaunchFailedError, RunningServer, Spec, commands
 
-Execute = Callable[[RunOptions], RunInfo]
 OUT_OF_MEMORY = "out_of_memory"
 
 
@@ -67,7 +66,7 @@ class CellRunner:
     manifest: Manifest
     serve: ServePlan
     pace: Pace
-    execute: Execute
+    execute: parallel.Execute
     stopping: bool = False
     """The sweep was interrupted: what goes wrong from now on is not the fault of a cell."""
 
@@ -192,7 +191,7 @@ class CellRunner:
             server, telemetry = residents.wake(member, run_id)
             self.manifest.running(cell.name)
             options = self._run_options(cell, member, residents, run_id, telemetry)
-            run = self._execute(options)
+            run = self._execute(options, cell)
             bench = self._bench(cell, options, run, member)
             if (why := member.ended) is not None:
                 self._keep_log(cell, server)
@@ -223,8 +222,8 @@ class CellRunner:
         report(f"sweep: {cell.name}: ours and vLLM's client: {found}")
         return found
 
-    def _execute(self, options: RunOptions) -> RunInfo:
-        run = self.execute(options)
+    def _execute(self, options: RunOptions, cell: Cell) -> RunInfo:
+        run = self.execute(options, cell.load)
         if any("interrupted" in reason for reason in run.reasons):
             raise KeyboardInterrupt
         return run

@@ -155,7 +155,10 @@ def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]
 PLAN_KEYS = {
     *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
     *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
+    "search",
 }
+SEARCH_KEYS = {"over", "from", "to", "attain", "most", "limit"}
+"""Options of a search, where the key `search` is a mapping instead of true."""
 
 
 def arguments_of(path: Path) -> list[str]:
@@ -164,7 +167,12 @@ def arguments_of(path: Path) -> list[str]:
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):
         raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
-    return option_words({**content, **run})
+    search = content.pop("search", False)
+    given = {} if isinstance(search, bool) else search
+    if not isinstance(given, dict) or not given.keys() <= SEARCH_KEYS:
+        keys = ", ".join(sorted(SEARCH_KEYS))
+        raise UsageError(f"--plan {path}: search: write true, or a mapping with some of the keys {keys}")
+    return option_words({**content, "search": search is not False, **given, **run})
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -35,12 +35,13 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
         if entry.state == "done" and entry.wall_s is not None:
             pace.ended(entry.name, entry.wall_s)
     left = [entry.name for entry in cells if entry.state in {"planned", "running"}]
+    left_s = pace.left_s(left)
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [
         ("done", f"{states['done']} of {len(cells)} cells"),
         ("failed", ", ".join(entry.name for entry in cells if entry.state == "failed")),
         ("running", ", ".join(entry.name for entry in cells if entry.state == "running")),
-        ("left", f"{len(left)} cells, about {duration(pace.left_s(left))}" if left else ""),
+        ("left", f"{len(left)} cells" + (f", about {duration(left_s)}" if left_s else "") if left else ""),
         ("GPU", " · ".join(used)),
     ]
     return [(name, printable(value)) for name, value in found if value]
