@@ -44,14 +44,14 @@ def add_search_arguments(add: Callable[..., Any]) -> None:
 def check(args: argparse.Namespace, options: RunOptions) -> None:
     """Refuse options that cannot be used in a search. Raises UsageError."""
     whole = all(load == int(load) for load in (args.lowest, args.highest))
-    fixed = ("requests", "requests_x", "duration_s")
+    fixed = ("requests", "requests_per_load", "duration_s")
     rules = [
         (not options.slo, "a search needs objectives: --slo ttft=500ms,tpot=20ms"),
         (args.lowest > args.highest, f"--from {args.lowest:g} is above --to {args.highest:g}"),
         (args.over == "streams" and not whole, "--from and --to are whole numbers of streams: use --over rate for rates"),
         (args.attain >= 1, "--attain must be below 1: no number of requests shows that all others are good too"),
-        (options.concurrency or open_loop(options), "a search sets the load: leave out --concurrency, --rate, --ramp, --times and burst"),
         (any(getattr(options, name) for name in fixed), "a search chooses the number of requests: use --most or --limit"),
+        (options.concurrency or open_loop(options), "a search sets the load: leave out --concurrency, --rate, --ramp, --times and burst"),
         (options.one_pass or options.repeats > 1, "--one-pass and --repeats have a fixed number of requests: leave them out"),
     ]  # fmt: skip
     for wrong, message in rules:

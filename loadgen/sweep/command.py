@@ -29,7 +29,7 @@ from loadgen.run.manifest import make_folder
 from loadgen.search.arguments import add_search_arguments
 from loadgen.search.runs import capacity
 from loadgen.sweep import parallel, plan, screen, searches, simulate
-from loadgen.sweep.axes import amount, rules
+from loadgen.sweep.axes import rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
@@ -65,12 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--start-timeout", type=seconds, default=900.0, metavar="S", help="longest time until a server is ready, in seconds [900]")
     add_search_arguments(parser.add_argument_group("what to search for, with --search").add_argument)
     _add_plan_arguments(parser)
-    parser.conflict_handler = "resolve"  # --requests and --warmup may be in proportion to the streams here
     run_options.add_run_arguments(parser)
-    add = parser.add_argument_group("amounts").add_argument
-    proportion = "N, or in proportion to the streams of the load, such as 2x or 2x at least 4"
-    add("--requests", type=amount, metavar="N|Nx", help=f"requests of a cell: {proportion} [every problem]")
-    add("--warmup", type=amount, metavar="N|Nx", help=f"warm-up requests of a cell: {proportion} [0]")
 
 
 def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,9 +147,8 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _run_options(args: argparse.Namespace) -> RunOptions:
-    """The options of a run that all cells have in common. Amounts that depend on the load are set for each cell."""
-    shared = {name: value for name, value in vars(args).items() if name not in {"requests", "warmup"}}
-    options = run_options.from_args(argparse.Namespace(**shared))
+    """The options of a run that all cells have in common."""
+    options = run_options.from_args(args)
     return dataclasses.replace(options, quiet=True, expect_failures=True) if args.search else options
 
 

@@ -172,24 +172,12 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
         order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes))
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    order = [_completed(cell, args, serve, options) for cell in order]
+    order = [dataclasses.replace(cell, title=serve.title(cell.model)) for cell in order]
     for cell in order if args.search else ():
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
     return Study(args, options, serve, plan.selected(order, args.exclude, args.only, args.first))
-
-
-def _completed(cell: Cell, args: argparse.Namespace, serve: ServePlan, options: RunOptions) -> Cell:
-    """The cell with the model's name in `serve`, and with the amounts that depend on its load."""
-    streams = cell.load.applied(options).concurrency
-    amounts = [
-        (name, given.at(streams))
-        for name in ("requests", "warmup")
-        if (given := getattr(args, name)) is not None
-    ]
-    variant = dataclasses.replace(cell.variant, changes=(*cell.variant.changes, *amounts))
-    return dataclasses.replace(cell, variant=variant, title=serve.title(cell.model))
 
 
 def _tensor_parallel_size(cell: Cell) -> int:
