@@ -9,6 +9,7 @@ combined (see `loadgen.options`).
 import argparse
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
@@ -50,16 +51,42 @@ def label(text: str) -> tuple[str, str]:
     return key, value
 
 
+@dataclass(frozen=True)
+class Proportion:
+    """A number of requests in proportion to the load: its streams, or its requests per second."""
+
+    per_unit: float
+    least: int = 1
+    most: int = 2**31
+
+    def at(self, load: float) -> int:
+        """Return the number at a load. The product is rounded up, but not because of a binary fraction (120 × 1.1)."""
+        return max(self.least, min(self.most, math.ceil(round(self.per_unit * load, 6))))
+
+
+def _proportion(text: str) -> Proportion:
+    """Parse `2x`, `2x at least 4`, `1x at most 16`, or `2x at least 4 at most 16`."""
+    match = re.fullmatch(
+        r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text
+    )
+    if match is None:
+        raise UsageError(
+            f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16"
+        )
+    return Proportion(positive(match[1]), int(match[2] or 1), int(match[3] or 2**31))
+
+
 class Requests(argparse.Action):
-    """Reads a number of requests: `200` in total, or `8x` for eight of each stream or of each request per second."""
+    """Reads a number of requests: `200` in total, or a Proportion such as `8x` or `2x at least 4`."""
 
     def __call__(
         self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
     ) -> None:
-        """Set `requests` or `requests_x`; the last one that is given counts."""
-        multiple = str(values).endswith("x")
-        namespace.requests = None if multiple else count(str(values))
-        namespace.requests_x = positive(str(values)[:-1]) if multiple else None
+        """Set `requests` and `requests_per_load`, or those of `warmup`; the last one that is given counts."""
+        text, warmup = str(values), self.dest == "warmup"
+        none, total = (0, whole) if warmup else (None, count)
+        setattr(namespace, self.dest, none if "x" in text else total(text))
+        setattr(namespace, f"{self.dest}_per_load", _proportion(text) if "x" in text else None)
 
 
 @dataclass(frozen=True)
@@ -75,12 +102,13 @@ class LoadPoint:
         return f"{'c' if self.kind == 'closed' else 'r'}{self.value:g}"
 
     def applied(self, options: Options) -> Options:
-        """Return run options with this load. `--requests 8x` becomes 8 for each stream or for each request per second."""
+        """Return run options with this load, and with the numbers of requests that are in proportion to it."""
         closed = self.kind == "closed"
         load: dict[str, Any] = {"concurrency": int(self.value) if closed else None}
         load["rate"] = None if closed else self.value
-        if options.requests_x:
-            load["requests"] = max(1, round(options.requests_x * self.value))
+        for name in ("requests", "warmup"):
+            if proportion := getattr(options, f"{name}_per_load"):
+                load[name] = proportion.at(self.value)
         return dataclasses.replace(options, **load)
 
 

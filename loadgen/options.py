@@ -71,8 +71,10 @@ class RunOptions:
     """Steps of (requests per second, seconds)."""
     times: Path | None = None
     requests: int | None = None
-    requests_x: float | None = None
+    requests_per_load: parse.Proportion | None = None
     """Number of requests for each stream or for each request per second. `LoadPoint.applied` turns it into `requests`."""
+    warmup_per_load: parse.Proportion | None = None
+    """The same for `warmup`."""
     duration_s: float | None = None
     repeats: int = 1
     warmup: int = 0
@@ -132,7 +134,7 @@ def from_args(args: argparse.Namespace) -> RunOptions:
             given[name] = kind(given[name])
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
     check_combinations(options)
-    one_load = options.requests_x and not given.get("loads")
+    one_load = _in_proportion(options) and not given.get("loads")
     return load_point_of(options).applied(options) if one_load else options
 
 
@@ -156,10 +158,10 @@ def check_combinations(options: RunOptions) -> None:
         (options.one_pass and options.samples > 1, "--one-pass decodes greedily, so that all --samples would be equal: leave out one of them"),
         (options.one_pass and len(options.budgets) < 2, "--one-pass derives smaller budgets from the largest one: give at least two --budgets"),
         (options.check_budget and options.check_budget not in options.budgets, f"--check-budget {options.check_budget} is not one of --budgets {budgets_given}"),
-        (options.one_pass and (options.duration_s or options.requests or options.requests_x or options.ramp or options.times), "--one-pass sends every problem once per budget and pass: leave out --duration, --requests, --ramp and --times"),
+        (options.one_pass and (options.duration_s or options.requests or options.requests_per_load or options.ramp or options.times), "--one-pass sends every problem once per budget and pass: leave out --duration, --requests, --ramp and --times"),
         (options.concurrency and open_loop(options), "--concurrency is for a closed loop; --rate, --ramp, --times and --arrival burst are for an open loop: use one of them (a limit on an open loop would hide the time that requests wait)"),
-        (options.duration_s and (options.requests or options.requests_x), "--duration and --requests can't be combined: use one of them"),
-        (options.requests_x and (options.ramp or options.times or options.arrival == "burst"), f"--requests {options.requests_x or 0:g}x is in proportion to --concurrency, --rate or --loads: give a total number of requests"),
+        (options.duration_s and (options.requests or options.requests_per_load), "--duration and --requests can't be combined: use one of them"),
+        (_in_proportion(options) and (options.ramp or options.times or options.arrival == "burst"), "Nx in --requests and --warmup is in proportion to --concurrency, --rate or --loads: give a total number of requests"),
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip
@@ -201,6 +203,10 @@ def load_point_of(options: RunOptions) -> parse.LoadPoint:
         if options.rate
         else parse.LoadPoint("closed", options.concurrency or 16)
     )
+
+
+def _in_proportion(options: RunOptions) -> bool:
+    return bool(options.requests_per_load or options.warmup_per_load)
 
 
 DEFAULTS = RunOptions()
@@ -261,10 +267,10 @@ def _load(add: Callable[..., Any]) -> None:
     add("--arrival", type=parse.arrival, metavar="A", help="arrival process for --rate or --ramp: poisson, constant, gamma:B (B is the burstiness, 1 is poisson) or burst:N; without a rate: burst (all at once) [poisson]")
     add("--ramp", type=parse.ramp, metavar="R:S,…", help="open loop in steps of R requests per second for S seconds")
     add("--times", type=Path, metavar="FILE", help="open loop with the due times in a file, in seconds, one per line")
-    add("--requests", action=parse.Requests, metavar="N|Nx", help="send N requests in total, or with Nx N for each stream or for each request per second (8x at 2/s are 16 requests); the problems are repeated as needed")
+    add("--requests", action=parse.Requests, metavar="N|Nx", help="send N requests in total, or with Nx N for each stream or for each request per second (8x at 2/s are 16 requests), also with limits (2x at least 4 at most 64); the problems are repeated as needed")
     add("--duration", dest="duration_s", type=parse.seconds, metavar="S", help="send requests for S seconds; the problems are repeated as needed")
     add("--repeats", type=parse.count, metavar="N", help="send every request N times, each time in another order [1]")
-    add("--warmup", type=parse.whole, metavar="N", help="send N warm-up requests first, which are recorded but not measured [0]")
+    add("--warmup", action=parse.Requests, metavar="N|Nx", help="send N warm-up requests first, which are recorded but not measured; Nx as in --requests [0]")
     add("--drain", dest="drain_s", type=parse.seconds, metavar="S", help=f"at the end, wait at most S seconds for requests in flight [{DEFAULTS.drain_s:g}]")
     add("--workers", type=parse.workers, metavar="N|auto", help="number of client processes that share the load [1]")
     add("--cache", choices=get_args(Cache), help="prefix cache: keep it (hits are intended), salt every request, or reset it before the run; verified with the server's hit counter [keep it, but report hits as a reason against the run]")

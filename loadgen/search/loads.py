@@ -19,6 +19,7 @@ from loadgen.options import RunOptions, open_loop
 from loadgen.record import RUN, RunInfo
 from loadgen.run.manifest import make_folder
 from loadgen.run.run import execute
+from loadgen.search.runs import folder_name, interrupted
 
 TITLES = ("load", "requests/s", "tokens/s", "p95 TTFT", "p95 TPOT", "p95 e2e", "SLO met")
 WIDTHS = (8, 10, 8, 8, 8, 8, 7)
@@ -41,16 +42,6 @@ def run_point(options: RunOptions, out: Path, point: LoadPoint, number: int = 0)
     begun = (out / name / RUN).is_file()
     fields |= {"resume": out / name, "out": None} if begun else {"resume": None, "out": out / name}
     return execute(dataclasses.replace(point.applied(options), **fields))
-
-
-def folder_name(point: LoadPoint, number: int) -> str:
-    """`c8` for the first run at a load, `c8_2` for the second."""
-    return f"{point.name}_{number + 1}" if number else point.name
-
-
-def interrupted(run: RunInfo) -> bool:
-    """Tell whether Ctrl-C has ended a run."""
-    return any("interrupted" in reason for reason in run.reasons)
 
 
 def run_loads(options: RunOptions, points: Sequence[LoadPoint]) -> list[RunInfo]:

@@ -56,6 +56,8 @@ class SearchFile(msgspec.Struct, kw_only=True):
     limit: Limit | None = None
     stopped: Stopped | None = None
     """Null while the search runs, and after it was killed."""
+    emulated: bool = False
+    simulated: bool = False
     invalid: list[str] = []
     """The runs that are INVALID for another reason than that every request failed."""
 

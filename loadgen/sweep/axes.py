@@ -1,4 +1,4 @@
-"""The axes of a plan beside configurations, models and loads, the rules that select cells, and amounts in proportion to the load.
+"""The axes of a plan beside configurations, models and loads, and the rules that select cells.
 
 An axis is an option of a run with several values, or `acceptance`, the number of tokens that every step of a speculating
 server emits by synthetic rejection sampling. Each value is converted by the command line's own parser, so that the same checks
@@ -9,8 +9,6 @@ This module does not know how cells are ordered or run.
 
 import itertools
 import json
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -123,37 +121,3 @@ def check_used(option: str, given: Iterable[Rule], every: Iterable[Mapping[str, 
         if not any(matches(rule, facts) for facts in every):
             shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
             raise UsageError(f"--{option}: no cell has {shown}")
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A number of requests: fixed, or in proportion to the streams of the load."""
-
-    fixed: int | None = None
-    per_stream: float = 0.0
-    least: int = 0
-    most: int = 2**31
-
-    def at(self, streams: int | None) -> int:
-        """The number at a load with so many streams. Raises UsageError for a load without streams."""
-        if self.fixed is not None:
-            return self.fixed
-        if streams is None:
-            raise UsageError(
-                "an amount such as 2x is in proportion to streams: give a number of requests for a rate"
-            )
-        return max(self.least, min(self.most, math.ceil(self.per_stream * streams)))
-
-
-def amount(text: str) -> Amount:
-    """Converts `64`, `2x`, `2x at least 4` and `1x at most 16`. Raises UsageError."""
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return Amount(fixed=int(text))
-    match = re.fullmatch(
-        r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text
-    )
-    if match is None:
-        raise UsageError(
-            f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16"
-        )
-    return Amount(None, float(match[1]), int(match[2] or 0), int(match[3] or 2**31))

@@ -190,7 +190,7 @@ class CellRunner:
             server, telemetry = residents.wake(member, run_id)
             self.manifest.running(cell.name)
             options = self._run_options(cell, member, residents, run_id, telemetry)
-            run = self._execute(options)
+            run = self._execute(options, cell)
             bench = vllm_bench.bench(options, run, server, member.spec) if self.planned.args.bench else None
             if bench:
                 means = (f"{name} {' and '.join(map(latency_text, pair))}" for name, pair in bench.items())
@@ -211,8 +211,8 @@ class CellRunner:
         self.manifest.done(cell.name, run, time.monotonic() - started_s, bench)
         return outcome(run)
 
-    def _execute(self, options: RunOptions) -> RunInfo:
-        run = self.execute(options)
+    def _execute(self, options: RunOptions, cell: Cell) -> RunInfo:
+        run = self.execute(options, cell.load)
         if any("interrupted" in reason for reason in run.reasons):
             raise KeyboardInterrupt
         return run

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from loadgen import options as run_options
 from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.lock import locked
-from loadgen.option_types import LoadgenParser, count, json_object, load_points, positive, seconds
+from loadgen.option_types import LoadgenParser, LoadPoint, count, json_object, load_points, positive, seconds
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
 from loadgen.run import environment
 from loadgen.run.manifest import make_folder
-from loadgen.sweep import parallel, plan_file, screen, simulate
-from loadgen.sweep.axes import amount, rules
+from loadgen.search.arguments import add_search_arguments
+from loadgen.search.runs import capacity
+from loadgen.sweep import parallel, plan_file, screen, searches, simulate
+from loadgen.sweep.axes import rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.manifest import MANIFEST, Manifest
@@ -55,18 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--configs", metavar="C,…", help="serving configurations: names in server/configs, or .yaml files")
     add("--models", metavar="M,…", help="model presets: names in server/models, .yaml files, model ids, or folders")
     add("--loads", type=load_points, metavar="L,…", help="load points: 1,32 (concurrent streams), 2/s (request rate) [--concurrency or --rate]")
+    add("--search", action="store_true", help="instead of --loads: find the highest load at which each cell, one for each budget, meets --slo")
     add("--backend", choices=BACKENDS, default="emulator", help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]")
     add("--parallel", type=count, default=1, metavar="N", help="load at most N servers at once, after a check that they do not slow each other down [1]")
     add("--image", help="image of backend docker [$VLLM_IMAGE, else the pinned image of vLLM]")
     add("--speed", type=positive, metavar="X", help="divide every waiting time of emulated servers by X")
     add("--start-timeout", type=seconds, default=900.0, metavar="S", help="longest time until a server is ready, in seconds [900]")
+    add_search_arguments(parser.add_argument_group("what to search for, with --search").add_argument)
     _add_plan_arguments(parser)
-    parser.conflict_handler = "resolve"  # --requests and --warmup may be in proportion to the streams here
     run_options.add_run_arguments(parser)
-    add = parser.add_argument_group("amounts").add_argument
-    proportion = "N, or in proportion to the streams of the load, such as 2x or 2x at least 4"
-    add("--requests", type=amount, metavar="N|Nx", help=f"requests of a cell: {proportion} [every problem]")
-    add("--warmup", type=amount, metavar="N|Nx", help=f"warm-up requests of a cell: {proportion} [0]")
 
 
 def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,9 +148,9 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _run_options(args: argparse.Namespace) -> RunOptions:
-    """The options of a run that all cells have in common. Amounts that depend on the load are set for each cell."""
-    shared = {name: value for name, value in vars(args).items() if name not in {"requests", "warmup"}}
-    return run_options.from_args(argparse.Namespace(**shared))
+    """The options of a run that all cells have in common."""
+    options = run_options.from_args(args)
+    return dataclasses.replace(options, quiet=True, expect_failures=True) if args.search else options
 
 
 def _print_plan(planned: Study, order: list[Cell], manifest: Manifest) -> None:
@@ -207,6 +207,8 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
                 f"sweep: the other cells do not fit before the deadline; continue with --resume {manifest.folder}"
             )
     manifest.interrupted()
+    for line in searches.lines(manifest) if planned.args.search else ():
+        report(f"sweep: {line}")
     states = [(entry.name, entry.state) for entry in manifest.cells]
     failed = [name for name, state in states if state == "failed"]
     left = [name for name, state in states if state == "planned"]
@@ -218,14 +220,18 @@ def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[
     """Runs the cells; the backend and --parallel determine how."""
     if planned.args.backend == "simulate":
         return simulate.run(planned, order, manifest)
-    run = parallel.in_own_process(execute) if planned.args.parallel > 1 else execute
+    run: parallel.Execute = partial(execute, limit_s=planned.args.limit_s)
+    run = parallel.in_own_process(run) if planned.args.parallel > 1 else run
     return CellRunner(planned, manifest, Pace(manifest.cells, planned.args.deadline), run).run(order)
 
 
-def execute(options: RunOptions) -> RunInfo:
-    """Executes one run in this process."""
-    from loadgen.run import run  # noqa: PLC0415 - the import is slow, and `sweep --help` does not need it
+def execute(options: RunOptions, load: LoadPoint | None = None, *, limit_s: float) -> RunInfo:
+    """Executes one run in this process, or a search where the load is one."""
+    from loadgen.run import run  # noqa: PLC0415 - the imports are slow, and `sweep --help` does not need them
+    from loadgen.search.loads import run_point  # noqa: PLC0415
 
+    if isinstance(load, searches.SearchedLoad):
+        return capacity(load.file(options), options, limit_s, run_point)
     return run.execute(options)
 
 

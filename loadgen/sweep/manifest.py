@@ -18,6 +18,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.files import private_files, write_atomically
 from loadgen.record import RUN, RunInfo
+from loadgen.search.result import FILE as SEARCH
 from server.launch.spec import OWNER
 
 MANIFEST = "sweep.json"
@@ -95,23 +96,23 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
         return {entry.name for entry in self.cells if entry.state != "done"}
 
     def inherit(self, old: "Manifest") -> None:
-        """Keeps the cells that an earlier sweep has finished: with the same name, the same hash and a complete run."""
+        """Keeps the cells that an earlier sweep has finished: with the same name, the same hash and a complete run or search."""
         finished = {(entry.name, entry.hash): entry for entry in old.cells if entry.state == "done"}
         for position, entry in enumerate(self.cells):
-            if (Path(self.folder) / entry.name / RUN).is_file():
+            if any((Path(self.folder) / entry.name / file).is_file() for file in (RUN, SEARCH)):
                 self.cells[position] = finished.get((entry.name, entry.hash), entry)
         self.started_at, self.servers = old.started_at, old.servers
 
     def discard(self, name: str) -> None:
-        """Moves the folder of a cell that runs again to `discarded/`, and renames its run.json so that no reader finds it."""
+        """Moves the folder of a cell that runs again to `discarded/`, and renames its run.json and search.json, so that no reader finds them."""
         folder, discarded = Path(self.folder) / name, Path(self.folder) / DISCARDED
         if not folder.exists():
             return
         discarded.mkdir(exist_ok=True)
         target = next(path for n in range(10_000) if not (path := discarded / f"{name}-{n}").exists())
         folder.rename(target)
-        if (target / RUN).exists():
-            (target / RUN).rename(target / f"{RUN}.discarded")
+        for path in [*target.rglob(RUN), *target.rglob(SEARCH)]:
+            path.rename(path.with_name(f"{path.name}.discarded"))
 
     @contextmanager
     def _changed(self, name: str) -> Iterator[Entry]:

@@ -38,15 +38,16 @@ PROBE_OPTIONS: dict[str, Any] = {
     "progress": "none",
 }
 """The options of the short run that measures the time per token of a server."""
-Execute = Callable[[RunOptions], RunInfo]
+Execute = Callable[..., RunInfo]
+"""Executes a run with its RunOptions, or a search where the load of a cell that is given too is one."""
 
 
 def in_own_process(execute: Execute) -> Execute:
     """A function that executes a run in a process of its own, so that several runs do not share an interpreter."""
 
-    def run(options: RunOptions) -> RunInfo:
+    def run(*args: Any) -> RunInfo:
         with pool.processes(1) as worker:
-            return worker.submit(execute, options).result()
+            return worker.submit(execute, *args).result()
 
     return run
 

@@ -20,7 +20,10 @@ from server.yaml_file import YamlFileError, read_yaml
 KEYS = {
     *("configs", "models", "loads", "repeats", "run", "serve", "axes", "exclude", "only", "first"),
     *("requests", "warmup", "deadline", "residency", "parallel", "gpus", "bench", "backend", "start-timeout"),
+    "search",
 }
+SEARCH_KEYS = {"over", "from", "to", "attain", "most", "limit"}
+"""Options of a search, where the key `search` is a mapping instead of true."""
 OF_OPTIONS = {"run", "axes", "exclude", "only", "first"}
 """The keys whose mappings hold options of a run, or values of such options."""
 
@@ -40,7 +43,12 @@ def arguments_of(path: Path) -> list[str]:
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):
         raise UsageError(f"--plan {path}: run: must be a mapping of options to values")
-    return option_words({**content, **run})
+    search = typed.get("search", False)
+    given = {} if isinstance(search, bool) else search
+    if not isinstance(given, dict) or not given.keys() <= SEARCH_KEYS:
+        keys = ", ".join(sorted(SEARCH_KEYS))
+        raise UsageError(f"--plan {path}: search: write true, or a mapping with some of the keys {keys}")
+    return option_words({**content, "search": search is not False, **given, **run})
 
 
 def _options(typed: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,9 @@ def rows(manifest: Manifest, *, alive: bool = True) -> list[tuple[str, str]]:
         failed[FAILED_ROWS:] = [f"{len(failed) - FAILED_ROWS} more"]
     running = ", ".join(entry.name for entry in cells if entry.state == "running")
     nothing = "no cell: servers are starting or stopping" if left and alive else ""
-    remaining = f"{len(left)} of {len(cells)} cells, about {duration(Pace(cells).left_s(left))} without starts of servers"
+    left_s = Pace(cells).left_s(left)
+    about = f", about {duration(left_s)} without starts of servers" if left_s else ""
+    remaining = f"{len(left)} of {len(cells)} cells{about}"
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [
         ("done", f"{states['done']} of {len(cells)} cells"),

@@ -12,19 +12,23 @@ import queue
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
+from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
 from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
+from loadgen.search.runs import capacity, folder_name
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
+from loadgen.sweep.searches import SearchedLoad
 from loadgen.sweep.simulated_records import SimulatedReply
 from loadgen.sweep.study import Study
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
@@ -48,6 +52,7 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
                 [cell for cell in order if cell.model == model],
                 out,
                 results,
+                limit_s=planned.args.limit_s,
             )
             for model in models
         ]
@@ -86,17 +91,35 @@ def check(planned: Study) -> None:
             )
 
 
-def simulate_model(options: RunOptions, cells: list[Cell], out: Path, results: Results) -> None:
+def simulate_model(
+    options: RunOptions, cells: list[Cell], out: Path, results: Results, *, limit_s: float
+) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     outputs = ModelOutputs(cells[0].model, dataset.path)
     for cell in cells:
         started_s = time.monotonic()
         try:
-            run_info = simulate_cell(cell.applied(options), cell, outputs, dataset, out=out)
+            simulated = partial(simulate_cell, cell=cell, outputs=outputs, dataset=dataset)
+            folder, of_cell = out / cell.name, cell.applied(options)
+            if isinstance(cell.load, SearchedLoad):
+                of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
+                run_info = _search(of_search, cell.load, limit_s, simulated)
+            else:
+                run_info = simulated(of_cell, folder=folder)
             results.put((cell, run_info, time.monotonic() - started_s))
         except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
             results.put((cell, f"{type(error).__name__}: {error}", 0.0))
+
+
+def _search(options: RunOptions, load: SearchedLoad, limit_s: float, simulated: partial[RunInfo]) -> RunInfo:
+    """Searches with simulated runs. Virtual time costs no waiting, so each run has all its requests, whatever they take."""
+
+    def one(options: RunOptions, out: Path, point: LoadPoint, number: int) -> RunInfo:
+        changed = dataclasses.replace(point.applied(options), seed=options.seed + number, duration_s=None)
+        return simulated(changed, folder=out / folder_name(point, number))
+
+    return capacity(load.file(options), options, limit_s, one, scale=1.0)
 
 
 def simulate_cell(
@@ -105,10 +128,10 @@ def simulate_cell(
     outputs: ModelOutputs,
     dataset: datasets.Dataset,
     *,
-    out: Path,
+    folder: Path,
 ) -> RunInfo:
-    """Simulates one cell, writes its folder and returns its run."""
-    run_id = f"{out.name}.{cell.name}"
+    """Simulates one run on the server of a cell, writes its folder and returns it."""
+    run_id = f"{folder.parent.name}.{folder.name}"
     workload = simulated_records.workload(
         dataclasses.replace(options, repeats=1), dataset, outputs.model.id, run_id
     )
@@ -147,7 +170,7 @@ def simulate_cell(
             records.append(record)
     facts = result.server_info | {"load": _load(options, requests, due_s)}
     run = simulated_records.run_info(options, facts, dataset, run_id)
-    return simulated_records.write(out / cell.name, records, run, dataset, result.energy)
+    return simulated_records.write(folder, records, run, dataset, result.energy)
 
 
 def _phases(workload: Workload, requests: int) -> list[tuple[int, int]]:

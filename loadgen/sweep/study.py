@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from loadgen.errors import UsageError
+from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions, check_combinations, load_point_of
 from loadgen.plan import datasets
-from loadgen.sweep import axes, forecasts, groups, plan
+from loadgen.search.arguments import check
+from loadgen.sweep import axes, forecasts, groups, plan, searches
 from loadgen.sweep.groups import Group, Machine, Server
 from loadgen.sweep.manifest import Entry
 from loadgen.sweep.plan import Cell
@@ -65,7 +67,8 @@ class Study:
     @cached_property
     def forecasts(self) -> dict[str, Forecast | None]:
         """The forecast of each cell."""
-        return {cell.name: forecasts.expected(cell, self.options, self.gpu) for cell in self.cells}
+        cells = [] if self.args.search else self.cells  # nobody knows how many runs a search needs
+        return {cell.name: forecasts.expected(cell, self.options, self.gpu) for cell in cells}
 
     @cached_property
     def expected_s(self) -> dict[str, float]:
@@ -78,18 +81,22 @@ class Study:
 
     def print_plan(self, order: Sequence[Cell], report: Callable[[str], None]) -> None:
         """Prints the cells that remain, the groups of servers, and the sums."""
-        forecasts.print_cells(order, self.options, self.forecasts, report)
+        if not self.args.search:
+            forecasts.print_cells(order, self.options, self.forecasts, report)
         placed = self.groups(order) if order and self.args.backend != "simulate" else []
         forecasts.print_groups(placed, self.machine, report)
-        report(
-            forecasts.total_line(
-                [self.forecasts[cell.name] for cell in order],
-                len(placed),
-                speed=self.args.speed,
-                real=self.args.backend not in EMULATED,
-                deadline_s=self.args.deadline,
-            )
+        if self.args.search:
+            at_most = forecasts.duration(self.args.limit_s * len(order))
+            report(f"sweep: {len(order)} searches, at most {at_most} (--limit) without start-ups")
+            return
+        line = forecasts.total_line(
+            [self.forecasts[cell.name] for cell in order],
+            len(placed),
+            speed=self.args.speed,
+            real=self.args.backend not in EMULATED,
+            deadline_s=self.args.deadline,
         )
+        report(line)
 
     def entries(self) -> Iterator[Entry]:
         """The entry of each cell in the manifest, with its content hash. Raises UsageError."""
@@ -139,31 +146,27 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
         )
     configs, models = args.configs.split(","), args.models.split(",")
-    points = args.loads or (load_point_of(options),)
+    points: Sequence[LoadPoint] = args.loads or (load_point_of(options),)
+    if args.search:
+        points, args.axes = (searches.searched_load(args),), searches.axes(args, options)
     try:
         serve = serve_plan(args.serve, configs, models)
         order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes))
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    order = [_completed(cell, args, serve, options) for cell in order]
+    order = [_completed(cell, serve) for cell in order]
+    for cell in order if args.search else ():
+        check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
     return Study(args, options, plan.selected(order, args.exclude, args.only, args.first))
 
 
-def _completed(cell: Cell, args: argparse.Namespace, serve: ServePlan, options: RunOptions) -> Cell:
-    """The cell with what the plan says of its server, and with the amounts that depend on its load."""
-    streams = cell.load.applied(options).concurrency
-    amounts = [
-        (name, given.at(streams))
-        for name in ("requests", "warmup")
-        if (given := getattr(args, name)) is not None
-    ]
-    variant = dataclasses.replace(cell.variant, changes=(*cell.variant.changes, *amounts))
+def _completed(cell: Cell, serve: ServePlan) -> Cell:
+    """The cell with what the plan says of its server."""
     return dataclasses.replace(
         cell,
-        variant=variant,
         title=serve.title(cell.model),
-        serve=serve.options(cell.config, cell.model, variant.acceptance),
+        serve=serve.options(cell.config, cell.model, cell.variant.acceptance),
         environment=serve.environment(cell.config, cell.model),
     )

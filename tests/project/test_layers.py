@@ -26,7 +26,8 @@ ALLOWED = {
 
 FLOORS = {
     "loadgen": (
-        ("sweep", "search", "distributed", "checks"),
+        ("sweep", "distributed", "checks"),
+        ("search",),
         ("run",),
         ("live", "target"),
         ("plan", "measure", "client"),

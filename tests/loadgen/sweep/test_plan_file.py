@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadgen.cli import main
 from loadgen.errors import UsageError
-from loadgen.sweep.axes import Variant, amount, matches, rules, variants
+from loadgen.sweep.axes import Variant, matches, rules, variants
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.groups import Group, Machine, Server, place
 from loadgen.sweep.manifest import Entry, Manifest
@@ -170,23 +170,6 @@ def test_a_rule_that_selects_nothing_is_refused(rule: str, says: str) -> None:
         selected(cells(["tp1"], ["m"], [LoadPoint("closed", 1)], 1), rules(rule), [], [])
 
 
-@given(st.text(max_size=30))
-def test_any_text_is_an_amount_or_refused(text: str) -> None:
-    try:
-        found = amount(text)
-    except UsageError:
-        return
-    assert 0 <= found.at(3) <= 2**31 * 4
-
-
-def test_amounts_are_in_proportion_to_the_streams() -> None:
-    assert [amount("2x at least 4").at(streams) for streams in (1, 2, 32)] == [4, 4, 64]
-    assert [amount("1x at most 16").at(streams) for streams in (1, 8, 128)] == [1, 8, 16]
-    assert amount("64").at(None) == 64
-    with pytest.raises(UsageError, match="number of requests for a rate"):
-        amount("2x").at(None)
-
-
 def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> None:
     content = {
         "all": {"max-model-len": 1, "load-format": "dummy", "env": {"A": 1}},
@@ -294,9 +277,14 @@ def test_unknown_axes_and_variants_are_compared_as_text() -> None:
     assert matches({"load": {"2/s"}, "seed": {"1"}, "acceptance": {"none"}}, cell.facts)
 
 
-def test_a_plan_with_a_rate_refuses_amounts_of_streams(
+def test_amounts_are_in_proportion_to_the_load_of_each_cell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "plan.yaml").write_text("configs: [tp1]\nmodels: [s1.1-7b]\nloads: [2/s]\nrequests: 2x\n")
-    assert main(["sweep", "--plan", str(tmp_path / "plan.yaml"), "--dataset", "sample", "--dry-run"]) == 2
-    assert "in proportion to streams" in capsys.readouterr().err
+    loads = "configs: [tp1]\nmodels: [s1.1-7b]\nloads: [1, 8, 2/s]\n"
+    (tmp_path / "plan.yaml").write_text(f"{loads}requests: 4x at least 8\nwarmup: 1x at most 6\n")
+    _, printed = dry_run(capsys, "--plan", str(tmp_path / "plan.yaml"), "--dataset", "sample")
+    assert [line.split(": ")[1].split(",")[0] for line in printed.splitlines() if "M tokens" in line][:3] == [
+        "9 requests",
+        "38 requests",
+        "10 requests",
+    ]
