@@ -65,13 +65,6 @@ _SENTENCE = re.compile(
 )
 """A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
 
-_NAMED = {
-    "no (?:real )?solutions?|none|(?:the )?empty set": r"\emptyset",
-    "all reals?(?: numbers)?": r"\mathbb{R}",
-    r"(?:at\s+)?(?:12(?::00)?\s*)?(?:noon|midday)": "12:00 p.m.",
-    r"(?:at\s+)?(?:12(?::00)?\s*)?midnight": "12:00 a.m.",
-}
-
 Rewrite = Callable[[str], str]
 
 
@@ -238,7 +231,9 @@ def scientific(text: str) -> str:
 def named_values(text: str) -> str:
     """Replace words that name a set or a time of day, such as `no solution` or `noon`, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
-    found = (value for pattern, value in _NAMED.items() if re.fullmatch(pattern, words, re.IGNORECASE))
+    found = (
+        value for pattern, value in _NOTATION["named"].items() if re.fullmatch(pattern, words, re.IGNORECASE)
+    )
     return next(found, text)
 
 
