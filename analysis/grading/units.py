@@ -35,7 +35,9 @@ _TAIL = re.compile(
     re.DOTALL,
 )
 _LETTER = rf"(?:[^\W\d_]|{_SYMBOL})"
-_BARE_UNIT = rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*"
+_BARE_UNIT = (
+    rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
+)
 _WORDS = re.compile(
     rf"^(?P<value>.*?(?:[\d}}\)!]|\\pi))(?P<space>\s*)(?P<unit>{_BARE_UNIT}|\^\\circ\s*[CF])$", re.DOTALL
 )
@@ -207,9 +209,8 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
         rest = _factors(" ".join(words[1:]), plain=plain)
         return rest and [(found[0][0], 1, False), *rest]
     name, _, exponent = text.partition("^")
-    if not all(char.isalpha() or char in " '’-.()°" for char in name) or not re.fullmatch(
-        r"(-?\d)?", exponent
-    ):
+    is_noun = name and all(char.isalpha() or char in " '’-.()°" for char in name)
+    if not is_noun or not re.fullmatch(r"(-?\d)?", exponent):
         return None
     return [(re.sub(r"e?s$", "", name.casefold()).strip(), int(exponent or 1), True)]
 
