@@ -15,15 +15,8 @@ from itertools import chain
 from typing import Literal
 
 from analysis.grading import forms
-from analysis.grading.forms import (
-    REALS,
-    Form,
-    Inequality,
-    Quantity,
-    SetOperation,
-    TupleOrInterval,
-    UnorderedList,
-)
+from analysis.grading.equations import rational_roots
+from analysis.grading.forms import Form, Inequality, Quantity, SetOperation, TupleOrInterval, UnorderedList
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndecidedError, UnreadableError
 from analysis.grading.units import DEGREE, split_sum, split_unit
@@ -36,15 +29,12 @@ _BASED = (
         r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE
     ),
     re.compile(
-        r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?P<base>\d+|[a-z]+)\)?\s*\}?",
+        r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?:\}\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?",
         re.IGNORECASE,
-    ),
-    re.compile(
-        r"(?P<digits>[0-9A-F]+)\s*\\text\{\s*\(?(?:in\s+)?base\s*\}\s*(?P<base>\d+)\)?", re.IGNORECASE
     ),
 )
 _CLOCK = re.compile(
-    r"(?P<hour>\d{1,2})(?:\s*[:h]\s*(?P<minute>\d{2}))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?|(?P<hours>(?:uhr|o'clock|h|hours))?)\s*\}?",
+    r"(?P<hour>[01]?\d|2[0-4])(?:\s*[:h]\s*(?P<minute>[0-5]\d))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?|(?P<hours>(?:uhr|o'clock|h|hours))?)\s*\}?",
     re.IGNORECASE,
 )
 _MATRIX = re.compile(
@@ -69,6 +59,7 @@ _ARC = re.compile(
 _MODULAR = re.compile(
     r"(?P<residue>-?\d+)\s*(?:\\text\{)?\s*\(?\s*\\?mod\s*\{?\s*(?P<modulus>[1-9]\d*)\s*[)}]*", re.IGNORECASE
 )
+_NAME = re.compile(r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*[a-zA-Z]\s*\))?")
 _INFINITE = re.compile(r"([+-]?)\s*\\infty")
 _DIGIT_GROUPS = re.compile(r"(?<![\d.,])(?!0)\d{1,3}(?:,\d{3})+(?![\d,])")
 _TOKEN = re.compile(r"\\(?:begin|langle|end|rangle)|\\?.", re.DOTALL)
@@ -97,6 +88,8 @@ def _parse_single(text: str) -> Form:
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
+        if re.search(r"[<>]|\\[lg]e(?![a-z])", text):
+            raise UnreadableError("an inequality with two signs")
         signed = (text.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in ("+-", "-+"))
         return _listed(_flattened(map(parse_answer, signed)))
     if signs := [match[0].strip() for match in _top_level(text, _RELATION)]:
@@ -110,7 +103,7 @@ def _parse_single(text: str) -> Form:
 
 def _listed(items: tuple[Form, ...]) -> Form:
     """Combine items between commas: conditions must all hold, values are a list."""
-    conditions = all(isinstance(item, Inequality) or item is REALS for item in items)
+    conditions = all(isinstance(item, Inequality) or item is forms.REALS for item in items)
     return SetOperation("and", items) if conditions else UnorderedList(items)
 
 
@@ -191,12 +184,7 @@ def _number_in_base(text: str) -> Form | None:
 
 def _time_or_ratio(text: str) -> Form | None:
     clock = _CLOCK.fullmatch(text)
-    if (
-        clock
-        and (clock["minute"] or clock["half"] or clock["hours"] in {"Uhr", "o'clock"})
-        and int(clock["hour"]) < 25
-        and int(clock["minute"] or 0) < 60
-    ):
+    if clock and (clock["minute"] or clock["half"] or clock["hours"] in {"Uhr", "o'clock"}):
         return forms.TimeOfDay(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
     parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
@@ -239,13 +227,13 @@ def _whole_set(text: str) -> Form | None:
     if re.fullmatch(r"\\emptyset|\\\{\s*\\\}", text):
         return UnorderedList((), is_set=True)
     if re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?|\\Reals", text):
-        return REALS
+        return forms.REALS
     if not (text.startswith("\\{") and text.endswith("\\}") and _is_enclosed(text)):
         return None
     inner = text[2:-2].strip()
-    condition = split(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))
-    if len(condition) == 2:
-        return _where(*condition)
+    separators = [*_top_level(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))]
+    if len(separators) == 1 or (separators and _NAME.match(inner)):
+        return _where(inner[: separators[0].start()].strip(), inner[separators[0].end() :].strip())
     return UnorderedList(_flattened(map(parse_answer, split(inner, re.compile("[,;]")))), is_set=True)
 
 
@@ -257,7 +245,7 @@ def _where(element: str, condition: str) -> Form:
     form = parse_answer(condition)
     if re.fullmatch(r"(?:\\mathbb\s*\{?\s*R\s*\}?)?", numbers):
         if isinstance(form, forms.Equation) and name.isalpha() and form.sides[0] != name:
-            raise UndecidedError("the solutions of an equation")
+            return _set_of(rational_roots(form.sides, name))
         return form
     is_integer = re.fullmatch(r"\\mathbb\s*\{?\s*Z\s*\}?", numbers)
     if is_integer and isinstance(form, Inequality) and form.sides[1:-1] == (name,):
@@ -269,14 +257,20 @@ def _integers_between(chain: Inequality) -> Form:
     ends = [parse_formula(chain.sides[index]) for index in (0, 2)]
     low, high = (None if end.symbols else end.value() for end in ends)
     ascending = {*chain.signs} <= {"<", "\\le"}
-    if not (
-        ascending and isinstance(low, Fraction) and isinstance(high, Fraction) and high - low <= MAX_ITEMS
+    if (
+        not isinstance(low, Fraction)
+        or not isinstance(high, Fraction)
+        or not ascending
+        or high - low > MAX_ITEMS
     ):
         raise UndecidedError("a set of integers")
     first = math.ceil(low) + (chain.signs[0] == "<" and low.denominator == 1)
     last = math.floor(high) - (chain.signs[1] == "<" and high.denominator == 1)
-    integers = (Quantity(parse_formula(str(n)), None) for n in range(first, last + 1))
-    return UnorderedList(tuple(integers), is_set=True)
+    return _set_of(range(first, last + 1))
+
+
+def _set_of(numbers: Iterable[int | Fraction]) -> Form:
+    return UnorderedList(tuple(Quantity(parse_formula(str(one)), None) for one in numbers), is_set=True)
 
 
 def _relation(sides: list[str], signs: list[str]) -> Form:
@@ -290,7 +284,8 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         modulus = int(modular["modulus"])
         return forms.Congruence(sides[0], int(modular["residue"]) % modulus, modulus)
     if signs == ["\\in"]:
-        parse_formula(sides[0])  # a name; anything else would be dropped
+        if not _NAME.fullmatch(sides[0]):
+            raise UnreadableError("a set of the values of an expression")
         return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
         return forms.Equation(tuple(sides))

@@ -1,5 +1,7 @@
 """Decide whether two equations have the same solutions: they differ by a factor, or are solved for different variables.
 
+A polynomial equation is solved if all its roots are rational.
+
 Rules: both equations are evaluated at sample points of all variables, with exact arithmetic for rational values.
 
 This module does not know names such as `f(x) = 2x`, units or other forms of answers.
@@ -12,8 +14,11 @@ from fractions import Fraction
 from analysis.grading import formula as fx
 from analysis.grading.formula import Formula
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.numbers import UndefinedError, Value
+from analysis.grading.numbers import UndecidedError, UndefinedError, Value
 from analysis.grading.zero import equal_values, is_zero
+
+MAX_DEGREE = 8
+"""Polynomial equations of a higher degree are undecided."""
 
 
 def same_solutions(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -49,6 +54,24 @@ def _roots_agree(one: Formula, other: Formula) -> bool:
         if None not in roots:
             return all(root is not None and _vanishes(other, root) for root in roots)
     return False
+
+
+def rational_roots(sides: tuple[str, ...], name: str) -> list[Fraction]:
+    """Return the roots of a polynomial equation in one variable. Raises UndecidedError unless all its roots are rational."""
+    from sympy import Poly, Symbol, interpolate  # noqa: PLC0415  # takes half a second
+
+    difference = fx.combine(operator.sub, *(parse_formula(side) for side in sides[:2]))
+    if len(sides) != 2 or difference.symbols != {name}:
+        raise UndecidedError("not an equation in one variable")
+    values = [difference.evaluate({name: Fraction(x)}) for x in range(1, MAX_DEGREE + 2)]
+    if not all(isinstance(value, Fraction) for value in values):
+        raise UndecidedError("not a polynomial equation")
+    polynomial = Poly(interpolate(values, Symbol("x")), Symbol("x"))
+    roots = polynomial.ground_roots()
+    product = "".join(f"({name}-({root}))^{count}" for root, count in roots.items())
+    if not roots or not fx.equal(difference, parse_formula(f"({polynomial.LC()}){product}")):
+        raise UndecidedError("not all roots are rational")
+    return sorted(Fraction(str(root)) for root in roots)
 
 
 def _vanishes(one: Formula, point: fx.Env) -> bool:

@@ -22,14 +22,16 @@ from analysis.grading.forms import Equation, Form, Quantity, Ratio, TimeOfDay, T
 from analysis.grading.formula import Formula
 from analysis.grading.intervals import same_intervals, variables
 from analysis.grading.latex_parser import parse_formula
-from analysis.grading.normalize import decimal_comma, normalize, without_spacing
+from analysis.grading.normalize import decimal_comma, normalize, plain_unicode, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, with_text_unit
 from analysis.grading.zero import sign
 
 _DEGREE_RADIANS = PI / 180
-_INTEGER = re.compile(r"\b([a-zA-Z])\s*(?:\\in|∈)\s*(?:\\mathbb\s*\{?\s*)?[Zℤ]")
-"""The variable that stands for any integer."""
+_MEMBER = re.compile(
+    r"\b([a-zA-Z])\s*\\in(?![a-z])\s*(?:\\mathbb\s*\{?\s*)?([ZNQRC](?![a-zA-Z])\s*\}?(?:[_^]\{?[^\s{}]+)?)"
+)
+"""A variable and the set of numbers that it stands for."""
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
@@ -48,10 +50,19 @@ _NAME = re.compile(
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
-    indices = [{*_INTEGER.findall(text)} for text in (gold, answer)]
-    if len(indices[0]) == len(indices[1]) == 1:
-        answer = _renamed(answer, *indices[1], *indices[0])
-    gold, answer = normalize(gold), normalize(answer)
+    members = [dict(_MEMBER.findall(plain_unicode(text))) for text in (gold, answer)]
+    numbers = [{re.sub(r"[{}\s]", "", one) for one in found.values()} for found in members]
+    for text, found in zip((gold, answer), numbers, strict=True):
+        found.update({"Z"} if "\\equiv" in text and not found else ())
+    if all(numbers) and numbers[0] != numbers[1]:
+        return None
+    if len(members[0]) == len(members[1]) == 1 and numbers[0] == {"Z"}:
+        answer = _renamed(plain_unicode(answer), *members[1], *members[0])
+    return _same_texts(normalize(gold), normalize(answer))
+
+
+def _same_texts(gold: str, answer: str) -> bool | None:
+    """Compare two normalized answers: as strings, as words, as options, then as values."""
     if not answer or _bare(gold) == _bare(answer) or words.same_molecule(gold, answer):
         return bool(answer)
     if "," not in gold:
@@ -95,8 +106,11 @@ def same(gold: Form, answer: Form) -> bool:
     for kinds, rule in _RULES:
         if isinstance(gold, kinds) or isinstance(answer, kinds):
             return rule(gold, answer)
-    if isinstance(gold, TupleOrInterval) != isinstance(answer, TupleOrInterval):
+    if type(gold) is not type(answer):
         gold, answer = _column(gold), _column(answer)
+    for row, vector in ((gold, answer), (answer, gold)):
+        if isinstance(row, TupleOrInterval) and isinstance(vector, Quantity):
+            return _same_vectors(row, vector.formula)
     if isinstance(gold, TimeOfDay) != isinstance(answer, TimeOfDay):
         return _same_ratios(_as_ratio(gold), answer)
     same_kind = _SAME_KIND.get(type(gold))
@@ -108,6 +122,30 @@ def _column(form: Form) -> Form:
     if not isinstance(form, forms.Matrix) or any(len(row.items) != 1 for row in form.rows):
         return form
     return TupleOrInterval("(", tuple(row.items[0] for row in form.rows), ")")
+
+
+def _same_vectors(row: TupleOrInterval, vector: Formula) -> bool:
+    """Compare a tuple or column with a sum of unit vectors: `(1,2,3)` is `i + 2j + 3k`."""
+    items = [one.formula.source for one in row.items if isinstance(one, Quantity) and one.unit is None][:3]
+    if len(items) != len(row.items) or _brackets(row) != ("(", ")") or not {"j", "k"} & vector.symbols:
+        return False
+    return fx.equal(parse_formula("+".join(map("({}){}".format, items, "ijk"))), vector)
+
+
+def _same_congruences(gold: Form, answer: Form) -> bool:
+    """Compare a congruence with another one, or with the numbers that solve it, as in `7k + 3`."""
+    for one, other in ((gold, answer), (answer, gold)):
+        if (
+            isinstance(one, forms.Congruence)
+            and isinstance(other, Quantity)
+            and len(other.formula.symbols) == 1
+        ):
+            (name,) = other.formula.symbols
+            start = other.formula.evaluate({name: Fraction(0)})
+            steps = (parse_formula(f"{start}{sign}{one.modulus}{name}") for sign in "+-")
+            is_solution = isinstance(start, Fraction) and start % one.modulus == one.residue
+            return is_solution and any(fx.equal(other.formula, step) for step in steps)
+    return gold == answer
 
 
 def _same_in_bases(gold: Form, answer: Form) -> bool:
@@ -370,10 +408,13 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
     functions = [re.fullmatch(r"([a-zA-Z])\(([a-z])\)", without_spacing(sides[0])) for sides in (left, right)]
     if functions[0] and functions[1] and functions[0][1] == functions[1][1]:
         right = tuple(_renamed(side, functions[1][2], functions[0][2]) for side in right)
-    if without_spacing(left[0]) == without_spacing(right[0]):
+    names = [without_spacing(sides[0]) for sides in (left, right)]
+    if one_function := bool(functions[0]) != bool(functions[1]):  # `y(x) = 2x` and `y = 2x`
+        names = [re.sub(r"^([a-zA-Z])\([a-z]\)$", r"\1", name) for name in names]
+    if names[0] == names[1]:
         with contextlib.suppress(UnreadableError):
             is_same = same(parse_answer(left[-1]), parse_answer(right[-1]))
-            if is_same or not _symbols(left[0]):
+            if is_same or one_function or not _symbols(left[0]):
                 return is_same  # two values of one name
     return len(left) == len(right) == 2 and same_solutions(left, right)
 
@@ -385,6 +426,7 @@ _RULES: tuple[tuple[tuple[type, ...], Callable[[Form, Form], bool]], ...] = (
     ((UnorderedList,), _same_unordered_lists),
     ((Ratio,), _same_ratios),
     ((forms.BaseNumber,), _same_in_bases),
+    ((forms.Congruence,), _same_congruences),
 )
 """Forms that may be equivalent to a different form. The rules are tried in this order."""
 _SAME_KIND: dict[type, Callable[[Any, Any], bool]] = {

@@ -38,17 +38,20 @@ _ANSWER_LINE = re.compile(
     rf"^[ \t>#*_]*(?:(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：]|####)[ \t*_]*([^\s*_][^\n]*)$"
     rf"|^[ \t]{{0,8}}[#*_]{{1,6}}[ \t*_]{{0,8}}(?:{_MARKER})[ \t*_]{{0,8}}[:：]?[ \t*_]{{0,8}}\n\s*(\S[^\n]*)$"
     rf"|(?:[.!?。）)$]\s{{0,8}}[*_]{{0,6}}|[:;,][ \t]{{0,8}}\*\*)(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
-    r"|^(?-i:A):[ \t]+(\S[^\n]*)\s*\Z"  # the last line, so that it is not the first option of a list
+    rf"|^(?-i:A):[ \t]+(?![^\n]*(?:{_SAYS}))(\S[^\n]*)\s*\Z"  # the last line, so that it is not the first option of a list
     r"|\"(?:final[_ ]?)?answer\"\s*:\s*(?:\"((?:[^\"\\\n]|\\.)+)\"|(-?\d[\d.]*))"  # JSON
     r"|<answer>[ \t\n]*([^<\n]+)[ \t\n]*</answer>"
-    rf"|(?:{_SAYS})[ \t*_]*[:：]?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
+    rf"|(?:{_SAYS})[ \t*_]*(?:[:：]\s{{0,8}})?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOLD = re.compile(
-    rf"(?:^|\n)[^*\n]*(?<![\w)}}\]])\*\*(?:[^\d*:：\n]{{1,40}}[:：]\s*)?(?:((?:{_NAMED})?(?:{_STATED}))[.。]?\*\*[^*\n]*|({_WORD})[.。]?\*\*[.。]?)\s*\Z",
+    rf"(?:^|\n)[^*\n]*(?<![\w)}}\]])\*\*(?:(?![^*\n]*(?:\bnot\b|n['’]t\b))[^\d*:：\n]{{1,40}}(?:[:：]|\bis\b)\s*)?(?:((?:{_NAMED})?(?:{_STATED}))[.。]?\*\*[^*\n]*|({_WORD})[.。]?\*\*[.。]?)\s*\Z",
     re.IGNORECASE,
 )
 """The only bold text of the last line, if it is a value, or a word at the end."""
+_EXPLANATION = re.compile(
+    r"(?i)(?:\*\*)?\s*\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]*\)[.\s]*$"
+)
 _BULLETS = re.compile(r"(?:[ \t]*[-*•][ \t]+[^\n]+(?:\n|\Z))+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 _WITH_DECIMAL_POINT = re.compile(r"answer|[\u3000-\uffff]|####", re.IGNORECASE)
@@ -177,4 +180,5 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
         return answer.replace(r"\\", "\\")
     if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
         answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
-    return answer.strip().rstrip("*_ ").removeprefix("**") or None
+    answer = _EXPLANATION.sub("", answer.strip())
+    return re.sub(r"(?<!\^)[*_ ]+$", "", answer).removeprefix("**") or None

@@ -25,7 +25,7 @@ _SUPERSCRIPT = "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]"
 
 _TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
 _TEXT_WITH_POWERS = r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}"
-_FUNCTIONS = "sqrt|exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
+_FUNCTIONS = "sqrt|exp|(?:arc?)?(?:sinh|cosh|tanh)|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
@@ -33,6 +33,7 @@ _STYLE = (
     r"|textcolor\s*(?:\[\w*\])?\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|bbox\s*\[[^\]]*\])\s*"
     + _BRACED
 )
+_VECTOR = r"\\(?:mathbf|boldsymbol|bm|vec)\s*\{?\s*\\?[a-zA-Z]"
 _VALUE_AND_UNIT = re.compile(r"\\(?:SI|qty)\s*(?:\[[^\]]*\])?\s*" + _BRACED + r"\s*" + _BRACED)
 _CHOICE = re.compile(
     r"(?:\{\s*\})?\s*(?P<sign>[_^])\s*\{?\s*(?P<n>\w+)\s*\}?\s*(?:\\(?:text|mathrm|mathbf|rm)\s*)?\{?\s*(?P<kind>[CP])\s*\}?\s*_\s*\{?\s*(?P<k>\w+)\s*\}?"
@@ -64,13 +65,6 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 """A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
-
-_NAMED = {
-    "no (?:real )?solutions?|none|(?:the )?empty set": r"\emptyset",
-    "all reals?(?: numbers)?": r"\mathbb{R}",
-    r"(?:at\s+)?(?:12(?::00)?\s*)?(?:noon|midday)": "12:00 p.m.",
-    r"(?:at\s+)?(?:12(?::00)?\s*)?midnight": "12:00 a.m.",
-}
 
 Rewrite = Callable[[str], str]
 
@@ -117,7 +111,7 @@ def unwrapped(text: str) -> str:
     text = re.sub(r"(?s)^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[m.lastindex or 0], text)
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
     text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
-    return re.sub(r"(?:\\[,;: ]?|[.,;:!\s])+$", "", text) if not text.endswith("!") else text
+    return re.sub(r"(?:\\[,;:! ]?|[.,;:\s])+$", "", text)
 
 
 def plain_presentation(text: str) -> str:
@@ -130,7 +124,9 @@ def plain_presentation(text: str) -> str:
     text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
     text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\(?:wide)?hat\s*\{?\s*\\?([ijk])(?:math)?(?![a-z])\s*\}?", r"\1", text)
-    text = re.sub(_STYLE, r"\1", text)
+    if len(re.findall(_VECTOR, text)) > 1:  # the factors of a cross product cannot be exchanged
+        text = re.sub(r"\\times(?!\s*[\d.])", r"\\cross ", text)
+    text = re.sub(_STYLE, lambda m: " " * m.string[: m.start()][-1:].isalpha() + m[1], text)
     text = re.sub(r"\\(?:mathbf|mathrm|mathsf|mathit|boldsymbol|bm)\s+(?=\w)", "", text)
     text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)
     text = re.sub(r"^\s*(\d{1,4})\s?(?:C|\\choose)\s?(\d{1,4})\s*$", r"\\binom{\1}{\2}", text)
@@ -165,7 +161,7 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"\\(?:q?quad|(?:en|thin|med|thick)?space)(?![a-zA-Z])", " ", text)
     text = re.sub(r",\s*\\!\s*", ",", text)
     text = re.sub(r"(?<!\\)\\!", "", text)
-    text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))", ".", text)
+    text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))|(?<=(?<![\d,.}])0)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
@@ -238,7 +234,9 @@ def scientific(text: str) -> str:
 def named_values(text: str) -> str:
     """Replace words that name a set or a time of day, such as `no solution` or `noon`, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
-    found = (value for pattern, value in _NAMED.items() if re.fullmatch(pattern, words, re.IGNORECASE))
+    found = (
+        value for pattern, value in _NOTATION["named"].items() if re.fullmatch(pattern, words, re.IGNORECASE)
+    )
     return next(found, text)
 
 

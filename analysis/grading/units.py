@@ -35,7 +35,9 @@ _TAIL = re.compile(
     re.DOTALL,
 )
 _LETTER = rf"(?:[^\W\d_]|{_SYMBOL})"
-_BARE_UNIT = rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*"
+_BARE_UNIT = (
+    rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
+)
 _WORDS = re.compile(
     rf"^(?P<value>.*?(?:[\d}}\)!]|\\pi))(?P<space>\s*)(?P<unit>{_BARE_UNIT}|\^\\circ\s*[CF])$", re.DOTALL
 )
@@ -47,32 +49,8 @@ _CODES = r"(?:USD|US\s*\\?\$|EUR|GBP|JPY|CNY|RMB|INR|CHF|Rs\.?)(?![a-zA-Z])"
 _BEFORE = re.compile(rf"(-?)\s*(?:\\text\{{\s*)?((?:[A-Z]{{1,2}}\s*)?\\?\$|{_MARKS}|{_CODES})(?:\s*\}})?")
 _AFTER = re.compile(rf"(.*\S)\s*({_MARKS})", re.DOTALL)
 _NOUN = re.compile(r"(?=.*[^\W\d_]{4})[^\W\d_]{3,}(?: [^\W\d_]{2,}){0,4}|[^\W\d_]*[^\x00-\x7f\W\d_][^\W\d_]*")
-_CLEANED = tuple(
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        (r"^\\frac\s*\{(.*)\}\s*\{(.*)\}$", r"\1/\2"),
-        (_DEGREES, lambda m: f"°{m[0].rstrip(' }')[-1]}"),
-        (r"\\mu(?![a-z])", "μ"),
-        (r"\\Omega(?![a-z])", "Ω"),
-        (r"\\AA(?![a-z])", "Å"),
-        (r"(?<=μ)\s*\\text\{\s*", ""),
-        (r"\}(?=Ω)|\(s\)(?=\W*$)", ""),
-        (r"\\text\{|\}", " "),
-        (r"\\cdot|\\times|[*·{(),]|[- ]*\bsecond power\b", " "),
-        (r"\)", " "),
-        (r"\\?\s*\^\s*", "^"),
-        (r"μ\s+", "μ"),
-        (r"\b(?:per|pour|por|pro) ?(?:cent|ciento|zent)\b", "percent"),
-        (r"\bdegrees?\s+(celsius|fahrenheit)\b", r"\1"),
-        (r"\bdegrees?\s+(C|F)\b", r"°\1"),
-        (r"\b(?:square|sq)\b\.?\s+([^\s/]+)|([^\s/]+) squared\b", r"\1\2^2"),
-        (r"\b(?:cubic|cu)\b\.?\s+([^\s/]+)|([^\s/]+) cubed\b", r"\1\2^3"),
-        (r"квадратн\w+\s+(\S+)|平方(\S+)", r"\1\2^2"),
-        (r"кубическ\w+\s+(\S+)|立方(\S+)", r"\1\2^3"),
-        (r"\s*(?:/|\b(?:per|pro|por|par|(?-i:в))\b|每|(?<=\S)\s+\ban?\b)\s*", "/"),
-    )
-)  # fmt: skip
-"""Rewrites of the text of a unit, in this order: `\frac{\text{m}}{\text{s}}` is `m/s`."""
+_REWRITES = [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in _TABLE["rewrites"]]
+"""Rewrites of the text of a unit: `\frac{\text{m}}{\text{s}}` is `m/s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +168,7 @@ def split_sum(text: str) -> tuple[Fraction, Unit] | None:
 
 def parse_unit(text: str, *, plain: bool) -> Unit | None:
     r"""Return the unit that the text names, or None if it is not a unit. `plain` means that it is outside `\text{}`."""
-    for pattern, replacement in _CLEANED:
+    for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     parts: list[tuple[str, int, bool]] = []
     for index, side in enumerate(text.split("/")):
@@ -231,9 +209,8 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
         rest = _factors(" ".join(words[1:]), plain=plain)
         return rest and [(found[0][0], 1, False), *rest]
     name, _, exponent = text.partition("^")
-    if not all(char.isalpha() or char in " '’-.()°" for char in name) or not re.fullmatch(
-        r"(-?\d)?", exponent
-    ):
+    is_noun = name and all(char.isalpha() or char in " '’-.()°" for char in name)
+    if not is_noun or not re.fullmatch(r"(-?\d)?", exponent):
         return None
     return [(re.sub(r"e?s$", "", name.casefold()).strip(), int(exponent or 1), True)]
 

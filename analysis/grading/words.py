@@ -13,7 +13,8 @@ import re
 
 _WRAPPED = re.compile(r"\\text\{([^{}]*)\}")
 _CHOICE = re.compile(
-    r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)|[.:](?=\s|$)|$)(.*)", re.IGNORECASE | re.DOTALL
+    r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)(?!\s*[\^_'!+*/])|[.:](?=\s|$)|$)(.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 _OPTION = re.compile(
@@ -31,14 +32,20 @@ _ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", 
 _LETTER = r"[^\W\d_]"
 _HYPHEN = re.compile(rf"(?<={_LETTER}{_LETTER})-(?={_LETTER})|(?<={_LETTER})-(?={_LETTER}{_LETTER})")
 """A hyphen between words. Between two letters it may be a minus sign."""
+_QUOTED = re.compile(r"^[\"'`]+(.*?)[.,!?]?[\"'`]+$")
 
 
 def normalize_words(text: str) -> str:
-    r"""Remove `\text`, case, articles, hyphens between letters and punctuation around the text, but no sign and no decimal point."""
+    r"""Remove `\text`, case, articles, hyphens between letters and punctuation around the text, but no sign, prime or decimal point."""
+    return _with_case(text).casefold()
+
+
+def _with_case(text: str) -> str:
     text = _HYPHEN.sub(" ", _WRAPPED.sub(r"\1", text).replace("\\ ", " "))
-    text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text.casefold())
-    text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", re.sub(r"\s+", " ", text).strip(" ,;:?\"'`{}")).strip()
-    return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})", "", text)
+    text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text, flags=re.IGNORECASE)
+    text = _QUOTED.sub(r"\1", re.sub(r"\s+", " ", text).strip(" ,;:?{}"))
+    text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", text).strip()
+    return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})|^the\s+", "", text, flags=re.IGNORECASE)
 
 
 def is_words(text: str) -> bool:
@@ -89,12 +96,16 @@ def _plain(text: str) -> str:
 
 
 def same_words(gold: str, answer: str) -> bool | None:
-    """Return whether the answer has the reference's words, or None if the reference is not words.
+    r"""Return whether the answer has the reference's words, or None if the reference is not words.
 
-    Where there are digits, the words may be a unit, whose capital letters matter: 5 MW are not 5 mW.
+    Capital letters matter in names outside of `\text` and in the units after them, and in chemical formulas: CO is not Co.
     """
     is_text = "\\text" in gold
-    if normalize_words(gold) == normalize_words(answer):
+    texts = _plain(gold), _plain(answer)
+    has_case = (is_text and re.search(r"\w", _WRAPPED.sub("", gold))) or any(map(_VARIABLE.match, texts))
+    has_case = has_case or all(map(_ELEMENTS.fullmatch, texts))
+    normalized = _with_case if has_case else normalize_words
+    if normalized(gold) == normalized(answer):
         return True if is_words(gold) or (is_text and not re.search(r"\d", gold)) else None
     return False if is_text and is_words(gold) else None
 
@@ -113,6 +124,9 @@ _NUMBER = re.compile(
 )
 _NEGATIVE = re.compile(r"(\\text\{)?\s*(?:minus|negative)\b\s*(\}\s*)?", re.IGNORECASE)
 _ELEMENT = r"(?:H|He|Li|Be|B|C|N|O|F|Ne|Na|Mg|Al|Si|P|S|Cl|Ar|K|Ca|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Ba|Sn|I|Pb|Hg|Au)\d{0,3}"
+_VARIABLE = re.compile(r"(?:(?!a\b)[A-Za-z]|[A-Z]{2,4}) (?!.*[A-Z]{4})")
+"""One letter or a few capital letters before other words, which may be a unit, in a text that is not all in capital letters."""
+_ELEMENTS = re.compile(rf"(?:{_ELEMENT})+")
 _MOLECULE = re.compile(rf"(?=.*\d)(?:{_ELEMENT}|\(){{2,20}}(?:{_ELEMENT}|\)\d{{0,3}}){{0,20}}")
 _MONTHS = [month.casefold() for month in calendar.month_name[1:]]
 _MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})\b|(?:{'|'.join(one[:3] for one in _MONTHS)}|sept)\b\.?)"

@@ -297,6 +297,10 @@ def expanded(value: Value) -> Terms:
             return _sum([*a.items(), *b.items()])
         case "multiply":
             return _product(expanded(value.arguments[0]), expanded(value.arguments[1]))
+        case "divide" if len(divisor := expanded(value.arguments[1])) == 1:
+            ((atoms, factor),) = divisor.items()
+            inverse = tuple(number("power", atom, constant=-1) for atom in atoms)
+            return _product(expanded(value.arguments[0]), {inverse: 1 / factor})
     return {(value,): Fraction(1)}
 
 
@@ -316,8 +320,13 @@ def _product(a: Terms, b: Terms) -> Terms:
 def _times(
     one: tuple[tuple[Number, ...], Fraction], other: tuple[tuple[Number, ...], Fraction]
 ) -> tuple[tuple[Number, ...], Fraction]:
-    """Multiply two terms. The square of the imaginary unit is −1."""
+    """Multiply two terms. The square of the imaginary unit is −1, and a number and its inverse cancel."""
     atoms = sorted((*one[0], *other[0]), key=id)
+    for inverse in [atom for atom in atoms if atom.function == "power" and atom.constant == -1]:
+        (base,) = inverse.arguments
+        if isinstance(base, Number) and base in atoms:
+            atoms.remove(inverse)
+            atoms.remove(base)
     is_square = atoms.count(I) == 2
     kept = tuple(atom for atom in atoms if not is_square or atom is not I)
     return kept, one[1] * other[1] * (-1 if is_square else 1)

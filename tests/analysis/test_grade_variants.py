@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.grade import _answer
 from analysis.grading.grader import compare
+from analysis.grading.units import UNITS
 from tests.fixtures.answer_variants import MUTATIONS, REWRITES, Change, variants
 
 VARIANTS = 20
@@ -143,3 +144,53 @@ def test_any_text_gets_a_grade(text: str) -> None:
     """No text raises, and a text without the reference's digits is never equal to it."""
     assert compare(r"\frac{977}{983}", _answer(text)) in {"wrong", "undecided"}
     assert compare(text, r"\frac{977}{983}") in {"wrong", "undecided"}
+
+
+POSITIVE = st.one_of(
+    st.integers(3, 99_999).map(str),
+    st.decimals("1.1", "999", places=2).filter(lambda value: value % 1 > 0).map(str),
+    st.fractions("1/50", 20, max_denominator=50).filter(lambda value: value.denominator > 1).map(fraction),
+    SURDS, POWERS, st.sampled_from(["x", "2x", "R", "n!", "x'", "a_1", r"\pi r^2", "AB", r"\sqrt{x}"]),
+)  # fmt: skip
+CHANGES = [
+    "-{}", r"\pm {}", r"\ge {}", "< {}", r"\ne {}", r"\not= {}", r"\overline{{{}}}", "({})!", "({})^2", "({})'", "({})_2", r"{}, \ldots",
+    "{}, 977", "{} + 1", r"\frac{{{}}}{{2}}", "[{})", "{} \\text{{ or more}}",
+]  # fmt: skip
+UNIT = st.sampled_from(
+    [name for name, (dimension, _) in UNITS.items() if dimension and "percent" not in dimension]
+)
+WRITTEN = ["{}{}", r"{}\text{{ {}}}", r"{} \text{{{}}}", "{} {}", r"{}\ \mathrm{{{}}}"]
+PRESENTED = [
+    "{}",
+    "{}.",
+    "${}$.",
+    r"\({}\)",
+    "**{}**",
+    r"{}\,",
+    r"{} \checkmark",
+    "The answer is ${}$.",
+    "Answer: {}",
+]
+
+
+def one_character_changed(number: str, data: st.DataObject) -> str:
+    """The number with another sign, relation, power or bracket, or without its decimal point, or with a letter of the other case."""
+    made = [change.format(number) for change in CHANGES]
+    made += [f"{number}!"] if number[-1].isdigit() else []
+    made += [number.replace(".", "")] if "." in number else []
+    made += [number.swapcase()] if number.isalpha() else []
+    return data.draw(st.sampled_from(made))
+
+
+@settings(max_examples=400)
+@given(POSITIVE, UNIT, st.data())
+def test_one_character_of_a_quantity_matters(number: str, unit: str, data: st.DataObject) -> None:
+    """In every presentation, with every unit of the table on one side or on both, a changed quantity is never correct."""
+    changed = one_character_changed(number, data)
+    styles = [*WRITTEN[number.isalpha() :], "{}"]  # `xmeter` is one word
+    style, other = (data.draw(st.sampled_from(styles)) for _ in range(2))
+    presented = data.draw(st.sampled_from(PRESENTED))
+    reference, answer = style.format(number, unit), presented.format(other.format(changed, unit))
+    assert compare(reference, _answer(answer)) != "correct", (reference, answer)
+    reference, answer = style.format(changed, unit), presented.format(other.format(number, unit))
+    assert compare(reference, _answer(answer)) != "correct", (reference, answer)
