@@ -232,8 +232,9 @@ def _whole_set(text: str) -> Form | None:
         return None
     inner = text[2:-2].strip()
     separators = [*_top_level(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))]
-    if len(separators) == 1 or (separators and _NAME.match(inner)):
-        return _where(inner[: separators[0].start()].strip(), inner[separators[0].end() :].strip())
+    element = inner[: separators[0].start()].strip() if separators else ""
+    if len(separators) == 1 or _NAME.fullmatch(element.partition("\\in")[0].strip()):
+        return _where(element, inner[separators[0].end() :].strip())
     return UnorderedList(_flattened(map(parse_answer, split(inner, re.compile("[,;]")))), is_set=True)
 
 

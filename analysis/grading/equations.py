@@ -8,8 +8,12 @@ This module does not know names such as `f(x) = 2x`, units or other forms of ans
 """
 
 import contextlib
+import math
 import operator
 from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
 
 from analysis.grading import formula as fx
 from analysis.grading.formula import Formula
@@ -18,7 +22,9 @@ from analysis.grading.numbers import UndecidedError, UndefinedError, Value
 from analysis.grading.zero import equal_values, is_zero
 
 MAX_DEGREE = 8
-"""Polynomial equations of a higher degree are undecided."""
+MAX_VALUE = 10**15
+MAX_DENOMINATOR = 100
+"""Polynomial equations of a higher degree, with larger values at small integers or with other roots are undecided."""
 
 
 def same_solutions(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -56,22 +62,31 @@ def _roots_agree(one: Formula, other: Formula) -> bool:
     return False
 
 
-def rational_roots(sides: tuple[str, ...], name: str) -> list[Fraction]:
+def rational_roots(sides: tuple[str, ...], name: str) -> set[Fraction]:
     """Return the roots of a polynomial equation in one variable. Raises UndecidedError unless all its roots are rational."""
-    from sympy import Poly, Symbol, interpolate  # noqa: PLC0415  # takes half a second
-
     difference = fx.combine(operator.sub, *(parse_formula(side) for side in sides[:2]))
     if len(sides) != 2 or difference.symbols != {name}:
         raise UndecidedError("not an equation in one variable")
-    values = [difference.evaluate({name: Fraction(x)}) for x in range(1, MAX_DEGREE + 2)]
-    if not all(isinstance(value, Fraction) for value in values):
-        raise UndecidedError("not a polynomial equation")
-    polynomial = Poly(interpolate(values, Symbol("x")), Symbol("x"))
-    roots = polynomial.ground_roots()
-    product = "".join(f"({name}-({root}))^{count}" for root, count in roots.items())
-    if not roots or not fx.equal(difference, parse_formula(f"({polynomial.LC()}){product}")):
-        raise UndecidedError("not all roots are rational")
-    return sorted(Fraction(str(root)) for root in roots)
+    points = range(-MAX_DEGREE // 2, MAX_DEGREE // 2 + 1)
+    values = [one for x in points if isinstance(one := difference.evaluate({name: Fraction(x)}), Fraction)]
+    degree, leading = _leading(values)
+    if len(values) < len(points) or max(map(abs, values)) > MAX_VALUE or not 1 <= degree <= MAX_DEGREE:
+        raise UndecidedError("not a polynomial equation with small coefficients")
+    approximate = np.roots(np.polyfit(points, [float(one) for one in values], degree))
+    roots = [Fraction(float(root.real)).limit_denominator(MAX_DENOMINATOR) for root in approximate]
+    product = "".join(f"({name}-({root}))" for root in roots)
+    if not fx.equal(difference, parse_formula(f"({leading}){product}")):
+        raise UndecidedError("not all roots are shown to be rational")
+    return set(roots)
+
+
+def _leading(values: list[Fraction]) -> tuple[int, Fraction]:
+    """Return the degree and the first coefficient of the polynomial with these values at successive integers."""
+    degree, leading = -1, Fraction(0)
+    while any(values):
+        degree, leading = degree + 1, values[0]
+        values = [after - before for before, after in pairwise(values)]
+    return degree, leading / math.factorial(max(degree, 0))
 
 
 def _vanishes(one: Formula, point: fx.Env) -> bool:

@@ -408,13 +408,13 @@ def _same_equations(gold: Equation, answer: Equation) -> bool:
     functions = [re.fullmatch(r"([a-zA-Z])\(([a-z])\)", without_spacing(sides[0])) for sides in (left, right)]
     if functions[0] and functions[1] and functions[0][1] == functions[1][1]:
         right = tuple(_renamed(side, functions[1][2], functions[0][2]) for side in right)
-    names = [without_spacing(sides[0]) for sides in (left, right)]
-    if one_function := bool(functions[0]) != bool(functions[1]):  # `y(x) = 2x` and `y = 2x`
-        names = [re.sub(r"^([a-zA-Z])\([a-z]\)$", r"\1", name) for name in names]
-    if names[0] == names[1]:
+    if bool(functions[0]) != bool(functions[1]):  # `y(x) = 2x` and `y = 2x`
+        names = [re.sub(r"\([a-z]\)$", "", without_spacing(sides[0])) for sides in (left, right)]
+        return names[0] == names[1] and same(parse_answer(left[-1]), parse_answer(right[-1]))
+    if without_spacing(left[0]) == without_spacing(right[0]):
         with contextlib.suppress(UnreadableError):
             is_same = same(parse_answer(left[-1]), parse_answer(right[-1]))
-            if is_same or one_function or not _symbols(left[0]):
+            if is_same or not _symbols(left[0]):
                 return is_same  # two values of one name
     return len(left) == len(right) == 2 and same_solutions(left, right)
 

@@ -50,7 +50,7 @@ _BOLD = re.compile(
 )
 """The only bold text of the last line, if it is a value, or a word at the end."""
 _EXPLANATION = re.compile(
-    r"(?i)(?:\*\*)?\s*\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]*\)[.\s]*$"
+    r"(?i)(?:\*\*)?\s{0,8}\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]{0,200}\)[.\s]{0,8}$"
 )
 _BULLETS = re.compile(r"(?:[ \t]*[-*•][ \t]+[^\n]+(?:\n|\Z))+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
@@ -181,4 +181,4 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
         answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
     answer = _EXPLANATION.sub("", answer.strip())
-    return re.sub(r"(?<!\^)[*_ ]+$", "", answer).removeprefix("**") or None
+    return re.sub(r"(?<![\^*_ ])[*_ ]+$", "", answer).removeprefix("**") or None

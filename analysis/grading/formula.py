@@ -310,7 +310,10 @@ def total(
 
 
 def sample_points(symbols: frozenset[str]) -> list[dict[str, Value]]:
-    """Points at which two formulas are compared. The first half is positive, the second has both signs, and the last three are below 1. All calls return the same."""
+    """Points at which two formulas are compared. All calls return the same.
+
+    The first half is positive, the second has both signs. The last three are smaller than 1, for functions such as the arc sine.
+    """
     rng = random.Random(20_250_923)
     points: list[dict[str, Value]] = [{} for _ in range(8)]
     for index, point in enumerate(points):

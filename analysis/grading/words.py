@@ -124,7 +124,7 @@ _NUMBER = re.compile(
 )
 _NEGATIVE = re.compile(r"(\\text\{)?\s*(?:minus|negative)\b\s*(\}\s*)?", re.IGNORECASE)
 _ELEMENT = r"(?:H|He|Li|Be|B|C|N|O|F|Ne|Na|Mg|Al|Si|P|S|Cl|Ar|K|Ca|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Ba|Sn|I|Pb|Hg|Au)\d{0,3}"
-_VARIABLE = re.compile(r"(?:(?!a\b)[A-Za-z]|[A-Z]{2,4}) (?!.*[A-Z]{4})")
+_VARIABLE = re.compile(r"(?:(?![Aa]\b)[A-Za-z]|[A-Z]{2,4}) (?!.*[A-Z]{4})")
 """One letter or a few capital letters before other words, which may be a unit, in a text that is not all in capital letters."""
 _ELEMENTS = re.compile(rf"(?:{_ELEMENT})+")
 _MOLECULE = re.compile(rf"(?=.*\d)(?:{_ELEMENT}|\(){{2,20}}(?:{_ELEMENT}|\)\d{{0,3}}){{0,20}}")
