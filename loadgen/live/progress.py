@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 from loadgen.errors import say
@@ -21,7 +21,6 @@ from loadgen.measure.console_table import share_text
 from loadgen.measure.dependence import kind_of, share_interval
 from loadgen.measure.formulas import meets
 from loadgen.measure.quantiles import LEVELS, least_sample
-from loadgen.plan.schedule import OpenLoop, Schedule
 from loadgen.record import Record, RunInfo
 from loadgen.terminal import latency_text, printable
 
@@ -56,14 +55,12 @@ class Progress:
         self._task: asyncio.Task[None] | None = None
         self._live: Any = None
 
-    def load_begins(self, schedule: Schedule, duration_s: float | None) -> None:
-        """Note the begin of the measured load. Its further phases change nothing."""
+    def load_begins(self, due_s: Sequence[float], duration_s: float | None) -> None:
+        """Note the begin of the measured load, and the due times of an open loop. Further phases of the load change nothing."""
         if self._load_began is None:
             self._load_began, self._ended_before_load = time.perf_counter(), self.count
             self.received = 0
-            self._last_due_s = duration_s
-            if isinstance(schedule, OpenLoop) and schedule.times_s:
-                self._last_due_s = schedule.times_s[-1]
+            self._last_due_s = due_s[-1] if due_s else duration_s
 
     def due(self, count: int = 1) -> None:
         """Count requests that are being sent."""

@@ -95,7 +95,8 @@ class RunPhases:
                 gpu.start()
             for first, last in self.prepared.workload.phases(self.prepared.planned):
                 schedule = self._schedule(first, last)
-                self.progress.load_begins(schedule, options.duration_s)
+                due_s = schedule.times_s if isinstance(schedule, OpenLoop) else ()
+                self.progress.load_begins(due_s, options.duration_s)
                 reports = await self._phase(first, last, schedule, options.duration_s)
                 # The client is judged by the measured requests, and not by those that check derived budgets.
                 observations.reports = observations.reports or reports

@@ -93,7 +93,7 @@ def test_warm_up_requests_count_neither_for_the_objectives_nor_for_percentiles()
     ended(progress, 8, warmup=True, ttft_s=5.0)
     assert "(warm-up)" in progress.line()
     assert "SLO" not in progress.line()
-    progress.load_begins(ClosedLoop(1), None)
+    progress.load_begins((), None)
     ended(progress, 9)
     ended(progress, 1, outcome="reset", ttft_s=None)
     assert "SLO 90.0% [59.6%, 98.2%] of the last 10" in progress.line()
@@ -101,7 +101,7 @@ def test_warm_up_requests_count_neither_for_the_objectives_nor_for_percentiles()
 
 
 @pytest.mark.parametrize(
-    ("schedule", "duration_s", "planned", "end_s"),
+    ("due_s", "duration_s", "planned", "end_s"),
     [
         (ClosedLoop(4), 120.0, None, 120.0),
         (OpenLoop(array("d", [0.0, 30.0, 300.0])), None, 3, 300.0),
@@ -110,13 +110,13 @@ def test_warm_up_requests_count_neither_for_the_objectives_nor_for_percentiles()
     ids=["duration", "ramp", "open loop with a duration"],
 )
 def test_the_remaining_time_of_a_duration_and_a_ramp_does_not_depend_on_what_has_ended(
-    schedule: Any, duration_s: float | None, planned: int | None, end_s: float
+    due_s: Any, duration_s: float | None, planned: int | None, end_s: float
 ) -> None:
     """At a time scale of 2, the last request is due after half as many real seconds."""
     progress = Progress(run(time_scale=2.0), planned, 0, "plain")
     assert (progress.left_s(time.perf_counter()), progress.fraction(time.perf_counter())) == (None, None)
     before = time.perf_counter()
-    progress.load_begins(schedule, duration_s)
+    progress.load_begins(due_s, duration_s)
     after = time.perf_counter()
     for count in (0, 1):
         ended(progress, count)
@@ -131,7 +131,7 @@ def test_the_remaining_time_of_a_duration_and_a_ramp_does_not_depend_on_what_has
 
 def test_the_remaining_time_of_a_number_of_requests_comes_from_the_rate() -> None:
     progress = Progress(run(), 10, 0, "plain")
-    progress.load_begins(ClosedLoop(1), None)
+    progress.load_begins((), None)
     began = time.perf_counter()
     assert progress.left_s(began + 8) is None
     ended(progress, 4)
@@ -145,7 +145,7 @@ def test_the_remaining_time_of_a_number_of_requests_comes_from_the_rate() -> Non
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_view_fits_its_terminal_and_shows_no_markup_of_the_server(width: int) -> None:
     progress = Progress(run(model="m[red]x" * 20, budgets=[64, 65536], slo=TTFT_S), 2_000_000, 0, "auto")
-    progress.load_begins(ClosedLoop(1), None)
+    progress.load_begins((), None)
     ended(progress, 80, e2e_s=12345.6, ttft_s=999.9, tpot_s=10.1)
     ended(progress, 80, e2e_s=12345.6, budget=65536, outcome="server_error")
     page = shown(progress, width)
