@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from loadgen.live.progress import Progress, human
-from loadgen.plan.schedule import ClosedLoop, OpenLoop
 from loadgen.record import Record, RunInfo
 
 TTFT_S = {"ttft": 0.05}
@@ -103,9 +102,9 @@ def test_warm_up_requests_count_neither_for_the_objectives_nor_for_percentiles()
 @pytest.mark.parametrize(
     ("due_s", "duration_s", "planned", "end_s"),
     [
-        (ClosedLoop(4), 120.0, None, 120.0),
-        (OpenLoop(array("d", [0.0, 30.0, 300.0])), None, 3, 300.0),
-        (OpenLoop(array("d", [0.0, 55.0])), 60.0, 2, 55.0),
+        ((), 120.0, None, 120.0),
+        (array("d", [0.0, 30.0, 300.0]), None, 3, 300.0),
+        (array("d", [0.0, 55.0]), 60.0, 2, 55.0),
     ],
     ids=["duration", "ramp", "open loop with a duration"],
 )
