@@ -29,9 +29,11 @@ Cause = str
 ERROR = 0.05
 """Permitted chance that a test passes or fails wrongly."""
 
+RELEVANT = 0.5
+"""Waves of latencies below this share of their objective do not matter."""
 LEAST_FOR_PASS = {"alone": 0, "closed": 100, "open": 400}
 """Effective number of requests from which a load can pass: a run that happened to see no bad wave looks independent."""
-LEAST_FOR_FAIL = {"alone": 1, "closed": 1, "open": 10}
+LEAST_FOR_FAIL = {"alone": 1, "closed": 1, "open": 20}
 """Effective number of requests from which a load can fail. One bad wave alone does not show how often they come."""
 
 
@@ -42,7 +44,7 @@ class Evidence:
     load: Load
     good: list[bool] = field(default_factory=list)
     strain: list[float] = field(default_factory=list)
-    """The largest ratio of a latency to its objective; infinite for a failed request and where a latency is missing."""
+    """The largest ratio of a latency to its objective, at least RELEVANT; infinite for a failure and a missing latency."""
     e2e_s: list[float] = field(default_factory=list)
     """Latencies of the successful requests."""
     causes: Counter[Cause] = field(default_factory=Counter)
@@ -77,7 +79,7 @@ class Evidence:
             return
         self.e2e_s.append(record.e2e_s)
         ratios = {name: _ratio(record, name, limit_s, good) for name, limit_s in slo.items()}
-        self.strain.append(max(ratios.values()))
+        self.strain.append(max(RELEVANT, *ratios.values()))
         self.causes.update(name for name in slo if not meets(record, {name: slo[name]}))
 
     @property

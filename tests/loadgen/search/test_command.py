@@ -34,30 +34,32 @@ SLO = ("--slo", "e2e=30s")
 
 
 class Slots(HostileServer):
-    """Answers while at most `most` connections are open, and refuses every request while there are more.
+    """Answers while at most `most` connections have sent streamed requests, and refuses all of these while there are more.
 
     A closed loop has one connection for each stream, so that the limit does not depend on the speed of the machine.
     """
 
     def __init__(self, most: int, service_s: float = 0.01) -> None:
         super().__init__()
-        self.most, self.service_s, self._open = most, service_s, 0
+        self.most, self.service_s = most, service_s
+        self._streams: set[asyncio.StreamWriter] = set()
 
     async def behave(self, behaviour: str, writer: asyncio.StreamWriter) -> None:
         """Answer after the service time, or refuse; other pages than that of the answers do not exist."""
-        if not self.requests[-1][0].startswith("POST"):
+        line, _, body = self.requests[-1]
+        if not line.startswith("POST"):
             behaviour = "404-html"
-        else:
+        elif body.get("stream"):
+            self._streams.add(writer)
             await asyncio.sleep(self.service_s)
-            behaviour = "500-json" if self._open > self.most else behaviour
+            behaviour = "500-json" if len(self._streams) > self.most else behaviour
         await BEHAVIOURS[behaviour](writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
         try:
             await super()._serve(reader, writer)
         finally:
-            self._open -= 1
+            self._streams.discard(writer)
 
 
 @contextmanager

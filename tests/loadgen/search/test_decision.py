@@ -85,6 +85,14 @@ def test_few_requests_of_an_open_loop_cannot_pass() -> None:
     assert (found.share, found.decide(0.95)) == (1.0, "undecided")
 
 
+def test_waves_far_below_the_objectives_do_not_withhold_a_pass() -> None:
+    """Latencies that double for 50 requests at a time, at a tenth of the objective."""
+    load = {"kind": "closed", "concurrency": 2}
+    slow = evidence([record(seq, ttft_s=0.05 * (1 + seq // 50 % 2)) for seq in range(400)], load)
+    near = evidence([record(seq, ttft_s=0.24 * (1 + seq // 50 % 2)) for seq in range(400)], load)
+    assert (slow.decide(0.95), near.decide(0.95)) == ("pass", "undecided")
+
+
 def test_no_request_decides_nothing() -> None:
     found = evidence([])
     assert (found.share, found.decide(0.95), found.cause(), found.mean_e2e_s) == (
