@@ -80,13 +80,16 @@ class Requests(argparse.Action):
     """Reads a number of requests: `200` in total, or a Proportion such as `8x` or `2x at least 4`."""
 
     def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None
+        self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         """Set `requests` and `requests_per_load`, or those of `warmup`; the last one that is given counts."""
         text, warmup = str(values), self.dest == "warmup"
         none, total = (0, whole) if warmup else (None, count)
-        setattr(namespace, self.dest, none if "x" in text else total(text))
-        setattr(namespace, f"{self.dest}_per_load", _proportion(text) if "x" in text else None)
+        try:
+            setattr(namespace, self.dest, none if "x" in text else total(text))
+            setattr(namespace, f"{self.dest}_per_load", _proportion(text) if "x" in text else None)
+        except UsageError as error:
+            raise UsageError(f"{option}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -244,9 +244,14 @@ def test_up_that_is_killed_before_its_server_is_ready_leaves_no_server(state: di
     )
     assert process.stderr is not None
     name = process.stderr.readline().partition(":")[0]
-    assert labelled(name)
-    process.kill()
-    process.communicate(timeout=200)
+    try:
+        deadline = time.monotonic() + 60
+        while not labelled(name) and time.monotonic() < deadline:
+            time.sleep(0.05)  # its environment is readable a moment after it was started
+        assert labelled(name)
+    finally:
+        process.kill()
+        process.communicate(timeout=200)
     assert gone(name, within_s=60)
 
 
