@@ -93,8 +93,11 @@ def _whole_bodies(data: bytes) -> Iterator[tuple[int, int]]:
             return
         end = start + length
         position = end + 4
-        if position > len(data) or zlib.crc32(data[start:end]) != int.from_bytes(
-            data[end:position], "little"
+        # No frame is empty, but the checksum of nothing is 0: a hole of zeros would look like empty frames.
+        if (
+            length == 0
+            or position > len(data)
+            or zlib.crc32(data[start:end]) != int.from_bytes(data[end:position], "little")
         ):
             return
         yield start, end

@@ -117,3 +117,13 @@ def test_merging_the_files_of_workers_again_after_a_crash_duplicates_nothing(tmp
         assert [record.seq for record in read_records(tmp_path / RECORDS)] == [0, 1, 2, 3]
         assert [chunks.seq for chunks in read_chunks(tmp_path / CHUNKS)] == [0, 1, 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHUNKS, RECORDS]
+
+
+def test_a_hole_of_zeros_ends_the_file(tmp_path: Path) -> None:
+    """A file system can fill a file with zeros when the power fails. The checksum of an empty body is 0, too."""
+    path = tmp_path / "chunks.bin"
+    whole = encode_frame(3, [10, 20], [1, 2])
+    path.write_bytes(whole + bytes(512) + whole)
+    assert [chunks.seq for chunks in read_chunks(path)] == [3]
+    assert drop_torn_frame(path) == 512 + len(whole)
+    assert path.read_bytes() == whole
