@@ -7,6 +7,7 @@ a text that is known completely. This module does not know requests, batches or 
 """
 
 import dataclasses
+import random
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -62,13 +63,17 @@ class Steps:
     matched: NDArray[np.int64]  # length of the matching suffix, 0 if none was found
 
 
-def imposed_acceptance(step: int, length: float) -> int:
-    """How many draft tokens the drafted step with this number accepts, so that steps emit `length` tokens on average.
+def imposed_draws(prompt: Sequence[int]) -> random.Random:
+    """The random numbers for `imposed_acceptance` of a request, which depend on its prompt only."""
+    return random.Random(hash(tuple(prompt)))
+
+
+def imposed_acceptance(draws: random.Random, length: float) -> int:
+    """How many draft tokens the next drafted step accepts, so that steps emit `length` tokens on average.
 
     Like vLLM's synthetic rejection sampling, this does not depend on the text, and steps differ by at most one token.
     """
-    extra = length - 1
-    return int((step + 1) * extra) - int(step * extra)
+    return int(length - 1) + (draws.random() < (length - 1) % 1)
 
 
 def speculate(
@@ -89,7 +94,7 @@ def speculate(
     if imposed_length is None:
         visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
     else:
-        visited = _impose(drafted.tolist(), accepted, len(prompt), imposed_length)
+        visited = _impose(drafted.tolist(), accepted, prompt, imposed_length)
     left = len(tokens) - 1 - visited
     return Steps(
         emitted=np.minimum(accepted[visited] + 1, left),
@@ -138,13 +143,15 @@ def _accepted(
     return accepted
 
 
-def _impose(drafted: list[int], accepted: NDArray[np.int64], start: int, length: float) -> NDArray[np.int64]:
+def _impose(
+    drafted: list[int], accepted: NDArray[np.int64], prompt: Sequence[int], length: float
+) -> NDArray[np.int64]:
     """The positions at which decode steps begin if acceptance is imposed. Writes the imposed numbers into `accepted`."""
-    visited, steps, position = [], 0, start
+    visited, draws, position = [], imposed_draws(prompt), len(prompt)
     while position < len(drafted) - 1:
         visited.append(position)
-        accepted[position] = min(drafted[position], imposed_acceptance(steps, length))
-        steps += drafted[position] > 0
+        if drafted[position]:
+            accepted[position] = min(drafted[position], imposed_acceptance(draws, length))
         position += int(accepted[position]) + 1
     return np.asarray(visited, dtype=np.int64)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.config import Ngram
-from server.emulator.engine.ngram import NgramProposer, imposed_acceptance, speculate
+from server.emulator.engine.ngram import NgramProposer, imposed_acceptance, imposed_draws, speculate
 
 
 @dataclass(slots=True, eq=False)
@@ -78,9 +78,9 @@ class Drafts:
         width, low, high = ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max
         self._sequence, self._width, self._imposed = sequence, width, ngram.synthetic_acceptance_length
         self._position = sequence.known
+        self._draws = imposed_draws(sequence.ids[: self._position - 1])
         self.next = 0
         """Number of steps already taken."""
-        self._steps_with_draft = 0
         self.drafted: list[int] = []
         self.accepted: list[int] = []
         self._proposer: NgramProposer | None = None
@@ -116,8 +116,7 @@ class Drafts:
         draft = proposer.propose()
         accepted = 0
         if self._imposed is not None:
-            accepted = min(len(draft), imposed_acceptance(self._steps_with_draft, self._imposed))
-            self._steps_with_draft += bool(draft)
+            accepted = min(len(draft), imposed_acceptance(self._draws, self._imposed)) if draft else 0
         else:
             for token in draft:
                 if position + accepted >= len(ids) or ids[position + accepted] != token:
