@@ -168,6 +168,7 @@ class CellRunner:
     def _spec(self, server: Server) -> Spec:
         args, options, first = self.planned.args, self.planned.options, server.first
         emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
+        emulate += ["--engine-version", args.engine_version]
         emulate += ["--speed", str(args.speed)] if args.speed else []
         emulate += ["--gpu", options.gpu] if options.gpu else []
         return Spec(

@@ -19,7 +19,7 @@ START_S = 150.0
 """The time in which a group of real servers starts. Eleven servers on two H200 took 150 s, twelve on four took 191 s."""
 
 
-def expected(cell: Cell, options: RunOptions, gpu: str) -> Forecast | None:
+def expected(cell: Cell, options: RunOptions, gpu: str, engine_version: str) -> Forecast | None:
     """What the cell will need, with its warm-up; None if its model, speculation method or GPU is not emulated."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
     options = cell.applied(options)
@@ -30,6 +30,7 @@ def expected(cell: Cell, options: RunOptions, gpu: str) -> Forecast | None:
         len(dataset.problems),
         sent_budgets(options) * options.samples,
         gpu=gpu,
+        engine_version=engine_version,
         overrides=cell.overrides,
         concurrency=options.concurrency,
         rate=options.rate,

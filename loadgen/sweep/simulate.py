@@ -53,6 +53,7 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
                 out,
                 results,
                 limit_s=planned.args.limit_s,
+                engine_version=planned.args.engine_version,
             )
             for model in models
         ]
@@ -92,7 +93,13 @@ def check(planned: Study) -> None:
 
 
 def simulate_model(
-    options: RunOptions, cells: list[Cell], out: Path, results: Results, *, limit_s: float
+    options: RunOptions,
+    cells: list[Cell],
+    out: Path,
+    results: Results,
+    *,
+    limit_s: float,
+    engine_version: str,
 ) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
@@ -100,7 +107,9 @@ def simulate_model(
     for cell in cells:
         started_s = time.monotonic()
         try:
-            simulated = partial(simulate_cell, cell=cell, outputs=outputs, dataset=dataset)
+            simulated = partial(
+                simulate_cell, cell=cell, outputs=outputs, dataset=dataset, engine_version=engine_version
+            )
             folder, of_cell = out / cell.name, cell.applied(options)
             if isinstance(cell.load, SearchedLoad):
                 of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
@@ -129,6 +138,7 @@ def simulate_cell(
     dataset: datasets.Dataset,
     *,
     folder: Path,
+    engine_version: str,
 ) -> RunInfo:
     """Simulates one run on the server of a cell, writes its folder and returns it."""
     run_id = f"{folder.parent.name}.{folder.name}"
@@ -148,6 +158,7 @@ def simulate_cell(
         prepared,
         overrides=cell.overrides,
         gpu=options.gpu or "h200",
+        engine_version=engine_version,
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
         phases=_phases(workload, len(requests)),

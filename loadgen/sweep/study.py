@@ -68,7 +68,10 @@ class Study:
     def forecasts(self) -> dict[str, Forecast | None]:
         """The forecast of each cell."""
         cells = [] if self.args.search else self.cells  # nobody knows how many runs a search needs
-        return {cell.name: forecasts.expected(cell, self.options, self.gpu) for cell in cells}
+        return {
+            cell.name: forecasts.expected(cell, self.options, self.gpu, self.args.engine_version)
+            for cell in cells
+        }
 
     @cached_property
     def expected_s(self) -> dict[str, float]:

@@ -42,6 +42,7 @@ def forecast(
     limits: Sequence[int],
     *,
     gpu: str,
+    engine_version: str = ENGINE_VERSION,
     overrides: Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     rate: float | None = None,
@@ -71,7 +72,8 @@ def forecast(
     ]
     tokens = sum(lengths) * count
     emitted, drafted = _tokens_per_step(outputs, serving.speculation)
-    step_model = StepModel(preset, serving, hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION])
+    profile, version = hardware.gpus()[gpu], hardware.engine_versions()[engine_version]
+    step_model = StepModel(preset, serving, profile, version)
     width = streams * (1 + drafted)
     context = streams * float(np.mean([len(output.prompt) + len(output.ids) / 2 for output in outputs]))
     step_s = float(step_model.step_s(streams, width, width, context))

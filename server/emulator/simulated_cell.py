@@ -29,6 +29,7 @@ from server.emulator.text.problems import read_problems
 from server.emulator.text.tokenizer import Tokenizer
 
 ENGINE_VERSION = "0.32"
+"""The version that is emulated unless another one is named."""
 TURNAROUND_S = 0.8e-3
 """Time between the end of a response and the client's next request: 0.65 to 1 ms measured (docs/decisions/0066)."""
 
@@ -184,9 +185,11 @@ def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[
 class SimulatedServer:
     """One configuration with its engine, and the requests in flight."""
 
-    def __init__(self, serving: Serving, model: Model, gpu: str, requests: Sequence[PreparedRequest]) -> None:
-        profile, version = hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION]
-        self._simulation = Simulation(serving, model, profile, version)
+    def __init__(
+        self, serving: Serving, model: Model, gpu: str, version: str, requests: Sequence[PreparedRequest]
+    ) -> None:
+        profile = hardware.gpus()[gpu]
+        self._simulation = Simulation(serving, model, profile, hardware.engine_versions()[version])
         self._simulation.engine.make_drafts = self._drafts
         self._telemetry = Telemetry(
             profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
@@ -254,6 +257,7 @@ def simulate_requests(
     *,
     overrides: Mapping[str, Any] | None = None,
     gpu: str = "h200",
+    engine_version: str = ENGINE_VERSION,
     concurrency: int | None = None,
     due_s: Sequence[float] = (),
     phases: Sequence[tuple[int, int]] = (),
@@ -265,7 +269,7 @@ def simulate_requests(
     all requests of the part before have ended; without phases there is one part.
     """
     serving = load_serving(config, overrides)
-    server = SimulatedServer(serving, model, gpu, requests)
+    server = SimulatedServer(serving, model, gpu, engine_version, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0
     for first, last in phases or [(0, len(requests))]:
@@ -279,13 +283,13 @@ def simulate_requests(
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy,
-        _server_info(serving, model, gpu),
+        _server_info(serving, model, gpu, engine_version),
     )
 
 
-def _server_info(serving: Serving, model: Model, gpu: str) -> dict[str, Any]:
+def _server_info(serving: Serving, model: Model, gpu: str, engine_version: str) -> dict[str, Any]:
     return {
-        "version": hardware.engine_versions()[ENGINE_VERSION].release,
+        "version": hardware.engine_versions()[engine_version].release,
         "gpu": gpu,
         "config": serving.name,
         "model": model.id,

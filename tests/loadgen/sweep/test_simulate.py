@@ -235,7 +235,7 @@ def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..
 
 
 def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
-    """The number of GPUs is that of the configuration, and the steady window has a cost and an energy."""
+    """The number of GPUs is that of the configuration, the steady window has a cost and an energy, and the version is the one asked for."""
     plan = (
         "--models",
         "r1-distill-qwen-7b",
@@ -248,13 +248,15 @@ def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
         "--loads",
         "4",
     )
-    out = run_sweep("cost", "--configs", "tp1,tp2", *plan, "--backend", "simulate")
+    version = ("--engine-version", "0.26")
+    out = run_sweep("cost", "--configs", "tp1,tp2", *plan, *version, "--backend", "simulate")
     for folder in find_runs(out):
         run = read_run(folder)
         assert run.num_gpus == run.tensor_parallel_size
         assert run.summary["throughput"]["gpu_seconds_per_token_wall"] > 0
         assert run.summary["steady"]["gpu_seconds_per_token"] > 0
         assert run.energy["steady"]["joules"] > 0
+        assert run.server["version"] == "0.26.0"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +265,7 @@ def test_a_simulated_cell_has_a_cost(run_sweep: Callable[..., Path]) -> None:
         (("--temperature", "0.6"), "greedy"),
         (("--budget-mode", "forced"), "cut"),
         (("--duration", "5"), "--duration"),
+        (("--engine-version", "0.1"), "--engine-version 0.1: choose from 0.26, 0.32"),
     ],
 )
 def test_what_needs_a_server_is_refused(
