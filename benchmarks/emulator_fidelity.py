@@ -12,6 +12,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.virtual_time import Simulation
+from server.emulator.simulated_cell import TURNAROUND_S
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
 
-JUDGED_STREAMS = 64
+JUDGED_STREAMS = 128
 MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info
 
 
@@ -45,7 +47,7 @@ class Row:
     @property
     def judged(self) -> bool:
         """Whether the row counts. With more streams, the API server and the client of the measurement determine the time."""
-        return self.streams <= (1 if self.kind == "ttft" else JUDGED_STREAMS)
+        return self.streams <= JUDGED_STREAMS
 
 
 def _serving(config: dict[str, Any]) -> Serving:
@@ -66,35 +68,72 @@ def _serving(config: dict[str, Any]) -> Serving:
     )
 
 
-def burst(
-    simulation: Simulation, text: TextModel, streams: int, prompt: int, tokens: int
-) -> tuple[list[float], list[float]]:
-    """Return TTFT and TPOT, in ms, of requests that all start at the same time."""
+def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
+    """The configuration with the acceptance that was measured in a row with temperature 0.
+
+    The text of random weights repeats itself, so something is drafted in nearly every step. How much of it is accepted depends on the
+    model and on the tensor parallel size, unless it was imposed.
+    """
+    ngram, length = serving.speculation, row.get("tokens_per_chunk")
+    if ngram is None or row["temperature"] or not length or length > 0.9 * (1 + ngram.num_speculative_tokens):
+        return serving
+    return replace(serving, speculation=replace(ngram, synthetic_acceptance_length=length))
+
+
+@cache
+def _ids(text: TextModel, number: int, prompt: int, tokens: int) -> list[int]:
+    """Prompt and output of one request, and a few tokens more, which drafts may contain."""
     plain = text.tokenizer.plain_ids
+    ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
+    reply = text.reply("", ids, seed=number, temperature=0.0 if text.mode == "loop" else 1.0)
+    reply.grow(tokens + 8)
+    return ids + reply.ids[: tokens + 8]
+
+
+@cache
+def _texts() -> dict[str, TextModel]:
+    tokenizer = Tokenizer()
+    return {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
+
+
+def closed_loop(
+    simulation: Simulation, text: TextModel, *, streams: int, requests: int, prompt: int, tokens: int
+) -> tuple[list[float], list[float]]:
+    """Return TTFT and TPOT, in ms, of requests of which `streams` start at the same time and each other one after a response."""
+
+    def send(number: int, at_s: float) -> None:
+        ids = _ids(text, number, prompt, tokens)
+        simulation.submit(TokenSequence(ids=ids, prompt=prompt, end=tokens), at_s)
+
     for number in range(streams):
-        ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
-        reply = text.reply("", ids, seed=number, temperature=0.0 if text.mode == "loop" else 1.0)
-        reply.grow(tokens + 8)
-        simulation.submit(TokenSequence(ids=ids + reply.ids[: tokens + 8], prompt=prompt, end=tokens), 0.0)
+        send(number, 0.0)
     ttft, tpot = [], []
+    unsent = iter(range(streams, requests))
     for done in simulation.run():
-        ttft.append(1e3 * float(done.times_s[0]))
+        ttft.append(1e3 * float(done.times_s[0] - done.sequence.arrived_s))
         rest = int(done.tokens[1:].sum())
         if rest:
             tpot.append(1e3 * float(done.times_s[-1] - done.times_s[0]) / rest)
+        if (following := next(unsent, None)) is not None:
+            send(following, float(done.times_s[-1]) + TURNAROUND_S)
     return ttft, tpot
 
 
-def _compare(
-    config: dict[str, Any], gpu: Gpu, version: EngineVersion, texts: dict[str, TextModel]
-) -> Iterator[Row]:
+def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[Row]:
     model: Model = load_model(f"r1-distill-qwen-{config['model']}")
     serving, name = _serving(config), config["config"]
     for row in config["decode"]:
-        text = texts["random" if row["temperature"] else "loop"]
+        text = _texts()["random" if row["temperature"] else "loop"]
         streams, title = row["concurrency"], f"{name} T={row['temperature']:g}"
-        simulation = Simulation(serving, model, gpu, version)
-        ttft, tpot = burst(simulation, text, streams, round(row["mean_prompt_tokens"]), row["output_tokens"])
+        simulation = Simulation(_imposed(serving, row), model, gpu, version)
+        ttft, tpot = closed_loop(
+            simulation,
+            text,
+            streams=streams,
+            requests=row.get("requests", streams),
+            prompt=round(row["mean_prompt_tokens"]),
+            tokens=row["output_tokens"],
+        )
         yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
         yield Row(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
         if row.get("gpu_power_w"):
@@ -102,7 +141,10 @@ def _compare(
             emulated_w = Telemetry(gpu, 1, used_bytes=0, seed=0).power_w(engine.now_s, engine.usage)
             yield Row(title, "power", streams, row["gpu_power_w"], emulated_w)
     for row in config.get("prefill") or []:
-        ttft, _ = burst(Simulation(serving, model, gpu, version), texts["random"], 1, row["prompt_tokens"], 2)
+        simulation = Simulation(serving, model, gpu, version)
+        ttft, _ = closed_loop(
+            simulation, _texts()["random"], streams=1, requests=1, prompt=row["prompt_tokens"], tokens=2
+        )
         yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0])
 
 
@@ -117,26 +159,18 @@ def show(rows: list[Row]) -> None:
 
 def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[Row]:
     """Return one comparison for every row of the measured configurations."""
-    tokenizer = Tokenizer()
-    texts = {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
-    return [row for config in configs for row in _compare(config, gpu, engine, texts)]
+    return [row for config in configs for row in _compare(config, gpu, engine)]
 
 
 def summary(rows: list[Row]) -> dict[str, float | int | None]:
     """Return the median and the worst errors of the rows that are judged."""
-    errors = {
-        kind: [abs(row.error) for row in rows if row.kind == kind and row.judged]
-        for kind in ("tpot", "ttft", "power")
-    }
-    found: dict[str, float | int | None] = {
-        "median_error": round(statistics.median(errors["tpot"]), 4),
-        "worst_error": round(max(errors["tpot"]), 4),
-        "single_ttft_worst_error": round(max(errors["ttft"]), 4) if errors["ttft"] else None,
-        "rows": len(errors["tpot"]),
-    }
-    if errors["power"]:
-        found["power_median_error"] = round(statistics.median(errors["power"]), 4)
-        found["power_worst_error"] = round(max(errors["power"]), 4)
+    found: dict[str, float | int | None] = {}
+    for kind in ("tpot", "ttft", "power"):
+        errors = [abs(row.error) for row in rows if row.kind == kind and row.judged]
+        found[f"{kind}_rows"] = len(errors)
+        if errors:
+            found[f"{kind}_median_error"] = round(statistics.median(errors), 4)
+            found[f"{kind}_worst_error"] = round(max(errors), 4)
     return found
 
 

@@ -1,18 +1,21 @@
 """Fit the emulator to half of the measured cells and evaluate it on the other half.
 
-    python -m benchmarks.studies.calibrate_emulator h200=CELLS h100=CELLS [--half even]
+    python -m benchmarks.studies.calibrate_emulator h200=CELLS h200=CELLS h100=CELLS [--half even] [--engine-version 0.26]
 
-`--half` selects the cells for the fit by the hash of their names; the other half is used for the evaluation. The fit minimizes the squared
-log errors of TPOT first and of power second. It starts from the parameters that the emulator had before these cells were measured. The
+CELLS is a folder of published runs, or a file of rows in the format of benchmarks.emulator_fidelity. `--half` selects the cells for the fit
+by the hash of their names; the other half is used for the evaluation. The fit minimizes the errors of TPOT and TTFT together, and then
+those of power. An error far beyond what runs differ by counts linearly, not squared, so that one disturbed cell does not decide. The
 parameters of the engine are common to all GPUs; each GPU model has further parameters. A parameter may change as much as its start is
-uncertain: by a tenth if earlier runs measured it, by a factor of two if it was assumed or is new. The script prints the fitted
-parameters, which are copied by hand into the emulator's hardware.yaml, and the errors of both halves for each GPU model. The last line on
-stdout is one JSON object.
+uncertain: by a tenth if earlier runs measured it, by a third if it depends on the host's processor, by a factor of two if it was assumed or
+is new. Of an engine version other than 0.26, only the parameters of the engine are fitted, from the values in the profile: the GPUs are the
+same. The script prints the fitted parameters, which are copied by hand into the emulator's hardware.yaml, and the errors of both halves for
+each GPU model. The last line on stdout is one JSON object.
 """
 
 import argparse
 import json
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,26 +25,48 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from benchmarks.emulator_fidelity import Row, compare, show, summary
-from benchmarks.studies.measured_rows import configurations
+from benchmarks.studies.measured_rows import configurations, half_of
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
 
-CELL_LOG_ERROR = 0.04
-"""Standard deviation of the log error of a cell. For 14B at one stream, earlier runs measured 9.10 ms and these runs 8.57 ms."""
-KNOWN, UNKNOWN = 0.1, 0.7
+FITTED_VERSION = "0.26"
+SPREAD = {"tpot": 0.07, "ttft": 0.3, "power": 0.04}
+"""How much cells with the same configuration differ between days and hosts, as a standard deviation. The host's processor causes it."""
+GPU_SPREAD = 0.03
+"""The same for TPOT where the GPU determines the step: 7B and 14B without n-gram speculation."""
+ROUNDS = 8
+KNOWN, HOST, UNKNOWN = 0.1, 0.3, 0.7
 TIMES = {
-    "gap_ms": (0.12, KNOWN),
-    "row_us": (2.3, KNOWN),
-    "parallel_gap_ms": (0.1, UNKNOWN),
-    "sync_step_ms": (0.8, UNKNOWN),  # measured as 1.6 together with ngram_step_ms
-    "ngram_step_ms": (0.8, UNKNOWN),
-    "sync_per_stream_us": (22.0, KNOWN),
-    "sync_parallel_ms": (0.3, UNKNOWN),
-    "piecewise_layer_ms": (0.12, KNOWN),
-    "parallel_overlap": (2.0, UNKNOWN),
+    "gap_ms": (0.121, KNOWN),
+    "row_us": (2.26, KNOWN),
+    "parallel_gap_ms": (0.09, UNKNOWN),
+    "allreduce_exposed": (0.7, UNKNOWN),
+    "async_step_ms": (1.35, HOST),
+    "async_parallel_step_ms": (1.35, HOST),
+    "async_worker_ms": (2.0, UNKNOWN),
+    "async_per_stream_us": (18.5, HOST),
+    "async_parallel_per_stream_us": (12.5, HOST),
+    "sync_step_ms": (0.826, HOST),
+    "sync_slowdown": (1.05, KNOWN),
+    "ngram_step_ms": (0.982, HOST),
+    "sync_per_stream_us": (20.2, HOST),
+    "ngram_per_stream_us": (4.0, UNKNOWN),
+    "ngram_context_ns": (4.0, UNKNOWN),
+    "sync_parallel_ms": (0.259, UNKNOWN),
+    "piecewise_layer_ms": (0.116, HOST),
+    "eager_layer_ms": (0.53, HOST),
+    "parallel_overlap": (1.45, HOST),
+    "parallel_launch": (0.15, UNKNOWN),
+    "prefill_ms": (3.0, UNKNOWN),
+    "prefill_request_us": (400.0, UNKNOWN),
+    "async_fill_ms": (1.8, HOST),
+    "parallel_fill_ms": (3.6, UNKNOWN),
+    "read_request_us": (620.0, HOST),
+    "tokenize_request_us": (800.0, HOST),
+    "ingest_ms": (3.6, HOST),
 }
 GPU_TIMES = {
-    "h200": {"bandwidth_tb_s": (4.0, KNOWN), "layer_ms": (0.038, KNOWN)},
-    "h100": {"bandwidth_tb_s": (3.01, KNOWN), "layer_ms": (0.037, KNOWN)},
+    "h200": {"bandwidth_tb_s": (4.13, KNOWN), "layer_ms": (0.039, KNOWN)},
+    "h100": {"bandwidth_tb_s": (2.92, KNOWN), "layer_ms": (0.0361, KNOWN)},
 }
 POWERS = {
     "base_w": (110.0, UNKNOWN),
@@ -53,6 +78,25 @@ Start = dict[str, tuple[float, float]]
 """Start value and log uncertainty of each parameter. Parameters of a GPU model have its name as prefix: `h100.base_w`."""
 Cells = dict[str, list[dict[str, Any]]]
 """Measured configurations by GPU model."""
+
+
+def measured(path: Path, half: str, version: str) -> list[dict[str, Any]]:
+    """The configurations of a folder of runs of this version, or of a file of rows; those rows of it whose name is in this half."""
+    if path.is_dir():
+        return [config for config in configurations(path, half) if config["vllm"].startswith(version)]
+    configs: list[dict[str, Any]] = json.loads(path.read_text())["configs"]
+    return [
+        config
+        | {
+            kind: [
+                row
+                for n, row in enumerate(config.get(kind) or [])
+                if half_of(f"{config['config']} {kind} {n}") == half
+            ]
+            for kind in ("decode", "prefill")
+        }
+        for config in configs
+    ]
 
 
 def _apply(
@@ -72,16 +116,24 @@ def rows(cells: Cells, values: dict[str, float], models: dict[str, Gpu], engine:
     ]
 
 
+def _scaled(row: Row) -> float:
+    """The error of a row in units of its spread. TTFT counts by its relative error, in which being late by a factor weighs most."""
+    if row.kind == "ttft":
+        return row.error / SPREAD["ttft"]
+    by_gpu = row.kind == "tpot" and "ngram" not in row.name and not row.name.startswith("1.5b")
+    return float(np.log1p(row.error)) / (GPU_SPREAD if by_gpu else SPREAD[row.kind])
+
+
 def fit(
     cells: Cells,
-    kind: str,
+    kinds: tuple[str, ...],
     start: Start,
     models: dict[str, Gpu],
     engine: EngineVersion,
     *,
     known: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """Fit the parameters in `start` to the rows of one kind, with the parameters in `known` fixed."""
+    """Fit the parameters in `start` to the rows of these kinds, with the parameters in `known` fixed."""
     starts, widths = np.array(list(start.values())).T
 
     def values(shifts: NDArray[np.float64]) -> dict[str, float]:
@@ -89,11 +141,12 @@ def fit(
 
     def residuals(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         found = rows(cells, (known or {}) | values(shifts), models, engine)
-        errors = [np.log1p(row.error) / CELL_LOG_ERROR for row in found if row.kind == kind and row.judged]
+        errors = [_scaled(row) for row in found if row.kind in kinds and row.judged]
         return np.array([*errors, *shifts])
 
+    # Each round computes the rows once more than there are parameters. Later rounds change little: steps are whole numbers.
     found = least_squares(
-        residuals, np.zeros(len(start)), diff_step=[1e-2] * len(start), xtol=1e-3, ftol=1e-3
+        residuals, np.zeros(len(start)), diff_step=[2e-2] * len(start), loss="soft_l1", max_nfev=ROUNDS
     )
     return {name: float(f"{value:.3g}") for name, value in values(found.x).items()}
 
@@ -108,18 +161,29 @@ def main(argv: list[str]) -> int:
         help="GPU model and published runs: h200=docs/results/…/cells",
     )
     parser.add_argument("--half", choices=("even", "odd"), default="even", help="half for the fit [even]")
-    parser.add_argument("--engine-version", default="0.26")
+    parser.add_argument(
+        "--engine-version", default=FITTED_VERSION, help=f"vLLM version of the runs [{FITTED_VERSION}]"
+    )
     args = parser.parse_args(argv)
-    folders = {gpu: Path(folder) for gpu, _, folder in (each.partition("=") for each in args.cells)}
-    halves = {
-        name: {gpu: configurations(folder, half) for gpu, folder in folders.items()}
-        for name, half in (("calibrating", args.half), ("judging", "odd" if args.half == "even" else "even"))
-    }
-    models, engine = {gpu: gpus()[gpu] for gpu in folders}, engine_versions()[args.engine_version]
-    times = TIMES | {f"{gpu}.{name}": at for gpu in folders for name, at in GPU_TIMES[gpu].items()}
-    powers = {f"{gpu}.{name}": at for gpu in folders for name, at in POWERS.items()}
-    fitted = fit(halves["calibrating"], "tpot", times, models, engine)
-    fitted |= fit(halves["calibrating"], "power", powers, models, engine, known=fitted)
+    paths: dict[str, list[Path]] = defaultdict(list)
+    for gpu, _, path in (each.partition("=") for each in args.cells):
+        paths[gpu].append(Path(path))
+    version, halves = args.engine_version, {}
+    for name, half in (("calibrating", args.half), ("judging", "odd" if args.half == "even" else "even")):
+        halves[name] = {
+            gpu: [config for path in found for config in measured(path, half, version)]
+            for gpu, found in paths.items()
+        }
+    models, engine = {gpu: gpus()[gpu] for gpu in paths}, engine_versions()[version]
+    times, powers = TIMES, {f"{gpu}.{name}": at for gpu in paths for name, at in POWERS.items()}
+    if version == FITTED_VERSION:
+        times = times | {f"{gpu}.{name}": at for gpu in paths for name, at in GPU_TIMES[gpu].items()}
+    else:
+        times = {name: (getattr(engine, name), UNKNOWN) for name in times}
+        powers = {}
+    fitted = fit(halves["calibrating"], ("tpot", "ttft"), times, models, engine)
+    if powers:
+        fitted |= fit(halves["calibrating"], ("power",), powers, models, engine, known=fitted)
     evaluations = {}
     for name, cells in halves.items():
         for gpu, configs in cells.items():
@@ -127,9 +191,9 @@ def main(argv: list[str]) -> int:
             found = rows({gpu: configs}, fitted, models, engine)
             show(found)
             evaluations[f"{name} {gpu}"] = summary(found)
-    print(f"\n{'number':<22}{'start':>8}{'fitted':>9}", file=sys.stderr)
+    print(f"\n{'number':<30}{'start':>8}{'fitted':>9}", file=sys.stderr)
     for name, (value, _) in (times | powers).items():
-        print(f"{name:<22}{value:>8g}{fitted[name]:>9g}", file=sys.stderr)
+        print(f"{name:<30}{value:>8g}{fitted[name]:>9g}", file=sys.stderr)
     print(json.dumps({"fitted": fitted} | evaluations))
     return 0
 

@@ -26,17 +26,19 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
         values: list[float] = [getattr(record, name) for record in records]
         return 1000 * statistics.median(values)
 
-    tokens = sum(record.completion_tokens or 0 for record in records)
     mean_w = (run.energy or {}).get("mean_w")
     return {
         "concurrency": run.load["concurrency"],
+        "requests": len(records),
         "temperature": run.sampling["temperature"],
         "output_tokens": statistics.mode(record.completion_tokens or 0 for record in records),
         "mean_prompt_tokens": statistics.mean(record.prompt_tokens or 0 for record in records),
         "ttft_p50_ms": round(median_ms("ttft_s"), 3),
         "tpot_p50_ms": round(median_ms("tpot_s"), 4),
         "chunk_gap_p50_ms": round(median_ms("inter_chunk_s"), 4),
-        "tokens_per_chunk": round(tokens / sum(record.chunks for record in records), 3),
+        "tokens_per_chunk": round(
+            statistics.median((record.completion_tokens or 0) / record.chunks for record in records), 3
+        ),
         "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w and run.num_gpus else None,
     }
 
@@ -48,18 +50,24 @@ def half_of(name: str) -> str:
 
 def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
     """Read the cells in `root` by configuration. Cells whose outputs may end before their budget are left out."""
-    found: dict[tuple[str, str, int, str | None], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, str, int, str | None, str], list[dict[str, Any]]] = defaultdict(list)
     for folder in find_runs(root):
         run = read_run(folder)
         records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
         fixed_length = (
             run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}
         ).get("ignore_eos")
-        if records and fixed_length and half in {None, half_of(folder.name)}:
-            found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
+        # The emulator has no setting for CUDA graphs of pieces only.
+        emulated = "piecewise" not in run.config
+        if emulated and records and fixed_length and half in {None, half_of(folder.name)}:
+            version = run.server["version"]
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation, version].append(
+                row(run, records)
+            )
     return [
         {
             "config": f"{model}-{config}",
+            "vllm": version,
             "model": model,
             "tensor_parallel_size": tp,
             "speculation": "ngram k=5 lookup 1..4" if spec else None,
@@ -67,7 +75,7 @@ def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
             "decode": rows,
             "prefill": [],
         }
-        for (model, config, tp, spec), rows in sorted(found.items(), key=str)
+        for (model, config, tp, spec, version), rows in sorted(found.items(), key=str)
     ]
 
 
@@ -76,13 +84,15 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path)
     parser.add_argument("--half", choices=("even", "odd"))
-    parser.add_argument("--engine-version", default="0.26.0", help="vLLM version of the runs [0.26.0]")
     args = parser.parse_args(argv)
     configs = configurations(args.results, args.half)
+    if not configs:
+        print(f"measured_rows: {args.results}: no runs with outputs of a fixed length", file=sys.stderr)
+        return 2
     print(
         json.dumps(
             {
-                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": args.engine_version},
+                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": configs[0]["vllm"]},
                 "configs": configs,
             },
             indent=1,

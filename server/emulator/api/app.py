@@ -80,8 +80,9 @@ class EmulatorApp:
         self.tokenizer = Tokenizer(tokenizer_file(serving))
         self.text = TextModel(model.behaviour, problems, self.tokenizer, settings.text)
         step_model = StepModel(model, serving, settings.gpu, settings.version)
-        engine = Engine(step_model, serving)
-        self.realtime = RealtimeEngine(engine, ApiQueue(settings.version), EngineClock(settings.speed))
+        api_queue = ApiQueue(settings.version)
+        engine = Engine(step_model, serving, api_queue)
+        self.realtime = RealtimeEngine(engine, api_queue, EngineClock(settings.speed))
         self.telemetry = Telemetry(
             settings.gpu,
             serving.tensor_parallel_size,

@@ -1,55 +1,147 @@
-"""Models vLLM's API server process as a queue: the delay of requests on the way in and of outputs on the way out.
+"""Models vLLM's API server process: the delay of requests on the way in and of outputs on the way out.
 
-One process parses requests, renders chunks and writes them. Requests wait for it, and outputs wait behind requests that
-are being parsed, so the first tokens of a burst are written only after the whole burst has been parsed. When the process
-falls behind the engine, it merges all outputs that are waiting into one chunk per stream. This costs less than one chunk
-per output, so small batches keep up. Batches above 128 are processed in slices, each written before the next
-(vLLM's VLLM_V1_OUTPUT_PROC_CHUNK_SIZE); they are not merged, and the queue grows.
+One event loop reads requests, has their prompts tokenized one after the other in a thread, and writes chunks. It serves
+tasks in the order in which they become ready. All requests of a burst are therefore read before the first of them
+continues with tokenizing, and the first request of 128 reaches the engine later than a single request would.
+
+When the process falls behind the engine, it merges all outputs that are waiting into one chunk per stream. This costs
+less than one chunk per output, so small batches keep up. Batches above 128 are processed in slices, each written before
+the next (vLLM's VLLM_V1_OUTPUT_PROC_CHUNK_SIZE); they are not merged, and the queue grows.
 
 Measured on vLLM 0.26: 24,600 tokens/s with 64 streams in chunks of 1.59 tokens, and 16,200 tokens/s with 256 streams in
-chunks of 1.09 tokens. This module does not know what requests or outputs contain.
+chunks of 1.09 tokens. This module does not know what requests or outputs contain. Writing does not delay reading.
 """
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterator
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.emulator.engine.hardware import EngineVersion
+from server.emulator.engine.sequence import TokenSequence
 
 SLICE = 128
 
 
-class ApiQueue:
+class Arrivals:
+    """Requests in the order in which they reach the engine: at the time at which they are submitted."""
+
+    def __init__(self) -> None:
+        self._submitted: list[tuple[float, TokenSequence]] = []
+
+    def submit(self, sequence: TokenSequence, at_s: float) -> None:
+        """Add a request that arrives at `at_s`."""
+        sequence.arrived_s = at_s
+        insort(self._submitted, (at_s, sequence), key=itemgetter(0))
+
+    def __iter__(self) -> Iterator[TokenSequence]:
+        """The requests that have not reached the engine."""
+        return (sequence for _, sequence in self._submitted)
+
+    def next_s(self) -> float:
+        """When the next request reaches the engine; infinity if there is none."""
+        return self._submitted[0][0] if self._submitted else float("inf")
+
+    def take(self, now_s: float) -> Iterator[TokenSequence]:
+        """Remove and return the requests that have reached the engine by `now_s`; sets their `queued_s`."""
+        while self._submitted and self._submitted[0][0] <= now_s:
+            sequence = self._submitted.pop(0)[1]
+            sequence.queued_s = sequence.arrived_s
+            yield sequence
+
+
+class ApiQueue(Arrivals):
     """Computes when requests reach the engine and when outputs are written, in model seconds."""
 
     def __init__(self, engine: EngineVersion) -> None:
+        super().__init__()
         self._engine = engine
-        self._parse_free_s = 0.0
+        self._read: deque[tuple[float, TokenSequence]] = deque()
+        """Requests that have been read, with the time from which they wait to be tokenized."""
+        self._free_s = 0.0
+        """When the task that was started last ends."""
+        self._next_s: float | None = None
+        """The result of `next_s` until a request is added or taken."""
         self._batch_s = 0.0
         self._batch_cost_s = 0.0
 
-    def ingest(self, at_s: float, prompt_tokens: int) -> float:
-        """The time at which a request that arrives at `at_s` reaches the engine."""
+    def submit(self, sequence: TokenSequence, at_s: float) -> None:
+        """Add a request that arrives at the API server at `at_s`."""
+        super().submit(sequence, at_s)
+        self._next_s = None
+
+    def __iter__(self) -> Iterator[TokenSequence]:
+        """The requests that have not reached the engine."""
+        yield from super().__iter__()
+        yield from (sequence for _, sequence in self._read)
+
+    def next_s(self) -> float:
+        """When the next request reaches the engine, if no further request is submitted; infinity if there is none."""
+        if self._next_s is None:
+            self._next_s = self._next_arrival_s()
+        return self._next_s
+
+    def _next_arrival_s(self) -> float:
+        free_s, unread = self._free_s, iter(self._submitted)
+        if self._read:
+            ready_s, sequence = self._read[0]
+        elif self._submitted:
+            at_s, sequence = next(unread)
+            free_s = ready_s = max(free_s, at_s) + self._read_cost_s
+        else:
+            return float("inf")
+        for at_s, _ in unread:
+            if at_s > ready_s:
+                break
+            free_s = max(free_s, at_s) + self._read_cost_s
+        return max(free_s, ready_s) + self._tokenize_s(sequence) + self._engine.ingest_ms * 1e-3
+
+    @property
+    def _read_cost_s(self) -> float:
+        return self._engine.read_request_us * 1e-6
+
+    def _tokenize_s(self, sequence: TokenSequence) -> float:
         engine = self._engine
-        busy_s = (engine.ingest_request_us + engine.ingest_token_us * prompt_tokens) * 1e-6
-        self._parse_free_s = max(self._parse_free_s, at_s) + busy_s
-        return self._parse_free_s + max(engine.ingest_ms * 1e-3 - engine.ingest_request_us * 1e-6, 0.0)
+        return (engine.tokenize_request_us + engine.tokenize_token_us * sequence.prompt) * 1e-6
+
+    def take(self, now_s: float) -> Iterator[TokenSequence]:
+        """Remove and return the requests that have reached the engine by `now_s`; sets their `queued_s`."""
+        self._next_s = None
+        while self._submitted or self._read:
+            if self._submitted and (not self._read or self._submitted[0][0] <= self._read[0][0]):
+                if self._submitted[0][0] > now_s:
+                    return
+                at_s, sequence = self._submitted.pop(0)
+                self._free_s = max(self._free_s, at_s) + self._read_cost_s
+                self._read.append((self._free_s, sequence))
+                continue
+            ready_s, sequence = self._read[0]
+            done_s = max(self._free_s, ready_s) + self._tokenize_s(sequence)
+            sequence.queued_s = done_s + self._engine.ingest_ms * 1e-3
+            if sequence.queued_s > now_s:
+                return
+            self._read.popleft()
+            self._free_s = done_s
+            yield sequence
 
     def emit(self, at_s: float, streams: int) -> float:
         """The time at which outputs of `streams` streams that leave the engine at `at_s` are written."""
         engine = self._engine
         output_s, chunk_s = engine.output_us * 1e-6, engine.chunk_us * 1e-6
-        free_s = self._batch_s + self._batch_cost_s
         if at_s < self._batch_s and streams <= SLICE:
             self._batch_cost_s += streams * output_s
         else:
-            self._batch_s = max(at_s, free_s, self._parse_free_s)
+            self._batch_s = max(at_s, self._batch_s + self._batch_cost_s)
             self._batch_cost_s = streams * (output_s + chunk_s)
         return self._batch_s
 
     def emit_each(self, times: NDArray[np.float64], streams: int) -> NDArray[np.float64]:
         """`emit` for the outputs of several steps; computed together if none of them waits for another."""
         cost_s = streams * (self._engine.output_us + self._engine.chunk_us) * 1e-6
-        free_s = max(self._batch_s + self._batch_cost_s, self._parse_free_s)
+        free_s = self._batch_s + self._batch_cost_s
         if times[0] >= free_s and (len(times) == 1 or float(np.diff(times).min()) >= cost_s):
             self._batch_s, self._batch_cost_s = float(times[-1]), cost_s
             return times

@@ -51,25 +51,34 @@ class EngineVersion:
     row_us: float
     async_fill_ms: float
     async_step_ms: float
+    async_parallel_step_ms: float
+    async_worker_ms: float
     async_per_stream_us: float
     async_parallel_per_stream_us: float
-    async_lag_steps: float
     sync_step_ms: float
+    sync_slowdown: float
     ngram_step_ms: float
+    ngram_per_stream_us: float
+    ngram_context_ns: float
     sync_per_stream_us: float
     sync_parallel_ms: float
     piecewise_layer_ms: float
     parallel_overlap: float
+    allreduce_exposed: float
+    parallel_launch: float
     eager_layer_ms: float
     graph_tokens: int
+    prefill_ms: float
+    prefill_request_us: float
     parallel_fill_ms: float
     gemm_sharpness: float
     gemm_efficiency: float
     gemm_half_hidden: float
     overhead_gib: float
     ingest_ms: float
-    ingest_request_us: float
-    ingest_token_us: float
+    read_request_us: float
+    tokenize_request_us: float
+    tokenize_token_us: float
     output_us: float
     chunk_us: float
     baseline_async: bool = True

@@ -64,9 +64,7 @@ class RealtimeEngine:
 
         The time that the emulator needed to read the request is part of the modeled time, not added to it.
         """
-        at_s = self.clock.at_s(perf_s - LOOPBACK_S)
-        self.engine.submit(sequence, self._api_queue.ingest(at_s, sequence.prompt))
-        sequence.arrived_s = at_s
+        self.engine.submit(sequence, self.clock.at_s(perf_s - LOOPBACK_S))
         self._tick_soon()
 
     def close(self) -> None:

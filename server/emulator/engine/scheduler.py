@@ -10,8 +10,6 @@ Rules: `advance(until_s)` completes every step that ends by then. Steps that onl
 metrics.
 """
 
-import heapq
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from server.config import Ngram, Serving
+from server.emulator.engine.api_queue import Arrivals
 from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
@@ -28,8 +27,9 @@ from server.emulator.engine.step_time import StepModel, Usage
 class Engine:
     """Sequences are submitted, and step outputs come out. `now_s` is the end of the last step, in model seconds."""
 
-    def __init__(self, model: StepModel, serving: Serving) -> None:
+    def __init__(self, model: StepModel, serving: Serving, arrivals: Arrivals | None = None) -> None:
         self.model, self.serving = model, serving
+        self.arrivals = arrivals or Arrivals()
         self.pool = BlockPool(
             model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching
         )
@@ -44,17 +44,14 @@ class Engine:
         """Called when a queue limit rejects a sequence that was submitted before."""
         self.on_steps: Callable[[Any, Any, Any], None] = lambda _tokens, _gaps, _weight: None
         """Called after steps with the tokens of each step, times between outputs, and how many sequences saw each."""
-        self._arrivals: list[tuple[float, int, TokenSequence]] = []
-        self._numbers = itertools.count()
         self._current: EngineStep | None = None
         """The step that began at `now_s`."""
         self._pipeline_empty = True
         """Whether the engine was idle before the next step, so that nothing hides the host's work."""
 
     def submit(self, sequence: TokenSequence, at_s: float | None = None) -> None:
-        """Queue a sequence that reaches the engine at `at_s` (default: now)."""
-        sequence.arrived_s = sequence.queued_s = self.now_s if at_s is None else at_s
-        heapq.heappush(self._arrivals, (sequence.queued_s, next(self._numbers), sequence))
+        """Add a sequence whose request arrives at `at_s` (default: now)."""
+        self.arrivals.submit(sequence, self.now_s if at_s is None else at_s)
 
     def abort(self, sequence: TokenSequence) -> None:
         """Stop a sequence that is waiting or running; a finished sequence stays finished."""
@@ -69,20 +66,19 @@ class Engine:
     @property
     def empty(self) -> bool:
         """Whether no sequence is waiting, running or about to arrive."""
-        return not (self.running or self.waiting or any(s.state == "waiting" for _, _, s in self._arrivals))
+        return not (self.running or self.waiting or any(s.state == "waiting" for s in self.arrivals))
 
     def next_s(self) -> float | None:
         """When the current step ends or, if the engine is idle, when the next sequence arrives; None if neither."""
         step = self._current_step()
-        if step:
-            return step.end_s
-        return self._arrivals[0][0] if self._arrivals else None
+        next_s = step.end_s if step else self.arrivals.next_s()
+        return next_s if next_s < float("inf") else None
 
     def step(self) -> StepOutput | None:
         """Complete one step, however long it takes; None if there is nothing to compute."""
         step = self._current_step()
-        if step is None and self._arrivals:
-            self._idle_until(self._arrivals[0][0])
+        if step is None and self.arrivals.next_s() < float("inf"):
+            self._idle_until(self.arrivals.next_s())
             step = self._current_step()
         return self._complete(step) if step else None
 
@@ -95,11 +91,12 @@ class Engine:
                 continue
             step = self._current_step()
             if step is None:
-                if not self._arrivals or self._arrivals[0][0] > until_s:
+                arrival_s = self.arrivals.next_s()
+                if arrival_s > until_s or arrival_s == float("inf"):
                     if self.empty and until_s < float("inf"):
                         self.now_s = max(self.now_s, until_s)
                     return
-                self._idle_until(self._arrivals[0][0])
+                self._idle_until(arrival_s)
             elif step.end_s > until_s:
                 return
             else:
@@ -112,8 +109,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Move sequences that have arrived by now to the waiting queue."""
-        while self._arrivals and self._arrivals[0][0] <= self.now_s:
-            sequence = heapq.heappop(self._arrivals)[2]
+        for sequence in self.arrivals.take(self.now_s):
             if sequence.state != "waiting":
                 continue
             limit = self.serving.max_num_queued_reqs
@@ -149,7 +145,7 @@ class Engine:
             return None
         for sequence in self.running:
             self._draft_tokens(sequence)
-        arrival_s = self._arrivals[0][0] if self._arrivals else float("inf")
+        arrival_s = self.arrivals.next_s()
         return repeated_steps(
             self.running, self.model, self.pool, now_s=self.now_s, until_s=until_s, arrival_s=arrival_s
         )
@@ -217,7 +213,7 @@ class Engine:
             sequence.scheduled_s = self.now_s
 
     def _timed(self, work: list[tuple[TokenSequence, int]]) -> EngineStep:
-        tokens = rows = context = decoding = full_drafts = 0
+        tokens = rows = context = decoding = full_drafts = started = 0
         pairs = 0.0
         for sequence, count in work:
             tokens += count
@@ -229,20 +225,26 @@ class Engine:
             else:
                 rows += sequence.computed + count >= sequence.known
                 pairs += count * (sequence.computed + count / 2)
+                started += 1
         uniform = decoding == len(work) and (full_drafts == decoding or not self.model.speculates)
         full_graph = uniform and (self.model.engine.ngram_full_graph or not self.model.speculates)
         seconds = self.model.step_s(
-            len(work), tokens, rows, context, pairs=pairs, full_graph=full_graph, fill=self._pipeline_empty
+            len(work),
+            tokens,
+            rows,
+            context,
+            pairs=pairs,
+            prompts=started,
+            full_graph=full_graph,
+            fill=self._pipeline_empty,
         )
         self._pipeline_empty = False
-        lag_s = float(self.model.lag_s(len(work), context))
-        return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, context, pairs, lag_s)
+        return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, context, pairs)
 
     # Completing steps
 
     def _complete(self, step: EngineStep) -> StepOutput:
         self._current, self.now_s = None, step.end_s
-        left_s = step.end_s + step.lag_s
         out: list[tuple[TokenSequence, int]] = []
         gaps: list[float] = []
         prompt_tokens = generated = 0
@@ -267,9 +269,20 @@ class Engine:
         self.model.use(self.usage, seconds, 1, tokens=tokens, context=context, pairs=step.pairs)
         self.on_steps([prompt_tokens + generated], gaps, 1)
         self._finish([sequence for sequence, _ in out])
+        left_s = step.end_s + self._lag_s(len(step.work))
         return StepOutput(
             [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
         )
+
+    def _lag_s(self, streams: int) -> float:
+        """How long the output of a step that has ended waits until the next step has been launched."""
+        if not self.model.is_async:
+            return 0.0
+        self._admit()
+        # Steps that only decode are not begun here, so that they can be computed together.
+        can_join = self.waiting and len(self.running) < self.serving.max_num_seqs
+        step = self._current_step() if can_join or any(not s.emitted for s in self.running) else None
+        return self.model.lag_s(streams, step.end_s - step.start_s if step and step.pairs else None)
 
     def _complete_repeated(self, steps: RepeatedSteps) -> StepOutput:
         sequences, taken, last_s = list(self.running), len(steps.ends_s), float(steps.ends_s[-1])
@@ -292,7 +305,7 @@ class Engine:
         self.model.use(self.usage, float(steps.seconds.sum()), taken, tokens=computed, context=context)
         self.on_steps(steps.new_tokens, first_gaps, 1)
         self.on_steps([], steps.seconds[1:], len(sequences))
-        left_s = steps.ends_s + self.model.lag_s(len(sequences), steps.contexts)
+        left_s = steps.ends_s + self.model.lag_s(len(sequences))
         return StepOutput(left_s, list(zip(sequences, emitted, strict=True)), each)
 
     def _progress(self, sequence: TokenSequence, count: int, end_s: float) -> tuple[int, float]:

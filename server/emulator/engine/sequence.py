@@ -33,7 +33,7 @@ class TokenSequence:
     salt: str | None = None
     """Prefix-cache salt: only sequences with the same salt share blocks."""
     arrived_s: float = 0.0
-    """When the API server received the request; `submit` sets it to `queued_s`, and the caller may correct it."""
+    """When the API server received the request."""
     queued_s: float = 0.0
     """When the sequence reached the engine."""
 
@@ -147,8 +147,6 @@ class EngineStep:
     """Tokens whose keys and values attention reads."""
     pairs: float
     """Pairs of tokens that attention computes during prefill."""
-    lag_s: float
-    """How much later than the end of the step its output leaves the engine."""
 
 
 @dataclass(slots=True)

@@ -96,7 +96,10 @@ class StepModel:
             min(size for size in self.gpu.allreduce_us if size >= self.tp)
         ]
         size = tokens * self.hidden * 2.0
-        custom = base_us * 1e-6 + _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
+        custom = (
+            base_us * 1e-6 * self.engine.allreduce_exposed
+            + _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
+        )
         ring = 20e-6 + size * 2 * (self.tp - 1) / self.tp / (self.gpu.link_tb_s * 1e12)
         # The shorter of the two times; above some MiB it is the one of NCCL's ring.
         return 2 * self.layers * (custom - _positive(custom - ring))
@@ -115,13 +118,29 @@ class StepModel:
             gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
         )
 
-    def launch_s(self, tokens: Any, full_graph: Any) -> tuple[Any, Any]:
-        """Host time to launch the kernels of a step that no full CUDA graph covers: without graphs, and with piecewise graphs."""
+    def launch_s(self, tokens: Any, full_graph: Any, prompts: Any = 0) -> Any:
+        """Host time to prepare and launch the kernels of a step that no full CUDA graph covers, or that computes `prompts`."""
         engine = self.engine
         eager = (tokens > engine.graph_tokens) | self.eager
         pieces = (1 - eager) * (1 - full_graph)
-        layers_s = self.layers * 1e-3
-        return eager * engine.eager_layer_ms * layers_s, pieces * engine.piecewise_layer_ms * layers_s
+        piece_ms = engine.piecewise_layer_ms * self.tp**engine.parallel_launch
+        layer_ms = eager * engine.eager_layer_ms + pieces * piece_ms
+        prompts_ms = (prompts > 0) * engine.prefill_ms + prompts * engine.prefill_request_us * 1e-3
+        return (self.layers * layer_ms + prompts_ms) * 1e-3
+
+    def host_s(self, streams: Any, context: Any = 0) -> Any:
+        """Host time of a step apart from launching kernels: scheduling, n-gram lookup, processing of the output."""
+        engine, parallel = self.engine, self.tp > 1
+        if self.is_async:
+            step_ms = engine.async_parallel_step_ms if parallel else engine.async_step_ms
+            stream_us = engine.async_parallel_per_stream_us if parallel else engine.async_per_stream_us
+        else:
+            step_ms = engine.sync_step_ms + (engine.sync_parallel_ms if parallel else 0.0)
+            stream_us = engine.sync_per_stream_us
+            if self.speculates:
+                step_ms = step_ms + engine.ngram_step_ms + context * engine.ngram_context_ns * 1e-6
+                stream_us += engine.ngram_per_stream_us
+        return step_ms * 1e-3 + streams * (stream_us * 1e-6)
 
     def step_s(
         self,
@@ -131,31 +150,36 @@ class StepModel:
         context: Any,
         *,
         pairs: Any = 0.0,
+        prompts: Any = 0,
         full_graph: Any = True,
         fill: bool = False,
     ) -> Any:
-        """Duration of one step. `fill` means that the engine was idle before, so that nothing hides the host's work."""
+        """Duration of one step, which computes prompts of `prompts` requests.
+
+        `fill` means that the engine was idle before, so that nothing hides the host's work.
+        """
         engine, parallel = self.engine, self.tp > 1
-        kernels, pieces = self.launch_s(tokens, full_graph)
+        launch, host = self.launch_s(tokens, full_graph, prompts), self.host_s(streams, context)
         gpu = self.gpu_s(tokens, rows, context, pairs)
-        filling_ms = engine.parallel_fill_ms if parallel and fill else 0.0
+        fill_s = fill * (engine.parallel_fill_ms if parallel else 0.0) * 1e-3
         if not self.is_async:
             # Ranks launch their pieces separately and wait for each other at every all-reduce, so launching is hidden in part.
             sharpness = engine.parallel_overlap if parallel and not np.any(pairs) else OVERLAP
-            work = _concurrent(gpu, kernels + pieces, sharpness)
-            host_ms = engine.sync_step_ms + self.speculates * engine.ngram_step_ms
-            host_ms += (engine.sync_parallel_ms if parallel else 0.0) + filling_ms
-            return work + streams * (engine.sync_per_stream_us * 1e-6) + host_ms * 1e-3
-        stream_us = engine.async_parallel_per_stream_us if parallel else engine.async_per_stream_us
-        work = _concurrent(gpu, kernels + pieces)
-        work = _concurrent(work, engine.async_step_ms * 1e-3 + streams * (stream_us * 1e-6))
-        return work + (engine.async_fill_ms + filling_ms) * 1e-3 if fill else work
+            return _concurrent(gpu * engine.sync_slowdown, launch, sharpness) + host + fill_s
+        fill_s += fill * engine.async_fill_ms * 1e-3
+        if parallel:
+            return _concurrent(_concurrent(gpu, launch + engine.async_worker_ms * 1e-3), host) + fill_s
+        return _concurrent(gpu, launch + host) + fill_s
 
-    def lag_s(self, streams: Any, context: Any) -> Any:
-        """How much later than the end of its step an output leaves the engine; only asynchronous scheduling delays it."""
-        if not self.is_async or not self.engine.async_lag_steps:
-            return 0.0 * context
-        return self.engine.async_lag_steps * self.step_s(streams, streams, streams, context)
+    def lag_s(self, streams: int, next_step_s: float | None = None) -> float:
+        """How long an output waits for the engine to launch the next step; `next_step_s` is its duration if it computes prompts.
+
+        With one GPU, the process that schedules also launches, which takes as long as the step if it has many kernels.
+        """
+        if not self.is_async:
+            return 0.0
+        host_s = float(self.host_s(streams))
+        return host_s if next_step_s is None or self.tp > 1 else max(next_step_s, host_s)
 
     def use(
         self,

@@ -39,14 +39,13 @@ class Simulation:
     """An engine and its API process; the caller submits requests and reads completions."""
 
     def __init__(self, serving: Serving, model: Model, gpu: Gpu, version: EngineVersion) -> None:
-        self.engine = Engine(StepModel(model, serving, gpu, version), serving)
         self._api_queue = ApiQueue(version)
+        self.engine = Engine(StepModel(model, serving, gpu, version), serving, self._api_queue)
         self._logs: dict[TokenSequence, list[tuple[Any, Any]]] = {}
 
     def submit(self, sequence: TokenSequence, at_s: float) -> None:
         """Let a request arrive at the server at `at_s`."""
-        self.engine.submit(sequence, self._api_queue.ingest(at_s, sequence.prompt))
-        sequence.arrived_s = at_s
+        self.engine.submit(sequence, at_s)
         self._logs[sequence] = []
 
     def run(self, until_s: float = float("inf")) -> Iterator[SimulatedCompletion]:
