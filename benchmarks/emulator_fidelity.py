@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from server.config import Model, Ngram, Serving, load_model, load_serving
+from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
 from server.emulator.engine.sequence import TokenSequence
@@ -24,6 +24,7 @@ from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import TURNAROUND_S
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
+from server.speculation import Ngram
 
 JUDGED_STREAMS = 128
 MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info

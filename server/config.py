@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from server.speculation import Ngram, Positive
 from server.yaml_file import YamlFileError, read_yaml
 
 HERE = Path(__file__).parent
@@ -23,20 +24,6 @@ MODELS = HERE / "models"
 
 class ConfigError(Exception):
     """A mistake in a file or in an argument. The message is one line for the operator."""
-
-
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Ngram:
-    """Settings of n-gram speculation, under the names of vLLM's `speculative-config`."""
-
-    num_speculative_tokens: Positive
-    prompt_lookup_min: Positive
-    prompt_lookup_max: Positive
-    synthetic_acceptance_length: float | None = None
-    """With synthetic rejection sampling: the imposed mean number of tokens of a step that has a draft."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,12 +211,12 @@ def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
     if value is None:
         return None
     method = value.get("method")
-    if method not in ("ngram", "ngram_gpu", "[ngram]"):
+    if method not in ("ngram", "ngram_gpu"):
         raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
     low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
     low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
     numbers = value | {"prompt_lookup_min": low, "prompt_lookup_max": high}
-    numbers["synthetic_acceptance_length"] = None
+    numbers |= {"synthetic_acceptance_length": None, "v2_runner": False}
     ngram: Ngram = _convert(numbers, Ngram, where, "speculative-config", strict=True)
     ngram = replace(ngram, synthetic_acceptance_length=_synthetic(value, where))
     if ngram.prompt_lookup_min > ngram.prompt_lookup_max:

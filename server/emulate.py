@@ -5,6 +5,7 @@ This module imports the emulator and numpy, so `server/__main__.py` imports it o
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from server.config import ConfigError, check_parallel, load_model, load_serving, overrides_from
@@ -12,6 +13,7 @@ from server.emulator.api.app import EmulatorSettings
 from server.emulator.api.faults import FaultInjector, read_faults
 from server.emulator.api.serve import serve
 from server.emulator.engine import hardware
+from server.emulator.engine.model_runner import served
 from server.emulator.engine.step_time import StepModel
 from server.emulator.text.model import MODES
 from server.emulator.text.problems import KnownProblem, read_problems
@@ -42,8 +44,9 @@ def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSett
         raise ConfigError(
             f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs"
         )
+    serving, engine = served(serving, version, os.environ)
     return EmulatorSettings(
-        serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=versions[version], seed=args.seed, speed=args.speed, text=args.text
+        serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=engine, seed=args.seed, speed=args.speed, text=args.text
     )  # fmt: skip
 
 

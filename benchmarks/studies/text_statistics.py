@@ -24,6 +24,7 @@ from server.emulator.engine.ngram import Steps, speculate
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
+from server.speculation import Ngram
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 MODELS = Path(__file__).parents[2] / "server" / "models"
@@ -57,7 +58,7 @@ class Output:
         self.finished = reply.ended and len(reply.ids) <= cap
         self.answer_tokens = len(self.ids) - reply.thinking_end if reply.thinking_end else 0
         started = time.perf_counter()
-        self.steps = speculate(self.prompt, self.ids, 5, 1, 4)
+        self.steps = speculate(self.prompt, self.ids, Ngram(5, 1, 4))
         self.lookup_s = time.perf_counter() - started
         self.ends = np.cumsum(self.steps.emitted) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)

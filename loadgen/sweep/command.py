@@ -36,7 +36,6 @@ from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
 from loadgen.sweep.study import EMULATED, Study, study
 from server.emulator.engine import hardware
-from server.emulator.simulated_cell import ENGINE_VERSION
 from server.launch import gpus
 from server.launch.running import stop_all
 from server.launch.spec import BACKENDS as SERVER_BACKENDS
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=BACKENDS, default="emulator", help="emulator · process (vllm serve on this machine) · docker · simulate (without sockets and waiting) [emulator]")
     add("--parallel", type=count, default=1, metavar="N", help="load at most N servers at once, after a check that they do not slow each other down [1]")
     add("--image", help="image of backend docker [$VLLM_IMAGE, else the pinned image of vLLM]")
-    add("--engine-version", default=ENGINE_VERSION, metavar="V", help=f"the vLLM version that emulated servers behave like [{ENGINE_VERSION}]")
+    add("--engine-version", default=hardware.ENGINE_VERSION, metavar="V", help=f"the vLLM version that emulated servers behave like [{hardware.ENGINE_VERSION}]")
     add("--speed", type=positive, metavar="X", help="divide every waiting time of emulated servers by X")
     add("--start-timeout", type=seconds, default=900.0, metavar="S", help="longest time until a server is ready, in seconds [900]")
     add_search_arguments(parser.add_argument_group("what to search for, with --search").add_argument)

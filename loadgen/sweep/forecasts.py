@@ -32,6 +32,7 @@ def expected(cell: Cell, options: RunOptions, gpu: str, engine_version: str) -> 
         gpu=gpu,
         engine_version=engine_version,
         overrides=cell.overrides,
+        environment=cell.environment,
         concurrency=options.concurrency,
         rate=options.rate,
         whole_budget=bool(options.extra_body.get("ignore_eos")),

@@ -14,7 +14,6 @@ from loadgen.sweep.plan import Cell
 from server.config import ConfigError, check_parallel, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.step_time import GIB, StepModel
-from server.emulator.simulated_cell import ENGINE_VERSION
 
 BASE_GIB = 3.0
 """CUDA context, graphs and activations of one server on each GPU. Eight servers of 1.5B and 7B on an H200 used 2.6 GiB each."""
@@ -72,7 +71,7 @@ def memory_gib(cells: Sequence[Cell], machine: Machine, gpu: str) -> float:
         return machine.memory_gib
     if serving.kv_cache_memory_bytes is None:
         return machine.memory_gib * serving.gpu_memory_utilization
-    profile, version = hardware.gpus()[gpu], hardware.engine_versions()[ENGINE_VERSION]
+    profile, version = hardware.gpus()[gpu], hardware.engine_versions()[hardware.ENGINE_VERSION]
     step = StepModel(model, serving, profile, version)
     streams = max((int(cell.load.value) for cell in cells if cell.load.kind == "closed"), default=256)
     sampled_bytes = streams * (1 + step.draft_tokens) * model.shape.vocab_size * 4 * SAMPLER_COPIES

@@ -157,6 +157,7 @@ def simulate_cell(
         outputs.model,
         prepared,
         overrides=cell.overrides,
+        environment=cell.environment,
         gpu=options.gpu or "h200",
         engine_version=engine_version,
         concurrency=None if due_s else options.concurrency,

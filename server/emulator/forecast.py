@@ -5,15 +5,18 @@ This module does not know queues or how the load changes over time; a simulated 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from server.config import ConfigError, Ngram, load_model, load_serving
+from server.config import ConfigError, load_model, load_serving
 from server.emulator.engine import hardware
+from server.emulator.engine.model_runner import served
 from server.emulator.engine.step_time import StepModel
-from server.emulator.simulated_cell import ENGINE_VERSION, ModelOutputs, PreparedOutput, ngram_drafts
+from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, ngram_drafts
 from server.emulator.text.problems import KnownProblem
+from server.speculation import Ngram
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def forecast(
     limits: Sequence[int],
     *,
     gpu: str,
-    engine_version: str = ENGINE_VERSION,
+    engine_version: str = hardware.ENGINE_VERSION,
     overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
     concurrency: int | None = None,
     rate: float | None = None,
     whole_budget: bool = False,
@@ -53,7 +57,8 @@ def forecast(
     With `whole_budget`, every output reaches its limit, as with `ignore_eos`.
     """
     try:
-        serving, preset = load_serving(config, overrides), load_model(model)
+        serving, version = served(load_serving(config, overrides), engine_version, environment)
+        preset = load_model(model)
     except ConfigError:
         return None
     if gpu not in hardware.gpus():
@@ -72,8 +77,7 @@ def forecast(
     ]
     tokens = sum(lengths) * count
     emitted, drafted = _tokens_per_step(outputs, serving.speculation)
-    profile, version = hardware.gpus()[gpu], hardware.engine_versions()[engine_version]
-    step_model = StepModel(preset, serving, profile, version)
+    step_model = StepModel(preset, serving, hardware.gpus()[gpu], version)
     width = streams * (1 + drafted)
     context = streams * float(np.mean([len(output.prompt) + len(output.ids) / 2 for output in outputs]))
     step_s = float(step_model.step_s(streams, width, width, context))

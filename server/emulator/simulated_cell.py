@@ -12,14 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.config import Model, Ngram, Serving, load_model, load_serving
+from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.gpu_telemetry import Telemetry
+from server.emulator.engine.hardware import ENGINE_VERSION, EngineVersion
+from server.emulator.engine.model_runner import served
 from server.emulator.engine.ngram import speculate
 from server.emulator.engine.sequence import Drafts, TokenSequence
 from server.emulator.engine.step_time import GIB
@@ -27,9 +30,8 @@ from server.emulator.engine.virtual_time import Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import read_problems
 from server.emulator.text.tokenizer import Tokenizer
+from server.speculation import Ngram
 
-ENGINE_VERSION = "0.32"
-"""The version that is emulated unless another one is named."""
 TURNAROUND_S = 0.8e-3
 """Time between the end of a response and the client's next request: 0.65 to 1 ms measured (docs/decisions/0066)."""
 
@@ -170,14 +172,7 @@ class PrecomputedDrafts(Drafts):
 def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[int]]:
     """Numbers of drafted and accepted tokens per decode step; kept in the output for later calls."""
     if ngram not in output.drafts:
-        steps = speculate(
-            output.prompt,
-            output.ids,
-            ngram.num_speculative_tokens,
-            ngram.prompt_lookup_min,
-            ngram.prompt_lookup_max,
-            imposed_length=ngram.synthetic_acceptance_length,
-        )
+        steps = speculate(output.prompt, output.ids, ngram)
         output.drafts[ngram] = (steps.drafted.tolist(), steps.accepted.tolist())
     return output.drafts[ngram]
 
@@ -186,10 +181,15 @@ class SimulatedServer:
     """One configuration with its engine, and the requests in flight."""
 
     def __init__(
-        self, serving: Serving, model: Model, gpu: str, version: str, requests: Sequence[PreparedRequest]
+        self,
+        serving: Serving,
+        model: Model,
+        gpu: str,
+        version: EngineVersion,
+        requests: Sequence[PreparedRequest],
     ) -> None:
         profile = hardware.gpus()[gpu]
-        self._simulation = Simulation(serving, model, profile, hardware.engine_versions()[version])
+        self._simulation = Simulation(serving, model, profile, version)
         self._simulation.engine.make_drafts = self._drafts
         self._telemetry = Telemetry(
             profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
@@ -258,18 +258,20 @@ def simulate_requests(
     overrides: Mapping[str, Any] | None = None,
     gpu: str = "h200",
     engine_version: str = ENGINE_VERSION,
+    environment: Mapping[str, str] = MappingProxyType({}),
     concurrency: int | None = None,
     due_s: Sequence[float] = (),
     phases: Sequence[tuple[int, int]] = (),
 ) -> SimulatedRun:
     """Simulate all requests: in a closed loop of `concurrency` streams, or each at its time in `due_s`.
 
-    `overrides` are options of `vllm serve` that replace those of the configuration file.
+    `overrides` are options of `vllm serve` that replace those of the configuration file, `environment` holds the server's
+    environment variables.
     `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
     all requests of the part before have ended; without phases there is one part.
     """
-    serving = load_serving(config, overrides)
-    server = SimulatedServer(serving, model, gpu, engine_version, requests)
+    serving, version = served(load_serving(config, overrides), engine_version, environment)
+    server = SimulatedServer(serving, model, gpu, version, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0
     for first, last in phases or [(0, len(requests))]:
@@ -283,13 +285,13 @@ def simulate_requests(
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy,
-        _server_info(serving, model, gpu, engine_version),
+        _server_info(serving, model, gpu, version),
     )
 
 
-def _server_info(serving: Serving, model: Model, gpu: str, engine_version: str) -> dict[str, Any]:
+def _server_info(serving: Serving, model: Model, gpu: str, version: EngineVersion) -> dict[str, Any]:
     return {
-        "version": hardware.engine_versions()[engine_version].release,
+        "version": version.release,
         "gpu": gpu,
         "config": serving.name,
         "model": model.id,

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+ENGINE_VERSION = "0.32"
+"""The version that is emulated unless another one is named."""
 FILE = Path(__file__).with_name("hardware.yaml")
 Profile = TypeVar("Profile")
 
@@ -45,6 +47,7 @@ class EngineVersion:
     release: str
     ngram_async: bool
     ngram_full_graph: bool
+    ngram_v2: bool
     layer_ms: float | None
     gap_ms: float
     parallel_gap_ms: float

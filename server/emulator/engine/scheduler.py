@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from server.config import Ngram, Serving
+from server.config import Serving
 from server.emulator.engine.api_queue import Arrivals
 from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
 from server.emulator.engine.step_time import StepModel, Usage
+from server.speculation import Ngram
 
 
 class Engine:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.config import Ngram
 from server.emulator.engine.ngram import NgramProposer, imposed_acceptance, imposed_draws, speculate
+from server.speculation import Ngram
 
 
 @dataclass(slots=True, eq=False)
@@ -75,8 +75,7 @@ class Drafts:
     """
 
     def __init__(self, ngram: Ngram, sequence: TokenSequence) -> None:
-        width, low, high = ngram.num_speculative_tokens, ngram.prompt_lookup_min, ngram.prompt_lookup_max
-        self._sequence, self._width, self._imposed = sequence, width, ngram.synthetic_acceptance_length
+        self._sequence, self._ngram = sequence, ngram
         self._position = sequence.known
         self._draws = imposed_draws(sequence.ids[: self._position - 1])
         self.next = 0
@@ -85,17 +84,10 @@ class Drafts:
         self.accepted: list[int] = []
         self._proposer: NgramProposer | None = None
         if sequence.grow:
-            self._proposer = NgramProposer(width, low, high, sequence.ids[: self._position])
+            self._proposer = NgramProposer(ngram, sequence.ids[: self._position])
         else:
             # The context of the next step ends with the last known token, which `speculate` takes for the prefill's.
-            steps = speculate(
-                sequence.ids[: self._position - 1],
-                sequence.ids[self._position - 1 :],
-                width,
-                low,
-                high,
-                imposed_length=self._imposed,
-            )
+            steps = speculate(sequence.ids[: self._position - 1], sequence.ids[self._position - 1 :], ngram)
             self.drafted, self.accepted = steps.drafted.tolist(), steps.accepted.tolist()
 
     def reach(self, steps: int) -> None:
@@ -107,7 +99,7 @@ class Drafts:
             self.drafted += [0] * missing
             self.accepted += [0] * missing
             return
-        self._sequence.reach((steps + 1) * (1 + self._width))
+        self._sequence.reach((steps + 1) * (1 + self._ngram.num_speculative_tokens))
         for _ in range(missing):
             self._draft(self._proposer)
 
@@ -115,8 +107,8 @@ class Drafts:
         ids, position = self._sequence.ids, self._position
         draft = proposer.propose()
         accepted = 0
-        if self._imposed is not None:
-            accepted = min(len(draft), imposed_acceptance(self._draws, self._imposed)) if draft else 0
+        if (imposed := self._ngram.synthetic_acceptance_length) is not None:
+            accepted = min(len(draft), imposed_acceptance(self._draws, imposed)) if draft else 0
         else:
             for token in draft:
                 if position + accepted >= len(ids) or ids[position + accepted] != token:

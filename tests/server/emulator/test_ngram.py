@@ -7,61 +7,73 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config import Ngram
 from server.emulator.engine.ngram import NgramProposer, speculate
 from server.emulator.engine.sequence import Drafts, TokenSequence
+from server.speculation import Ngram
 
 tokens = st.lists(st.integers(0, 3), max_size=60)
-bounds = st.tuples(st.integers(1, 3), st.integers(0, 3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-drafts = st.integers(1, 6)
+settings = st.builds(
+    lambda k, low, more, v2: Ngram(k, low, low + more, v2_runner=v2),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.booleans(),
+)
+V1, V2 = Ngram(5, 1, 4), Ngram(5, 1, 4, v2_runner=True)
 
 
-def by_definition(context: Sequence[int], k: int, min_n: int, max_n: int) -> list[int]:
-    """The draft after the earliest occurrence of the longest matching suffix, computed directly."""
-    for n in range(max_n, min_n - 1, -1):
+def by_definition(context: Sequence[int], ngram: Ngram) -> list[int]:
+    """The draft of either model runner, computed directly from its definition."""
+    k, draft = ngram.num_speculative_tokens, []
+    for n in range(ngram.prompt_lookup_max, ngram.prompt_lookup_min - 1, -1):
         suffix = list(context[len(context) - n :])
-        for start in range(len(context) - n):
-            if len(suffix) == n and list(context[start : start + n]) == suffix:
-                return list(context[start + n : start + n + k])
-    return []
+        starts = [at for at in range(len(context) - n) if list(context[at : at + n]) == suffix]
+        if starts:
+            start = (max(starts) if ngram.v2_runner else min(starts)) + n
+            draft = list(context[start : start + k])
+            break
+    return draft + [context[-1]] * (k - len(draft)) if ngram.v2_runner and context else draft
 
 
-@given(tokens, drafts, bounds)
-def test_a_draft_is_what_followed_the_earliest_longest_match(
-    context: list[int], k: int, n: tuple[int, int]
-) -> None:
-    assert NgramProposer(k, *n, context).propose() == by_definition(context, k, *n)
+@given(tokens, settings)
+def test_a_draft_is_the_one_of_the_definition(context: list[int], ngram: Ngram) -> None:
+    assert NgramProposer(ngram, context).propose() == by_definition(context, ngram)
 
 
-@given(tokens, tokens, drafts, bounds)
+@given(tokens, tokens, settings)
 def test_a_context_grown_in_pieces_is_the_context_given_whole(
-    first: list[int], second: list[int], k: int, n: tuple[int, int]
+    first: list[int], second: list[int], ngram: Ngram
 ) -> None:
-    proposer = NgramProposer(k, *n, first)
+    proposer = NgramProposer(ngram, first)
     proposer.propose()
     proposer.extend(second)
-    assert proposer.propose() == NgramProposer(k, *n, first + second).propose()
+    assert proposer.propose() == NgramProposer(ngram, first + second).propose()
 
 
-def test_a_draft_stops_where_the_model_s_length_does() -> None:
-    proposer = NgramProposer(5, 1, 4, [1, 2, 3, 4, 5, 6, 1])
-    assert proposer.propose(limit=2) == [2, 3]
-    assert proposer.propose(limit=0) == []
-    assert proposer.propose(limit=-3) == []
+def test_the_runners_take_different_occurrences() -> None:
+    """The suffix `1 2` occurs twice: V1 drafts what followed the first time, V2 what followed the second time."""
+    context = [1, 2, 3, 8, 1, 2, 4, 9, 1, 2]
+    assert NgramProposer(V1, context).propose() == [3, 8, 1, 2, 4]
+    assert NgramProposer(V2, context).propose() == [4, 9, 1, 2, 2]
+
+
+def test_only_the_v2_runner_drafts_without_a_match() -> None:
+    assert NgramProposer(V1, [1, 2, 3]).propose() == []
+    assert NgramProposer(V2, [1, 2, 3]).propose() == [3] * 5
 
 
 def test_a_single_token_repeated_drafts_only_what_the_context_holds() -> None:
-    """As in vLLM, a draft does not go beyond the context: after `a a` it has one token, not k."""
-    assert NgramProposer(5, 1, 4, [7, 7]).propose() == [7]
-    assert NgramProposer(5, 1, 4, [7] * 6).propose() == [7, 7]
+    """As in vLLM's V1 runner, a draft does not go beyond the context: after `a a` it has one token, not k."""
+    assert NgramProposer(V1, [7, 7]).propose() == [7]
+    assert NgramProposer(V1, [7] * 6).propose() == [7, 7]
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), tokens, drafts, bounds)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), tokens, settings)
 def test_speculate_takes_the_same_steps_as_the_proposer(
-    prompt: list[int], output: list[int], k: int, n: tuple[int, int]
+    prompt: list[int], output: list[int], ngram: Ngram
 ) -> None:
     """The numbers of emitted, drafted and accepted tokens agree at every step, also at the end of the prompt."""
-    proposer = NgramProposer(k, *n, prompt + output[:1])
+    proposer = NgramProposer(ngram, prompt + output[:1])
     at, steps = 1, []
     while at < len(output):
         draft = proposer.propose()
@@ -72,7 +84,7 @@ def test_speculate_takes_the_same_steps_as_the_proposer(
         steps.append((len(emitted), len(draft), accepted))
         proposer.extend(emitted)
         at += len(emitted)
-    batch = speculate(prompt, output, k, *n)
+    batch = speculate(prompt, output, ngram)
     assert list(zip(batch.emitted, batch.drafted, batch.accepted, strict=True)) == steps
     assert sum(batch.emitted) == max(0, len(output) - 1)
 
@@ -89,14 +101,14 @@ def test_an_imposed_acceptance_does_not_depend_on_the_text() -> None:
 
     Requests of one length do not end at the same step, as they would if each accepted the same numbers.
     """
-    output = [1, 2, 3] * 100
-    steps = speculate([1, 2, 3, 1, 2, 3], output, 5, 1, 4, imposed_length=1.75)
+    output, imposed = [1, 2, 3] * 100, Ngram(5, 1, 4, 1.75)
+    steps = speculate([1, 2, 3, 1, 2, 3], output, imposed)
     assert set(steps.accepted[:-1].tolist()) == {0, 1}
     assert np.mean(steps.emitted) == pytest.approx(1.75, rel=0.05)
-    ends = {len(speculate([n, 1, 2, 3], output, 5, 1, 4, imposed_length=1.75).emitted) for n in range(9)}
+    ends = {len(speculate([n, 1, 2, 3], output, imposed).emitted) for n in range(9)}
     assert len(ends) > 4
     assert sum(steps.emitted) == len(output) - 1
-    drafts = grown([1, 2, 3, 1, 2, 3], output, Ngram(5, 1, 4, 1.75))
+    drafts = grown([1, 2, 3, 1, 2, 3], output, imposed)
     drafted, accepted = drafts.ahead(100)
     assert accepted.tolist() == steps.accepted[:100].tolist()
     assert drafted.tolist() == steps.drafted[:100].tolist()
@@ -106,4 +118,4 @@ def test_large_token_ids_do_not_collide() -> None:
     """Ids near the end of a large vocabulary are packed without overlap."""
     a, b = 151_935, 151_934
     context = [a, b, a, 5, b, a, b]
-    assert NgramProposer(3, 1, 4, context).propose() == by_definition(context, 3, 1, 4)
+    assert NgramProposer(V1, context).propose() == by_definition(context, V1)

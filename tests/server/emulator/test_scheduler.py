@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.config import Model, Ngram, Serving, load_model, load_serving
+from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine.hardware import engine_versions, gpus, read
 from server.emulator.engine.scheduler import Engine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
 from server.emulator.engine.virtual_time import Simulation
+from server.speculation import Ngram
 
 MODELS = {size: load_model(f"r1-distill-qwen-{size}") for size in ("1.5b", "7b", "14b")}
 GPUS, VERSIONS = gpus(), engine_versions()

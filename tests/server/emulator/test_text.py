@@ -12,6 +12,7 @@ from server.emulator.engine.ngram import speculate
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import known_problem
 from server.emulator.text.tokenizer import Tokenizer
+from server.speculation import Ngram
 
 PRESET: dict[str, Any] = {"id": "some/model", "prompt": "r1"}
 ROWS = [
@@ -78,7 +79,7 @@ def test_every_draft_is_accepted_in_a_loop_and_none_of_a_random_text(tokenizer: 
     for mode, share in (("loop", 1.0), ("random", 0.0)):
         reply = TextModel(PRESET, PROBLEMS, tokenizer, mode=mode).reply(text, ids, seed=5, temperature=1.0)
         reply.grow(4096)
-        steps = speculate(ids, reply.ids[:4000], 5, 1, 4)
+        steps = speculate(ids, reply.ids[:4000], Ngram(5, 1, 4))
         assert steps.drafted.sum() > 0
         assert steps.accepted[:-1].sum() == share * steps.drafted[:-1].sum()
 

@@ -18,6 +18,7 @@ from server.emulator.text.outcome import GREEDY, TraceOutline
 from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 from server.emulator.text.wrong_answers import wrong_answers
+from server.speculation import Ngram
 from tests import ROOT
 from tools.train_tokenizer import train
 
@@ -141,7 +142,7 @@ def test_lookup_accepts_more_in_greedy_loops(problems: list[KnownProblem]) -> No
         prompt = TOKENIZER.encode(raw_prompt(problem))
         reply = model.reply(raw_prompt(problem), prompt)
         assert reply.grow(12_000) >= 12_000
-        steps = speculate(prompt, reply.ids[:12_000], 5, 1, 4)
+        steps = speculate(prompt, reply.ids[:12_000], Ngram(5, 1, 4))
         late = np.cumsum(steps.emitted) > (outline.loop_from or 0) + outline.loop_period
         rates.append(steps.emitted[late].mean())
     assert 3.5 < np.mean(rates) < 4.6

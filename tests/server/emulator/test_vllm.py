@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from server.emulator.engine.ngram import NgramProposer
+from server.speculation import Ngram
 from tests import ROOT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -316,4 +317,4 @@ def test_drafts_equal_vllm_s_own(vllm: Path) -> None:
         )  # fmt: skip
         assert run.returncode == 0, run.stderr[-2000:]
         theirs = json.loads(run.stdout.splitlines()[-1])
-        assert [NgramProposer(k, min_n, max_n, context).propose() for context in contexts] == theirs
+        assert [NgramProposer(Ngram(k, min_n, max_n), context).propose() for context in contexts] == theirs
