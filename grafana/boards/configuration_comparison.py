@@ -101,9 +101,9 @@ def _table() -> PanelOrRow:
 
 def _bars() -> list[PanelOrRow]:
     position = increase("vllm:spec_decode_num_accepted_tokens_per_pos_total", "config, position")
-    drafts = increase("vllm:spec_decode_num_drafts_total")
+    steps = increase("vllm:inter_token_latency_seconds_count")
     off = f'label_replace({increase(TOKENS)} * 0, "position", "off", "", "")'
-    accepted = f"({position} / on (config) group_left () ({drafts} > 0)) or on (config) {off}"
+    accepted = f"({position} / on (config) group_left () ({steps} > 0)) or on (config) {off}"
     return [
         bar_gauge_panel(
             "Output per GPU",
@@ -115,7 +115,7 @@ def _bars() -> list[PanelOrRow]:
         ),
         bar_gauge_panel(
             "Draft acceptance by position",
-            "Fraction of drafts whose token at this position was accepted. It should decrease from position to position. If it stays near 1, the text repeats itself. If it decreases quickly, fewer speculative tokens suffice. off means no speculation.",
+            "Fraction of the decode steps of all requests in which the draft token at this position was accepted. It should decrease from position to position. If it stays near 1, the text repeats itself. If it decreases quickly, fewer speculative tokens suffice. off means no speculation.",
             "percentunit",
             (accepted, "{{config}} · {{position}}"),
             width=6,

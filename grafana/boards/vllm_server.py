@@ -75,14 +75,14 @@ def _steps() -> list[PanelOrRow]:
 
 
 def _drafts_and_prefix_cache() -> list[PanelOrRow]:
-    drafted, accepted = (f"vllm:spec_decode_num_{kind}_tokens_total" for kind in ("draft", "accepted"))
-    acceptance = or_zero(fraction(accepted, drafted), rate("vllm:generation_tokens_total"))
+    generated = "vllm:generation_tokens_total"
+    accepted = or_zero(fraction("vllm:spec_decode_num_accepted_tokens_total", generated), rate(generated))
     return [
         time_series_panel(
-            "Draft acceptance rate",
-            "Accepted tokens divided by drafted tokens; 0 without speculation. Below about 0.3, drafting costs more than it gains in a full batch.",
+            "Accepted drafts in the output",
+            "Accepted draft tokens divided by output tokens; 0 without speculation. A fraction f means 1 / (1 - f) tokens a step: 43 % is 1.75. On vLLM 0.26 with n-gram, 43 % paid up to about 14 streams of a 7B model and not at 128.",
             "percentunit",
-            (acceptance, "{{config}}"),
+            (accepted, "{{config}}"),
             maximum=1,
         ),
         time_series_panel(
