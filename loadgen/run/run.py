@@ -23,6 +23,7 @@ from loadgen.interrupts import INTERRUPTS
 from loadgen.live.announce import announce
 from loadgen.live.exporter import Metrics, serving
 from loadgen.lock import locked
+from loadgen.measure.acceptance import drafted
 from loadgen.measure.client_health import merge
 from loadgen.measure.console_table import METRICS
 from loadgen.measure.observations import Observations
@@ -35,7 +36,6 @@ from loadgen.run.manifest import describe, make_folder, run_folder, write_proble
 from loadgen.run.one_pass_files import Detokenizer
 from loadgen.run.phases import RunPhases
 from loadgen.run.prepare import Prepared, prepare
-from loadgen.target.server_metrics import drafted
 
 
 def execute(options: RunOptions) -> RunInfo:

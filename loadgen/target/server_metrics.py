@@ -79,10 +79,12 @@ def parse(text: str, prefixes: tuple[str, ...] = ("",), limit: int = SAMPLES_LIM
 
 
 def totals(text: str) -> dict[str, float]:
-    """Return for every metric name the sum over all its labels."""
+    """Return for every metric name the sum over all its labels, and as `name[3]` the sum for each draft position."""
     found: dict[str, float] = defaultdict(float)
     for sample in parse(text):
         found[sample.name] += sample.value
+        if position := sample.labels.get("position"):
+            found[f"{sample.name}[{position}]"] += sample.value
     return dict(found)
 
 
@@ -128,19 +130,3 @@ def snapshot(api: ControlApi, path: Path) -> dict[str, float]:
         raise DiskFullError(f"{path}: {error.strerror}") from error
     found = totals(page.response.text())
     return found | {REPLICAS: float(page.replicas)} if page.replicas > 1 else found
-
-
-def drafted(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Return what speculative decoding drafted between two snapshots.
-
-    The result is empty where the server reports no speculation, or where the first snapshot is missing.
-    """
-    names = {
-        "drafts": "vllm:spec_decode_num_drafts_total",
-        "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
-        "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
-        "steps": "vllm:iteration_tokens_total_count",
-    }
-    if not before or not all(name in after for name in names.values()):
-        return {}
-    return {name: after[counter] - before.get(counter, 0.0) for name, counter in names.items()}
