@@ -15,6 +15,7 @@ from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, optima, pairs, repeated_sampling, summary
+from analysis.tables.acceptance_by_draft import acceptance_by_draft
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
@@ -50,6 +51,7 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
         "cost_variation": pairs.cost_variation(problems),
         "acceptance": acceptance(study),
+        "acceptance_by_draft": acceptance_by_draft(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
         "endings": distributions.endings(study.frame),
         "by_subject": distributions.by_kind(study.frame, "subject"),

@@ -1,7 +1,7 @@
 """Compute the acceptance of draft tokens: tokens for each engine step, by position in the output.
 
 The source is `chunks.bin` where a run kept it: the tokens in each token event, by the number of tokens before it. The first
-event comes from prefill and is left out. Otherwise the source is each request's mean acceptance length, by the length of its
+event comes from prefill and is left out. Otherwise the source is each request's number of accepted tokens, by the length of its
 output. The figure says which source was used. With speculation one engine step makes one chunk, unless chunks were merged
 under load. At most ENOUGH_REQUESTS requests of a run are read.
 
@@ -29,7 +29,7 @@ MAX_MERGED = 0.05  # with a larger share of merged chunks, a chunk does not stan
 ENOUGH_REQUESTS = 200  # read from each run: takes about a second and gives intervals of a few per cent
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
 BY_LENGTH = (
-    "Mean acceptance length of each request (tokens / steps), as the server reports it, by the length of its "
+    "Tokens per engine step of each request, from the accepted tokens that the server reports, by the length of its "
     "output. Bars: 95 % intervals."
 )
 BY_POSITION = (
@@ -87,13 +87,16 @@ def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
 
 
 def _requests(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each request: its tokens and steps, with the bin of its length."""
+    """One row for each request: its tokens and steps after the first token, with the bin of its length.
+
+    A step emits one token that was not drafted, so it counts also where nothing was drafted.
+    """
     tokens = rows["completion_tokens"]
-    steps = rows["num_spec_steps"].fillna(rows["chunks"])
+    steps = tokens - 1 - rows["num_accepted_draft_tokens"]
     return rows[ARM].assign(
         unit=rows["problem_id"].astype(str),
         bin=np.searchsorted(EDGES, tokens.fillna(0), side="right"),
-        tokens=rows["mean_acceptance_length"] * steps,
+        tokens=tokens - 1,
         steps=steps.where(steps > 0),
         position=tokens,
     )
