@@ -39,6 +39,8 @@ class Serving:
     enable_prefix_caching: bool = True
     block_size: Positive = 16
     kv_cache_dtype: str = "auto"
+    dtype: str = "auto"
+    quantization: str | None = None
     num_gpu_blocks_override: int | None = None
     kv_cache_memory_bytes: int | None = None
     seed: int = 0
@@ -105,16 +107,23 @@ QUANTIZED_BYTES = {
     "mxfp4": 0.53,
 }
 
-PARALLELISM_NOT_EMULATED = {"data-parallel-size", "pipeline-parallel-size"}
+PARALLELISM_NOT_EMULATED = {
+    "data-parallel-size",
+    "data-parallel-size-local",
+    "pipeline-parallel-size",
+    "prefill-context-parallel-size",
+    "decode-context-parallel-size",
+    "enable-expert-parallel",
+}
 IGNORED = set("""
     allow-credentials allowed-local-media-path allowed-origins attention-backend chat-template
-    compilation-config config-format data-parallel-size disable-cascade-attn disable-custom-all-reduce
+    compilation-config config-format disable-cascade-attn disable-custom-all-reduce
     disable-log-requests disable-log-stats disable-uvicorn-access-log distributed-executor-backend
-    download-dir dtype enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
+    download-dir enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
     generation-config hf-overrides host kv-cache-metrics load-format logits-processors
     max-log-len max-logprobs max-seq-len-to-capture middleware model model-impl optimization-level
-    override-generation-config performance-mode pipeline-parallel-size port prefix-caching-hash-algo
-    quantization reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
+    override-generation-config performance-mode port prefix-caching-hash-algo
+    reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
     skip-tokenizer-init swap-space tensor-parallel-backend tokenizer tokenizer-mode trust-remote-code
     uvicorn-log-level
 """.split())  # noqa: SIM905 - a list of fifty names is easier to read as words  # fmt: skip
@@ -271,15 +280,24 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
         elif key != positive and positive in types:
             values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
-        elif key in PARALLELISM_NOT_EMULATED and value not in (1, "1"):
+        elif key in PARALLELISM_NOT_EMULATED and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
-        elif positive not in IGNORED:
+        elif positive not in IGNORED | PARALLELISM_NOT_EMULATED:
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
     return Serving(**values)
 
 
-SHORT_OPTIONS = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
+SHORT_OPTIONS = {
+    "-tp": "tensor-parallel-size",
+    "-sc": "speculative-config",
+    "-q": "quantization",
+    "-dp": "data-parallel-size",
+    "-pp": "pipeline-parallel-size",
+    "-pcp": "prefill-context-parallel-size",
+    "-dcp": "decode-context-parallel-size",
+    "-ep": "enable-expert-parallel",
+}
 
 
 def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:

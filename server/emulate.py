@@ -14,6 +14,7 @@ from server.emulator.api.faults import FaultInjector, read_faults
 from server.emulator.api.serve import serve
 from server.emulator.engine import hardware
 from server.emulator.engine.model_runner import served
+from server.emulator.engine.precision import quantized
 from server.emulator.engine.step_time import StepModel
 from server.emulator.text.model import MODES
 from server.emulator.text.problems import KnownProblem, read_problems
@@ -45,6 +46,7 @@ def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSett
             f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs"
         )
     serving, engine = served(serving, version, os.environ)
+    model = quantized(model, serving, gpus[args.gpu])
     return EmulatorSettings(
         serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=engine, seed=args.seed, speed=args.speed, text=args.text
     )  # fmt: skip

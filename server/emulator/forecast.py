@@ -13,6 +13,7 @@ import numpy as np
 from server.config import ConfigError, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.model_runner import served
+from server.emulator.engine.precision import quantized
 from server.emulator.engine.step_time import StepModel
 from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, ngram_drafts
 from server.emulator.text.problems import KnownProblem
@@ -58,10 +59,10 @@ def forecast(
     """
     try:
         serving, version = served(load_serving(config, overrides), engine_version, environment)
-        preset = load_model(model)
+        if (profile := hardware.gpus().get(gpu)) is None:
+            return None
+        preset = quantized(load_model(model), serving, profile)
     except ConfigError:
-        return None
-    if gpu not in hardware.gpus():
         return None
     if model not in _outputs:
         source = ModelOutputs(model, dataset)
@@ -77,7 +78,7 @@ def forecast(
     ]
     tokens = sum(lengths) * count
     emitted, drafted = _tokens_per_step(outputs, serving.speculation)
-    step_model = StepModel(preset, serving, hardware.gpus()[gpu], version)
+    step_model = StepModel(preset, serving, profile, version)
     width = streams * (1 + drafted)
     context = streams * float(np.mean([len(output.prompt) + len(output.ids) / 2 for output in outputs]))
     step_s = float(step_model.step_s(streams, width, width, context))

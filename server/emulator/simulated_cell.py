@@ -24,6 +24,7 @@ from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import ENGINE_VERSION, EngineVersion
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.ngram import speculate
+from server.emulator.engine.precision import quantized
 from server.emulator.engine.sequence import Drafts, TokenSequence
 from server.emulator.engine.step_time import GIB
 from server.emulator.engine.virtual_time import Simulation
@@ -189,6 +190,7 @@ class SimulatedServer:
         requests: Sequence[PreparedRequest],
     ) -> None:
         profile = hardware.gpus()[gpu]
+        model = quantized(model, serving, profile)
         self._simulation = Simulation(serving, model, profile, version)
         self._simulation.engine.make_drafts = self._drafts
         self._telemetry = Telemetry(

@@ -38,6 +38,8 @@ class Gpu:
     limit_w: float
     sm_clock_mhz: int
     idle_clock_mhz: int
+    fp8: bool = True
+    """Whether its tensor cores compute in FP8."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,11 @@ class StepModel:
         body = layers * (attention + 3 * hidden * shape.intermediate_size)
         head = hidden * shape.vocab_size
         self.body_parameters = body
-        self.weight_bytes = (body + head) * model.weight_bytes / tp
+        head_bytes = max(model.weight_bytes, 2.0)  # vLLM does not quantize the embedding and the output layer
+        self.weight_bytes = (body * model.weight_bytes + head * head_bytes) / tp
         """Bytes of weights that each GPU reads per step; the input embedding is not read as a whole."""
         embedding = head * (1 if shape.tie_word_embeddings else 2)
-        self.resident_bytes = (body * model.weight_bytes + embedding * max(model.weight_bytes, 2.0)) / tp
+        self.resident_bytes = (body * model.weight_bytes + embedding * head_bytes) / tp
         kv_heads = max(shape.num_key_value_heads // tp, 1)
         kv_bytes = 1 if serving.kv_cache_dtype.startswith("fp8") else 2
         self.kv_bytes = 2 * layers * kv_heads * shape.head_dim * kv_bytes
