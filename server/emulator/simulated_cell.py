@@ -185,16 +185,12 @@ def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[
 class SimulatedServer:
     """One configuration with its engine, and the requests in flight."""
 
-    def __init__(
-        self, serving: Serving, model: Model, gpu: str, version: str, requests: Sequence[PreparedRequest]
-    ) -> None:
-        profile = hardware.gpus()[gpu]
-        self._simulation = Simulation(serving, model, profile, hardware.engine_versions()[version])
-        self._simulation.engine.make_drafts = self._drafts
-        self._telemetry = Telemetry(
-            profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
-        )
-        self._serving, self._requests = serving, requests
+    def __init__(self, simulation: Simulation, requests: Sequence[PreparedRequest]) -> None:
+        self._simulation, self._requests = simulation, requests
+        engine = simulation.engine
+        engine.make_drafts = self._drafts
+        gpu, self._gpus = engine.model.gpu, engine.serving.tensor_parallel_size
+        self._telemetry = Telemetry(gpu, self._gpus, used_bytes=gpu.memory_gib * GIB, seed=0)
         self._number: dict[TokenSequence, int] = {}
         self.energy: list[tuple[float, float]] = [(0.0, 0.0)]
         """(time, joules of all GPUs together since the start) whenever a response had ended."""
@@ -240,7 +236,7 @@ class SimulatedServer:
 
     def _energy_j(self) -> float:
         engine = self._simulation.engine
-        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
+        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
 
     def _drafts(self, ngram: Ngram, sequence: TokenSequence) -> Drafts:
         if (
@@ -268,8 +264,8 @@ def simulate_requests(
     `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
     all requests of the part before have ended; without phases there is one part.
     """
-    serving = load_serving(config, overrides)
-    server = SimulatedServer(serving, model, gpu, engine_version, requests)
+    serving, version = load_serving(config, overrides), hardware.engine_versions()[engine_version]
+    server = SimulatedServer(Simulation(serving, model, hardware.gpus()[gpu], version), requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0
     for first, last in phases or [(0, len(requests))]:
@@ -283,13 +279,13 @@ def simulate_requests(
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy,
-        _server_info(serving, model, gpu, engine_version),
+        _server_info(serving, model, gpu, version.release),
     )
 
 
-def _server_info(serving: Serving, model: Model, gpu: str, engine_version: str) -> dict[str, Any]:
+def _server_info(serving: Serving, model: Model, gpu: str, release: str) -> dict[str, Any]:
     return {
-        "version": hardware.engine_versions()[engine_version].release,
+        "version": release,
         "gpu": gpu,
         "config": serving.name,
         "model": model.id,
