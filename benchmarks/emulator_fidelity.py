@@ -1,7 +1,7 @@
 """Compares the emulator with real measurements: `python -m benchmarks.emulator_fidelity measurements.json`.
 
 Every row of a file of real measurements is run through the emulator's engine, which is stepped without sockets. Time per
-output token, time to first token and, where it was measured, power are compared. Rows above 64 streams are shown but not
+output token, time to first token and, where it was measured, power are compared. Rows above 128 streams are shown but not
 judged: there the API server and the client of the measurement determine the time. The last line on stdout is one JSON object.
 """
 
@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from server.config import Model, Serving, load_model, load_serving
-from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
-from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.virtual_time import Simulation
-from server.emulator.simulated_cell import TURNAROUND_S
+from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
 from server.speculation import Ngram
@@ -51,12 +49,12 @@ class Row:
         return self.streams <= JUDGED_STREAMS
 
 
-def _serving(config: dict[str, Any]) -> Serving:
+def _serving(config: dict[str, Any], version: EngineVersion) -> Serving:
     spec = config["speculation"]
     ngram = None
     if spec:
         tokens, shortest, longest = map(int, re.findall(r"\d+", spec)[:3])
-        ngram = Ngram(tokens, shortest, longest)
+        ngram = Ngram(tokens, shortest, longest, v2_runner=version.ngram_v2)
     tp = config["tensor_parallel_size"]
     base = load_serving("tp1")
     return replace(
@@ -82,71 +80,45 @@ def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
 
 
 @cache
-def _ids(text: TextModel, number: int, prompt: int, tokens: int) -> list[int]:
-    """Prompt and output of one request, and a few tokens more, which drafts may contain."""
-    plain = text.tokenizer.plain_ids
-    ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
-    reply = text.reply("", ids, seed=number, temperature=0.0 if text.mode == "loop" else 1.0)
-    reply.grow(tokens + 8)
-    return ids + reply.ids[: tokens + 8]
+def _text(mode: str) -> TextModel:
+    return TextModel({}, [], Tokenizer(), mode)
 
 
 @cache
-def _texts() -> dict[str, TextModel]:
-    tokenizer = Tokenizer()
-    return {mode: TextModel({}, [], tokenizer, mode) for mode in ("loop", "random")}
-
-
-def closed_loop(
-    simulation: Simulation, text: TextModel, *, streams: int, requests: int, prompt: int, tokens: int
-) -> tuple[list[float], list[float]]:
-    """Return TTFT and TPOT, in ms, of requests of which `streams` start at the same time and each other one after a response."""
-
-    def send(number: int, at_s: float) -> None:
-        ids = _ids(text, number, prompt, tokens)
-        simulation.submit(TokenSequence(ids=ids, prompt=prompt, end=tokens), at_s)
-
-    for number in range(streams):
-        send(number, 0.0)
-    ttft, tpot = [], []
-    unsent = iter(range(streams, requests))
-    for done in simulation.run():
-        ttft.append(1e3 * float(done.times_s[0] - done.sequence.arrived_s))
-        rest = int(done.tokens[1:].sum())
-        if rest:
-            tpot.append(1e3 * float(done.times_s[-1] - done.times_s[0]) / rest)
-        if (following := next(unsent, None)) is not None:
-            send(following, float(done.times_s[-1]) + TURNAROUND_S)
-    return ttft, tpot
+def _output(mode: str, number: int, prompt: int, tokens: int) -> PreparedOutput:
+    """A prompt with its output, and a few tokens more, which drafts may contain."""
+    text = _text(mode)
+    plain = text.tokenizer.plain_ids
+    ids = [plain[(number * 7919 + at * 104729 + at * at * 31) % len(plain)] for at in range(prompt)]
+    reply = text.reply("", ids, seed=number, temperature=0.0 if mode == "loop" else 1.0)
+    reply.grow(tokens + 8)
+    return PreparedOutput(ids, reply.ids[: tokens + 8], ended=False, thinking_end=None)
 
 
 def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[Row]:
     model: Model = load_model(f"r1-distill-qwen-{config['model']}")
-    serving, name = _serving(config), config["config"]
+    name, tp = config["config"], config["tensor_parallel_size"]
     for row in config["decode"]:
-        text = _texts()["random" if row["temperature"] else "loop"]
-        streams, title = row["concurrency"], f"{name} T={row['temperature']:g}"
-        simulation = Simulation(_imposed(serving, row), model, gpu, version)
-        ttft, tpot = closed_loop(
-            simulation,
-            text,
-            streams=streams,
-            requests=row.get("requests", streams),
-            prompt=round(row["mean_prompt_tokens"]),
-            tokens=row["output_tokens"],
-        )
+        streams, tokens, prompt = row["concurrency"], row["output_tokens"], round(row["mean_prompt_tokens"])
+        title, mode = f"{name} T={row['temperature']:g}", "random" if row["temperature"] else "loop"
+        numbers = range(row.get("requests", streams))
+        requests = [PreparedRequest(_output(mode, n, prompt, tokens), tokens) for n in numbers]
+        simulation = Simulation(_imposed(_serving(config, version), row), model, gpu, version)
+        server = SimulatedServer(simulation, requests)
+        done = [response for _, response in server.closed_loop(numbers, streams, 0.0)]
+        tpot = [1e3 * (one.times_s[-1] - one.times_s[0]) / one.tokens[1:].sum() for one in done]
+        ttft = [1e3 * (one.times_s[0] - one.sent_s) for one in done]
         yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
         yield Row(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
         if row.get("gpu_power_w"):
-            engine = simulation.engine
-            emulated_w = Telemetry(gpu, 1, used_bytes=0, seed=0).power_w(engine.now_s, engine.usage)
-            yield Row(title, "power", streams, row["gpu_power_w"], emulated_w)
+            end_s, energy_j = server.energy[-1]
+            yield Row(title, "power", streams, row["gpu_power_w"], energy_j / end_s / tp)
     for row in config.get("prefill") or []:
-        simulation = Simulation(serving, model, gpu, version)
-        ttft, _ = closed_loop(
-            simulation, _texts()["random"], streams=1, requests=1, prompt=row["prompt_tokens"], tokens=2
-        )
-        yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft[0])
+        request = PreparedRequest(_output("random", 0, row["prompt_tokens"], 2), 2)
+        server = SimulatedServer(Simulation(_serving(config, version), model, gpu, version), [request])
+        ((_, one),) = server.closed_loop(range(1), 1, 0.0)
+        ttft_ms = 1e3 * (float(one.times_s[0]) - one.sent_s)
+        yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms)
 
 
 def show(rows: list[Row]) -> None:

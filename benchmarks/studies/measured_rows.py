@@ -48,9 +48,9 @@ def half_of(name: str) -> str:
     return "odd" if zlib.crc32(name.encode()) % 2 else "even"
 
 
-def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
-    """Read the cells in `root` by configuration. Cells whose outputs may end before their budget are left out."""
-    found: dict[tuple[str, str, int, str | None, str], list[dict[str, Any]]] = defaultdict(list)
+def configurations(root: Path, half: str | None, version: str = "") -> list[dict[str, Any]]:
+    """Read the cells of a vLLM version in `root` by configuration. Cells whose outputs may end before their budget are left out."""
+    found: dict[tuple[str, str, int, str | None], list[dict[str, Any]]] = defaultdict(list)
     for folder in find_runs(root):
         run = read_run(folder)
         records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
@@ -58,16 +58,12 @@ def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
             run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}
         ).get("ignore_eos")
         # The emulator has no setting for CUDA graphs of pieces only.
-        emulated = "piecewise" not in run.config
+        emulated = "piecewise" not in run.config and run.server["version"].startswith(version)
         if emulated and records and fixed_length and half in {None, half_of(folder.name)}:
-            version = run.server["version"]
-            found[run.model, run.config, run.tensor_parallel_size, run.speculation, version].append(
-                row(run, records)
-            )
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
     return [
         {
             "config": f"{model}-{config}",
-            "vllm": version,
             "model": model,
             "tensor_parallel_size": tp,
             "speculation": "ngram k=5 lookup 1..4" if spec else None,
@@ -75,7 +71,7 @@ def configurations(root: Path, half: str | None) -> list[dict[str, Any]]:
             "decode": rows,
             "prefill": [],
         }
-        for (model, config, tp, spec, version), rows in sorted(found.items(), key=str)
+        for (model, config, tp, spec), rows in sorted(found.items(), key=str)
     ]
 
 
@@ -84,15 +80,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path)
     parser.add_argument("--half", choices=("even", "odd"))
+    parser.add_argument("--engine-version", default="0.26", help="vLLM version of the runs [0.26]")
     args = parser.parse_args(argv)
-    configs = configurations(args.results, args.half)
-    if not configs:
-        print(f"measured_rows: {args.results}: no runs with outputs of a fixed length", file=sys.stderr)
-        return 2
+    configs = configurations(args.results, args.half, args.engine_version)
     print(
         json.dumps(
             {
-                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": configs[0]["vllm"]},
+                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": args.engine_version},
                 "configs": configs,
             },
             indent=1,

@@ -5,6 +5,7 @@ its cells. This module does not know how the engine steps (see server/emulator/s
 simulated_records.py).
 """
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -52,8 +53,7 @@ def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellR
                 [cell for cell in order if cell.model == model],
                 out,
                 results,
-                limit_s=planned.args.limit_s,
-                engine_version=planned.args.engine_version,
+                args=planned.args,
             )
             for model in models
         ]
@@ -93,13 +93,7 @@ def check(planned: Study) -> None:
 
 
 def simulate_model(
-    options: RunOptions,
-    cells: list[Cell],
-    out: Path,
-    results: Results,
-    *,
-    limit_s: float,
-    engine_version: str,
+    options: RunOptions, cells: list[Cell], out: Path, results: Results, *, args: argparse.Namespace
 ) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
     dataset = datasets.load(options.dataset, options.problems, options.seed)
@@ -108,12 +102,12 @@ def simulate_model(
         started_s = time.monotonic()
         try:
             simulated = partial(
-                simulate_cell, cell=cell, outputs=outputs, dataset=dataset, engine_version=engine_version
+                simulate_cell, cell=cell, outputs=outputs, dataset=dataset, version=args.engine_version
             )
             folder, of_cell = out / cell.name, cell.applied(options)
             if isinstance(cell.load, SearchedLoad):
                 of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
-                run_info = _search(of_search, cell.load, limit_s, simulated)
+                run_info = _search(of_search, cell.load, args.limit_s, simulated)
             else:
                 run_info = simulated(of_cell, folder=folder)
             results.put((cell, run_info, time.monotonic() - started_s))
@@ -138,7 +132,7 @@ def simulate_cell(
     dataset: datasets.Dataset,
     *,
     folder: Path,
-    engine_version: str,
+    version: str,
 ) -> RunInfo:
     """Simulates one run on the server of a cell, writes its folder and returns it."""
     run_id = f"{folder.parent.name}.{folder.name}"
@@ -159,7 +153,7 @@ def simulate_cell(
         overrides=cell.overrides,
         environment=cell.environment,
         gpu=options.gpu or "h200",
-        engine_version=engine_version,
+        engine_version=version,
         concurrency=None if due_s else options.concurrency,
         due_s=due_s,
         phases=_phases(workload, len(requests)),

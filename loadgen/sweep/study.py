@@ -68,10 +68,8 @@ class Study:
     def forecasts(self) -> dict[str, Forecast | None]:
         """The forecast of each cell."""
         cells = [] if self.args.search else self.cells  # nobody knows how many runs a search needs
-        return {
-            cell.name: forecasts.expected(cell, self.options, self.gpu, self.args.engine_version)
-            for cell in cells
-        }
+        settings = self.options, self.gpu, self.args.engine_version
+        return {cell.name: forecasts.expected(cell, *settings) for cell in cells}
 
     @cached_property
     def expected_s(self) -> dict[str, float]:

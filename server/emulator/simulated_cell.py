@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.gpu_telemetry import Telemetry
-from server.emulator.engine.hardware import ENGINE_VERSION, EngineVersion
+from server.emulator.engine.hardware import ENGINE_VERSION
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.ngram import speculate
 from server.emulator.engine.precision import quantized
@@ -181,22 +181,12 @@ def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[
 class SimulatedServer:
     """One configuration with its engine, and the requests in flight."""
 
-    def __init__(
-        self,
-        serving: Serving,
-        model: Model,
-        gpu: str,
-        version: EngineVersion,
-        requests: Sequence[PreparedRequest],
-    ) -> None:
-        profile = hardware.gpus()[gpu]
-        model = quantized(model, serving, profile)
-        self._simulation = Simulation(serving, model, profile, version)
-        self._simulation.engine.make_drafts = self._drafts
-        self._telemetry = Telemetry(
-            profile, serving.tensor_parallel_size, used_bytes=profile.memory_gib * GIB, seed=0
-        )
-        self._serving, self._requests = serving, requests
+    def __init__(self, simulation: Simulation, requests: Sequence[PreparedRequest]) -> None:
+        self._simulation, self._requests = simulation, requests
+        engine = simulation.engine
+        engine.make_drafts = self._drafts
+        gpu, self._gpus = engine.model.gpu, engine.serving.tensor_parallel_size
+        self._telemetry = Telemetry(gpu, self._gpus, used_bytes=gpu.memory_gib * GIB, seed=0)
         self._number: dict[TokenSequence, int] = {}
         self.energy: list[tuple[float, float]] = [(0.0, 0.0)]
         """(time, joules of all GPUs together since the start) whenever a response had ended."""
@@ -242,7 +232,7 @@ class SimulatedServer:
 
     def _energy_j(self) -> float:
         engine = self._simulation.engine
-        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._serving.tensor_parallel_size
+        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
 
     def _drafts(self, ngram: Ngram, sequence: TokenSequence) -> Drafts:
         if (
@@ -273,7 +263,9 @@ def simulate_requests(
     all requests of the part before have ended; without phases there is one part.
     """
     serving, version = served(load_serving(config, overrides), engine_version, environment)
-    server = SimulatedServer(serving, model, gpu, version, requests)
+    profile = hardware.gpus()[gpu]
+    simulation = Simulation(serving, quantized(model, serving, profile), profile, version)
+    server = SimulatedServer(simulation, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0
     for first, last in phases or [(0, len(requests))]:
@@ -287,13 +279,13 @@ def simulate_requests(
     return SimulatedRun(
         [responses[number] for number in range(len(requests))],
         server.energy,
-        _server_info(serving, model, gpu, version),
+        _server_info(serving, model, gpu, version.release),
     )
 
 
-def _server_info(serving: Serving, model: Model, gpu: str, version: EngineVersion) -> dict[str, Any]:
+def _server_info(serving: Serving, model: Model, gpu: str, release: str) -> dict[str, Any]:
     return {
-        "version": version.release,
+        "version": release,
         "gpu": gpu,
         "config": serving.name,
         "model": model.id,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.emulator_fidelity import compare
-from benchmarks.studies.calibrate_emulator import fit, measured
+from benchmarks.studies.calibrate_emulator import fit
 from benchmarks.studies.measured_rows import configurations, half_of
 from server.emulator.engine.hardware import engine_versions, gpus
 from tests import ROOT
@@ -46,8 +46,8 @@ def test_cells_that_differ_only_in_temperature_are_separate_rows() -> None:
 
 def test_cells_of_another_version_are_not_used() -> None:
     """Each version has a profile of its own, which only its own cells may change."""
-    assert len(measured(CELLS, "even", "0.26")) == len(configurations(CELLS, "even"))
-    assert not measured(CELLS, "even", "0.32")
+    assert configurations(CELLS, "even", "0.26") == configurations(CELLS, "even")
+    assert not configurations(CELLS, "even", "0.32")
 
 
 def emulated(row: dict[str, Any]) -> dict[str, float]:
@@ -82,8 +82,8 @@ def test_a_row_is_emulated_with_its_number_of_requests() -> None:
 
 
 def test_a_fit_recovers_the_parameters_of_its_input() -> None:
-    """The rows come from an engine with eight times the gap and a slower host, and the fit starts at the calibrated parameters."""
-    truth = replace(ENGINE, gap_ms=8 * ENGINE.gap_ms, sync_step_ms=1.2)
+    """The rows come from an engine with a slower host, and the fit starts at the calibrated parameters."""
+    truth = replace(ENGINE, async_step_ms=2.5, sync_step_ms=1.2)
     row = {
         "concurrency": 2,
         "temperature": 0.0,
@@ -102,7 +102,12 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
             next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = (
                 made.emulated
             )
-    uncertainty = 5.0  # an uncertainty so large that the start does not matter
-    start = {"gap_ms": (ENGINE.gap_ms, uncertainty), "sync_step_ms": (ENGINE.sync_step_ms, uncertainty)}
-    found = fit({"h200": configs}, ("tpot",), start, {"h200": GPU}, ENGINE)
-    assert found == pytest.approx({"gap_ms": truth.gap_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.1)
+    uncertainty = 3.0  # an uncertainty so large that the start does not matter
+    start = {
+        "async_step_ms": (ENGINE.async_step_ms, uncertainty),
+        "sync_step_ms": (ENGINE.sync_step_ms, uncertainty),
+    }
+    found = fit([config | {"gpu": "h200"} for config in configs], ("tpot",), start, ENGINE)
+    assert found == pytest.approx(
+        {"async_step_ms": truth.async_step_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.1
+    )

@@ -15,6 +15,8 @@ chunks of 1.09 tokens. This module does not know what requests or outputs contai
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -26,105 +28,59 @@ from server.emulator.engine.sequence import TokenSequence
 SLICE = 128
 
 
-class Arrivals:
-    """Requests in the order in which they reach the engine: at the time at which they are submitted."""
-
-    def __init__(self) -> None:
-        self._submitted: list[tuple[float, TokenSequence]] = []
-
-    def submit(self, sequence: TokenSequence, at_s: float) -> None:
-        """Add a request that arrives at `at_s`."""
-        sequence.arrived_s = at_s
-        insort(self._submitted, (at_s, sequence), key=itemgetter(0))
-
-    def __iter__(self) -> Iterator[TokenSequence]:
-        """The requests that have not reached the engine."""
-        return (sequence for _, sequence in self._submitted)
-
-    def next_s(self) -> float:
-        """When the next request reaches the engine; infinity if there is none."""
-        return self._submitted[0][0] if self._submitted else float("inf")
-
-    def take(self, now_s: float) -> Iterator[TokenSequence]:
-        """Remove and return the requests that have reached the engine by `now_s`; sets their `queued_s`."""
-        while self._submitted and self._submitted[0][0] <= now_s:
-            sequence = self._submitted.pop(0)[1]
-            sequence.queued_s = sequence.arrived_s
-            yield sequence
-
-
-class ApiQueue(Arrivals):
+class ApiQueue:
     """Computes when requests reach the engine and when outputs are written, in model seconds."""
 
     def __init__(self, engine: EngineVersion) -> None:
-        super().__init__()
         self._engine = engine
+        self._unread: list[tuple[float, TokenSequence]] = []
+        """Requests by the time at which they arrive."""
         self._read: deque[tuple[float, TokenSequence]] = deque()
         """Requests that have been read, with the time from which they wait to be tokenized."""
         self._free_s = 0.0
         """When the task that was started last ends."""
         self._next_s: float | None = None
-        """The result of `next_s` until a request is added or taken."""
+        """The result of `next_s` until it changes."""
         self._batch_s = 0.0
         self._batch_cost_s = 0.0
 
     def submit(self, sequence: TokenSequence, at_s: float) -> None:
-        """Add a request that arrives at the API server at `at_s`."""
-        super().submit(sequence, at_s)
-        self._next_s = None
+        """Add a request that arrives at `at_s`."""
+        sequence.arrived_s, self._next_s = at_s, None
+        insort(self._unread, (at_s, sequence), key=itemgetter(0))
 
     def __iter__(self) -> Iterator[TokenSequence]:
         """The requests that have not reached the engine."""
-        yield from super().__iter__()
-        yield from (sequence for _, sequence in self._read)
+        return (sequence for _, sequence in (*self._read, *self._unread))
 
     def next_s(self) -> float:
         """When the next request reaches the engine, if no further request is submitted; infinity if there is none."""
         if self._next_s is None:
-            self._next_s = self._next_arrival_s()
+            ahead = copy(self)
+            vars(ahead).update(_unread=self._unread.copy(), _read=self._read.copy())
+            first = next(ahead.take(float("inf")), None)
+            self._next_s = first.queued_s if first else float("inf")
         return self._next_s
-
-    def _next_arrival_s(self) -> float:
-        free_s, unread = self._free_s, iter(self._submitted)
-        if self._read:
-            ready_s, sequence = self._read[0]
-        elif self._submitted:
-            at_s, sequence = next(unread)
-            free_s = ready_s = max(free_s, at_s) + self._read_cost_s
-        else:
-            return float("inf")
-        for at_s, _ in unread:
-            if at_s > ready_s:
-                break
-            free_s = max(free_s, at_s) + self._read_cost_s
-        return max(free_s, ready_s) + self._tokenize_s(sequence) + self._engine.ingest_ms * 1e-3
-
-    @property
-    def _read_cost_s(self) -> float:
-        return self._engine.read_request_us * 1e-6
-
-    def _tokenize_s(self, sequence: TokenSequence) -> float:
-        engine = self._engine
-        return (engine.tokenize_request_us + engine.tokenize_token_us * sequence.prompt) * 1e-6
 
     def take(self, now_s: float) -> Iterator[TokenSequence]:
         """Remove and return the requests that have reached the engine by `now_s`; sets their `queued_s`."""
-        self._next_s = None
-        while self._submitted or self._read:
-            if self._submitted and (not self._read or self._submitted[0][0] <= self._read[0][0]):
-                if self._submitted[0][0] > now_s:
+        engine = self._engine
+        while self._unread or self._read:
+            if self._unread and (not self._read or self._unread[0][0] <= self._read[0][0]):
+                if self._unread[0][0] > now_s:
                     return
-                at_s, sequence = self._submitted.pop(0)
-                self._free_s = max(self._free_s, at_s) + self._read_cost_s
+                at_s, sequence = self._unread.pop(0)
+                self._free_s = max(self._free_s, at_s) + engine.read_request_us * 1e-6
                 self._read.append((self._free_s, sequence))
                 continue
             ready_s, sequence = self._read[0]
-            done_s = max(self._free_s, ready_s) + self._tokenize_s(sequence)
-            sequence.queued_s = done_s + self._engine.ingest_ms * 1e-3
+            tokenize_us = engine.tokenize_request_us + engine.tokenize_token_us * sequence.prompt
+            done_s = max(self._free_s, ready_s) + tokenize_us * 1e-6
+            sequence.queued_s = done_s + engine.ingest_ms * 1e-3
             if sequence.queued_s > now_s:
                 return
             self._read.popleft()
-            self._free_s = done_s
+            self._free_s, self._next_s = done_s, None
             yield sequence
 
     def emit(self, at_s: float, streams: int) -> float:
@@ -146,3 +102,10 @@ class ApiQueue(Arrivals):
             self._batch_s, self._batch_cost_s = float(times[-1]), cost_s
             return times
         return np.array([self.emit(float(at_s), streams) for at_s in times])
+
+
+def without_api_process(engine: EngineVersion) -> ApiQueue:
+    """A queue in which requests reach the engine when they are submitted."""
+    return ApiQueue(
+        replace(engine, read_request_us=0.0, tokenize_request_us=0.0, tokenize_token_us=0.0, ingest_ms=0.0)
+    )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from server.config import Serving
-from server.emulator.engine.api_queue import Arrivals
+from server.emulator.engine.api_queue import ApiQueue, without_api_process
 from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
 from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
@@ -28,9 +28,9 @@ from server.speculation import Ngram
 class Engine:
     """Sequences are submitted, and step outputs come out. `now_s` is the end of the last step, in model seconds."""
 
-    def __init__(self, model: StepModel, serving: Serving, arrivals: Arrivals | None = None) -> None:
+    def __init__(self, model: StepModel, serving: Serving, arrivals: ApiQueue | None = None) -> None:
         self.model, self.serving = model, serving
-        self.arrivals = arrivals or Arrivals()
+        self.arrivals = arrivals or without_api_process(model.engine)
         self.pool = BlockPool(
             model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching
         )
@@ -228,18 +228,11 @@ class Engine:
                 pairs += count * (sequence.computed + count / 2)
                 started += 1
         uniform = decoding == len(work) and (full_drafts == decoding or not self.model.speculates)
-        full_graph = uniform and (self.model.engine.ngram_full_graph or not self.model.speculates)
+        graph = uniform and (self.model.engine.ngram_full_graph or not self.model.speculates)
+        fill, self._pipeline_empty = self._pipeline_empty, False
         seconds = self.model.step_s(
-            len(work),
-            tokens,
-            rows,
-            context,
-            pairs=pairs,
-            prompts=started,
-            full_graph=full_graph,
-            fill=self._pipeline_empty,
+            len(work), tokens, rows, context, pairs=pairs, prompts=started, full_graph=graph, fill=fill
         )
-        self._pipeline_empty = False
         return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, context, pairs)
 
     # Completing steps

@@ -97,10 +97,8 @@ class StepModel:
             min(size for size in self.gpu.allreduce_us if size >= self.tp)
         ]
         size = tokens * self.hidden * 2.0
-        custom = (
-            base_us * 1e-6 * self.engine.allreduce_exposed
-            + _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
-        )
+        custom = base_us * 1e-6 * self.engine.allreduce_exposed
+        custom += _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
         ring = 20e-6 + size * 2 * (self.tp - 1) / self.tp / (self.gpu.link_tb_s * 1e12)
         # The shorter of the two times; above some MiB it is the one of NCCL's ring.
         return 2 * self.layers * (custom - _positive(custom - ring))
