@@ -216,12 +216,25 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
     return value
 
 
+NGRAM_OPTIONS = {
+    "method",
+    "num_speculative_tokens",
+    "prompt_lookup_min",
+    "prompt_lookup_max",
+    "rejection_sample_method",
+    "synthetic_acceptance_length",
+}
+
+
 def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
     if value is None:
         return None
     method = value.get("method")
     if method not in ("ngram", "ngram_gpu"):
         raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
+    for key in value:
+        if key not in NGRAM_OPTIONS:
+            raise ConfigError(f"{where}: speculative-config.{key}: not emulated")
     low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
     low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
     numbers = value | {"prompt_lookup_min": low, "prompt_lookup_max": high}

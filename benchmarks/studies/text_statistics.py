@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.text_statistics DATASET.jsonl [--model r1-distill-qwen-7b ...] [--seed 1 | --greedy]
 
-Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup 1..4) by draft position and by position in the output,
-frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
+Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup 1..4, by the V1 model runner unless named) by draft
+position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
 """
 
 import argparse
@@ -95,6 +95,10 @@ def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
         count = sum(len(re.findall(pattern, each.text)) for each in outputs)
         yield f"{name} per 1000 tokens", 1000 * count / lengths.sum()
     yield from lookup_rows([each.steps for each in outputs])
+    v2 = [speculate(each.prompt, each.ids, Ngram(5, 1, 4, v2_runner=True)) for each in outputs]
+    emitted, drafted = (sum(getattr(each, name).sum() for each in v2) for name in ("emitted", "drafted"))
+    yield "V2 runner: tokens a step", emitted / sum(len(each.emitted) for each in v2)
+    yield "V2 runner: accepted / drafted", sum(each.accepted.sum() for each in v2) / drafted
     yield from position_rows(outputs)
 
 

@@ -88,11 +88,7 @@ def imposed_acceptance(draws: random.Random, length: float) -> int:
     return int(length - 1) + (draws.random() < (length - 1) % 1)
 
 
-def speculate(
-    prompt: Sequence[int],
-    output: Sequence[int],
-    ngram: Ngram,
-) -> Steps:
+def speculate(prompt: Sequence[int], output: Sequence[int], ngram: Ngram) -> Steps:
     """The decode steps of a completely known text; the same steps as with NgramProposer and verification."""
     tokens, k = np.asarray([*prompt, *output], dtype=np.int64), ngram.num_speculative_tokens
     starts, matched = _lookup(tokens, ngram)
