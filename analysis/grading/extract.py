@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from analysis.grading.sentences import stated_value
 from analysis.grading.words import NUMBER_WORDS
 
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
@@ -44,11 +45,6 @@ _ANSWER_LINE = re.compile(
     rf"|(?:{_SAYS})[ \t*_]*(?:[:：]\s{{0,8}})?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
-_BOLD = re.compile(
-    rf"(?:^|\n)[^*\n]*(?<![\w)}}\]])\*\*(?:(?![^*\n]*(?:\bnot\b|n['’]t\b))[^\d*:：\n]{{1,40}}(?:[:：]|\bis\b)\s*)?(?:((?:{_NAMED})?(?:{_STATED}))[.。]?\*\*[^*\n]*|({_WORD})[.。]?\*\*[.。]?)\s*\Z",
-    re.IGNORECASE,
-)
-"""The only bold text of the last line, if it is a value, or a word at the end."""
 _EXPLANATION = re.compile(
     r"(?i)(?:\*\*)?\s{0,8}\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]{0,200}\)[.\s]{0,8}$"
 )
@@ -167,8 +163,8 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
     matches = list(_ANSWER_LINE.finditer(text))
-    if not matches and finished and (bold := _BOLD.search(text)):
-        return bold[1] or bold[2]
+    if not matches and finished:
+        return stated_value(text)
     if not matches or (not finished and matches[-1].end() == len(text)):
         return None
     found = matches[-1]
@@ -181,4 +177,6 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
         answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
     answer = _EXPLANATION.sub("", answer.strip())
-    return re.sub(r"(?<![\^*_ ])[*_ ]+$", "", answer).removeprefix("**") or None
+    if stated := stated_value(answer):
+        return stated
+    return re.sub(r"(?<![\^*_ ])[*_ ]+[.。]?$", "", answer).removeprefix("**") or None

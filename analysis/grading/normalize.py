@@ -58,14 +58,6 @@ _DISTANCE = (
 )
 _REASON = r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$"
 
-_SENTENCE = re.compile(
-    r"^(?!.*\b(?:not|never|no|nor|or|if|than|less|more|least|most|fewer|cannot|either|except|without|half|twice|double|third|square|negative|reciprocal|opposite)\b|.*n['’]t\b)"
-    r"(?:[^\W\d_][^\W\d_'’-]*,?\s+){1,12}(?:is|are|was|were|be|has|have|had|equals?|costs?|pays?|paid|needs?|takes?|gets?|earns?|makes?|at|contains?|sold|saved|saves|spent|spends|earned|made|received|collected|bought|used|walked|drove|read|ate)\s+"
-    r"(?:(?:exactly|a total of)\s+)?(?=[-$€£(\d]|\*\*|\\[($fsd])(?P<value>.*?)(?:\s+(?:in total|in all|altogether|now))?\.?$",
-    re.IGNORECASE,
-)
-"""A sentence without `not` or `more` that ends with the value and its unit: `There are 35 cows.`"""
-
 Rewrite = Callable[[str], str]
 
 
@@ -104,7 +96,6 @@ def unwrapped(text: str) -> str:
         text,
         flags=re.IGNORECASE,
     )
-    text = _SENTENCE.sub(r"\g<value>", text)
     text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
     text = text.replace("...", r"\ldots ")
     text = re.sub(r"^\*\*(.*)\*\*$|^\*([^*]+)\*$|^__(.*)__$|^`(.*)`$", lambda m: m[m.lastindex or 0], text)

@@ -51,8 +51,6 @@ def test_unicode_becomes_latex(before: str, after: str) -> None:
         ("**5**", "5"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         ("The final answer is 5.", "5"),
-        ("There are 35 cows.", "35 cows"),
-        ("The train arrives at **7:45**.", "7:45"),
         ("She has not 5 apples", "She has not 5 apples"),
         ("Half of it is 5", "Half of it is 5"),
         ("Answer: 5", "5"),
