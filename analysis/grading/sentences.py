@@ -60,6 +60,10 @@ _END = re.compile(r"(?:です|である|になります|입니다|이다|이에�
 _REMARK = _pattern(r"\s*[,(]?\s*(?:{})", "remarks")
 _LEADING = re.compile(rf"^{_REMARK.pattern}[^,]*,\s+", re.IGNORECASE)
 """A condition before the statement: `Since x is positive, x = 5.`"""
+_STARTS_WITH_WORDS = re.compile(
+    rf"[*_\"(\s.…✅∴]*(?:(?:(?!\\){_PROSE.pattern}|[^\W\d_]{{2}})(?=[\s:：,'’*\u3040-\u9fff\uac00-\ud7af])|(?:[^\W\d]|\$[^$]+\$)\s+(?={_VERB_WORD.pattern}|{_PROSE.pattern})|[\u3040-\u9fff\uac00-\ud7af])"
+)
+"""Otherwise, the line is a value and no sentence."""
 _WITH_UNITS = re.compile(r"(?:\$?\d|\().*[^\W\d_€$]")
 _JOINED = re.compile(rf"{_REMARK.pattern}|\b(?:and|or)\b", re.IGNORECASE)
 _NO_ANSWER = _pattern(r"(?:{})|\?|\*\*[^=*]*\*\*,? (?:or|oder|ou) \*\*", "no_answer")
@@ -87,9 +91,9 @@ def stated_value(text: str) -> str | None:
     line = text.rpartition("\n")[2].strip().lstrip("#>-• ")
     if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line):
         return None
-    words = re.sub(_TEXT, "", line)
-    if not any(pattern.search(words) for pattern in (_PROSE, _VERB_WORD)) and not _THEREFORE.match(words):
-        return words.strip("* .") if "\n" in text and _BOLD.fullmatch(line) and is_value(words) else None
+    if not _STARTS_WITH_WORDS.match(line):
+        is_bold = "\n" in text and _BOLD.fullmatch(line)
+        return line.strip("* .") if is_bold and is_value(line) else None
     try:
         with time_limit(TIME_LIMIT_S):
             return _last_value(_SENTENCE_END.split(line))
