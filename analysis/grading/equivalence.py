@@ -34,7 +34,9 @@ _MEMBER = re.compile(
 """A variable and the set of numbers that it stands for."""
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
-_SUPPOSED = re.compile(r"(?:let|if|suppose|assume|try|for|case|consider|next|when|we)\b", re.IGNORECASE)
+_SUPPOSED = re.compile(
+    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would)\b", re.IGNORECASE
+)
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
@@ -410,7 +412,7 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
     others = _symbols(first) - _symbols(sides[-1])
     named = _is_name(first) or (not _constant(first) and (len(others) > 1 or "\\text" in first))
     values = sides[1:] if named else sides
-    if any(first.strip() in _symbols(side) for side in values) or _SUPPOSED.match(first):
+    if any(first.strip() in _symbols(side) for side in values) or _SUPPOSED.search(first):
         return False  # a supposition, or an equation to solve, such as `x = 2x + 3`
     if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
         return False  # an equation to solve, not a quantity that is zero

@@ -107,6 +107,7 @@ def unwrapped(text: str) -> str:
 
 def plain_presentation(text: str) -> str:
     r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
+    text = re.sub(r"(?<![\w)}\]*])\*\*(?=\S)([^*\n]+)\*\*(?![\w(])", r"\1", text)
     text = re.sub(r"<(b|strong|i|em|u)>(.*?)</\1>", r"\2", text)
     text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text))
     text = _VALUE_AND_UNIT.sub(lambda m: rf"{m[1]} \text{{ {_unit_name(m[2])}}}", text)

@@ -46,14 +46,18 @@ _THEREFORE = _pattern(r"\s*(?:{}),?\s+", "therefore")
 _BEFORE_A_VALUE = _pattern(r"(?:(?:{})\s+)*", "before_a_value")
 _VERB_WORD = _pattern("{}", "verbs")
 _VERB = _pattern(
-    r"(?:{})[\s:,]*|(?<![\w\\(])(?=\$?[A-Za-z][\w₀-₉']?(?:\([a-z]\))?\s*=)|(?<![<>!=\\])=\s*|:\s+|[：→]\s*|[—–]\s+",
+    r"(?:{})[\s:,]*|(?<![\w\\(])(?<![-+*/^] )(?=\$?[A-Za-z][\w₀-₉']?(?:\([a-z]\))?\s*=)|(?<![<>!=\\])=\s*|:\s+|[：→]\s*|[—–]\s+",
     "verbs",
 )
 """What a value follows. The name in `x = 5` belongs to the value."""
 _ENDS_WITH_VERB = re.compile(rf"(?:{_VERB.pattern}){_BEFORE_A_VALUE.pattern}$", re.IGNORECASE)
 _PREPOSITION = _pattern(r"(?:{})\s+", "prepositions")
 _VALUE_START = re.compile(
-    r"[-+−±√∛π∞|(\[{\\$€£¥₹₽₩\d]|[A-Za-z]\d?[₀-₉']*(?:_\{?\w+\}?)?(?:\([a-z0-9]\))?\s*(?:[=<>≤≥+*/^²³(-]|$)|(?:sqrt|sin|cos|tan|ln|log|pi)\b"
+    r"[-+−±√∛π∞|(\[{\\$€£¥₹₽₩\d]|[A-Za-z]\d?[₀-₉']*(?:_\{?\w+\}?)?(?:\([a-z0-9]\))?\s*(?:[=<>≤≥+*/^²³(-]|$)|(?:sqrt|sin|cos|tan|ln|log|pi|(?:minus|negative)\s+\d|no(?:\s+real)?\s+solutions?$)\b"
+)
+_EQUALITY = re.compile(r"[^=]{1,20}=")
+_FORMULA = re.compile(
+    r"(?<!\S)(?=[^A-Za-z]*[A-Za-z])(?:\([a-z](?:,\s*[a-z])+\)|[\d.²³^*/+()−\s-]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|(?<=\d)[A-Za-z](?![A-Za-z]))+$"
 )
 _AND = re.compile(r"(?<=[\d)}])\s+(?:(and|und|et|y|e|и|和)|oder|ou|o|или|或)\s+(?=[-−(\d$]|[a-z]\w?\s*=)")
 _END = re.compile(r"(?:です|である|になります|입니다|이다|이에요)?(?:[.。\s]|(?<!\d)!)*$")
@@ -61,15 +65,15 @@ _REMARK = _pattern(r"\s*[,(]?\s*(?:{})", "remarks")
 _LEADING = re.compile(rf"^{_REMARK.pattern}[^,]*,\s+", re.IGNORECASE)
 """A condition before the statement: `Since x is positive, x = 5.`"""
 _STARTS_WITH_WORDS = re.compile(
-    rf"[*_\"(\s.…✅∴]*(?:(?:(?!\\){_PROSE.pattern}|[^\W\d_]{{2}})(?=[\s:：,'’*\u3040-\u9fff\uac00-\ud7af])|(?:[^\W\d]|\$[^$]+\$)\s+(?={_VERB_WORD.pattern}|{_PROSE.pattern})|[\u3040-\u9fff\uac00-\ud7af])"
+    rf"[*_\"(\s.…✅∴]*(?:(?:(?!\\){_PROSE.pattern}|[^\W\d_]{{2}})(?=[\s:：,'’*(\u3040-\u9fff\uac00-\ud7af])|[^\W\d]['’]|(?:[^\W\d]|\$[^$]+\$)\s+(?={_VERB_WORD.pattern}|{_PROSE.pattern})|[\u3040-\u9fff\uac00-\ud7af])"
 )
 """Otherwise, the line is a value and no sentence."""
-_WITH_UNITS = re.compile(r"(?:\$?\d|\().*[^\W\d_€$]")
+_WITH_UNITS = re.compile(r"(?:\$?\d|\().*\d\s[^\W\d_]{2,}|\d+:")
 _JOINED = re.compile(rf"{_REMARK.pattern}|\b(?:and|or)\b", re.IGNORECASE)
 _NO_ANSWER = _pattern(r"(?:{})|\?|\*\*[^=*]*\*\*,? (?:or|oder|ou) \*\*", "no_answer")
 _DOUBT = _pattern(r"(?:{})|n['’]t\b", "doubts")
 _DENIED = re.compile(
-    r"(?:\b(?:not|never|cannot|could|may|might|nor|nicht|nie|pas|no|non|não|не)\b|n['’]t\b)\s*(?:\w+\s+)?$|[不没]\w{0,3}\s*$",
+    r"(?:\b(?:not|never|cannot|could|would|may|might|nor|nicht|nie|pas|no|non|não|не)\b|n['’]t\b)\s*(?:\w+\s+)?$|[不没]\w{0,3}\s*$",
     re.IGNORECASE,
 )
 """Words before a verb that deny or limit the value."""
@@ -80,7 +84,7 @@ _ONE_OF = re.compile(
 _BOLD = re.compile(r"(?<![\w)}\]])\*\*(?=\S)([^*\n]+(?:\*[^*\n]+)*)\*\*")
 _BETWEEN_BOLD = re.compile(r"\s*(?:,\s*)?(?:(?:and|und|et|y|e|и|和|or|oder|ou|o)\s+)?")
 _BOLD_WORD = re.compile(r"[^\W\d_][^\W\d_'’-]+(?: [^\W\d_'’-]+){0,2}[.。]?")
-_KIND = re.compile(r".*\b(?:is|are|es|est|ist)\s+(?:an?|une?|ein|eine)\s+([^\W\d_]{4,})")
+_KIND = re.compile(r".*\b(?:is|are|es|est|ist)\s+(?:(?:an?|une?|ein|eine)\s+([^\W\d_]{4,})|([A-Z][a-z]{2,}))")
 
 
 def stated_value(text: str) -> str | None:
@@ -91,7 +95,10 @@ def stated_value(text: str) -> str | None:
     line = text.rpartition("\n")[2].strip().lstrip("#>-• ")
     if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line):
         return None
-    if not _STARTS_WITH_WORDS.match(line):
+    words = re.sub(_TEXT, "", line)
+    if not _STARTS_WITH_WORDS.match(line) and (
+        len(_PROSE.findall(words)) < 3 or not _VERB_WORD.search(words)
+    ):
         is_bold = "\n" in text and _BOLD.fullmatch(line)
         return line.strip("* .") if is_bold and is_value(line) else None
     try:
@@ -113,9 +120,8 @@ def _is_cut(line: str) -> bool:
 
 def _last_value(sentences: list[str]) -> str | None:
     for sentence in reversed(sentences):
-        if _NO_ANSWER.search(sentence):
-            return None
-        if found := _bold_value(sentence) or _plain_value(sentence):
+        found = None if _NO_ANSWER.search(sentence) else _bold_value(sentence) or _plain_value(sentence)
+        if found or _NO_ANSWER.search(sentence) or _DOUBT.search(sentence):
             return found
     return None
 
@@ -162,7 +168,7 @@ def _clauses(sentence: str) -> list[str]:
 def _value_in(clause: str) -> str | None:
     """Return the value after the first verb with one, or after the last preposition if no other number is before it."""
     clause = _END.sub("", clause) + ("." if re.search(r"[ap]\.m\.$", clause) else "")
-    starts = [found.end() for found in _VERB.finditer(clause)]
+    starts = [_left_side(clause, found) for found in _VERB.finditer(clause)]
     places = [
         found for found in _PREPOSITION.finditer(clause) if not _NOT_A_PLACE.search(clause[: found.start()])
     ]
@@ -174,9 +180,17 @@ def _value_in(clause: str) -> str | None:
                 return None
             rest = _AND.sub(lambda joined: " and " if joined[1] else " or ", rest)
             rest = rest.removesuffix("$") if rest.count("$") == 1 and rest[0] != "$" else rest
-            return next((one for one in _shortened(rest) if is_value(one)), None)
+            value = next((one for one in _shortened(rest) if is_value(one)), None)
+            if value or not _EQUALITY.match(rest):
+                return value
     kind = _KIND.fullmatch(clause)
-    return kind[1] if kind and not _DOUBT.search(clause) else None
+    return (kind[1] or kind[2]) if kind and not _DOUBT.search(clause) else None
+
+
+def _left_side(clause: str, verb: re.Match[str]) -> int:
+    """Where the value after a verb starts. The left side of an equation with a variable, such as `2x = 10`, belongs to it."""
+    formula = _FORMULA.search(clause[: verb.start()]) if verb[0].startswith("=") else None
+    return formula.start() if formula else verb.end()
 
 
 def _is_doubted(before: str, after: str) -> bool:
