@@ -1,4 +1,5 @@
-r"""Find the answer in an output: the last balanced `\boxed{}` or several joined ones, or an `Answer:` line.
+r"""Find the answer in an output: the last balanced `\boxed{}` or several joined ones, an `Answer:` line, or
+what the last sentence states (see `sentences`).
 
 Rules: an answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
 result says so. Nothing is guessed from other text: if the last number counted as the answer, 15 % of the reference solutions
@@ -158,7 +159,7 @@ def _name_before(text: str, box: _Box) -> str:
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or the bold value in the last line.
+    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or what the last sentence states.
 
     An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
