@@ -87,14 +87,10 @@ def _progression(text: str, index: str) -> tuple[str, Unit | None, Value, Value]
     if not isinstance(form, Quantity):
         raise UnreadableError("not a value")
     quantity = _scaled(form)
-    start = quantity.formula.evaluate({index: Fraction(0)})
-    step = quantity.formula.evaluate({index: Fraction(1)}) - start
-    line = fx.combine(operator.mul, fx.constant(step), parse_formula(index))
-    if quantity.formula.symbols != {index} or not fx.equal(
-        quantity.formula, fx.combine(operator.add, fx.constant(start), line)
-    ):
+    line = fx.linear(quantity.formula, index)
+    if line is None:
         raise UnreadableError("not linear")
-    return name, quantity.unit, start, step
+    return name, quantity.unit, *line
 
 
 def _same_texts(gold: str, answer: str) -> bool | None:

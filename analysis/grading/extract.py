@@ -1,7 +1,6 @@
-r"""Find the answer in an output: the last balanced `\boxed{}` or several joined ones, an `Answer:` line, or
-what the last sentence states (see `sentences`).
+r"""Find the answer in an output: a `\boxed{}` or several joined ones, an `Answer:` line, or what the last sentence states.
 
-Rules: an answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
+Rules: the last balanced box counts. An answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
 result says so. Nothing is guessed from other text: if the last number counted as the answer, 15 % of the reference solutions
 would be correct when they are cut just before their box.
 

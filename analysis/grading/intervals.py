@@ -11,14 +11,13 @@ import contextlib
 import operator
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import cmp_to_key, reduce
 from itertools import pairwise
 
 from analysis.grading import forms
 from analysis.grading.equations import rational_roots
 from analysis.grading.forms import Form, Infinity, SetOperation, TupleOrInterval
-from analysis.grading.formula import Formula, combine, constant, equal
+from analysis.grading.formula import Formula, combine, constant, linear
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndefinedError, UnreadableError, Value
 from analysis.grading.zero import equal_values, is_real, is_zero, sign
@@ -114,11 +113,10 @@ def _solve_one(left: str, relation: str, right: str) -> Form:
         raise UnreadableError("the inequality does not have exactly one variable")
     (name,) = symbols
     difference = combine(operator.sub, a, b)
-    start, second = (difference.evaluate({name: Fraction(x)}) for x in (0, 1))
-    slope = second - start
-    line = combine(operator.mul, constant(slope), parse_formula(name))
-    if is_zero(slope) or not equal(difference, combine(operator.add, line, constant(start))):
+    line = linear(difference, name)
+    if line is None or is_zero(line[1]):
         return _solve_polynomial(difference, (left or "x", right), relation, name)
+    start, slope = line
     end = forms.Quantity(constant(-start / slope), None)
     if relation == "\\ne":
         return SetOperation("minus", (forms.REALS, TupleOrInterval("[", (end, end), "]")))

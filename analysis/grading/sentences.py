@@ -77,8 +77,9 @@ def _is_cut(line: str) -> bool:
 
 def _last_value(sentences: list[str]) -> str | None:
     for sentence in reversed(sentences):
-        found = None if _RE.no_answer.search(sentence) else _bold_value(sentence) or _plain_value(sentence)
-        if found or _RE.no_answer.search(sentence) or _RE.doubt.search(sentence):
+        if _RE.no_answer.search(sentence):
+            return None
+        if (found := _bold_value(sentence) or _plain_value(sentence)) or _RE.doubt.search(sentence):
             return found
     return None
 
