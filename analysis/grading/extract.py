@@ -24,7 +24,7 @@ _MARKER = (
     r"|antwoord|svar|odpowied[źz]|cevap|(?:правильный\s+)?ответ|(?:правильна\s+)?відповідь|(?:最终|最終|正确|正確)?(?:答案|选项|選項)|答え?|정답|답"
 )
 _SAYS = (
-    r"\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
+    r"(?<!\bof )(?<!\bhalf )(?<!\btwice )(?<!\bdouble )(?<!\bthink )(?<!\bmaybe )(?<!\bperhaps )\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
     r"|\bla\s+(?:bonne\s+)?r[ée]ponse\s+(?:finale\s+|correcte\s+)?est(?:\s+la)?"
     r"|\bdie\s+(?:endgültige\s+|richtige\s+|korrekte\s+)?antwort\s+(?:ist|lautet)"
     r"|\bla\s+(?:respuesta|opci[óo]n)\s+(?:final\s+|correcta\s+)?es(?:\s+la)?|\bla\s+risposta\s+(?:finale\s+|corretta\s+|giusta\s+)?è(?:\s+la)?"

@@ -142,6 +142,9 @@ def without_remarks(text: str) -> str:
         text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
     text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
     text = re.sub(_APPROXIMATION, "", text)
+    text = re.sub(
+        r"(?<=\d) in the (?:(morning)|afternoon|evening)$", lambda m: f" {'a' if m[1] else 'p'}.m.", text
+    )
     text = re.sub(_DISTANCE, r"\1", text)
     return re.sub(_REASON, "", text)
 
