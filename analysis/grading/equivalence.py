@@ -24,8 +24,8 @@ from analysis.grading.intervals import same_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, plain_unicode, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
-from analysis.grading.units import DEGREE, PERCENT, RADIAN, with_text_unit
-from analysis.grading.zero import sign
+from analysis.grading.units import DEGREE, PERCENT, RADIAN, Unit, with_text_unit
+from analysis.grading.zero import equal_values, is_real, sign, to_float
 
 _DEGREE_RADIANS = PI / 180
 _MEMBER = re.compile(
@@ -34,7 +34,9 @@ _MEMBER = re.compile(
 """A variable and the set of numbers that it stands for."""
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
-_SUPPOSED = re.compile(r"(?:let|if|suppose|assume|try|for|case|consider|next|when|we)\b", re.IGNORECASE)
+_SUPPOSED = re.compile(
+    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would)\b", re.IGNORECASE
+)
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(
@@ -59,7 +61,36 @@ def equivalent(gold: str, answer: str) -> bool | None:
         return None
     if len(members[0]) == len(members[1]) == 1 and numbers[0] == {"Z"}:
         answer = _renamed(plain_unicode(answer), *members[1], *members[0])
+        with contextlib.suppress(UnreadableError, UndefinedError, RecursionError):
+            if _same_progressions(normalize(gold), normalize(answer), *members[0]):
+                return True
     return _same_texts(normalize(gold), normalize(answer))
+
+
+def _same_progressions(gold: str, answer: str, index: str) -> bool:
+    r"""True for the same values at all integers: `\frac{\pi}{4} + k\pi` and `-\frac{3\pi}{4} + k\pi`. Raises UnreadableError."""
+    one, other = _progression(gold, index), _progression(answer, index)
+    if len({name for name in (one[0], other[0]) if name}) > 1 or one[1] != other[1]:
+        return False
+    (start, step), (other_start, other_step) = one[2:], other[2:]
+    if not any(equal_values(step, signed) for signed in (other_step, -other_step)):
+        return False
+    shift = fx.divide(start - other_start, step)
+    return is_real(shift) and equal_values(shift, Fraction(round(to_float(shift))))
+
+
+def _progression(text: str, index: str) -> tuple[str, Unit | None, Value, Value]:
+    """Return name, unit, start and step of a value that is linear in an integer. Raises UnreadableError."""
+    name, form = "", parse_answer(text)
+    if isinstance(form, Equation) and len(form.sides) == 2 and _is_name(form.sides[0]):
+        name, form = without_spacing(form.sides[0]), parse_answer(form.sides[1])
+    if not isinstance(form, Quantity):
+        raise UnreadableError("not a value")
+    quantity = _scaled(form)
+    line = fx.linear(quantity.formula, index)
+    if line is None:
+        raise UnreadableError("not linear")
+    return name, quantity.unit, *line
 
 
 def _same_texts(gold: str, answer: str) -> bool | None:
@@ -377,7 +408,7 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
     others = _symbols(first) - _symbols(sides[-1])
     named = _is_name(first) or (not _constant(first) and (len(others) > 1 or "\\text" in first))
     values = sides[1:] if named else sides
-    if any(first.strip() in _symbols(side) for side in values) or _SUPPOSED.match(first):
+    if any(first.strip() in _symbols(side) for side in values) or _SUPPOSED.search(first):
         return False  # a supposition, or an equation to solve, such as `x = 2x + 3`
     if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
         return False  # an equation to solve, not a quantity that is zero

@@ -1,6 +1,6 @@
-r"""Find the answer in an output: the last balanced `\boxed{}` or several joined ones, or an `Answer:` line.
+r"""Find the answer in an output: a `\boxed{}` or several joined ones, an `Answer:` line, or what the last sentence states.
 
-Rules: an answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
+Rules: the last balanced box counts. An answer after the reasoning takes precedence. A box inside the reasoning is used only if there is no answer after it, and the
 result says so. Nothing is guessed from other text: if the last number counted as the answer, 15 % of the reference solutions
 would be correct when they are cut just before their box.
 
@@ -24,7 +24,7 @@ _MARKER = (
     r"|antwoord|svar|odpowied[źz]|cevap|(?:правильный\s+)?ответ|(?:правильна\s+)?відповідь|(?:最终|最終|正确|正確)?(?:答案|选项|選項)|答え?|정답|답"
 )
 _SAYS = (
-    r"\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
+    r"(?<!\bof )(?<!\bhalf )(?<!\btwice )(?<!\bdouble )(?<!\bthink )(?<!\bmaybe )(?<!\bperhaps )\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
     r"|\bla\s+(?:bonne\s+)?r[ée]ponse\s+(?:finale\s+|correcte\s+)?est(?:\s+la)?"
     r"|\bdie\s+(?:endgültige\s+|richtige\s+|korrekte\s+)?antwort\s+(?:ist|lautet)"
     r"|\bla\s+(?:respuesta|opci[óo]n)\s+(?:final\s+|correcta\s+)?es(?:\s+la)?|\bla\s+risposta\s+(?:finale\s+|corretta\s+|giusta\s+)?è(?:\s+la)?"
@@ -158,7 +158,7 @@ def _name_before(text: str, box: _Box) -> str:
 
 
 def _answer_line(text: str, *, finished: bool) -> str | None:
-    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or the bold value in the last line.
+    """Return the last `Answer:` or `####` line, or what follows `the answer is`, in one of several languages, or what the last sentence states.
 
     An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """

@@ -367,6 +367,13 @@ def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:
     return all(equal_values(x, y) for x, y in values)
 
 
+def linear(formula: Formula, name: str) -> tuple[Value, Value] | None:
+    """The value at 0 and the slope of a formula that is linear in its only variable, or None."""
+    start, second = (formula.evaluate({name: Fraction(x)}) for x in (0, 1))
+    line = Formula(frozenset({name}), lambda env: start + (second - start) * env[name])
+    return (start, second - start) if formula.symbols == {name} and equal(formula, line) else None
+
+
 def is_rounded(short: Formula, exact: Formula) -> bool:
     """True if `short` is `exact`, rounded or cut to a decimal with at least six places and five significant digits."""
     if short.decimals is None or short.decimals < 6:

@@ -1,7 +1,8 @@
 """Compare sets of real numbers: intervals, inequalities, lists of numbers, and their unions, intersections and differences.
 
 Rules: the ends of all intervals divide the real line into cells: each end, and each gap beside one. A set of real numbers is a set of
-cells. The ends are exact. An inequality is solved only if it has one variable and is linear in it.
+cells. The ends are exact. An inequality is solved only if it has one variable and is linear in it or a
+polynomial whose roots are all rational.
 
 This module does not know tuples: the caller has decided that a form in brackets is an interval.
 """
@@ -10,17 +11,20 @@ import contextlib
 import operator
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import cmp_to_key, reduce
+from itertools import pairwise
 
 from analysis.grading import forms
+from analysis.grading.equations import rational_roots
 from analysis.grading.forms import Form, Infinity, SetOperation, TupleOrInterval
-from analysis.grading.formula import constant
+from analysis.grading.formula import Formula, combine, constant, linear
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndefinedError, UnreadableError, Value
 from analysis.grading.zero import equal_values, is_real, is_zero, sign
 
 End = Value | Infinity
+_ABSOLUTE = re.compile(r"\s*\|([^|]*)\|\s*")
+_MIRRORED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _OPERATIONS = {"or": operator.or_, "and": operator.and_, "minus": operator.sub}
 
 
@@ -86,32 +90,54 @@ def _cells(form: Form, cells: dict[End, int]) -> frozenset[int]:
 
 
 def _solved_chain(form: forms.Inequality) -> Form:
-    """Solve a chain of inequalities, all of which must hold. `|a| < b` is solved as `-b < a < b`."""
-    if len(form.sides) == 2 and (inside := re.fullmatch(r"\|([^|]*)\|", form.sides[0].strip())):
-        both = [forms.Inequality((f"{one}({inside[1]})", form.sides[1]), form.signs) for one in ("", "-")]
-        return SetOperation("or" if form.signs[0] in {">", "\\ge"} else "and", tuple(map(_solved, both)))
+    """Solve a chain of inequalities, all of which must hold."""
     parts = zip(form.sides, form.signs, form.sides[1:], strict=False)
-    return SetOperation("and", tuple(_solve_linear(*part) for part in parts))
+    return SetOperation("and", tuple(_solve(*part) for part in parts))
 
 
-def _solve_linear(left: str, relation: str, right: str) -> Form:
-    """Solve one linear inequality in one variable."""
+def _solve(left: str, relation: str, right: str) -> Form:
+    """Solve one inequality. `|a| < b` is solved as `-b < a < b`."""
+    if _ABSOLUTE.fullmatch(right):
+        left, relation, right = right, _MIRRORED.get(relation, relation), left
+    if inside := _ABSOLUTE.fullmatch(left):
+        both = tuple(_solve_one(f"{one}({inside[1]})", relation, right) for one in ("", "-"))
+        return SetOperation("or" if relation in {">", "\\ge"} else "and", both)
+    return _solve_one(left, relation, right)
+
+
+def _solve_one(left: str, relation: str, right: str) -> Form:
+    """Solve an inequality in one variable that is linear, or a polynomial all of whose roots are rational."""
     a, b = parse_formula(left or "x"), parse_formula(right)  # `\\ge 3` leaves the name out
     symbols = a.symbols | b.symbols
     if len(symbols) != 1:
         raise UnreadableError("the inequality does not have exactly one variable")
-    points = [dict.fromkeys(symbols, Fraction(x)) for x in (0, 1, 2)]
-    at = [a.evaluate(point) - b.evaluate(point) for point in points]
-    slope = at[1] - at[0]
-    if is_zero(slope) or not equal_values(at[2] - at[1], slope):
-        raise UnreadableError("the inequality is not linear")
-    end = forms.Quantity(constant(-at[0] / slope), None)
+    (name,) = symbols
+    difference = combine(operator.sub, a, b)
+    line = linear(difference, name)
+    if line is None or is_zero(line[1]):
+        return _solve_polynomial(difference, (left or "x", right), relation, name)
+    start, slope = line
+    end = forms.Quantity(constant(-start / slope), None)
     if relation == "\\ne":
         return SetOperation("minus", (forms.REALS, TupleOrInterval("[", (end, end), "]")))
     is_closed = relation in {"\\le", "\\ge"}
     if (relation in {"<", "\\le"}) == (sign(slope) > 0):
         return TupleOrInterval("(", (Infinity(-1), end), "]" if is_closed else ")")
     return TupleOrInterval("[" if is_closed else "(", (end, Infinity(1)), ")")
+
+
+def _solve_polynomial(difference: Formula, sides: tuple[str, str], relation: str, name: str) -> Form:
+    """Solve an inequality by the sign between its roots. Raises UndecidedError unless all roots are rational."""
+    roots = sorted(rational_roots(sides, name))
+    between = [roots[0] - 1, *((low + high) / 2 for low, high in pairwise(roots)), roots[-1] + 1]
+    signs = [sign(difference.evaluate({name: x})) for x in between]
+    wanted = {"<": {-1}, "\\le": {-1}, ">": {1}, "\\ge": {1}}.get(relation, {-1, 1})
+    points = [forms.Quantity(constant(root), None) for root in roots]
+    gaps = pairwise([Infinity(-1), *points, Infinity(1)])
+    parts = [TupleOrInterval("(", gap, ")") for gap, one in zip(gaps, signs, strict=True) if one in wanted]
+    if relation in {"\\le", "\\ge"}:
+        parts += [TupleOrInterval("[", (point, point), "]") for point in points]
+    return SetOperation("or", tuple(parts))
 
 
 def variables(form: Form) -> frozenset[str]:

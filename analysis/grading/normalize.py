@@ -107,6 +107,7 @@ def unwrapped(text: str) -> str:
 
 def plain_presentation(text: str) -> str:
     r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
+    text = re.sub(r"(?<![\w)}\]*])\*\*(?=\S)([^*\n]+)\*\*(?![\w(])", r"\1", text)
     text = re.sub(r"<(b|strong|i|em|u)>(.*?)</\1>", r"\2", text)
     text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text))
     text = _VALUE_AND_UNIT.sub(lambda m: rf"{m[1]} \text{{ {_unit_name(m[2])}}}", text)
@@ -141,6 +142,9 @@ def without_remarks(text: str) -> str:
         text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
     text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
     text = re.sub(_APPROXIMATION, "", text)
+    text = re.sub(
+        r"(?<=\d) in the (?:(morning)|afternoon|evening)$", lambda m: f" {'a' if m[1] else 'p'}.m.", text
+    )
     text = re.sub(_DISTANCE, r"\1", text)
     return re.sub(_REASON, "", text)
 

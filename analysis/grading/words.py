@@ -194,7 +194,7 @@ def same_molecule(gold: str, answer: str) -> bool:
 def same_yes_no(gold: str, answer: str) -> bool | None:
     """Compare `Yes, the triangle is right-angled` with yes or no. None if either does not begin so, or says both."""
     asked = normalize_words(gold)
-    given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).replace("**", "").casefold())
+    given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).casefold())
     words = set(re.findall(r"[a-z]+", _plain(answer).casefold()))
     for pair in _YES_NO:
         if given and asked == pair[0] and given[1] in pair and not words.issuperset(pair):

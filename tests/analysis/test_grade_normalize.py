@@ -178,7 +178,7 @@ def test_functions_get_their_backslash(before: str, after: str) -> None:
         (r"{}_5C_2", r"\binom{5}{2}"),
         (r"{}_{5}P_{2}", r"\perm{5}{2}"),
         ("x**2", "x^2"),
-        ("**5**", "**5**"),
+        ("**x = 4** or **x = 9**", "x = 4 or x = 9"),
         ("3<sup>2</sup>", "3^{2}"),
         ("a<b and c>d", "a<b and c>d"),
         (r"\{ \}", r"\{ \}"),

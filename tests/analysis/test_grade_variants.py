@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.grade import _answer
+from analysis.grading.answer_parser import parse_answer
 from analysis.grading.grader import compare
+from analysis.grading.intervals import same_intervals
 from analysis.grading.units import UNITS
 from tests.fixtures.answer_variants import MUTATIONS, REWRITES, Change, variants
 
@@ -194,3 +196,86 @@ def test_one_character_of_a_quantity_matters(number: str, unit: str, data: st.Da
     assert compare(reference, _answer(answer)) != "correct", (reference, answer)
     reference, answer = style.format(changed, unit), presented.format(other.format(number, unit))
     assert compare(reference, _answer(answer)) != "correct", (reference, answer)
+
+
+STATEMENTS = [
+    "So the value is {}.",
+    "As n grows without bound, the rest shrinks, so the limit is {}.",
+    "Adding both parts, we get **{}**.",
+    "**Result:** {}",
+    "**Final Answer:** The result is **{}** in every case.",
+    "The smallest value is {}, which occurs when t = 977.",
+    "Since the ends cannot be equal, the result is {} when t = 977.",
+    "Therefore, the ratio between the sum of 977 and 983 and the rest equals {}.",
+    "Das Ergebnis beträgt also {}.",
+    "Donc la valeur cherchée est {}.",
+    "Por lo tanto, el resultado es {}.",
+    "Таким образом, ответ равен {}.",
+    "所以结果是{}。",
+    "따라서 값은 {}입니다.",
+]
+DENIALS = [
+    "The value is not {}.",
+    "So the value isn't {}.",
+    "The value might be {}.",
+    "The value is at least {}.",
+    "The value is less than {}.",
+    "The value lies between 0 and {}.",
+    "I could not determine the value, but it lies between 0 and {}.",
+    "It is unclear whether the value is {}.",
+    "The answer is either 977 or {}.",
+    "A third of it is {}.",
+    "Das Ergebnis ist nicht {}.",
+    "Le résultat n'est pas {}.",
+    "El resultado no es {}.",
+    "结果不是{}。",
+]
+STATED = st.one_of(
+    FRACTIONS, TUPLES, SURDS, DEGREES, INTEGERS.filter(lambda number: abs(number) > 1000).map(str)
+)
+
+
+@settings(max_examples=300)
+@given(STATED, st.sampled_from(STATEMENTS), st.integers(0, 10**6))
+def test_the_last_sentence_states_the_answer(reference: str, sentence: str, seed: int) -> None:
+    """A sentence that states the reference is correct, and never one that states a changed value."""
+    assert compare(reference, _answer(sentence.format(f"${reference}$"))) == "correct"
+    for one in variants(reference, MUTATIONS, 3, seed):
+        assert compare(reference, _answer(sentence.format(f"${one}$"))) != "correct", one
+
+
+@given(STATED, st.sampled_from(DENIALS))
+def test_a_sentence_that_denies_or_doubts_a_value_does_not_state_it(reference: str, sentence: str) -> None:
+    assert compare(reference, _answer(sentence.format(f"${reference}$"))) != "correct"
+
+
+@given(
+    st.lists(st.integers(-20, 20), min_size=1, max_size=3, unique=True),
+    st.integers(-50, 50),
+    st.sampled_from("<>"),
+)
+def test_polynomial_inequalities_are_solved_by_their_roots(
+    roots: list[int], number: int, relation: str
+) -> None:
+    """The solution contains a number exactly if the polynomial has the wanted sign there, and another relation has another solution."""
+    product = "".join(f"(x-({root}))" for root in roots)
+    at = [number - root for root in roots]
+    holds = all(at) and (sum(one < 0 for one in at) % 2 == 1) == (relation == "<")
+    found = same_intervals(
+        parse_answer(rf"{product} {relation} 0"),
+        parse_answer(rf"\{{x : {product} {relation} 0\}} \cup [{number},{number}]"),
+    )
+    assert found == holds
+    assert compare(f"{product} {relation} 0", f"{product} {'<' if relation == '>' else '>'} 0") == "wrong"
+
+
+@given(st.integers(1, 30), st.integers(2, 12), st.integers(-5, 5), st.integers(1, 30))
+def test_progressions_are_equal_if_they_have_the_same_values(
+    start: int, step: int, turns: int, more: int
+) -> None:
+    reference = rf"x=\frac{{{start}\pi}}{{7}}+{step}k\pi, k\in\mathbb{{Z}}"
+    same = rf"x=\frac{{{start + 7 * step * turns}\pi}}{{7}}-{step}n\pi, n\in\mathbb{{Z}}"
+    assert compare(reference, same) == "correct"
+    other = rf"x=\frac{{{start + more}\pi}}{{7}}+{step}n\pi, n\in\mathbb{{Z}}"
+    assert (compare(reference, other) == "correct") == (more % (7 * step) == 0)
+    assert compare(reference, same.replace(f"{step}n", f"{step + 1}n")) != "correct"
