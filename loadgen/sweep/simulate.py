@@ -142,10 +142,7 @@ def simulate_cell(
     requests = list(islice(workload.requests(0, workload.planned_with_warmup), workload.planned_with_warmup))
     longest = max(options.budgets)
     prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
-    due_s: Sequence[float] = ()
-    if options.rate:
-        rate = [RateStep(options.rate)]
-        due_s = arrivals(options.arrival, rate, seed=options.seed, requests=len(requests)).times_s
+    due_s = _due_s(options, len(requests))
     result = simulate_requests(
         cell.config,
         outputs.model,
@@ -177,6 +174,13 @@ def simulate_cell(
     facts = result.server_info | {"load": _load(options, requests, due_s)}
     run = simulated_records.run_info(options, facts, dataset, run_id)
     return simulated_records.write(folder, records, run, dataset, result.energy)
+
+
+def _due_s(options: RunOptions, requests: int) -> Sequence[float]:
+    """The time at which each request is due in an open loop; empty in a closed loop."""
+    if not options.rate:
+        return ()
+    return arrivals(options.arrival, [RateStep(options.rate)], seed=options.seed, requests=requests).times_s
 
 
 def _phases(workload: Workload, requests: int) -> list[tuple[int, int]]:
