@@ -82,9 +82,15 @@ def _scaled(row: Row) -> float:
 
 
 def fit(
-    configs: Configs, kinds: tuple[str, ...], start: Start, engine: EngineVersion, known: Values | None = None
+    configs: Configs,
+    kinds: tuple[str, ...],
+    start: Start,
+    engine: EngineVersion,
+    known: Values | None = None,
+    *,
+    rounds: int = ROUNDS,
 ) -> Values:
-    """Fit the parameters in `start` to the rows of these kinds, with the parameters in `known` fixed."""
+    """Fit the parameters in `start` to the rows of these kinds, with the parameters in `known` fixed, in at most `rounds` rounds."""
     starts, widths = np.array(list(start.values())).T
 
     def values(shifts: NDArray[np.float64]) -> Values:
@@ -97,7 +103,7 @@ def fit(
 
     # Each round computes the rows once more than there are parameters. Later rounds change little: steps are whole numbers.
     found = least_squares(
-        residuals, np.zeros(len(start)), diff_step=[2e-2] * len(start), loss="soft_l1", max_nfev=ROUNDS
+        residuals, np.zeros(len(start)), diff_step=[2e-2] * len(start), loss="soft_l1", max_nfev=rounds
     )
     return {name: float(f"{value:.3g}") for name, value in values(found.x).items()}
 
