@@ -37,6 +37,7 @@ _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", 
 _SUPPOSED = re.compile(
     r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would)\b", re.IGNORECASE
 )
+"""A word that makes an equation a supposition or a case: `if x = 2`."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
 _INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
 _NAME = re.compile(

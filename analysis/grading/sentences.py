@@ -57,7 +57,7 @@ def stated_value(text: str) -> str | None:
         len(_RE.prose.findall(words)) < 3 or not _RE.verb_word.search(words)
     ):
         is_bold = "\n" in text and _RE.bold.fullmatch(line)
-        return line.strip("* .") if is_bold and is_value(line) else None
+        return line.strip("* .") if is_bold and _is_value(line) else None
     try:
         with time_limit(TIME_LIMIT_S):
             return _last_value(_RE.sentence_end.split(line))
@@ -92,13 +92,13 @@ def _bold_value(sentence: str) -> str | None:
     if _is_doubted(sentence[: spans[-1].start()], sentence[spans[-1].end() :]):
         return None
     values = [re.sub(r"[.。\s]+$", "", spans[-1][1])]
-    if not is_value(values[0]):
+    if not _is_value(values[0]):
         is_last = re.fullmatch(r"[.。!\s]*", sentence[spans[-1].end() :])
         is_word = is_last and spans[-1].start() > 0 and _RE.bold_word.fullmatch(spans[-1][1])
         return values[0] if is_word else None
     for before, after in reversed([*pairwise(spans)]):
         between = sentence[before.end() : after.start()]
-        if not _RE.between_bold.fullmatch(between) or not is_value(before[1]):
+        if not _RE.between_bold.fullmatch(between) or not _is_value(before[1]):
             return ", ".join(values) if _RE.ends_with_verb.search(sentence[: spans[-1].start()]) else None
         values.insert(0, before[1])
     return ", ".join(values)
@@ -140,7 +140,7 @@ def _value_in(clause: str) -> str | None:
                 return None
             rest = _RE.conjunction.sub(lambda joined: " and " if joined[1] else " or ", rest)
             rest = rest.removesuffix("$") if rest.count("$") == 1 and rest[0] != "$" else rest
-            value = next((one for one in _shortened(rest) if is_value(one)), None)
+            value = next((one for one in _shortened(rest) if _is_value(one)), None)
             if value or not _RE.equality.match(rest):
                 return value
     kind = _RE.kind.fullmatch(clause)
@@ -167,7 +167,7 @@ def _shortened(text: str) -> Iterator[str]:
         )
 
 
-def is_value(text: str) -> bool:
+def _is_value(text: str) -> bool:
     """True if the text is a value with or without a unit, and has no other words."""
     normalized = normalize(text)
     if re.search(r"[-=+*/<>(]$", normalized) or _RE.verb_word.search(_RE.text.sub("", normalized)):
@@ -185,5 +185,5 @@ def _has_no_words(form: Form, text: str) -> bool:
     if isinstance(form, UnorderedList | TupleOrInterval):
         return all(_has_no_words(item, text) for item in form.items)
     if isinstance(form, Equation):
-        return not _RE.prose.search(form.sides[0]) and all(map(is_value, form.sides[1:]))
+        return not _RE.prose.search(form.sides[0]) and all(map(_is_value, form.sides[1:]))
     return not _RE.prose.search(_RE.text.sub("", form.formula.source if isinstance(form, Quantity) else text))

@@ -52,6 +52,8 @@ def test_last_balanced_box(text: str, box: str | None) -> None:
         ("**Final answer:**\n12", "12"),
         ("<answer>\n12\n</answer>", "12"),
         ("**Answer:** There are 35 cows.", "35 cows"),
+        ("There are 35 cows.", "35 cows"),
+        ("The train arrives at **7:45**.", "7:45"),
         ("**Réponse :** 18 bonbons", "18 bonbons"),
         ("**Antwort:** 2,5 km", "2.5 km"),
         ("Die Antwort lautet 7.", "7"),
