@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from loadgen.measure.saturation import pace
+from loadgen.measure.saturation import achieved_rate
 from loadgen.search.probes import MOST
 from tests.fixtures.known_limits import KINDS, searched
 from tests.fixtures.queues import Server, exponential, fixed
@@ -47,7 +47,7 @@ def alarms(seeds: int) -> Iterator[str]:
             for requests in (100, 200, 500, 2000):
                 load = {"kind": "open", "rate": 8 * busy, "arrival": "poisson"}
                 found = (
-                    pace([(r.sent_s or 0.0, r.end_s or 0.0, True) for r in records], load)
+                    achieved_rate([(r.sent_s or 0.0, r.end_s or 0.0, True) for r in records], load)
                     for records in (
                         Server(8, service).open_loop(8 * busy, requests, n)
                         for n in range(FIRST_SATURATION_SEED, FIRST_SATURATION_SEED + seeds)

@@ -14,7 +14,7 @@ from typing import Any
 from loadgen.measure.observations import REPLICAS, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
-from loadgen.measure.saturation import pace
+from loadgen.measure.saturation import achieved_rate
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
@@ -172,9 +172,9 @@ def _nearest_rank(values: Sequence[float], level: float) -> float | None:
 
 
 def _saturation(inputs: VerdictInputs) -> Iterator[str]:
-    kept = None if inputs.run.segments else pace(list(inputs.facts.spans), inputs.run.load)
-    if kept is not None and kept.reason:
-        yield kept.reason
+    found = None if inputs.run.segments else achieved_rate(list(inputs.facts.spans), inputs.run.load)
+    if found is not None and found.reason:
+        yield found.reason
 
 
 def _server(inputs: VerdictInputs) -> Iterator[str]:

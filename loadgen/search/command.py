@@ -12,7 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from loadgen.errors import say
+from loadgen.errors import FAILED, INVALID, say
 from loadgen.interrupts import INTERRUPTED
 from loadgen.live.progress import human
 from loadgen.lock import locked
@@ -32,7 +32,6 @@ examples:
   python -m loadgen search --slo e2e=60s --over rate --from 0.5 --to 32 --budget 4096 --limit 1h
   python -m loadgen search --resume results/20261122T101500Z-search
 """
-NOT_FOUND, INVALID = 1, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,4 +96,4 @@ def _search(file: SearchFile, out: Path, runs: Runs) -> int:
     print(json.dumps({"search": str(out), "stopped": stopped, "limit": limit}))
     if stopped == "interrupted":
         return INTERRUPTED
-    return INVALID if file.invalid else 0 if file.limit is not None else NOT_FOUND
+    return INVALID if file.invalid else 0 if file.limit is not None else FAILED

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from loadgen.measure.dependence import Load, kind_of, share_interval
 from loadgen.measure.formulas import meets
-from loadgen.measure.saturation import pace
+from loadgen.measure.saturation import achieved_rate
 from loadgen.measure.steady_window import after_first_generation
 from loadgen.record import Record
 
@@ -43,7 +43,7 @@ class Evidence:
 
     load: Load
     good: list[bool] = field(default_factory=list)
-    strain: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
     """The largest ratio of a latency to its objective, at least RELEVANT; infinite for a failure and a missing latency."""
     e2e_s: list[float] = field(default_factory=list)
     """Latencies of the successful requests."""
@@ -66,20 +66,20 @@ class Evidence:
         for row in rows:
             if since_s <= _sent_s(row) <= until_s:
                 self._add(row, slo)
-        kept = pace(spans, load)
-        self.saturated |= kept is not None and kept.saturated
+        found = achieved_rate(spans, load)
+        self.saturated |= found is not None and found.saturated
         self.looks += 1
 
     def _add(self, record: Record, slo: dict[str, float]) -> None:
         good = meets(record, slo)
         self.good.append(good)
         if record.outcome != "ok" or record.e2e_s is None:
-            self.strain.append(math.inf)
+            self.ratios.append(math.inf)
             self.causes["errors"] += 1
             return
         self.e2e_s.append(record.e2e_s)
         ratios = {name: _ratio(record, name, limit_s, good) for name, limit_s in slo.items()}
-        self.strain.append(max(RELEVANT, *ratios.values()))
+        self.ratios.append(max(RELEVANT, *ratios.values()))
         self.causes.update(name for name in slo if not meets(record, {name: slo[name]}))
 
     @property
@@ -94,7 +94,7 @@ class Evidence:
 
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the share, or None where the runs do not show it."""
-        whole = share_interval(self.good, self.load, self.strain)
+        whole = share_interval(self.good, self.load, self.ratios)
         return whole or share_interval(self.good, self.load, least=LEAST_FOR_FAIL[self.load])
 
     def decide(self, attain: float) -> Decision:
@@ -105,7 +105,7 @@ class Evidence:
         above = share_interval(self.good, self.load, z=z, least=LEAST_FOR_FAIL[self.load])
         if above is not None and above[1] < attain:
             return "fail"
-        below = share_interval(self.good, self.load, self.strain, z, LEAST_FOR_PASS[self.load])
+        below = share_interval(self.good, self.load, self.ratios, z, LEAST_FOR_PASS[self.load])
         return "pass" if below is not None and below[0] >= attain else "undecided"
 
     def cause(self) -> Cause | None:

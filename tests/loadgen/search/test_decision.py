@@ -44,7 +44,7 @@ def test_failures_and_missed_objectives_are_not_good_and_are_named() -> None:
     assert found.good == [True, True, False, False, False, False, True, True, True]
     assert found.causes == {"ttft": 3, "errors": 1, "tpot": 1}
     assert found.cause() == "ttft"
-    assert found.strain[2:4] == [math.inf, 1.2]
+    assert found.ratios[2:4] == [math.inf, 1.2]
 
 
 def test_requests_that_were_never_sent_are_failures() -> None:
@@ -65,7 +65,7 @@ def test_a_later_look_needs_more() -> None:
     found.add([record(seq) for seq in range(67)], ALONE, SLO)
     assert (len(found.good), found.decide(0.95)) == (132, "undecided")
     found.good.append(True)
-    found.strain.append(0.2)
+    found.ratios.append(0.2)
     assert found.decide(0.95) == "pass"
 
 
