@@ -10,6 +10,8 @@ from loadgen.measure.client_health import HealthReport
 
 REPLICAS = "thinkload_replicas"
 """Name in the server's metrics for the number of servers that answered, where it is not one."""
+WAITING = "vllm:num_requests_waiting"
+"""Name of the gauge of the requests that wait in the server's queue."""
 
 
 @dataclass
@@ -21,6 +23,8 @@ class Observations:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     """The server's metrics before and after the load, summed over their labels; empty where it has none."""
+    waiting: float | None = None
+    """Requests in the server's own queue when the last request of an open loop was due; None where the server does not say."""
     energy: list[tuple[float, float]] = field(default_factory=list)
     """(model seconds since the start of the run, joules) of each reading."""
     clocks_mhz: list[float] = field(default_factory=list)
