@@ -87,7 +87,7 @@ def share_interval(
     factors = [inflation([float(hit) for hit in hits], [], load, least)]
     ordered = sorted(in_time)
     for share in highest:
-        level = ordered[math.ceil((1 - share) * n) - 1]
+        level = ordered[max(0, math.ceil((1 - share) * n) - 1)]
         factors.append(inflation([float(value >= level) for value in in_time], [], load, least))
     if in_time and not highest:
         factors.append(inflation(in_time, ordered, load, least))

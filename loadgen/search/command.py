@@ -38,14 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a search, and all options of a run."""
     group = parser.add_argument_group("what to search for")
     add_search_arguments(group.add_argument)
-    group.add_argument(
-        "--budget",
-        dest="budgets",
-        type=budgets,
-        default=(1024,),
-        metavar="B",
-        help="token budget, or several like --budgets [1024]",
-    )
+    group.add_argument("--budget", dest="budgets", type=budgets, default=(1024,), metavar="B",
+                       help="token budget, or several like --budgets [1024]")  # fmt: skip
     add_run_arguments(parser)
 
 

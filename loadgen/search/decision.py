@@ -119,8 +119,7 @@ class Evidence:
         above = share_interval(self.good, self.load, z=z, least=LEAST_FOR_FAIL[self.load])
         if above is not None and above[1] < attain:
             return "fail"
-        multiples = HIGHEST if self.load == "closed" else ()
-        highest = [share for share in (multiple * (1 - attain) for multiple in multiples) if share < 1]
+        highest = [multiple * (1 - attain) for multiple in HIGHEST] if self.load == "closed" else []
         least = LEAST_FOR_PASS[self.load]
         below = share_interval(self.good, self.load, self._relevant(), z=z, least=least, highest=highest)
         return "pass" if below is not None and below[0] >= attain else "undecided"
