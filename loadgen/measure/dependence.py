@@ -21,8 +21,8 @@ BLOCKS = 20
 T = 2.093024054408263
 """The quantile of Student's distribution with BLOCKS − 1 degrees of freedom that belongs to a confidence of 95 %."""
 LEAST_EFFECTIVE = {"closed": 100, "open": 200}
-"""The effective number of requests from which an interval is given. A queue makes longer waves than a closed loop, and a run
-that happens to see no wave looks independent. `python -m benchmarks.coverage` shows what these numbers achieve."""
+"""The effective number of requests from which an interval is given. A queue varies more slowly than a closed loop, and a run
+that happens to see no slow period looks independent. `python -m benchmarks.coverage` shows what these numbers achieve."""
 
 
 def kind_of(load: dict[str, object]) -> Load:

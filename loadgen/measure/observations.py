@@ -23,11 +23,11 @@ class Observations:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     """The server's metrics before and after the load, summed over their labels; empty where it has none."""
-    waiting: float | None = None
-    """Requests in the server's own queue when the last request of an open loop was due; None where the server does not say."""
     energy: list[tuple[float, float]] = field(default_factory=list)
     """(model seconds since the start of the run, joules) of each reading."""
     clocks_mhz: list[float] = field(default_factory=list)
     gpus: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None
     """Why the run ended early, or None."""
+    waiting: float | None = None
+    """Requests in the server's own queue when the last request of an open loop was due; None where the server does not say."""

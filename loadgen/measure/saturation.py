@@ -4,7 +4,7 @@ Beyond its capacity a server answers fewer requests than are sent, so the reques
 and every latency depends on the length of the run. The time between the end of the first generation of requests and the last
 send is divided into BLOCKS parts. The growth in a part varies by chance with the arrivals and the service times; the server is
 saturated if the mean growth is significantly above zero and a relevant share of the requests sent. A queue that is nearly full
-and not overloaded grows and shrinks in long waves, so its growth is seldom significant:
+and not overloaded grows and shrinks slowly, so its growth is seldom significant:
 `python -m benchmarks.capacity_search --saturation` prints how often each is called saturated.
 
 A run that ends before the server can answer much of what was sent shows neither, and that is said too. Ramps, bursts and

@@ -130,20 +130,20 @@ def test_the_queue_is_the_sum_over_the_engines(page: object, requests: float | N
         assert waiting(ControlApi(RunOptions(target=target))) == requests
 
 
-def test_a_saturated_run_names_the_queue_of_the_server(tmp_path: Path) -> None:
+def test_a_run_beyond_the_capacity_names_the_queue_of_the_server(tmp_path: Path) -> None:
     """A server that works on one request at a time is asked for many more than it answers."""
-    with emulated("tp1", "--max-num-seqs", "1", "--speed", "10") as target:
+    with emulated("tp1", "--max-num-seqs", "1", "--speed", "4") as target:
         loadgen(
-            "--target", target, "--dataset", "sample", "--budgets", "64", "--rate", "20", "--requests", "150",
+            "--target", target, "--dataset", "sample", "--budgets", "32", "--rate", "30", "--requests", "150",
             "--out", str(tmp_path / "run"),
         )  # fmt: skip
-    (reason,) = [text for text in read_run(tmp_path / "run").reasons if text.startswith("saturated:")]
+    (reason,) = [text for text in read_run(tmp_path / "run").reasons if "requests/s were asked" in text]
     found = re.search(
         r"; vllm:num_requests_waiting of the server was 0 before the run and (\d+) at the last request$",
         reason,
     )
     assert found is not None, reason
-    assert 50 < int(found[1]) < 150
+    assert 0 < int(found[1]) < 150
 
 
 def test_a_page_without_end_is_read_in_part() -> None:
