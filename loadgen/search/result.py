@@ -99,7 +99,7 @@ class SearchFile(msgspec.Struct, kw_only=True):
 
 
 def figures(run: RunInfo) -> dict[str, Any]:
-    """Return throughput, goodput, cost and energy of a run: those of its steady window, where it has one."""
+    """Return goodput of a run, and throughput, cost and energy: those of its steady window, where it has one."""
     steady, whole = run.summary["steady"], run.summary["throughput"]
     gpu_s, tokens_per_s = whole["gpu_seconds_per_token_wall"], whole["completion_tokens_per_s"]
     duration_s, joules = whole["duration_s"], run.energy.get("joules")
