@@ -14,7 +14,8 @@ come. A pass therefore also needs enough independent requests, judged by the lat
 - In an open loop a queue can grow from nothing, so every latency counts, unless it is far below its objective in proportion to
   the slow variation that the runs have shown.
 
-This module does not know which load is tested, or how the requests were sent.
+This module does not know which load is tested, or how the requests were sent. Where slow periods last longer than the test, it
+passes a load wrongly in more than 5 % of the tests.
 """
 
 import math
