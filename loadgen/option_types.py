@@ -123,7 +123,7 @@ def load_points(text: str) -> tuple[LoadPoint, ...]:
 def _load_point(text: str) -> LoadPoint:
     if text.endswith("/s"):
         return LoadPoint("open", positive(text.removesuffix("/s")))
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise UsageError(
             f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
         )

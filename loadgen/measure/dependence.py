@@ -21,8 +21,8 @@ BLOCKS = 20
 T = 2.093024054408263
 """The quantile of Student's distribution with BLOCKS − 1 degrees of freedom that belongs to a confidence of 95 %."""
 LEAST_EFFECTIVE = {"closed": 100, "open": 200}
-"""The effective number of requests from which an interval is given. A queue makes longer waves than a closed loop, and a run
-that happens to see no wave looks independent. `python -m benchmarks.coverage` shows what these numbers achieve."""
+"""The effective number of requests from which an interval is given. A queue varies more slowly than a closed loop, and a run
+that happens to see no slow period looks independent. `python -m benchmarks.coverage` shows what these numbers achieve."""
 
 
 def kind_of(load: dict[str, object]) -> Load:
@@ -70,19 +70,27 @@ def share_interval(
     hits: Sequence[int],
     load: Load,
     in_time: Sequence[float] = (),
+    *,
     z: float = Z,
     least: int | None = None,
+    highest: Sequence[float] = (),
 ) -> tuple[float, float] | None:
     """Return Wilson's interval of the share of hits, in the order of time, at the effective number of requests.
 
     `in_time` are the latencies behind the hits, which show a dependence better than the hits do. `z` is the normal quantile
-    for the confidence of the interval, and `least` replaces LEAST_EFFECTIVE.
+    for the confidence of the interval, and `least` replaces LEAST_EFFECTIVE. Given shares of the `highest` latencies, the
+    dependence is that of the requests with such latencies, for each of the shares, instead of that of all latencies.
     """
     n, count = len(hits), sum(hits)
     if load == "alone" or not n:
         return wilson(count, n, z)
     factors = [inflation([float(hit) for hit in hits], [], load, least)]
-    factors += [inflation(in_time, sorted(in_time), load, least)] if in_time else []
+    ordered = sorted(in_time)
+    for share in highest:
+        level = ordered[max(0, math.ceil((1 - share) * n) - 1)]
+        factors.append(inflation([float(value >= level) for value in in_time], [], load, least))
+    if in_time and not highest:
+        factors.append(inflation(in_time, ordered, load, least))
     known = [factor for factor in factors if factor is not None]
     if len(known) < len(factors):
         return None
@@ -108,12 +116,24 @@ def inflation(
     variance = math.fsum((score - mean) ** 2 for score in scores) / n
     if variance == 0:
         return 1.0
-    sums = block_sums(scores, mean)
-    squares = math.fsum(one * one for one in sums)
-    resemblance = math.fsum(a * b for a, b in pairwise(sums)) / squares if squares else 0.0
-    factor = (1 + resemblance) / (1 - resemblance) if resemblance > 0 else 1.0
+    squares, factor = _between_blocks(scores, mean)
     effective = n * n * variance * (BLOCKS - 1) / BLOCKS / squares / factor if squares else math.inf
     return factor if effective >= least else None
+
+
+def _between_blocks(values: Sequence[float], mean: float) -> tuple[float, float]:
+    """Return the sum of the squared block sums, and the factor by which resemblance of neighbours increases the variance."""
+    sums = block_sums(values, mean)
+    squares = math.fsum(one * one for one in sums)
+    resemblance = math.fsum(a * b for a, b in pairwise(sums)) / squares if squares else 0.0
+    return squares, (1 + resemblance) / (1 - resemblance) if resemblance > 0 else 1.0
+
+
+def slow_deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of the means of blocks of time, increased for the resemblance of neighbouring blocks."""
+    n = len(values)
+    squares, factor = _between_blocks(values, math.fsum(values) / n)
+    return math.sqrt(BLOCKS * squares * factor) / n
 
 
 def _effective(hits: Sequence[int], variance: float, factor: float, z: float = Z) -> float:

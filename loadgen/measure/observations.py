@@ -10,6 +10,8 @@ from loadgen.measure.client_health import HealthReport
 
 REPLICAS = "thinkload_replicas"
 """Name in the server's metrics for the number of servers that answered, where it is not one."""
+WAITING = "vllm:num_requests_waiting"
+"""Name of the gauge of the requests that wait in the server's queue."""
 
 
 @dataclass
@@ -27,3 +29,5 @@ class Observations:
     gpus: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None
     """Why the run ended early, or None."""
+    waiting: float | None = None
+    """Requests in the server's own queue when the last request of an open loop was due; None where the server does not say."""

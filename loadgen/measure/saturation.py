@@ -4,7 +4,7 @@ Beyond its capacity a server answers fewer requests than are sent, so the reques
 and every latency depends on the length of the run. The time between the end of the first generation of requests and the last
 send is divided into BLOCKS parts. The growth in a part varies by chance with the arrivals and the service times; the server is
 saturated if the mean growth is significantly above zero and a relevant share of the requests sent. A queue that is nearly full
-and not overloaded grows and shrinks in long waves, so its growth is seldom significant:
+and not overloaded grows and shrinks slowly, so its growth is seldom significant:
 `python -m benchmarks.capacity_search --saturation` prints how often each is called saturated.
 
 A run that ends before the server can answer much of what was sent shows neither, and that is said too. Ramps, bursts and
@@ -30,7 +30,7 @@ LEAST_ANSWERED = 0.75
 """Where less than this share of the requests ended before the last one was sent, the run is too short for its rate."""
 
 
-class Pace(NamedTuple):
+class AchievedRate(NamedTuple):
     """How a server kept up with a rate."""
 
     asked_per_s: float
@@ -57,7 +57,7 @@ class Pace(NamedTuple):
         return None
 
 
-def pace(spans: Sequence[Span], load: Mapping[str, Any]) -> Pace | None:
+def achieved_rate(spans: Sequence[Span], load: Mapping[str, Any]) -> AchievedRate | None:
     """Return how the server kept up with the rate, or None where the load has no single rate. `load` is `RunInfo.load`."""
     single = (
         load.get("kind") == "open" and not load.get("ramp") and load.get("arrival") not in ("burst", "replay")
@@ -75,7 +75,7 @@ def pace(spans: Sequence[Span], load: Mapping[str, Any]) -> Pace | None:
     ended = bisect_right(end_s, until_s) - bisect_right(end_s, begin_s)
     achieved = ended / (until_s - begin_s) if until_s > begin_s else 0.0
     short = not saturated and len(spans) - last < LEAST_ANSWERED * len(spans)
-    return Pace(
+    return AchievedRate(
         load["rate"], achieved, (levels[0], last), saturated, enough_requests(last) if short else None
     )
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.measure.observations import REPLICAS, Observations
+from loadgen.measure.observations import REPLICAS, WAITING, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
-from loadgen.measure.saturation import pace
+from loadgen.measure.saturation import achieved_rate
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
@@ -172,9 +172,17 @@ def _nearest_rank(values: Sequence[float], level: float) -> float | None:
 
 
 def _saturation(inputs: VerdictInputs) -> Iterator[str]:
-    kept = None if inputs.run.segments else pace(list(inputs.facts.spans), inputs.run.load)
-    if kept is not None and kept.reason:
-        yield kept.reason
+    found = None if inputs.run.segments else achieved_rate(list(inputs.facts.spans), inputs.run.load)
+    if found is not None and found.reason:
+        yield found.reason + _server_queue(inputs.observations)
+
+
+def _server_queue(observations: Observations) -> str:
+    """Return what the server says of its own queue. A queue of one server among several says nothing of the others."""
+    if observations.waiting is None or _replicas(observations.before, observations.after) > 1:
+        return ""
+    before = observations.before[WAITING]
+    return f"; {WAITING} of the server was {before:g} before the run and {observations.waiting:g} at the last request"
 
 
 def _server(inputs: VerdictInputs) -> Iterator[str]:

@@ -8,8 +8,9 @@ This module does not know how a request is sent (`loadgen.run.sender`) or how th
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from loadgen.interrupts import INTERRUPTS
 from loadgen.live.exporter import Metrics
 from loadgen.live.progress import Progress
 from loadgen.measure.client_health import HealthReport
-from loadgen.measure.observations import Observations
+from loadgen.measure.observations import WAITING, Observations
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, ClosedLoop, OpenLoop, Schedule
 from loadgen.record import GPU_LOG, RECORDS, SERVER_AFTER, SERVER_BEFORE, Record, RunInfo
 from loadgen.run import workers
@@ -35,7 +36,7 @@ from loadgen.run.process_protocol import ProcessDiedError
 from loadgen.run.sender import send_partition
 from loadgen.run.workers import ProgressReport
 from loadgen.target.gpu_log import GpuLog
-from loadgen.target.server_metrics import snapshot
+from loadgen.target.server_metrics import snapshot, waiting
 
 LEAD_S = 0.05
 """Real seconds between the preparation of a phase and the start of its schedule, so that the first request is not late."""
@@ -97,7 +98,9 @@ class RunPhases:
                 schedule = self._schedule(first, last)
                 due_s = schedule.times_s if isinstance(schedule, OpenLoop) else ()
                 self.progress.load_begins(due_s, options.duration_s)
+                queue = asyncio.ensure_future(self._read_queue(due_s, observations))
                 reports = await self._phase(first, last, schedule, options.duration_s)
+                queue.cancel()
                 # The client is judged by the measured requests, and not by those that check derived budgets.
                 observations.reports = observations.reports or reports
             await self._unless_interrupted_twice(gpu.stop())
@@ -140,6 +143,13 @@ class RunPhases:
             return await workers.run_workers(partition, processes, self.stop, self, self.lock)
         finally:
             merge_workers(self.folder)
+
+    async def _read_queue(self, due_s: Sequence[float], observations: Observations) -> None:
+        """Read the server's own queue once, when the last request of an open loop is due."""
+        if due_s and WAITING in observations.before and observations.waiting is None:
+            last_s = min(due_s[-1], self.prepared.options.duration_s or math.inf)
+            await asyncio.sleep(LEAD_S + last_s / self.clock.scale)
+            observations.waiting = await asyncio.to_thread(waiting, self.prepared.api)
 
     async def _unless_interrupted_twice(self, wait: Awaitable[T]) -> T | None:
         """Return the result of `wait`, or None as soon as the user has interrupted twice."""

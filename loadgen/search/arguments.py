@@ -15,30 +15,16 @@ from loadgen.search.probes import MOST
 
 def add_search_arguments(add: Callable[..., Any]) -> None:
     """Add the arguments that say which loads are searched, and when a load is good enough."""
-    add(
-        "--attain",
-        type=share,
-        default=0.95,
-        metavar="SHARE",
-        help="share of the requests that must meet --slo [0.95]",
-    )
-    add(
-        "--over",
-        choices=("streams", "rate"),
-        default="streams",
-        help="vary the streams of a closed loop or the rate of an open one [streams]",
-    )
-    add("--from", dest="lowest", type=positive, default=1.0, metavar="LOAD", help="lowest load [1]")
-    add("--to", dest="highest", type=positive, default=256.0, metavar="LOAD", help="highest load [256]")
-    add(
-        "--limit",
-        dest="limit_s",
-        type=seconds,
-        default=1200.0,
-        metavar="T",
-        help="time after which the search ends with what it knows [20m]",
-    )
-    add("--most", type=count, default=MOST, metavar="N", help=f"most requests of a test of one load [{MOST}]")
+    add("--over", choices=("streams", "rate"), default="streams",
+        help="vary the streams of a closed loop or the rate of an open one [streams]")  # fmt: skip
+    for name, dest, parse, default, metavar, text in (
+        ("--attain", "attain", share, 0.95, "SHARE", "share of the requests that must meet --slo [0.95]"),
+        ("--from", "lowest", positive, 1.0, "LOAD", "lowest load [1]"),
+        ("--to", "highest", positive, 256.0, "LOAD", "highest load [256]"),
+        ("--limit", "limit_s", seconds, 1200.0, "T", "time after which the search ends with what it knows [20m]"),
+        ("--most", "most", count, MOST, "N", f"most requests of a test of one load [{MOST}]"),
+    ):  # fmt: skip
+        add(name, dest=dest, type=parse, default=default, metavar=metavar, help=text)
 
 
 def check(args: argparse.Namespace, options: RunOptions) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from loadgen.errors import say
+from loadgen.errors import FAILED, INVALID, say
 from loadgen.interrupts import INTERRUPTED
 from loadgen.live.progress import human
 from loadgen.lock import locked
@@ -32,21 +32,14 @@ examples:
   python -m loadgen search --slo e2e=60s --over rate --from 0.5 --to 32 --budget 4096 --limit 1h
   python -m loadgen search --resume results/20261122T101500Z-search
 """
-NOT_FOUND, INVALID = 1, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a search, and all options of a run."""
     group = parser.add_argument_group("what to search for")
     add_search_arguments(group.add_argument)
-    group.add_argument(
-        "--budget",
-        dest="budgets",
-        type=budgets,
-        default=(1024,),
-        metavar="B",
-        help="token budget, or several like --budgets [1024]",
-    )
+    group.add_argument("--budget", dest="budgets", type=budgets, default=(1024,), metavar="B",
+                       help="token budget, or several like --budgets [1024]")  # fmt: skip
     add_run_arguments(parser)
 
 
@@ -97,4 +90,4 @@ def _search(file: SearchFile, out: Path, runs: Runs) -> int:
     print(json.dumps({"search": str(out), "stopped": stopped, "limit": limit}))
     if stopped == "interrupted":
         return INTERRUPTED
-    return INVALID if file.invalid else 0 if file.limit is not None else NOT_FOUND
+    return INVALID if file.invalid else 0 if file.limit is not None else FAILED

@@ -19,6 +19,7 @@ from loadgen.options import RunOptions, open_loop
 from loadgen.record import RUN, RunInfo
 from loadgen.run.manifest import make_folder
 from loadgen.run.run import execute
+from loadgen.search.result import figures
 from loadgen.search.runs import folder_name, interrupted
 
 TITLES = ("load", "requests/s", "tokens/s", "p95 TTFT", "p95 TPOT", "p95 e2e", "SLO met")
@@ -57,10 +58,8 @@ def run_loads(options: RunOptions, points: Sequence[LoadPoint]) -> list[RunInfo]
             break
     for line in table(runs):
         print(line, file=sys.stderr)
-    names = [point.name for point in points[: len(runs)]]
-    print(
-        json.dumps({"loads": str(out), "runs": dict(zip(names, (run.verdict for run in runs), strict=True))})
-    )
+    verdicts = {point.name: run.verdict for point, run in zip(points, runs, strict=False)}
+    print(json.dumps({"loads": str(out), "runs": verdicts}))
     return runs
 
 
@@ -78,17 +77,12 @@ def table(runs: Sequence[RunInfo]) -> Iterator[str]:
     yield "latencies in ms"
     yield _line(TITLES)
     for run in runs:
-        summary, load = run.summary, run.load
-        steady, whole = summary["steady"], summary["throughput"]
-        requests_per_s, tokens_per_s = whole["requests_per_s"], whole["completion_tokens_per_s"]
-        if run.window_s is not None:
-            requests_per_s = steady["requests"] / (run.window_s[1] - run.window_s[0])
-            tokens_per_s = steady["completion_tokens_per_s"]
+        summary, load, rates = run.summary, run.load, figures(run)
         share = summary.get("goodput", {}).get("share")
         cells = (
             f"{load['rate']:g}/s" if load["kind"] == "open" else str(load["concurrency"]),
-            _number(requests_per_s),
-            _number(tokens_per_s),
+            _number(rates["requests_per_s"]),
+            _number(rates["completion_tokens_per_s"]),
             *(_number(summary[metric]["p95"], 1e3) for metric in ("ttft_s", "tpot_s", "e2e_s")),
             "–" if share is None else f"{share:.1%}",
         )

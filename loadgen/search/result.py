@@ -99,18 +99,20 @@ class SearchFile(msgspec.Struct, kw_only=True):
 
 
 def figures(run: RunInfo) -> dict[str, Any]:
-    """Return throughput, goodput, cost and energy of a run: those of its steady window, where it has one."""
+    """Return goodput of a run, and throughput, cost and energy: those of its steady window, where it has one."""
     steady, whole = run.summary["steady"], run.summary["throughput"]
     gpu_s, tokens_per_s = whole["gpu_seconds_per_token_wall"], whole["completion_tokens_per_s"]
     duration_s, joules = whole["duration_s"], run.energy.get("joules")
+    requests_per_s = whole["requests_per_s"]
     if run.window_s is not None:
         gpu_s, tokens_per_s = steady["gpu_seconds_per_token"], steady["completion_tokens_per_s"]
         duration_s, joules = run.window_s[1] - run.window_s[0], run.energy.get("steady", {}).get("joules")
+        requests_per_s = steady["requests"] / duration_s
     tokens = (tokens_per_s or 0.0) * (duration_s or 0.0)
     price = run.price_per_gpu_hour
     return {
         "good_per_s": run.summary.get("goodput", {}).get("requests_per_s"),
-        "requests_per_s": whole["requests_per_s"],
+        "requests_per_s": requests_per_s,
         "completion_tokens_per_s": tokens_per_s,
         "gpu_seconds_per_token": gpu_s,
         "usd_per_million_tokens": gpu_s * price / 3600 * 1e6 if gpu_s and price else None,
@@ -140,22 +142,15 @@ def lines(search: SearchFile) -> Sequence[str]:
     limit, over = search.limit, search.over
     why = "" if search.stopped in ("resolved", "never failed") else f" ({search.stopped})"
     if limit is None:
-        unknown = "no load is known to meet the objectives"
-        return [
-            f"{named(search.first, over)}: the objectives are not met at the lowest load"
-            if search.stopped == "failed at the lowest load"
-            else f"{unknown}{why}"
-        ]
+        if search.stopped == "failed at the lowest load":
+            return [f"{named(search.first, over)}: the objectives are not met at the lowest load"]
+        return [f"no load is known to meet the objectives{why}"]
     low, high = limit.interval
     beyond = "no load tested fails" if high is None else f"{high:g} fails on {limit.fails_first}"
     certain = "" if low == limit.load else f"{low:g} passes, "
-    numbers = [
-        f"{limit.goodput.share:.1%} good",
-        f"{limit.requests_per_s or 0:.3g} requests/s",
-        f"{limit.completion_tokens_per_s or 0:,.0f} tokens/s",
-    ]
-    if limit.usd_per_million_tokens:
-        numbers.append(f"${limit.usd_per_million_tokens:.3g} per million tokens")
-    if limit.joules_per_token:
-        numbers.append(f"{limit.joules_per_token:.3g} J per token")
-    return [f"limit {named(limit.load, over)}; {certain}{beyond}{why}", "there: " + ", ".join(numbers)]
+    dollars, joules = limit.usd_per_million_tokens, limit.joules_per_token
+    there = f"there: {limit.goodput.share:.1%} good, {limit.requests_per_s or 0:.3g} requests/s, "
+    there += f"{limit.completion_tokens_per_s or 0:,.0f} tokens/s"
+    there += f", ${dollars:.3g} per million tokens" if dollars else ""
+    there += f", {joules:.3g} J per token" if joules else ""
+    return [f"limit {named(limit.load, over)}; {certain}{beyond}{why}", there]

@@ -36,14 +36,7 @@ class Runs:
     """Does the runs of a search, or reads those that an earlier part of it has done."""
 
     def __init__(
-        self,
-        file: SearchFile,
-        options: RunOptions,
-        out: Path,
-        limit_s: float,
-        *,
-        scale: float,
-        one: RunPoint,
+        self, file: SearchFile, options: RunOptions, out: Path, limit_s: float, *, scale: float, one: RunPoint
     ) -> None:
         self._file, self._options, self._out, self._scale, self._one = file, options, out, scale, one
         self._end_s = time.monotonic() + limit_s

@@ -24,7 +24,7 @@ from prometheus_client.samples import Sample
 
 from loadgen.errors import DiskFullError, say
 from loadgen.files import write_atomically
-from loadgen.measure.observations import REPLICAS
+from loadgen.measure.observations import REPLICAS, WAITING
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
 
 SCRAPES = 4
@@ -130,3 +130,10 @@ def snapshot(api: ControlApi, path: Path) -> dict[str, float]:
         raise DiskFullError(f"{path}: {error.strerror}") from error
     found = totals(page.response.text())
     return found | {REPLICAS: float(page.replicas)} if page.replicas > 1 else found
+
+
+def waiting(api: ControlApi) -> float | None:
+    """Return how many requests wait in the server's queue now, or None where it does not say in time."""
+    page = api.get(f"{api.root}/metrics", AGAIN_TIMEOUT_S, PAGE_BYTES)
+    found = [sample.value for sample in parse(page.text(), (f"{WAITING}{{", f"{WAITING} "), ENGINES_LIMIT)]
+    return sum(found) if page.status == 200 and found else None

@@ -4,9 +4,12 @@ import math
 
 import pytest
 
+from loadgen.option_types import LoadPoint
 from loadgen.record import Record
+from loadgen.search import probes
+from loadgen.search.bracket import Step
 from loadgen.search.decision import Evidence
-from tests.fixtures.queues import Server, exponential
+from tests.fixtures.queues import Server, exponential, limit_rate, waits_mmc
 
 SLO = {"ttft": 0.5, "tpot": 0.1}
 ALONE = {"kind": "closed", "concurrency": 1}
@@ -44,7 +47,7 @@ def test_failures_and_missed_objectives_are_not_good_and_are_named() -> None:
     assert found.good == [True, True, False, False, False, False, True, True, True]
     assert found.causes == {"ttft": 3, "errors": 1, "tpot": 1}
     assert found.cause() == "ttft"
-    assert found.strain[2:4] == [math.inf, 1.2]
+    assert found.ratios[2:4] == [math.inf, 1.2]
 
 
 def test_requests_that_were_never_sent_are_failures() -> None:
@@ -65,7 +68,7 @@ def test_a_later_look_needs_more() -> None:
     found.add([record(seq) for seq in range(67)], ALONE, SLO)
     assert (len(found.good), found.decide(0.95)) == (132, "undecided")
     found.good.append(True)
-    found.strain.append(0.2)
+    found.ratios.append(0.2)
     assert found.decide(0.95) == "pass"
 
 
@@ -78,19 +81,59 @@ def test_a_saturated_server_fails_although_its_answers_are_still_good() -> None:
 
 
 def test_few_requests_of_an_open_loop_cannot_pass() -> None:
-    """A run that happened to see no bad wave looks independent."""
+    """A run that happened to see no slow period looks independent."""
     records = Server(8, exponential()).open_loop(2.0, 390, seed=1)
     found = Evidence.of({"kind": "open"})
     found.add(records, {"kind": "open", "rate": 2.0, "arrival": "poisson"}, {"ttft": 5.0})
     assert (found.share, found.decide(0.95)) == (1.0, "undecided")
 
 
-def test_waves_far_below_the_objectives_do_not_withhold_a_pass() -> None:
+def test_slow_variation_far_below_the_objectives_does_not_withhold_a_pass() -> None:
     """Latencies that double for 50 requests at a time, at a tenth of the objective."""
     load = {"kind": "closed", "concurrency": 2}
     slow = evidence([record(seq, ttft_s=0.05 * (1 + seq // 50 % 2)) for seq in range(400)], load)
     near = evidence([record(seq, ttft_s=0.24 * (1 + seq // 50 % 2)) for seq in range(400)], load)
     assert (slow.decide(0.95), near.decide(0.95)) == ("pass", "undecided")
+
+
+def test_a_steady_closed_loop_passes_just_below_its_objective() -> None:
+    """Equal requests of 48 streams end together at first, and slowly spread: the mean TPOT rises and the highest one falls."""
+    tpot_s = [
+        0.097 + 0.0012 * generation / 30 + 0.002 * (1 - place / 48) * (1 - generation / 60)
+        for generation in range(30)
+        for place in range(48)
+    ]
+    found = evidence(
+        [record(seq, tpot_s=value) for seq, value in enumerate(tpot_s)], {"kind": "closed", "concurrency": 48}
+    )
+    assert 0.099 < max(tpot_s) < SLO["tpot"]
+    assert found.decide(0.95) == "pass"
+
+
+@pytest.mark.parametrize(("variation", "decision"), [(0.002, "pass"), (0.05, "undecided")])
+def test_an_open_loop_passes_where_its_objective_is_far_away_for_its_variation(
+    variation: float, decision: str
+) -> None:
+    """A TPOT of 80 % of the objective, with one slow period in the run."""
+    rows = [
+        record(seq, tpot_s=0.08 * (1 + variation * math.sin(2 * math.pi * seq / 1000))) for seq in range(1000)
+    ]
+    assert evidence(rows, {"kind": "open"}).decide(0.95) == decision
+
+
+def test_a_queue_before_many_slots_seldom_passes_wrongly() -> None:
+    """Of 40 tests at a rate with 93 % good requests, at most 5 % pass. The queue is empty most of the time, and then long."""
+    rate = limit_rate(lambda rate: waits_mmc(32, rate, 0.5), 0.93, 32)
+    seeds, load = iter(range(10_000)), {"kind": "open", "rate": rate, "arrival": "poisson"}
+
+    def send(_point: LoadPoint, _number: int, requests: int) -> probes.Sent:
+        return probes.Sent("", load, Server(32, exponential()).open_loop(rate, requests, next(seeds)), 1.0)
+
+    passed = sum(
+        probes.Tester("rate", {"ttft": 0.5}, 0.95, send).test(Step(rate)).decision == "pass"
+        for _ in range(40)
+    )
+    assert passed <= 2
 
 
 def test_no_request_decides_nothing() -> None:

@@ -80,14 +80,18 @@ def test_neighbouring_load_points_share_a_server() -> None:
     assert [(group[0].config, len(group)) for group in groups] == [("a", 2), ("b", 4), ("a", 2)]
 
 
+@pytest.mark.parametrize("text", ["many", "²", "0", "1.5"])
+def test_a_load_that_is_no_load_point_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"'{text}' is not a load point"):
+        load_points(text)
+
+
 def test_load_points_are_streams_or_rates() -> None:
     assert load_points("1,32,0.5/s") == (
         LoadPoint("closed", 1),
         LoadPoint("closed", 32),
         LoadPoint("open", 0.5),
     )
-    with pytest.raises(UsageError, match="'many' is not a load point"):
-        load_points("many")
 
 
 def test_hash_covers_what_is_measured_and_nothing_else() -> None:

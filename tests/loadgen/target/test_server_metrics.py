@@ -1,6 +1,7 @@
 """Reading a /metrics page: what a sample is, and that a damaged page is a gap and not an error."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.measure.verdict import RESTARTED
+from loadgen.options import RunOptions
 from loadgen.record import RunInfo, read_run
+from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import (
     ENGINES_LIMIT,
     LINE_CHARACTERS,
@@ -18,9 +21,10 @@ from loadgen.target.server_metrics import (
     engines,
     parse,
     totals,
+    waiting,
 )
 from tests.fixtures.control import ControlServer, InTurn
-from tests.fixtures.emulated import loadgen
+from tests.fixtures.emulated import emulated, loadgen
 
 PAGE = """\
 # HELP vllm:prompt_tokens Tokens.
@@ -108,6 +112,38 @@ def test_a_server_that_was_restarted_in_between_is_still_found(tmp_path: Path) -
     run = run_on([page(1000, 500)] * 2 * SCRAPES + [page(9000, 0)] * SCRAPES, tmp_path / "run")
     assert run.verdict == "INVALID"
     assert RESTARTED in run.reasons
+
+
+@pytest.mark.parametrize(
+    ("page", "requests"),
+    [
+        (b'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:num_requests_waiting{engine="1"} 4.0\n', 7.0),
+        (b'vllm:num_requests_waiting 5\nvllm:num_requests_waiting_by_reason{reason="capacity"} 5\n', 5.0),
+        (b"vllm:num_requests_running 3\n", None),
+        (b"vllm:num_requests_waiting{ many\n", None),
+        ((503, b"vllm:num_requests_waiting 5\n"), None),
+    ],
+)
+def test_the_queue_is_the_sum_over_the_engines(page: object, requests: float | None) -> None:
+    answer = (lambda _body: page) if isinstance(page, tuple) else page
+    with ControlServer({"/metrics": answer}).running() as target:
+        assert waiting(ControlApi(RunOptions(target=target))) == requests
+
+
+def test_a_run_beyond_the_capacity_names_the_queue_of_the_server(tmp_path: Path) -> None:
+    """A server that works on one request at a time is asked for many more than it answers."""
+    with emulated("tp1", "--max-num-seqs", "1", "--speed", "4") as target:
+        loadgen(
+            "--target", target, "--dataset", "sample", "--budgets", "32", "--rate", "30", "--requests", "150",
+            "--out", str(tmp_path / "run"),
+        )  # fmt: skip
+    (reason,) = [text for text in read_run(tmp_path / "run").reasons if "requests/s were asked" in text]
+    found = re.search(
+        r"; vllm:num_requests_waiting of the server was 0 before the run and (\d+) at the last request$",
+        reason,
+    )
+    assert found is not None, reason
+    assert 0 < int(found[1]) < 150
 
 
 def test_a_page_without_end_is_read_in_part() -> None:
