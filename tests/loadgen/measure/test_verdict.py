@@ -166,6 +166,11 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
         ({"finish_reason": "banana"}, 1, "unknown finish reasons ('banana' 1)"),
         ({"streamed": False, "token_source": "usage"}, 1, "1 of 100 answers came in one JSON body although a stream was asked for"),
         ({"e2e_s": None}, 2, "2 of 100 answers brought no token (limit 1%)"),
+        (
+            {"budget_mode": "native", "reasoning_tokens": 97},
+            1,
+            "1 of 100 answers have over 32 reasoning tokens more than their budget: the server does not keep thinking_token_budget",
+        ),
         ({"other_choices": True}, 1, "1 of 100 answers came with further choices that nobody asked for"),
     ],
 )  # fmt: skip
@@ -184,6 +189,8 @@ def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], c
         ({"e2e_s": None}, 1),
         ({"finish_reason": "tool_calls"}, 100),
         ({"token_source": "corrected_usage", "chunks": 20}, 100),
+        ({"budget_mode": "native", "reasoning_tokens": 96}, 100),
+        ({"budget_mode": "prompt", "reasoning_tokens": 97}, 100),
     ],
 )
 def test_what_is_normal_or_rare_is_no_reason(fields: dict[str, Any], count: int) -> None:
