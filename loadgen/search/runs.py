@@ -46,7 +46,7 @@ class Runs:
         name = folder_name(point, number)
         run = self._finished(self._out / name) or self._new(point, number, requests)
         self._file.emulated, self._file.simulated = run.emulated, run.simulated
-        if interrupted(run):
+        if run.interrupted:
             raise SearchEndedError("interrupted")
         if NOTHING_SENT in run.reasons:
             raise SearchEndedError("time limit")
@@ -65,7 +65,7 @@ class Runs:
         if not (folder / RUN).is_file():
             return None
         run = read_run(folder)
-        return None if run.verdict is None or interrupted(run) else run
+        return None if run.verdict is None or run.interrupted else run
 
     def _new(self, point: LoadPoint, number: int, requests: int) -> RunInfo:
         left_s = self._end_s - time.monotonic()
@@ -95,11 +95,6 @@ def conduct(file: SearchFile, out: Path, runs: Runs, tell: Callable[[str], None]
 def folder_name(point: LoadPoint, number: int) -> str:
     """`c8` for the first run at a load, `c8_2` for the second."""
     return f"{point.name}_{number + 1}" if number else point.name
-
-
-def interrupted(run: RunInfo) -> bool:
-    """Tell whether Ctrl-C has ended a run."""
-    return any("interrupted" in reason for reason in run.reasons)
 
 
 def time_scale(file: SearchFile, options: RunOptions) -> float:

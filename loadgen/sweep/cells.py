@@ -214,7 +214,7 @@ class CellRunner:
 
     def _execute(self, options: RunOptions, cell: Cell) -> RunInfo:
         run = self.execute(options, cell.load)
-        if any("interrupted" in reason for reason in run.reasons):
+        if run.interrupted:
             raise KeyboardInterrupt
         return run
 
