@@ -33,6 +33,13 @@ def latency_text(seconds: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in whole seconds, minutes or tenths of an hour."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class LastingStream:
     """A text stream whose reader may close it or disappear: what cannot be written any more is dropped without an error."""
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from loadgen.errors import FAILED, INVALID, say
 from loadgen.interrupts import INTERRUPTED
-from loadgen.live.progress import human
 from loadgen.lock import locked
 from loadgen.option_types import budgets
 from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args
@@ -25,6 +24,7 @@ from loadgen.search.loads import new_folder, run_point
 from loadgen.search.probes import load_point
 from loadgen.search.result import SearchFile
 from loadgen.search.runs import Runs, conduct, time_scale
+from loadgen.terminal import duration_text
 
 EXAMPLES = """\
 examples:
@@ -77,7 +77,7 @@ def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]
 def _say_plan(file: SearchFile, limit_s: float, drain_s: float) -> None:
     first, last = (result.named(load, file.over) for load in (file.first, file.last))
     say(
-        f"search from {first} to {last}: at most {human(limit_s)} (--limit), and then at most {human(drain_s)} (--drain) "
+        f"search from {first} to {last}: at most {duration_text(limit_s)} (--limit), and then at most {duration_text(drain_s)} (--drain) "
         f"until the replies in flight have ended; a test of one load has about {file.most:,} requests at most (--most)"
     )
 

@@ -21,6 +21,7 @@ from loadgen.sweep.plan import Cell
 from loadgen.sweep.serve import ServePlan, serve_plan
 from loadgen.target.preflight import check_lengths
 from loadgen.target.server_info import ServerInfo
+from loadgen.terminal import duration_text
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
 from server.emulator.forecast import Forecast
@@ -87,7 +88,7 @@ class Study:
         placed = self.groups(order) if order and self.args.backend != "simulate" else []
         forecasts.print_groups(placed, self.machine, report)
         if self.args.search:
-            at_most = forecasts.duration(self.args.limit_s * len(order))
+            at_most = duration_text(self.args.limit_s * len(order))
             report(f"sweep: {len(order)} searches, at most {at_most} (--limit) without start-ups")
             return
         line = forecasts.total_line(
