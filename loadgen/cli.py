@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError, say
+from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
 from loadgen.option_types import LoadgenParser, count, load_points
 from loadgen.options import add_run_arguments, from_args
-from loadgen.terminal import outlast_terminal
+from loadgen.terminal import outlast_terminal, say
 
 EXAMPLES = """\
 examples:

@@ -1,6 +1,7 @@
 """Text for people: what comes from outside is made harmless, and a terminal or a pipe that goes away ends no run.
 
-This module does not know what is printed.
+Messages for people go to stderr; stdout is for programs. A message is one line, whatever the server or a file put into it. This
+module does not know what is printed.
 """
 
 import os
@@ -8,6 +9,11 @@ import signal
 import sys
 import unicodedata
 from typing import Any, TextIO, cast
+
+
+def say(text: str) -> None:
+    """Print a message to stderr as one line, without control characters."""
+    print(f"loadgen: {printable(text)}", file=sys.stderr)
 
 
 def printable(text: str, limit: int | None = None) -> str:

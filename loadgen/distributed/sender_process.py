@@ -39,7 +39,7 @@ from loadgen.distributed.messages import (
     WorkerInfo,
     parse_options,
 )
-from loadgen.errors import DiskFullError, UsageError, naming_full_disk, say
+from loadgen.errors import DiskFullError, UsageError, naming_full_disk
 from loadgen.exchange import Request
 from loadgen.files import private_files, write_atomically
 from loadgen.lock import locked
@@ -56,6 +56,7 @@ from loadgen.run.process_protocol import ParentConnection, Ready, run_child
 from loadgen.run.recorder import Recorder
 from loadgen.run.sender import deliver, make_client, workload_of
 from loadgen.target.server_info import ServerInfo
+from loadgen.terminal import say
 
 DRAIN_S = 2.0
 """Real seconds. Locust itself waits 10 s for a worker to end."""

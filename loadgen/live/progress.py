@@ -16,13 +16,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
-from loadgen.errors import say
 from loadgen.measure.console_table import share_text
 from loadgen.measure.dependence import kind_of, share_interval
 from loadgen.measure.formulas import meets
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.record import Record, RunInfo
-from loadgen.terminal import duration_text, latency_text, printable
+from loadgen.terminal import duration_text, latency_text, printable, say
 
 WINDOW = 512
 PLAIN_EVERY_S = 5.0

@@ -12,7 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from loadgen.errors import FAILED, INVALID, say
+from loadgen.errors import FAILED, INVALID
 from loadgen.interrupts import INTERRUPTED
 from loadgen.lock import locked
 from loadgen.option_types import budgets
@@ -24,7 +24,7 @@ from loadgen.search.loads import new_folder, run_point
 from loadgen.search.probes import load_point
 from loadgen.search.result import SearchFile
 from loadgen.search.runs import Runs, conduct, time_scale
-from loadgen.terminal import duration_text
+from loadgen.terminal import duration_text, say
 
 EXAMPLES = """\
 examples:

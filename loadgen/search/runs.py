@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
@@ -20,6 +20,7 @@ from loadgen.search import result
 from loadgen.search.bracket import Bracket, Stopped
 from loadgen.search.probes import Probe, SearchEndedError, Sent, Tester, load_point, search
 from loadgen.search.result import SearchFile
+from loadgen.terminal import say
 
 NO_REQUESTS = "no request succeeded"
 """The reason that makes a run INVALID although it shows what the search wants to know."""

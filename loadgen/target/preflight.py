@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from loadgen.client.stream_chunk import Chunk, Delta, Usage, chunk_of
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.exchange import THINK_END
 from loadgen.network import is_loopback
 from loadgen.options import RunOptions
@@ -25,7 +25,7 @@ from loadgen.target import models
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
 from loadgen.target.server_info import ServerInfo, with_gpus
 from loadgen.target.server_metrics import Page, engines, read_page
-from loadgen.terminal import printable
+from loadgen.terminal import printable, say
 
 TELEMETRY_WAIT_S = 3.0
 """How long to wait for a telemetry exporter. A sweep starts its own exporter just before the run."""

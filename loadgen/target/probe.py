@@ -11,12 +11,13 @@ This module does not know what a run asks (see loadgen/plan/budgets.py).
 import dataclasses
 import re
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
 from loadgen.plan.workload import small_body
 from loadgen.target.control_api import ControlApi, ControlResponse
 from loadgen.target.server_info import ServerInfo, with_gpus
+from loadgen.terminal import say
 
 REFUSAL = (
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|forbidden|not (permitted|allowed)|instead"

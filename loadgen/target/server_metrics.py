@@ -22,10 +22,11 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from loadgen.errors import DiskFullError, say
+from loadgen.errors import DiskFullError
 from loadgen.files import write_atomically
 from loadgen.measure.observations import REPLICAS, WAITING
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
+from loadgen.terminal import say
 
 SCRAPES = 4
 """Of two servers that answer equally often, one is overlooked in an eighth of the cases."""
