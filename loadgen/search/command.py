@@ -23,7 +23,7 @@ from loadgen.search.arguments import add_search_arguments, check
 from loadgen.search.loads import new_folder, run_point
 from loadgen.search.probes import load_point
 from loadgen.search.result import SearchFile
-from loadgen.search.runs import Runs, conduct, time_scale
+from loadgen.search.runs import SearchRuns, conduct, time_scale
 from loadgen.terminal import duration_text, say
 
 EXAMPLES = """\
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
         return 0
     out = options.resume or new_folder(options, "search")
     with locked(out):
-        return _search(file, out, Runs(file, options, out, args.limit_s, scale=scale, one=run_point))
+        return _search(file, out, SearchRuns(file, options, out, args.limit_s, scale=scale, one=run_point))
 
 
 def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]:
@@ -82,7 +82,7 @@ def _say_plan(file: SearchFile, limit_s: float, drain_s: float) -> None:
     )
 
 
-def _search(file: SearchFile, out: Path, runs: Runs) -> int:
+def _search(file: SearchFile, out: Path, runs: SearchRuns) -> int:
     stopped = conduct(file, out, runs, say)
     if stopped in ("interrupted", "time limit"):
         say(f"go on with --resume {out}")

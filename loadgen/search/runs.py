@@ -33,7 +33,7 @@ RunPoint = Callable[[RunOptions, Path, LoadPoint, int], RunInfo]
 """Does the run with this number at a load, in a subfolder of the folder of the search."""
 
 
-class Runs:
+class SearchRuns:
     """Does the runs of a search, or reads those that an earlier part of it has done."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Runs:
         return self._one(dataclasses.replace(self._options, **limits), self._out, point, number)
 
 
-def conduct(file: SearchFile, out: Path, runs: Runs, tell: Callable[[str], None]) -> Stopped:
+def conduct(file: SearchFile, out: Path, runs: SearchRuns, tell: Callable[[str], None]) -> Stopped:
     """Search, write search.json, and tell each test and the result as a line; return why the search stopped."""
     bracket = Bracket(file.over, file.first, file.last, file.attain)
     file.write(out)
@@ -120,7 +120,7 @@ def capacity(
         if options.progress != "none":
             say(f"{out.name}: {line}")
 
-    runs = Runs(file, dataclasses.replace(options, out=None), out, limit_s, scale=scale, one=one)
+    runs = SearchRuns(file, dataclasses.replace(options, out=None), out, limit_s, scale=scale, one=one)
     if conduct(file, out, runs, tell) == "interrupted":
         raise KeyboardInterrupt
     if not file.probes:

@@ -33,7 +33,7 @@ from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.residents import Resident, Residents
-from loadgen.sweep.study import Study
+from loadgen.sweep.study import PlannedSweep
 from loadgen.terminal import printable
 from server.config import model_file
 from server.launch import commands
@@ -66,7 +66,7 @@ class InThisThread(Executor):
 class CellRunner:
     """Runs cells and records their states in the manifest. `execute` executes one run; a process can call it."""
 
-    planned: Study
+    planned: PlannedSweep
     manifest: Manifest
     pace: Pace
     execute: parallel.Execute

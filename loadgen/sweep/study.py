@@ -33,7 +33,7 @@ EMULATED = {"emulator", "simulate"}
 
 
 @dataclass
-class Study:
+class PlannedSweep:
     """A checked plan. `cells` are in running order."""
 
     args: argparse.Namespace
@@ -141,7 +141,7 @@ class Study:
         }
 
 
-def study(args: argparse.Namespace, options: RunOptions) -> Study:
+def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
     """Checks the plan of a sweep. Raises UsageError."""
     if not args.configs or not args.models:
         raise UsageError(
@@ -161,7 +161,7 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
-    return Study(args, options, plan.selected(order, args.exclude, args.only, args.first))
+    return PlannedSweep(args, options, plan.selected(order, args.exclude, args.only, args.first))
 
 
 def _completed(cell: Cell, serve: ServePlan) -> Cell:

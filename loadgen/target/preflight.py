@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from loadgen.client.stream_chunk import Chunk, Delta, Usage, chunk_of
+from loadgen.client.stream_chunk import Chunk, Delta, TokenUsage, chunk_of
 from loadgen.errors import UsageError
 from loadgen.exchange import THINK_END
 from loadgen.network import is_loopback
@@ -24,7 +24,7 @@ from loadgen.plan.workload import Workload
 from loadgen.target import models
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
 from loadgen.target.server_info import ServerInfo, with_gpus
-from loadgen.target.server_metrics import Page, engines, read_page
+from loadgen.target.server_metrics import MetricsPage, engines, read_page
 from loadgen.terminal import printable, say
 
 TELEMETRY_WAIT_S = 3.0
@@ -90,7 +90,7 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
     return with_gpus(server)
 
 
-async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, Page]:
+async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, MetricsPage]:
     """Ask everything at once, so that a server that never answers costs one deadline and not three."""
     return await asyncio.gather(
         api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api)
@@ -200,7 +200,7 @@ def native_refusal(response: ControlResponse) -> str | None:
     chunk = chunk_of(reply) if isinstance(reply, dict) else Chunk()
     if not chunk.choices:
         return "the response to the probe is not a completion"
-    choice, used = chunk.choices[0], (chunk.usage or Usage()).reasoning() or 0
+    choice, used = chunk.choices[0], (chunk.usage or TokenUsage()).reasoning() or 0
     if used > 2 * PROBE_BUDGET:
         return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {used} reasoning tokens)"
     answer = choice.delta or Delta()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from loadgen.measure.observations import Observations
-from loadgen.measure.run_facts import RunFacts, Totals
+from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.summary import goodput
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.record import Record, RunInfo
@@ -141,7 +141,7 @@ def test_an_end_token_is_doubted_where_truncated_answers_count_it_too(
 
 def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
     """Where half of the requests fail, at most half are good, however fast the others were."""
-    totals = Totals()
+    totals = RequestTotals()
     for row in [*RECORDS[:10], *(record(i, outcome="reset") for i in range(10))]:
         totals.add(row, {"e2e": 2.0, "tpot": 0.1})
     found = goodput(totals, {"e2e": 2.0, "tpot": 0.1}, 10.0)
