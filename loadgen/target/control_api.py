@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlApi", "ControlResponse", "api_key", "lenient", "root"]
 
-TIMEOUT_S = 4.5
+TIMEOUT_S = 4.0
 """A server that takes longer to say what it is would delay the start of every run."""
 CONNECT_SHARE = 0.6
 """Share of the deadline after which a connection that is not open counts as a server that is not there."""

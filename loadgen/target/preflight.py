@@ -32,7 +32,7 @@ TELEMETRY_WAIT_S = 3.0
 PROBE_BUDGET, PROBE_TOKENS = 16, 48
 """Of a probe with a thinking budget of 16 tokens, 16 are reasoning where the budget is kept, and some are the sentence that ends
 it; the others are left for the answer. No reasoning model ends its reasoning within 16 tokens by itself. The probe is as short
-as this so that a server with 11 tokens a second answers it in time."""
+as this so that a server with 12 tokens a second answers it in time."""
 TIME_SCALES = (1e-3, 1e6)
 LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
 """A plain form, about which no two URL parsers disagree."""
