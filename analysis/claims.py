@@ -41,6 +41,8 @@ MARGIN = 0.03
 """A step of the budget changes nothing when the accuracy changes by less than 3 points in either direction."""
 ERRATIC = 1.5
 """The cost with speculation is erratic when it varies this many times as much between problems as without."""
+MIN_PROBLEMS = 10
+"""Fewer problems do not stand for a data set, however narrow an interval over them is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def test(data: ClaimData) -> list[Claim]:
     parts = list(_parts(data)) or [data]
     found = []
     for one in tests:
-        results = [_about(one(part), part) for part in parts]
+        results = [_about(_worth(one(part), part.problems), part) for part in parts]
         tested = [claim for claim in results if np.isfinite(claim.estimate)]
         found += tested or results[:1]
     return found
@@ -115,6 +117,17 @@ def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
         return {}
     same = [table["source"].astype(str).map(origin), table["gpu"].astype(str), table["dataset"].astype(str)]
     return dict(list(table.groupby(same)))
+
+
+def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
+    """The claim, without its result where the data cannot carry any: too few problems, or no correct answer."""
+    n, correct = problems["problem_id"].nunique(), problems["correct"]
+    lacks = f"there are only {n} problems" if n < MIN_PROBLEMS else ""
+    if correct.notna().any() and not correct.gt(0).any():
+        lacks = "no answer is correct"
+    return (
+        replace(claim, verdict=CANNOT_TELL, effect=f"{lacks}; {claim.effect}", by_load="") if lacks else claim
+    )
 
 
 def _about(claim: Claim, part: ClaimData) -> Claim:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis import claims
 from analysis.data.frame import Study
+from analysis.data.setting import varying
 from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
@@ -62,23 +63,25 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
-    figures = _figures(tables, found, slo)
+    figures = _figures(tables, found, slo, between_runs)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)
 
 
-def _figures(tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float]) -> list[Figure]:
+def _figures(
+    tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float], between_runs: float
+) -> list[Figure]:
     table, endings = tables["summary"], tables["endings"]
     if table.empty:
         return []
     if not optima.graded(table):  # without a correct answer, accuracy says nothing
         table, endings = table.assign(accuracy=float("nan")), endings.iloc[:0]
-    # A figure shows all data, so only what all data says may be its title.
-    results = tables["claims"].groupby("name")["verdict"]
+    # A figure shows all data, but a claim is tested under one set of conditions: only what all data says may be a title.
+    results = tables["claims"].iloc[: 0 if varying(table) else None].groupby("name")["verdict"]
     verdicts = {str(name): str(group.iloc[0]) for name, group in results if len(set(group)) == 1}
     return [
-        *pareto.figures(table, found),
+        *pareto.figures(table, found, between_runs),
         *load.figures(tables["loads"], slo),
-        *budget.figures(table, endings, verdicts),
+        *budget.figures(table, endings, verdicts, between_runs),
         *serving.figures(
             tables["speculation"],
             tables["tensor_parallel"],

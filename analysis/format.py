@@ -58,6 +58,13 @@ def number(value: Any, form: str) -> str:
     return format(value, form)
 
 
+def span(values: Iterable[Any], form: str) -> str:
+    """The range of several numbers, such as `1.2 to 1.6`; one number where both ends read the same."""
+    known = [value for value in values if pd.notna(value)]
+    ends = [number(edge(known), form) for edge in (min, max)] if known else ["–"]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as dictionaries by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -80,12 +80,15 @@ def _among(
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
     found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
     servers = [(row["model"], row["config"]) for row in order]
-    others = [place for place, server in enumerate(servers) if server != servers[0]]
-    place = next(iter(others or range(1, len(order))), None)
+    unlike = [place for place, server in enumerate(servers) if server != servers[0]]
+    place = next(iter(unlike or range(1, len(order))), None)
     if place is not None:
         found.second = order[place]
         found.sentences.append(_second(best, order[place], measure, choice, place))
     found.tied = [order[place] for place in choice.tied]
+    if found.tied:
+        others = "1 other setting" if len(found.tied) == 1 else f"{len(found.tied)} other settings"
+        found.headline += f" The data does not tell it apart from {others}."
     found.sentences += [*_chance(found, measure, best), *_single(known, problems, between_runs)]
     found.sentences += _stricter(order[0], known, required, between_runs)
     return found

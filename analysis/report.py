@@ -93,8 +93,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
+    answer = _answer(contents, advice)
+    answer.flags = _flags(contents.tables["runs"], advice)
     return Page(
-        answer=_answer(contents, advice),
+        answer=answer,
         notices=_notices(study, contents.tables["runs"]),
         sections=_sections(contents.summary),
         figures=contents.figures,
@@ -142,6 +144,15 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
         )
     why = f"It costs least per correct answer of the settings within {WITHIN * 100:.0f} points of the best accuracy. {advice.sentences[0]} These numbers are {best['source']}, and the run is {best['run_verdict']}."
     return Answer(advice.headline, facts, [why, *advice.sentences[3:], *_explain_optima(contents.optima)])
+
+
+def _flags(runs: pd.DataFrame, advice: Recommendation) -> list[tuple[str, str]]:
+    """The verdict on the recommended setting, and how many runs are not VALID."""
+    best = str(advice.best["run_verdict"]) if advice.best else ""
+    flags = [(best, f"its run is {best}")] if best else []
+    counts = runs["verdict"].value_counts()
+    bad = [verdict for verdict in ("INVALID", "SUSPECT") if counts.get(verdict)]
+    return flags + [(verdict, f"{counts[verdict]} of {len(runs)} runs {verdict}") for verdict in bad]
 
 
 def _explain_optima(found: list[Optima]) -> list[str]:

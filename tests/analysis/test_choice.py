@@ -132,7 +132,8 @@ def samples() -> pd.DataFrame:
             part.loc[::2, "ok"] = False
             part.loc[::2, ["e2e_s", "correct"]] = [np.nan, 0.0]
         parts.append(part)
-    return frame(parts)
+    whole = frame(parts)
+    return whole.assign(sent_s=0.0, last_token_s=whole["e2e_s"])
 
 
 def test_a_vote_of_one_is_pass_at_1_and_a_failed_sample_is_not_0_s() -> None:
@@ -141,6 +142,20 @@ def test_a_vote_of_one_is_pass_at_1_and_a_failed_sample_is_not_0_s() -> None:
     assert table.loc[1, "majority"] == pytest.approx(table.loc[1, "pass_at_k"])
     assert table.loc[4, "e2e_s"] == 5.0
     assert table.loc[1, "e2e_s"] == pytest.approx((30 * (2 + 4 + 5) + 15 * 3) / 105)
+
+
+def test_samples_that_did_not_run_together_have_no_slowest_one() -> None:
+    """Four answers one after another take longer than the slowest of them, and so do those of four runs."""
+    requests = samples()
+    order = requests["sample"].astype(float) * 100
+    one_by_one = requests.assign(
+        sent_s=requests["sent_s"] + order, last_token_s=requests["last_token_s"] + order
+    )
+    several_runs = requests.assign(cell=requests["sample"].astype(str))
+    for apart in (one_by_one, several_runs):
+        table = parallel(apart).set_index("k")
+        assert np.isnan(table.loc[[2, 4], "e2e_s"]).all()
+        assert table.loc[1, "e2e_s"] == parallel(requests).set_index("k").loc[1, "e2e_s"]
 
 
 def test_ratios_have_the_same_requests_above_and_below() -> None:
