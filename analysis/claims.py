@@ -19,7 +19,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import noise, stats
-from analysis.data.frame import read_study
+from analysis.data.frame import Study, read_study
 from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin, varying
 from analysis.format import number, plain, records, short_budget, short_models
-from analysis.tables import optima, pairs
+from analysis.tables import kept, optima, pairs
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
 LARGE_B, SMALL_B = 10.0, 3.0
@@ -65,7 +66,7 @@ class Claim:
     """For a claim on speed that was tested under several conditions: one line with the result and the effect under each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClaimData:
     """The tables on which claims are tested."""
 
@@ -74,13 +75,31 @@ class ClaimData:
     parallel: pd.DataFrame
     noise: float = noise.DAY_TO_DAY
 
+    @cached_property
+    def arms(self) -> pairs.Arms:
+        """The problems of each setting."""
+        return pairs.by_arm(self.problems)
+
 
 def claims(frame: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> list[Claim]:
     """Test every claim, in the order of the paper."""
-    problems = pairs.per_problem(frame)
+    return test(_data(pairs.per_problem(frame), between_runs))
+
+
+def of_study(study: Study, between_runs: float) -> pd.DataFrame:
+    """The claims on a study, which are kept between calls."""
+    return study.tables.get("claims", lambda: table(_data(kept.problems(study), between_runs)), between_runs)
+
+
+def table(data: ClaimData) -> pd.DataFrame:
+    """A row for each claim; none where there are no requests."""
+    rows = [asdict(claim) for claim in test(data)] if len(data.problems) else []
+    return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
+
+
+def _data(problems: pd.DataFrame, between_runs: float) -> ClaimData:
     speculation = pairs.speculation(problems, between_runs)
-    parallel = pairs.tensor_parallel(problems, between_runs)
-    return test(ClaimData(problems, speculation, parallel, between_runs))
+    return ClaimData(problems, speculation, pairs.tensor_parallel(problems, between_runs), between_runs)
 
 
 def test(data: ClaimData) -> list[Claim]:
@@ -283,7 +302,7 @@ def _speeds(data: ClaimData, table: pd.DataFrame) -> dict[str, noise.Effect]:
     return {
         f"{names[model]} {kind}".strip(): effect
         for kind, rows in table.groupby("kind")
-        for model, _, effect in pairs.pooled_speedups(data.problems, rows, data.noise)
+        for model, _, effect in pairs.pooled_speedups(data.arms, rows, data.noise)
     }
 
 
@@ -337,7 +356,7 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []
     for row in records(_largest(data.speculation)):
-        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.problems, row)]
+        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.arms, row)]
         both = pd.concat(arms, axis=1, keys=["base", "new"]).dropna()
         found.append(stats.variation_ratio(both["new"], both["base"]))
     found = [one for one in found if np.isfinite(one.estimate)]
@@ -380,7 +399,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    found = claims(read_study(args.results).frame, args.noise)
+    found = [Claim(**row) for row in records(of_study(read_study(args.results), args.noise))]
     parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""

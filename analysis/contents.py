@@ -5,7 +5,7 @@ Figures are in the order of the page. A table for which there is no data is empt
 This module does not know HTML or files.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from analysis.data.setting import varying
 from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
-from analysis.tables import capacity, distributions, optima, pairs, repeated_sampling, summary
+from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
@@ -41,8 +41,8 @@ class Contents:
 def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_TO_DAY) -> Contents:
     """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
     slo = study.slo()
-    settings = summary.summary(study.frame, price_per_gpu_hour, slo)
-    problems = pairs.per_problem(study.frame)
+    settings = kept.settings(study, price_per_gpu_hour, slo)
+    problems = kept.problems(study)
     found = optima.optima(settings)
     tables = {
         "summary": settings,
@@ -61,7 +61,7 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "runs": summary.runs_table(study.frame, study.runs),
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
-    tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
+    tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo, between_runs)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)

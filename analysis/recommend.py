@@ -28,7 +28,7 @@ from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
-from analysis.tables import capacity, optima, pairs, summary
+from analysis.tables import capacity, kept, optima
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
 from analysis.traffic import Traffic, recommend_for
@@ -340,9 +340,9 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(
             "--rate needs --slo, because the runs have no SLO or different ones: give for example --slo ttft=500ms"
         )
-    table = summary.summary(study.frame, args.price_per_gpu_hour, slo)
+    table = kept.settings(study, args.price_per_gpu_hour, slo)
     required = Requirements(args.min_accuracy, args.max_e2e_p95, args.objective)
-    problems = pairs.per_problem(study.frame)
+    problems = kept.problems(study)
     if args.rate is None:
         found = recommend(table, required, problems, args.noise)
     else:

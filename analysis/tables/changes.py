@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis import noise
 from analysis.data import setting
-from analysis.stats import holm, log_ratio
+from analysis.stats import holm, log_ratio, t_bound, t_tail
 from analysis.tables.repeats import run_means
 from analysis.tables.summary import judged, requests
 
@@ -73,13 +72,13 @@ class Change:
         """Probability of a change at least this bad if the true change were equal to the gate."""
         if self.error == 0:
             return 0.0 if self.worse > self.bound else 1.0
-        return float(stats.t.sf((self.worse - self.bound) / self.error, self.degrees))
+        return t_tail((self.worse - self.bound) / self.error, self.degrees)
 
     @property
     def smallest_detectable(self) -> float:
         """The true change, on the scale of the gate, that would be found as a regression with a probability of 90 %."""
-        quantiles = stats.t.ppf(1 - self.alpha, self.degrees) + stats.t.ppf(POWER, self.degrees)
-        return self.on_gate_scale(self.bound + float(quantiles) * self.error)
+        quantiles = t_bound(1 - self.alpha, self.degrees) + t_bound(POWER, self.degrees)
+        return self.on_gate_scale(self.bound + quantiles * self.error)
 
     def on_gate_scale(self, worse: float) -> float:
         """A value on the scale of `worse` on that of the gate: a relative change, or a share of the problems."""
@@ -92,7 +91,7 @@ class Change:
             return False
         if self.worse > self.bound:
             return False
-        upper = self.worse + float(stats.t.ppf(1 - ALPHA, self.degrees)) * self.error
+        upper = self.worse + t_bound(1 - ALPHA, self.degrees) * self.error
         return self.smallest_detectable <= 2 * self.gate or upper < self.bound
 
 

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 def parallel(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each setting and k; k = 1 is a single answer. Empty where every problem has one sample."""
-    rows = usable(frame)
+    rows = usable(frame, "problem_id", "sample", "answer", *COLUMNS[1:])
     rows = rows[rows["correct"].notna().to_numpy()]
     out: list[dict[str, Any]] = []
     if len(rows["sample"].unique()) > 1:

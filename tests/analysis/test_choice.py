@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import stats
 from analysis.advice import Requirements
 from analysis.recommend import recommend
 from analysis.tables import pairs
@@ -183,8 +184,12 @@ def test_resampled_sums_are_those_of_each_column_and_setting_alone() -> None:
     requests = frame([arm(rng.lognormal(2, 0.5, 30), config=name, cell=name) for name in ("a", "b")])
     table, problems = tables.summary(requests, 3.5), pairs.per_problem(requests)
     _, rows = arms_of(table, problems)
-    found = resampled_sums(rows, ("gpu_s", "correct"), 2, np.random.default_rng(7))
-    weights = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=DRAWS)
+    found = resampled_sums(rows, ("gpu_s", "correct"), 2)
+    weights = stats.resampling(30, DRAWS)
+    assert (weights.sum(axis=1) == 30).all()
+    assert (
+        abs(weights.astype(float).var() - 29 / 30) < 0.02
+    )  # that of a binomial number of 30 draws with 1/30
     for sums, column in zip(found, ("gpu_s", "correct"), strict=True):
         for place in range(2):
             alone = rows[rows["place"] == place][column].to_numpy()
