@@ -155,6 +155,5 @@ def setting(row: Any) -> str:
     parts = [] if row.get("load") is None else [in_flight(str(row["load"]))]
     parts += [] if asked in ("greedy", "unknown") else [asked]
     parts += [] if mode == "cut" else [f"budget mode {mode}"]
-    return f"{row['model']} on {row['config']} with a budget of {row['budget']:,.0f} tokens" + (
-        f" ({', '.join(parts)})" if parts else ""
-    )
+    budget = f"with a budget of {row['budget']:,.0f} tokens" if row["budget"] else "without a token budget"
+    return f"{row['model']} on {row['config']} {budget}" + (f" ({', '.join(parts)})" if parts else "")
