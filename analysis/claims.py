@@ -16,7 +16,6 @@ This module does not know whether the findings hold on other data.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -31,6 +30,7 @@ from analysis import noise, stats
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin, varying
 from analysis.format import number, plain, records, short_budget, short_models
+from analysis.output import add_json, print_result
 from analysis.tables import kept, optima, pairs
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
@@ -394,6 +394,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `claims`."""
     parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
     noise.add_noise(parser)
+    add_json(parser)
     parser.epilog = "example: python -m analysis claims results/study"
 
 
@@ -409,5 +410,9 @@ def main(args: argparse.Namespace) -> int:
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
     rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
-    print(json.dumps({"noise": args.noise, "claims": rows}))
+    verdicts = {
+        "noise": args.noise,
+        "verdicts": [[claim.name, claim.verdict, claim.source] for claim in found],
+    }
+    print_result(verdicts | {"claims": rows}, ("claims", "verdicts"), args.json)
     return 0

@@ -13,7 +13,6 @@ This module does not know how the numbers were computed (analysis/tables does).
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
+from analysis.output import add_json, print_result
 from analysis.tables import capacity, kept, optima
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
@@ -279,6 +279,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_traffic(parser)
     add_price(parser)
+    add_json(parser)
     noise.add_noise(parser)
     parser.add_argument(
         "--objective",
@@ -352,7 +353,8 @@ def main(args: argparse.Namespace) -> int:
     words = [found.headline, *found.sentences]
     print(*words, sep="\n", file=sys.stderr)
     more = {"noise": args.noise, "others": [advice.result(one) for one in found.others]}
-    print(json.dumps(advice.result(found) | more | {"words": " ".join(words)}))
+    result = advice.result(found) | more | {"words": " ".join(words)}
+    print_result(result, ("others", "words", "not_told_apart", "nearest"), args.json)
     return 0 if found.best is not None else 1
 
 
