@@ -4,6 +4,7 @@ This module does not know which tables exist or where they are shown.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,11 @@ def short_models(models: Iterable[Any]) -> dict[str, str]:
         sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
     )
     return dict(zip(names, short, strict=True))
+
+
+def natural(name: str) -> list[Any]:
+    """Sort key that puts `tp2` before `tp10`, and `tp2` before `tp2-ngram`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def short_budget(budget: float) -> str:

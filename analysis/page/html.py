@@ -25,8 +25,8 @@ import vl_convert
 from analysis.data.frame import Study
 from analysis.data.setting import gpus_label
 from analysis.figures.base import FILTERS, Figure, anchor, link
-from analysis.figures.style import FONT, colours, natural, paint
-from analysis.format import number, plain, records
+from analysis.figures.style import FONT, colours, paint
+from analysis.format import natural, number, plain, records
 from analysis.page.chart_data import columns_of, used
 from analysis.page.columns import DEFINITIONS
 from analysis.page.layout import Column, Page, Table

@@ -223,8 +223,8 @@ def test_the_list_for_people_fits_80_columns_and_says_what_is_worse() -> None:
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
     assert lines[0].startswith("Regression")
-    assert any(line.startswith("  worse        latency   1.500 → 1.650  +10.0 %") for line in lines)
-    assert any(line.startswith("  cannot tell  accuracy  95.0% → 96.0%  +1.0 pt") for line in lines)
+    assert any(line.startswith("  worse        latency    1.500 → 1.650  +10.0 %") for line in lines)
+    assert any(line.startswith("  cannot tell  accuracy   95.0% → 96.0%  +1.0 pt") for line in lines)
     assert next(iter(compare.short_list([], 2))) == "Nothing to compare"
 
 
