@@ -151,9 +151,9 @@ def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
 
 def _about(claim: Claim, part: ClaimData) -> Claim:
     """The claim with what it was tested on."""
-    source, gpu, dataset = (
-        " and ".join(part.problems[name].astype(str).unique()) for name in ("source", "gpu", "dataset")
-    )
+    gpu, dataset = (" and ".join(part.problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
+    words = [word for source in part.problems["source"].astype(str).unique() for word in source.split(", ")]
+    source = " and ".join(dict.fromkeys(words))
     return replace(claim, source=source, gpu=gpu, dataset=dataset)
 
 

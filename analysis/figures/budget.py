@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from analysis.data.frame import NOT_GRADED
-from analysis.figures.base import Figure, against_budget, comparable, drawable, rows_data
+from analysis.figures.base import Figure, against_budget, comparable, drawable, once, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
 from analysis.format import short_budget, span
 from analysis.noise import DAY_TO_DAY, smallest
@@ -40,7 +40,7 @@ def figures(
     rows = drawable(table)
     made = [
         _accuracy(rows, verdicts.get("accuracy-flattens", "")),
-        _curve(rows, LATENCY, between_runs),
+        *(_curve(rows, curve, between_runs) for curve in (LATENCY, TTFT, TPOT)),
         _curve(rows, COST, between_runs),
         _cost_of_pass(rows),
         _curve(rows, ENERGY, between_runs),
@@ -50,7 +50,7 @@ def figures(
 
 
 def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
-    rows = comparable(rows[rows["accuracy"].notna()])
+    rows = once(comparable(rows[rows["accuracy"].notna()]), "accuracy")
     if rows.empty:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
@@ -99,6 +99,22 @@ LATENCY = Curve(
     "{best} answers {times} times as fast as {worst}",
     "Median latency",
     "Median time from send to last token over successful requests. Bars: 95 % order-statistic intervals.",
+)
+TTFT = Curve(
+    "ttft",
+    "ttft_p50_s",
+    "median time to first token, s",
+    "{best} sends the first token {times} times as fast as {worst}",
+    "Median time to first token",
+    "Median over successful requests. The table has p95 too.",
+)
+TPOT = Curve(
+    "tpot",
+    "tpot_p50_s",
+    "median time per output token, s",
+    "{best} generates a token {times} times as fast as {worst}",
+    "Median time per output token",
+    "Median over successful requests of (last − first token) / tokens after the first chunk.",
 )
 COST = Curve(
     "cost-per-token",
@@ -169,7 +185,7 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
         return None
     rows = drawable(rows)
     graded = ~rows["grade"].isin(NOT_GRADED)  # without grades, truncated answers are not known
-    rows = rows[graded.groupby(rows["panel"]).transform("any")]
+    rows = once(rows[graded.groupby(rows["panel"]).transform("any")], "count", "grade")
     if rows.empty:
         return None
     counts = rows.assign(truncated=rows["count"].where(rows["grade"] == "truncated", 0))
@@ -190,4 +206,5 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     chart = bars.encode(x=budgets, y=share, color=fill, order="place:Q", tooltip=tips)
     chart = chart.properties(width="container", height=HEIGHT)
     note = f"All selected configurations together. From the bottom: {', '.join(grades)}. A truncated answer does not count as wrong here."
-    return Figure("endings", claim, note, rows, chart, panel="panel")
+    legend = {grade: GRADE_COLOURS[grade] for grade in grades}
+    return Figure("endings", claim, note, rows, chart, panel="panel", legend=legend)

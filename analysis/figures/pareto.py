@@ -65,28 +65,43 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     known = known.assign(front=pd.concat(fronts) if fronts else False)
     repeated = known[known["front"]].duplicated(["under", "label"])
     known.loc[repeated[repeated].index, "label"] = ""
-    for _, panel in known[known["front"]].groupby("under", sort=False):
-        known.loc[_overlapping(panel, known, x, y), "label"] = ""
+    known = known.assign(optimum=known["optimum"] if x is LATENCY else "")
+    known.loc[known["optimum"] != "", "label"] = ""  # the point has a longer label
+    middle = known.groupby("under")[x.name].transform(lambda values: math.sqrt(values.min() * values.max()))
+    known = known.assign(optimum_side=np.where(known[x.name] > middle, "right", "left"))
+    sides = [_sides(panel, x, y) for _, panel in known.groupby("under", sort=False)]
+    known = known.assign(side=pd.concat(sides) if sides else "")
     chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
     return known, chart.properties(width="container", height=height)
 
 
-def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
-    """Points whose label would overlap an earlier one: within a tenth of the width and a thirtieth of the height."""
+SIDES = {"right": (1, -1), "left": (-1, 1)}
+"""Where a label can be, right below its point or left above it, as the signs of the distances."""
+
+
+def _sides(panel: pd.DataFrame, x: Axis, y: Axis) -> "pd.Series[str]":
+    """On which side of its point each label of a panel overlaps no other point and no other label; empty where on none."""
 
     def place(axis: Axis) -> "pd.Series[float]":
-        values = known[axis.name].astype(float)
-        if axis.log:
-            values = values.clip(lower=1e-12).map(math.log)
-        return ((values - values.min()) / max(values.max() - values.min(), 1e-9))[points.index]
+        values = panel[axis.name].astype(float)
+        values = values.clip(lower=1e-12).map(math.log) if axis.log else values
+        return (values - values.min()) / max(values.max() - values.min(), 1e-9)
 
     across, up = place(x), place(y)
-    labelled: list[Any] = []
-    overlapping: list[Any] = []
-    for at in points.index[points["label"] != ""]:
-        near = any(abs(across[at] - across[b]) < 0.1 and abs(up[at] - up[b]) < 1 / 30 for b in labelled)
-        (overlapping if near else labelled).append(at)
-    return overlapping
+    taken = [(across[at], up[at]) for at in panel.index]
+    found = pd.Series("", index=panel.index)
+    for at in panel.index[panel["front"] & (panel["label"] != "")]:
+        for side, (right, above) in SIDES.items():
+            inside = [
+                (0.0 <= (left - across[at]) * right < 0.2 and -0.01 <= (height - up[at]) * above < 0.09)
+                for left, height in taken
+                if (left, height) != (across[at], up[at])
+            ]
+            if not any(inside) and (right > 0 or across[at] > 0.2):
+                found[at] = side
+                taken.append((across[at] + 0.1 * right, up[at] + 0.05 * above))
+                break
+    return found
 
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
@@ -108,15 +123,21 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             href="link:N",
             opacity=alt.condition("datum.front", alt.value(1), alt.value(0.33)),
         ),
-        on_front.mark_text(align="left", dx=9, dy=11, fontSize=11).encode(text="label:N"),
+        *(
+            on_front.transform_filter(f"datum.side === '{side}'")
+            .mark_text(align="left" if right > 0 else "right", dx=9 * right, dy=-10 * above, fontSize=11)
+            .encode(text="label:N")
+            for side, (right, above) in SIDES.items()
+        ),
         base.transform_filter("datum.optimum != ''").mark_point(
             size=330, strokeWidth=2, color=MUTED, shape="circle"
         ),
         *(
-            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0")
-            .mark_text(align="center", dy=place, fontSize=12, fontWeight="bold")
+            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0 && datum.optimum_side == '{side}'")
+            .mark_text(align=side, dx=-8 if side == "right" else 8, dy=place, fontSize=12, fontWeight="bold")
             .encode(text="optimum:N")
-            for word, place in (("system", -19), ("compute", 24))
+            for word, place in (("system", -19), ("compute", 27))
+            for side in ("left", "right")
         ),
     ]
     if f"{y.name}_low" in rows:

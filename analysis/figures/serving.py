@@ -99,13 +99,13 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         return None
     speculative = rows[rows["speculation"].astype(str) != "off"]
     plain = rows[rows["speculation"].astype(str) == "off"]
-    claim = f"The cost of a token varies between problems by {span(rows['variation'], '.0%')}"
+    claim = f"The cost of a token varies between problems by {span(rows['variation'], '.1%')}"
     if len(speculative) and len(plain):
         sizes = _by_model(speculative, "variation", ".0%")
         erratic = "Speculation makes the cost of a token erratic: it"
         begin = erratic if verdict == "held" else "The cost of a token"
         claim = f"{begin} varies between problems by {sizes} with speculation, and by {span(plain['variation'], '.1%')} without"
-    chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
+    chart = against_budget(rows, "variation", "variation of cost per token", ".2~%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
     return Figure("cost-variation", claim, note, rows, chart, panel="panel", section="serving")
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, dependence, load_point
-from analysis.format import first
+from analysis.format import first, natural
 from loadgen.measure.dependence import share_interval
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
@@ -72,7 +72,14 @@ def _units(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Sort a table by ORDER; rows of one setting keep their order."""
     known = [name for name in ORDER if name in table]
-    return table.sort_values(known, kind="stable").reset_index(drop=True)
+
+    def key(column: pd.Series) -> pd.Series:
+        if column.name not in ("load", "config"):
+            return column
+        places = sorted(column.astype(str).unique(), key=natural)  # c2 comes before c16
+        return column.astype(str).map({name: place for place, name in enumerate(places)})
+
+    return table.sort_values(known, kind="stable", key=key).reset_index(drop=True)
 
 
 def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":

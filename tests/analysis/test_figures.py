@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.data.searches import read_searches
-from analysis.figures import budget, load, pareto, serving
+from analysis.figures import budget, load, pareto, serving, time
 from analysis.figures.base import Figure
 from analysis.page.export import specification
 from analysis.tables import distributions, pairs, summary
@@ -68,7 +68,15 @@ def one_budget(configs: list[str]) -> list[str]:
 
 
 def test_one_budget_is_drawn_as_bars_and_one_setting_is_not_drawn() -> None:
-    assert one_budget(["tp1", "tp2"]) == ["accuracy", "latency", "cost-per-token", "cost-of-pass", "endings"]
+    assert one_budget(["tp1", "tp2"]) == [
+        "accuracy",
+        "latency",
+        "ttft",
+        "tpot",
+        "cost-per-token",
+        "cost-of-pass",
+        "endings",
+    ]
     assert one_budget(["tp1"]) == ["endings"]
 
 
@@ -177,3 +185,46 @@ def test_a_speed_up_is_a_range_and_no_mean_over_loads() -> None:
     more = pd.concat([table, table.assign(budget=8192.0)])
     found = serving.figures(more, table.iloc[:0], table.iloc[:0], table.iloc[:0], {})
     assert "the speed-up is 0.75 to 1.50 at 7B" in title(found, "speculation")
+
+
+def test_loads_are_sorted_as_numbers_and_equal_curves_are_drawn_once() -> None:
+    """16 in flight comes after 2; the accuracy is the same at every load, and the latency is not."""
+    parts = [
+        arm(np.full(60, 10.0 / streams), budget=budget_, load=f"c{streams}", cell=f"{streams}-{budget_}")
+        for streams in (16, 2, 1)
+        for budget_ in (1024.0, 4096.0)
+    ]
+    table = summary.summary(frame(parts), 3.5)
+    assert table["load"].unique().tolist() == ["c1", "c2", "c16"]
+    found = {figure.name: figure for figure in budget.figures(table, table.iloc[:0], {})}
+    assert found["accuracy"].rows["panel"].unique().tolist() == ["m-7B, the same under all conditions"]
+    panels = found["latency"].rows["panel"].unique().tolist()
+    assert panels == ["m-7B, 1 in flight", "m-7B, 2 in flight", "m-7B, 16 in flight"]
+
+
+def test_a_label_is_where_no_other_point_is() -> None:
+    """The first point has one at its right below it, so its label is at the left; the second has room on neither side."""
+    points_ = [(0.5, 0.5), (0.6, 0.45), (0.0, 0.0), (0.05, 0.05), (1.0, 1.0)]
+    panel = pd.DataFrame(points_, columns=[pareto.USER.name, pareto.ACCURACY.name]).assign(
+        label=["a", "", "b", "", "c"], front=True
+    )
+    sides = pareto._sides(panel, pareto.USER, pareto.ACCURACY)
+    assert sides.tolist() == ["left", "", "right", "", "right"]
+
+
+def test_a_run_without_a_power_log_has_no_axis_for_it() -> None:
+    """The chart of one run has tokens per second at the left, and two axes where power was measured."""
+    about = {
+        "cell": "a",
+        "config": "tp1",
+        "model": "m",
+        "source": "measured",
+        "t_s": [0.0, 1.0],
+        "value": 5.0,
+    }
+    speed = pd.DataFrame(about | {"series": "tokens/s"})
+    none = speed.iloc[:0]
+    alone = time.figures(none, none, speed)[0]
+    both = time.figures(none, none, pd.concat([speed, speed.assign(series="power, W")]))[0]
+    assert "power" not in json.dumps(alone.chart.to_dict(validate=False))
+    assert "power" in json.dumps(both.chart.to_dict(validate=False))

@@ -51,6 +51,10 @@ def test_report_is_one_self_contained_page(
     assert len(page) < 5e6
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?https?:", page)
     assert "tp1-ngram--r1-distill-qwen-14b" in page
+    figures, legends = page.count("<figure "), page.count('<p class="legend">')
+    assert figures == legends
+    assert '<i class="on"' in page
+    assert re.search(r"by thinkload \d+\.\d+", page)
 
 
 def test_an_incomplete_last_line_is_left_out_and_reported(
