@@ -165,6 +165,14 @@ def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
 
 
+def over(rows: pd.DataFrame, most: int = 3) -> str:
+    """The conditions over which a title gives a range, in parentheses; empty where all rows have the same."""
+    names = [name for name in rows["under"].unique() if name]
+    if len(names) < 2:
+        return ""
+    return f" ({'; '.join(names) if len(names) <= most else f'{len(names)} sets of conditions'})"
+
+
 def link(cells: str) -> str:
     """Link to the manifest of a row's first run."""
     return "#run-" + anchor(cells.split(", ", maxsplit=1)[0])

@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from analysis.data.frame import NOT_GRADED
-from analysis.figures.base import Figure, against_budget, comparable, drawable, once, rows_data
+from analysis.figures.base import Figure, against_budget, comparable, drawable, once, over, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
 from analysis.format import short_budget, span
 from analysis.noise import DAY_TO_DAY, smallest
@@ -140,7 +140,7 @@ def _curve(rows: pd.DataFrame, curve: Curve, between_runs: float) -> Figure | No
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
-    claim = _extremes(rows, curve, 1 + smallest(between_runs))
+    claim = _extremes(rows, curve, 1 + smallest(between_runs)) + over(rows)
     return Figure(curve.name, claim, curve.note, rows, chart, panel="panel")
 
 
@@ -174,7 +174,7 @@ def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
     lowest = rows.groupby("panel")["cost_of_pass_gpu_s"].min()
     claim = (
         f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget"
-        + (" of each panel" if len(lowest) > 1 else "")
+        + (f" of each panel{over(rows)}" if len(lowest) > 1 else "")
     )
     note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
     return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
@@ -196,6 +196,7 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     claim = f"{cut.iloc[0]} of the answers are truncated at {short_budget(float(cut.index[0]))}"
     if len(cut) > 1:
         claim += f", {cut.iloc[-1]} at {short_budget(float(cut.index[-1]))}"
+    claim += over(rows)
     grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
     fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
     budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))

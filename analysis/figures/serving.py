@@ -15,6 +15,7 @@ from analysis.figures.base import (
     comparable,
     drawable,
     numbers,
+    over,
     rows_data,
 )
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
@@ -63,7 +64,7 @@ def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         return None
     words = {"held": "is faster at every model size", "not held": "is not faster at every model size"}
     claim = f"Speculation {words[verdict]}" if verdict in words else "Speed-up by speculation"
-    claim += f": {_shown(rows)}; the speed-up is {_by_model(rows, 'speedup', '.2f')}"
+    claim += f": {_shown(rows)}; the speed-up is {_by_model(rows, 'speedup', '.2f')}{over(rows)}"
     note = f"Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. {INTERVALS} Above 1 is faster."
     chart = _ratio_chart(rows, "speed-up by speculation")
     return Figure("speculation", claim, note, rows, chart, panel="panel", section="serving")
@@ -87,7 +88,7 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
     sizes = _by_model(most, "speedup", ".2f")
-    claim = f"{most['tp'].max():.0f} GPUs instead of {span(most['base_gpus'], '.0f')} give a speed-up of {sizes}; {_shown(most)}"
+    claim = f"{most['tp'].max():.0f} GPUs instead of {span(most['base_gpus'], '.0f')} give a speed-up of {sizes}{over(most)}; {_shown(most)}"
     note = f"Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. {INTERVALS} Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
     chart = _ratio_chart(rows, "speed-up by tensor parallelism")
     return Figure("tensor-parallel", claim, note, rows, chart, panel="panel", section="serving")
@@ -105,6 +106,7 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         erratic = "Speculation makes the cost of a token erratic: it"
         begin = erratic if verdict == "held" else "The cost of a token"
         claim = f"{begin} varies between problems by {sizes} with speculation, and by {span(plain['variation'], '.1%')} without"
+    claim += over(rows)
     chart = against_budget(rows, "variation", "variation of cost per token", ".2~%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
     return Figure("cost-variation", claim, note, rows, chart, panel="panel", section="serving")

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, over, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_budget, span
 from analysis.tables.distributions import PARTS
@@ -31,7 +31,7 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
     shares = {part: span(found["share"], ".1%") for part, found in rows.groupby("part")}
     words = {"decode": "decoding", "queue": "queueing"}
     found = [f"{shares[part]} is {word}" for part, word in words.items() if part in shares]
-    claim = f"Of the latency, {' and '.join(found)}" if found else "Parts of the latency"
+    claim = f"Of the latency, {' and '.join(found)}{over(rows)}" if found else "Parts of the latency"
     tips = ["config:N", "part:N", *numbers(seconds=".3~g", share=".2%", n=",d"), "source:N"]
     x = alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5))
     y = alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200))
@@ -53,7 +53,9 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
-        claim = f"One answer in twenty takes at least {span(times, '.2g')} times the median latency"
+        claim = (
+            f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{over(rows)}"
+        )
     tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
     chart = (
         alt.Chart(rows_data())

@@ -104,14 +104,17 @@ def title(found: list[Figure], name: str) -> str:
 @pytest.mark.parametrize(
     ("times", "words"),
     [
-        ({"tp1": (16.0, 12.0), "tp4": (10.0, 10.0)}, "tp4 answers 1.2 to 1.6 times as fast as tp1"),
+        (
+            {"tp1": (16.0, 12.0), "tp4": (10.0, 10.0)},
+            "tp4 answers 1.2 to 1.6 times as fast as tp1 (1 in flight; 32 in flight)",
+        ),
         (
             {"tp1": (16.0, 10.0), "tp4": (10.0, 20.0)},
-            "Median latency: the highest is 1.6 to 2.0 times the lowest of the configurations",
+            "Median latency: the highest is 1.6 to 2.0 times the lowest of the configurations (1 in flight; 32 in flight)",
         ),
         (
             {"tp1": (10.5, 10.0), "tp4": (10.0, 10.2)},
-            "Median latency: no difference between configurations is larger than the noise between runs",
+            "Median latency: no difference between configurations is larger than the noise between runs (1 in flight; 32 in flight)",
         ),
     ],
 )
