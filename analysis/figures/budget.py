@@ -155,8 +155,8 @@ def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
     if wide.shape[1] < 2 or wide.empty:
         only = rows["config"].astype(str).unique()
         return f"{curve.alone} on {only[0]}, by budget" if len(only) == 1 else f"{curve.alone}, by budget"
-    medians = wide.rank(axis=1).mean().sort_values(kind="stable")
-    best, worst = medians.index[0], medians.index[-1]
+    order = wide.rank(axis=1).mean().sort_values(kind="stable").index
+    best, worst = order[0], order[-1]
     times = wide[worst] / wide[best]
     if times.min() >= shown:
         return curve.claim.format(best=best, worst=worst, times=span(times, ".2g"))

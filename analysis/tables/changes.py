@@ -165,7 +165,12 @@ def _arms(
 
 
 def _by_length(old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both sides with the length of the prompt as the problem, where they have no problem in common but the same lengths."""
+    """Both sides with the length of the prompt as the problem, where they have no problem in common but the same lengths.
+
+    What an imported run does not know may still not differ within a side.
+    """
+    if any(len(side[[*SETTING, "dataset"]].drop_duplicates()) > 1 for side in (old, new)):
+        return old, new.iloc[:0]
     if set(old["problem_id"]) & set(new["problem_id"]) and old["dataset"].iloc[0] == new["dataset"].iloc[0]:
         return old, new
     asked = [side.drop_duplicates("problem_id")["prompt_tokens"] for side in (old, new)]

@@ -86,6 +86,8 @@ def test_an_imported_run_is_compared_with_an_own_run_of_the_same_workload() -> N
     [change] = compare.compare(own, theirs, {"latency": 0.03})
     assert (change.n, change.worse) == pytest.approx((400, np.log(1.5)))
     assert compare.compare(own, theirs.assign(prompt_tokens=7), {"latency": 0.03}) == []
+    mixed = pd.concat([own, own.assign(asked="T 0.6")])
+    assert compare.compare(mixed, theirs, {"latency": 0.03}) == []
 
 
 def test_several_results_are_judged_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
