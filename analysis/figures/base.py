@@ -43,6 +43,8 @@ class Figure:
     section: str = "budget"
     wide: bool = False
     filters: list[str] = field(default_factory=lambda: list(FILTERS))
+    legend: dict[str, str] | None = None
+    """The colours of words, where colour does not show the configuration."""
 
     @property
     def full_width(self) -> bool:
@@ -101,9 +103,11 @@ def against_budget(
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
         y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
-    interval = base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q")
-    chart: Chart = alt.layer(interval, lines, points).properties(width="container", height=HEIGHT)
+    layers = [lines, points]
+    if f"{name}_low" in rows:
+        low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
+        layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
+    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
     return chart
 
 
@@ -114,12 +118,27 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     bars = base.mark_bar(opacity=0.85, height=14).encode(
         x=x, tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    interval = base.mark_rule(color=MUTED, strokeWidth=1.5).encode(
-        x=alt.X(f"{name}_low:Q", title=title), x2=f"{name}_high:Q", color=alt.value(MUTED)
-    )
+    layers = [bars]
+    if f"{name}_low" in rows:
+        low = alt.X(f"{name}_low:Q", title=title)
+        rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
+        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
     height = 26 * len(rows["config"].unique()) + 10
-    chart: Chart = alt.layer(bars, interval).properties(width="container", height=height)
+    chart: Chart = alt.layer(*layers).properties(width="container", height=height)
     return chart
+
+
+def once(rows: pd.DataFrame, name: str, *by: str) -> pd.DataFrame:
+    """Rows whose curves are the same under every condition are drawn once for each model, in a panel that says so."""
+    kept = []
+    for model, part in rows.groupby("model", observed=True, sort=False):
+        wide = part.pivot_table(index=["config", "budget", *by], columns="under", values=name, observed=True)
+        alike = wide.shape[1] > 1 and bool(wide.sub(wide.iloc[:, 0], axis=0).abs().max().max() == 0)
+        first = part[part["under"] == part["under"].iloc[0]].assign(
+            panel=f"{model}, the same under all conditions"
+        )
+        kept.append(first if alike and not wide.isna().any().any() else part)
+    return pd.concat(kept) if kept else rows
 
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -144,6 +163,14 @@ def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     panel = [conditions(row, ["model", *names]) for row in rows]
     table = table.assign(panel=panel, under=under)
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
+
+
+def over(rows: pd.DataFrame, most: int = 3) -> str:
+    """The conditions over which a title gives a range, in parentheses; empty where all rows have the same."""
+    names = [name for name in rows["under"].unique() if name]
+    if len(names) < 2:
+        return ""
+    return f" ({'; '.join(names) if len(names) <= most else f'{len(names)} sets of conditions'})"
 
 
 def link(cells: str) -> str:

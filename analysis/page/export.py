@@ -17,8 +17,9 @@ import vl_convert
 
 from analysis.figures.base import Figure
 from analysis.figures.style import LIGHT, paint
-from analysis.format import number
+from analysis.format import number, records
 from analysis.page.chart_data import rows_of, used
+from analysis.page.layout import Column, Table
 
 PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -34,6 +35,29 @@ def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
         quoted = plain.assign(**{word: plain[word].map(as_text, na_action="ignore") for word in words})
         quoted.to_csv(out / f"{name}.csv", index=False)
         plain.to_parquet(out / f"{name}.parquet", index=False)
+
+
+def latex(made: list[Table], out: Path) -> None:
+    """Write the tables of the page as LaTeX, with the columns, titles and digits that the page has; they need booktabs."""
+    out.mkdir(parents=True, exist_ok=True)
+    for table in made:
+        columns = [c for c in table.columns if c.name in table.table and table.table[c.name].notna().any()]
+        shown = pd.DataFrame(
+            {c.title: [_latex_cell(c, row) for row in records(table.table)] for c in columns}
+        )
+        style = (
+            shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        )
+        form = "".join("r" if c.number else "l" for c in columns)
+        words = style.to_latex(
+            hrules=True, column_format=form, caption=table.title, label=f"tab:{table.name}"
+        )
+        (out / f"{table.name}.tex").write_text(words, encoding="utf-8")
+
+
+def _latex_cell(column: Column, row: dict[str, Any]) -> str:
+    value = row[column.name]
+    return number(value, column.number) if column.number else "–" if pd.isna(value) else str(value)
 
 
 def as_text(cell: str) -> str:

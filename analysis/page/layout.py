@@ -46,6 +46,8 @@ class Answer:
     headline: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    flags: list[tuple[str, str]] = field(default_factory=list)
+    """Verdicts that stand beside the headline, each with its text."""
 
 
 @dataclass(frozen=True, slots=True)
