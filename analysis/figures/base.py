@@ -52,6 +52,14 @@ class Figure:
         return self.wide or (self.panel is not None and len(self.rows[self.panel].unique()) > 1)
 
     @property
+    def columns(self) -> int:
+        """How many panels stand beside each other: all those of one model, or an equal part of them."""
+        if self.panel is None or "model" not in self.rows:
+            return 3
+        of_model = self.rows.groupby("model", observed=True)[self.panel].nunique().max()
+        return 2 if of_model % 2 == 0 and of_model % 3 else 3
+
+    @property
     def source(self) -> str:
         """The sources of the rows: measured, emulated, ..."""
         return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
@@ -170,6 +178,10 @@ def over(rows: pd.DataFrame, most: int = 3) -> str:
     names = [name for name in rows["under"].unique() if name]
     if len(names) < 2:
         return ""
+    loads = [name.removesuffix(" in flight") for name in names]
+    if all(load.isdigit() for load in loads):
+        least, *_, largest = sorted(loads, key=int)
+        return f" ({least} {'and' if len(loads) == 2 else 'to'} {largest} in flight)"
     return f" ({'; '.join(names) if len(names) <= most else f'{len(names)} sets of conditions'})"
 
 

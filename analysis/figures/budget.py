@@ -140,7 +140,7 @@ def _curve(rows: pd.DataFrame, curve: Curve, between_runs: float) -> Figure | No
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
-    claim = _extremes(rows, curve, 1 + smallest(between_runs)) + over(rows)
+    claim = _extremes(rows, curve, 1 + smallest(between_runs))
     return Figure(curve.name, claim, curve.note, rows, chart, panel="panel")
 
 
@@ -155,15 +155,16 @@ def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
     if wide.shape[1] < 2 or wide.empty:
         only = rows["config"].astype(str).unique()
         return f"{curve.alone} on {only[0]}, by budget" if len(only) == 1 else f"{curve.alone}, by budget"
+    compared = over(rows[rows["panel"].isin(wide.index.get_level_values("panel"))])
     order = wide.rank(axis=1).mean().sort_values(kind="stable").index
     best, worst = order[0], order[-1]
     times = wide[worst] / wide[best]
     if times.min() >= shown:
-        return curve.claim.format(best=best, worst=worst, times=span(times, ".2g"))
+        return curve.claim.format(best=best, worst=worst, times=span(times, ".2g")) + compared
     largest = wide.max(axis=1) / wide.min(axis=1)
     if largest.max() < shown:
-        return f"{curve.alone}: no difference between configurations is larger than the noise between runs"
-    return f"{curve.alone}: the highest is {span(largest, '.2g')} times the lowest of the configurations"
+        return f"{curve.alone}: no difference between configurations is larger than the noise between runs{compared}"
+    return f"{curve.alone}: the highest is {span(largest, '.2g')} times the lowest of the configurations{compared}"
 
 
 def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
@@ -199,13 +200,16 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     claim += over(rows)
     grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
     fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
-    budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))
-    share = alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%"))
+    one = len(cut) == 1  # the bar of a single budget lies on its side, where it takes less room
+    along, up = (alt.Y, alt.X) if one else (alt.X, alt.Y)
+    label = alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL)
+    budgets = along("budget:O", title=None if one else "token budget", axis=label)
+    share = up("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%"))
     tips = ["budget:Q", "grade:N", alt.Tooltip("total:Q", title="requests", format=",d")]
     totals = alt.Chart(rows_data()).transform_aggregate(total="sum(count)", groupby=["budget", "grade"])
     bars = totals.transform_calculate(place=f"indexof({grades}, datum.grade)").mark_bar()
-    chart = bars.encode(x=budgets, y=share, color=fill, order="place:Q", tooltip=tips)
-    chart = chart.properties(width="container", height=HEIGHT)
-    note = f"All selected configurations together. From the bottom: {', '.join(grades)}. A truncated answer does not count as wrong here."
+    chart = bars.encode(budgets, share, color=fill, order="place:Q", tooltip=tips)
+    chart = chart.properties(width="container", height=50 if one else HEIGHT)
+    note = f"All selected configurations together. From the {'left' if one else 'bottom'}: {', '.join(grades)}. A truncated answer does not count as wrong here."
     legend = {grade: GRADE_COLOURS[grade] for grade in grades}
     return Figure("endings", claim, note, rows, chart, panel="panel", legend=legend)

@@ -106,7 +106,7 @@ def _sides(panel: pd.DataFrame, x: Axis, y: Axis) -> "pd.Series[str]":
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
     x_scale: dict[str, Any] = {"type": "log", "nice": False} if x.log else {"zero": False}
-    x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=7)
+    x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=5)
     y_axis = alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
     along = alt.X(f"{x.name}:Q", title=x.title, axis=x_axis).scale(**x_scale, padding=26)
     up = alt.Y(f"{y.name}:Q", title=y.title, axis=y_axis)
@@ -170,9 +170,9 @@ def _latency(rows: pd.DataFrame, optima: Optima | None, shown: float) -> Figure 
 
 
 def _leader(known: pd.DataFrame, name: str, shown: float) -> str:
-    """The configuration that leads in every panel by more than the noise between runs; empty where there is none."""
+    """The configuration that leads with every model in every panel by more than the noise between runs; empty for none."""
     best = known.pivot_table(
-        index="under", columns="config", values=name, aggfunc="max", observed=True
+        index=["under", "model"], columns="config", values=name, aggfunc="max", observed=True
     ).fillna(0.0)
     leaders = set(best.idxmax(axis=1))
     second = best.apply(lambda row: row.nlargest(2).iloc[-1], axis=1)

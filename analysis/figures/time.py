@@ -53,9 +53,8 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
-        claim = (
-            f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{over(rows)}"
-        )
+        compared = over(rows[rows["panel"].isin(times.index.get_level_values("panel"))])
+        claim = f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{compared}"
     tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
     chart = (
         alt.Chart(rows_data())

@@ -119,6 +119,8 @@ CLAIMS = [
 
 RUNS = [
     Column("cell", "run"),
+    Column("verdict", "verdict", flag=True),
+    Column("reasons", "reasons"),
     Column("model", "model"),
     Column("config", "configuration"),
     Column("num_gpus", "GPUs", ",d"),
@@ -127,8 +129,6 @@ RUNS = [
     Column("duration_s", "duration, s", ".4g"),
     Column("time_scale", "speed", ".3g", "model seconds per second of wall time"),
     Column("source", "source", flag=True),
-    Column("verdict", "verdict", flag=True),
-    Column("reasons", "reasons"),
 ]
 
 TABLES = {

@@ -21,7 +21,7 @@ from analysis.format import number, records
 from analysis.page.chart_data import rows_of, used
 from analysis.page.layout import Column, Table
 
-PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
+PANEL_WIDTH, WIDE_WIDTH = 300, 720
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 SCALE = 2.0  # PNG pixels per point, sharp in print and on slides
 
@@ -41,10 +41,8 @@ def latex(made: list[Table], out: Path) -> None:
     """Write the tables of the page as LaTeX, with the columns, titles and digits that the page has; they need booktabs."""
     out.mkdir(parents=True, exist_ok=True)
     for table in made:
-        columns = [c for c in table.columns if c.name in table.table and table.table[c.name].notna().any()]
-        shown = pd.DataFrame(
-            {c.title: [_latex_cell(c, row) for row in records(table.table)] for c in columns}
-        )
+        rows, columns = records(table.table), table.filled
+        shown = pd.DataFrame({c.title: [_latex_cell(c, row) for row in rows] for c in columns})
         style = (
             shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
         )
@@ -90,10 +88,11 @@ def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
         chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else []
     )
     _on_inherited_data(chart)
-    width = chart["width"] * min(COLUMNS, max(1, len(panels)))
+    width = chart["width"] * min(figure.columns, max(1, len(panels)))
     whole: dict[str, Any] = chart
     if len(panels) > 1:  # a facet cannot have two independent axes, so panels are concatenated
-        whole = {"columns": COLUMNS, "concat": [_panel(chart, str(figure.panel), panel) for panel in panels]}
+        parts = [_panel(chart, str(figure.panel), panel) for panel in panels]
+        whole = {"columns": figure.columns, "concat": parts}
     note = f"{figure.source}. {figure.note}" if figure.source else figure.note
     title = {"text": textwrap.wrap(figure.claim, width // 8), "subtitle": textwrap.wrap(note, width // 6)}
     return whole | {

@@ -159,7 +159,7 @@ def _key(name: str, value: Any) -> str:
 
 def _table(shown: Table) -> dict[str, Any]:
     rows = []
-    columns = [c for c in shown.columns if c.name in shown.table and shown.table[c.name].notna().any()]
+    columns = shown.filled
     for row in records(shown.table):
         filters = {name: _key(name, row[name]) for name in FILTERS if pd.notna(row.get(name))}
         cells = [_cell(column, row) for column in columns]

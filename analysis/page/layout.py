@@ -38,6 +38,12 @@ class Table:
     columns: list[Column]
     table: pd.DataFrame
 
+    @property
+    def filled(self) -> list[Column]:
+        """The columns that have a value in some row."""
+        known = {name for name in self.table if (self.table[name].notna() & (self.table[name] != "")).any()}
+        return [column for column in self.columns if column.name in known]
+
 
 @dataclass(slots=True)
 class Answer:

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.data.searches import read_searches
 from analysis.figures import budget, load, pareto, serving, time
-from analysis.figures.base import Figure
+from analysis.figures.base import Figure, over
 from analysis.page.export import specification
 from analysis.tables import distributions, pairs, summary
 from analysis.tables.optima import optima
@@ -106,15 +106,15 @@ def title(found: list[Figure], name: str) -> str:
     [
         (
             {"tp1": (16.0, 12.0), "tp4": (10.0, 10.0)},
-            "tp4 answers 1.2 to 1.6 times as fast as tp1 (1 in flight; 32 in flight)",
+            "tp4 answers 1.2 to 1.6 times as fast as tp1 (1 and 32 in flight)",
         ),
         (
             {"tp1": (16.0, 10.0), "tp4": (10.0, 20.0)},
-            "Median latency: the highest is 1.6 to 2.0 times the lowest of the configurations (1 in flight; 32 in flight)",
+            "Median latency: the highest is 1.6 to 2.0 times the lowest of the configurations (1 and 32 in flight)",
         ),
         (
             {"tp1": (10.5, 10.0), "tp4": (10.0, 10.2)},
-            "Median latency: no difference between configurations is larger than the noise between runs (1 in flight; 32 in flight)",
+            "Median latency: no difference between configurations is larger than the noise between runs (1 and 32 in flight)",
         ),
     ],
 )
@@ -166,6 +166,50 @@ def test_a_leader_leads_in_every_panel() -> None:
     one = settings({"tp1": (20.0, 10.1), "tp4": (10.0, 10.0)})
     assert "tp4 is the fastest for one user" in title(pareto.figures(both, []), "speed-throughput")
     assert "is the fastest" not in title(pareto.figures(one, []), "speed-throughput")
+
+
+def test_a_leader_leads_with_every_model() -> None:
+    """tp4 has the fastest point of each panel, but is slower than tp1 with the other model."""
+    small = settings({"tp1": (2.0, 2.0), "tp4": (1.0, 1.0)}, model="m-1B")
+    large = settings({"tp1": (10.0, 10.0), "tp4": (20.0, 20.0)}, model="m-9B")
+    found = pareto.figures(pd.concat([small, large], ignore_index=True), [])
+    assert "is the fastest" not in title(found, "speed-throughput")
+
+
+def test_the_panels_of_a_model_stand_side_by_side() -> None:
+    """Two loads are two columns, three are three, and the four of a model stand in two rows."""
+
+    def columns(loads: int) -> int:
+        panels = [f"{model} {load}" for model in "abcde" for load in range(loads)]
+        rows = pd.DataFrame({"panel": panels, "model": [panel[0] for panel in panels]})
+        return Figure("f", "", "", rows, None, panel="panel").columns
+
+    assert [columns(loads) for loads in (1, 2, 3, 4, 6)] == [3, 2, 3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("under", "words"),
+    [
+        (["1 in flight"], ""),
+        (["1 in flight", "32 in flight"], " (1 and 32 in flight)"),
+        (["16 in flight", "2 in flight", "8 in flight"], " (2 to 16 in flight)"),
+        (["2/s poisson", "1 in flight"], " (2/s poisson; 1 in flight)"),
+    ],
+)
+def test_a_range_over_loads_names_its_ends(under: list[str], words: str) -> None:
+    assert over(pd.DataFrame({"under": under})) == words
+
+
+def test_a_range_names_only_the_loads_that_it_is_from() -> None:
+    """With 20 requests there is no p95, so the load with 20 requests is not one of those that are compared."""
+    parts = [
+        arm(np.arange(1.0, n + 1), config=config, load=load, cell=f"{config}{load}")
+        for load, n in (("c1", 20), ("c8", 100), ("c32", 100))
+        for config in ("tp1", "tp2")
+    ]
+    table = distributions.distributions(frame(parts)).assign(cells="a")
+    none = table.iloc[:0]
+    assert "(8 and 32 in flight)" in title(time.figures(none, table, none), "distribution")
 
 
 def test_a_speed_up_is_a_range_and_no_mean_over_loads() -> None:
