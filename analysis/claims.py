@@ -141,12 +141,11 @@ def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
 def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
     """The claim, without its result where the data cannot carry any: too few problems, or no correct answer."""
     n, correct = problems["problem_id"].nunique(), problems["correct"]
-    lacks = f"there are only {n} problems" if n < MIN_PROBLEMS else ""
+    lacks = f"There are only {n} problems" if n < MIN_PROBLEMS else ""
     if correct.notna().any() and not correct.gt(0).any():
-        lacks = "no answer is correct"
-    return (
-        replace(claim, verdict=CANNOT_TELL, effect=f"{lacks}; {claim.effect}", by_load="") if lacks else claim
-    )
+        lacks = "No answer is correct"
+    effect = f"{lacks}. {claim.effect[:1].upper()}{claim.effect[1:]}"
+    return replace(claim, verdict=CANNOT_TELL, effect=effect, by_load="") if lacks else claim
 
 
 def _about(claim: Claim, part: ClaimData) -> Claim:
@@ -329,8 +328,8 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
     """Test whether the setting with the least arithmetic is slower than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
     found = optima.resampled_optima(data.problems, data.noise)
-    if found is None:
-        lacks = "This needs graded answers, and models whose names contain their size."
+    if found is None or not data.problems["correct"].gt(0).any():
+        lacks = "This needs correct answers, and models whose names contain their size."
         return Claim(name, says, CANNOT_TELL, lacks)
     times = found.times
     result = judge(times.low, times.high, MIN_RATIO)
@@ -408,7 +407,9 @@ def main(args: argparse.Namespace) -> int:
         for line in claim.by_load.splitlines():
             print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
-    print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
+    print(
+        f"These numbers are {source}." if source else "There are no requests of usable runs.", file=sys.stderr
+    )
     rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
     verdicts = {
         "noise": args.noise,

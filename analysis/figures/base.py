@@ -157,12 +157,12 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
-    """Rows to draw: INVALID runs are left out unless there are no others. `along` is a condition that is drawn as an axis.
+    """Rows to draw, without INVALID runs. `along` is a condition that is drawn as an axis.
 
     Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
     comparable, and the column `under`, the same without the model.
     """
-    if "judged" in table and (table["judged"] != "INVALID").any():
+    if "judged" in table:
         table = table[table["judged"] != "INVALID"]
     table = table.assign(drafting=np.where(table["speculation"].astype(str) == "off", "off", "on"))
     names = [name for name in varying(table) if name != along]

@@ -201,6 +201,7 @@ def test_invalid_runs_are_shown_but_not_used(
     assert "server restarted" in page
     assert "<h1>Nothing can be recommended, because every run is INVALID.</h1>" in page
     assert '<span class="flag INVALID">1 of 1 runs INVALID</span>' in page
+    assert "<figure" not in page, "a title would be a conclusion"
 
 
 def test_a_run_without_a_right_answer_is_judged_by_latency_and_cost(
