@@ -97,6 +97,8 @@ class Tables:
                 pa.ipc.new_file(file, rows.schema.with_metadata(metadata), options=options) as out,
             ):
                 out.write_table(rows.replace_schema_metadata(metadata))
+            del rows
+            pa.default_memory_pool().release_unused()
             partial.replace(path)
             _prune(self.folder.parent)
         except (OSError, pa.ArrowException):

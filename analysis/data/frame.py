@@ -6,7 +6,9 @@ cannot be read is left out with a note and does not raise an exception. docs/ana
 This module does not know statistics, figures or prices.
 """
 
+import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,10 @@ def _assemble(
     _add_outcomes(frame)
     add_costs(frame, runs)
     _add_latencies(frame)
+    with suppress(
+        OSError, AttributeError
+    ):  # the C library keeps a tenth of the memory, in pieces that were freed
+        ctypes.CDLL(None).malloc_trim(0)
     return frame.drop(columns="run_index")
 
 

@@ -26,19 +26,22 @@ SAME = [name for name in SETTING if name != "config"]
 TIMES = ["e2e_s", "gpu_s", "server_s", "s_per_token", "gpu_s_per_token"]
 COMPARED = [*TIMES, "fingerprint", "correct", "samples"]
 MEANS = [*TIMES, "completion_tokens", "correct", "ok", "energy_j", "tflop"]
+OF_SETTING = ["num_gpus", "tp", "params_b", "speculation", "fingerprint"]
+READ = [*SETTING, "problem_id", "cell", "e2e_s", "gpu_s", "server_s", *MEANS[len(TIMES) :], *OF_SETTING]
+"""The columns that are read: a copy of all columns of a million requests would take half a gigabyte."""
 
 
 def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     """Means for each arm and problem over samples and repeated runs, with columns that describe the arm."""
     rows = requests(frame)
-    rows = rows[(judged(rows) != "INVALID").to_numpy()]
+    rows = rows.loc[(judged(rows) != "INVALID").to_numpy(), READ]
     s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
     rows = rows.assign(
         ok=rows["ok"].astype(float), s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"]
     )
     rows.loc[rows["ok"] == 0, ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
-    arm = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
+    arm = groups[OF_SETTING].first()
     table = groups[MEANS].mean().join(arm).join(groups.size().rename("samples")).reset_index()
     found = repeats(rows)
     if found.empty:

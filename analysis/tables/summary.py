@@ -31,7 +31,8 @@ ORDER = ["params_b", "model", "tp", "config", *CONDITIONS, "budget", "source"]
 
 def requests(frame: pd.DataFrame) -> pd.DataFrame:
     """The requests that are evaluated: all except warm-up and those that only check derived budgets."""
-    return frame[~(frame["warmup"] | frame.get("check", False)).to_numpy()]
+    left_out = (frame["warmup"] | frame.get("check", False)).to_numpy()
+    return frame[~left_out] if left_out.any() else frame
 
 
 def summary(
