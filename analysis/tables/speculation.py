@@ -28,6 +28,9 @@ DEFAULT_DRAFT_TOKENS = 5  # num_speculative_tokens where the manifest does not c
 MAX_MERGED = 0.05  # with a larger share of merged chunks, a chunk does not stand for a step
 ENOUGH_REQUESTS = 200  # read from each run: takes about a second and gives intervals of a few per cent
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
+REQUEST = ["cell", "seq", "problem_id", "ok", "derived", "completion_tokens", "chunks"]
+REQUEST += ["num_accepted_draft_tokens"]
+"""What is read of each request."""
 BY_LENGTH = (
     "Tokens per engine step of each request, from the accepted tokens that the server reports, by the length of its "
     "output. Bars: 95 % intervals."
@@ -40,7 +43,7 @@ BY_POSITION = (
 
 def acceptance(study: Study) -> pd.DataFrame:
     """One row for each arm and bin of positions: `position per_step` with its interval."""
-    rows = usable(study.frame)
+    rows = usable(study.frame, *REQUEST)
     speculative = (rows["speculation"].astype(str) != "off").to_numpy() & rows["ok"].to_numpy()
     rows = rows[speculative & ~rows["derived"].to_numpy()]
     if rows.empty:
