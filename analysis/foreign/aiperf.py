@@ -28,11 +28,8 @@ NOTES = [
 ]
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 SPECULATION = {
-    "mean_acceptance_length": ("spec_decode_acceptance_length", 1.0),
     "draft_acceptance_rate": ("spec_decode_draft_acceptance_rate", 0.01),
-    "num_spec_steps": ("spec_decode_steps", 1.0),
     "num_accepted_draft_tokens": ("spec_decode_accepted_draft_tokens", 1.0),
-    "num_draft_tokens": ("spec_decode_draft_tokens", 1.0),
 }
 """vLLM's name of each value, AIPerf's, and the factor between them."""
 
