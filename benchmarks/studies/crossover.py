@@ -30,7 +30,7 @@ from analysis.figures.base import Figure, rows_data
 from analysis.figures.style import HEIGHT, MUTED, PALETTE
 from analysis.page.export import specification
 from benchmarks.studies.day_noise import Setting, cells
-from benchmarks.studies.study_tables import Cell
+from benchmarks.studies.study_tables import MeasuredCell
 
 LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
 NOTE = "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
@@ -57,7 +57,7 @@ def tokens_per_step(key: Setting) -> str:
     return "nothing drafted" if key.temperature else "all that is drafted"
 
 
-def speedups(studies: list[dict[Setting, Cell]], *, parallel: bool) -> Speedups:
+def speedups(studies: list[dict[Setting, MeasuredCell]], *, parallel: bool) -> Speedups:
     """The speed-up by n-gram speculation, or that by tensor parallelism without it, by kind and load."""
     found: dict[Kind, dict[int, list[tuple[float, float, int]]]] = {}
     for study in studies:
@@ -121,7 +121,7 @@ def interval(found: stats.Interval) -> str:
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def scaling_rows(study: dict[Setting, Cell], found: Speedups) -> Iterator[str]:
+def scaling_rows(study: dict[Setting, MeasuredCell], found: Speedups) -> Iterator[str]:
     """Markdown rows of the cells without speculation: TPOT, speed-up by the number of GPUs, energy and GPU time of a token."""
     plain = [key for key in study if "-" not in key.config and key.model in SIZES]
     for key in sorted(plain, key=lambda key: (SIZES.index(key.model), key.streams, key.config)):
