@@ -183,7 +183,7 @@ class Timetables:
     """The writes that are still due in all streams, and the timer for the next one."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[int, int, Connection]] = []
+        self._due: list[tuple[int, int, TimetableConnection]] = []
         self._order = count()
         self._timer = Timer(self._write_due)
         self._streams = 0
@@ -193,7 +193,7 @@ class Timetables:
         self._streams += 1
         return (round(self._streams * GOLDEN_RATIO % 1 * gap_ns) - now_ns) % gap_ns
 
-    def add(self, at_ns: int, connection: "Connection") -> None:
+    def add(self, at_ns: int, connection: "TimetableConnection") -> None:
         """Make `connection` write at `at_ns`."""
         heapq.heappush(self._due, (at_ns, next(self._order), connection))
         if self._due[0][2] is connection:
@@ -212,7 +212,7 @@ class Timetables:
             self._timer.set(due[0][0])
 
 
-class Connection(asyncio.Protocol):
+class TimetableConnection(asyncio.Protocol):
     """Reads requests and writes their timetables."""
 
     def __init__(self, timetables: Timetables) -> None:
@@ -315,7 +315,7 @@ def _own_core(pid: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-async def serve(connection: Callable[[Timetables], Connection] = Connection) -> None:
+async def serve(connection: Callable[[Timetables], TimetableConnection] = TimetableConnection) -> None:
     """Serve until the process that started this one ends."""
     loop = asyncio.get_running_loop()
     timetables = Timetables()
