@@ -39,7 +39,7 @@ MOST_WRONG = 0.07
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CoverageRow:
     """One line of the table."""
 
     estimate: str
@@ -104,7 +104,7 @@ LOADS: dict[str, tuple[Load, Draw]] = {
 }
 
 
-def latencies(studies: int, name: str) -> Iterator[Row]:
+def latencies(studies: int, name: str) -> Iterator[CoverageRow]:
     """Percentiles and goodput under one load."""
     load, draw = LOADS[name]
     long = draw(np.random.default_rng(1), 200, 5000)
@@ -115,16 +115,16 @@ def latencies(studies: int, name: str) -> Iterator[Row]:
         runs = draw(rng, studies, n)
         for p in (0.5, 0.95):
             found = [stats.percentile(run, p, load) for run in runs]
-            yield Row(
+            yield CoverageRow(
                 f"p{p * 100:.0f}", blocks, str(n), shape, name, *measured(found, float(np.quantile(long, p)))
             )
         slo = float(np.quantile(long, 0.8))
         bounds = [share_interval((run <= slo).tolist(), load, run.tolist()) for run in runs]
         shares = [stats.NOTHING if one is None else Interval(math.nan, *one) for one in bounds]
-        yield Row("goodput", "Wilson, effective n", str(n), shape, name, *measured(shares, 0.8))
+        yield CoverageRow("goodput", "Wilson, effective n", str(n), shape, name, *measured(shares, 0.8))
 
 
-def ratios(studies: int) -> Iterator[Row]:
+def ratios(studies: int) -> Iterator[CoverageRow]:
     """Means, speed-ups and costs of correct answers, over problems."""
     rng = np.random.default_rng(3)
     for sigma in (0.2, 0.5, 1.0):
@@ -142,22 +142,24 @@ def ratios(studies: int) -> Iterator[Row]:
             for name, (found, truth) in pairs.items():
                 method = "jackknife, log t" if name == "variation" else "log t"
                 shape = f"log-normal {sigma:g}"
-                yield Row(name, method, str(n), shape, "problems", *measured(found, truth))
+                yield CoverageRow(name, method, str(n), shape, "problems", *measured(found, truth))
 
 
-def shares(studies: int) -> Iterator[Row]:
+def shares(studies: int) -> Iterator[CoverageRow]:
     """Accuracies, with and without several samples of a problem, their differences, and percentiles of samples."""
     rng = np.random.default_rng(4)
     for share in (0.8, 0.98):
         for n in (42, 500):
             found = [stats.proportion(int(k), n) for k in rng.binomial(n, share, studies)]
-            yield Row("accuracy", "Wilson", str(n), f"share {share}", "problems", *measured(found, share))
+            yield CoverageRow(
+                "accuracy", "Wilson", str(n), f"share {share}", "problems", *measured(found, share)
+            )
             a = share * 2.0
             chances = rng.beta(a, 2.0 - a, (studies, n))  # most problems are nearly always right or wrong
             means = rng.binomial(8, chances) / 8
             found = [stats.proportion_of_units(row, 8 * n) for row in means]
             label = f"share {share}, by problem"
-            yield Row(
+            yield CoverageRow(
                 "accuracy", "Wilson, effective n", f"{n} × 8", label, "samples", *measured(found, share)
             )
     for lost, gained in ((0.04, 0.03), (0.02, 0.0)):
@@ -167,17 +169,21 @@ def shares(studies: int) -> Iterator[Row]:
         second = np.where(kind < gained, 1.0, np.where(kind < gained + lost, 0.0, first))
         truth, label = gained - lost, f"−{lost:g} +{gained:g}"
         found = [stats.mcnemar(*row).difference for row in zip(first, second, strict=True)]
-        yield Row("accuracy change", "Bonett and Price", "500", label, "problems", *measured(found, truth))
+        yield CoverageRow(
+            "accuracy change", "Bonett and Price", "500", label, "problems", *measured(found, truth)
+        )
         found = [stats.change(b - a) for a, b in zip(first, second, strict=True)]
-        yield Row("accuracy change", "t, one more pair", "500", label, "problems", *measured(found, truth))
+        yield CoverageRow(
+            "accuracy change", "t, one more pair", "500", label, "problems", *measured(found, truth)
+        )
     units = np.repeat(np.arange(60), 8)
     hard = np.repeat(rng.normal(0, 0.7, (studies, 60)), 8, axis=1)
     runs = np.exp(hard + rng.normal(0, 0.4, hard.shape))
     found = [stats.percentile(run, 0.5, "alone", units) for run in runs]
-    yield Row("p50", "clusters of samples", "60 × 8", "log-normal", "samples", *measured(found, 1.0))
+    yield CoverageRow("p50", "clusters of samples", "60 × 8", "log-normal", "samples", *measured(found, 1.0))
 
 
-def runs(studies: int) -> Iterator[Row]:
+def runs(studies: int) -> Iterator[CoverageRow]:
     """Speed-ups of 1 between runs that differ by 2 %, with one run each, with three, and without allowing for it."""
     rng = np.random.default_rng(5)
     for count, allowed in ((1, 0.0), (1, 0.02), (3, 0.02)):
@@ -197,7 +203,7 @@ def runs(studies: int) -> Iterator[Row]:
             )
             found.append(effect.interval())
         method = "log t, runs" if count > 1 else f"log t, noise {allowed:.0%}"
-        yield Row(
+        yield CoverageRow(
             "speed-up",
             method,
             f"200, {count} run(s)",
@@ -207,7 +213,7 @@ def runs(studies: int) -> Iterator[Row]:
         )
 
 
-def best_of_ten(studies: int) -> Iterator[Row]:
+def best_of_ten(studies: int) -> Iterator[CoverageRow]:
     """The cost of a correct answer of the cheapest of ten settings that are equal, each asked other problems of the same kind."""
     rng = np.random.default_rng(6)
     found, raw = [], []
@@ -223,19 +229,19 @@ def best_of_ten(studies: int) -> Iterator[Row]:
     for name, intervals in (("as measured", raw), ("corrected", found)):
         bias = np.mean([one.estimate for one in intervals]) / truth - 1
         label = f"mean error {bias:+.0%}"
-        yield Row(
+        yield CoverageRow(
             "cost of the best of ten", name, "100", label, "equal settings", *measured(intervals, truth)
         )
 
 
-def one_job(job: tuple[str, int]) -> list[Row]:
+def one_job(job: tuple[str, int]) -> list[CoverageRow]:
     """The rows of one part of the table."""
     name, studies = job
     parts = {"ratios": ratios, "shares": shares, "runs": runs, "best": best_of_ten}
     return list(parts[name](studies) if name in parts else latencies(studies, name))
 
 
-def table(rows: list[Row]) -> Iterator[str]:
+def table(rows: list[CoverageRow]) -> Iterator[str]:
     """The table in Markdown."""
     yield "| estimate | method | n | distribution | load or unit | given | covers | |"
     yield "|---|---|--:|---|---|--:|--:|---|"

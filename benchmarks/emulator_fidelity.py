@@ -30,7 +30,7 @@ MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRow:
     """One comparison: `tpot` and `ttft` in milliseconds, `power` of one GPU in watts."""
 
     name: str
@@ -97,7 +97,7 @@ def _output(mode: str, number: int, prompt: int, tokens: int) -> PreparedOutput:
     return PreparedOutput(ids, reply.ids[: tokens + 8], ended=False, thinking_end=None)
 
 
-def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[Row]:
+def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[ComparedRow]:
     model: Model = load_model(f"r1-distill-qwen-{config['model']}")
     name, tp = config["config"], config["tensor_parallel_size"]
     serving, version = _served(config, version)
@@ -111,20 +111,20 @@ def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterat
         done = [response for _, response in server.closed_loop(numbers, streams, 0.0)]
         tpot = [1e3 * (one.times_s[-1] - one.times_s[0]) / one.tokens[1:].sum() for one in done]
         ttft = [1e3 * (one.times_s[0] - one.sent_s) for one in done]
-        yield Row(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
-        yield Row(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
+        yield ComparedRow(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
+        yield ComparedRow(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
         if row.get("gpu_power_w"):
             end_s, energy_j = server.energy[-1]
-            yield Row(title, "power", streams, row["gpu_power_w"], energy_j / end_s / tp)
+            yield ComparedRow(title, "power", streams, row["gpu_power_w"], energy_j / end_s / tp)
     for row in config.get("prefill") or []:
         request = PreparedRequest(_output("random", 0, row["prompt_tokens"], 2), 2)
         server = SimulatedServer(Simulation(serving, model, gpu, version), [request])
         ((_, one),) = server.closed_loop(range(1), 1, 0.0)
         ttft_ms = 1e3 * (float(one.times_s[0]) - one.sent_s)
-        yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms)
+        yield ComparedRow(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms)
 
 
-def show(rows: list[Row]) -> None:
+def show(rows: list[ComparedRow]) -> None:
     """Print the table on stderr."""
     print(f"{'row':<32}{'':<6}{'streams':>8}{'measured':>10}{'emulated':>10}{'error':>8}", file=sys.stderr)
     for row in rows:
@@ -133,12 +133,12 @@ def show(rows: list[Row]) -> None:
         print(line, file=sys.stderr)
 
 
-def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[Row]:
+def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[ComparedRow]:
     """Return one comparison for every row of the measured configurations."""
     return [row for config in configs for row in _compare(config, gpu, engine)]
 
 
-def summary(rows: list[Row]) -> dict[str, float | int | None]:
+def summary(rows: list[ComparedRow]) -> dict[str, float | int | None]:
     """Return the median and the worst errors of the rows that are judged."""
     found: dict[str, float | int | None] = {}
     for kind in ("tpot", "ttft", "power"):

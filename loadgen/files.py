@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from loadgen.errors import UsageError
 
+T = TypeVar("T")
 PRIVATE = 0o077
 """The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
 
@@ -61,29 +62,19 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = 
     partial.replace(path)
 
 
-class Versioned(Protocol):
-    """The content of a file that says which schema it has."""
-
-    schema: int
-
-
-V = TypeVar("V", bound=Versioned)
-
-
-def read_json(path: Path, kind: type[V], newest: int, hint: str) -> V:
-    """Read a file with a schema up to `newest`. Raises UsageError, which ends with `hint`."""
+def read_json(path: Path, kind: type[T], hint: str, newest: int = 0) -> T:
+    """Read a file, with a schema up to `newest` if it has one. Raises UsageError, which ends with `hint`."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=kind)
     except (ValueError, RecursionError, OSError) as error:
         raise UsageError(f"{path} cannot be read ({error}): {hint}") from None
-    if found.schema > newest:
-        raise UsageError(
-            f"{path} has schema {found.schema}, and this version reads up to {newest}: use a newer version, or {hint}"
-        )
+    if (schema := getattr(found, "schema", 0)) > newest:
+        written = f"{path} has schema {schema}, and this version reads up to {newest}"
+        raise UsageError(f"{written}: use a newer version, or {hint}")
     return found
 
 
-def write_json(path: Path, content: Versioned) -> None:
+def write_json(path: Path, content: msgspec.Struct) -> None:
     """Replace a private file by an object as JSON. Raises OSError."""
     with private_files():
         write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=1))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from benchmarks.emulator_fidelity import Row, compare, show, summary
+from benchmarks.emulator_fidelity import ComparedRow, compare, show, summary
 from benchmarks.studies.measured_rows import configurations
 from server.emulator.engine.hardware import EngineVersion, engine_versions, gpus
 
@@ -58,7 +58,7 @@ Configs = list[dict[str, Any]]
 """Measured configurations; `gpu` of each is the GPU model."""
 
 
-def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[Row]:
+def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[ComparedRow]:
     """Emulate every measured configuration with these parameters."""
     common: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     found = []
@@ -73,7 +73,7 @@ def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[Row]:
     return found
 
 
-def _scaled(row: Row) -> float:
+def _scaled(row: ComparedRow) -> float:
     """The error of a row in units of its spread. TTFT counts by its relative error, in which being late by a factor weighs most."""
     if row.kind == "ttft":
         return row.error / SPREAD["ttft"]

@@ -31,7 +31,7 @@ from analysis.figures.base import Figure, rows_data
 from analysis.figures.style import HEIGHT, MUTED, PALETTE
 from analysis.page.export import specification
 from benchmarks.studies.day_noise import Setting, cells
-from benchmarks.studies.study_tables import Cell
+from benchmarks.studies.study_tables import MeasuredCell
 from server.emulator.engine.hardware import engine_versions
 from server.emulator.engine.model_runner import RUNNER
 
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 Speedups = dict[Kind, dict[int, stats.Interval]]
 
 
-def engine_of(cell: Cell) -> str:
+def engine_of(cell: MeasuredCell) -> str:
     """The release of vLLM, and the model runner where the environment chose another than the release's own for n-gram."""
     release = ".".join(cell.run.server["version"].split(".")[:2])
     v1 = engine_versions()[release].ngram_v2 and (cell.run.server.get("environment") or {}).get(RUNNER) == "0"
@@ -70,7 +70,7 @@ def tokens_per_step(key: Setting) -> str:
     return "none accepted" if key.temperature else "repeating text"
 
 
-def speedups(studies: list[dict[Setting, Cell]], *, parallel: bool) -> Speedups:
+def speedups(studies: list[dict[Setting, MeasuredCell]], *, parallel: bool) -> Speedups:
     """The speed-up by n-gram speculation, or that by tensor parallelism without it, by kind and load."""
     found: dict[Kind, dict[int, list[tuple[float, float, int]]]] = {}
     for study in studies:
@@ -135,7 +135,7 @@ def interval(found: stats.Interval) -> str:
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def scaling_rows(study: dict[Setting, Cell], found: Speedups) -> Iterator[str]:
+def scaling_rows(study: dict[Setting, MeasuredCell], found: Speedups) -> Iterator[str]:
     """Markdown rows of the cells without speculation: TPOT, speed-up by the number of GPUs, energy and GPU time of a token."""
     plain = [key for key in study if "-" not in key.config and key.model in SIZES]
     for key in sorted(plain, key=lambda key: (SIZES.index(key.model), key.streams, key.config)):

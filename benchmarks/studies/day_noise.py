@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.studies.study_tables import Cell
+from benchmarks.studies.study_tables import MeasuredCell
 from loadgen.record import find_runs
 
 RESAMPLES = 400
@@ -45,11 +45,11 @@ class Setting(NamedTuple):
         return "host" if "ngram" in self.config or self.model not in {"7b", "14b"} else "gpu"
 
 
-def cells(root: Path) -> dict[Setting, Cell]:
+def cells(root: Path) -> dict[Setting, MeasuredCell]:
     """The cells below a folder that measured a TPOT, by setting."""
     found = {}
     for folder in find_runs(root):
-        cell = Cell.read(folder)
+        cell = MeasuredCell.read(folder)
         run = cell.run
         if cell.records:
             load, temperature = run.load["concurrency"], run.sampling["temperature"]
@@ -58,12 +58,12 @@ def cells(root: Path) -> dict[Setting, Cell]:
     return found
 
 
-def mean_ms(cell: Cell, name: str) -> float:
+def mean_ms(cell: MeasuredCell, name: str) -> float:
     """The mean of a time over the requests of a cell."""
     return 1e3 * statistics.fmean(getattr(record, name) for record in cell.records)
 
 
-def differences(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> list[float]:
+def differences(days: list[dict[Setting, MeasuredCell]], chosen: list[Setting]) -> list[float]:
     """For each pair of days, the logarithms of the ratios of those cells of `chosen` that both have, less their mean."""
     out = []
     for first, second in itertools.combinations(days, 2):
@@ -76,7 +76,7 @@ def differences(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> list[
     return out
 
 
-def noise(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> dict[str, Any] | None:
+def noise(days: list[dict[Setting, MeasuredCell]], chosen: list[Setting]) -> dict[str, Any] | None:
     """Standard deviation between runs, which is that of a difference of two runs / √2, with a 95 % interval over settings."""
 
     def deviation(settings: list[Setting]) -> float:
@@ -95,7 +95,7 @@ def noise(days: list[dict[Setting, Cell]], chosen: list[Setting]) -> dict[str, A
     }
 
 
-def rows(first: dict[Setting, Cell], second: dict[Setting, Cell]) -> Iterator[str]:
+def rows(first: dict[Setting, MeasuredCell], second: dict[Setting, MeasuredCell]) -> Iterator[str]:
     """Markdown rows of the common cells: TPOT, TTFT and power on both days, and by how much the second day differs."""
     for key in sorted(first.keys() & second.keys(), key=lambda key: (key.limited_by, key)):
         pair, values = (first[key], second[key]), []

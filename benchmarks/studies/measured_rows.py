@@ -1,16 +1,13 @@
-"""Convert measured runs to the input format of benchmarks.emulator_fidelity, and print it as one JSON object.
+"""Converts measured runs to the input format of benchmarks.emulator_fidelity.
 
-    python -m benchmarks.studies.measured_rows RESULTS [--half even|odd]
+Each cell with outputs of a fixed length becomes one decode row with the median TPOT and TTFT of its measured requests. The halves are
+the cells whose name has an even and an odd hash. A model that was fitted to one half can then be evaluated on the other, and nobody
+chooses the halves.
 
-Each cell with outputs of a fixed length becomes one decode row with the median TPOT and TTFT of its measured requests. `--half` keeps the
-cells whose name has an even or odd hash. A model that was fitted to one half can then be evaluated on the other, and nobody chooses
-the halves.
+This module does not know what is fitted (see calibrate_emulator.py).
 """
 
-import argparse
-import json
 import statistics
-import sys
 import zlib
 from collections import defaultdict
 from pathlib import Path
@@ -78,27 +75,3 @@ def configurations(root: Path, half: str | None, version: str = "") -> list[dict
         }
         for (model, config, tp, spec, runner), rows in sorted(found.items(), key=str)
     ]
-
-
-def main(argv: list[str]) -> int:
-    """Print the rows as one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--half", choices=("even", "odd"))
-    parser.add_argument("--engine-version", default="0.26", help="vLLM version of the runs [0.26]")
-    args = parser.parse_args(argv)
-    configs = configurations(args.results, args.half, args.engine_version)
-    print(
-        json.dumps(
-            {
-                "meta": {"what": f"measured by loadgen, {args.results.name}", "vllm": args.engine_version},
-                "configs": configs,
-            },
-            indent=1,
-        )
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -27,7 +27,7 @@ from loadgen.target.server_metrics import totals
 
 
 @dataclass(frozen=True)
-class Cell:
+class MeasuredCell:
     """One run with its measured requests."""
 
     name: str
@@ -37,7 +37,7 @@ class Cell:
     """Increase of the server's counters over the measured requests; empty if no snapshots were published."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Cell":
+    def read(cls, folder: Path) -> "MeasuredCell":
         """Read the folder of a published run."""
         kept = [
             record
@@ -83,7 +83,7 @@ def interval(found: stats.Interval, values: list[float], digits: int = 3) -> str
     return f"{found.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def latency_and_energy(cells: dict[str, Cell]) -> Iterator[str]:
+def latency_and_energy(cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows with TPOT, TTFT, power and energy of each cell."""
     for cell in cells.values():
         if not cell.records:
@@ -100,7 +100,7 @@ def latency_and_energy(cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+def ratios(folder: Path, cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows with the ratio of the summed TPOT of two cells, over the problems that both have."""
     if not (folder / "comparisons.csv").is_file():
         return
@@ -117,7 +117,7 @@ def ratios(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
         yield f"{row['what']} | {row['where']} | {interval(stats.ratio(over, under), each, 2)} | {len(both)}"
 
 
-def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
+def decompositions(cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows with the mean phases of a request by the server's clock, the remaining time, and the decode time by both clocks."""
     for cell in cells.values():
         split = [(record, found) for record in cell.records if (found := server_split(record))]
@@ -139,7 +139,7 @@ def decompositions(cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def vllm_bench_rows(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
+def vllm_bench_rows(folder: Path, cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows that compare with `vllm bench serve`, which used the same server some minutes before or after."""
     for path in sorted(folder.glob("vllm-bench_*.json")):
         _, model, load, *turn = path.stem.split("_")
@@ -158,7 +158,7 @@ def vllm_bench_rows(folder: Path, cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def counters(cells: dict[str, Cell]) -> Iterator[str]:
+def counters(cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows that compare the server's /metrics with the client's records, with the numbers of steps and drafts."""
     for cell in cells.values():
         if not cell.counted:
@@ -188,7 +188,7 @@ def counters(cells: dict[str, Cell]) -> Iterator[str]:
         )
 
 
-def clients(cells: dict[str, Cell]) -> Iterator[str]:
+def clients(cells: dict[str, MeasuredCell]) -> Iterator[str]:
     """Rows with CPU use and lag of the client in cells with at least 32 streams."""
     for cell in cells.values():
         client, rate = cell.run.client or {}, cell.run.summary["throughput"]
@@ -208,7 +208,7 @@ def main(argv: list[str]) -> int:
         if (folder / part).is_dir()
         for path in find_runs(folder / part)
     ]
-    cells = {path.name: Cell.read(path) for path in runs}
+    cells = {path.name: MeasuredCell.read(path) for path in runs}
     table(
         "Times and energy",
         "cell | n | TPOT p50, ms | TTFT p50, ms | W, all GPUs | J a token | verdict",

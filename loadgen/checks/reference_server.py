@@ -3,8 +3,7 @@
 `http://127.0.0.1:PORT/<case>/v1` is a target. CASES contain the true value of each metric, calculated by hand. The case
 `paced-N-G` streams N events of one token each, G ms apart, the first one after G ms. `apart-N-G` does the same with an
 offset for each stream, so that streams are not in step and every event wakes the client separately. `burst-N` sends all N
-events at once. With a folder, `serving(folder)` also replays the dialects in it (loadgen/checks/replays.py): NAME.jsonl is
-the case NAME, and `/models` and refusals are answered too. The server runs in a process of its own (`serving`), so that it does not share the client's interpreter.
+events at once. The server runs in a process of its own (`serving`), so that it does not share the client's interpreter.
 
 An event is written when its time has come, counted from the last byte of the request. Timetables are rendered once. The
 server implements only as much HTTP as the client needs.
@@ -19,32 +18,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from http import HTTPStatus
 from itertools import count
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, cast
 
 import uvloop
 
-from loadgen.checks import replays
 from loadgen.client.connection import plain_fd, write_now
 from loadgen.client.timer import Timer
 
-
-def response_head(status: int = 200, content_type: str = "text/event-stream; charset=utf-8") -> bytes:
-    """Return the head of a response in HTTP chunks."""
-    return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nserver: thinkload-reference\r\n"
-        f"content-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
-    ).encode()
-
-
-HEAD = response_head()
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nserver: thinkload-reference\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
 DONE = b"data: [DONE]\n\n"
 PROMPT_TOKENS = 26
 GOLDEN_RATIO = 0.618034
@@ -57,9 +47,6 @@ class Case:
 
     events: tuple[tuple[float, bytes], ...]
     truth: dict[str, float] = field(default_factory=dict)
-    head: bytes = HEAD
-    closes: bool = False
-    """The connection is closed after the last event, without the last chunk of HTTP."""
 
 
 def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) -> bytes:
@@ -168,14 +155,6 @@ CASES = {
 """The cases of the published comparison (docs/truth.md), and a case with a queue in the server."""
 
 
-@cache
-def replay(name: str) -> replays.Replay | None:
-    """Return the dialect NAME.jsonl in the folder that the server was started with, if there is one."""
-    path = Path(sys.argv[1], f"{name}.jsonl") if len(sys.argv) > 1 else None
-    return replays.read(path) if path is not None and path.is_file() else None
-
-
-@cache
 def case(name: str) -> Case | None:
     """Return a case by its name; None where there is no such case."""
     if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
@@ -183,11 +162,6 @@ def case(name: str) -> Case | None:
         return Case(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
     if burst := re.fullmatch(r"burst-(\d+)", name):
         return Case(timetable(first_ms=0, gap_ms=0, chunks=int(burst[1])))
-    if dialect := replay(name):
-        habits = dialect.habits
-        return Case(
-            dialect.writes(), {}, response_head(habits.status, habits.content_type), closes=habits.closes
-        )
     return CASES.get(name)
 
 
@@ -195,18 +169,21 @@ def case(name: str) -> Case | None:
 def frames(name: str) -> tuple[tuple[int, bytes], ...] | None:
     """Return a case as HTTP chunks: (ns after the request, bytes). Each event of a burst is a separate write."""
     found = case(name)
-    if found is None:
-        return None
-    chunks = [(round(at_ms * 1e6), b"%x\r\n%s\r\n" % (len(data), data)) for at_ms, data in found.events]
+    return None if found is None else chunked(found.events)
+
+
+def chunked(events: Sequence[tuple[float, bytes]], *, ended: bool = True) -> tuple[tuple[int, bytes], ...]:
+    """Return writes, each with its time in ms, as HTTP chunks with their times in ns. `ended` adds the last chunk of HTTP."""
+    chunks = [(round(at_ms * 1e6), b"%x\r\n%s\r\n" % (len(data), data)) for at_ms, data in events]
     at_ns, last = chunks.pop()
-    return (*chunks, (at_ns, last if found.closes else last + b"0\r\n\r\n"))
+    return (*chunks, (at_ns, last + b"0\r\n\r\n" if ended else last))
 
 
-class _Timetables:
+class Timetables:
     """The writes that are still due in all streams, and the timer for the next one."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[int, int, _Connection]] = []
+        self._due: list[tuple[int, int, TimetableConnection]] = []
         self._order = count()
         self._timer = Timer(self._write_due)
         self._streams = 0
@@ -216,7 +193,7 @@ class _Timetables:
         self._streams += 1
         return (round(self._streams * GOLDEN_RATIO % 1 * gap_ns) - now_ns) % gap_ns
 
-    def add(self, at_ns: int, connection: "_Connection") -> None:
+    def add(self, at_ns: int, connection: "TimetableConnection") -> None:
         """Make `connection` write at `at_ns`."""
         heapq.heappush(self._due, (at_ns, next(self._order), connection))
         if self._due[0][2] is connection:
@@ -235,27 +212,29 @@ class _Timetables:
             self._timer.set(due[0][0])
 
 
-class _Connection(asyncio.Protocol):
+class TimetableConnection(asyncio.Protocol):
     """Reads requests and writes their timetables."""
 
-    def __init__(self, timetables: _Timetables) -> None:
+    def __init__(self, timetables: Timetables) -> None:
+        self.transport: asyncio.Transport | None = None
         self._timetables = timetables
         self._received = b""
-        self._transport: asyncio.Transport | None = None
         self._fd = -1
         self._start_ns = 0
         self._remaining: Iterator[tuple[int, bytes]] = iter(())
         self._next = b""
-        self._closes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
         self._fd = plain_fd(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 the signature of asyncio
-        self._transport = None
+        """Write nothing more."""
+        self.transport = None
 
     def data_received(self, data: bytes) -> None:
+        """Respond to a request that is complete."""
         now_ns = perf_counter_ns()
         self._received += data
         head, blank, body = self._received.partition(b"\r\n\r\n")
@@ -266,49 +245,40 @@ class _Connection(asyncio.Protocol):
         self._start_ns = now_ns
         # A response takes 20 µs, so 64 of them would take 1 ms: first every request that is ready gets its timestamp.
         method, url, _ = head.decode("latin-1").split(" ", 2)
-        asyncio.get_running_loop().call_soon(self._respond, method, url, body)
+        asyncio.get_running_loop().call_soon(self.respond, method, url, body)
 
     def write_due(self, at_ns: int) -> int | None:
         """Write what was due at `at_ns`; return when the next write is due, or None after the last."""
-        if self._transport is None:
+        if self.transport is None:
             return None
-        write_now(self._transport, self._fd, self._next)
+        write_now(self.transport, self._fd, self._next)
         offset_ns, self._next = next(self._remaining, (-1, b""))
-        if offset_ns < 0 and self._closes:
-            self._transport.close()
         return None if offset_ns < 0 else max(at_ns, self._start_ns + offset_ns)
 
-    def _respond(self, method: str, url: str, body: bytes) -> None:
-        transport = self._transport
-        if transport is None:
-            return
+    def respond(self, _method: str, url: str, _body: bytes) -> None:
+        """Begin the response to a request."""
         name = url.split("/")[1]
-        dialect, found, timetable = replay(name), case(name), frames(name)
-        if dialect is not None and (other := dialect.other_response(method, url, body)):
-            transport.write(json_response(*other))
+        timetable = frames(name)
+        if timetable is not None:
+            self.begin(HEAD, timetable, apart=name.startswith("apart"))
+        elif self.transport is not None:
+            self.transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 7\r\n\r\nno case")
+
+    def begin(self, head: bytes, timetable: Sequence[tuple[int, bytes]], *, apart: bool = False) -> None:
+        """Write the head, and the timetable when its times have come; with `apart`, not in step with the other streams."""
+        if self.transport is None:
             return
-        if found is None or timetable is None:
-            transport.write(json_response(404, {"error": {"message": f"no case {url}", "code": 404}}))
-            return
-        write_now(transport, self._fd, found.head)
-        self._closes = found.closes
+        write_now(self.transport, self._fd, head)
         self._remaining = iter(timetable)
         offset_ns, self._next = next(self._remaining)
-        if name.startswith("apart"):
+        if apart:
             self._start_ns += self._timetables.offset_ns(offset_ns, self._start_ns)
         self._timetables.add(self._start_ns + offset_ns, self)
 
 
-def json_response(status: int, content: Any) -> bytes:
-    """Return a whole response with a JSON body."""
-    body = json.dumps(content).encode()
-    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
 @contextmanager
-def serving(folder: Path | None = None, *, apart: bool = False) -> Iterator[str]:
-    """Run the server in a process of its own; yield its URL without the case. `folder` holds dialects to be replayed.
+def serving(*program: str, apart: bool = False) -> Iterator[str]:
+    """Run the server, or another program, in a process of its own; yield its URL without the case.
 
     `apart` gives the server a CPU core of its own, if there are two. Otherwise Linux sometimes wakes the server on the core
     that the client is using, where it waits for the next tick of the scheduler: a delay of up to 3 ms that neither server
@@ -316,12 +286,7 @@ def serving(folder: Path | None = None, *, apart: bool = False) -> Iterator[str]
     """
     with (
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "loadgen.checks.reference_server",
-                *([] if folder is None else [str(folder)]),
-            ],
+            [sys.executable, "-m", *(program or ["loadgen.checks.reference_server"])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -350,13 +315,14 @@ def _own_core(pid: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-async def _serve() -> None:
+async def serve(connection: Callable[[Timetables], TimetableConnection] = TimetableConnection) -> None:
+    """Serve until the process that started this one ends."""
     loop = asyncio.get_running_loop()
-    timetables = _Timetables()
-    server = await loop.create_server(lambda: _Connection(timetables), "127.0.0.1", 0, backlog=4096)
+    timetables = Timetables()
+    server = await loop.create_server(lambda: connection(timetables), "127.0.0.1", 0, backlog=4096)
     print(json.dumps({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)  # returns when the process that started this one ends
+    await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve())
+    uvloop.run(serve())

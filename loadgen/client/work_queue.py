@@ -16,7 +16,7 @@ SLICE_NS = 100_000
 """What a slice makes ready, such as the next request, also runs before the sockets are read, and takes about as long again."""
 
 MAX_QUEUED = 64
-"""Without this limit, 200,000 short responses at full speed took 1.3 GB of memory, with it 81 MB (`benchmarks.client_scale`)."""
+"""Without this limit, 200,000 short responses at full speed took 1.3 GB of memory, with it 81 MB."""
 
 
 class WorkQueue:

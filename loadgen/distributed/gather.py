@@ -20,9 +20,9 @@ import msgspec
 
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
-from loadgen.distributed.worker_files import WorkerFiles, find_master, read_file, read_workers
+from loadgen.distributed.worker_files import COPY_AGAIN, WorkerFiles, find_master, read_workers
 from loadgen.errors import UsageError
-from loadgen.files import private_files
+from loadgen.files import private_files, read_json
 from loadgen.live.announce import announce, exit_code, print_result
 from loadgen.lock import locked
 from loadgen.measure.client_health import merge
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
         folders = {path.resolve() for path in (out, *args.folders) if os.access(path, os.W_OK)}
         for folder in sorted(folders):
             stack.enter_context(locked(folder))
-        description = read_file(master / DISTRIBUTED, Distributed)
+        description = read_json(master / DISTRIBUTED, Distributed, COPY_AGAIN)
         found = read_workers(args.folders, description, partial=args.partial)
         if not out.exists():
             stack.enter_context(locked(make_folder(out)))

@@ -29,7 +29,7 @@ from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot_id
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, parse_options
 from loadgen.errors import DiskFullError, UsageError
-from loadgen.files import private_files, write_atomically
+from loadgen.files import private_files, write_json
 from loadgen.lock import locked
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
@@ -219,8 +219,7 @@ class MasterRun:
             stopped=stopped,
             workers=list(self.ready.values()),
         )
-        data = msgspec.json.format(msgspec.json.encode(description), indent=1)
-        write_atomically(self.folder / DISTRIBUTED, data)
+        write_json(self.folder / DISTRIBUTED, description)
 
     def end(self) -> None:
         """Take the last snapshot of the server and write the final description."""

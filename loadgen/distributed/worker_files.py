@@ -10,17 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-import msgspec
 
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
 from loadgen.errors import UsageError
+from loadgen.files import read_json
 from loadgen.record import DamagedLines, Record, read_records
 from loadgen.run.merge import record_files
 from loadgen.terminal import say
 
-T = TypeVar("T")
+COPY_AGAIN = "copy it again from its host"
 
 
 @dataclass
@@ -74,7 +72,7 @@ def read_workers(folders: Sequence[Path], description: Distributed, *, partial: 
 
 
 def _add_worker(found: WorkerFiles, path: Path, run_id: str, *, partial: bool) -> None:
-    worker = read_file(path, WorkerInfo)
+    worker = read_json(path, WorkerInfo, COPY_AGAIN)
     records = path.with_name(f"records.{worker.name}.jsonl")
     if worker.run_id != run_id:
         raise UsageError(f"gather: {path} is of run {worker.run_id}, not of {run_id}: leave it out")
@@ -105,11 +103,3 @@ def _add_records(found: WorkerFiles, worker: WorkerInfo, path: Path, *, partial:
         raise UsageError(f"gather: {path} can't be read completely ({damaged}): {hint}")
     if damaged.count:
         say(f"{path}: {damaged}")
-
-
-def read_file(path: Path, kind: type[T]) -> T:
-    """One of the files in messages.py. Raises UsageError where it cannot be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (ValueError, RecursionError, OSError) as error:
-        raise UsageError(f"gather: {path} can't be read ({error}): copy it again from its host") from None

@@ -63,7 +63,7 @@ class SearchFile(msgspec.Struct, kw_only=True):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the file of a search. Raises UsageError."""
-        return read_json(folder / FILE, cls, SCHEMA, "name the folder of a search, or start a new one")
+        return read_json(folder / FILE, cls, "name the folder of a search, or start a new one", SCHEMA)
 
     def write(self, folder: Path) -> None:
         """Replace the file. Raises OSError."""

@@ -73,7 +73,7 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     @classmethod
     def read(cls, out: Path) -> Self:
         """Reads the manifest of an earlier sweep. Raises UsageError."""
-        return read_json(out / MANIFEST, cls, SCHEMA, "start a new sweep in another folder")
+        return read_json(out / MANIFEST, cls, "start a new sweep in another folder", SCHEMA)
 
     def write(self) -> None:
         """Replaces `sweep.json`. Raises OSError."""

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import stats
 from benchmarks.studies import crossover, day_noise
-from benchmarks.studies.study_tables import Cell
+from benchmarks.studies.study_tables import MeasuredCell
 from tests import ROOT
 
 RESULTS = ROOT / "docs/results"
@@ -24,18 +24,18 @@ def setting(config: str, streams: int = 1, temperature: float = 0.0) -> day_nois
 
 
 @pytest.fixture(scope="module")
-def cell() -> Cell:
+def cell() -> MeasuredCell:
     """A cell with 64 requests; the tests need its records only."""
-    return Cell.read(FOUR / "cells/tp1_7b_c32_t0")
+    return MeasuredCell.read(FOUR / "cells/tp1_7b_c32_t0")
 
 
-def taking(cell: Cell, factor: float) -> Cell:
+def taking(cell: MeasuredCell, factor: float) -> MeasuredCell:
     """The same cell with every TPOT times a factor."""
     records = [msgspec.structs.replace(one, tpot_s=factor * (one.tpot_s or 0.0)) for one in cell.records]
     return replace(cell, records=records)
 
 
-def test_the_noise_between_days_is_what_a_common_factor_leaves(cell: Cell) -> None:
+def test_the_noise_between_days_is_what_a_common_factor_leaves(cell: MeasuredCell) -> None:
     """The second machine is 10 % slower, and one of two cells takes 20 % longer still: the noise is log 1.2 / 2."""
     keys = [setting("tp1"), setting("tp1-ngram")]
     first = dict.fromkeys(keys, cell)
@@ -48,7 +48,7 @@ def test_the_noise_between_days_is_what_a_common_factor_leaves(cell: Cell) -> No
     assert [key.limited_by for key in keys] == ["gpu", "host"]
 
 
-def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: Cell) -> None:
+def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: MeasuredCell) -> None:
     """Speed-ups of 4 and 1 at the same load give 2, and a study without the baseline gives nothing."""
     spec = setting("tp1-ngram-a1.75")
     studies = [

@@ -1,6 +1,6 @@
 """Each dialect of the API, replayed at its times to a run of `python -m loadgen`: the records and the verdict are the right ones.
 
-A file NAME.jsonl holds one dialect (loadgen/checks/replays.py). Its second line is what is right: values of the record, times in
+A file NAME.jsonl holds one dialect (tests/fixtures/replays.py). Its second line is what is right: values of the record, times in
 ms, and the verdict with a part of its reasons (`says`). A machine that is
 busy delays events and joins reads, but never brings them forward. So the request that comes closest to the true time is
 compared, the reasons that such a machine gives are left out, and a run that differs is made again.
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from loadgen.checks import replays
-from loadgen.checks.reference_server import serving
 from loadgen.record import Record, read_records, read_run
 from tests import ROOT
+from tests.fixtures import replays
 from tests.fixtures.emulated import loadgen
+from tests.fixtures.replays import serving
 
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))

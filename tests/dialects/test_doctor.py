@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.checks import replays
-from loadgen.checks.reference_server import serving
+from tests.fixtures import replays
 from tests.fixtures.emulated import loadgen
+from tests.fixtures.replays import serving
 
 FOLDER = Path(__file__).parent
 SAYS = {

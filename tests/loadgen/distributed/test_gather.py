@@ -168,7 +168,7 @@ def test_a_file_that_is_missing_or_broken_is_named(hosts: tuple[Path, Path], tmp
     info.unlink()
     refused("no worker.b-1.json beside it", *hosts, *out)
     info.write_bytes(b"{")
-    refused("worker.b-1.json can't be read", *hosts, *out)
+    refused("worker.b-1.json cannot be read", *hosts, *out)
     info.write_bytes(kept[0])
     lines.unlink()
     refused("no records.b-1.jsonl beside it", *hosts, *out)
@@ -176,7 +176,7 @@ def test_a_file_that_is_missing_or_broken_is_named(hosts: tuple[Path, Path], tmp
     refused("records.b-1.jsonl can't be read", *hosts, *out)
     lines.write_bytes(kept[1])
     (here / "distributed.json").write_bytes(b"[]")
-    refused("distributed.json can't be read", *hosts, *out)
+    refused("distributed.json cannot be read", *hosts, *out)
 
 
 def test_the_requests_of_a_lost_host_are_missing(hosts: tuple[Path, Path], tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.checks import replays
-from loadgen.checks.reference_server import serving
+from tests.fixtures import replays
+from tests.fixtures.replays import serving
 
 EVENTS = (
     {"at_ms": 0, "raw": ": comment\n\n"},
