@@ -216,7 +216,7 @@ def test_the_phases_and_items_of_newer_files_of_aiperf_are_read(
 def test_a_failure_is_what_its_words_say(
     words: str, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Guidellm and vllm bench have no status of a failed request, only the words of its error."""
+    """The files of guidellm and vllm bench have no status of a failed request, only the words of its error."""
     requests = GUIDELLM["benchmarks"][0]["requests"] | {"errored": [{"error": words}]}
     imported({"benchmarks": [GUIDELLM["benchmarks"][0] | {"requests": requests}]}, tmp_path / "1", capsys)
     imported(VLLM | {"errors": ["", "", words]}, tmp_path / "2", capsys)
