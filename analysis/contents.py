@@ -55,8 +55,6 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "acceptance_by_draft": acceptance_by_draft(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
         "endings": distributions.endings(study.frame),
-        "by_subject": distributions.by_kind(study.frame, "subject"),
-        "by_level": distributions.by_kind(study.frame, "level"),
         "distributions": distributions.distributions(study.frame),
         "decomposition": distributions.decomposition(study.frame),
         "timelines": distributions.timelines(study),

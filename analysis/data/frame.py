@@ -34,16 +34,9 @@ SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", 
 """Where a number comes from; `derived` alone means derived from measured records."""
 NOT_GRADED = ["filtered", "failed", "ungraded"]
 """Grades of rows that have no answer to grade: a filter of the server removed it, the request failed, or nobody graded it."""
-GRADES = [
-    "correct",
-    "wrong",
-    "no_answer",
-    "truncated",
-    "undecided",
-    "grade_timeout",
-    "grade_error",
-    *NOT_GRADED,
-]
+UNDECIDED = ["undecided", "grade_timeout", "grade_error"]
+"""Grades of answers that were compared with the reference, without a result."""
+GRADES = ["correct", "wrong", "no_answer", "truncated", *UNDECIDED, *NOT_GRADED]
 
 
 @dataclass(slots=True)
@@ -286,7 +279,7 @@ def _add_outcomes(frame: pd.DataFrame) -> None:
     frame.loc[frame["grade"].isna(), "grade"] = "ungraded"
     frame.loc[~frame["ok"], "grade"] = "failed"
     frame.loc[(frame["outcome"] == "filtered").to_numpy(), "grade"] = "filtered"
-    graded = ~frame["grade"].isin(["ungraded", "undecided", "grade_timeout", "grade_error"])
+    graded = ~frame["grade"].isin(["ungraded", *UNDECIDED])
     run_graded = (~frame["grade"].isin(NOT_GRADED)).groupby(frame["cell"], observed=True).transform("any")
     known = (graded & run_graded).to_numpy()
     frame["correct"] = np.where(known, (frame["grade"] == "correct").to_numpy(), np.nan)

@@ -29,35 +29,11 @@ _TIMINGS = pa.struct(
     [(name, pa.float64()) for name in _TIMES]
     + [("speculative_decoding", pa.struct([(name, pa.float64()) for name in _SPECULATION]))]
 )
-INTEGERS = [
-    "schema",
-    "seq",
-    "sample",
-    "budget",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cached_tokens",
-    "chunks",
-    "status",
-]
-FLOATS = [
-    "due_s",
-    "sent_s",
-    "headers_s",
-    "first_token_s",
-    "last_token_s",
-    "end_s",
-    "ttft_s",
-    "ttft_due_s",
-    "ttfot_s",
-    "tpot_s",
-    "itl_s",
-    "inter_chunk_s",
-    "e2e_s",
-    "e2e_due_s",
-    "send_lag_s",
-]
+COUNTS = ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "chunks"]
+INTEGERS = ["schema", "seq", "sample", "budget", *COUNTS, "status"]
+STAMPS = ["due_s", "sent_s", "headers_s", "first_token_s", "last_token_s", "end_s"]
+TIMES = ["ttft_s", "ttft_due_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s", "e2e_due_s"]
+FLOATS = [*STAMPS, *TIMES, "send_lag_s"]
 FLAGS = ("warmup", "derived", "emulated", "simulated")
 WORDS = ("run_id", "problem_id", "budget_mode", "token_source", "outcome", "finish_reason", "error")
 SCHEMA = pa.schema(

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from analysis.foreign.base import Foreign, answered, closed_load, failed, new_record, number, open_load
+from analysis.foreign.base import (
+    Foreign,
+    answered,
+    closed_load,
+    failed,
+    new_record,
+    number,
+    open_load,
+    outcome_of,
+)
 from loadgen.record import Record
 
 NOTES = [
@@ -66,7 +75,8 @@ def _request(seq: int, row: dict[str, Any]) -> Record:
     gaps_s = [gap for gap in map(number, itls) if gap is not None]
     record = new_record(seq, number(row["start_times"]))
     if row["errors"] or not ttft_s:
-        failed(record, "cut" if row["errors"] and ttft_s else "http_error", row["errors"] or "no first token")
+        words = str(row["errors"] or "no first token")
+        failed(record, outcome_of(None, words, began=bool(ttft_s)), words)
         record.prompt_tokens = None if row["input_lens"] is None else int(row["input_lens"])
         return record
     e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None

@@ -28,15 +28,8 @@ NOTES = [
     "tokens come from the server's usage where it was sent, and otherwise from a tokenizer",
 ]
 MAGIC = b"SQLite format 3\0"
-COLUMNS = (
-    "request",
-    "start_time",
-    "success",
-    "latency",
-    "first_chunk_latency",
-    "prompt_tokens",
-    "completion_tokens",
-)
+TIMES, TOKENS = ("start_time", "latency", "first_chunk_latency"), ("prompt_tokens", "completion_tokens")
+COLUMNS = ("request", "success", *TIMES, *TOKENS)
 GAPS = "inter_token_latencies"
 
 

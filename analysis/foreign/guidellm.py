@@ -14,6 +14,7 @@ from analysis.foreign.base import (
     new_record,
     number,
     open_load,
+    outcome_of,
 )
 from loadgen.record import Record
 
@@ -76,7 +77,8 @@ def _request(seq: int, request: dict[str, Any], outcome: Outcome) -> Record:
     sent_s = known("request_start", "request_start_time", "start_time")
     record = new_record(seq, sent_s)
     if outcome != "ok":
-        return failed(record, outcome, request.get("error") or info.get("error") or outcome)
+        words = str(request.get("error") or info.get("error") or outcome)
+        return failed(record, outcome_of(None, words) if outcome == "http_error" else outcome, words)
     first_s = known("first_iteration", "first_token_iteration", "first_token_time")
     last_s = known("last_iteration", "last_token_iteration", "last_token_time")
     ttft_ms = known("time_to_first_token_ms")

@@ -29,9 +29,8 @@ def read(documents: list[Any], path: Path) -> list[Foreign]:
     prompts = [str(request.get("request") or "") for request in requests]
     emulated = any(MARK in str(request.get("response")) for request in requests)
     known = prompts if all(prompts) else []
-    return [
-        Foreign("inference-perf", _model(prompts), {"kind": "open"}, records, list(NOTES), known, emulated)
-    ]
+    model = _model(prompts)
+    return [Foreign("inference-perf", model, {"kind": "open"}, records, list(NOTES), known, emulated)]
 
 
 def _model(prompts: list[str]) -> str:
@@ -44,11 +43,8 @@ def _model(prompts: list[str]) -> str:
 
 
 def _request(seq: int, request: dict[str, Any]) -> Record:
-    info, sent_s, end_s = (
-        request.get("info") or {},
-        number(request["start_time"]),
-        number(request["end_time"]),
-    )
+    info = request.get("info") or {}
+    sent_s, end_s = (number(request[name]) for name in ("start_time", "end_time"))
     answer = info.get("response_metrics") or info
     record = new_record(seq, sent_s)
     times = [number(time) for time in answer.get("output_token_times") or answer.get("chunk_times") or []]

@@ -98,13 +98,10 @@ def _version() -> str:
     try:
         return version("thinkload") + commit
     except PackageNotFoundError:
-        project = root / "pyproject.toml"
-        known = (
-            tomllib.loads(project.read_text())["project"]["version"]
-            if project.exists()
-            else "of unknown version"
-        )
-        return f"{known}{commit}"
+        project = tomllib.loads((root / "pyproject.toml").read_text())[
+            "project"
+        ]  # a checkout that is not installed
+        return f"{project['version']}{commit}"
 
 
 def _legend(figure: Figure, scheme: dict[str, str]) -> list[dict[str, str]]:

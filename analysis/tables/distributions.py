@@ -1,4 +1,4 @@
-"""Compute distributions: latency quantiles, parts of latency, grades of answers, accuracy by subject, and timelines.
+"""Compute distributions: latency quantiles, parts of latency, grades of answers, and timelines.
 
 All quantiles use one grid, so that about forty points represent a million requests. Means of server times cover the requests
 for which the server reported times. Derived requests were not sent and are therefore in no timeline.
@@ -85,14 +85,6 @@ def endings(frame: pd.DataFrame) -> pd.DataFrame:
     counts = groups.size().rename("count").to_frame().join(groups[ABOUT].first()).reset_index()
     totals = counts.groupby(KEY, observed=True)["count"].transform("sum")
     return ordered(counts.assign(share=counts["count"] / totals))
-
-
-def by_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Accuracy by `subject` or `level`."""
-    rows = usable(frame, "correct", kind)
-    rows = rows[rows["correct"].notna().to_numpy() & rows[kind].notna().to_numpy()]
-    groups = rows.groupby([*KEY, kind], observed=True, sort=False)["correct"]
-    return groups.agg(accuracy="mean", n="size").reset_index()
 
 
 def timelines(study: Study) -> pd.DataFrame:

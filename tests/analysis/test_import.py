@@ -208,6 +208,21 @@ def test_the_phases_and_items_of_newer_files_of_aiperf_are_read(
     assert (frame["model"][0], frame["load"][0]) == ("m-7B", label)
 
 
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [("ReadTimeout: ", "timeout"), ("Connection refused", "refused"), ("400 Bad Request", "http_error")],
+)
+def test_a_failure_is_what_its_words_say(
+    words: str, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files of guidellm and vllm bench have no status of a failed request, only the words of its error."""
+    requests = GUIDELLM["benchmarks"][0]["requests"] | {"errored": [{"error": words}]}
+    imported({"benchmarks": [GUIDELLM["benchmarks"][0] | {"requests": requests}]}, tmp_path / "1", capsys)
+    imported(VLLM | {"errors": ["", "", words]}, tmp_path / "2", capsys)
+    for number in ("1", "2"):
+        assert analysis.load(tmp_path / number / "run")["outcome"].tolist()[-1] == outcome
+
+
 def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """e2e ends at the last content chunk and not at the usage; a failure has no reason; the responses are not read."""
     path = tmp_path / "benchmark_data.db"
