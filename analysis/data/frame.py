@@ -203,9 +203,8 @@ def _assemble(
     _add_outcomes(frame)
     add_costs(frame, runs)
     _add_latencies(frame)
-    with suppress(
-        OSError, AttributeError
-    ):  # the C library keeps a tenth of the memory, in pieces that were freed
+    # The C library keeps a tenth of the memory, in pieces that were freed.
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     return frame.drop(columns="run_index")
 

@@ -82,9 +82,8 @@ def _places(panel: pd.DataFrame, x: Axis) -> "pd.Series[str]":
     found, marked = pd.Series("above", index=panel.index), panel[panel["optimum"] != ""]
     if len(marked) > 1:
         across = panel[x.name].astype(float).map(math.log)
-        width = (
-            0.4 if len(marked["optimum_side"].unique()) == 1 else 0.75
-        )  # texts on both sides meet in the middle
+        # On the same side one text is between the rings, on different sides both are.
+        width = 0.4 if len(marked["optimum_side"].unique()) == 1 else 0.75
         near = np.ptp(across[marked.index]) < width * np.ptp(across)
         found[marked.index[marked["optimum"].str.startswith("compute") & near]] = "higher"
     return found
@@ -185,7 +184,7 @@ def _latency(rows: pd.DataFrame, optima: Optima | None, shown: float) -> Figure 
 
 
 def _leader(known: pd.DataFrame, name: str, shown: float) -> str:
-    """The configuration that leads with every model in every panel by more than the noise between runs; empty for none."""
+    """The configuration that leads with every model in every panel beyond the noise between runs, or an empty word."""
     best = known.pivot_table(
         index=["under", "model"], columns="config", values=name, aggfunc="max", observed=True
     ).fillna(0.0)

@@ -20,6 +20,8 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
         np.where(rows["k"] == rows["k"].max(), "×" + rows["k"].astype(str), ""),
     )
     rows = drawable(rows.assign(label=label, way=np.where(rows["k"] == 1, "one answer", "vote")))
+    if rows.empty:
+        return []
     x = alt.X("gpu_s_per_problem:Q", title="GPU-seconds per problem", axis=alt.Axis(format="~g", tickCount=5))
     slowest = alt.Tooltip("e2e_s:Q", title="slowest of k, s", format=".3~g")
     shares = [alt.Tooltip(f"{name}:Q", format=".1%") for name in ("majority", "pass_at_k")]

@@ -98,9 +98,7 @@ def _version() -> str:
     try:
         return version("thinkload") + commit
     except PackageNotFoundError:
-        project = tomllib.loads((root / "pyproject.toml").read_text())[
-            "project"
-        ]  # a checkout that is not installed
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
         return f"{project['version']}{commit}"
 
 
