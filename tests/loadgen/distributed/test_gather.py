@@ -191,6 +191,6 @@ def refused(message: str, *arguments: str | Path) -> None:
     done = gather(*arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith("loadgen: gather: ")
+    assert line.startswith(("loadgen: gather: ", "loadgen: /"))
     assert message in line
     assert not Path(arguments[-1]).exists()
