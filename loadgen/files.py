@@ -12,6 +12,11 @@ PRIVATE = 0o077
 """The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
 
 
+def cache_folder() -> Path:
+    """Return the folder of this suite in the user's cache: what can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thinkload"
+
+
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
     """Put `path` into an OSError of the block that names no file, such as that of a write to a full disk."""

@@ -51,6 +51,60 @@ def label(text: str) -> tuple[str, str]:
     return key, value
 
 
+FIELDS = ("problem", "answer", "id", "subject", "level")
+"""What `--fields` can name in the rows of a data set."""
+
+
+def fields(text: str) -> dict[str, str]:
+    """Parse `problem=question,answer=answer` to names of fields. An empty name says that the rows have none."""
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    if wrong := [
+        what
+        for what, equals, name in pairs
+        if what not in FIELDS or not equals or (not name and what == "problem")
+    ]:
+        raise UsageError(
+            f"{wrong[0]!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target"
+        )
+    return {what: name for what, _, name in pairs}
+
+
+SYNTHETIC = "synthetic:"
+
+
+class Length(NamedTuple):
+    """A number of tokens from `mean` - `spread` to `mean` + `spread`."""
+
+    mean: int
+    spread: int = 0
+
+
+class Synthetic(NamedTuple):
+    """The lengths of synthetic prompts and of their replies."""
+
+    input: Length
+    output: Length
+
+
+def synthetic(name: str) -> Synthetic:
+    """Parse `synthetic:input=512±128,output=256`."""
+    parts = dict(part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(","))
+    if parts.keys() != {"input", "output"}:
+        raise UsageError(
+            f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128"
+        )
+    return Synthetic(_length(name, parts["input"]), _length(name, parts["output"]))
+
+
+def _length(name: str, text: str) -> Length:
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:(?:±|\+-)(\d{1,7}))?", text.strip(), re.ASCII)
+    if match is None or int(match[2] or 0) >= int(match[1]):
+        raise UsageError(
+            f"--dataset {name}: {text!r} is not a number of tokens: write 512, or 512±128 for 384 to 640"
+        )
+    return Length(int(match[1]), int(match[2] or 0))
+
+
 @dataclass(frozen=True)
 class Proportion:
     """A number of requests in proportion to the load: its streams, or its requests per second."""

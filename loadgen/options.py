@@ -42,6 +42,8 @@ class RunOptions:
     timeout_s: float = 600.0
 
     dataset: str = "math500"
+    fields: dict[str, str] = field(default_factory=dict)
+    """Names of the fields of a data set, by what they hold. Where empty, they are found by their names."""
     problems: int | None = None
     budgets: tuple[int, ...] = (1024, 4096)
     budget_mode: BudgetMode = "cut"
@@ -133,9 +135,27 @@ def from_args(args: argparse.Namespace) -> RunOptions:
         if name in given:
             given[name] = kind(given[name])
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
+    if options.dataset.startswith(parse.SYNTHETIC):
+        options = _with_imposed_lengths(options, given)
     check_combinations(options)
     one_load = _in_proportion(options) and not given.get("loads")
     return load_point_of(options).applied(options) if one_load else options
+
+
+def _with_imposed_lengths(options: RunOptions, given: dict[str, Any]) -> RunOptions:
+    """The options for synthetic prompts, whose replies have the length that the data set imposes. Raises UsageError."""
+    output = parse.synthetic(options.dataset).output.mean
+    if "budgets" in given and options.budgets != (output,):
+        raise UsageError(
+            f"--budgets: output={output} in --dataset {options.dataset} sets the length of the replies: leave out --budgets"
+        )
+    if options.budget_mode != "cut" or options.fields:
+        raise UsageError(
+            f"--dataset {options.dataset} has no thinking and no fields: leave out --budget-mode and --fields"
+        )
+    return dataclasses.replace(
+        options, budgets=(output,), extra_body={"ignore_eos": True, **options.extra_body}
+    )
 
 
 def check_combinations(options: RunOptions) -> None:
@@ -240,7 +260,8 @@ def _server(add: Callable[..., Any]) -> None:
 
 
 def _problems(add: Callable[..., Any]) -> None:
-    add("--dataset", metavar="D", help=f"math500 (downloaded from the Hugging Face Hub once), sample (included, needs no network), gsm8k, aime, or a JSONL file with `problem` and `answer` on each line [{DEFAULTS.dataset}]")
+    add("--dataset", metavar="D", help=f"sample (included, needs no network) · math500, gsm8k, aime, aime2025, gpqa (from the Hugging Face Hub, kept) · hf:OWNER/NAME:SPLIT · a JSONL, JSON, CSV or Parquet file · synthetic:input=512,output=256, also 512±128 [{DEFAULTS.dataset}]")
+    add("--fields", type=parse.fields, metavar="problem=F,answer=F", help="names of the fields of a file, also of id, subject and level [found by their usual names]")
     add("--problems", type=parse.count, metavar="N", help="use N of the problems, selected by --seed [all]")
     add("--samples", type=parse.count, metavar="N", help="ask each problem N times, for majority voting and pass@k [1]")
     add("--path", type=parse.route, metavar="P", help="endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages [chat]")

@@ -195,7 +195,7 @@ def _names(description: Distributed, last: int) -> dict[int, str]:
     run = description.run
     options = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
     try:
-        problems = datasets.load(options.dataset, options.problems, options.seed).problems
+        problems = datasets.load(options).problems
     except UsageError:
         return {}
     _, style = style_of(run.model, options.prompt)

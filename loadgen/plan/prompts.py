@@ -13,7 +13,7 @@ This module does not know how a reply is limited or graded.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loadgen.errors import UsageError
@@ -40,6 +40,11 @@ class Style:
     """Fields that the style needs in every request."""
     raw_body: dict[str, Any] = field(default_factory=dict)
     """Further fields that the raw template needs."""
+
+    @property
+    def as_written(self) -> "Style":
+        """The style for a problem without an answer: its text alone, because a boxed answer would not be graded."""
+        return replace(self, user="{problem}")
 
 
 CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"

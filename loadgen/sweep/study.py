@@ -133,7 +133,7 @@ class Study:
         docker = self.args.backend == "docker"
         return {
             **files,
-            "dataset": datasets.load(options.dataset, options.problems, options.seed).sha256,
+            "dataset": datasets.load(options).sha256,
             "backend": self.args.backend,
             "speed": self.args.speed,
             "image": docker_backend.image_name(self.args.image) if docker else None,

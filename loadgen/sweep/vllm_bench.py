@@ -57,7 +57,7 @@ def bench(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spec) 
 
 def _prompts(options: RunOptions, run: RunInfo, count: int) -> list[str]:
     """The texts of the user's messages of our own requests."""
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
+    dataset = datasets.load(options)
     name, style = style_of(run.model, options.prompt)
     workload = Workload(dataset.problems, options, run.model, style, name)
     requests = islice(workload.requests(options.warmup, options.warmup + count), count)
