@@ -8,9 +8,11 @@ combined (see `loadgen.options`).
 
 import argparse
 import dataclasses
+import difflib
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +27,13 @@ SHARES = ("failed", "goodput")
 RATES = ("requests_per_s", "tokens_per_s")
 AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1000.0, "e2e_due": 1000.0}
 """From this many seconds on, a number without a unit may have been meant in milliseconds."""
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is not known: the one that was probably meant, or else those that are known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else f": choose from {', '.join(known)}"
 
 
 class LoadgenParser(argparse.ArgumentParser):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.option_types import LoadgenParser
+from loadgen.files import shipped
+from loadgen.option_types import LoadgenParser, meant
 from loadgen.options import add_run_arguments
 from server.yaml_file import YamlFileError, read_yaml
 
@@ -29,7 +30,14 @@ OF_OPTIONS = {"run", "axes", "exclude", "only", "first"}
 
 
 def arguments_of(path: Path) -> list[str]:
-    """The plan as command-line arguments. Raises UsageError."""
+    """The plan as command-line arguments. A plan of this suite can be named from any folder. Raises UsageError."""
+    if not path.exists() and path.parent in (Path(), Path("plans")):
+        plans = shipped("plans")
+        ours = plans / path.with_suffix(".yaml").name
+        if not ours.is_file():
+            known = [plan.stem for plan in sorted(plans.glob("*.yaml"))]
+            raise UsageError(f"--plan {path}: there is no such file{meant(path.stem, known)}")
+        path = ours
     try:
         typed, written = read_yaml(path), read_yaml(path, as_text=True)
     except YamlFileError as error:
