@@ -106,7 +106,9 @@ def renamed(text: str) -> str:
         return run + (f" {verb}" if verb not in (None, "[run]") else "")
 
     return re.sub(
-        r"python -m (?P<program>loadgen|server|analysis)\b(?: (?P<verb>[a-z-]+\b|\[run\]))?", command, text
+        r"python\s+-m\s+(?P<program>loadgen|server|analysis)\b(?:\s(?P<verb>[a-z-]+\b|\[run\]))?",
+        command,
+        text,
     )
 
 

@@ -92,15 +92,16 @@ def _revision(path: str, name: str) -> str:
 @contextmanager
 def _hub_asked(repository: str) -> Iterator[None]:
     """Raise UsageError where the Hub cannot be reached or does not give the data set to this block."""
-    import huggingface_hub as hub  # noqa: PLC0415
+    from huggingface_hub import constants  # noqa: PLC0415
+    from huggingface_hub.errors import GatedRepoError  # noqa: PLC0415
 
     try:
-        first_hop = network.proxy_url(hub.constants.ENDPOINT) or urlsplit(hub.constants.ENDPOINT)
+        first_hop = network.proxy_url(constants.ENDPOINT) or urlsplit(constants.ENDPOINT)
         with socket.create_connection(network.address(first_hop), timeout=5):
             pass  # the Hub's client would try for half a minute
         yield
-    except hub.errors.GatedRepoError:
-        page = f"{hub.constants.ENDPOINT}/datasets/{repository}"
+    except GatedRepoError:
+        page = f"{constants.ENDPOINT}/datasets/{repository}"
         raise UsageError(f"{repository} has conditions: accept them at {page}, and set HF_TOKEN") from None
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:160]

@@ -35,8 +35,8 @@ def arguments_of(path: Path) -> list[str]:
         plans = shipped("plans")
         ours = plans / path.with_suffix(".yaml").name
         if not ours.is_file():
-            known = [plan.stem for plan in sorted(plans.glob("*.yaml"))]
-            raise UsageError(f"--plan {path}: there is no such file{meant(path.stem, known)}")
+            names = [plan.stem for plan in sorted(plans.glob("*.yaml"))]
+            raise UsageError(f"--plan {path}: there is no such file{meant(path.stem, names)}")
         path = ours
     try:
         typed, written = read_yaml(path), read_yaml(path, as_text=True)

@@ -5,6 +5,7 @@ Everything is checked here before anything starts. This module does not know how
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,7 +126,8 @@ class Study:
                 raise UsageError(str(error)) from None
         if emulated and not files["preset"]:
             raise UsageError(
-                f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one"
+                f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one: "
+                f"python -m server preset {shlex.quote(cell.model)} > my.yaml, then --models my.yaml"
             )
         check_combinations(options)
         longest = (files["config"] | cell.serve).get("max-model-len")
