@@ -12,7 +12,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -41,7 +41,31 @@ class LoadgenParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error as one line that refers to `--help`."""
-        raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+        raise UsageError(f"{suggested(self, message)} (see {self.prog} --help)")
+
+
+def suggested(parser: argparse.ArgumentParser, message: str) -> str:
+    """Return argparse's message about a wrong option or choice, with the one that was probably meant."""
+    message = message.removeprefix("argument ")
+    choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+    if choice is not None:
+        name, known = choice[1], re.findall(r"[^\s,']+", choice[2])
+    elif option is not None:
+        name, known = option[1], list(_options_of(parser))
+    else:
+        return message
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{message}: did you mean {close[0]}?" if close else message
+
+
+def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public list of them
+        yield from action.option_strings
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _options_of(command)
 
 
 def header(text: str) -> tuple[str, str]:

@@ -247,6 +247,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         add_group(partial(group.add_argument, default=argparse.SUPPRESS))
 
 
+def hide(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Leave options that a command refuses out of its help. It still knows them, to say what to use instead."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public list of them
+        if action.dest in names:
+            action.help = argparse.SUPPRESS
+
+
 # One line per argument is easier to read.
 # fmt: off
 def _server(add: Callable[..., Any]) -> None:

@@ -323,7 +323,10 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED | PARALLELISM_NOT_EMULATED:
-            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
+            hint = meant(key, types, IGNORED)
+            raise ConfigError(
+                f"{path}: {key}: not an option of vllm serve that the emulator knows{f': {hint.strip()}' if hint else ''}"
+            )
     return Serving(**values)
 
 

@@ -40,7 +40,7 @@ from loadgen.terminal import printable
 
 EXAMPLES = """\
 examples:
-  python -m loadgen gather results/20261122T101500Z-tp1-…                  one machine: all workers wrote there
+  python -m loadgen gather results/20261122T101500Z-tp1     # one machine: all workers wrote there
   python -m loadgen gather host-a/run host-b/run host-c/run --out results/run
 """
 MAX_NAMED = 50

@@ -6,7 +6,6 @@ asks for it in every cell. Errors name the file, the row and the fields that it 
 This module does not know how a problem is asked or what makes an answer right.
 """
 
-import difflib
 import functools
 import hashlib
 import itertools
@@ -219,10 +218,5 @@ def _file(name: str) -> Path:
         return path
     folder = path.parent if path.parent.is_dir() else Path()
     beside = [str(each) for each in itertools.islice(folder.iterdir(), 1000) if each.suffix in SUFFIXES]
-    close = difflib.get_close_matches(name, known + beside, n=1)
-    meant = (
-        f"did you mean {close[0]}?"
-        if close
-        else f"use {', '.join(known)}, hf:OWNER/NAME:SPLIT, synthetic:… or a file"
-    )
-    raise UsageError(f"--dataset {name}: there is no such file: {meant}")
+    known += ["hf:OWNER/NAME:SPLIT", "synthetic:input=512,output=256", *beside[:10]]
+    raise UsageError(f"--dataset {name}: there is no such file{option_types.meant(name, known)}")

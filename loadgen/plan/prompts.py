@@ -18,6 +18,7 @@ from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.exchange import THINK_END, ForcedAnswer
+from loadgen.option_types import meant
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 BUDGET_REQUEST = "\nThink for maximum {budget} tokens."
@@ -81,7 +82,7 @@ def style_of(model: str, asked: str | None) -> tuple[str, Style]:
     found = (style for pattern, style in BY_MODEL if re.search(pattern, model, re.IGNORECASE))
     name = asked or next(found, "chat")
     if name not in STYLES:
-        raise UsageError(f"--prompt {name!r} is not a prompt style: write one of {', '.join(STYLES)}")
+        raise UsageError(f"--prompt {name!r} is not a prompt style{meant(name, STYLES)}")
     return name, STYLES[name]
 
 

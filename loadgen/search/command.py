@@ -17,7 +17,7 @@ from loadgen.interrupts import INTERRUPTED
 from loadgen.live.progress import human
 from loadgen.lock import locked
 from loadgen.option_types import budgets
-from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args
+from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args, hide
 from loadgen.run.resume import read_options
 from loadgen.search import result
 from loadgen.search.arguments import add_search_arguments, check
@@ -41,6 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", dest="budgets", type=budgets, default=(1024,), metavar="B",
                        help="token budget, or several like --budgets [1024]")  # fmt: skip
     add_run_arguments(parser)
+    hide(
+        parser,
+        "concurrency",
+        "rate",
+        "ramp",
+        "times",
+        "requests",
+        "duration_s",
+        "one_pass",
+        "check_budget",
+        "repeats",
+    )
 
 
 def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:

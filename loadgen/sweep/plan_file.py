@@ -16,6 +16,7 @@ from loadgen.errors import UsageError
 from loadgen.files import shipped
 from loadgen.option_types import LoadgenParser, meant
 from loadgen.options import add_run_arguments
+from loadgen.terminal import printable
 from server.yaml_file import YamlFileError, read_yaml
 
 KEYS = {
@@ -45,8 +46,8 @@ def arguments_of(path: Path) -> list[str]:
     known = ", ".join(sorted(KEYS))
     if not isinstance(typed, dict) or not isinstance(written, dict):
         raise UsageError(f"--plan {path}: must be a mapping with the keys {known}")
-    if unknown := sorted(map(str, written.keys() - KEYS)):
-        raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {known}")
+    if unknown := sorted(map(printable, map(str, written.keys() - KEYS))):
+        raise UsageError(f"--plan {path}: unknown key {unknown[0]!r}{meant(unknown[0], sorted(KEYS))}")
     content = _options(typed, written)
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):

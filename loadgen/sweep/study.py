@@ -142,12 +142,23 @@ class Study:
         }
 
 
+def check_names(args: argparse.Namespace) -> None:
+    """Checks that all configurations and presets exist, before anything slower or less certain is checked. Raises UsageError."""
+    for key, names, read in (("configs", args.configs, read_config), ("models", args.models, read_preset)):
+        for name in names.split(",") if names else ():
+            try:
+                read(name)
+            except ConfigError as error:
+                raise UsageError(f"--{key}: {error}") from None
+
+
 def study(args: argparse.Namespace, options: RunOptions) -> Study:
     """Checks the plan of a sweep. Raises UsageError."""
     if not args.configs or not args.models:
         raise UsageError(
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
         )
+    check_names(args)
     configs, models = args.configs.split(","), args.models.split(",")
     points: Sequence[LoadPoint] = args.loads or (load_point_of(options),)
     if args.search:
