@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import sys
+import threading
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -24,6 +25,7 @@ from server.launch import prometheus_targets
 LARGEST = 2**20
 """Bytes of a list of models that are read."""
 ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+DEADLINE_S = 5.0
 LOOPBACK = r"localhost|127(\.\d+){3}|::1"
 
 
@@ -113,16 +115,35 @@ def _first_model(text: str, url: SplitResult) -> str:
     """The first model that the server lists. Raises ConfigError where there is none."""
     models = f"{url.scheme}://{url.netloc}{_base(url)}/v1/models"
     try:
-        with urllib.request.urlopen(models, timeout=5) as answer:  # noqa: S310 - http(s), as checked
-            name = json.loads(answer.read(LARGEST))["data"][0]["id"]
+        name = json.loads(_page(models))["data"][0]["id"]
     except urllib.error.HTTPError as error:
         raise ConfigError(f"{models} answered HTTP {error.code}: give the label with --model NAME") from None
     except (OSError, HTTPException) as error:
-        raise ConfigError(
-            f"no server at {text} ({getattr(error, 'reason', error)}): start it, or correct the URL"
-        ) from None
+        reason = getattr(error, "reason", error)
+        raise ConfigError(f"no server at {text} ({reason}): start it, or correct the URL") from None
     except (ValueError, RecursionError, LookupError, TypeError):
         raise ConfigError(f"{models} lists no model: give the label with --model NAME") from None
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
         raise ConfigError(f"{models} lists no model with a name: give the label with --model NAME")
     return name
+
+
+def _page(url: str) -> bytes:
+    """The page, which must be there within the deadline however slowly it is sent. Raises OSError or HTTPException."""
+    found: list[bytes | Exception] = []
+
+    def read() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:  # noqa: S310 - http(s), as checked
+                found.append(answer.read(LARGEST))
+        except (OSError, HTTPException) as error:
+            found.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(DEADLINE_S)
+    if not found:
+        raise TimeoutError(f"no complete answer within {DEADLINE_S:g} s")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]

@@ -13,7 +13,7 @@ import pytest
 from server.__main__ import main
 from server.watch import _address
 from tests import ROOT
-from tests.fixtures.control import ControlServer
+from tests.fixtures.control import ControlServer, trickle
 
 
 @pytest.fixture
@@ -86,6 +86,15 @@ def test_a_list_without_a_model_asks_for_the_label(
     with ControlServer({"/v1/models": page}).running() as url:
         assert main(["watch", url]) == 2
     assert "give the label with --model NAME" in capsys.readouterr().err
+
+
+def test_a_server_that_never_ends_its_answer_is_one_line(
+    targets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.watch.DEADLINE_S", 0.5)
+    with ControlServer(raw={"/v1/models": trickle}).running() as url:
+        assert main(["watch", url]) == 2
+    assert "no complete answer within 0.5 s" in capsys.readouterr().err
 
 
 def test_only_a_loopback_address_is_that_of_this_host() -> None:
