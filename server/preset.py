@@ -34,13 +34,16 @@ NOT_DENSE = {
     ),
 }
 """What the emulator has no step time for, and the keys of config.json that show it."""
-PARSERS = (
-    (r"r1-distill|deepseek-r1|qwq", "deepseek_r1"),
-    (r"qwen3", "qwen3"),
-    (r"magistral", "mistral"),
-    (r"granite", "granite"),
+FAMILIES = (
+    (r"r1-distill|deepseek-r1", "r1", "deepseek_r1"),
+    (r"(^|/)s1(\.1)?-", "s1", None),
+    (r"qwq", "chat", "deepseek_r1"),
+    (r"qwen3", "chat", "qwen3"),
+    (r"magistral", "chat", "mistral"),
+    (r"granite", "chat", "granite"),
+    (r"", "chat", None),
 )
-"""Reasoning parsers of vLLM, by what stands in the model's id."""
+"""What stands in a model's name, the prompt style of the load generator, and the reasoning parser of vLLM."""
 
 
 def add_command(commands: Any) -> None:
@@ -60,35 +63,31 @@ def add_command(commands: Any) -> None:
 def preset(model: str) -> str:
     """The text of the preset. Raises ConfigError."""
     config = _read(model)
-    where, name = f"{model}/config.json", str(Path(model).resolve()) if Path(model).is_dir() else model
-    parser = next((parser for pattern, parser in PARSERS if re.search(pattern, model, re.IGNORECASE)), None)
+    config |= config["text_config"] if isinstance(config.get("text_config"), dict) else {}  # beside images
+    name = str(Path(model).resolve()) if Path(model).is_dir() else model
+    style, parser = next(rest for pattern, *rest in FAMILIES if re.search(pattern, model, re.IGNORECASE))
+    dtype, packed = config.get("torch_dtype", config.get("dtype")), config.get("quantization_config")
+    method = packed.get("quant_method") if isinstance(packed, dict) else None
     lines = [
         f"id: {json.dumps(name)}",
-        f"prompt: {_prompt(model)} # the prompt style of the load generator: chat, r1, s1 or chatml",
-        f"dtype: {_dtype(config)}",
-        f"reasoning-parser: {parser or 'null'} # vllm serve --reasoning-parser{'' if parser else '; null: none is known for this model'}",
-        *_quantization(config),
+        f"prompt: {style} # the prompt style of the load generator: chat, r1, s1 or chatml",
+        f"dtype: {dtype if str(dtype) in WEIGHT_BYTES else 'auto'}",
+        f"reasoning-parser: {parser or 'null'} # vllm serve --reasoning-parser{'' if parser else '; none is known for this name'}",
     ]
-    if reason := next(
-        (what for what, keys in NOT_DENSE.items() if any(_text(config).get(key) for key in keys)), None
-    ):
-        lines.insert(
-            0, f"# The model is {reason}: it can be launched but not emulated, so the preset has no shape."
-        )
-        print(
-            f"server: {model} is {reason}: it can be launched with this preset, but it cannot be emulated",
-            file=sys.stderr,
-        )
-    else:
-        shape, assumed = _shape(config, where)
-        lines.append(f"shape: # from config.json{f'; assumed: {assumed}' if assumed else ''}")
-        lines += [f"  {key}: {json.dumps(value)}" for key, value in msgspec.to_builtins(shape).items()]
-    return "\n".join(
-        [
-            *lines,
-            "# `text:` can describe the model's answers (docs/models.md). Without it, those of a 7B model are assumed.",
-            "",
+    if method is not None:
+        known = str(method) in QUANTIZED_BYTES
+        lines += [
+            f"quantization: {method}" if known else f"# quantization {json.dumps(method)} is not emulated"
         ]
+    if reason := next(
+        (what for what, keys in NOT_DENSE.items() if any(config.get(key) for key in keys)), None
+    ):
+        print(f"server: {model} is {reason}: it can be launched, but it cannot be emulated", file=sys.stderr)
+        lines += [f"# no shape, because the emulator has no step time for {reason}"]
+    else:
+        lines += _shape(config, f"{model}/config.json")
+    return "\n".join(
+        [*lines, "# text: statistics of the answers (docs/models.md); without them, those of a 7B model", ""]
     )
 
 
@@ -133,48 +132,21 @@ def _fetched(model: str) -> Path:
         ) from error
 
 
-def _text(config: dict[str, Any]) -> dict[str, Any]:
-    """The part on the language model, which models of images and text nest."""
-    part = config.get("text_config")
-    return config | part if isinstance(part, dict) else config
-
-
-def _shape(config: dict[str, Any], where: str) -> tuple[Shape, str]:
-    """The shape, and which of its values config.json does not state. Raises ConfigError."""
-    text = _text(config)
-    heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
+def _shape(config: dict[str, Any], where: str) -> list[str]:
+    """The lines of the shape, which name the values that config.json does not state. Raises ConfigError."""
+    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
     # A config.json leaves out what its model class has as a default: Gemma's ties the embeddings, others' do not.
-    defaults: dict[str, Any] = {"tie_word_embeddings": str(text.get("model_type", "")).startswith("gemma")}
+    defaults: dict[str, Any] = {"tie_word_embeddings": str(config.get("model_type", "")).startswith("gemma")}
     if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
         defaults |= {"num_key_value_heads": heads, "head_dim": hidden // heads}
-    names = list(Shape.__annotations__)
-    found = {name: text[name] for name in names if text.get(name) is not None}
+    found = {name: config[name] for name in Shape.__annotations__ if config.get(name) is not None}
     try:
         shape = msgspec.convert(defaults | found, Shape)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return shape, ", ".join(name for name in names if name not in found)
-
-
-def _prompt(model: str) -> str:
-    for pattern, style in ((r"r1-distill|deepseek-r1", "r1"), (r"(^|/)s1(\.1)?-", "s1")):
-        if re.search(pattern, model, re.IGNORECASE):
-            return style
-    return "chat"
-
-
-def _dtype(config: dict[str, Any]) -> str:
-    dtype = _text(config).get("torch_dtype", _text(config).get("dtype"))
-    return dtype if isinstance(dtype, str) and dtype in WEIGHT_BYTES else "auto"
-
-
-def _quantization(config: dict[str, Any]) -> list[str]:
-    part = config.get("quantization_config")
-    method = part.get("quant_method") if isinstance(part, dict) else None
-    if not isinstance(method, str):
-        return []
-    if method in QUANTIZED_BYTES:
-        return [f"quantization: {method}"]
+    assumed = ", ".join(name for name in Shape.__annotations__ if name not in found)
+    values = msgspec.to_builtins(shape).items()
     return [
-        f"# quantization {json.dumps(method)} is not emulated: the emulator would assume unquantized weights"
+        f"shape: # from config.json{assumed and f'; assumed: {assumed}'}",
+        *(f"  {key}: {json.dumps(value)}" for key, value in values),
     ]

@@ -12,10 +12,8 @@ import re
 import signal
 import sys
 import threading
-import urllib.error
 import urllib.request
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -39,40 +37,33 @@ def add_command(commands: Any) -> None:
     )
     add = command.add_argument
     add("url", metavar="URL", help="base URL of the server, with or without /v1")
-    add("--config", default="own", help="label `config` of its series [own]")
-    add("--model", help="label `model` [the first model that the server lists]")
-    add("--tp", default="1", help="label `tp`: tensor parallel size [1]")
-    add("--speculation", default="none", help="label `speculation` [none]")
-    add("--run", default="none", help="label `run` [none]")
-    add("--gpu-metrics", metavar="HOST:PORT", help="a DCGM exporter of the server's GPUs")
+    add("--model", metavar="ID", help="label `model` of its series [the first model that the server lists]")
+    for name, default in (("config", "own"), ("tp", "1"), ("speculation", "none"), ("run", "none")):
+        add(f"--{name}", default=default, metavar="LABEL", help=f"label `{name}` [{default}]")
     command.set_defaults(execute=_watch)
 
 
 def _watch(args: argparse.Namespace) -> int:
     """Writes the file, waits for a signal, and removes the file. Raises ConfigError."""
     url = _checked(args.url)
-    if (folder := prometheus_targets.folder()) is None:
+    if prometheus_targets.folder() is None:
         hint = "thinkload files DIR makes one: export THINKLOAD_TARGETS=DIR/prometheus/targets"
         raise ConfigError(f"there is no folder for Prometheus' targets: {hint}")
-    gpu = None if args.gpu_metrics is None else urlsplit(f"//{args.gpu_metrics}")
+    base = url.path.rstrip("/").removesuffix("/v1")
     labels = {
         "config": args.config,
-        "model": args.model or _first_model(args.url, url),
-        "tp": args.tp,
-        "speculation": args.speculation,
-        "run": args.run,
+        "model": args.model or _first_model(f"{url.scheme}://{url.netloc}{base}/v1/models"),
     }
+    labels |= {"tp": args.tp, "speculation": args.speculation, "run": args.run}
+    reserved = {"__scheme__": url.scheme, "__metrics_path__": f"{base}/metrics"}
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
-    reserved = {"__scheme__": url.scheme, "__metrics_path__": f"{_base(url)}/metrics"}
     before = signal.pthread_sigmask(
         signal.SIG_BLOCK, ENDS
     )  # before there is a file that a signal would leave behind
-    prometheus_targets.write(
-        name, _address(url), None if gpu is None else _address(gpu), "/metrics", labels, reserved=reserved
-    )
+    prometheus_targets.write(name, _address(url), None, "", reserved | labels)
     try:
-        print(f"server: Prometheus scrapes {url.netloc} as {labels}, until Ctrl-C", file=sys.stderr)
-        print(json.dumps({"target": str(Path(folder) / f"{name}.json"), "labels": labels}), flush=True)
+        print(f"server: Prometheus scrapes {url.netloc} until this command ends (Ctrl-C)", file=sys.stderr)
+        print(json.dumps({"target": name, "labels": labels}), flush=True)
         signal.sigwait(ENDS)
     finally:
         prometheus_targets.remove(name)
@@ -99,10 +90,6 @@ def _checked(text: str) -> SplitResult:
     )
 
 
-def _base(url: SplitResult) -> str:
-    return url.path.rstrip("/").removesuffix("/v1")
-
-
 def _address(url: SplitResult) -> str:
     """The address at which Prometheus, which may be in a container, reaches the server."""
     port = url.port or (443 if url.scheme == "https" else 80)
@@ -111,21 +98,20 @@ def _address(url: SplitResult) -> str:
     return f"[{url.hostname}]:{port}" if ":" in (url.hostname or "") else f"{url.hostname}:{port}"
 
 
-def _first_model(text: str, url: SplitResult) -> str:
-    """The first model that the server lists. Raises ConfigError where there is none."""
-    models = f"{url.scheme}://{url.netloc}{_base(url)}/v1/models"
+def _first_model(url: str) -> str:
+    """The first model of the list at this URL. Raises ConfigError where there is none."""
     try:
-        name = json.loads(_page(models))["data"][0]["id"]
-    except urllib.error.HTTPError as error:
-        raise ConfigError(f"{models} answered HTTP {error.code}: give the label with --model NAME") from None
+        name = json.loads(_page(url))["data"][0]["id"]
+        if isinstance(name, str) and name.isprintable() and len(name) <= 500:
+            return name
+        reason = "no name"
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ConfigError(f"no server at {text} ({reason}): start it, or correct the URL") from None
+        reason = str(getattr(error, "reason", error))
     except (ValueError, RecursionError, LookupError, TypeError):
-        raise ConfigError(f"{models} lists no model: give the label with --model NAME") from None
-    if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
-        raise ConfigError(f"{models} lists no model with a name: give the label with --model NAME")
-    return name
+        reason = "no list of models"
+    raise ConfigError(
+        f"{url} names no model ({reason}): start the server, correct the URL, or give --model ID"
+    )
 
 
 def _page(url: str) -> bytes:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from loadgen.files import shipped
 
-HELP = "copy plans, dashboards, rules and the Compose file into a folder"
 NAMES = (
     "plans", "prometheus", "grafana/dashboards", "grafana/provisioning", "docker-compose.yml", "Dockerfile", ".env.example",
     "requirements-server.lock", "requirements-distributed.lock",
@@ -23,7 +22,10 @@ PROGRAMS = ("server", "loadgen")
 
 def main(argv: list[str]) -> int:
     """Copy the files, and print their folder as JSON."""
-    parser = argparse.ArgumentParser(prog="thinkload files", description=f"{HELP[0].upper()}{HELP[1:]}.")
+    parser = argparse.ArgumentParser(
+        prog="thinkload files",
+        description="Copy plans, dashboards, rules and the Compose file into a folder.",
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist yet")
     folder: Path = parser.parse_args(argv).folder
     if folder.exists():

@@ -37,9 +37,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a file with their places. Raises UsageError."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(
-                f"--dataset {path}: the file is larger than {MAX_BYTES >> 30} GiB: take a part of it"
-            )
+            raise UsageError(f"--dataset {path}: is larger than {MAX_BYTES >> 30} GiB: take a part of it")
         if path.suffix == ".parquet":
             yield from _parquet(path)
             return
@@ -48,27 +46,24 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from _csv(path, file) if path.suffix in (".csv", ".tsv") else _json(path, file)
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(
-            f"--dataset {path}: {reason}: give a file that ends with {', '.join(SUFFIXES)}"
-        ) from None
+        raise UsageError(f"--dataset {path}: {reason}: give {', '.join(SUFFIXES)}") from None
 
 
 def _json(path: Path, file: TextIO) -> Iterator[Row]:
     """Rows of JSON lines, or of one JSON document: a list, an object in which one key holds the list, or one row."""
     if path.suffix != ".json" or _has_lines(file.read()):
         file.seek(0)
-        yield from _json_lines(path, file)
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _row(f"{path}:{number}", f"line/{number}", _decoded(f"{path}:{number}", line))
         return
     file.seek(0)
-    document = _decoded(str(path), file.read())
-    lists = (
-        [value for value in document.values() if isinstance(value, list)]
-        if isinstance(document, dict)
-        else []
-    )
-    rows = lists[0] if len(lists) == 1 else document if isinstance(document, list) else [document]
-    for number, row in enumerate(rows, start=1):
-        yield _checked(f"{path}: row {number}", f"row/{number}", row)
+    rows = _decoded(str(path), file.read())
+    if isinstance(rows, dict):
+        lists = [value for value in rows.values() if isinstance(value, list)]
+        rows = lists[0] if len(lists) == 1 else [rows]
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        yield _row(f"{path}: row {number}", f"row/{number}", row)
 
 
 def _has_lines(text: str) -> bool:
@@ -80,13 +75,6 @@ def _has_lines(text: str) -> bool:
         return False
 
 
-def _json_lines(path: Path, file: TextIO) -> Iterator[Row]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            where = f"{path}:{number}"
-            yield _checked(where, f"line/{number}", _decoded(where, line))
-
-
 def _decoded(where: str, text: str) -> Any:
     try:
         value = json.loads(text)
@@ -96,10 +84,10 @@ def _decoded(where: str, text: str) -> Any:
     return value
 
 
-def _checked(where: str, key: str, row: Any) -> Row:
-    if not isinstance(row, dict):
+def _row(where: str, key: str, value: Any) -> Row:
+    if not isinstance(value, dict):
         raise UsageError(f"{where}: this is not a JSON object: write one object for each problem")
-    return Row(where, key, row)
+    return Row(where, key, value)
 
 
 def _csv(path: Path, file: TextIO) -> Iterator[Row]:
@@ -126,18 +114,14 @@ def _parquet(path: Path) -> Iterator[Row]:
             groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
             if sum(group.total_byte_size for group in groups) > MAX_BYTES:
                 raise UsageError(
-                    f"--dataset {path}: the file holds more than {MAX_BYTES >> 30} GiB: take a part of it"
+                    f"--dataset {path}: holds more than {MAX_BYTES >> 30} GiB: take a part of it"
                 )
-            number = 0
-            for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}: row {number}", f"row/{number}", row)
+            rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield Row(f"{path}: row {number}", f"row/{number}", row)
     except (pa.ArrowException, ValueError) as error:
         reason = str(error).split("\n")[0][:160]
-        raise UsageError(
-            f"--dataset {path}: cannot be read as Parquet ({reason}): get the file again"
-        ) from None
+        raise UsageError(f"--dataset {path}: is no Parquet file ({reason}): get it again") from None
 
 
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
@@ -163,9 +147,7 @@ def files_of(folder: Path | str, names: list[str], part: str | None) -> list[str
     files = next(iter(groups.values()))
     shard = SHARD.search(Path(files[0]).stem)
     if shard is not None and len(files) != int(shard[2]):
-        raise FileNotFoundError(
-            f"{folder}: only {len(files)} of {int(shard[2])} parts of {files[0]} are there"
-        )
+        raise FileNotFoundError(f"only {len(files)} of {int(shard[2])} parts of {files[0]} are there")
     return files
 
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,39 +42,24 @@ class Dataset:
     problems: list[Problem]
     facts: dict[str, Any] = field(default_factory=dict)
     """What else run.json says about the data set."""
-
-
-@dataclass(frozen=True)
-class _Content:
-    """A whole data set."""
-
-    name: str
-    path: str
-    sha256: str
-    rows: list[Problem]
-    facts: dict[str, Any]
-    known_to_emulator: bool
+    known_to_emulator: bool = False
     """The emulator can read the file itself."""
 
 
 def load(options: RunOptions) -> Dataset:
     """Load --dataset; --problems selects some of its problems, by the seed. Raises UsageError."""
-    name, count = options.dataset, options.problems
-    if name.startswith(option_types.SYNTHETIC):
-        return _synthetic(options)
-    content = _content_of(options)
-    if count is not None and count > len(content.rows):
-        raise UsageError(f"--problems {count}: {content.path} has only {len(content.rows)} problems")
-    chosen = choose(content.rows, count, options.seed)
-    return Dataset(content.name, content.path, content.sha256, chosen, content.facts)
-
-
-def _synthetic(options: RunOptions) -> Dataset:
-    needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
-    found = synthetic.problems(
-        option_types.synthetic(options.dataset), options.problems or needed, options.seed
-    )
-    return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
+    count = options.problems
+    if options.dataset.startswith(option_types.SYNTHETIC):
+        spec, needed = (
+            option_types.synthetic(options.dataset),
+            (options.requests or SYNTHETIC_PROMPTS) + options.warmup,
+        )
+        found = synthetic.problems(spec, count or needed, options.seed)
+        return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
+    whole = _whole(options)
+    if count is not None and count > len(whole.problems):
+        raise UsageError(f"--problems {count}: {whole.path} has only {len(whole.problems)} problems")
+    return replace(whole, problems=choose(whole.problems, count, options.seed))
 
 
 def choose(rows: list[Problem], count: int | None, seed: int) -> list[Problem]:
@@ -103,62 +88,68 @@ def emulator_file(options: RunOptions) -> str:
     """Return a file with the problems and their solutions in the format that an emulated server reads. Raises UsageError."""
     if options.dataset.startswith(option_types.SYNTHETIC):
         return str(SAMPLE)  # the emulated model then knows none of the prompts
-    content = _content_of(options)
-    if content.known_to_emulator:
-        return content.path
-    fields = ("unique_id", "problem", "answer", "solution", "subject", "level")
+    if (whole := _whole(options)).known_to_emulator:
+        return whole.path
+    names = ("unique_id", "problem", "answer", "solution", "subject", "level")
     rows = (
-        {name: value for name in fields if (value := getattr(row, name)) is not None} for row in content.rows
+        {name: getattr(row, name) for name in names if getattr(row, name) is not None}
+        for row in whole.problems
     )
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     path = cache_folder() / "datasets" / f"{hashlib.sha256(lines).hexdigest()}.jsonl"
-    if not path.exists():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lines)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
     return str(path)
 
 
-def _content_of(options: RunOptions) -> _Content:
-    """The data set. It is read again only where one of its files has changed."""
+def _whole(options: RunOptions) -> Dataset:
+    """The whole data set. It is read again only where one of its files has changed."""
     paths, revision = _files(options.dataset)
     try:
-        stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
     except OSError as error:
         raise UsageError(f"--dataset {options.dataset}: {error.strerror}: give another file") from None
-    return _content(options.dataset, tuple(options.fields.items()), tuple(paths), revision, stamps)
+    return _read(options.dataset, tuple(options.fields.items()), stamps, revision)
 
 
 @functools.lru_cache(maxsize=4)
-def _content(
+def _read(
     name: str,
     fields: tuple[tuple[str, str], ...],
-    paths: tuple[Path, ...],
+    stamps: tuple[tuple[Path, int, int], ...],
     revision: str | None,
-    _stamps: tuple[tuple[int, int], ...],
-) -> _Content:
+) -> Dataset:
     """Read a data set. Raises UsageError."""
-    facts: dict[str, Any] = {"revision": revision} if revision else {}
-    published = PUBLISHED.get(name)
-    rows = _rows(paths)
+    paths = [path for path, _, _ in stamps]
+    rows, published = _rows(paths), PUBLISHED.get(name)
     if published is not None and published.convert is not None:
         rows = _converted(paths[0], rows, published.convert)
-    first = next(rows, None)
-    if first is None:
+    if (first := next(rows, None)) is None:
         raise UsageError(f"--dataset {name}: the file has no problem: write one row for each problem")
     names = names_of(first, dict(fields))
+    facts: dict[str, Any] = {"revision": revision} if revision else {}
     kept = _kept(name, list(problems(itertools.chain([first], rows), names)), facts)
     digest = canonical_hash(kept)
     if published is not None:
         check_hash(name, paths[0], digest)
-    as_it_is = (
-        len(paths) == 1 and paths[0].suffix == ".jsonl" and first.fields.get("problem") == kept[0].problem
+    # The emulator reads JSON lines with the names of MATH-500, and knows no other form of an answer.
+    plain = {name: first.fields.get(name, "") for name in ("problem", "answer")}
+    known = (
+        len(paths) == 1
+        and paths[0].suffix == ".jsonl"
+        and plain == {"problem": kept[0].problem, "answer": kept[0].answer}
     )
-    known = as_it_is and names.known_to_emulator and first.fields.get("answer", "") == kept[0].answer
-    title = Path(name).stem if Path(name).exists() else name
-    return _Content(title, str(paths[0]), digest, kept, facts, known)
+    return Dataset(
+        Path(name).stem if Path(name).exists() else name, str(paths[0]), digest, kept, facts, known
+    )
 
 
-def _rows(paths: tuple[Path, ...]) -> Iterator[Row]:
+def _rows(paths: list[Path]) -> Iterator[Row]:
     """The rows of one file, or of the files that are parts of one."""
     for path in paths:
         for row in read_rows(path):

@@ -42,56 +42,38 @@ class Problem:
     """The length that the prompt should have."""
 
 
-@dataclass(frozen=True)
-class Names:
-    """The names of the fields in one data set."""
-
-    problem: str
-    answer: str | None
-    id: str
-    subject: str
-    level: str
-
-    @property
-    def known_to_emulator(self) -> bool:
-        """Whether the emulator, which reads MATH-500's names only, finds the problems by itself."""
-        return self.problem == "problem" and self.answer in ("answer", None)
+Names = Mapping[str, str]
+"""The name of the field that holds each thing; empty for an answer that the data set does not have."""
 
 
 def names_of(first: Row, given: Mapping[str, str]) -> Names:
     """Return the names of the fields: those that `--fields` gives, and otherwise those that the first row has. Raises UsageError."""
-    where, row = first.where, first.fields
-    actual = {name.lower(): name for name in reversed(row) if isinstance(name, str)}
-    if wrong := [name for name in given.values() if name and name not in row]:
-        raise UsageError(f"{where}: --fields names {wrong[0]!r}, {_has(row)}")
-    problem = given.get("problem") or next((actual[name] for name in PROBLEM if name in actual), None)
-    if problem is None:
-        raise UsageError(
-            f"{where}: no field holds the problem, {_has(row)}: name it with --fields problem=FIELD"
-        )
-    answer = given.get("answer") or next((actual[name] for name in ANSWER if name in actual), None)
-    return Names(
-        problem=problem,
-        answer=None if given.get("answer") == "" else answer,
-        id=given.get("id", "unique_id"),
-        subject=given.get("subject", "subject"),
-        level=given.get("level", "level"),
-    )
+    actual = {name.lower(): name for name in reversed(first.fields) if isinstance(name, str)}
+    if wrong := [name for name in given.values() if name and name not in first.fields]:
+        raise UsageError(f"{first.where}: --fields names {wrong[0]!r}, {_has(first.fields)}")
+    found = {"id": "unique_id", "subject": "subject", "level": "level"}
+    for what, known in (("problem", PROBLEM), ("answer", ANSWER)):
+        found[what] = next((actual[name] for name in known if name in actual), "")
+    found |= given
+    if not found["problem"]:
+        hint = "name it with --fields problem=FIELD"
+        raise UsageError(f"{first.where}: no field holds the problem, {_has(first.fields)}: {hint}")
+    return found
 
 
 def problems(rows: Iterable[Row], names: Names) -> Iterator[Problem | None]:
     """Yield the problem of each row, or None for a conversation without a turn of the user. Raises UsageError."""
     place_of: dict[str, str] = {}
     for where, key, row in rows:
-        if (text := _problem(where, row, names.problem)) is None:
+        if (text := _problem(where, row, names["problem"])) is None:
             yield None
             continue
-        unique_id = str(row.get(names.id) or key)
+        unique_id = str(row.get(names["id"]) or key)
         if unique_id in place_of:
             raise UsageError(f"{where}: the id {unique_id!r} is already used at {place_of[unique_id]}")
         place_of[unique_id] = where
-        answer, solution = _answer(where, row, names)
-        subject, level = row.get(names.subject), row.get(names.level)
+        answer, solution = _answer(where, row, names["answer"])
+        subject, level = row.get(names["subject"]), row.get(names["level"])
         yield Problem(
             unique_id=unique_id,
             problem=text,
@@ -126,22 +108,22 @@ def _first_turn(turns: list[dict[str, Any]]) -> str | None:
     return said if isinstance(said, str) and said.strip() else None
 
 
-def _answer(where: str, row: Mapping[str, Any], names: Names) -> tuple[str, str | None]:
+def _answer(where: str, row: Mapping[str, Any], name: str) -> tuple[str, str | None]:
     """The reference answer, empty where there is none, and the solution that leads to it. Raises UsageError."""
     solution = row.get("solution")
     shown = solution if isinstance(solution, str) else None
-    if names.answer is None:
+    if not name:
         return "", shown
-    if names.answer not in row:
+    if name not in row:
         raise UsageError(
-            f'{where}: `{names.answer}` is missing, {_has(row)}: write "" where there is no answer to grade against'
+            f'{where}: `{name}` is missing, {_has(row)}: write "" where there is no answer to grade against'
         )
-    value = row[names.answer]
+    value = row[name]
     if value is None or value != value:  # noqa: PLR0124  Parquet has NaN for a number that is missing.
         return "", shown
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(
-            f"{where}: `{names.answer}` is not a text or a number: name another field with --fields answer=FIELD"
+            f"{where}: `{name}` is not a text or a number: name another field with --fields answer=FIELD"
         )
     steps, mark, final = str(value).rpartition("####")
     if mark:

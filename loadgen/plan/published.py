@@ -9,6 +9,7 @@ This module does not know how the data is fetched.
 import json
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,23 +80,21 @@ PUBLISHED = {
 
 def check_hash(name: str, path: Path, digest: str) -> None:
     """Raise UsageError where the content is not that of the hash. The first hash of a data set without one is written down."""
+    file, title, hint = (
+        cache_folder() / "datasets.json",
+        "MATH-500" if name == "math500" else name,
+        "delete it and try again",
+    )
     known = PUBLISHED[name].sha256
-    file = cache_folder() / "datasets.json"
     if known is None:
         try:
             seen = json.loads(file.read_text())
-            known = seen.get(name)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError):
             seen = {}
-        if known is None:
+        known = str(seen.setdefault(name, digest)) if isinstance(seen, dict) else digest
+        title, hint = f"{name} of its first use", f"{hint}, or delete {file} if the new content is right"
+        with suppress(OSError):  # without a cache, there is no first use to compare with
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps({**seen, name: digest}, indent=1).encode())
-            return
-        hint = f"delete {path} to fetch it again, or its line in {file} if the new content is right"
-    else:
-        hint = "delete it and try again"
+            write_atomically(file, json.dumps(seen, indent=1).encode())
     if digest != known:
-        title = "MATH-500" if name == "math500" else f"the {name} of the first use"
-        raise UsageError(
-            f"{path} is not {title} (its hash is {digest[:12]}…, not {str(known)[:12]}…): {hint}"
-        )
+        raise UsageError(f"{path} is not {title} (its hash is {digest[:12]}…, not {known[:12]}…): {hint}")

@@ -9,9 +9,7 @@ This module does not know the settings of the scrape (see prometheus/prometheus.
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from server.launch.atomic_file import replace_file
 
@@ -29,22 +27,11 @@ def address(port: int) -> str:
     return f"{os.environ.get('THINKLOAD_TARGET_HOST', 'host.docker.internal')}:{port}"
 
 
-def write(
-    name: str,
-    server: str,
-    gpu: str | None,
-    gpu_path: str,
-    labels: dict[str, str],
-    *,
-    reserved: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Announces a server and the telemetry of its GPUs. A later call with the same name replaces the labels.
-
-    `reserved` are labels that tell Prometheus how to scrape the server, such as `__scheme__`.
-    """
+def write(name: str, server: str, gpu: str | None, gpu_path: str, labels: dict[str, str]) -> None:
+    """Announces a server, and the telemetry of its GPUs where it is known. A later call with the same name replaces the labels."""
     if (targets := folder()) is None:
         return
-    entries = [{"targets": [server], "labels": {"job": "server", **reserved, **labels}}]
+    entries = [{"targets": [server], "labels": {"job": "server", **labels}}]
     if gpu is not None:
         entries.append({"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}})
     replace_file(targets / f"{name}.json", (json.dumps(entries, indent=1) + "\n").encode())

@@ -50,7 +50,7 @@ def thinkload(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_says_its_version_and_its_commands(thinkload: Path, tmp_path: Path) -> None:
     assert run(thinkload, "--version", cwd=tmp_path).stdout.startswith("thinkload ")
     overview = run(thinkload, cwd=tmp_path).stdout
-    assert all(f"  {verb} " in overview for verb in PROGRAM_OF)
+    assert set(PROGRAM_OF) <= set(overview.split())
     done = run(thinkload, "swep", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "thinkload: 'swep' is not a command: did you mean sweep?\n")
 
@@ -114,7 +114,7 @@ def test_a_run_and_its_report_from_an_empty_folder(thinkload: Path, tmp_path: Pa
     ("text", "expected"),
     [
         ("python -m loadgen sweep --plan x", "thinkload sweep --plan x"),
-        ("python -m loadgen [run] [options]", "thinkload run [options]"),
+        ("python -m loadgen run [options]", "thinkload run [options]"),
         ("python -m loadgen --rate 4", "thinkload run --rate 4"),
         ("python -m analysis report results/x", "thinkload report results/x"),
         ("see python -m server", "see thinkload"),

@@ -176,7 +176,7 @@ def test_a_configuration_selects_between_files_of_one_split() -> None:
         ("frage,antwort\na,1\n", "csv", "problem=fragen", "row 1: --fields names 'fragen', and the row has the fields"),
         ('question,answer\na,1\n"",2\n', "csv", "", "row 2: `question` is missing, empty or not text"),
         ("question,answer\na,1,2\n", "csv", "", "row 1: has more cells than the first line has names"),
-        ("no parquet", "parquet", "", "cannot be read as Parquet"),
+        ("no parquet", "parquet", "", "is no Parquet file"),
         ("{", "json", "", "this is not JSON"),
         ("3", "json", "", "row 1: this is not a JSON object"),
         ("", "csv", "", "the file has no problem"),

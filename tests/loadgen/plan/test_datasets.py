@@ -123,7 +123,7 @@ def test_a_published_data_set_must_stay_what_it_was_at_its_first_use(tmp_path: P
             done = loaded(endpoint, tmp_path, "aime2025")
         assert done.returncode == status, done.stderr
         shutil.rmtree(tmp_path / "hub")
-    assert "is not the aime2025 of the first use" in done.stderr
+    assert "is not aime2025 of its first use" in done.stderr
 
 
 def test_another_file_under_the_name_of_math500_is_refused(tmp_path: Path) -> None:
