@@ -144,18 +144,10 @@ def from_args(args: argparse.Namespace) -> RunOptions:
 
 def _with_imposed_lengths(options: RunOptions, given: dict[str, Any]) -> RunOptions:
     """The options for synthetic prompts, whose replies have the length that the data set imposes. Raises UsageError."""
-    output = parse.synthetic(options.dataset).output.mean
-    if "budgets" in given and options.budgets != (output,):
-        raise UsageError(
-            f"--budgets: output={output} in --dataset {options.dataset} sets the length of the replies: leave out --budgets"
-        )
-    if options.budget_mode != "cut" or options.fields:
-        raise UsageError(
-            f"--dataset {options.dataset} has no thinking and no fields: leave out --budget-mode and --fields"
-        )
-    return dataclasses.replace(
-        options, budgets=(output,), extra_body={"ignore_eos": True, **options.extra_body}
-    )
+    length = parse.synthetic(options.dataset).output.mean
+    budgets = options.budgets if "budgets" in given else (length,)
+    body = {"ignore_eos": True, **options.extra_body}
+    return dataclasses.replace(options, budgets=budgets, extra_body=body)
 
 
 def check_combinations(options: RunOptions) -> None:
@@ -166,6 +158,7 @@ def check_combinations(options: RunOptions) -> None:
     streamed = sorted({"ttft", "tpot", "itl", "ttft_due"} & {*options.slo, *required})
     rules = [
         *_extra_body_rules(options.extra_body),
+        *_synthetic_rules(options),
         (not options.stream and options.one_pass, "--one-pass needs the time of every token, which --no-stream does not give: leave out one of them"),
         (not options.stream and streamed, f"{','.join(streamed)} cannot be measured with --no-stream: only e2e and e2e_due can"),
         ("goodput" in required and not options.slo, "--require goodput needs the objectives that a good request meets: add --slo"),
@@ -188,6 +181,17 @@ def check_combinations(options: RunOptions) -> None:
     for wrong, message in rules:
         if wrong:
             raise UsageError(message)
+
+
+def _synthetic_rules(options: RunOptions) -> list[tuple[Any, str]]:
+    """Return the rules for synthetic prompts, which have lengths instead of a problem. Raises UsageError."""
+    if not options.dataset.startswith(parse.SYNTHETIC):
+        return []
+    output = parse.synthetic(options.dataset).output.mean
+    return [
+        (options.budgets != (output,), f"--budgets: output={output} of --dataset {options.dataset} sets the length of the replies: leave out --budgets"),
+        (options.budget_mode != "cut" or options.fields, "synthetic prompts have no thinking and no fields: leave out --budget-mode and --fields"),
+    ]  # fmt: skip
 
 
 def _extra_body_rules(body: dict[str, Any]) -> list[tuple[Any, str]]:

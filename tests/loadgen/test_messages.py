@@ -21,6 +21,7 @@ PLAN = "configs: [tp1]\nmodels: [r1-distill-qwen-1.5b]\n"
         (["--dataset", "sampel"], "--dataset sampel: there is no such file: did you mean sample?"),
         (["sweep", "--configs", "tp1-ngran", "--models", "r1-distill-qwen-1.5b"], "--configs: unknown configuration 'tp1-ngran': did you mean tp1-ngram?"),
         (["sweep", "--configs", "tp1", "--models", "r1-distil-qwen-1.5b"], "--models: unknown model 'r1-distil-qwen-1.5b': did you mean r1-distill-qwen-1.5b?"),
+        (["sweep", "--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--dataset", "synthetic:input=9,output=4", "--axes", '{"budget": [8]}'], "leave out --budgets"),
         (["sweep", "--plan", "papr"], "--plan papr: there is no such file: did you mean paper?"),
     ],
 )  # fmt: skip
