@@ -91,14 +91,11 @@ FIELDS = ("problem", "answer", "id", "subject", "level")
 def fields(text: str) -> dict[str, str]:
     """Parse `problem=question,answer=answer` to names of fields. An empty name says that the rows have none."""
     pairs = [part.strip().partition("=") for part in text.split(",")]
-    if wrong := [
-        what
-        for what, equals, name in pairs
-        if what not in FIELDS or not equals or (not name and what == "problem")
-    ]:
-        raise UsageError(
-            f"{wrong[0]!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target"
-        )
+    for what, equals, name in pairs:
+        if what not in FIELDS or not equals or (what == "problem" and not name):
+            raise UsageError(
+                f"{what!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target"
+            )
     return {what: name for what, _, name in pairs}
 
 

@@ -174,19 +174,15 @@ def config_file(name: str) -> Path:
 def model_file(model: str) -> Path | None:
     """The preset with this name, with this model id or at this path; None for a model without a preset.
 
-    Raises ConfigError for the path of a YAML file that does not exist, and for a name that is nearly a preset's. `server/vllm.sh` finds presets by the same rules
-    inside vLLM's image, which does not contain this package.
+    Raises ConfigError for the path of a YAML file that does not exist, and for a name that is nearly a preset's. Inside vLLM's
+    image, which does not contain this package, `server/vllm.sh` finds presets by the same rules.
     """
     if model in names(MODELS) or Path(model).suffix in {".yaml", ".yml"}:
         return _find(MODELS, model, "model")
     path = next((path for path in MODELS.glob("*.yaml") if read_mapping(path).get("id") == model), None)
     # A name without an owner that is nearly a preset's is a typing mistake, because hardly any model id has no owner.
-    if (
-        path is None
-        and "/" not in model
-        and not Path(model).is_dir()
-        and (hint := meant(model, names(MODELS)))
-    ):
+    hint = "" if path or "/" in model or Path(model).is_dir() else meant(model, names(MODELS))
+    if hint:
         raise ConfigError(f"unknown model {model!r}: {hint.strip()}")
     return path
 

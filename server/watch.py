@@ -50,16 +50,18 @@ def _watch(args: argparse.Namespace) -> int:
         hint = "thinkload files DIR makes one: export THINKLOAD_TARGETS=DIR/prometheus/targets"
         raise ConfigError(f"there is no folder for Prometheus' targets: {hint}")
     base = url.path.rstrip("/").removesuffix("/v1")
+    model = args.model or _first_model(f"{url.scheme}://{url.netloc}{base}/v1/models")
     labels = {
         "config": args.config,
-        "model": args.model or _first_model(f"{url.scheme}://{url.netloc}{base}/v1/models"),
+        "model": model,
+        "tp": args.tp,
+        "speculation": args.speculation,
+        "run": args.run,
     }
-    labels |= {"tp": args.tp, "speculation": args.speculation, "run": args.run}
     reserved = {"__scheme__": url.scheme, "__metrics_path__": f"{base}/metrics"}
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, ENDS
-    )  # before there is a file that a signal would leave behind
+    # From here on a signal waits, because it would leave the file behind.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     prometheus_targets.write(name, _address(url), None, "", reserved | labels)
     try:
         print(f"server: Prometheus scrapes {url.netloc} until this command ends (Ctrl-C)", file=sys.stderr)
@@ -75,13 +77,8 @@ def _checked(text: str) -> SplitResult:
     """The URL. Raises ConfigError."""
     try:
         url = urlsplit(text)
-        if (
-            url.scheme in ("http", "https")
-            and url.hostname
-            and url.port != 0
-            and "@" not in url.netloc
-            and not url.query
-        ):
+        plain = "@" not in url.netloc and not url.query
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0 and plain:
             return url
     except ValueError:  # a port that is no number
         pass

@@ -20,6 +20,12 @@ PROGRAMS = ("server", "loadgen")
 """Packages that the Compose file reads and builds its images of."""
 
 
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """What was made at run time: bytecode, and the targets of servers that run."""
+    servers = Path(folder).name == "targets"
+    return [name for name in names if name == "__pycache__" or (servers and name.endswith(".json"))]
+
+
 def main(argv: list[str]) -> int:
     """Copy the files, and print their folder as JSON."""
     parser = argparse.ArgumentParser(
@@ -38,21 +44,17 @@ def main(argv: list[str]) -> int:
         for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                shutil.copytree(
-                    source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "targets/*.json")
-                )
+                shutil.copytree(source, folder / name, ignore=_left_out)
             else:
                 shutil.copy(source, folder / name)
     except OSError as error:
         print(f"thinkload: {error.filename or folder}: {error.strerror}", file=sys.stderr)
         return 2
     print(
-        f"copied; next: cd {folder} && docker compose up --wait, or prometheus/live.sh without Docker;",
+        f"next: cd {folder} && docker compose up --wait, or prometheus/live.sh without Docker",
         file=sys.stderr,
     )
-    print(
-        f"export THINKLOAD_TARGETS={folder.resolve()}/prometheus/targets lets Prometheus find servers",
-        file=sys.stderr,
-    )
+    targets = f"{folder.resolve()}/prometheus/targets"
+    print(f"so that Prometheus finds servers: export THINKLOAD_TARGETS={targets}", file=sys.stderr)
     print(json.dumps({"folder": str(folder)}))
     return 0

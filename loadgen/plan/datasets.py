@@ -31,7 +31,7 @@ SYNTHETIC_PROMPTS = 256
 """Number of synthetic prompts where neither --problems nor --requests says how many a run needs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """The problems of a run and where they come from."""
 
@@ -50,11 +50,8 @@ def load(options: RunOptions) -> Dataset:
     """Load --dataset; --problems selects some of its problems, by the seed. Raises UsageError."""
     count = options.problems
     if options.dataset.startswith(option_types.SYNTHETIC):
-        spec, needed = (
-            option_types.synthetic(options.dataset),
-            (options.requests or SYNTHETIC_PROMPTS) + options.warmup,
-        )
-        found = synthetic.problems(spec, count or needed, options.seed)
+        needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
+        found = synthetic.problems(option_types.synthetic(options.dataset), count or needed, options.seed)
         return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
     whole = _whole(options)
     if count is not None and count > len(whole.problems):
@@ -88,32 +85,36 @@ def emulator_file(options: RunOptions) -> str:
     """Return a file with the problems and their solutions in the format that an emulated server reads. Raises UsageError."""
     if options.dataset.startswith(option_types.SYNTHETIC):
         return str(SAMPLE)  # the emulated model then knows none of the prompts
-    if (whole := _whole(options)).known_to_emulator:
-        return whole.path
+    whole = _whole(options)
+    return whole.path if whole.known_to_emulator else _written(whole)
+
+
+@functools.lru_cache(maxsize=4)
+def _written(whole: Dataset) -> str:
+    """Write the rows with the names of MATH-500 into the cache. Raises UsageError."""
     names = ("unique_id", "problem", "answer", "solution", "subject", "level")
-    rows = (
-        {name: getattr(row, name) for name in names if getattr(row, name) is not None}
-        for row in whole.problems
-    )
-    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    rows = ({name: getattr(row, name) for name in names} for row in whole.problems)
+    stated = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in stated)
     path = cache_folder() / "datasets" / f"{hashlib.sha256(lines).hexdigest()}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lines)
+        if not path.exists():
+            write_atomically(path, lines)
     except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written"
-        ) from None
+        raise UsageError(f"{path}: {error.strerror}: set XDG_CACHE_HOME to another folder") from None
     return str(path)
 
 
 def _whole(options: RunOptions) -> Dataset:
     """The whole data set. It is read again only where one of its files has changed."""
-    paths, revision = _files(options.dataset)
     try:
+        paths, revision = _files(options.dataset)
         stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
     except OSError as error:
-        raise UsageError(f"--dataset {options.dataset}: {error.strerror}: give another file") from None
+        raise UsageError(
+            f"--dataset {options.dataset}: {error.strerror or error}: give another file"
+        ) from None
     return _read(options.dataset, tuple(options.fields.items()), stamps, revision)
 
 
@@ -138,15 +139,10 @@ def _read(
     if published is not None:
         check_hash(name, paths[0], digest)
     # The emulator reads JSON lines with the names of MATH-500, and knows no other form of an answer.
-    plain = {name: first.fields.get(name, "") for name in ("problem", "answer")}
-    known = (
-        len(paths) == 1
-        and paths[0].suffix == ".jsonl"
-        and plain == {"problem": kept[0].problem, "answer": kept[0].answer}
-    )
-    return Dataset(
-        Path(name).stem if Path(name).exists() else name, str(paths[0]), digest, kept, facts, known
-    )
+    as_read = [first.fields.get("problem"), first.fields.get("answer", "")]
+    known = len(paths) == 1 and paths[0].suffix == ".jsonl" and as_read == [kept[0].problem, kept[0].answer]
+    title = Path(name).stem if Path(name).exists() else name
+    return Dataset(title, str(paths[0]), digest, kept, facts, known)
 
 
 def _rows(paths: list[Path]) -> Iterator[Row]:
@@ -196,10 +192,7 @@ def _files(name: str) -> tuple[list[Path], str | None]:
     if not Path(folder or name).is_dir():
         return [_file(name)], None
     names = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
-    try:
-        return [Path(folder) / file for file in files_of(folder, names, part)], None
-    except FileNotFoundError as error:
-        raise UsageError(f"--dataset {name}: {error}") from None
+    return [Path(folder) / file for file in files_of(folder, names, part)], None
 
 
 def _file(name: str) -> Path:

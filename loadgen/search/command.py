@@ -34,6 +34,20 @@ examples:
 """
 
 
+REFUSED = (
+    "concurrency",
+    "rate",
+    "ramp",
+    "times",
+    "requests",
+    "duration_s",
+    "one_pass",
+    "check_budget",
+    "repeats",
+)
+"""Options of a run that a search sets itself."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a search, and all options of a run."""
     group = parser.add_argument_group("what to search for")
@@ -41,18 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", dest="budgets", type=budgets, default=argparse.SUPPRESS, metavar="B",
                        help="token budget, or several like --budgets [1024]")  # fmt: skip
     add_run_arguments(parser)
-    hide(
-        parser,
-        "concurrency",
-        "rate",
-        "ramp",
-        "times",
-        "requests",
-        "duration_s",
-        "one_pass",
-        "check_budget",
-        "repeats",
-    )
+    hide(parser, *REFUSED)
 
 
 def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:

@@ -51,13 +51,13 @@ class _Tokenizer:
 
     def __init__(self, options: RunOptions, style: Style, model: str, api: ControlApi) -> None:
         self._options, self._style, self._model, self._api = options, style.as_written, model, api
+        self.url = f"{api.root}/tokenize"
 
     async def count(self, text: str) -> int | None:
         """The number of tokens, or None where the server does not say it."""
         body = budgets.body(self._options, self._style, text, 1)
         fields = {name: body[name] for name in ("messages", "prompt", "add_special_tokens") if name in body}
-        url = f"{self._api.root}/tokenize"
-        response = await self._api.fetch(url, json.dumps({"model": self._model, **fields}).encode())
+        response = await self._api.fetch(self.url, json.dumps({"model": self._model, **fields}).encode())
         said = response.json()
         found = said.get("count") if isinstance(said, dict) else None
         return found if isinstance(found, int) and 0 <= found < 1 << 30 else None
@@ -78,7 +78,9 @@ async def _fit(problem: Problem, tokenizer: _Tokenizer, slots: asyncio.Semaphore
         for _ in range(ROUNDS):
             count = await tokenizer.count(" ".join(words))
             if count is None:
-                raise UsageError("/tokenize stopped answering while prompts were made: check the server")
+                raise UsageError(
+                    f"{tokenizer.url} stopped answering while prompts were made: check the server"
+                )
             if count == wanted:
                 return dataclasses.replace(problem, problem=" ".join(words))
             if count < wanted:

@@ -104,9 +104,8 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
-    labels(
-        spec
-    )  # raises ConfigError for a configuration or a model that does not exist, before an image is asked for
+    # Raises ConfigError for a configuration or a model that does not exist, before an image is asked for.
+    labels(spec)
     with lifecycle.watched() as watchdog:  # until it is ready, the server ends with this command
         try:
             server = lifecycle.start(spec, _print)
