@@ -37,7 +37,7 @@ def arguments_of(path: Path) -> list[str]:
         ours = plans / path.with_suffix(".yaml").name
         if not ours.is_file():
             names = [plan.stem for plan in sorted(plans.glob("*.yaml"))]
-            raise UsageError(f"--plan {path}: there is no such file{meant(path.stem, names)}")
+            raise UsageError(f"--plan {path}: No such file{meant(path.stem, names)}")
         path = ours
     try:
         typed, written = read_yaml(path), read_yaml(path, as_text=True)
@@ -47,7 +47,7 @@ def arguments_of(path: Path) -> list[str]:
     if not isinstance(typed, dict) or not isinstance(written, dict):
         raise UsageError(f"--plan {path}: must be a mapping with the keys {known}")
     if unknown := sorted(map(printable, map(str, written.keys() - KEYS))):
-        raise UsageError(f"--plan {path}: unknown key {unknown[0]!r}{meant(unknown[0], sorted(KEYS))}")
+        raise UsageError(f"--plan {path}: unknown keys {unknown}{meant(unknown[0], sorted(KEYS))}")
     content = _options(typed, written)
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):

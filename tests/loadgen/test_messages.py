@@ -22,7 +22,7 @@ PLAN = "configs: [tp1]\nmodels: [r1-distill-qwen-1.5b]\n"
         (["sweep", "--configs", "tp1-ngran", "--models", "r1-distill-qwen-1.5b"], "--configs: unknown configuration 'tp1-ngran': did you mean tp1-ngram?"),
         (["sweep", "--configs", "tp1", "--models", "r1-distil-qwen-1.5b"], "--models: unknown model 'r1-distil-qwen-1.5b': did you mean r1-distill-qwen-1.5b?"),
         (["sweep", "--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--dataset", "synthetic:input=9,output=4", "--axes", '{"budget": [8]}'], "leave out --budgets"),
-        (["sweep", "--plan", "papr"], "--plan papr: there is no such file: did you mean paper?"),
+        (["sweep", "--plan", "papr"], "--plan papr: No such file: did you mean paper?"),
     ],
 )  # fmt: skip
 def test_the_load_generator_suggests_what_was_meant(
@@ -67,7 +67,7 @@ def test_the_analysis_suggests_what_was_meant(
         (PLAN + "run: {bugets: [1k]}\n", "unknown option bugets 1k: did you mean budgets?"),
         (PLAN + "run: {budgets: [abc]}\n", "budgets: 'abc' is not a number of tokens"),
         (PLAN + "run: {one-pass: true, samples: 2}\n", "one-pass decodes greedily"),
-        (PLAN + "load: [1]\n", "unknown key 'load': did you mean loads?"),
+        (PLAN + "load: [1]\n", "unknown keys ['load']: did you mean loads?"),
         ("configs: [tp1, tp9]\nmodels: [r1-distill-qwen-1.5b]\n", "configs: unknown configuration 'tp9'"),
         ("configs: [tp1]\nmodels: [s1.1-8b]\n", "models: unknown model 's1.1-8b'"),
     ],

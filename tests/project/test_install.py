@@ -68,7 +68,7 @@ def test_plans_presets_and_configurations_are_found_from_any_folder(thinkload: P
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cells"]
     wrong = run(thinkload, "sweep", "--plan", "papr", cwd=tmp_path)
-    assert wrong.stderr == "loadgen: --plan papr: there is no such file: did you mean paper?\n"
+    assert wrong.stderr == "loadgen: --plan papr: No such file: did you mean paper?\n"
 
 
 def test_files_copies_what_compose_and_prometheus_need(thinkload: Path, tmp_path: Path) -> None:
