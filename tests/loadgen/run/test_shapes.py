@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.data.frame import load as frame_of
 from analysis.data.setting import asked_labels
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import load
@@ -101,6 +102,9 @@ def test_a_file_of_another_shape_becomes_a_report(shape: Any, server: str, tmp_p
     golds = [json.loads(line)["answer"] for line in (out / "problems.jsonl").read_text().splitlines()]
     assert golds == (ANSWERS if graded else [""] * 6)
     assert ("not graded" in done.stderr) == (not graded)
+    requests = frame_of(out)
+    assert set(requests["grade"]) == ({"truncated"} if graded else {"ungraded"})
+    assert requests["correct"].isna().all() == (not graded)
 
 
 @pytest.mark.parametrize("path", ["chat", "completions"])
