@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
+from loadgen.option_types import suggested
 from loadgen.terminal import outlast_terminal, printable
 
 COMMANDS = {
@@ -32,7 +33,7 @@ class AnalysisParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with status 2."""
-        self.exit(2, f"analysis: {message.removeprefix('argument ')} (see {self.prog} --help)\n")
+        self.exit(2, f"analysis: {suggested(self, message)} (see {self.prog} --help)\n")
 
 
 def main(argv: list[str]) -> int:
@@ -44,7 +45,10 @@ def main(argv: list[str]) -> int:
     )
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        sub = names.add_parser(name, help=text, description=text, add_help=True)
+        # The example at the end stays on its line, so that it can be pasted.
+        sub = names.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         if argv[:1] == [name]:
             module(name).add_arguments(sub)
     args = parser.parse_args(argv)

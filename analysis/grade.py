@@ -20,9 +20,9 @@ from loadgen.record import PROBLEMS, RECORDS, DamagedLines, find_runs, read_reco
 from loadgen.terminal import printable
 
 EXAMPLES = """examples:
-  python -m analysis grade results/                        grade every run in the folder; accuracy for each budget
-  python -m analysis grade results/my-run --by level       grade one run; accuracy for each level
-  python -m analysis grade --pairs pairs.jsonl             each line {"gold": …, "answer": …} is printed with "correct" added
+  python -m analysis grade results/                   # grade every run in the folder; accuracy for each budget
+  python -m analysis grade results/my-run --by level   # grade one run; accuracy for each level
+  python -m analysis grade --pairs pairs.jsonl        # each line {"gold": …, "answer": …} is printed with "correct" added
 """
 
 

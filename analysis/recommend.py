@@ -288,8 +288,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to minimize among the settings that meet the requirements (default: %(default)s)",
     )
     parser.epilog = (
-        "examples: python -m analysis recommend results --min-accuracy 0.8 --max-e2e-p95 30; "
-        "python -m analysis recommend results --rate 5/s --slo ttft=500ms,tpot=20ms --min-accuracy 0.8"
+        "examples:\n"
+        "  python -m analysis recommend results --min-accuracy 0.8 --max-e2e-p95 30\n"
+        "  python -m analysis recommend results --rate 5/s --slo ttft=500ms,tpot=20ms --min-accuracy 0.8"
     )
 
 

@@ -20,13 +20,13 @@ from typing import NoReturn
 
 from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
-from loadgen.option_types import LoadgenParser, count, load_points
+from loadgen.option_types import LoadgenParser, count, load_points, meant
 from loadgen.options import add_run_arguments, from_args
 from loadgen.terminal import outlast_terminal, say
 
 EXAMPLES = """\
 examples:
-  python -m loadgen                          (server on port 8000, its first model, MATH-500 at 1k and 4k tokens)
+  python -m loadgen run     # server on port 8000, its first model, MATH-500 at 1k and 4k tokens
   python -m loadgen --dataset sample --budgets 256,512 --concurrency 8
   python -m loadgen --rate 4 --arrival poisson --duration 2m --slo ttft=0.5,tpot=20ms
   python -m loadgen --requests 400 --require 'ttft.p95<200ms' --require 'failed<1%' --junit results.xml
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     command, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     if command not in COMMANDS:
-        say(f"{command!r} is not a command: use one of {', '.join(COMMANDS)} (see python -m loadgen --help)")
+        say(f"{command!r} is not a command{meant(command, COMMANDS)} (see python -m loadgen --help)")
         return USAGE
     try:
         return COMMANDS[command](rest)
@@ -96,11 +96,11 @@ def _parser(command: Callable[..., int], arguments: str, epilog: str) -> Loadgen
 
 
 def run(argv: Sequence[str]) -> int:
-    """Send mathematics problems under token budgets to a server and write one record for each request.
+    """Send problems or prompts under token budgets to a server, and write one record for each request.
 
-    commands: run (default) · search · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
+    Commands: run (can be left out), search, sweep, doctor, calibrate, gather. Each has its own --help.
     """
-    parser = _parser(run, "[run] [options]", EXAMPLES)
+    parser = _parser(run, "run [options]", EXAMPLES)
     add_run_arguments(parser)
     group = parser.add_argument_group("result for programs")
     group.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")

@@ -3,6 +3,7 @@
 A file of a newer schema is refused, because its fields may mean something else. This module does not know what a file contains or which files a run has (`loadgen.record` names those).
 """
 
+import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,26 @@ from loadgen.errors import UsageError
 T = TypeVar("T")
 PRIVATE = 0o077
 """The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of this suite in the user's cache: what can be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thinkload"
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file or folder at the top level of a checkout, or of its copy in an installation."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return checkout / name
+    inside = f"share/thinkload/{name}"
+    for file in importlib.metadata.files("thinkload") or []:
+        _, found, after = file.as_posix().partition(inside)
+        if found and after[:1] in ("", "/"):
+            return (
+                Path(str(file.locate())).parents[after.count("/") - 1] if after else Path(str(file.locate()))
+            )
+    return checkout / name
 
 
 @contextmanager

@@ -29,7 +29,10 @@ from loadgen.run.prepare import DEFAULT_CONCURRENCY
 OPTIONS = {
     "target": (RunOptions.target, "OpenAI-compatible base URL, with /v1"),
     "model": ("", "id of a served model; if empty, the first that the server lists"),
-    "dataset": (RunOptions.dataset, "math500, sample, gsm8k, aime, or a JSONL file that is on every host"),
+    "dataset": (
+        RunOptions.dataset,
+        "as of python -m loadgen (docs/datasets.md); a file must be on every host",
+    ),
     "problems": ("", "number of problems; if empty, all"),
     "budgets": (",".join(map(str, RunOptions.budgets)), "token budgets, separated by commas"),
     "budget-mode": (RunOptions.budget_mode, "cut, forced, native or prompt"),

@@ -8,9 +8,11 @@ combined (see `loadgen.options`).
 
 import argparse
 import dataclasses
+import difflib
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -27,12 +29,43 @@ AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1
 """From this many seconds on, a number without a unit may have been meant in milliseconds."""
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is not known: the one that was probably meant, or else those that are known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else f": choose from {', '.join(known)}"
+
+
 class LoadgenParser(argparse.ArgumentParser):
     """An ArgumentParser that raises UsageError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the error as one line that refers to `--help`."""
-        raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+        raise UsageError(f"{suggested(self, message)} (see {self.prog} --help)")
+
+
+def suggested(parser: argparse.ArgumentParser, message: str) -> str:
+    """Return argparse's message about a wrong option or choice, with the one that was probably meant."""
+    message = message.removeprefix("argument ")
+    choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+    if choice is not None:
+        name, known = choice[1], re.findall(r"[^\s,']+", choice[2])
+    elif option is not None:
+        name, known = option[1], list(_options_of(parser))
+    else:
+        return message
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{message}: did you mean {close[0]}?" if close else message
+
+
+def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public list of them
+        yield from action.option_strings
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _options_of(command)
 
 
 def header(text: str) -> tuple[str, str]:
@@ -49,6 +82,57 @@ def label(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"{text!r}: write KEY=VALUE")
     return key, value
+
+
+FIELDS = ("problem", "answer", "id", "subject", "level")
+"""What `--fields` can name in the rows of a data set."""
+
+
+def fields(text: str) -> dict[str, str]:
+    """Parse `problem=question,answer=answer` to names of fields. An empty name says that the rows have none."""
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    for what, equals, name in pairs:
+        if what not in FIELDS or not equals or (what == "problem" and not name):
+            raise UsageError(
+                f"{what!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target"
+            )
+    return {what: name for what, _, name in pairs}
+
+
+SYNTHETIC = "synthetic:"
+
+
+class Length(NamedTuple):
+    """A number of tokens from `mean` - `spread` to `mean` + `spread`."""
+
+    mean: int
+    spread: int = 0
+
+
+class Synthetic(NamedTuple):
+    """The lengths of synthetic prompts and of their replies."""
+
+    input: Length
+    output: Length
+
+
+def synthetic(name: str) -> Synthetic:
+    """Parse `synthetic:input=512±128,output=256`."""
+    parts = dict(part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(","))
+    if parts.keys() != {"input", "output"}:
+        raise UsageError(
+            f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128"
+        )
+    return Synthetic(_length(name, parts["input"]), _length(name, parts["output"]))
+
+
+def _length(name: str, text: str) -> Length:
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:(?:±|\+-)(\d{1,7}))?", text.strip(), re.ASCII)
+    if match is None or int(match[2] or 0) >= int(match[1]):
+        raise UsageError(
+            f"--dataset {name}: {text!r} is not a number of tokens: write 512, or 512±128 for 384 to 640"
+        )
+    return Length(int(match[1]), int(match[2] or 0))
 
 
 @dataclass(frozen=True)

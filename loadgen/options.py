@@ -42,6 +42,8 @@ class RunOptions:
     timeout_s: float = 600.0
 
     dataset: str = "math500"
+    fields: dict[str, str] = field(default_factory=dict)
+    """Names of the fields of a data set, by what they hold. Where empty, they are found by their names."""
     problems: int | None = None
     budgets: tuple[int, ...] = (1024, 4096)
     budget_mode: BudgetMode = "cut"
@@ -133,9 +135,19 @@ def from_args(args: argparse.Namespace) -> RunOptions:
         if name in given:
             given[name] = kind(given[name])
     options = RunOptions(**{f.name: given[f.name] for f in dataclasses.fields(RunOptions) if f.name in given})
+    if options.dataset.startswith(parse.SYNTHETIC):
+        options = _with_imposed_lengths(options, given)
     check_combinations(options)
     one_load = _in_proportion(options) and not given.get("loads")
     return load_point_of(options).applied(options) if one_load else options
+
+
+def _with_imposed_lengths(options: RunOptions, given: dict[str, Any]) -> RunOptions:
+    """The options for synthetic prompts, whose replies have the length that the data set imposes. Raises UsageError."""
+    length = parse.synthetic(options.dataset).output.mean
+    budgets = options.budgets if "budgets" in given else (length,)
+    body = {"ignore_eos": True, **options.extra_body}
+    return dataclasses.replace(options, budgets=budgets, extra_body=body)
 
 
 def check_combinations(options: RunOptions) -> None:
@@ -146,6 +158,7 @@ def check_combinations(options: RunOptions) -> None:
     streamed = sorted({"ttft", "tpot", "itl", "ttft_due"} & {*options.slo, *required})
     rules = [
         *_extra_body_rules(options.extra_body),
+        *_synthetic_rules(options),
         (not options.stream and options.one_pass, "--one-pass needs the time of every token, which --no-stream does not give: leave out one of them"),
         (not options.stream and streamed, f"{','.join(streamed)} cannot be measured with --no-stream: only e2e and e2e_due can"),
         ("goodput" in required and not options.slo, "--require goodput needs the objectives that a good request meets: add --slo"),
@@ -168,6 +181,17 @@ def check_combinations(options: RunOptions) -> None:
     for wrong, message in rules:
         if wrong:
             raise UsageError(message)
+
+
+def _synthetic_rules(options: RunOptions) -> list[tuple[Any, str]]:
+    """Return the rules for synthetic prompts, which have lengths instead of a problem. Raises UsageError."""
+    if not options.dataset.startswith(parse.SYNTHETIC):
+        return []
+    output = parse.synthetic(options.dataset).output.mean
+    return [
+        (options.budgets != (output,), f"--budgets: output={output} of --dataset {options.dataset} sets the length of the replies: leave out --budgets"),
+        (options.budget_mode != "cut" or options.fields, "synthetic prompts have no thinking and no fields: leave out --budget-mode and --fields"),
+    ]  # fmt: skip
 
 
 def _extra_body_rules(body: dict[str, Any]) -> list[tuple[Any, str]]:
@@ -227,6 +251,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         add_group(partial(group.add_argument, default=argparse.SUPPRESS))
 
 
+def hide(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Leave options that a command refuses out of its help. It still knows them, to say what to use instead."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public list of them
+        if action.dest in names:
+            action.help = argparse.SUPPRESS
+
+
 # One line per argument is easier to read.
 # fmt: off
 def _server(add: Callable[..., Any]) -> None:
@@ -240,7 +271,8 @@ def _server(add: Callable[..., Any]) -> None:
 
 
 def _problems(add: Callable[..., Any]) -> None:
-    add("--dataset", metavar="D", help=f"math500 (downloaded from the Hugging Face Hub once), sample (included, needs no network), gsm8k, aime, or a JSONL file with `problem` and `answer` on each line [{DEFAULTS.dataset}]")
+    add("--dataset", metavar="D", help=f"sample (included, needs no network) · math500, gsm8k, aime, aime2025, gpqa (from the Hugging Face Hub, kept) · hf:OWNER/NAME:SPLIT · a JSONL, JSON, CSV or Parquet file · synthetic:input=512,output=256, also 512±128 [{DEFAULTS.dataset}]")
+    add("--fields", type=parse.fields, metavar="problem=F,answer=F", help="names of the fields of a file, also of id, subject and level [found by their usual names]")
     add("--problems", type=parse.count, metavar="N", help="use N of the problems, selected by --seed [all]")
     add("--samples", type=parse.count, metavar="N", help="ask each problem N times, for majority voting and pass@k [1]")
     add("--path", type=parse.route, metavar="P", help="endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages [chat]")

@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from server import relay
+from server import preset, relay, watch
 from server.arguments import ServerParser, above_zero, port
 from server.config import CONFIGS, MODELS, ConfigError, load_model, names, read_config
 from server.gpu import exporter
@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     launch_commands.add_commands(commands)
     exporter.add_command(commands)
     relay.add_command(commands)
+    preset.add_command(commands)
+    watch.add_command(commands)
     _add_emulate(commands)
     return parser
 

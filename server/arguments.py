@@ -4,18 +4,35 @@ The error is one line that quotes the text, without argparse's usage block. This
 """
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from server.config import ConfigError
+from server.config import ConfigError, meant
 
 
 class ServerParser(argparse.ArgumentParser):
     """An argument parser that raises ConfigError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse for an invalid command line. Raises ConfigError."""
-        raise ConfigError(f"{message} (see {self.prog} --help)")
+        """Called by argparse for an invalid command line. Raises ConfigError, with the option or command that was probably meant."""
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        hint = ""
+        if choice is not None:
+            hint = meant(choice[1], re.findall(r"[^\s,']+", choice[2]))
+        elif option is not None:
+            hint = meant(option[1], _options_of(self))
+        raise ConfigError(f"{message}{f': {hint.strip()}' if hint else ''} (see {self.prog} --help)")
+
+
+def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public list of them
+        yield from action.option_strings
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _options_of(command)
 
 
 def port(text: str) -> int:

@@ -6,7 +6,10 @@ that has no effect in the emulator is accepted, so that one file configures both
 This module does not know how an engine behaves, or how long anything takes.
 """
 
+import difflib
+import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,11 +145,25 @@ def _find(folder: Path, name: str, what: str) -> Path:
         if not path.is_file():
             raise ConfigError(f"{what} {name}: no such file")
         return path
-    if name not in names(folder):
+    known = names(folder)
+    if name not in known:
+        ids = (
+            [str(read_mapping(folder / f"{each}.yaml").get("id")) for each in known]
+            if what == "model"
+            else []
+        )
+        own = f"a .yaml file{f' (python -m server preset {shlex.quote(name)} > my.yaml)' if what == 'model' else ''}"
         raise ConfigError(
-            f"unknown {what} {name!r}: choose from {', '.join(names(folder))}, or give a .yaml file"
+            f"unknown {what} {name!r}: {meant(name, known, ids)}choose from {', '.join(known)}, or give {own}"
         )
     return folder / f"{name}.yaml"
+
+
+def meant(name: str, *known: Iterable[str]) -> str:
+    """`did you mean NAME? ` for the known name that is most like this one, whatever its case; empty if none is."""
+    lower = {each.lower(): each for each in itertools.chain(*known)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
+    return f"did you mean {lower[close[0]]}? " if close else ""
 
 
 def config_file(name: str) -> Path:
@@ -157,12 +174,17 @@ def config_file(name: str) -> Path:
 def model_file(model: str) -> Path | None:
     """The preset with this name, with this model id or at this path; None for a model without a preset.
 
-    Raises ConfigError for the path of a YAML file that does not exist. `server/vllm.sh` finds presets by the same rules
-    inside vLLM's image, which does not contain this package.
+    Raises ConfigError for the path of a YAML file that does not exist, and for a name that is nearly a preset's. Inside vLLM's
+    image, which does not contain this package, `server/vllm.sh` finds presets by the same rules.
     """
     if model in names(MODELS) or Path(model).suffix in {".yaml", ".yml"}:
         return _find(MODELS, model, "model")
-    return next((path for path in MODELS.glob("*.yaml") if read_mapping(path).get("id") == model), None)
+    path = next((path for path in MODELS.glob("*.yaml") if read_mapping(path).get("id") == model), None)
+    # A name without an owner that is nearly a preset's is a typing mistake, because hardly any model id has no owner.
+    hint = "" if path or "/" in model or Path(model).is_dir() else meant(model, names(MODELS))
+    if hint:
+        raise ConfigError(f"unknown model {model!r}: {hint.strip()}")
+    return path
 
 
 def read_preset(model: str) -> dict[str, Any]:
@@ -297,7 +319,10 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif positive not in IGNORED | PARALLELISM_NOT_EMULATED:
-            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows")
+            hint = meant(key, types, IGNORED)
+            raise ConfigError(
+                f"{path}: {key}: not an option of vllm serve that the emulator knows{f': {hint.strip()}' if hint else ''}"
+            )
     return Serving(**values)
 
 

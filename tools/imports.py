@@ -16,7 +16,7 @@ Graph = dict[str, set[str]]
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("loadgen", "server", "analysis")
-FOLDERS = (*PROGRAMS, "grafana", "benchmarks", "tools")
+FOLDERS = (*PROGRAMS, "thinkload", "grafana", "benchmarks", "tools")
 """All folders with Python code except the tests."""
 
 

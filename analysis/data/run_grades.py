@@ -1,7 +1,7 @@
 """Grade the records of a run, and compute the accuracy from the grades.
 
-Rules: a record's grade is `correct wrong no_answer truncated undecided grade_timeout grade_error filtered failed`; only `correct` and `wrong` mean that an
-answer was compared with the reference. Strict accuracy counts only finished outputs as correct, lenient accuracy counts every correct
+Rules: a record's grade is `correct wrong no_answer truncated undecided grade_timeout grade_error filtered failed ungraded`; only `correct` and `wrong` mean
+that an answer was compared with the reference. A problem whose reference answer is empty is `ungraded`. Strict accuracy counts only finished outputs as correct, lenient accuracy counts every correct
 answer. Each distinct pair of reference and answer is graded once, however many records have it.
 
 This module does not know latency and cost, or other runs. It imports SymPy, so import it only where something is graded.
@@ -95,6 +95,8 @@ def _read_output(record: Record, golds: Mapping[str, str], *, thinks: bool) -> _
         grade = "filtered" if record.outcome == "filtered" else "failed"
         return _Output(record.seq, grade, None, None, finished=False)
     finished, gold = record.finish_reason != "length", golds.get(record.problem_id)
+    if gold == "":
+        return _Output(record.seq, "ungraded", None, None, finished)
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
     status = None if found else "no_answer" if finished else "truncated"
     pair = (gold, found.answer) if gold is not None and found else None
@@ -172,8 +174,8 @@ class Accuracy:
 
 
 def accuracy(grades: pd.DataFrame) -> Accuracy:
-    """Compute the accuracy over all outputs of the model. Failed requests and answers that a filter removed do not count."""
-    answered = grades[~grades["grade"].isin(["failed", "filtered"])]
+    """Compute the accuracy over all outputs that can be graded, without failed requests and what a filter removed."""
+    answered = grades[~grades["grade"].isin(["failed", "filtered", "ungraded"])]
     correct = answered["grade"] == "correct"
     n, lenient, strict = len(answered), int(correct.sum()), int((correct & answered["finished"]).sum())
     return Accuracy(n, proportion(strict, n), proportion(lenient, n))

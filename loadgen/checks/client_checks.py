@@ -73,7 +73,7 @@ def disk_space(context: DoctorContext) -> Iterator[Check]:
     """Check that there is room for the results."""
     options = context.options
     try:
-        problems = len(datasets.load(options.dataset, options.problems, options.seed).problems)
+        problems = len(datasets.load(options).problems)
     except UsageError as error:
         yield Check("disk", "unknown", f"the data set cannot be read: {error}")
         return

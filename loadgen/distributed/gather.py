@@ -40,7 +40,7 @@ from loadgen.terminal import printable
 
 EXAMPLES = """\
 examples:
-  python -m loadgen gather results/20261122T101500Z-tp1-…                  one machine: all workers wrote there
+  python -m loadgen gather results/20261122T101500Z-tp1     # one machine: all workers wrote there
   python -m loadgen gather host-a/run host-b/run host-c/run --out results/run
 """
 MAX_NAMED = 50
@@ -195,7 +195,7 @@ def _names(description: Distributed, last: int) -> dict[int, str]:
     run = description.run
     options = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
     try:
-        problems = datasets.load(options.dataset, options.problems, options.seed).problems
+        problems = datasets.load(options).problems
     except UsageError:
         return {}
     _, style = style_of(run.model, options.prompt)

@@ -31,6 +31,7 @@ from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, par
 from loadgen.errors import DiskFullError, UsageError
 from loadgen.files import private_files, write_json
 from loadgen.lock import locked
+from loadgen.option_types import SYNTHETIC
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
@@ -152,6 +153,10 @@ def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared,
     options = parse_options(argv)
     if users < 1:
         raise UsageError("--users 0 would send nothing: give at least 1")
+    if options.dataset.startswith(SYNTHETIC):
+        raise UsageError(
+            "--dataset synthetic:… makes its prompts in one process: use python -m loadgen --workers auto"
+        )
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))
     with private_files():

@@ -201,7 +201,7 @@ class Sender:
 def make_partition(setup: SenderSetup) -> Partition:
     """The run as the sender process needs it. Raises UsageError where this host has another data set than the master."""
     options, server = parse_options(setup.run.argv), ServerInfo(**setup.run.server)
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
+    dataset = datasets.load(options)
     if dataset.sha256 != setup.run.dataset_sha256:
         raise UsageError(f"--dataset {options.dataset} differs from the master's file: copy it to this host")
     name, _ = style_of(server.model, options.prompt)

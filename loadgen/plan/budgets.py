@@ -8,7 +8,7 @@
 `prompt`  The prompt asks for the budget in words. The reply is limited to twice the budget plus the room for the answer, so
           that a reply that exceeds the budget is visible as such.
 
-`ignore_eos` is never set, because the output length is a result of the run.
+`ignore_eos` is set for synthetic prompts only. With all others, the output length is a result of the run.
 
 This module does not know which budgets are worth asking for or how an answer is graded.
 """

@@ -1,66 +1,63 @@
-"""Loads the problems of a run from a named data set or a file, checks them and computes their hash.
+"""Loads the problems of a run: from a file, a folder, the Hub, a published data set by its name, or made of random words.
 
-Every loader returns the path of a JSONL file, and one reader checks every file. Rows have the fields of MATH-500, `problem
-answer [subject level unique_id]`; other fields are ignored. Errors name the file and the line.
+Every problem of a run and the hash over the whole data set come from `load`. A data set is read once by a process, because a sweep
+asks for it in every cell. Errors name the file, the row and the fields that it has.
 
 This module does not know how a problem is asked or what makes an answer right.
 """
 
+import functools
 import hashlib
+import itertools
 import json
 import random
-import re
-import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from loadgen import network
+from loadgen import option_types
 from loadgen.errors import UsageError
-from loadgen.files import write_atomically
+from loadgen.files import cache_folder, write_atomically
+from loadgen.options import RunOptions
+from loadgen.plan import hub, synthetic
+from loadgen.plan.data_files import SUFFIXES, Row, files_of, read_rows
+from loadgen.plan.problems import Problem, names_of, problems
+from loadgen.plan.published import PUBLISHED, check_hash
+from loadgen.terminal import say
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
-
-MATH500_SHA256 = "bf0e84bdbc5184a626a5718f93a45ad73f84a7c067969c96289dd3f5dec707dd"
-"""`canonical_hash` of the 500 rows of MATH-500, from OpenAI's prm800k/math_splits/test.jsonl."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One problem, which is one row of a data set."""
-
-    unique_id: str
-    problem: str
-    answer: str
-    subject: str | None = None
-    level: int | None = None
+HUB = "hf:"
+SYNTHETIC_PROMPTS = 256
+"""Number of synthetic prompts where neither --problems nor --requests says how many a run needs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """The problems of a run and where they come from."""
 
     name: str
     path: str
     sha256: str
-    """Hash of all rows of the file, not only of those that --problems selects."""
+    """Hash of all rows of the data set, not only of those that --problems selects."""
     problems: list[Problem]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else run.json says about the data set."""
+    known_to_emulator: bool = False
+    """The emulator can read the file itself."""
 
 
-def load(name: str, count: int | None = None, seed: int = 0) -> Dataset:
-    """Load a data set by name or path. `count` selects some of its problems, by the seed. Raises UsageError."""
-    path = LOADERS[name]() if name in LOADERS else Path(name)
-    rows = read(path)
-    digest = canonical_hash(rows)
-    if name == "math500" and digest != MATH500_SHA256:
-        raise UsageError(
-            f"{path} is not MATH-500 (its hash is {digest[:12]}…, not {MATH500_SHA256[:12]}…): delete it and try again"
-        )
-    if count is not None and count > len(rows):
-        raise UsageError(f"--problems {count}: {path} has only {len(rows)} problems")
-    return Dataset(name if name in LOADERS else path.stem, str(path), digest, choose(rows, count, seed))
+def load(options: RunOptions) -> Dataset:
+    """Load --dataset; --problems selects some of its problems, by the seed. Raises UsageError."""
+    count = options.problems
+    if options.dataset.startswith(option_types.SYNTHETIC):
+        needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
+        found = synthetic.problems(option_types.synthetic(options.dataset), count or needed, options.seed)
+        return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
+    whole = _whole(options)
+    if count is not None and count > len(whole.problems):
+        raise UsageError(f"--problems {count}: {whole.path} has only {len(whole.problems)} problems")
+    return replace(whole, problems=choose(whole.problems, count, options.seed))
 
 
 def choose(rows: list[Problem], count: int | None, seed: int) -> list[Problem]:
@@ -85,147 +82,126 @@ def canonical_hash(rows: list[Problem]) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path) -> list[Problem]:
-    """Read and check one JSONL file. Raises UsageError with file and line."""
+def emulator_file(options: RunOptions) -> str:
+    """Return a file with the problems and their solutions in the format that an emulated server reads. Raises UsageError."""
+    if options.dataset.startswith(option_types.SYNTHETIC):
+        return str(SAMPLE)  # the emulated model then knows none of the prompts
+    whole = _whole(options)
+    return whole.path if whole.known_to_emulator else _written(whole)
+
+
+@functools.lru_cache(maxsize=4)
+def _written(whole: Dataset) -> str:
+    """Write the rows with the names of MATH-500 into the cache. Raises UsageError."""
+    names = ("unique_id", "problem", "answer", "solution", "subject", "level")
+    rows = ({name: getattr(row, name) for name in names} for row in whole.problems)
+    stated = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in stated)
+    path = cache_folder() / "datasets" / f"{hashlib.sha256(lines).hexdigest()}.jsonl"
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Editors on Windows put a byte-order mark at the start.
-    except (OSError, UnicodeDecodeError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_atomically(path, lines)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}: set XDG_CACHE_HOME to another folder") from None
+    return str(path)
+
+
+def _whole(options: RunOptions) -> Dataset:
+    """The whole data set. It is read again only where one of its files has changed."""
+    try:
+        paths, revision = _files(options.dataset)
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    except OSError as error:
         raise UsageError(
-            f"--dataset {path}: {_reason(error)}: use {', '.join(LOADERS)} or a JSONL file"
+            f"--dataset {options.dataset}: {error.strerror or error}: give another file"
         ) from None
-    rows = list(_rows(path, text))
-    if not rows:
-        raise UsageError(
-            f"--dataset {path}: the file has no problem: write one JSON object with `problem` and `answer` per line"
+    return _read(options.dataset, tuple(options.fields.items()), stamps, revision)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(
+    name: str,
+    fields: tuple[tuple[str, str], ...],
+    stamps: tuple[tuple[Path, int, int], ...],
+    revision: str | None,
+) -> Dataset:
+    """Read a data set. Raises UsageError."""
+    paths = [path for path, _, _ in stamps]
+    rows, published = _rows(paths), PUBLISHED.get(name)
+    if published is not None and published.convert is not None:
+        rows = _converted(paths[0], rows, published.convert)
+    if (first := next(rows, None)) is None:
+        raise UsageError(f"--dataset {name}: the file has no problem: write one row for each problem")
+    names = names_of(first, dict(fields))
+    facts: dict[str, Any] = {"revision": revision} if revision else {}
+    kept = _kept(name, list(problems(itertools.chain([first], rows), names)), facts)
+    digest = canonical_hash(kept)
+    if published is not None:
+        check_hash(name, paths[0], digest)
+    # The emulator reads JSON lines with the names of MATH-500, and knows no other form of an answer.
+    as_read = [first.fields.get("problem"), first.fields.get("answer", "")]
+    known = len(paths) == 1 and paths[0].suffix == ".jsonl" and as_read == [kept[0].problem, kept[0].answer]
+    title = Path(name).stem if Path(name).exists() else name
+    return Dataset(title, str(paths[0]), digest, kept, facts, known)
+
+
+def _rows(paths: list[Path]) -> Iterator[Row]:
+    """The rows of one file, or of the files that are parts of one."""
+    for path in paths:
+        for row in read_rows(path):
+            yield row if len(paths) == 1 else row._replace(key=f"{path.stem}/{row.key}")
+
+
+def _kept(name: str, found: list[Problem | None], facts: dict[str, Any]) -> list[Problem]:
+    """The problems without the conversations that have none, and in the facts how many can be graded. Raises UsageError."""
+    kept = [problem for problem in found if problem is not None]
+    if not kept:
+        raise UsageError(f"--dataset {name}: no conversation has a turn of the user: give another file")
+    if skipped := len(found) - len(kept):
+        facts["skipped"] = skipped
+        say(f"{name}: {skipped} of {len(found)} conversations have no turn of the user and are left out")
+    facts["answers"] = sum(bool(problem.answer) for problem in kept)
+    if not facts["answers"]:
+        say(
+            f"{name} has no answers to compare with: replies are not graded (--fields answer=FIELD names the answers)"
         )
-    return rows
+    return kept
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "unreadable") if isinstance(error, OSError) else "not UTF-8"
-
-
-def _rows(path: Path, text: str) -> Iterator[Problem]:
-    line_of: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(f"{path}:{number}", line, number)
-        if row.unique_id in line_of:
-            raise UsageError(
-                f"{path}:{number}: unique_id {row.unique_id!r} is already used in line {line_of[row.unique_id]}"
-            )
-        line_of[row.unique_id] = number
-        yield row
-
-
-def _row(where: str, line: str, number: int) -> Problem:
-    try:
-        row: Any = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair could not be sent
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{where}: the line is not JSON ({error}): every line must be one JSON object"
-        ) from None
-    if not isinstance(row, dict):
-        raise UsageError(f"{where}: the line is not a JSON object: every line must be one")
-    if not isinstance(row.get("problem"), str) or not row["problem"].strip():
-        raise UsageError(f"{where}: `problem` is missing or is not text: every line needs it")
-    if not isinstance(row.get("answer"), str | int | float):
-        raise UsageError(f'{where}: `answer` is missing: write "" if there is none to grade against')
-    level = row.get("level")
-    return Problem(
-        unique_id=str(row.get("unique_id") or f"line/{number}"),
-        problem=row["problem"],
-        answer=str(row["answer"]),
-        subject=str(row["subject"]) if row.get("subject") is not None else None,
-        level=level if isinstance(level, int) else None,
-    )
-
-
-def math500() -> Path:
-    """Return MATH-500 from the Hugging Face Hub, whose client caches it."""
-    return from_hub("HuggingFaceH4/MATH-500", "test.jsonl")
-
-
-def from_hub(repository: str, filename: str) -> Path:
-    """Return one file of a data set on the Hub, from the cache where possible. Raises UsageError where the Hub can't be reached."""
-    import huggingface_hub as hub  # noqa: PLC0415  The import takes 0.4 s.
-
-    cached = hub.try_to_load_from_cache(repository, filename, repo_type="dataset")
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        first_hop = network.proxy_url(hub.constants.ENDPOINT) or urlsplit(hub.constants.ENDPOINT)
-        with socket.create_connection(network.address(first_hop), timeout=5):
-            pass  # the Hub's client would try for half a minute
-        return Path(hub.hf_hub_download(repository, filename, repo_type="dataset"))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        raise UsageError(
-            f"{repository} can't be fetched from the Hub ({type(error).__name__}: {reason}): "
-            "use a file (--dataset FILE) or --dataset sample, which needs no network"
-        ) from None
-
-
-Rows = Iterator[dict[str, Any]]
-
-
-def gsm8k() -> Path:
-    """Return the 1,319 test problems of GSM8K. The answer is the text after `####` in the solution."""
-    return _converted(from_hub("openai/gsm8k", "main/test-00000-of-00001.parquet"), _gsm8k)
-
-
-def aime() -> Path:
-    """Return the 30 problems of AIME 2024 I and II."""
-    return _converted(from_hub("HuggingFaceH4/aime_2024", "data/train-00000-of-00001.parquet"), _aime)
-
-
-def _gsm8k(rows: Rows) -> Rows:
+def _converted(
+    path: Path, rows: Iterator[Row], convert: Callable[[int, Mapping[str, Any]], dict[str, Any]]
+) -> Iterator[Row]:
     for number, row in enumerate(rows):
-        solution, _, answer = row["answer"].rpartition("####")
-        yield {
-            "problem": row["question"],
-            "solution": re.sub(r"<<[^<>]*>>", "", solution).strip(),
-            "answer": answer.strip().replace(",", ""),
-            "subject": "Grade School Math",
-            "unique_id": f"gsm8k/test/{number}",
-        }
+        try:
+            yield row._replace(fields=convert(number, row.fields))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{row.where}: is not a row of this data set ({error!r}): delete {path} and try again"
+            ) from None
 
 
-def _aime(rows: Rows) -> Rows:
-    for row in rows:
-        yield {
-            "problem": row["problem"],
-            "solution": row["solution"],
-            "answer": str(int(row["answer"])),
-            "subject": "AIME",
-            "unique_id": f"aime/2024/{row['id']}",
-        }
+def _files(name: str) -> tuple[list[Path], str | None]:
+    """The files of a data set, and its revision on the Hub. Raises UsageError."""
+    if name == "sample":
+        return [SAMPLE], None
+    if name in PUBLISHED:
+        return hub.one_file(PUBLISHED[name].repository, PUBLISHED[name].filename)
+    if name.startswith(HUB):
+        return hub.split(name.removeprefix(HUB))
+    folder, _, part = (name, "", "") if Path(name).exists() else name.rpartition(":")
+    if not Path(folder or name).is_dir():
+        return [_file(name)], None
+    names = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
+    return [Path(folder) / file for file in files_of(folder, names, part)], None
 
 
-def _converted(parquet: Path, convert: Callable[[Rows], Rows]) -> Path:
-    """Return a JSONL file with the rows, beside the Parquet file; it is written once."""
-    path = parquet.with_suffix(".jsonl")
+def _file(name: str) -> Path:
+    """The file at a path. Raises UsageError with what it may be instead."""
+    path, known = Path(name), ["sample", *PUBLISHED]
     if path.exists():
         return path
-    try:
-        import pyarrow.parquet as pq  # noqa: PLC0415  It is not among the dependencies of the load generator.
-    except ImportError:
-        raise UsageError(
-            "gsm8k and aime are Parquet files: pip install pyarrow, or use a JSONL file (--dataset FILE)"
-        ) from None
-    try:
-        lines = [json.dumps(row) + "\n" for row in convert(iter(pq.read_table(parquet).to_pylist()))]
-        write_atomically(path, "".join(lines).encode())
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{parquet} can't be converted ({error!r}): delete it and try again") from None
-    return path
-
-
-LOADERS: dict[str, Callable[[], Path]] = {
-    "math500": math500,
-    "sample": lambda: SAMPLE,
-    "gsm8k": gsm8k,
-    "aime": aime,
-}
+    folder = path.parent if path.parent.is_dir() else Path()
+    beside = [str(each) for each in itertools.islice(folder.iterdir(), 1000) if each.suffix in SUFFIXES]
+    known += ["hf:OWNER/NAME:SPLIT", "synthetic:input=512,output=256", *beside[:10]]
+    raise UsageError(f"--dataset {name}: there is no such file{option_types.meant(name, known)}")

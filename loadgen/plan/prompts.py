@@ -13,11 +13,12 @@ This module does not know how a reply is limited or graded.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.exchange import THINK_END, ForcedAnswer
+from loadgen.option_types import meant
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 BUDGET_REQUEST = "\nThink for maximum {budget} tokens."
@@ -40,6 +41,11 @@ class Style:
     """Fields that the style needs in every request."""
     raw_body: dict[str, Any] = field(default_factory=dict)
     """Further fields that the raw template needs."""
+
+    @property
+    def as_written(self) -> "Style":
+        """The style for a problem without an answer: its text alone, because a boxed answer would not be graded."""
+        return replace(self, user="{problem}")
 
 
 CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -76,7 +82,7 @@ def style_of(model: str, asked: str | None) -> tuple[str, Style]:
     found = (style for pattern, style in BY_MODEL if re.search(pattern, model, re.IGNORECASE))
     name = asked or next(found, "chat")
     if name not in STYLES:
-        raise UsageError(f"--prompt {name!r} is not a prompt style: write one of {', '.join(STYLES)}")
+        raise UsageError(f"--prompt {name!r} is not a prompt style{meant(name, STYLES)}")
     return name, STYLES[name]
 
 

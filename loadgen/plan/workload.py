@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from loadgen.exchange import Request
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
-from loadgen.plan.datasets import Problem
+from loadgen.plan.problems import Problem
 from loadgen.plan.prompts import Style, style_of
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
@@ -101,10 +101,12 @@ class Workload:
     def request(self, seq: int, item: Item) -> Request:
         """Return one request, ready to be sent."""
         problem = self.problems[item.problem]
-        options = self.options
+        options, style = self.options, self.style if problem.answer else self.style.as_written
         body: dict[str, Any] = {
             "model": self.model,
-            **budgets.body(options, self.style, problem.problem, item.budget, self.limit_field),
+            **budgets.body(
+                options, style, problem.problem, problem.output_tokens or item.budget, self.limit_field
+            ),
             **_sampling(options, self.style, problem.unique_id, item),
             **(STREAM if options.stream else {"stream": False}),
             **self.style.body,

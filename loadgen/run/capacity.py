@@ -4,17 +4,16 @@ This module does not know how the capacity is measured (`loadgen.checks.calibrat
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from loadgen.files import cache_folder
 from loadgen.run import environment
 
 
 def path() -> Path:
     """The file that contains the result, in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "thinkload" / "calibration.json"
+    return cache_folder() / "calibration.json"
 
 
 def stored() -> dict[str, Any] | None:

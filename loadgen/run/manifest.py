@@ -95,7 +95,7 @@ def _server(server: ServerInfo) -> dict[str, Any]:
 
 def _dataset(dataset: Dataset) -> dict[str, Any]:
     facts = {"name": dataset.name, "path": dataset.path, "sha256": dataset.sha256}
-    return facts | {"problems": len(dataset.problems)}
+    return facts | {"problems": len(dataset.problems)} | dataset.facts
 
 
 def _load(prepared: Prepared) -> dict[str, Any]:

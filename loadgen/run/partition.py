@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loadgen.clock import RunClock
 from loadgen.options import RunOptions
-from loadgen.plan.datasets import Problem
+from loadgen.plan.problems import Problem
 from loadgen.plan.schedule import Schedule
 from loadgen.target.server_info import ServerInfo
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from loadgen.errors import UsageError
+from loadgen.option_types import SYNTHETIC
 from loadgen.options import RunOptions, open_loop
 from loadgen.plan import budgets, datasets
 from loadgen.plan.datasets import Dataset
@@ -20,7 +21,7 @@ from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, Schedule, arri
 from loadgen.plan.workload import Workload
 from loadgen.run import resume
 from loadgen.run.resume import PreviousRun
-from loadgen.target import control_api, preflight, probe
+from loadgen.target import control_api, preflight, probe, prompt_sizes
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_info import ServerInfo
 
@@ -53,12 +54,14 @@ def prepare(options: RunOptions) -> Prepared:
         raise UsageError(f"--out {out} exists: give another folder, or continue with --resume {out}")
     control_api.api_key(options)
     api = ControlApi(options)
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
+    dataset = datasets.load(options)
     server = preflight.inspect(options, api)
     name, style = style_of(server.model, options.prompt)
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
     server = server if options.dry_run else probe.identify(options, server, api)
+    if options.dataset.startswith(SYNTHETIC) and not options.dry_run:
+        dataset = prompt_sizes.fitted(dataset, options, style, server.model, api)
     run_id = previous.run.run_id if previous.run is not None else options.run_id or new_run_id(server)
     workload = Workload(dataset.problems, options, server.model, style, run_id, server.limit_field)
     schedule = make_schedule(options, workload.planned)

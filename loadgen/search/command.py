@@ -15,8 +15,8 @@ from pathlib import Path
 from loadgen.errors import FAILED, INVALID
 from loadgen.interrupts import INTERRUPTED
 from loadgen.lock import locked
-from loadgen.option_types import budgets
-from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args
+from loadgen.option_types import SYNTHETIC, budgets
+from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args, hide
 from loadgen.run.resume import read_options
 from loadgen.search import result
 from loadgen.search.arguments import add_search_arguments, check
@@ -34,17 +34,34 @@ examples:
 """
 
 
+REFUSED = (
+    "concurrency",
+    "rate",
+    "ramp",
+    "times",
+    "requests",
+    "duration_s",
+    "one_pass",
+    "check_budget",
+    "repeats",
+)
+"""Options of a run that a search sets itself."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a search, and all options of a run."""
     group = parser.add_argument_group("what to search for")
     add_search_arguments(group.add_argument)
-    group.add_argument("--budget", dest="budgets", type=budgets, default=(1024,), metavar="B",
+    group.add_argument("--budget", dest="budgets", type=budgets, default=argparse.SUPPRESS, metavar="B",
                        help="token budget, or several like --budgets [1024]")  # fmt: skip
     add_run_arguments(parser)
+    hide(parser, *REFUSED)
 
 
 def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
     """Search, and return the exit code: 0 found, 1 not met at any load, 4 a run is INVALID, 130 interrupted."""
+    if not hasattr(args, "budgets") and not getattr(args, "dataset", "").startswith(SYNTHETIC):
+        args.budgets = (1024,)
     options = dataclasses.replace(from_args(args), argv=argv, quiet=True, expect_failures=True)
     if options.resume:
         file, options = _resumed(options.resume, options)

@@ -167,7 +167,7 @@ class CellRunner:
 
     def _spec(self, server: Server) -> Spec:
         args, options, first = self.planned.args, self.planned.options, server.first
-        emulate = ["--seed", str(options.seed), "--dataset", datasets.load(options.dataset).path]
+        emulate = ["--seed", str(options.seed), "--dataset", datasets.emulator_file(options)]
         emulate += ["--engine-version", args.engine_version]
         emulate += ["--speed", str(args.speed)] if args.speed else []
         emulate += ["--gpu", options.gpu] if options.gpu else []

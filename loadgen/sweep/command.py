@@ -10,6 +10,7 @@ This module does not know how a request is sent, how a server is started, or how
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
-from loadgen.sweep.study import EMULATED, PlannedSweep, study
+from loadgen.sweep.study import EMULATED, PlannedSweep, check_names, study
 from server.emulator.engine import hardware
 from server.launch import gpus
 from server.launch.running import stop_all
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_search_arguments(parser.add_argument_group("what to search for, with --search").add_argument)
     _add_plan_arguments(parser)
     run_options.add_run_arguments(parser)
+    run_options.hide(parser, "target", "model")
 
 
 def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +96,25 @@ def expanded(argv: Sequence[str]) -> list[str]:
         if not (given.resume / MANIFEST).is_file():
             raise UsageError(f"--resume {given.resume}: no {MANIFEST} there: name the folder of a sweep")
         return [*_restored(Manifest.read(given.resume).argv, argv), *argv]
-    return [*plan_file.arguments_of(given.plan), *argv] if given.plan else list(argv)
+    return [*_plan_words(given.plan), *argv] if given.plan else list(argv)
+
+
+def _plan_words(path: Path) -> list[str]:
+    """The plan's options as words. What is wrong with them by themselves is said with the name of the plan. Raises UsageError."""
+    words = plan_file.arguments_of(path)
+    parser = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
+    add_arguments(parser)
+    try:
+        args = parser.parse_args(words)
+        run_options.from_args(args)
+        check_names(args)
+    except UsageError as error:
+        message = re.sub(r" \(see [^)]*--help\)$", "", str(error)).replace(
+            "unrecognized arguments:", "unknown option"
+        )
+        keys = re.sub(r"(?<!\S)--(?=[a-z])", "", message)  # in a plan, an option has no dashes
+        raise UsageError(f"--plan {path}: {keys}") from None
+    return words
 
 
 def _restored(saved: Sequence[str], argv: Sequence[str]) -> list[str]:

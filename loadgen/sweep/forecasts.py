@@ -22,12 +22,12 @@ START_S = 150.0
 
 def expected(cell: Cell, options: RunOptions, gpu: str, engine_version: str) -> Forecast | None:
     """What the cell will need, with its warm-up; None if its model, speculation method or GPU is not emulated."""
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
+    dataset = datasets.load(options)
     options = cell.applied(options)
     found = forecast(
         cell.config,
         cell.model,
-        dataset.path,
+        datasets.emulator_file(options),
         len(dataset.problems),
         sent_budgets(options) * options.samples,
         gpu=gpu,
@@ -52,7 +52,7 @@ def print_cells(
 ) -> None:
     """One line for each cell, and one for each load that is too short for a steady window."""
     advice: dict[str, str] = {}
-    problems = len(datasets.load(options.dataset, options.problems, options.seed).problems)
+    problems = len(datasets.load(options).problems)
     for cell in cells:
         if (found := forecasts[cell.name]) is None:
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")

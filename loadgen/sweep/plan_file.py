@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.option_types import LoadgenParser
+from loadgen.files import shipped
+from loadgen.option_types import LoadgenParser, meant
 from loadgen.options import add_run_arguments
+from loadgen.terminal import printable
 from server.yaml_file import YamlFileError, read_yaml
 
 KEYS = {
@@ -29,7 +31,14 @@ OF_OPTIONS = {"run", "axes", "exclude", "only", "first"}
 
 
 def arguments_of(path: Path) -> list[str]:
-    """The plan as command-line arguments. Raises UsageError."""
+    """The plan as command-line arguments. A plan of this suite can be named from any folder. Raises UsageError."""
+    if not path.exists() and path.parent in (Path(), Path("plans")):
+        plans = shipped("plans")
+        ours = plans / path.with_suffix(".yaml").name
+        if not ours.is_file():
+            names = [plan.stem for plan in sorted(plans.glob("*.yaml"))]
+            raise UsageError(f"--plan {path}: No such file{meant(path.stem, names)}")
+        path = ours
     try:
         typed, written = read_yaml(path), read_yaml(path, as_text=True)
     except YamlFileError as error:
@@ -37,8 +46,8 @@ def arguments_of(path: Path) -> list[str]:
     known = ", ".join(sorted(KEYS))
     if not isinstance(typed, dict) or not isinstance(written, dict):
         raise UsageError(f"--plan {path}: must be a mapping with the keys {known}")
-    if unknown := sorted(map(str, written.keys() - KEYS)):
-        raise UsageError(f"--plan {path}: unknown keys {unknown}: choose from {known}")
+    if unknown := sorted(map(printable, map(str, written.keys() - KEYS))):
+        raise UsageError(f"--plan {path}: unknown keys {unknown}{meant(unknown[0], sorted(KEYS))}")
     content = _options(typed, written)
     run = content.pop("run", None) or {}
     if not isinstance(run, dict):

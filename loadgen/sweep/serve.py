@@ -45,9 +45,9 @@ class ServePlan:
         return found
 
     def title(self, model: str) -> str:
-        """The model in the name of a cell: the last part of the served folder, if the plan names one."""
+        """The model in the name of a cell: the last part of the served folder, if the plan names one, or of the preset's file."""
         folder = self._merged("", model).get("model", model)
-        return str(folder).rstrip("/").rsplit("/", 1)[-1]
+        return str(folder).rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
 
     def _of(self, config: str, model: str) -> tuple[Options, ...]:
         return self.all, self.configs.get(Path(config).stem, {}), self.models.get(model, {})

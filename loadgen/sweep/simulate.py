@@ -19,7 +19,7 @@ from pathlib import Path
 
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
-from loadgen.option_types import LoadPoint
+from loadgen.option_types import SYNTHETIC, LoadPoint
 from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
@@ -86,6 +86,10 @@ def check(planned: PlannedSweep) -> None:
             raise UsageError(
                 "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
             )
+        if options.dataset.startswith(SYNTHETIC):
+            raise UsageError(
+                "--backend simulate has no tokenizer for synthetic prompts: use --backend emulator"
+            )
         if options.duration_s or options.ramp or options.times:
             raise UsageError(
                 "--backend simulate always runs the whole plan: remove --duration, --ramp and --times"
@@ -96,8 +100,8 @@ def simulate_model(
     options: RunOptions, cells: list[Cell], out: Path, results: Results, *, args: argparse.Namespace
 ) -> None:
     """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
-    outputs = ModelOutputs(cells[0].model, dataset.path)
+    dataset = datasets.load(options)
+    outputs = ModelOutputs(cells[0].model, datasets.emulator_file(options))
     for cell in cells:
         started_s = time.monotonic()
         try:

@@ -5,6 +5,7 @@ Everything is checked here before anything starts. This module does not know how
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,7 +127,8 @@ class PlannedSweep:
                 raise UsageError(str(error)) from None
         if emulated and not files["preset"]:
             raise UsageError(
-                f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one"
+                f"--models: {cell.model!r} is not a preset in server/models, and backend {self.args.backend} needs one: "
+                f"python -m server preset {shlex.quote(cell.model)} > my.yaml, then --models my.yaml"
             )
         check_combinations(options)
         longest = (files["config"] | cell.serve).get("max-model-len")
@@ -134,11 +136,21 @@ class PlannedSweep:
         docker = self.args.backend == "docker"
         return {
             **files,
-            "dataset": datasets.load(options.dataset, options.problems, options.seed).sha256,
+            "dataset": datasets.load(options).sha256,
             "backend": self.args.backend,
             "speed": self.args.speed,
             "image": docker_backend.image_name(self.args.image) if docker else None,
         }
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Checks that all configurations and presets exist, before anything slower or less certain is checked. Raises UsageError."""
+    for key, names, read in (("configs", args.configs, read_config), ("models", args.models, read_preset)):
+        for name in names.split(",") if names else ():
+            try:
+                read(name)
+            except ConfigError as error:
+                raise UsageError(f"--{key}: {error}") from None
 
 
 def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
@@ -147,6 +159,7 @@ def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
         raise UsageError(
             "a sweep needs configurations and models: --configs tp1,tp2 --models r1-distill-qwen-1.5b, or --plan FILE"
         )
+    check_names(args)
     configs, models = args.configs.split(","), args.models.split(",")
     points: Sequence[LoadPoint] = args.loads or (load_point_of(options),)
     if args.search:

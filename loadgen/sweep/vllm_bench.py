@@ -71,7 +71,7 @@ def in_words(found: dict[str, Any]) -> str:
 
 def _prompts(options: RunOptions, run: RunInfo, count: int) -> list[str]:
     """The texts of the user's messages of our own requests."""
-    dataset = datasets.load(options.dataset, options.problems, options.seed)
+    dataset = datasets.load(options)
     name, style = style_of(run.model, options.prompt)
     workload = Workload(dataset.problems, options, run.model, style, name)
     requests = islice(workload.requests(options.warmup, options.warmup + count), count)

@@ -13,6 +13,7 @@ from typing import Any
 
 from server.arguments import above_zero, indices, port
 from server.launch import docker_backend, lifecycle, readiness, running
+from server.launch.commands import labels
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
 
 Command = Callable[[argparse.Namespace], int]
@@ -103,6 +104,8 @@ def _up(args: argparse.Namespace) -> int:
         emulate=tuple(args.more),
         vllm=tuple(args.more),
     )
+    # Raises ConfigError for a configuration or a model that does not exist, before an image is asked for.
+    labels(spec)
     with lifecycle.watched() as watchdog:  # until it is ready, the server ends with this command
         try:
             server = lifecycle.start(spec, _print)

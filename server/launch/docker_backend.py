@@ -36,7 +36,7 @@ def connect() -> Any:
         import docker  # noqa: PLC0415 - the import takes 0.2 s, and only this backend needs it
         from docker.errors import DockerException  # noqa: PLC0415
     except ImportError as error:
-        reason = "the Docker SDK is not installed: pip install 'thinkload[server]'"
+        reason = "the Docker SDK is not installed: pip install docker"
         raise LaunchFailedError(reason) from error
     try:
         client = docker.from_env(timeout=30)

@@ -74,7 +74,7 @@ def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log: Pa
             )
         except FileNotFoundError as error:
             processes.forget(name)
-            reason = f"no command {command[0]!r} on PATH: install it (pip install 'thinkload[vllm]'), or choose --backend docker"
+            reason = f"no command {command[0]!r} on PATH: install it (pip install vllm), or choose --backend docker"
             raise LaunchFailedError(reason) from error
     saved.pid, saved.started = process.pid, processes.start_time(process.pid) or "?"
     processes.save(saved)

@@ -27,14 +27,13 @@ def address(port: int) -> str:
     return f"{os.environ.get('THINKLOAD_TARGET_HOST', 'host.docker.internal')}:{port}"
 
 
-def write(name: str, server: str, gpu: str, gpu_path: str, labels: dict[str, str]) -> None:
-    """Announces a server and the telemetry of its GPUs. A later call with the same name replaces the labels."""
+def write(name: str, server: str, gpu: str | None, gpu_path: str, labels: dict[str, str]) -> None:
+    """Announces a server, and the telemetry of its GPUs where it is known. A later call with the same name replaces the labels."""
     if (targets := folder()) is None:
         return
-    entries = [
-        {"targets": [server], "labels": {"job": "server", **labels}},
-        {"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}},
-    ]
+    entries = [{"targets": [server], "labels": {"job": "server", **labels}}]
+    if gpu is not None:
+        entries.append({"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}})
     replace_file(targets / f"{name}.json", (json.dumps(entries, indent=1) + "\n").encode())
 
 

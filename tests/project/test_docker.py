@@ -14,13 +14,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import yaml
 
 from server.config import CONFIGS, names
 from tests import ROOT
+from tests.fixtures.docker import check_built, unavailable
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
 
@@ -42,13 +42,6 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     done = run("docker", "compose", "--project-name", PROJECT, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip the test, or fail it in CI, where everything that a test needs has to be there."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def require_image(name: str) -> None:
@@ -85,7 +78,7 @@ def engine() -> None:
 def image(engine: None) -> str:
     """Our own image, built from this working tree."""
     require_image(default_image("emulator"))
-    compose("build", "emulator")
+    check_built(run("docker", "compose", "--project-name", PROJECT, "build", "emulator"))
     return IMAGE
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from analysis.__main__ import main as analysis
 from loadgen.cli import main as loadgen
 from loadgen.errors import UsageError
+from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from server.config import ConfigError, read_preset
 from server.yaml_file import read_yaml
@@ -72,7 +73,7 @@ def test_a_hostile_data_set_is_one_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(UsageError, match=r"data\.jsonl:1: "):
-        datasets.read(path)
+        datasets.load(RunOptions(dataset=str(path)))
 
 
 @pytest.mark.parametrize(

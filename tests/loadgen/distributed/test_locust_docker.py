@@ -11,6 +11,7 @@ import pytest
 
 from loadgen.record import read_records
 from tests.conftest import ROOT
+from tests.fixtures.docker import check_built, unavailable
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 PROJECT = "thinkload-distributed-test"
@@ -40,10 +41,7 @@ def engine() -> None:
     except FileNotFoundError:
         found = False
     if not found:
-        reason = "no Docker engine with Compose v2 answers"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        unavailable("no Docker engine with Compose v2 answers")
 
 
 def test_workers_in_containers_send_each_request_once(tmp_path: Path) -> None:
@@ -56,9 +54,9 @@ def test_workers_in_containers_send_each_request_once(tmp_path: Path) -> None:
         "PORT": "0", "COMPOSE_MENU": "0",
     }  # fmt: skip
     try:
+        check_built(compose("build", "master", "worker", **environment))
         up = compose(
             "up",
-            "--build",
             "--scale",
             "worker=3",
             "--exit-code-from",

@@ -9,9 +9,9 @@ import pytest
 
 from loadgen.exchange import Exchange
 from loadgen.options import RunOptions
-from loadgen.plan.datasets import Problem
+from loadgen.plan.problems import Problem
 from loadgen.plan.prompts import STYLES
-from loadgen.plan.workload import Workload
+from loadgen.plan.workload import Item, Workload
 from loadgen.record import read_records
 from loadgen.run.forced import joined, second_call
 from loadgen.target.control_api import ControlResponse
@@ -31,6 +31,19 @@ def test_cut_sets_max_tokens_and_no_mode_sets_ignore_eos() -> None:
     found = bodies(budgets=(8, 64))
     assert Counter(b["max_tokens"] for b in found) == {8: 5, 64: 5}
     assert all("ignore_eos" not in b and b["temperature"] == 0 and "seed" not in b for b in found)
+
+
+def test_a_problem_without_an_answer_is_asked_as_it_is() -> None:
+    """A boxed answer would not be graded. The template of the model stays."""
+    for prompt, expected in (("chat", "Name a river."), ("r1", "<｜User｜>Name a river.<｜Assistant｜>")):
+        options = RunOptions(budgets=(8,), path="completions" if prompt == "r1" else "chat")
+        body = (
+            Workload([Problem("p", "Name a river.")], options, "m", STYLES[prompt], "run")
+            .request(0, Item(0, 8, 0, 0))
+            .body
+        )
+        assert expected in (body["prompt"] if prompt == "r1" else body["messages"][0]["content"])
+        assert "boxed" not in str(body)
 
 
 def test_native_limits_the_reasoning_and_leaves_room_for_the_answer() -> None:

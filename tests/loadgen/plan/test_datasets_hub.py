@@ -41,11 +41,12 @@ def cached(home: Path, repository: str, filename: str, rows: list[dict[str, obje
 
 def load(name: str, home: Path) -> "subprocess.CompletedProcess[str]":
     code = f"""
+from loadgen.options import RunOptions
 from loadgen.plan import datasets
-for row in datasets.load({name!r}).problems:
+for row in datasets.load(RunOptions(dataset={name!r})).problems:
     print(row.unique_id, row.answer, row.problem, sep="|")
 """
-    env = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    env = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,1 @@
+"""The command `thinkload`: the commands of `server`, `loadgen` and `analysis` under one name, for an installation."""
