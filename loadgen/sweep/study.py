@@ -23,6 +23,7 @@ from loadgen.target.preflight import check_lengths
 from loadgen.target.server_info import ServerInfo
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
+from server.emulator.engine.model_runner import served
 from server.emulator.forecast import Forecast
 from server.launch import docker_backend
 from server.launch import gpus as gpu_list
@@ -118,7 +119,8 @@ class Study:
         try:
             files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
             if emulated:
-                load_serving(cell.config, cell.overrides)
+                serving = load_serving(cell.config, cell.overrides)
+                served(serving, self.args.engine_version, cell.environment)
         except ConfigError as error:
             # A method of speculation that is not emulated fails its cells only.
             if "speculative-config.method" not in str(error):

@@ -22,6 +22,7 @@ from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
 from server.launch import commands
 from server.launch.spec import Spec
+from server.speculation import of_length
 from tests import ROOT
 
 PLANS = sorted(path.name for path in (ROOT / "plans").glob("h*.yaml"))
@@ -189,7 +190,7 @@ def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> Non
     cell = Cell("tp1-ngram", "s1.1-7b", LoadPoint("closed", 1), serve=options)
     speculation = load_serving("tp1-ngram", cell.overrides).speculation
     assert speculation is not None
-    assert speculation.synthetic_acceptance_length == 1.75
+    assert speculation.acceptance == of_length(1.75, 5)
 
 
 @pytest.mark.parametrize(

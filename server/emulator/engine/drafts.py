@@ -1,0 +1,130 @@
+"""What speculation drafts for one sequence and how many of the draft tokens are accepted, decode step by step.
+
+n-gram lookup and suffix decoding find tokens, which are compared with the text, unless their acceptance is imposed. A drafter with
+weights drafts k tokens in every step, and how many are accepted is drawn from the curve of its settings. The draws depend on
+the prompt only, so that batches and configurations do not change them.
+
+This module does not know batches or time.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.emulator.engine.ngram import NgramProposer, speculate
+from server.emulator.engine.sequence import TokenSequence
+from server.emulator.engine.suffix import SuffixProposer
+from server.speculation import Ngram, Speculation, Suffix
+
+
+class Proposer(Protocol):
+    """Drafts tokens for a context that grows."""
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Append tokens to the context."""
+
+    def propose(self) -> list[int]:
+        """The draft for the current context."""
+        ...
+
+
+class UnknownDraft:
+    """Always k tokens, which equal no token of a text."""
+
+    def __init__(self, tokens: int) -> None:
+        self._draft = [-1] * tokens
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """The context does not matter."""
+
+    def propose(self) -> list[int]:
+        """The draft of every step."""
+        return self._draft
+
+
+def _proposer(settings: Speculation, context: Sequence[int]) -> Proposer:
+    if isinstance(settings, Ngram):
+        return NgramProposer(settings, context)
+    if isinstance(settings, Suffix):
+        return SuffixProposer(settings, context)
+    return UnknownDraft(settings.num_speculative_tokens)
+
+
+class Drafts:
+    """The steps of one sequence, computed as far as they are asked for."""
+
+    def __init__(self, settings: Speculation, sequence: TokenSequence) -> None:
+        self._sequence, self._settings = sequence, settings
+        self._position = sequence.known
+        # The context of the next step ends with the last known token, which is not part of the key of the draws.
+        self._draws = random.Random(hash(tuple(sequence.ids[: self._position - 1])))
+        self._proposer = _proposer(settings, sequence.ids[: self._position])
+        self.next = 0
+        """Number of steps already taken."""
+        self.drafted: list[int] = []
+        self.accepted: list[int] = []
+
+    def reach(self, steps: int) -> None:
+        """Compute at least `steps` steps beyond those taken."""
+        missing = self.next + steps - len(self.drafted)
+        if missing <= 0:
+            return
+        self._sequence.reach((steps + 1) * (1 + self._settings.num_speculative_tokens))
+        for _ in range(missing):
+            self._draft()
+
+    def whole_text(self) -> tuple[list[int], list[int]]:
+        """The numbers of drafted and of accepted tokens of all steps of a complete text."""
+        while self._position < len(self._sequence.ids):
+            self._draft()
+        return self.drafted, self.accepted
+
+    def _draft(self) -> None:
+        ids, position, imposed = self._sequence.ids, self._position, self._settings.acceptance
+        draft = self._proposer.propose()
+        accepted = 0
+        if imposed is None:
+            for token in draft:
+                if position + accepted >= len(ids) or ids[position + accepted] != token:
+                    break
+                accepted += 1
+        elif draft:
+            output = position - self._sequence.prompt
+            accepted = min(len(draft), imposed.accepted(self._draws.random(), output))
+        self.drafted.append(len(draft))
+        self.accepted.append(accepted)
+        self._proposer.extend(ids[position : position + accepted + 1])
+        self._position += accepted + 1
+
+    def ahead(self, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The numbers of drafted and of accepted tokens in each of the next `steps` steps."""
+        self.reach(steps)
+        window = slice(self.next, self.next + steps)
+        return np.array(self.drafted[window]), np.array(self.accepted[window])
+
+
+class PrecomputedDrafts(Drafts):
+    """Steps of a complete text that were computed before."""
+
+    def __init__(self, drafted: list[int], accepted: list[int]) -> None:
+        self.next = 0
+        self.drafted, self.accepted = drafted, accepted
+
+    def reach(self, steps: int) -> None:
+        """Add steps without drafts after the end of the text."""
+        missing = self.next + steps - len(self.drafted)
+        if missing > 0:
+            self.drafted = self.drafted + [0] * missing
+            self.accepted = self.accepted + [0] * missing
+
+
+def steps_of(prompt: list[int], output: list[int], settings: Speculation) -> tuple[list[int], list[int]]:
+    """The numbers of drafted and of accepted tokens of each decode step of a complete text."""
+    if isinstance(settings, Ngram) and settings.acceptance is None:
+        steps = speculate(prompt, output, settings)
+        return steps.drafted.tolist(), steps.accepted.tolist()
+    sequence = TokenSequence(ids=prompt + output, prompt=len(prompt), end=len(output), emitted=1)
+    return Drafts(settings, sequence).whole_text()
