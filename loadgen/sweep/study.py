@@ -170,6 +170,6 @@ def _completed(cell: Cell, serve: ServePlan) -> Cell:
     return dataclasses.replace(
         cell,
         title=serve.title(cell.model),
-        serve=serve.options(cell.config, cell.model, cell.variant.acceptance),
+        serve=serve.options(cell.config, cell.model, *cell.variant.of_server),
         environment=serve.environment(cell.config, cell.model),
     )
