@@ -11,11 +11,12 @@ import pandas as pd
 
 from analysis import claims
 from analysis.data.frame import Study
-from analysis.figures import budget, load, pareto, sampling, serving, time
+from analysis.figures import budget, crossover, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, optima, pairs, repeated_sampling, summary
 from analysis.tables.acceptance_by_draft import acceptance_by_draft
+from analysis.tables.crossover import best_draft_tokens, crossovers
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
@@ -63,6 +64,8 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
+    tables["crossover"] = crossovers(tables["speculation"])
+    tables["draft_tokens"] = best_draft_tokens(study, tables["speculation"])
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)
@@ -80,6 +83,7 @@ def _figures(tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str
     return [
         *pareto.figures(table, found),
         *load.figures(tables["loads"], slo),
+        *crossover.figures(tables["speculation"], tables["crossover"]),
         *budget.figures(table, endings, verdicts),
         *serving.figures(
             tables["speculation"],

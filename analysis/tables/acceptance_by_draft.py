@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.format import first
+from loadgen.record import RunInfo
 
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source", "cell"]
 RATIOS = ["tokens_per_step", "tokens_per_drafting_step", "acceptance_rate", "accepted_fraction"]
@@ -27,6 +28,12 @@ def acceptance_by_draft(study: Study) -> pd.DataFrame:
         for row in _of_run(study, str(cell), group)
     ]
     return pd.DataFrame(rows, columns=[*ARM, *RATIOS, "draft_position", *AT_POSITION])
+
+
+def draft_tokens(run: RunInfo) -> int | None:
+    """The number of draft tokens in a step, as the server reports it or as its counters show it."""
+    counted = len((run.summary.get("speculation") or {}).get("accepted_at_position", []))
+    return run.server.get("draft_tokens") or counted or None
 
 
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> Iterator[dict[str, Any]]:

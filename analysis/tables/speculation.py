@@ -19,6 +19,7 @@ from analysis import stats
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.format import first
+from analysis.tables.acceptance_by_draft import draft_tokens
 from analysis.tables.distributions import usable
 from loadgen.chunks import CHUNKS, read_chunks
 
@@ -53,8 +54,7 @@ def acceptance(study: Study) -> pd.DataFrame:
 
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
     """A run's steps by bin; empty where too many of its chunks were merged and hold more tokens than one step can."""
-    settings = study.runs[cell].server.get("configuration") or {}
-    drafts = (settings.get("speculative-config") or {}).get("num_speculative_tokens", DEFAULT_DRAFT_TOKENS)
+    drafts = draft_tokens(study.runs[cell]) or DEFAULT_DRAFT_TOKENS
     found = _steps(study.folder(cell) / CHUNKS, group)
     merged = found["largest"].gt(drafts + 1).mean() if len(found) else 0.0
     return found if merged <= MAX_MERGED else found.iloc[:0]
