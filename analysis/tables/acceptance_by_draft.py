@@ -36,6 +36,13 @@ def draft_tokens(run: RunInfo) -> int | None:
     return run.server.get("draft_tokens") or counted or None
 
 
+def numbers_of_drafts(study: Study) -> dict[str, int]:
+    """The number of draft tokens of each configuration whose runs report it."""
+    cells = study.frame[["config", "cell"]].drop_duplicates().astype(str)
+    found = {config: draft_tokens(study.runs[cell]) for config, cell in cells.itertuples(index=False)}
+    return {config: number for config, number in found.items() if number}
+
+
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> Iterator[dict[str, Any]]:
     found = study.runs[cell].summary.get("speculation") or {}
     about = first(group, ARM) | {name: found.get(name) for name in RATIOS}

@@ -10,15 +10,13 @@ This module does not know which drafter a configuration has, or what is recommen
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from analysis.data.frame import Study
 from analysis.data.setting import load_point
 from analysis.format import first, number, records
-from analysis.tables.acceptance_by_draft import draft_tokens
 from analysis.tables.capacity import CHOICE
 
 BOUNDS = ("", "_low", "_high")
@@ -85,16 +83,14 @@ def words(found: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def best_draft_tokens(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
+def best_draft_tokens(pairs: pd.DataFrame, numbers: Mapping[str, int]) -> pd.DataFrame:
     """One row for each method and load whose number of draft tokens was varied: the number with the largest speed-up.
+
+    `numbers` has the draft tokens of each configuration.
 
     It is 0 where speculation is slower with every number. `as_good` are the other numbers whose speed-up lies within the interval
     of the best one.
     """
-    numbers = {
-        config: draft_tokens(study.runs[str(cell)])
-        for config, cell in study.frame[["config", "cell"]].drop_duplicates().itertuples(index=False)
-    }
     out = []
     rows = speedups(pairs)
     if len(rows):

@@ -1,22 +1,18 @@
 """Where speculation stops paying, the best number of draft tokens, and that nothing recommends it beyond, on hand-worked frames."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.advice import Requirements
-from analysis.data.frame import Study
 from analysis.figures import crossover as figures
 from analysis.recommend import recommend
 from analysis.tables import capacity, pairs, summary
 from analysis.tables.crossover import best_draft_tokens, beyond, crossing, crossovers
 from analysis.traffic import Traffic, recommend_for
-from loadgen.record import RunInfo
 from tests.analysis.test_choice import frame
 from tests.analysis.test_claims import arm
 
@@ -117,13 +113,9 @@ def test_the_best_number_of_draft_tokens_at_each_load() -> None:
         for k, speedup in by_k.items()
     ]
     rows = frame(parts)
-    about = {"config": "", "model": "", "target": "", "started_at": "", "clock": {}}
-    runs: dict[str, RunInfo] = {}
-    for cell in rows["cell"].unique():
-        server = {"draft_tokens": int(cell[cell.index("-k") + 2])} if "-k" in cell else {}
-        runs[cell] = msgspec.convert(about | {"run_id": cell, "server": server}, RunInfo)
-    study = Study(Path(), rows, runs)
-    table = best_draft_tokens(study, pairs.speculation(pairs.per_problem(rows), 0.05)).set_index("load")
+    numbers = {f"tp1-ngram-k{k}": k for k in (1, 2, 3)}
+    compared = pairs.speculation(pairs.per_problem(rows), 0.05)
+    table = best_draft_tokens(compared, numbers).set_index("load")
     assert table["draft_tokens"].to_dict() == {"c1": 3.0, "c16": 0.0}
     assert table.loc["c1", "as_good"] == "2"
     assert table.loc["c1", "speedup"] == pytest.approx(2.0)
