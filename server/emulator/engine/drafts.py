@@ -8,8 +8,7 @@ This module does not know batches or time.
 """
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,37 +19,11 @@ from server.emulator.engine.suffix import SuffixProposer
 from server.speculation import Ngram, Speculation, Suffix
 
 
-class Proposer(Protocol):
-    """Drafts tokens for a context that grows."""
-
-    def extend(self, tokens: Iterable[int]) -> None:
-        """Append tokens to the context."""
-
-    def propose(self) -> list[int]:
-        """The draft for the current context."""
-        ...
-
-
-class UnknownDraft:
-    """Always k tokens, which equal no token of a text."""
-
-    def __init__(self, tokens: int) -> None:
-        self._draft = [-1] * tokens
-
-    def extend(self, tokens: Iterable[int]) -> None:
-        """The context does not matter."""
-
-    def propose(self) -> list[int]:
-        """The draft of every step."""
-        return self._draft
-
-
-def _proposer(settings: Speculation, context: Sequence[int]) -> Proposer:
+def _proposer(settings: Speculation, context: Sequence[int]) -> NgramProposer | SuffixProposer | None:
+    """What drafts tokens of the text; None for a drafter with weights."""
     if isinstance(settings, Ngram):
         return NgramProposer(settings, context)
-    if isinstance(settings, Suffix):
-        return SuffixProposer(settings, context)
-    return UnknownDraft(settings.num_speculative_tokens)
+    return SuffixProposer(settings, context) if isinstance(settings, Suffix) else None
 
 
 class Drafts:
@@ -84,19 +57,20 @@ class Drafts:
 
     def _draft(self) -> None:
         ids, position, imposed = self._sequence.ids, self._position, self._settings.acceptance
-        draft = self._proposer.propose()
-        accepted = 0
+        draft = self._proposer.propose() if self._proposer else []
+        drafted, accepted = len(draft) if self._proposer else self._settings.num_speculative_tokens, 0
         if imposed is None:
             for token in draft:
                 if position + accepted >= len(ids) or ids[position + accepted] != token:
                     break
                 accepted += 1
-        elif draft:
+        elif drafted:
             output = position - self._sequence.prompt
-            accepted = min(len(draft), imposed.accepted(self._draws.random(), output))
-        self.drafted.append(len(draft))
+            accepted = min(drafted, imposed.accepted(self._draws.random(), output))
+        self.drafted.append(drafted)
         self.accepted.append(accepted)
-        self._proposer.extend(ids[position : position + accepted + 1])
+        if self._proposer:
+            self._proposer.extend(ids[position : position + accepted + 1])
         self._position += accepted + 1
 
     def ahead(self, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
