@@ -5,7 +5,7 @@ RESULTS := results
 DEMO_SPEED := 6
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help env demo live dashboards quick test test-vllm check house bench lock clean
+.PHONY: help env demo picture live dashboards quick test test-vllm check house bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ demo: env ## emulated servers, a sweep over the sample problems, a report: no GP
 	@out=$(RESULTS)/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
 	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --speed $(DEMO_SPEED) --out $$out \
 	  && $(BIN)/python -m analysis report $$out && echo "open $$out/report/index.html" >&2
+
+picture: demo ## docs/images/report.png: the beginning of the report of `make demo`, in Chromium
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1660 --virtual-time-budget=20000 \
+	  --screenshot=docs/images/report.png "file://$$(ls -d $(CURDIR)/$(RESULTS)/demo-* | tail -1)/report/index.html"
 
 live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboards.md)
 	@prometheus/live.sh

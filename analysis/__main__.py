@@ -16,7 +16,7 @@ COMMANDS = {
     "grade": "grade every answer of a run, or pairs of reference and answer",
     "report": "write an HTML page, its figures and its tables from run folders",
     "claims": "test the findings of the paper (arXiv 2509.19645) on your data",
-    "import": "convert a result of vllm bench serve, guidellm or AIPerf into a run folder",
+    "import": "convert a result of vllm bench, SGLang, guidellm, AIPerf, evalscope or inference-perf into run folders",
     "compare": "find regressions beyond noise; exit status 0: none, 1: some, 2: the data cannot tell",
     "recommend": "recommend what to deploy for a required accuracy and latency",
 }

@@ -16,10 +16,10 @@ This module does not know whether the findings hold on other data.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import noise, stats
-from analysis.data.frame import read_study
+from analysis.data.frame import Study, read_study
 from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin, varying
 from analysis.format import number, plain, records, short_budget, short_models
-from analysis.tables import optima, pairs
+from analysis.output import add_json, print_result
+from analysis.tables import kept, optima, pairs
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
 LARGE_B, SMALL_B = 10.0, 3.0
@@ -41,6 +42,8 @@ MARGIN = 0.03
 """A step of the budget changes nothing when the accuracy changes by less than 3 points in either direction."""
 ERRATIC = 1.5
 """The cost with speculation is erratic when it varies this many times as much between problems as without."""
+MIN_PROBLEMS = 10
+"""Fewer problems do not stand for a data set, however narrow an interval over them is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Claim:
     """For a claim on speed that was tested under several conditions: one line with the result and the effect under each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClaimData:
     """The tables on which claims are tested."""
 
@@ -72,13 +75,31 @@ class ClaimData:
     parallel: pd.DataFrame
     noise: float = noise.DAY_TO_DAY
 
+    @cached_property
+    def arms(self) -> pairs.Arms:
+        """The problems of each setting."""
+        return pairs.by_arm(self.problems)
+
 
 def claims(frame: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> list[Claim]:
     """Test every claim, in the order of the paper."""
-    problems = pairs.per_problem(frame)
+    return test(_data(pairs.per_problem(frame), between_runs))
+
+
+def of_study(study: Study, between_runs: float) -> pd.DataFrame:
+    """The claims on a study, which are kept between calls."""
+    return study.tables.get("claims", lambda: table(_data(kept.problems(study), between_runs)), between_runs)
+
+
+def table(data: ClaimData) -> pd.DataFrame:
+    """A row for each claim; none where there are no requests."""
+    rows = [asdict(claim) for claim in test(data)] if len(data.problems) else []
+    return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
+
+
+def _data(problems: pd.DataFrame, between_runs: float) -> ClaimData:
     speculation = pairs.speculation(problems, between_runs)
-    parallel = pairs.tensor_parallel(problems, between_runs)
-    return test(ClaimData(problems, speculation, parallel, between_runs))
+    return ClaimData(problems, speculation, pairs.tensor_parallel(problems, between_runs), between_runs)
 
 
 def test(data: ClaimData) -> list[Claim]:
@@ -94,7 +115,7 @@ def test(data: ClaimData) -> list[Claim]:
     parts = list(_parts(data)) or [data]
     found = []
     for one in tests:
-        results = [_about(one(part), part) for part in parts]
+        results = [_about(_worth(one(part), part.problems), part) for part in parts]
         tested = [claim for claim in results if np.isfinite(claim.estimate)]
         found += tested or results[:1]
     return found
@@ -117,11 +138,21 @@ def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     return dict(list(table.groupby(same)))
 
 
+def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
+    """The claim, without its result where the data cannot carry any: too few problems, or no correct answer."""
+    n, correct = problems["problem_id"].nunique(), problems["correct"]
+    lacks = f"There are only {n} problems" if n < MIN_PROBLEMS else ""
+    if correct.notna().any() and not correct.gt(0).any():
+        lacks = "No answer is correct"
+    effect = f"{lacks}. {claim.effect[:1].upper()}{claim.effect[1:]}"
+    return replace(claim, verdict=CANNOT_TELL, effect=effect, by_load="") if lacks else claim
+
+
 def _about(claim: Claim, part: ClaimData) -> Claim:
     """The claim with what it was tested on."""
-    source, gpu, dataset = (
-        " and ".join(part.problems[name].astype(str).unique()) for name in ("source", "gpu", "dataset")
-    )
+    gpu, dataset = (" and ".join(part.problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
+    words = [word for source in part.problems["source"].astype(str).unique() for word in source.split(", ")]
+    source = " and ".join(dict.fromkeys(words))
     return replace(claim, source=source, gpu=gpu, dataset=dataset)
 
 
@@ -270,7 +301,7 @@ def _speeds(data: ClaimData, table: pd.DataFrame) -> dict[str, noise.Effect]:
     return {
         f"{names[model]} {kind}".strip(): effect
         for kind, rows in table.groupby("kind")
-        for model, _, effect in pairs.pooled_speedups(data.problems, rows, data.noise)
+        for model, _, effect in pairs.pooled_speedups(data.arms, rows, data.noise)
     }
 
 
@@ -297,8 +328,8 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
     """Test whether the setting with the least arithmetic is slower than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
     found = optima.resampled_optima(data.problems, data.noise)
-    if found is None:
-        lacks = "This needs graded answers, and models whose names contain their size."
+    if found is None or not data.problems["correct"].gt(0).any():
+        lacks = "This needs correct answers, and models whose names contain their size."
         return Claim(name, says, CANNOT_TELL, lacks)
     times = found.times
     result = judge(times.low, times.high, MIN_RATIO)
@@ -324,7 +355,7 @@ def ngram_cost_erratic(data: ClaimData) -> Claim:
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []
     for row in records(_largest(data.speculation)):
-        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.problems, row)]
+        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.arms, row)]
         both = pd.concat(arms, axis=1, keys=["base", "new"]).dropna()
         found.append(stats.variation_ratio(both["new"], both["base"]))
     found = [one for one in found if np.isfinite(one.estimate)]
@@ -362,12 +393,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `claims`."""
     parser.add_argument("results", type=Path, help="folder of a run, or a folder that contains runs")
     noise.add_noise(parser)
+    add_json(parser)
     parser.epilog = "example: python -m analysis claims results/study"
 
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    found = claims(read_study(args.results).frame, args.noise)
+    found = [Claim(**row) for row in records(of_study(read_study(args.results), args.noise))]
     parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""
@@ -375,7 +407,13 @@ def main(args: argparse.Namespace) -> int:
         for line in claim.by_load.splitlines():
             print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
-    print(f"These numbers are {source}." if source else "There are no requests.", file=sys.stderr)
+    print(
+        f"These numbers are {source}." if source else "There are no requests of usable runs.", file=sys.stderr
+    )
     rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
-    print(json.dumps({"noise": args.noise, "claims": rows}))
+    verdicts = {
+        "noise": args.noise,
+        "verdicts": [[claim.name, claim.verdict, claim.source] for claim in found],
+    }
+    print_result(verdicts | {"claims": rows}, ("claims", "verdicts"), args.json)
     return 0

@@ -5,16 +5,17 @@ Figures are in the order of the page. A table for which there is no data is empt
 This module does not know HTML or files.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis import claims
 from analysis.data.frame import Study
+from analysis.data.setting import varying
 from analysis.figures import budget, crossover, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
-from analysis.tables import capacity, distributions, optima, pairs, repeated_sampling, summary
+from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
 from analysis.tables.acceptance_by_draft import acceptance_by_draft, numbers_of_drafts
 from analysis.tables.crossover import best_draft_tokens, crossovers
 from analysis.tables.optima import Optima
@@ -42,8 +43,8 @@ class Contents:
 def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_TO_DAY) -> Contents:
     """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
     slo = study.slo()
-    settings = summary.summary(study.frame, price_per_gpu_hour, slo)
-    problems = pairs.per_problem(study.frame)
+    settings = kept.settings(study, price_per_gpu_hour, slo)
+    problems = kept.problems(study)
     found = optima.optima(settings)
     tables = {
         "summary": settings,
@@ -63,28 +64,30 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "runs": summary.runs_table(study.frame, study.runs),
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
-    tables["claims"] = pd.DataFrame([asdict(claim) for claim in claims.test(data)] if len(settings) else [])
+    tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
     tables["crossover"] = crossovers(tables["speculation"])
     tables["draft_tokens"] = best_draft_tokens(tables["speculation"], numbers_of_drafts(study))
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
-    figures = _figures(tables, found, slo)
+    figures = _figures(tables, found, slo, between_runs)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)
 
 
-def _figures(tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float]) -> list[Figure]:
+def _figures(
+    tables: dict[str, pd.DataFrame], found: list[Optima], slo: dict[str, float], between_runs: float
+) -> list[Figure]:
     table, endings = tables["summary"], tables["endings"]
-    if table.empty:
+    if (table["judged"] == "INVALID").all():  # also without rows: a title is a conclusion
         return []
     if not optima.graded(table):  # without a correct answer, accuracy says nothing
         table, endings = table.assign(accuracy=float("nan")), endings.iloc[:0]
-    # A figure shows all data, so only what all data says may be its title.
-    results = tables["claims"].groupby("name")["verdict"]
+    # A figure shows all data, but a claim is tested under one set of conditions: only what all data says may be a title.
+    results = tables["claims"].iloc[: 0 if varying(table) else None].groupby("name")["verdict"]
     verdicts = {str(name): str(group.iloc[0]) for name, group in results if len(set(group)) == 1}
     return [
-        *pareto.figures(table, found),
+        *pareto.figures(table, found, between_runs),
         *load.figures(tables["loads"], slo),
         *crossover.figures(tables["speculation"], tables["crossover"]),
-        *budget.figures(table, endings, verdicts),
+        *budget.figures(table, endings, verdicts, between_runs),
         *serving.figures(
             tables["speculation"],
             tables["tensor_parallel"],

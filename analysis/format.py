@@ -4,6 +4,7 @@ This module does not know which tables exist or where they are shown.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,11 @@ def short_models(models: Iterable[Any]) -> dict[str, str]:
         sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
     )
     return dict(zip(names, short, strict=True))
+
+
+def natural(name: str) -> list[Any]:
+    """Sort key that puts `tp2` before `tp10`, and `tp2` before `tp2-ngram`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def short_budget(budget: float) -> str:
@@ -56,6 +62,13 @@ def number(value: Any, form: str) -> str:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         return f"{value:,.{decimals}f}" if decimals <= 5 else f"{value:.{digits - 1}e}"
     return format(value, form)
+
+
+def span(values: Iterable[Any], form: str) -> str:
+    """The range of several numbers, such as `1.2 to 1.6`; one number where both ends read the same."""
+    known = [value for value in values if pd.notna(value)]
+    ends = [number(edge(known), form) for edge in (min, max)] if known else ["–"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

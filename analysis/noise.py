@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 from analysis.errors import InputError
-from analysis.stats import NOTHING, Interval, Z, t_quantile
+from analysis.stats import NOTHING, Interval, Z, t_quantile, t_tail
 
 DAY_TO_DAY = 0.065
 """Measured: `python -m benchmarks.studies.day_noise`. docs/analysis.md has the figures."""
@@ -45,7 +44,7 @@ class Effect(NamedTuple):
             return math.nan
         if self.error == 0:
             return 1.0 if self.middle == 0 else 0.0
-        return float(2 * scipy_stats.t.sf(abs(self.middle) / self.error, self.degrees))
+        return 2 * t_tail(abs(self.middle) / self.error, self.degrees)
 
 
 class Runs(NamedTuple):

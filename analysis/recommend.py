@@ -13,7 +13,6 @@ This module does not know how the numbers were computed (analysis/tables does).
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -28,7 +27,8 @@ from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
-from analysis.tables import capacity, crossover, optima, pairs, summary
+from analysis.output import add_json, print_result
+from analysis.tables import capacity, crossover, kept, optima, pairs
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
 from analysis.traffic import Traffic, recommend_for
@@ -106,12 +106,15 @@ def _among(
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
     found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
     servers = [(row["model"], row["config"]) for row in order]
-    others = [place for place, server in enumerate(servers) if server != servers[0]]
-    place = next(iter(others or range(1, len(order))), None)
+    unlike = [place for place, server in enumerate(servers) if server != servers[0]]
+    place = next(iter(unlike or range(1, len(order))), None)
     if place is not None:
         found.second = order[place]
         found.sentences.append(_second(best, order[place], measure, choice, place))
     found.tied = [order[place] for place in choice.tied]
+    if found.tied:
+        others = "1 other setting" if len(found.tied) == 1 else f"{len(found.tied)} other settings"
+        found.headline += f" The data does not tell it apart from {others}."
     found.sentences += [*_chance(found, measure, best), *_single(known, problems, between_runs)]
     found.sentences += _stricter(order[0], known, required, between_runs)
     return found
@@ -302,6 +305,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_traffic(parser)
     add_price(parser)
+    add_json(parser)
     noise.add_noise(parser)
     parser.add_argument(
         "--objective",
@@ -363,9 +367,9 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(
             "--rate needs --slo, because the runs have no SLO or different ones: give for example --slo ttft=500ms"
         )
-    table = summary.summary(study.frame, args.price_per_gpu_hour, slo)
+    table = kept.settings(study, args.price_per_gpu_hour, slo)
     required = Requirements(args.min_accuracy, args.max_e2e_p95, args.objective)
-    problems = pairs.per_problem(study.frame)
+    problems = kept.problems(study)
     if args.rate is None:
         found = recommend(table, required, problems, args.noise)
     else:
@@ -375,7 +379,8 @@ def main(args: argparse.Namespace) -> int:
     words = [found.headline, *found.sentences]
     print(*words, sep="\n", file=sys.stderr)
     more = {"noise": args.noise, "others": [advice.result(one) for one in found.others]}
-    print(json.dumps(advice.result(found) | more | {"words": " ".join(words)}))
+    result = advice.result(found) | more | {"words": " ".join(words)}
+    print_result(result, ("others", "words", "not_told_apart", "nearest"), args.json)
     return 0 if found.best is not None else 1
 
 

@@ -7,7 +7,6 @@ This module arranges the page. It does not know how tables are computed or figur
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
@@ -18,13 +17,16 @@ import pandas as pd
 
 from analysis import noise
 from analysis.advice import Recommendation, Requirements, unit_costs
+from analysis.advice import result as result_of
 from analysis.contents import Contents, compute
 from analysis.data.frame import Study, read_study
 from analysis.data.setting import in_flight
 from analysis.errors import InputError
 from analysis.figures.style import colours
 from analysis.format import number, records
+from analysis.output import print_result, write
 from analysis.page import export
+from analysis.page.chart_data import rows_of
 from analysis.page.columns import LEDES, TABLES
 from analysis.page.html import bundle_vega, render
 from analysis.page.layout import Answer, Notice, Page, Section, Table
@@ -56,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--page-only",
         action="store_true",
-        help="write the page and summary.md, but no files of figures and tables",
+        help="write the page, summary.md and summary.json, but no files of figures and tables",
+    )
+    parser.add_argument(
+        "--latex", action="store_true", help="write the tables of the page as LaTeX too (booktabs)"
     )
     parser.epilog = "example: python -m analysis report results/study --out report"
 
@@ -66,6 +71,9 @@ def main(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     vega = bundle_vega()
     study = read_study(args.results)
+    if not study.runs:
+        why = study.notes[0] if study.notes else "there are no runs in it"
+        raise InputError(f"{args.results}: {why}; give the folder of a run, or one that contains runs")
     out = args.out or args.results / "report"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +85,8 @@ def main(args: argparse.Namespace) -> int:
     path = out / "index.html"
     path.write_text(render(study, _page(study, contents, advice), vega), encoding="utf-8")
     page_s = time.perf_counter() - started
+    if args.latex:
+        export.latex(_tables(contents.tables), out / "tables")
     if not args.page_only:
         export.tables(contents.tables, out / "tables")
         scheme = colours([str(config) for config in study.frame["config"].unique()])
@@ -87,14 +97,28 @@ def main(args: argparse.Namespace) -> int:
     for line in (advice.headline, *study.notes, f"report: {path}"):
         print(printable(line), file=sys.stderr)
     result: dict[str, Any] = {"page": str(path), "runs": len(study.runs), "requests": len(study.frame)}
-    result |= {"headline": advice.headline, "page_s": round(page_s, 2)}
-    print(json.dumps(result | {"seconds": round(time.perf_counter() - started, 2)}))
+    result |= {"headline": advice.headline[:1000], "page_s": round(page_s, 2)}
+    result |= {"seconds": round(time.perf_counter() - started, 2)}
+    write(result | _summary(contents, advice), out / "summary.json", "--out")
+    print_result(result, ("headline",))
     return 0
 
 
+def _summary(contents: Contents, advice: Recommendation) -> dict[str, Any]:
+    """What the page says, for programs."""
+    return {
+        "recommendation": result_of(advice) | {"others": [result_of(one) for one in advice.others]},
+        "sentences": advice.sentences,
+        "titles": {figure.name: figure.claim for figure in contents.figures},
+        **{name: rows_of(contents.tables[name]) for name in ("claims", "summary", "runs")},
+    }
+
+
 def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
+    answer = _answer(contents, advice)
+    answer.flags = _flags(contents.tables["runs"], advice)
     return Page(
-        answer=_answer(contents, advice),
+        answer=answer,
         notices=_notices(study, contents.tables["runs"]),
         sections=_sections(contents.summary),
         figures=contents.figures,
@@ -142,6 +166,15 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
         )
     why = f"It costs least per correct answer of the settings within {WITHIN * 100:.0f} points of the best accuracy. {advice.sentences[0]} These numbers are {best['source']}, and the run is {best['run_verdict']}."
     return Answer(advice.headline, facts, [why, *advice.sentences[3:], *_explain_optima(contents.optima)])
+
+
+def _flags(runs: pd.DataFrame, advice: Recommendation) -> list[tuple[str, str]]:
+    """The verdict on the recommended setting, and how many runs are not VALID."""
+    best = str(advice.best["run_verdict"]) if advice.best else ""
+    flags = [(best, f"its run is {best}")] if best else []
+    counts = runs["verdict"].value_counts()
+    bad = [verdict for verdict in ("INVALID", "SUSPECT") if counts.get(verdict)]
+    return flags + [(verdict, f"{counts[verdict]} of {len(runs)} runs {verdict}") for verdict in bad]
 
 
 def _explain_optima(found: list[Optima]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from loadgen.measure.dependence import InTime, Load
 from loadgen.measure.quantiles import least_sample, wilson
@@ -24,7 +24,7 @@ from loadgen.measure.quantiles import least_sample, wilson
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
-Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+Z = float(special.ndtri((1 + LEVEL) / 2))
 MIN_UNITS = 5
 """No interval is given for fewer units than this."""
 
@@ -40,10 +40,31 @@ class Interval(NamedTuple):
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
+@lru_cache(maxsize=4)
+def resampling(n: int, draws: int = 1000) -> NDArray[np.uint8]:
+    """How often each of n units is drawn when n are drawn at random with replacement: a row for each draw.
+
+    The same n gives the same draws, so that everything about one set of problems is resampled together, with one product.
+    """
+    rng = np.random.default_rng(n)
+    counts = [np.bincount(rng.integers(n, size=n), minlength=n).astype(np.uint8) for _ in range(draws)]
+    return np.stack(counts)
+
+
 @lru_cache(maxsize=4096)
 def t_quantile(degrees: float, comparisons: int = 1) -> float:
     """Student's quantile for a two-sided interval; with several comparisons, for their simultaneous intervals (Bonferroni)."""
-    return float(stats.t.ppf(1 - ALPHA / 2 / comparisons, degrees))
+    return t_bound(1 - ALPHA / 2 / comparisons, degrees)
+
+
+def t_bound(p: float, degrees: float) -> float:
+    """The value below which Student's t lies with probability p. scipy.special, because scipy.stats takes a second to import."""
+    return float(special.stdtrit(degrees, p) if math.isfinite(degrees) else special.ndtri(p))
+
+
+def t_tail(value: float, degrees: float) -> float:
+    """The probability that Student's t is above a value."""
+    return float(special.stdtr(degrees, -value) if math.isfinite(degrees) else special.ndtr(-value))
 
 
 def proportion(successes: float, n: float) -> Interval:
@@ -86,7 +107,7 @@ def percentile(
     ordered = ordered[known]
     n = len(ordered)
     if n < least_sample(p):
-        rank = int(stats.binom.ppf(ALPHA / 2, n, p)) if n else 0
+        rank = int(np.searchsorted(special.bdtr(np.arange(n), n, p), ALPHA / 2)) if n else 0
         low = float(np.sort(ordered)[rank - 1]) if rank else math.nan
         return Interval(nearest_rank(ordered, p), low, math.nan)
     at_most = math.inf if units is None else _worth(ordered, p, units[known])
@@ -174,7 +195,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     n, gained, lost = len(a), int((~a & b).sum()), int((a & ~b).sum())
     if n == 0:
         return McNemar(0, 0, 0, float("nan"), NOTHING)
-    p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    p_value = min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = Z * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
     difference = Interval((gained - lost) / n, up - down - half, up - down + half)

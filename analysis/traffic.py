@@ -234,7 +234,7 @@ def _chance(
     arms, rows = arms_of(fit, problems)
     rows = rows.assign(graded=rows["correct"].notna().astype(float))
     names = ("correct", "graded", "ok", "server_s")
-    correct, answers, ok, server_s = resampled_sums(rows, names, len(fit), rng)
+    correct, answers, ok, server_s = resampled_sums(rows, names, len(fit))
     noise = noise_of_runs(arms, between_runs, DRAWS, rng)[1:]
     closed = (fit["load_kind"] == "streams").to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):

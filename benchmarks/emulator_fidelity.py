@@ -18,6 +18,7 @@ from typing import Any
 
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
+from server.emulator.engine.model_runner import served
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer
 from server.emulator.text.model import TextModel
@@ -49,22 +50,23 @@ class Row:
         return self.streams <= JUDGED_STREAMS
 
 
-def _serving(config: dict[str, Any], version: EngineVersion) -> Serving:
-    spec = config["speculation"]
-    ngram = None
+def _served(config: dict[str, Any], version: EngineVersion) -> tuple[Serving, EngineVersion]:
+    """The measured configuration, and `version` unless the environment chose a model runner that has the times of another version."""
+    spec, ngram = config["speculation"], None
     if spec:
         tokens, shortest, longest = map(int, re.findall(r"\d+", spec)[:3])
-        ngram = Ngram(tokens, shortest, longest, v2_runner=version.ngram_v2)
-    tp = config["tensor_parallel_size"]
-    base = load_serving("tp1")
-    return replace(
-        base,
+        ngram = Ngram(tokens, shortest, longest)
+    serving = replace(
+        load_serving("tp1"),
         name=config["config"],
-        tensor_parallel_size=tp,
+        tensor_parallel_size=config["tensor_parallel_size"],
         speculation=ngram,
         async_scheduling=None if config.get("async_scheduling", True) else False,
         gpu_memory_utilization=MEASURED_UTILIZATION,
     )
+    minor = ".".join(version.release.split(".")[:2])
+    serving, engine = served(serving, minor, config.get("environment") or {})
+    return serving, version if engine == engine_versions()[minor] else engine
 
 
 def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
@@ -100,12 +102,13 @@ def _output(mode: str, number: int, prompt: int, tokens: int) -> PreparedOutput:
 def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[Row]:
     model: Model = load_model(f"r1-distill-qwen-{config['model']}")
     name, tp = config["config"], config["tensor_parallel_size"]
+    serving, version = _served(config, version)
     for row in config["decode"]:
         streams, tokens, prompt = row["concurrency"], row["output_tokens"], round(row["mean_prompt_tokens"])
         title, mode = f"{name} T={row['temperature']:g}", "random" if row["temperature"] else "loop"
         numbers = range(row.get("requests", streams))
         requests = [PreparedRequest(_output(mode, n, prompt, tokens), tokens) for n in numbers]
-        simulation = Simulation(_imposed(_serving(config, version), row), model, gpu, version)
+        simulation = Simulation(_imposed(serving, row), model, gpu, version)
         server = SimulatedServer(simulation, requests)
         done = [response for _, response in server.closed_loop(numbers, streams, 0.0)]
         tpot = [1e3 * (one.times_s[-1] - one.times_s[0]) / one.tokens[1:].sum() for one in done]
@@ -117,7 +120,7 @@ def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterat
             yield Row(title, "power", streams, row["gpu_power_w"], energy_j / end_s / tp)
     for row in config.get("prefill") or []:
         request = PreparedRequest(_output("random", 0, row["prompt_tokens"], 2), 2)
-        server = SimulatedServer(Simulation(_serving(config, version), model, gpu, version), [request])
+        server = SimulatedServer(Simulation(serving, model, gpu, version), [request])
         ((_, one),) = server.closed_loop(range(1), 1, 0.0)
         ttft_ms = 1e3 * (float(one.times_s[0]) - one.sent_s)
         yield Row(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms)

@@ -65,8 +65,8 @@ def time_series_panel(
     limit: float | None = None,
 ) -> timeseries.Panel:
     """Values over time. `limit` draws a dashed line; values above it indicate a problem."""
-    calcs = ["lastNotNull", "max"] if width >= 12 else ["lastNotNull"]
-    legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(calcs)
+    # The last sample of a run belongs to its end, when the load drains.
+    legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(["mean", "max"])
     panel = (
         _with_text(timeseries.Panel(), title, description, width, height=6)
         .unit(unit)
@@ -194,10 +194,13 @@ def table_panel(
 
 
 def _cell_format(column: Column) -> list[models.DynamicConfigValue]:
-    unit = models.DynamicConfigValue(id_val="unit", value=column.unit)
-    if column.decimals is None:
-        return [unit]
-    return [unit, models.DynamicConfigValue(id_val="decimals", value=column.decimals)]
+    # With Grafana's own minimum of 150 pixels, a table of 13 columns is wider than a screen.
+    values = {"unit": column.unit, "custom.minWidth": 60, "decimals": column.decimals}
+    return [
+        models.DynamicConfigValue(id_val=name, value=value)
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
 PanelOrRow = Builder[models.Panel] | str
@@ -281,7 +284,12 @@ class _RegionAnnotation(models.AnnotationQuery):
 
     def __init__(self, name: str, color: str, expr: str, text: str) -> None:
         super().__init__(name=name, datasource=DATASOURCE, enable=True, icon_color=color, expr=expr)
-        self._extra_keys = {"titleFormat": name, "textFormat": text, "step": "1s"}
+        self._extra_keys = {
+            "titleFormat": name,
+            "textFormat": text,
+            "tagKeys": "run,cell,config",
+            "step": "1s",
+        }
 
     def to_json(self) -> dict[str, object]:
         return {**super().to_json(), **self._extra_keys}

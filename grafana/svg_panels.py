@@ -201,10 +201,11 @@ def _path(plot: Plot, one: Series, color: str) -> str:
 
 
 def _legend(w: float, series: Sequence[Series], unit: str, colors: ColorMap) -> tuple[str, float]:
-    """The legend's entries with their newest values, and the height of the legend in pixels."""
+    """The legend's entries with their means and maxima, and the height of the legend in pixels."""
     x, y, parts = 12.0, 14.0, []
     for one in series:
-        value = format_value(one.last(), unit)
+        known = [y for _, y in one.points if not math.isnan(y)] or [math.nan]
+        value = f"{format_value(sum(known) / len(known), unit)} (max {format_value(max(known), unit)})"
         size = (len(one.name) + len(value) + 2) * 6.0 + 26
         if x + size > w - 6 and x > 12:
             x, y = 12.0, y + 17

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError, say
+from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
 from loadgen.option_types import LoadgenParser, count, load_points
 from loadgen.options import add_run_arguments, from_args
-from loadgen.terminal import outlast_terminal
+from loadgen.terminal import outlast_terminal, say
 
 EXAMPLES = """\
 examples:
@@ -101,7 +101,12 @@ def run(argv: Sequence[str]) -> int:
     commands: run (default) · search · sweep · doctor URL · calibrate · gather HOST_DIR …   (each has its own --help)
     """
     parser = _parser(run, "[run] [options]", EXAMPLES)
-    _add_all_run_arguments(parser)
+    add_run_arguments(parser)
+    group = parser.add_argument_group("result for programs")
+    group.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")
+    group.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML"
+    )
     loads_help = (
         "do a run for each load, in one folder: 1,8,32 (concurrent streams) or 2/s,4/s (request rates)"
     )
@@ -125,16 +130,6 @@ def run(argv: Sequence[str]) -> int:
     if junit is not None:
         announce.write_junit(junit, info, strict=options.strict)
     return announce.exit_code(info, strict=options.strict)
-
-
-def _add_all_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a run, and those on how its result is given to programs."""
-    add_run_arguments(parser)
-    group = parser.add_argument_group("result for programs")
-    group.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")
-    group.add_argument(
-        "--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML"
-    )
 
 
 def search(argv: Sequence[str]) -> int:
@@ -168,11 +163,11 @@ def sweep(argv: Sequence[str]) -> int:
 def doctor(argv: Sequence[str]) -> int:
     """Check before a run what would make its results wrong.
 
-    It takes the options of the run, sends one small request and writes nothing.
+    It takes the options of the run, sends one small request and writes nothing. Its result is always printed as JSON too.
     """
     parser = _parser(doctor, "doctor [URL] [options]", DOCTOR_EXAMPLES)
     parser.add_argument("url", nargs="?", metavar="URL", help="same as --target")
-    _add_all_run_arguments(parser)
+    add_run_arguments(parser)
     args = parser.parse_args(argv)
     options = from_args(args)
     if args.url:

@@ -1,16 +1,13 @@
-"""Defines the errors that end a run or a command, and prints messages for people.
+"""Defines the errors that end a run or a command, and the exit codes.
 
-Messages for people go to stderr; stdout is for programs. A message is one line, whatever the server or a file put into it.
+This module does not know how an error is shown (`say` in loadgen/terminal.py).
 """
 
 import argparse
 import errno
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from loadgen.terminal import printable
 
 FAILED, USAGE, SUSPECT, INVALID = 1, 2, 3, 4
 """Exit codes (docs/ci.md). FAILED: a requirement does not hold, most requests failed, or there was no room on the disk."""
@@ -37,8 +34,3 @@ class UsageError(argparse.ArgumentTypeError):
 
     The command ends with exit code 2.
     """
-
-
-def say(text: str) -> None:
-    """Print a message to stderr as one line, without control characters."""
-    print(f"loadgen: {printable(text)}", file=sys.stderr)

@@ -1,12 +1,17 @@
 """Writes a file completely or not at all, so that a reader never sees a part of it, and keeps results private.
 
-This module does not know what a file contains or which files a run has (`loadgen.record` names those).
+A file of a newer schema is refused, because its fields may mean something else. This module does not know what a file contains or which files a run has (`loadgen.record` names those).
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from loadgen.errors import UsageError
 
 PRIVATE = 0o077
 """The permissions that nobody but the owner of a result folder has: they hold prompts and answers."""
@@ -54,3 +59,31 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes], *, sync: bool = 
             file.flush()
             os.fsync(file.fileno())
     partial.replace(path)
+
+
+class Versioned(Protocol):
+    """The content of a file that says which schema it has."""
+
+    schema: int
+
+
+V = TypeVar("V", bound=Versioned)
+
+
+def read_json(path: Path, kind: type[V], newest: int, hint: str) -> V:
+    """Read a file with a schema up to `newest`. Raises UsageError, which ends with `hint`."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=kind)
+    except (ValueError, RecursionError, OSError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): {hint}") from None
+    if found.schema > newest:
+        raise UsageError(
+            f"{path} has schema {found.schema}, and this version reads up to {newest}: use a newer version, or {hint}"
+        )
+    return found
+
+
+def write_json(path: Path, content: Versioned) -> None:
+    """Replace a private file by an object as JSON. Raises OSError."""
+    with private_files():
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=1))

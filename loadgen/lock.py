@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
+from loadgen.terminal import say
 
 LOCK = "run.lock"
 WAIT_S = 10.0

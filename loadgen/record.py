@@ -173,6 +173,11 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """For each `--require`: its `text`, the measured `value` or null, `met`, and `why` where it does not hold."""
     summary: dict[str, Any] = {}
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C has ended the run."""
+        return any("interrupted" in reason for reason in self.reasons)
+
     def checks(self, record: Record) -> bool:
         """Tell whether a record is of a request that was sent only to check a derived budget (`--one-pass`)."""
         sent = self.one_pass and not record.derived and not record.warmup

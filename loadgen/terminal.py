@@ -1,6 +1,7 @@
 """Text for people: what comes from outside is made harmless, and a terminal or a pipe that goes away ends no run.
 
-This module does not know what is printed.
+Messages for people go to stderr; stdout is for programs. A message is one line, whatever the server or a file put into it. This
+module does not know what is printed.
 """
 
 import os
@@ -8,6 +9,11 @@ import signal
 import sys
 import unicodedata
 from typing import Any, TextIO, cast
+
+
+def say(text: str) -> None:
+    """Print a message to stderr as one line, without control characters."""
+    print(f"loadgen: {printable(text)}", file=sys.stderr)
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -31,6 +37,13 @@ def latency_text(seconds: float) -> str:
     """Return a latency with three digits: in milliseconds below a second, otherwise in seconds."""
     value, unit = (seconds * 1e3, "ms") if seconds < 1 else (seconds, "s")
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in whole seconds, minutes or tenths of an hour."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class LastingStream:

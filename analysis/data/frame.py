@@ -6,7 +6,9 @@ cannot be read is left out with a note and does not raise an exception. docs/ana
 This module does not know statistics, figures or prices.
 """
 
+import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from analysis.data.cache import LEAST_ROWS, Tables, cache_home, key_of
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import FLAGS, WORDS, read_columns
@@ -24,7 +27,7 @@ from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
 from loadgen.option_types import SLO_NAMES
-from loadgen.record import PROBLEMS, RECORDS, FutureSchemaError, RunInfo, find_runs, read_run
+from loadgen.record import PROBLEMS, RECORDS, RUN, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
@@ -55,6 +58,8 @@ class Study:
     """What was left out, and the reason."""
     searches: dict[str, Search] = field(default_factory=dict)
     """Searches for the capacity, by the beginning of the names of their cells."""
+    tables: Tables = field(default_factory=lambda: Tables(Path(), kept=False))
+    """What is kept between calls."""
 
     def slo(self) -> dict[str, float]:
         """The SLO that the searches, or else the runs, were given; empty where there is none or they differ."""
@@ -88,24 +93,40 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
             f"{root}: there is no such folder; give a results folder that `python -m loadgen` wrote"
         )
     study = Study(root=root, frame=pd.DataFrame())
-    tables, graded, problems = [], [], {}
     folders = find_runs(root)
     for folder in folders:
         cell = folder.relative_to(root).as_posix() if folder != root else root.name
         run = _read_info(folder, cell, study.notes, only=len(folders) == 1)
-        if run is None:
-            continue
-        table = _read_table(folder, cell, study.notes)
-        tables.append(
-            table.append_column("run_index", pa.array(np.full(len(table), len(study.runs), np.int32)))
-        )
-        problems.update(_read_problems(folder, cell, study.notes))
-        graded.append(grade_columns(folder, table, cell, study.notes) if grade else empty_columns(table))
-        study.runs[cell] = run
+        if run is not None:
+            study.runs[cell] = run
     study.searches = read_searches(root, study.notes)
-    study.frame = _assemble(tables, graded, problems, study.runs)
-    _forget_impossible(study.frame, study.notes)
+    files = [folder / name for folder in folders for name in (RUN, RECORDS, PROBLEMS)]
+    study.tables.folder = cache_home() / "tables" / key_of(files, f"{root.resolve()} {grade}")
+    found = study.tables.read("frame")
+    if found is not None:
+        study.frame, study.tables.kept = found[0], True
+        study.notes += found[1]["notes"]
+        return study
+    notes: list[str] = []
+    study.frame = _read_frame(study, notes, grade=grade)
+    study.notes += notes
+    study.tables.kept = len(study.frame) >= LEAST_ROWS
+    study.tables.write(study.frame, {"notes": notes}, "frame")
     return study
+
+
+def _read_frame(study: Study, notes: list[str], *, grade: bool) -> pd.DataFrame:
+    """The frame of all runs, from their files."""
+    tables, graded, problems = [], [], {}
+    for index, cell in enumerate(study.runs):
+        folder = study.folder(cell)
+        table = _read_table(folder, cell, notes)
+        tables.append(table.append_column("run_index", pa.array(np.full(len(table), index, np.int32))))
+        problems.update(_read_problems(folder, cell, notes))
+        graded.append(grade_columns(folder, table, cell, notes) if grade else empty_columns(table))
+    frame = _assemble(tables, graded, problems, study.runs)
+    _forget_impossible(frame, notes)
+    return frame
 
 
 NOT_NEGATIVE = ["ttft_s", "ttfot_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s"]
@@ -177,13 +198,22 @@ def _assemble(
         columns[name] = columns[name].dictionary_encode().combine_chunks()
     for name in FLAGS:
         columns[name] = columns[name].fill_null(False)
-    frame: pd.DataFrame = pa.table(columns).to_pandas(self_destruct=True)
+    whole = pa.table(columns)
+    del table, judged, columns  # nothing else may hold the columns while they are converted one by one
+    tables.clear()
+    graded.clear()
+    frame: pd.DataFrame = whole.to_pandas(self_destruct=True)
+    pa.default_memory_pool().release_unused()
     frame["sample"], frame["chunks"] = frame["sample"].fillna(0), frame["chunks"].fillna(0)
     _add_run_columns(frame, runs)
     _add_problem_columns(frame, problems)
     _add_outcomes(frame)
     add_costs(frame, runs)
     _add_latencies(frame)
+    with suppress(
+        OSError, AttributeError
+    ):  # the C library keeps a tenth of the memory, in pieces that were freed
+        ctypes.CDLL(None).malloc_trim(0)
     return frame.drop(columns="run_index")
 
 
@@ -234,7 +264,7 @@ def _derived_rows_hold(run: RunInfo) -> bool:
 
 def categorical(codes: NDArray[Any], categories: list[Any]) -> "pd.Categorical[Any]":
     """A categorical column from codes, which keeps a million rows of few distinct words small."""
-    return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories, dtype=object))
+    return pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(categories))
 
 
 UNKNOWN = (None, float("nan"))

@@ -23,13 +23,7 @@ from loadgen.record import DamagedLines, record_lines
 BLOCK_BYTES = 32 << 20  # read at a time; 64 MiB was not faster, and 8 MiB took a fifth more time
 ARROW_BLOCK_BYTES = 4 << 20  # parsed at a time by one thread
 
-_SPECULATION = (
-    "mean_acceptance_length",
-    "draft_acceptance_rate",
-    "num_spec_steps",
-    "num_accepted_draft_tokens",
-    "num_draft_tokens",
-)
+_SPECULATION = ("draft_acceptance_rate", "num_accepted_draft_tokens")
 _TIMES = ("time_to_first_token_ms", "generation_time_ms", "queue_time_ms")
 _TIMINGS = pa.struct(
     [(name, pa.float64()) for name in _TIMES]

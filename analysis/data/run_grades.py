@@ -8,7 +8,6 @@ This module does not know latency and cost, or other runs. It imports SymPy, so 
 """
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.data.cache import cache_home
 from analysis.errors import InputError
 from analysis.grading.extract import Extract, extract
 from analysis.grading.grader import Pair, grade_pairs, version
@@ -46,8 +46,7 @@ class _Output(NamedTuple):
 
 def cache_file() -> Path:
     """The file that keeps grades between calls: `$XDG_CACHE_HOME/thinkload/grades.sqlite`."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "thinkload" / "grades.sqlite"
+    return cache_home() / "grades.sqlite"
 
 
 def grade_run(folder: Path, *, fresh: bool = False) -> pd.DataFrame:

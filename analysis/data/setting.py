@@ -149,12 +149,11 @@ def in_flight(load: str) -> str:
 
 
 def setting(row: Any) -> str:
-    """A setting in words; the paper's usual conditions are not mentioned."""
+    """A setting in words, with its load; greedy sampling and the mode `cut` are not mentioned."""
     asked = str(row.get("asked", "greedy"))
     mode = str(row.get("budget_mode", "cut"))
-    parts = [] if row.get("load") in ("c1", None) else [in_flight(str(row["load"]))]
+    parts = [] if row.get("load") is None else [in_flight(str(row["load"]))]
     parts += [] if asked in ("greedy", "unknown") else [asked]
     parts += [] if mode == "cut" else [f"budget mode {mode}"]
-    return f"{row['model']} on {row['config']} with a budget of {row['budget']:,.0f} tokens" + (
-        f" ({', '.join(parts)})" if parts else ""
-    )
+    budget = f"with a budget of {row['budget']:,.0f} tokens" if row["budget"] else "without a token budget"
+    return f"{row['model']} on {row['config']} {budget}" + (f" ({', '.join(parts)})" if parts else "")

@@ -43,11 +43,21 @@ class Figure:
     section: str = "budget"
     wide: bool = False
     filters: list[str] = field(default_factory=lambda: list(FILTERS))
+    legend: dict[str, str] | None = None
+    """The colours of words, where colour does not show the configuration."""
 
     @property
     def full_width(self) -> bool:
         """Whether the figure takes the width of the page, as one with several panels does."""
         return self.wide or (self.panel is not None and len(self.rows[self.panel].unique()) > 1)
+
+    @property
+    def columns(self) -> int:
+        """How many panels stand beside each other: all those of one model, or an equal part of them."""
+        if self.panel is None or "model" not in self.rows:
+            return 3
+        of_model = self.rows.groupby("model", observed=True)[self.panel].nunique().max()
+        return 2 if of_model % 2 == 0 and of_model % 3 else 3
 
     @property
     def source(self) -> str:
@@ -101,9 +111,11 @@ def against_budget(
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
         y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
-    interval = base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q")
-    chart: Chart = alt.layer(interval, lines, points).properties(width="container", height=HEIGHT)
+    layers = [lines, points]
+    if f"{name}_low" in rows:
+        low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
+        layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
+    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
     return chart
 
 
@@ -114,12 +126,27 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     bars = base.mark_bar(opacity=0.85, height=14).encode(
         x=x, tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
     )
-    interval = base.mark_rule(color=MUTED, strokeWidth=1.5).encode(
-        x=alt.X(f"{name}_low:Q", title=title), x2=f"{name}_high:Q", color=alt.value(MUTED)
-    )
+    layers = [bars]
+    if f"{name}_low" in rows:
+        low = alt.X(f"{name}_low:Q", title=title)
+        rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
+        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
     height = 26 * len(rows["config"].unique()) + 10
-    chart: Chart = alt.layer(bars, interval).properties(width="container", height=height)
+    chart: Chart = alt.layer(*layers).properties(width="container", height=height)
     return chart
+
+
+def once(rows: pd.DataFrame, name: str, *by: str) -> pd.DataFrame:
+    """Rows whose curves are the same under every condition are drawn once for each model, in a panel that says so."""
+    kept = []
+    for model, part in rows.groupby("model", observed=True, sort=False):
+        wide = part.pivot_table(index=["config", "budget", *by], columns="under", values=name, observed=True)
+        alike = wide.shape[1] > 1 and bool(wide.sub(wide.iloc[:, 0], axis=0).abs().max().max() == 0)
+        first = part[part["under"] == part["under"].iloc[0]].assign(
+            panel=f"{model}, the same under all conditions"
+        )
+        kept.append(first if alike and not wide.isna().any().any() else part)
+    return pd.concat(kept) if kept else rows
 
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -130,12 +157,12 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
-    """Rows to draw: INVALID runs are left out unless there are no others. `along` is a condition that is drawn as an axis.
+    """Rows to draw, without INVALID runs. `along` is a condition that is drawn as an axis.
 
     Adds the column `panel`, the model with those conditions that vary in the study, so that all lines of a panel are
     comparable, and the column `under`, the same without the model.
     """
-    if "judged" in table and (table["judged"] != "INVALID").any():
+    if "judged" in table:
         table = table[table["judged"] != "INVALID"]
     table = table.assign(drafting=np.where(table["speculation"].astype(str) == "off", "off", "on"))
     names = [name for name in varying(table) if name != along]
@@ -144,6 +171,18 @@ def drawable(table: pd.DataFrame, along: str = "") -> pd.DataFrame:
     panel = [conditions(row, ["model", *names]) for row in rows]
     table = table.assign(panel=panel, under=under)
     return table.assign(link=table["cells"].map(link)) if "cells" in table else table
+
+
+def over(rows: pd.DataFrame, most: int = 3) -> str:
+    """The conditions over which a title gives a range, in parentheses; empty where all rows have the same."""
+    names = [name for name in rows["under"].unique() if name]
+    if len(names) < 2:
+        return ""
+    loads = [name.removesuffix(" in flight") for name in names]
+    if all(load.isdigit() for load in loads):
+        least, *_, largest = sorted(loads, key=int)
+        return f" ({least} {'and' if len(loads) == 2 else 'to'} {largest} in flight)"
+    return f" ({'; '.join(names) if len(names) <= most else f'{len(names)} sets of conditions'})"
 
 
 def link(cells: str) -> str:

@@ -1,16 +1,20 @@
-"""Draw figures over the token budget: accuracy, latency, cost, energy, and the grades of the answers."""
+"""Draw figures over the token budget: accuracy, latency, cost, energy, and the grades of the answers.
+
+A title holds in every panel below it: it gives the range over the panels, and it names a configuration only where the same one is
+ahead in all of them by more than the noise between runs.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from analysis.data.frame import NOT_GRADED
-from analysis.figures.base import Figure, against_budget, comparable, drawable, rows_data
+from analysis.figures.base import Figure, against_budget, comparable, drawable, once, over, rows_data
 from analysis.figures.style import BUDGET_LABEL, HEIGHT
-from analysis.format import number, records, short_budget
+from analysis.format import short_budget, span
+from analysis.noise import DAY_TO_DAY, smallest
 
 GRADE_COLOURS = {
     "correct": "#16906a",
@@ -26,22 +30,27 @@ GRADE_COLOURS = {
 }
 
 
-def figures(table: pd.DataFrame, endings: pd.DataFrame, verdicts: dict[str, str]) -> list[Figure]:
+def figures(
+    table: pd.DataFrame,
+    endings: pd.DataFrame,
+    verdicts: dict[str, str],
+    between_runs: float = DAY_TO_DAY,
+) -> list[Figure]:
     """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
     rows = drawable(table)
     made = [
         _accuracy(rows, verdicts.get("accuracy-flattens", "")),
-        _curve(rows, LATENCY),
-        _curve(rows, COST),
+        *(_curve(rows, curve, between_runs) for curve in (LATENCY, TTFT, TPOT)),
+        _curve(rows, COST, between_runs),
         _cost_of_pass(rows),
-        _curve(rows, ENERGY),
+        _curve(rows, ENERGY, between_runs),
         _endings(endings),
     ]
     return [figure for figure in made if figure is not None]
 
 
 def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
-    rows = comparable(rows[rows["accuracy"].notna()])
+    rows = once(comparable(rows[rows["accuracy"].notna()]), "accuracy")
     if rows.empty:
         return None
     chart = against_budget(rows, "accuracy", "accuracy", ".0%", zero=True)
@@ -50,14 +59,18 @@ def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
 
 
 def _flattens(rows: pd.DataFrame, verdict: str) -> str:
-    means = rows.groupby("budget")["accuracy"].mean().sort_index()
-    steps = [f"{short_budget(low)} to {short_budget(high)}" for low, high in pairwise(means.index)]
-    gains = means.diff().dropna().mul(100).tolist()
+    means = rows.pivot_table(index="panel", columns="budget", values="accuracy", observed=True).sort_index(
+        axis=1
+    )
+    steps = [
+        f"{short_budget(low)} to {short_budget(high)}" for low, high in pairwise(means.columns.astype(float))
+    ]
+    gains = [span(means.diff(axis=1)[budget] * 100, "+.1f") for budget in means.columns[1:]]
     if not gains:
-        return f"Accuracy at the only budget, {means.index[0]:,.0f} tokens"
+        return f"Accuracy at the only budget, {means.columns[0]:,.0f} tokens"
     if len(gains) == 1:
-        return f"From {steps[0]} tokens the accuracy changes by {gains[0]:+.1f} points"
-    first, last = f"{gains[0]:+.1f} points from {steps[0]}", f"{gains[-1]:+.1f} from {steps[-1]}"
+        return f"From {steps[0]} tokens the accuracy changes by {gains[0]} points"
+    first, last = f"{gains[0]} points from {steps[0]}", f"{gains[-1]} from {steps[-1]}"
     words = {
         "held": "Accuracy rises with the budget, then flattens",
         "not held": "Accuracy does not rise and then flatten",
@@ -67,7 +80,7 @@ def _flattens(rows: pd.DataFrame, verdict: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A quantity over the budget, with a line for each configuration; the claim names the best and the worst."""
+    """A quantity over the budget, with a line for each configuration; the claim compares the best and the worst."""
 
     name: str
     column: str
@@ -83,15 +96,31 @@ LATENCY = Curve(
     "latency",
     "e2e_p50_s",
     "median latency, s",
-    "{best} answers {times:.1f} times as fast as {worst}",
+    "{best} answers {times} times as fast as {worst}",
     "Median latency",
     "Median time from send to last token over successful requests. Bars: 95 % order-statistic intervals.",
+)
+TTFT = Curve(
+    "ttft",
+    "ttft_p50_s",
+    "median time to first token, s",
+    "{best} sends the first token {times} times as fast as {worst}",
+    "Median time to first token",
+    "Median over successful requests. The table has p95 too.",
+)
+TPOT = Curve(
+    "tpot",
+    "tpot_p50_s",
+    "median time per output token, s",
+    "{best} generates a token {times} times as fast as {worst}",
+    "Median time per output token",
+    "Median over successful requests of (last − first token) / tokens after the first chunk.",
 )
 COST = Curve(
     "cost-per-token",
     "gpu_s_per_token",
     "GPU-seconds per token",
-    "A token costs least on {best} and {times:.1f} times as much on {worst}",
+    "A token costs {times} times as much on {worst} as on {best}",
     "Cost per token",
     "GPUs × wall time / tokens, a ratio of sums. Bars: 95 % intervals over problems. The table also has the paper's GPUs × e2e / tokens.",
 )
@@ -99,32 +128,43 @@ ENERGY = Curve(
     "energy",
     "cost_of_pass_j",
     "joules per correct answer",
-    "A correct answer takes least energy on {best} and {times:.1f} times as much on {worst}",
+    "A correct answer takes {times} times as much energy on {worst} as on {best}",
     "Energy per correct answer",
     "Joules of all GPUs of the configuration / correct answers. Joules are divided among requests like GPU-seconds.",
     "~s",
 )
 
 
-def _curve(rows: pd.DataFrame, curve: Curve) -> Figure | None:
+def _curve(rows: pd.DataFrame, curve: Curve, between_runs: float) -> Figure | None:
     rows = comparable(rows[rows[curve.column].gt(0)])
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
-    return Figure(curve.name, _extremes(rows, curve), curve.note, rows, chart, panel="panel")
+    claim = _extremes(rows, curve, 1 + smallest(between_runs))
+    return Figure(curve.name, claim, curve.note, rows, chart, panel="panel")
 
 
-def _extremes(rows: pd.DataFrame, curve: Curve) -> str:
-    """The claim: best and worst configuration by geometric mean over the panels and budgets that all have."""
+def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
+    """The claim: two configurations of which one is better in every panel at every budget, or else the range of differences.
+
+    `shown` is the smallest ratio that is more than the noise between runs.
+    """
     wide = rows.pivot_table(
         index=["panel", "budget"], columns="config", values=curve.column, observed=True
     ).dropna()
     if wide.shape[1] < 2 or wide.empty:
         only = rows["config"].astype(str).unique()
         return f"{curve.alone} on {only[0]}, by budget" if len(only) == 1 else f"{curve.alone}, by budget"
-    means = np.exp(np.log(wide).mean()).sort_values()
-    times = float(means.iloc[-1] / means.iloc[0])
-    return curve.claim.format(best=means.index[0], worst=means.index[-1], times=times)
+    compared = over(rows[rows["panel"].isin(wide.index.get_level_values("panel"))])
+    order = wide.rank(axis=1).mean().sort_values(kind="stable").index
+    best, worst = order[0], order[-1]
+    times = wide[worst] / wide[best]
+    if times.min() >= shown:
+        return curve.claim.format(best=best, worst=worst, times=span(times, ".2g")) + compared
+    largest = wide.max(axis=1) / wide.min(axis=1)
+    if largest.max() < shown:
+        return f"{curve.alone}: no difference between configurations is larger than the noise between runs{compared}"
+    return f"{curve.alone}: the highest is {span(largest, '.2g')} times the lowest of the configurations{compared}"
 
 
 def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
@@ -132,8 +172,11 @@ def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)
-    low = records(rows.nsmallest(1, "cost_of_pass_gpu_s"))[0]
-    claim = f"A correct answer costs least, {number(low['cost_of_pass_gpu_s'], '.3g')} GPU-seconds, with {low['model']} on {low['config']} at {short_budget(low['budget'])}"
+    lowest = rows.groupby("panel")["cost_of_pass_gpu_s"].min()
+    claim = (
+        f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget"
+        + (f" of each panel{over(rows)}" if len(lowest) > 1 else "")
+    )
     note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
     return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
 
@@ -143,24 +186,30 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
         return None
     rows = drawable(rows)
     graded = ~rows["grade"].isin(NOT_GRADED)  # without grades, truncated answers are not known
-    rows = rows[graded.groupby(rows["panel"]).transform("any")]
+    rows = once(rows[graded.groupby(rows["panel"]).transform("any")], "count", "grade")
     if rows.empty:
         return None
-    truncated = rows[rows["grade"] == "truncated"].groupby("budget")["count"].sum()
-    cut = (truncated / rows.groupby("budget")["count"].sum()).fillna(0.0).sort_index()
-    claim = (
-        f"{number(cut.iloc[0], '.0%')} of the answers are truncated at {short_budget(float(cut.index[0]))}"
+    counts = rows.assign(truncated=rows["count"].where(rows["grade"] == "truncated", 0))
+    counts = counts.groupby(["budget", "panel"])[["truncated", "count"]].sum()
+    cut = (
+        (counts["truncated"] / counts["count"]).groupby(level="budget").agg(lambda share: span(share, ".0%"))
     )
+    claim = f"{cut.iloc[0]} of the answers are truncated at {short_budget(float(cut.index[0]))}"
     if len(cut) > 1:
-        claim += f", {number(cut.iloc[-1], '.0%')} at {short_budget(float(cut.index[-1]))}"
+        claim += f", {cut.iloc[-1]} at {short_budget(float(cut.index[-1]))}"
+    claim += over(rows)
     grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
     fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
-    budgets = alt.X("budget:O", title="token budget", axis=alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL))
-    share = alt.Y("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%"))
+    one = len(cut) == 1  # the bar of a single budget lies on its side, where it takes less room
+    along, up = (alt.Y, alt.X) if one else (alt.X, alt.Y)
+    label = alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL)
+    budgets = along("budget:O", title=None if one else "token budget", axis=label)
+    share = up("total:Q", stack="normalize", title="share of requests", axis=alt.Axis(format=".0%"))
     tips = ["budget:Q", "grade:N", alt.Tooltip("total:Q", title="requests", format=",d")]
     totals = alt.Chart(rows_data()).transform_aggregate(total="sum(count)", groupby=["budget", "grade"])
     bars = totals.transform_calculate(place=f"indexof({grades}, datum.grade)").mark_bar()
-    chart = bars.encode(x=budgets, y=share, color=fill, order="place:Q", tooltip=tips)
-    chart = chart.properties(width="container", height=HEIGHT)
-    note = f"All selected configurations together. From the bottom: {', '.join(grades)}. A truncated answer does not count as wrong here."
-    return Figure("endings", claim, note, rows, chart, panel="panel")
+    chart = bars.encode(budgets, share, color=fill, order="place:Q", tooltip=tips)
+    chart = chart.properties(width="container", height=50 if one else HEIGHT)
+    note = f"All selected configurations together. From the {'left' if one else 'bottom'}: {', '.join(grades)}. A truncated answer does not count as wrong here."
+    legend = {grade: GRADE_COLOURS[grade] for grade in grades}
+    return Figure("endings", claim, note, rows, chart, panel="panel", legend=legend)

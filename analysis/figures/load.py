@@ -26,7 +26,7 @@ PERCENTILES = ("p50", "p95", "p99")
 THROUGHPUT = {"requests_per_s": "requests per second", "tokens_per_s_gpu": "tokens per second and GPU"}
 GOODPUT = {
     "requests_per_s": "requests per second",
-    "good_per_s": "requests per second within the SLO",
+    "goodput_per_s": "requests per second within the SLO",
     "good_share": "share of requests within the SLO",
 }
 KINDS = {"streams": "requests in flight"}
@@ -41,7 +41,7 @@ def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
     points = points[points["budget"] == points.groupby("model", observed=True)["budget"].transform("max")]
     if points.empty:
         return []
-    points = drawable(points.assign(good_per_s=points["good_share"] * points["requests_per_s"]), "load")
+    points = drawable(points, "load")
     latency = [
         points.assign(
             quantity=title, percentile=p, value=points[f"{name}_{p}_s"], objective=slo.get(name, np.nan)

@@ -1,5 +1,7 @@
 """Draw the Pareto fronts: accuracy and latency, accuracy and cost, speed for one user and throughput of a GPU.
 
+A panel has the settings of one set of conditions, and a title says what holds in all of its panels beyond the noise between runs.
+
 A setting is on a front if no other setting is at least as good in both quantities. The compute-optimal and the
 system-optimal setting (tables/optima.py) are marked on every front.
 """
@@ -12,10 +14,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.data.setting import SETTING
+from analysis.data.setting import SETTING, conditions, varying
 from analysis.figures.base import DETAIL, Chart, Figure, drawable, rows_data, tooltip, with_interval
 from analysis.figures.style import MUTED, colour, shape
-from analysis.format import number, records, short_budget, short_models
+from analysis.format import number, short_budget, short_models, span
+from analysis.noise import DAY_TO_DAY, smallest
 from analysis.tables import summary
 from analysis.tables.optima import Optima
 
@@ -37,10 +40,10 @@ USER = Axis("tokens_per_s_user", "tokens/s for one user", ".3~g")
 PER_GPU = Axis("tokens_per_s_gpu", "tokens/s per GPU", ".3~g")
 
 
-def figures(table: pd.DataFrame, optima: list[Optima]) -> list[Figure]:
+def figures(table: pd.DataFrame, optima: list[Optima], between_runs: float = DAY_TO_DAY) -> list[Figure]:
     """The three fronts."""
-    rows = _labelled(drawable(table), optima)
-    made = [_latency(rows, optima[0] if optima else None), _cost(rows), _speed(rows)]
+    rows, shown = _labelled(drawable(table), optima), 1 + smallest(between_runs)
+    made = [_latency(rows, optima[0] if optima else None, shown), _cost(rows), _speed(rows, shown)]
     return [figure for figure in made if figure is not None]
 
 
@@ -62,33 +65,48 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     known = known.assign(front=pd.concat(fronts) if fronts else False)
     repeated = known[known["front"]].duplicated(["under", "label"])
     known.loc[repeated[repeated].index, "label"] = ""
-    for _, panel in known[known["front"]].groupby("under", sort=False):
-        known.loc[_overlapping(panel, known, x, y), "label"] = ""
+    known = known.assign(optimum=known["optimum"] if x is LATENCY else "")
+    known.loc[known["optimum"] != "", "label"] = ""  # the point has a longer label
+    middle = known.groupby("under")[x.name].transform(lambda values: math.sqrt(values.min() * values.max()))
+    known = known.assign(optimum_side=np.where(known[x.name] > middle, "right", "left"))
+    sides = [_sides(panel, x, y) for _, panel in known.groupby("under", sort=False)]
+    known = known.assign(side=pd.concat(sides) if sides else "")
     chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
     return known, chart.properties(width="container", height=height)
 
 
-def _overlapping(points: pd.DataFrame, known: pd.DataFrame, x: Axis, y: Axis) -> list[Any]:
-    """Points whose label would overlap an earlier one: within a tenth of the width and a thirtieth of the height."""
+SIDES = {"right": (1, -1), "left": (-1, 1)}
+"""Where a label can be, right below its point or left above it, as the signs of the distances."""
+
+
+def _sides(panel: pd.DataFrame, x: Axis, y: Axis) -> "pd.Series[str]":
+    """On which side of its point each label of a panel overlaps no other point and no other label; empty where on none."""
 
     def place(axis: Axis) -> "pd.Series[float]":
-        values = known[axis.name].astype(float)
-        if axis.log:
-            values = values.clip(lower=1e-12).map(math.log)
-        return ((values - values.min()) / max(values.max() - values.min(), 1e-9))[points.index]
+        values = panel[axis.name].astype(float)
+        values = values.clip(lower=1e-12).map(math.log) if axis.log else values
+        return (values - values.min()) / max(values.max() - values.min(), 1e-9)
 
     across, up = place(x), place(y)
-    labelled: list[Any] = []
-    overlapping: list[Any] = []
-    for at in points.index[points["label"] != ""]:
-        near = any(abs(across[at] - across[b]) < 0.1 and abs(up[at] - up[b]) < 1 / 30 for b in labelled)
-        (overlapping if near else labelled).append(at)
-    return overlapping
+    taken = [(across[at], up[at]) for at in panel.index]
+    found = pd.Series("", index=panel.index)
+    for at in panel.index[panel["front"] & (panel["label"] != "")]:
+        for side, (right, above) in SIDES.items():
+            inside = [
+                (0.0 <= (left - across[at]) * right < 0.2 and -0.01 <= (height - up[at]) * above < 0.09)
+                for left, height in taken
+                if (left, height) != (across[at], up[at])
+            ]
+            if not any(inside) and (right > 0 or across[at] > 0.2):
+                found[at] = side
+                taken.append((across[at] + 0.1 * right, up[at] + 0.05 * above))
+                break
+    return found
 
 
 def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
     x_scale: dict[str, Any] = {"type": "log", "nice": False} if x.log else {"zero": False}
-    x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=7)
+    x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=5)
     y_axis = alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
     along = alt.X(f"{x.name}:Q", title=x.title, axis=x_axis).scale(**x_scale, padding=26)
     up = alt.Y(f"{y.name}:Q", title=y.title, axis=y_axis)
@@ -105,15 +123,21 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             href="link:N",
             opacity=alt.condition("datum.front", alt.value(1), alt.value(0.33)),
         ),
-        on_front.mark_text(align="left", dx=9, dy=11, fontSize=11).encode(text="label:N"),
+        *(
+            on_front.transform_filter(f"datum.side === '{side}'")
+            .mark_text(align="left" if right > 0 else "right", dx=9 * right, dy=-10 * above, fontSize=11)
+            .encode(text="label:N")
+            for side, (right, above) in SIDES.items()
+        ),
         base.transform_filter("datum.optimum != ''").mark_point(
             size=330, strokeWidth=2, color=MUTED, shape="circle"
         ),
         *(
-            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0")
-            .mark_text(align="center", dy=place, fontSize=12, fontWeight="bold")
+            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0 && datum.optimum_side == '{side}'")
+            .mark_text(align=side, dx=-8 if side == "right" else 8, dy=place, fontSize=12, fontWeight="bold")
             .encode(text="optimum:N")
-            for word, place in (("system", -19), ("compute", 24))
+            for word, place in (("system", -19), ("compute", 27))
+            for side in ("left", "right")
         ),
     ]
     if f"{y.name}_low" in rows:
@@ -124,16 +148,17 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
     return chart
 
 
-def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
+def _latency(rows: pd.DataFrame, optima: Optima | None, shown: float) -> Figure | None:
     known, chart = _front(rows, LATENCY, ACCURACY, x_more=False, height=430)
     if known.empty:
         return None
     on = int(known["front"].sum())
     claim = f"{on} of {len(known)} settings are on the Pareto front; for each other setting, one is faster and at least as accurate"
-    if optima is not None and optima.differ:
-        names = short_models(rows["model"])
+    if optima is not None and optima.compute["e2e_p50_s"] > optima.system["e2e_p50_s"] * shown:
+        names, among = short_models(rows["model"]), varying(rows)
+        where = f"With {conditions(optima.system, among)}, the" if among else "The"
         claim = (
-            f"The fastest setting that reaches {number(optima.target, '.0%')} is not the one with the least arithmetic: "
+            f"{where} fastest setting that reaches {number(optima.target, '.0%')} is not the one with the least arithmetic: "
             f"{_words(optima.system, names)} in {number(optima.system['e2e_p50_s'], '.3g')} s, "
             f"compared to {_words(optima.compute, names)} in {number(optima.compute['e2e_p50_s'], '.3g')} s"
         )
@@ -144,6 +169,17 @@ def _latency(rows: pd.DataFrame, optima: Optima | None) -> Figure | None:
     return Figure("accuracy-latency", claim, note, known, chart, panel="under", section="front", wide=True)
 
 
+def _leader(known: pd.DataFrame, name: str, shown: float) -> str:
+    """The configuration that leads with every model in every panel by more than the noise between runs; empty for none."""
+    best = known.pivot_table(
+        index=["under", "model"], columns="config", values=name, aggfunc="max", observed=True
+    ).fillna(0.0)
+    leaders = set(best.idxmax(axis=1))
+    second = best.apply(lambda row: row.nlargest(2).iloc[-1], axis=1)
+    clear = best.shape[1] > 1 and (best.max(axis=1) > second * shown).all()
+    return str(leaders.pop()) if clear and len(leaders) == 1 else ""
+
+
 def _words(point: dict[str, Any], names: dict[str, str]) -> str:
     return f"{names[str(point['model'])]} on {point['config']} at {short_budget(point['budget'])}"
 
@@ -152,24 +188,27 @@ def _cost(rows: pd.DataFrame) -> Figure | None:
     known, chart = _front(rows, COST, ACCURACY, x_more=False, height=330)
     if known.empty:
         return None
-    best = known[known["front"]].sort_values("accuracy").iloc[-1]
-    cheapest = known[known["front"]].sort_values(COST.name).iloc[0]
-    claim = f"The most accurate setting costs {number(best[COST.name], '.3g')} GPU-seconds per correct answer"
-    if best[COST.name] > cheapest[COST.name]:
-        times = number(best[COST.name] / cheapest[COST.name], ".2g")
-        points = f"{(best['accuracy'] - cheapest['accuracy']) * 100:.0f} points"
-        claim += f", {times} times as much as the cheapest setting, and is {points} more accurate"
+    fronts = [panel.sort_values(COST.name) for _, panel in known[known["front"]].groupby("under", sort=False)]
+    ends = [(front.iloc[0], front.iloc[-1]) for front in fronts]
+    more = [(best, least) for least, best in ends if best["accuracy_low"] > least["accuracy"]]
+    claim = f"A more accurate setting than the cheapest is shown in {len(more)} of {len(ends)} panels"
+    if not more:
+        claim = "No setting is shown to be more accurate than the one whose correct answers cost least"
+    elif len(more) == len(ends):
+        points = span([(best["accuracy"] - least["accuracy"]) * 100 for best, least in more], ".0f")
+        times = span([best[COST.name] / least[COST.name] for best, least in more], ".2g")
+        claim = f"The most accurate setting is {points} points more accurate than the cheapest, at {times} times the cost per correct answer"
     note = "Cost of pass: GPUs × wall time of all requests / correct answers. Up and left is better."
     return Figure("accuracy-cost", claim, note, known, chart, panel="under", section="front")
 
 
-def _speed(rows: pd.DataFrame) -> Figure | None:
+def _speed(rows: pd.DataFrame, shown: float) -> Figure | None:
     known, chart = _front(rows, USER, PER_GPU, x_more=True, height=330)
     if known.empty:
         return None
-    user, per_gpu = (records(known.nlargest(1, axis.name))[0] for axis in (USER, PER_GPU))
-    claim = f"{user['config']} is the fastest for one user, and {per_gpu['config']} has the highest throughput per GPU"
-    if user["config"] == per_gpu["config"]:
-        claim = f"{user['config']} is the fastest for one user and has the highest throughput per GPU"
+    words = {USER.name: "is the fastest for one user", PER_GPU.name: "has the highest throughput per GPU"}
+    leaders = {name: _leader(known, name, shown) for name in words}
+    found = [f"{leaders[name]} {word}" for name, word in words.items() if leaders[name]]
+    claim = ", and ".join(found) or "Speed for one user and throughput per GPU"
     note = "Tokens / e2e and tokens / (GPUs × wall time). Up and right is better. Each point is a model and budget."
     return Figure("speed-throughput", claim, note, known, chart, panel="under", section="front")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.figures.base import DETAIL, Figure, drawable, rows_data
 from analysis.figures.style import HEIGHT, MUTED, colour, shape
-from analysis.format import number, records, short_budget, short_model
+from analysis.format import records, short_budget, span
 
 
 def figures(rows: pd.DataFrame) -> list[Figure]:
@@ -52,17 +52,15 @@ def claim(rows: pd.DataFrame) -> str:
         for row in records(line[line["k"] > 1]):
             at_budget = single[single["budget"] == row["budget"]]["majority"]
             most = row["k"] == line["k"].max() and len(at_budget) > 0
-            same += [(row["majority"] - at_budget.iloc[0], row, at_budget.iloc[0])] if most else []
+            same += [(row["majority"] - at_budget.iloc[0]) * 100] if most else []
             if len(single) > 1 and row["gpu_s_per_problem"] <= single["gpu_s_per_problem"].max():
                 longer = np.interp(row["gpu_s_per_problem"], single["gpu_s_per_problem"], single["majority"])
-                gains.append(row["majority"] - longer)
+                gains.append((row["majority"] - longer) * 100)
     if not same:
         return "One answer or several: accuracy at equal cost"
-    _, best, alone = max(same, key=lambda one: one[0])
-    at = f"{short_model(str(best['model']))} at {short_budget(best['budget'])}"
-    text = f"{best['k']} votes raise the accuracy of {at} from {number(alone, '.0%')} to {number(best['majority'], '.0%')}"
-    if gains:
-        mean = float(np.mean(gains)) * 100
-        better = "better" if mean > 0 else "worse"
-        text += f"; at equal cost, votes are {abs(mean):.0f} points {better} than one longer answer"
-    return text
+    text = f"{rows['k'].max()} votes instead of one answer change the accuracy by {span(same, '+.1f')} points"
+    return text + (
+        f"; compared to one longer answer at equal cost, votes change it by {span(gains, '+.1f')}"
+        if gains
+        else ""
+    )

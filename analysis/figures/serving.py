@@ -1,4 +1,7 @@
-"""Draw the effects of the serving configuration: speculation, tensor parallelism, variation of cost, acceptance."""
+"""Draw the effects of the serving configuration: speculation, tensor parallelism, variation of cost, acceptance.
+
+A title gives the range over all rows of a model, and no mean over loads or budgets.
+"""
 
 import altair as alt
 import pandas as pd
@@ -12,10 +15,11 @@ from analysis.figures.base import (
     comparable,
     drawable,
     numbers,
+    over,
     rows_data,
 )
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
-from analysis.format import number, short_models
+from analysis.format import short_models, span
 
 
 def figures(
@@ -47,16 +51,11 @@ def _ratio_chart(rows: pd.DataFrame, title: str) -> Chart:
     return (one + chart).properties(width="container", height=chart.height)
 
 
-def _by_model(rows: pd.DataFrame, name: str) -> list[tuple[str, float]]:
-    """Mean of a column for each model, smallest model first."""
-    means = rows.groupby(["params_b", "model"], dropna=False, observed=True)[name].mean().sort_index()
-    models = means.index.get_level_values("model")
-    names = short_models(models)
-    return [(names[str(model)], float(mean)) for model, mean in zip(models, means, strict=True)]
-
-
-def _list(parts: list[tuple[str, float]], form: str) -> str:
-    return ", ".join(f"{number(value, form)} at {model}" for model, value in parts)
+def _by_model(rows: pd.DataFrame, name: str, form: str) -> str:
+    """The range of a column for each model, smallest model first."""
+    parts = rows.groupby(["params_b", "model"], dropna=False, observed=True)[name]
+    names = short_models(rows["model"])
+    return ", ".join(f"{span(values, form)} at {names[str(model)]}" for (_, model), values in parts)
 
 
 def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
@@ -65,7 +64,7 @@ def _speculation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         return None
     words = {"held": "is faster at every model size", "not held": "is not faster at every model size"}
     claim = f"Speculation {words[verdict]}" if verdict in words else "Speed-up by speculation"
-    claim += f": {_shown(rows)}; on average {_list(_by_model(rows, 'speedup'), '.2f')}"
+    claim += f": {_shown(rows)}; the speed-up is {_by_model(rows, 'speedup', '.2f')}{over(rows)}"
     note = f"Σ e2e without speculation / Σ e2e with speculation, same problems and same number of GPUs. {INTERVALS} Above 1 is faster."
     chart = _ratio_chart(rows, "speed-up by speculation")
     return Figure("speculation", claim, note, rows, chart, panel="panel", section="serving")
@@ -88,8 +87,8 @@ def _parallel(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     most = rows[rows["tp"] == rows["tp"].max()]
-    sizes = _by_model(most, "speedup")
-    claim = f"{most['tp'].max():.0f} GPUs instead of {most['base_gpus'].min():.0f} give a speed-up of {_list(sizes, '.2f')}; {_shown(most)}"
+    sizes = _by_model(most, "speedup", ".2f")
+    claim = f"{most['tp'].max():.0f} GPUs instead of {span(most['base_gpus'], '.0f')} give a speed-up of {sizes}{over(most)}; {_shown(most)}"
     note = f"Σ e2e on the fewest GPUs / Σ e2e on more GPUs, same problems and same speculation. {INTERVALS} Cost rises unless the speed-up exceeds the ratio of the numbers of GPUs."
     chart = _ratio_chart(rows, "speed-up by tensor parallelism")
     return Figure("tensor-parallel", claim, note, rows, chart, panel="panel", section="serving")
@@ -101,13 +100,14 @@ def _variation(rows: pd.DataFrame, verdict: str) -> Figure | None:
         return None
     speculative = rows[rows["speculation"].astype(str) != "off"]
     plain = rows[rows["speculation"].astype(str) == "off"]
-    claim = f"The cost of a token varies between problems by {number(rows['variation'].mean(), '.0%')}"
+    claim = f"The cost of a token varies between problems by {span(rows['variation'], '.1%')}"
     if len(speculative) and len(plain):
-        sizes = _by_model(speculative, "variation")
+        sizes = _by_model(speculative, "variation", ".0%")
         erratic = "Speculation makes the cost of a token erratic: it"
         begin = erratic if verdict == "held" else "The cost of a token"
-        claim = f"{begin} varies between problems by {_list(sizes, '.0%')} with speculation, and by {number(plain['variation'].mean(), '.1%')} without"
-    chart = against_budget(rows, "variation", "variation of cost per token", ".0%", zero=True)
+        claim = f"{begin} varies between problems by {sizes} with speculation, and by {span(plain['variation'], '.1%')} without"
+    claim += over(rows)
+    chart = against_budget(rows, "variation", "variation of cost per token", ".2~%", zero=True)
     note = "Standard deviation / mean of GPUs × e2e / tokens over problems. Bars: 95 % intervals (jackknife)."
     return Figure("cost-variation", claim, note, rows, chart, panel="panel", section="serving")
 
@@ -116,9 +116,13 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     arms = rows.sort_values("position").groupby(["config", "model", *CONDITIONS], observed=True)["per_step"]
-    first, last = float(arms.first().mean()), float(arms.last().mean())
-    verb = "rises" if last > first * 1.03 else "falls" if last < first * 0.97 else "stays the same"
-    claim = f"Acceptance {verb} during generation: from {first:.2f} to {last:.2f} tokens per step"
+    first, last = arms.first(), arms.last()
+    ratio = last / first
+    verb = "rises" if ratio.min() > 1.03 else "falls" if ratio.max() < 0.97 else "by position"
+    ends = (
+        f"{span(first, '.2f')} tokens per step at the beginning of the output, {span(last, '.2f')} at its end"
+    )
+    claim = f"Acceptance {verb}{' during generation' if verb != 'by position' else ''}: {ends}"
     along = alt.Axis(labelExpr=SI_LABEL, tickCount=6)
     x = alt.X("position:Q", title="position in the output, tokens", axis=along)
     y = alt.Y("per_step:Q", title="tokens per step", axis=alt.Axis(format=".2~f", tickCount=5))

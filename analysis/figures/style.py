@@ -6,10 +6,11 @@ take text and background colours from the page's CSS. Exported figures use the l
 This module does not know what a figure shows.
 """
 
-import re
 from typing import Any
 
 import altair as alt
+
+from analysis.format import natural
 
 # Colours of medium lightness that colour-blind readers can tell apart, with a contrast of at least 3:1 on #ffffff and #14171c.
 PALETTE = (
@@ -50,11 +51,6 @@ LIGHT: dict[str, Any] = {
     "view": {"stroke": None},
     "legend": {"labelColor": "#3c434c", "titleColor": "#3c434c", "symbolStrokeWidth": 2},
 }
-
-
-def natural(name: str) -> list[Any]:
-    """Sort key that puts `tp2` before `tp10`, and `tp2` before `tp2-ngram`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def colours(configs: list[str]) -> dict[str, str]:

@@ -3,9 +3,9 @@
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, over, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
-from analysis.format import number, short_budget
+from analysis.format import number, short_budget, span
 from analysis.tables.distributions import PARTS
 
 MAX_RUNS = 12  # timelines on the page; the table has all
@@ -28,9 +28,10 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
     rows = rows[rows["seconds"].gt(0)] if len(rows) else rows
     if rows.empty:
         return None
-    shares = rows.groupby("part")["share"].mean()
-    decode, queue = (float(shares.get(part, 0.0)) for part in ("decode", "queue"))
-    claim = f"{number(decode, '.1%')} of the latency is decoding, and {number(queue, '.1%')} is queueing"
+    shares = {part: span(found["share"], ".1%") for part, found in rows.groupby("part")}
+    words = {"decode": "decoding", "queue": "queueing"}
+    found = [f"{shares[part]} is {word}" for part, word in words.items() if part in shares]
+    claim = f"Of the latency, {' and '.join(found)}{over(rows)}" if found else "Parts of the latency"
     tips = ["config:N", "part:N", *numbers(seconds=".3~g", share=".2%", n=",d"), "source:N"]
     x = alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5))
     y = alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200))
@@ -52,7 +53,8 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
-        claim = f"One answer in twenty takes {number(times.mean(), '.2g')} times the median or more"
+        compared = over(rows[rows["panel"].isin(times.index.get_level_values("panel"))])
+        claim = f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{compared}"
     tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
     chart = (
         alt.Chart(rows_data())
@@ -96,12 +98,17 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
     speed = base.transform_filter("datum.series == 'tokens/s'").mark_line(strokeWidth=1.5)
     left = alt.Axis(labelExpr=SI_LABEL, tickCount=4)
     right = alt.Axis(orient="right", labelExpr=SI_LABEL, tickCount=4, grid=False)
-    layers = alt.layer(
-        watts.encode(y=alt.Y("value:Q", title="power, W", axis=left)),
-        speed.encode(y=alt.Y("value:Q", title="tokens/s", axis=right), color=colour()),
+    chart = speed.encode(
+        y=alt.Y("value:Q", title="tokens/s", axis=right if len(power) else left), color=colour()
     )
-    chart = layers.resolve_scale(y="independent").properties(width="container", height=150)
-    note = "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
+    note = "Tokens per second of the run."
+    if len(power):
+        grey = watts.encode(y=alt.Y("value:Q", title="power, W", axis=left))
+        chart = alt.layer(grey, chart).resolve_scale(y="independent")
+        note = (
+            "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
+        )
+    chart = chart.properties(width="container", height=150)
     if len(cells) > MAX_RUNS:
         note += f" The first {MAX_RUNS} of {len(cells)} runs are shown; tables/timelines has all of them."
     return Figure("timeline", claim, note, rows, chart, panel="cell", section="time", filters=NO_BUDGET)

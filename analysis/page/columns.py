@@ -27,6 +27,8 @@ SUMMARY = [
     Column("ttft_p50_s", "TTFT p50, s", ".2g", "send to first token"),
     Column("ttft_p95_s", "TTFT p95, s", ".2g"),
     Column("requests_per_s", "requests/s", ".3g", "successful requests per second of the steady load"),
+    Column("asked_per_s", "asked/s", ".3g", "arrivals per second of an open loop"),
+    Column("goodput_per_s", "goodput/s", ".3g", "requests per second that met every objective"),
     Column("good_share", "within SLO", ".1%", "requests that met every objective / all requests"),
     Column("tokens_per_s_user", "tok/s/user", ".3g", "Σ tokens / Σ e2e"),
     Column("tokens_per_s_gpu", "tok/s/GPU", ".3g", "tokens / (GPUs × wall time)"),
@@ -140,6 +142,8 @@ CLAIMS = [
 
 RUNS = [
     Column("cell", "run"),
+    Column("verdict", "verdict", flag=True),
+    Column("reasons", "reasons"),
     Column("model", "model"),
     Column("config", "configuration"),
     Column("num_gpus", "GPUs", ",d"),
@@ -148,8 +152,6 @@ RUNS = [
     Column("duration_s", "duration, s", ".4g"),
     Column("time_scale", "speed", ".3g", "model seconds per second of wall time"),
     Column("source", "source", flag=True),
-    Column("verdict", "verdict", flag=True),
-    Column("reasons", "reasons"),
 ]
 
 TABLES = {

@@ -17,10 +17,11 @@ import vl_convert
 
 from analysis.figures.base import Figure
 from analysis.figures.style import LIGHT, paint
-from analysis.format import number
+from analysis.format import number, records
 from analysis.page.chart_data import rows_of, used
+from analysis.page.layout import Column, Table
 
-PANEL_WIDTH, WIDE_WIDTH, COLUMNS = 300, 720, 3
+PANEL_WIDTH, WIDE_WIDTH = 300, 720
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 SCALE = 2.0  # PNG pixels per point, sharp in print and on slides
 
@@ -34,6 +35,27 @@ def tables(made: dict[str, pd.DataFrame], out: Path) -> None:
         quoted = plain.assign(**{word: plain[word].map(as_text, na_action="ignore") for word in words})
         quoted.to_csv(out / f"{name}.csv", index=False)
         plain.to_parquet(out / f"{name}.parquet", index=False)
+
+
+def latex(made: list[Table], out: Path) -> None:
+    """Write the tables of the page as LaTeX, with the columns, titles and digits that the page has; they need booktabs."""
+    out.mkdir(parents=True, exist_ok=True)
+    for table in made:
+        rows, columns = records(table.table), table.filled
+        shown = pd.DataFrame({c.title: [_latex_cell(c, row) for row in rows] for c in columns})
+        style = (
+            shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        )
+        form = "".join("r" if c.number else "l" for c in columns)
+        words = style.to_latex(
+            hrules=True, column_format=form, caption=table.title, label=f"tab:{table.name}"
+        )
+        (out / f"{table.name}.tex").write_text(words, encoding="utf-8")
+
+
+def _latex_cell(column: Column, row: dict[str, Any]) -> str:
+    value = row[column.name]
+    return number(value, column.number) if column.number else "–" if pd.isna(value) else str(value)
 
 
 def as_text(cell: str) -> str:
@@ -66,10 +88,11 @@ def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
         chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else []
     )
     _on_inherited_data(chart)
-    width = chart["width"] * min(COLUMNS, max(1, len(panels)))
+    width = chart["width"] * min(figure.columns, max(1, len(panels)))
     whole: dict[str, Any] = chart
     if len(panels) > 1:  # a facet cannot have two independent axes, so panels are concatenated
-        whole = {"columns": COLUMNS, "concat": [_panel(chart, str(figure.panel), panel) for panel in panels]}
+        parts = [_panel(chart, str(figure.panel), panel) for panel in panels]
+        whole = {"columns": figure.columns, "concat": parts}
     note = f"{figure.source}. {figure.note}" if figure.source else figure.note
     title = {"text": textwrap.wrap(figure.claim, width // 8), "subtitle": textwrap.wrap(note, width // 6)}
     return whole | {

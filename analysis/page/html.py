@@ -9,7 +9,10 @@ This module does not know how a table or a figure was computed.
 import html
 import json
 import re
+import subprocess
+import tomllib
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,8 +28,8 @@ import vl_convert
 from analysis.data.frame import Study
 from analysis.data.setting import gpus_label
 from analysis.figures.base import FILTERS, Figure, anchor, link
-from analysis.figures.style import FONT, colours, natural, paint
-from analysis.format import number, plain, records
+from analysis.figures.style import FONT, colours, paint
+from analysis.format import natural, number, plain, records
 from analysis.page.chart_data import columns_of, used
 from analysis.page.columns import DEFINITIONS
 from analysis.page.layout import Column, Page, Table
@@ -65,6 +68,7 @@ def render(study: Study, page: Page, vega: "Future[str]") -> str:
         filters=_filters(study.frame, scheme),
         sections=page.sections,
         figures=page.figures,
+        legends={figure.name: _legend(figure, scheme) for figure in page.figures},
         words=words,
         tables=[_table(table) for table in page.tables],
         runs=[_run(cell, run) for cell, run in study.runs.items()],
@@ -83,10 +87,36 @@ def _asset(name: str) -> markupsafe.Markup:
 
 
 def _version() -> str:
+    """The version of the installed package, or that of the checkout with its commit."""
+    root = Path(__file__).parents[2]
+    commit = ""
+    if (root / ".git").exists():
+        with suppress(OSError, subprocess.TimeoutExpired):
+            command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+            found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+            commit = f" ({found.stdout.strip()})" if found.returncode == 0 else ""
     try:
-        return version("thinkload")
+        return version("thinkload") + commit
     except PackageNotFoundError:
-        return "(not installed)"
+        project = root / "pyproject.toml"
+        known = (
+            tomllib.loads(project.read_text())["project"]["version"]
+            if project.exists()
+            else "of unknown version"
+        )
+        return f"{known}{commit}"
+
+
+def _legend(figure: Figure, scheme: dict[str, str]) -> list[dict[str, str]]:
+    """The colours of a figure with their marks: of configurations, with a triangle for speculation, or of words."""
+    if figure.legend is not None:
+        return [{"label": name, "colour": colour, "mark": "box"} for name, colour in figure.legend.items()]
+    rows = figure.rows
+    if "config" not in rows:
+        return []
+    drafts = set(rows.loc[rows["drafting"] == "on", "config"]) if "drafting" in rows else set()
+    names = sorted({str(name) for name in rows["config"]}, key=natural)
+    return [{"label": n, "colour": scheme.get(n, ""), "mark": "on" if n in drafts else ""} for n in names]
 
 
 def _figure_data(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
@@ -129,7 +159,7 @@ def _key(name: str, value: Any) -> str:
 
 def _table(shown: Table) -> dict[str, Any]:
     rows = []
-    columns = [c for c in shown.columns if c.name in shown.table and shown.table[c.name].notna().any()]
+    columns = shown.filled
     for row in records(shown.table):
         filters = {name: _key(name, row[name]) for name in FILTERS if pd.notna(row.get(name))}
         cells = [_cell(column, row) for column in columns]

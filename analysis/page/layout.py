@@ -38,6 +38,12 @@ class Table:
     columns: list[Column]
     table: pd.DataFrame
 
+    @property
+    def filled(self) -> list[Column]:
+        """The columns that have a value in some row."""
+        known = {name for name in self.table if (self.table[name].notna() & (self.table[name] != "")).any()}
+        return [column for column in self.columns if column.name in known]
+
 
 @dataclass(slots=True)
 class Answer:
@@ -46,6 +52,8 @@ class Answer:
     headline: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    flags: list[tuple[str, str]] = field(default_factory=list)
+    """Verdicts that stand beside the headline, each with its text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Decide whether a setting became worse from one set of results (BASE) to another (NEW), beyond noise.
 
-Both sides are compared on the same settings and the same problems. A regression is a change that is worse than the gate with
+Both sides are compared on the same settings and the same problems, or across one condition, such as the configuration. The problems
+of an imported run have no names, so they are paired by the lengths of their prompts, where both sides have the same lengths; what an
+imported run does not know is then not compared. A regression is a change that is worse than the gate with
 95 % one-sided confidence, with Holm's correction over all settings and measures: at most 5 false alarms in 100 comparisons of
 equal sides, for any number of settings. A change is conclusive where it is not worse than the gate, and a change of twice the
 gate would have been detected with a probability of 90 % or its interval excludes the gate. Where a side has repeated runs of a
@@ -13,28 +15,37 @@ budget. Otherwise it is the request's share of the wall time, with ramp-up and d
 This module does not know the cause of a change.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis import noise
 from analysis.data import setting
-from analysis.stats import holm, log_ratio
+from analysis.format import first, natural
+from analysis.stats import holm, log_ratio, t_bound, t_quantile, t_tail
+from analysis.tables import measures
+from analysis.tables.measures import PERCENTILES, RATES
 from analysis.tables.repeats import run_means
 from analysis.tables.summary import judged, requests
 
 ALPHA, POWER = 0.05, 0.90
 SETTING = [name for name in setting.SETTING if name != "dataset"]
 """Problems are paired by their ids, so the file from which they were read does not matter."""
-COLUMN = {"latency": "e2e_s", "cost": "gpu_s", "accuracy": "correct"}
+COLUMN = {"latency": "e2e_s", "ttft": "ttft_s", "tpot": "tpot_s", "cost": "gpu_s", "accuracy": "correct"}
+"""Measures that are means over problems."""
+MEASURES = (*COLUMN, *PERCENTILES, *RATES)
+IMPORTED = ("model", "config", "load", "budget_mode", "source")
+"""The part of a setting that an imported run knows."""
 MIN_PAIRS = 5
 MAX_LOST = 0.01
 """Where NEW fails this share of requests more than BASE, the latency and cost of the other requests are not conclusive."""
 Floats = NDArray[np.float64]
+SLO = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class Change:
     base: float
     new: float
     worse: float
-    """Positive means worse: the log ratio of means for latency and cost, the lost accuracy for accuracy."""
+    """Positive means worse: the log ratio of both sides, NEW above for times and costs and BASE above for rates; the lost accuracy."""
     error: float
     """Standard error of `worse`, including the noise between runs where there are repeats."""
     degrees: float
@@ -66,24 +77,33 @@ class Change:
     @property
     def bound(self) -> float:
         """The gate on the scale of `worse`."""
-        return self.gate if self.measure == "accuracy" else float(np.log1p(self.gate))
+        if self.measure in RATES:
+            return -math.log1p(-self.gate)
+        return self.gate if self.measure == "accuracy" else math.log1p(self.gate)
 
     @property
     def p_value(self) -> float:
         """Probability of a change at least this bad if the true change were equal to the gate."""
         if self.error == 0:
             return 0.0 if self.worse > self.bound else 1.0
-        return float(stats.t.sf((self.worse - self.bound) / self.error, self.degrees))
+        return t_tail((self.worse - self.bound) / self.error, self.degrees)
 
     @property
     def smallest_detectable(self) -> float:
         """The true change, on the scale of the gate, that would be found as a regression with a probability of 90 %."""
-        quantiles = stats.t.ppf(1 - self.alpha, self.degrees) + stats.t.ppf(POWER, self.degrees)
-        return self.on_gate_scale(self.bound + float(quantiles) * self.error)
+        quantiles = t_bound(1 - self.alpha, self.degrees) + t_bound(POWER, self.degrees)
+        return self.on_gate_scale(self.bound + quantiles * self.error)
 
     def on_gate_scale(self, worse: float) -> float:
-        """A value on the scale of `worse` on that of the gate: a relative change, or a share of the problems."""
+        """A value on the scale of `worse` on that of the gate: a relative change (of a rate: a loss), or a share of the problems."""
+        if self.measure in RATES:
+            return -math.expm1(-worse)
         return worse if self.measure == "accuracy" else float(np.expm1(worse))
+
+    @property
+    def better(self) -> bool:
+        """Whether the whole two-sided interval is an improvement."""
+        return self.worse + t_quantile(self.degrees) * self.error < 0
 
     @property
     def conclusive(self) -> bool:
@@ -92,23 +112,99 @@ class Change:
             return False
         if self.worse > self.bound:
             return False
-        upper = self.worse + float(stats.t.ppf(1 - ALPHA, self.degrees)) * self.error
+        upper = self.worse + t_bound(1 - ALPHA, self.degrees) * self.error
         return self.smallest_detectable <= 2 * self.gate or upper < self.bound
 
 
-def compare(base: pd.DataFrame, new: pd.DataFrame, gate: dict[str, float]) -> list[Change]:
-    """The change of every measure of `gate` in every setting that both frames have."""
+def compare(
+    base: pd.DataFrame,
+    new: pd.DataFrame,
+    gate: dict[str, float],
+    across: str | None = None,
+    slo: SLO | None = None,
+) -> list[Change]:
+    """The change of every measure of `gate` in every setting that both frames have.
+
+    `across` is a part of the setting that may differ: each of its values in NEW is compared to the first one in BASE.
+    """
     sides = [_usable(frame) for frame in (base, new)]
-    by_setting = [dict(list(side.groupby(SETTING, observed=True, sort=False))) for side in sides]
+    imported = any(side["dataset"].astype(str).str.startswith("imported ").any() for side in sides)
+    names = [name for name in (IMPORTED if imported else SETTING) if name != across]
+    by_setting = [dict(list(side.groupby(names, observed=True, sort=False))) for side in sides]
     changes = []
-    for key, old in by_setting[0].items():
-        if key not in by_setting[1]:
-            continue
-        where = dict(zip(SETTING, key, strict=True))
-        for measure, limit in gate.items():
-            change = _change(where, measure, limit, old, by_setting[1][key])
-            changes += [change] if change is not None else []
+    for key in (key for key in by_setting[0] if key in by_setting[1]):
+        for old, other in _arms(by_setting[0][key], by_setting[1][key], across):
+            where = first(other, SETTING) | ({"versus": old[across].iloc[0]} if across else {})
+            both = _by_length(old, other) if imported else (old, other)
+            for measure, limit in gate.items():
+                change = (
+                    _change(where, measure, limit, *both)
+                    if measure in COLUMN
+                    else _of_runs(where, measure, limit, both, slo or {})
+                )
+                changes += [change] if change is not None else []
+    return together(changes)
+
+
+def together(changes: list[Change]) -> list[Change]:
+    """Changes that are judged together: each has its part of the error probability."""
     return [replace(change, alpha=ALPHA / len(changes)) for change in changes]
+
+
+def _arms(
+    old: pd.DataFrame, new: pd.DataFrame, across: str | None
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Both sides of a setting; across a condition, each of its values in NEW beside the first one in BASE."""
+    if across is None:
+        yield old, new
+        return
+    arms = {str(value): rows for value, rows in old.groupby(across, observed=True)}
+    least = min(arms, key=natural)
+    others = {str(value): rows for value, rows in new.groupby(across, observed=True)}
+    yield from ((arms[least], others[name]) for name in sorted(others, key=natural) if name != least)
+
+
+def _by_length(old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both sides with the length of the prompt as the problem, where they have no problem in common but the same lengths.
+
+    What an imported run does not know may still not differ within a side.
+    """
+    if any(len(side[[*SETTING, "dataset"]].drop_duplicates()) > 1 for side in (old, new)):
+        return old, new.iloc[:0]
+    if set(old["problem_id"]) & set(new["problem_id"]) and old["dataset"].iloc[0] == new["dataset"].iloc[0]:
+        return old, new
+    asked = [side.drop_duplicates("problem_id")["prompt_tokens"] for side in (old, new)]
+    if sorted(asked[0]) != sorted(asked[1]):
+        return old, new.iloc[:0]
+    return old.assign(problem_id=old["prompt_tokens"]), new.assign(problem_id=new["prompt_tokens"])
+
+
+def _of_runs(
+    where: dict[str, Any], measure: str, gate: float, both: tuple[pd.DataFrame, pd.DataFrame], slo: SLO
+) -> Change | None:
+    """The change of a percentile or a rate; None where a side lacks it."""
+    old, new = both
+    common = np.intersect1d(old["problem_id"].unique(), new["problem_id"].unique())
+    sides = [side[side["problem_id"].isin(common)] for side in (old, new)]
+    if len(common) < MIN_PAIRS:
+        return None
+    found = [measures.estimate(side, measure, slo) for side in sides]
+    if found[0] is None or found[1] is None:
+        return None
+    by_run = [
+        [measures.estimate(run, measure, slo) for _, run in side.groupby("cell", observed=True)]
+        for side in sides
+    ]
+    logs = [np.log([one.value for one in runs if one is not None]) for runs in by_run]
+    repeated = [noise.Runs(len(values), float(values.std(ddof=1))) for values in logs if len(values) > 1]
+    noise_floor, spare = noise.pooled(repeated)
+    error, degrees = math.hypot(found[0].error, found[1].error), float(len(common) - 1)
+    if spare and (between := noise_floor * math.sqrt(1 / len(logs[0]) + 1 / len(logs[1]))) > error:
+        error, degrees = between, float(spare)
+    values = (found[0].value, found[1].value)
+    worse = math.log(values[1] / values[0]) * (-1 if measure in RATES else 1)
+    lost = float(sides[0]["ok"].mean() - sides[1]["ok"].mean())
+    return Change(where, measure, gate, *values, worse, error, degrees, len(common), noise_floor, lost)
 
 
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,9 +213,8 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     tokens = rows.get("completion_tokens", np.nan)
     gpu_s = rows["gpu_s"].where(rows["ok"] & rows["gpu_s"].gt(0))
     whole = rows.get("gpu_s_whole", rows["gpu_s"]).where(rows["ok"] & rows["gpu_s"].gt(0))
-    return rows.assign(
-        e2e_s=rows["e2e_s"].where(rows["ok"]), gpu_s=gpu_s, gpu_s_whole=whole, completion_tokens=tokens
-    )
+    times = {name: rows[name].where(rows["ok"]) for name in ("e2e_s", "ttft_s", "tpot_s") if name in rows}
+    return rows.assign(**times, gpu_s=gpu_s, gpu_s_whole=whole, completion_tokens=tokens)
 
 
 def _change(

@@ -81,7 +81,7 @@ def choose(
         draws = _normal(fit, measure, rng)
     else:
         arms, rows = arms_of(fit, problems)
-        draws = _resampled(rows, raw, measure, rng) if measure in SUMS else _normal(fit, measure, rng)
+        draws = _resampled(rows, raw, measure) if measure in SUMS else _normal(fit, measure, rng)
     draws = draws + np.log(noise_of_runs(arms, between_runs, DRAWS, rng)[1:])
     best = int(raw.argmin())
     tied = _tied(raw, draws, best, stats.LEVEL)
@@ -106,22 +106,22 @@ def arms_of(fit: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd
     return arms, rows[rows["place"].to_numpy() >= 0].assign(asked=1.0)
 
 
-def resampled_sums(
-    rows: pd.DataFrame, columns: tuple[str, ...], settings: int, rng: np.random.Generator
-) -> list[Floats]:
+def resampled_sums(rows: pd.DataFrame, columns: tuple[str, ...], settings: int) -> list[Floats]:
     """Sums of columns when the problems are drawn again, the same ones for every setting: a row for each draw."""
     problem, _ = pd.factorize(rows["problem_id"])
     n, place = int(problem.max(initial=0)) + 1, rows["place"].to_numpy()
     wide = np.zeros((n, len(columns) * settings))
     for number, name in enumerate(columns):
         wide[problem, number * settings + place] = rows[name].fillna(0.0)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
-    return np.split(weights @ wide, len(columns), axis=1)
+    blocks = np.array_split(
+        stats.resampling(n, DRAWS), 10
+    )  # in blocks, because floats need eight times the memory
+    return np.split(np.concatenate([block.astype(float) @ wide for block in blocks]), len(columns), axis=1)
 
 
-def _resampled(rows: pd.DataFrame, whole: Floats, measure: str, rng: np.random.Generator) -> Floats:
+def _resampled(rows: pd.DataFrame, whole: Floats, measure: str) -> Floats:
     """Logarithms of the measure when the problems are drawn again."""
-    above, below = resampled_sums(rows, SUMS[measure], len(whole), rng)
+    above, below = resampled_sums(rows, SUMS[measure], len(whole))
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Floats = np.log(above / below)
     return np.where(np.isfinite(found), found, whole)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.data.costs import in_flight
 from analysis.data.frame import Study
-from analysis.data.setting import CONDITIONS
+from analysis.data.setting import CONDITIONS, SETTING
 from analysis.format import first
 from analysis.tables.summary import KEY, judged, ordered, requests
 from loadgen.measure.quantiles import least_sample
@@ -31,9 +31,10 @@ TIMELINE_POINTS = 120  # for each run and series: more cannot be seen in a panel
 ABOUT = ["params_b", "tp", "speculation"]
 
 
-def usable(frame: pd.DataFrame) -> pd.DataFrame:
-    """All requests except warm-up, with the column `judged`."""
-    rows = requests(frame)
+def usable(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """All requests except warm-up, with their setting, ABOUT, `judged` and `columns`: a copy of all columns takes memory."""
+    names = (*SETTING, *ABOUT, "run_verdict", "warmup", "check", *columns)
+    rows = requests(frame[[name for name in dict.fromkeys(names) if name in frame]])
     return rows.assign(judged=judged(rows))
 
 
@@ -47,7 +48,7 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
 
     A quantile is left out where the group has fewer than `least_sample` values.
     """
-    rows = usable(frame)
+    rows = usable(frame, "ok", "e2e_s", "ttft_s")
     rows = rows[rows["ok"].to_numpy()]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
@@ -64,7 +65,7 @@ def distributions(frame: pd.DataFrame) -> pd.DataFrame:
 
 def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean seconds of each part of e2e, where the server reported its times: columns `part seconds share`."""
-    rows = usable(frame)
+    rows = usable(frame, "ok", "e2e_s", *PARTS)
     rows = rows[rows["ok"] & rows["decode_s"].notna() & rows["e2e_s"].notna()]
     out = []
     for key, group in rows.groupby(KEY, observed=True, sort=False):
@@ -79,7 +80,7 @@ def decomposition(frame: pd.DataFrame) -> pd.DataFrame:
 
 def endings(frame: pd.DataFrame) -> pd.DataFrame:
     """How answers end: the count of each grade in each setting."""
-    rows = usable(frame)
+    rows = usable(frame, "grade")
     groups = rows.groupby([*KEY, "grade"], observed=True, sort=False)
     counts = groups.size().rename("count").to_frame().join(groups[ABOUT].first()).reset_index()
     totals = counts.groupby(KEY, observed=True)["count"].transform("sum")
@@ -88,7 +89,7 @@ def endings(frame: pd.DataFrame) -> pd.DataFrame:
 
 def by_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Accuracy by `subject` or `level`."""
-    rows = usable(frame)
+    rows = usable(frame, "correct", kind)
     rows = rows[rows["correct"].notna().to_numpy() & rows[kind].notna().to_numpy()]
     groups = rows.groupby([*KEY, kind], observed=True, sort=False)["correct"]
     return groups.agg(accuracy="mean", n="size").reset_index()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import stats
 from analysis.data.setting import CONDITIONS, SETTING, by_conditions
@@ -145,12 +146,12 @@ def _resampled(problems: pd.DataFrame, between_runs: float, draws: int, seed: in
     about = arms.drop_duplicates("arm").set_index("arm").reindex(wide["correct"].columns)
     matrices = {name: wide[name].to_numpy() for name in VALUES}
 
-    def resampled() -> dict[str, Floats]:
-        weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=draws)])
+    def resampled(drawn: NDArray[np.uint8]) -> dict[str, Floats]:
+        weights = np.vstack([np.ones(n), drawn])
         means = {name: weights @ matrix / n for name, matrix in matrices.items()}
         return means | {"e2e_s": means["e2e_s"] * noise_of_runs(about, between_runs, draws, rng)}
 
-    choosing, judging = resampled(), resampled()
+    choosing, judging = map(resampled, np.split(stats.resampling(n, 2 * draws), 2))
     reached = choosing["correct"] >= choosing["correct"].max(axis=1, keepdims=True) - WITHIN
     compute = np.where(reached & _least_serving(about).to_numpy(), choosing["tflop"], np.inf).argmin(axis=1)
     system = np.where(reached, choosing["e2e_s"], np.inf).argmin(axis=1)

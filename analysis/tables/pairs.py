@@ -9,6 +9,7 @@ This module reads speculation and tensor parallelism from the run and not from t
 only where the number of GPUs differs: what follows `tpN` must be equal, because `tp2-sync` is not `tp1` on two GPUs.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,20 +24,24 @@ from analysis.tables.summary import judged, named, ordered, requests
 
 SAME = [name for name in SETTING if name != "config"]
 TIMES = ["e2e_s", "gpu_s", "server_s", "s_per_token", "gpu_s_per_token"]
+COMPARED = [*TIMES, "fingerprint", "correct", "samples"]
 MEANS = [*TIMES, "completion_tokens", "correct", "ok", "energy_j", "tflop"]
+OF_SETTING = ["num_gpus", "tp", "params_b", "speculation", "fingerprint"]
+READ = [*SETTING, "problem_id", "cell", "e2e_s", "gpu_s", "server_s", *MEANS[len(TIMES) :], *OF_SETTING]
+"""The columns that are read: a copy of all columns of a million requests would take half a gigabyte."""
 
 
 def per_problem(frame: pd.DataFrame) -> pd.DataFrame:
     """Means for each arm and problem over samples and repeated runs, with columns that describe the arm."""
     rows = requests(frame)
-    rows = rows[(judged(rows) != "INVALID").to_numpy()]
+    rows = rows.loc[(judged(rows) != "INVALID").to_numpy(), READ]
     s_per_token = rows["e2e_s"] / rows["completion_tokens"].where(rows["completion_tokens"] > 0)
     rows = rows.assign(
         ok=rows["ok"].astype(float), s_per_token=s_per_token, gpu_s_per_token=s_per_token * rows["num_gpus"]
     )
     rows.loc[rows["ok"] == 0, ["e2e_s", "s_per_token", "gpu_s_per_token"]] = np.nan
     groups = rows.groupby([*SETTING, "problem_id"], observed=True, sort=False)
-    arm = groups[["num_gpus", "tp", "params_b", "speculation", "fingerprint"]].first()
+    arm = groups[OF_SETTING].first()
     table = groups[MEANS].mean().join(arm).join(groups.size().rename("samples")).reset_index()
     found = repeats(rows)
     if found.empty:
@@ -56,7 +61,8 @@ def speculation(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) 
 
 def tensor_parallel(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> pd.DataFrame:
     """Compare each configuration on several GPUs to the one on the fewest, with the same speculation."""
-    rest = problems["config"].astype(str).str.extract(r"^tp\d+([\w.-]*)", expand=False).fillna("")
+    found = {name: re.match(r"tp\d+([\w.-]*)", str(name)) for name in problems["config"].unique()}
+    rest = problems["config"].map({name: one[1] if one else "" for name, one in found.items()})
     pairs = [
         _compare(base, new, between_runs)
         for base, new in _pairs(problems.assign(rest=rest), [*SAME, "speculation", "rest"], "tp")
@@ -71,7 +77,7 @@ def _pairs(
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
-        base = min(arms, key=lambda arm: _order(*arm.iloc[0][[differs, "config"]]))
+        base = min(arms, key=lambda arm: _order(*(arm[name].iloc[0] for name in (differs, "config"))))
         yield from ((base, arm) for arm in arms if arm is not base)
 
 
@@ -81,7 +87,7 @@ def _order(value: Any, config: str) -> tuple[Any, ...]:
 
 
 def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict[str, Any]:
-    both = base.merge(new, on="problem_id", suffixes=("_base", "_new"), how="inner")
+    both = _both(base, new)
     row = first(new, [*SAME, "config", "params_b", "tp", "num_gpus", "speculation"])
     row |= {"base": base["config"].iloc[0], "base_gpus": base["num_gpus"].iloc[0], "n": len(both)}
 
@@ -96,6 +102,14 @@ def _compare(base: pd.DataFrame, new: pd.DataFrame, between_runs: float) -> dict
     row |= named("speedup_per_token", shown(per_token, len(both)))
     row |= named("cost_ratio", shown(over("gpu_s_new", "gpu_s_base", "gpu_s"), len(both)))
     return row | _identity(both) | _accuracy(both)
+
+
+def _both(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """The problems that both arms have, side by side. A merge of pandas would take most of the time of a comparison."""
+    places = pd.Index(new["problem_id"]).get_indexer(pd.Index(base["problem_id"]))
+    common = places >= 0
+    old = {f"{name}_base": base[name].to_numpy()[common] for name in COMPARED}
+    return pd.DataFrame(old | {f"{name}_new": new[name].to_numpy()[places[common]] for name in COMPARED})
 
 
 def _runs(arm: pd.DataFrame, measure: str) -> noise.Runs:
@@ -173,15 +187,26 @@ def most_gpus(table: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
-def arms_of(problems: pd.DataFrame, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The problems of both arms of a comparison, base first, indexed by problem."""
-    same = np.logical_and.reduce([(problems[k] == row[k]).to_numpy() for k in SAME])
-    both = problems[same].set_index("problem_id")
-    return both[both["config"] == row["base"]], both[both["config"] == row["config"]]
+OF_ARM = ["e2e_s", "gpu_s_per_token", "runs", "deviation_e2e_s"]
+Arms = dict[Any, pd.DataFrame]
+"""The problems of each setting, indexed by problem."""
+
+
+def by_arm(problems: pd.DataFrame) -> Arms:
+    """The problems of each setting."""
+    known = problems[["problem_id", *SETTING, *OF_ARM]].set_index("problem_id")
+    groups = known.groupby(SETTING, observed=True, sort=False)[OF_ARM]
+    return dict(list(groups))
+
+
+def arms_of(arms: Arms, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The problems of both arms of a comparison, base first."""
+    base, new = (tuple((row | {"config": row[name]})[key] for key in SETTING) for name in ("base", "config"))
+    return arms[base], arms[new]
 
 
 def pooled_speedups(
-    problems: pd.DataFrame, table: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY
+    arms: Arms, table: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY
 ) -> list[tuple[str, float, noise.Effect]]:
     """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
     out: list[tuple[str, float, noise.Effect]] = []
@@ -192,10 +217,10 @@ def pooled_speedups(
         old: dict[str, noise.Runs] = {}
         new: dict[str, noise.Runs] = {}
         for row in records(rows):
-            arms = arms_of(problems, row)
-            times = [arm["e2e_s"] for arm in arms]
+            both = arms_of(arms, row)
+            times = [arm["e2e_s"] for arm in both]
             parts.append(pd.concat(times, axis=1, keys=["base", "new"]).dropna())
-            old[row["base"]], new[row["config"]] = (_runs(arm, "e2e_s") for arm in arms)
+            old[row["base"]], new[row["config"]] = (_runs(arm, "e2e_s") for arm in both)
         sums = pd.concat(parts).groupby(level=0, observed=True).sum()
         middle, error, units = stats.log_ratio(sums["base"], sums["new"])
         pooled = noise.effect(middle, error, units, (_pool(old), _pool(new)), between_runs)

@@ -31,6 +31,9 @@ MAX_MERGED = 0.05  # with a larger share of merged chunks, a chunk does not stan
 ENOUGH_REQUESTS = 200  # read from each run: takes about a second and gives intervals of a few per cent
 WIDEST = 64  # accepted draft tokens that a histogram distinguishes
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
+REQUEST = ["cell", "seq", "problem_id", "ok", "derived", "completion_tokens", "chunks"]
+REQUEST += ["num_accepted_draft_tokens"]
+"""What is read of each request."""
 BY_LENGTH = (
     "Tokens per engine step of each request, from the accepted tokens that the server reports, by the length of its "
     "output. Bars: 95 % intervals."
@@ -43,7 +46,7 @@ BY_POSITION = (
 
 def acceptance(study: Study) -> dict[str, pd.DataFrame]:
     """Tokens per step by position in the output and by budget, and how many draft tokens the steps accepted."""
-    rows = usable(study.frame)
+    rows = usable(study.frame, *REQUEST)
     speculative = (rows["speculation"].astype(str) != "off").to_numpy() & rows["ok"].to_numpy()
     rows = rows[speculative & ~rows["derived"].to_numpy()]
     steps = [_of_run(study, str(cell), group) for cell, group in rows.groupby("cell", observed=True)]

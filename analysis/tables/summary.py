@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from analysis import stats
-from analysis.data.setting import CONDITIONS, SETTING, dependence
-from analysis.format import first
+from analysis.data.setting import CONDITIONS, SETTING, dependence, load_point
+from analysis.format import first, natural
 from loadgen.measure.dependence import share_interval
 from loadgen.measure.quantiles import least_sample
 from loadgen.record import RunInfo
@@ -31,7 +31,8 @@ ORDER = ["params_b", "model", "tp", "config", *CONDITIONS, "budget", "source"]
 
 def requests(frame: pd.DataFrame) -> pd.DataFrame:
     """The requests that are evaluated: all except warm-up and those that only check derived budgets."""
-    return frame[~(frame["warmup"] | frame.get("check", False)).to_numpy()]
+    left_out = (frame["warmup"] | frame.get("check", False)).to_numpy()
+    return frame[~left_out] if left_out.any() else frame
 
 
 def summary(
@@ -72,7 +73,14 @@ def _units(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Sort a table by ORDER; rows of one setting keep their order."""
     known = [name for name in ORDER if name in table]
-    return table.sort_values(known, kind="stable").reset_index(drop=True)
+
+    def key(column: pd.Series) -> pd.Series:
+        if column.name not in ("load", "config"):
+            return column
+        places = sorted(column.astype(str).unique(), key=natural)  # c2 comes before c16
+        return column.astype(str).map({name: place for place, name in enumerate(places)})
+
+    return table.sort_values(known, kind="stable", key=key).reset_index(drop=True)
 
 
 def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
@@ -189,11 +197,16 @@ def _throughput(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     """
     out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
     n, good = len(rows), rows["good"].to_numpy()
+    kind, asked = load_point(str(rows["load"].iloc[0]))
+    out["asked_per_s"] = asked if kind not in ("", "streams") else np.nan
     if np.isnan(good).any():
-        return out | named("good_share", stats.NOTHING)
+        return out | named("good_share", stats.NOTHING) | {"goodput_per_s": np.nan}
     with_failures = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
     bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), with_failures)
-    return out | named("good_share", stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan))))
+    share = stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan)))
+    # Successes per second × good requests per success: a failed request is not good, and takes its part of the server.
+    goodput = out["requests_per_s"] * good.sum() / rows["ok"].sum() if rows["ok"].any() else 0.0
+    return out | named("good_share", share) | {"goodput_per_s": goodput}
 
 
 def _over(top: pd.Series, bottom: pd.Series) -> float:

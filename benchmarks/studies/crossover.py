@@ -14,6 +14,7 @@ This module does not know which acceptance a real text has.
 import argparse
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Iterator
@@ -31,30 +32,42 @@ from analysis.page.export import specification
 from analysis.tables.crossover import crossing
 from benchmarks.studies.day_noise import Setting, cells
 from benchmarks.studies.study_tables import Cell
+from server.emulator.engine.hardware import engine_versions
+from server.emulator.engine.model_runner import RUNNER
 
 LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
 NOTE = "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
-SPECULATION = "| model | TP | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
+SPECULATION = "| model | TP | vLLM | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
 SCALING = "| model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token |"
 
 
 class Kind(NamedTuple):
-    """What a speed-up depends on besides the load: the model, the number of GPUs, and the tokens that a step accepts."""
+    """What a speed-up depends on besides the load: the model, the number of GPUs, the engine, and the tokens that a step accepts."""
 
     model: str
     tp: int
+    engine: str
     tokens: str
 
 
 Speedups = dict[Kind, dict[int, stats.Interval]]
 
 
+def engine_of(cell: Cell) -> str:
+    """The release of vLLM, and the model runner where the environment chose another than the release's own for n-gram."""
+    release = ".".join(cell.run.server["version"].split(".")[:2])
+    v1 = engine_versions()[release].ngram_v2 and (cell.run.server.get("environment") or {}).get(RUNNER) == "0"
+    return f"{release}, V1 runner" if v1 else release
+
+
 def tokens_per_step(key: Setting) -> str:
-    """The acceptance of a setting in words: imposed, or that of the text of random weights at its temperature."""
-    _, _, imposed = key.config.partition("-ngram-a")
-    if imposed:
-        return imposed
-    return "nothing drafted" if key.temperature else "all that is drafted"
+    """The acceptance of a setting in words: imposed, or that of the text of random weights at its temperature.
+
+    At temperature 0 the text repeats itself. On the V1 runner nearly all that is drafted is then accepted, on the V2 runner not.
+    """
+    if imposed := re.search(r"-a([\d.]+)$", key.config):
+        return imposed[1]
+    return "none accepted" if key.temperature else "repeating text"
 
 
 def speedups(studies: list[dict[Setting, Cell]], *, parallel: bool) -> Speedups:
@@ -71,7 +84,8 @@ def speedups(studies: list[dict[Setting, Cell]], *, parallel: bool) -> Speedups:
                 continue
             both = base.tpot_ms.keys() & cell.tpot_ms.keys()
             sides = ([one.tpot_ms[problem] for problem in sorted(both)] for one in (base, cell))
-            kind = Kind(key.model, int(config.removeprefix("tp")), "" if parallel else tokens_per_step(key))
+            tokens = "" if parallel else tokens_per_step(key)
+            kind = Kind(key.model, int(config.removeprefix("tp")), engine_of(cell), tokens)
             found.setdefault(kind, {}).setdefault(key.streams, []).append(stats.log_ratio(*sides))
     return {
         kind: {streams: _mean(ratios) for streams, ratios in loads.items()} for kind, loads in found.items()
@@ -98,7 +112,7 @@ def shown_crossing(points: dict[int, float]) -> str:
 
 def by_size(found: Speedups) -> list[Kind]:
     """The kinds in the order of the tables: small models, few GPUs and few accepted tokens first."""
-    return sorted(found, key=lambda kind: (SIZES.index(kind.model), kind.tp, kind.tokens))
+    return sorted(found, key=lambda kind: (SIZES.index(kind.model), kind.tp, kind.tokens, kind.engine))
 
 
 def rows(found: Speedups) -> Iterator[str]:
@@ -108,7 +122,7 @@ def rows(found: Speedups) -> Iterator[str]:
         shown = [interval(loads[n]) if n in loads else "–" for n in LOADS]
         at, low, high = (shown_crossing({n: one[place] for n, one in loads.items()}) for place in range(3))
         falls = at if low == at == high else f"{at} ({low} to {high})"
-        yield f"| {kind.model} | {kind.tp} | {kind.tokens} | {' | '.join(shown)} | {falls} |"
+        yield f"| {kind.model} | {kind.tp} | {kind.engine} | {kind.tokens} | {' | '.join(shown)} | {falls} |"
 
 
 def interval(found: stats.Interval) -> str:
@@ -121,7 +135,7 @@ def scaling_rows(study: dict[Setting, Cell], found: Speedups) -> Iterator[str]:
     plain = [key for key in study if "-" not in key.config and key.model in SIZES]
     for key in sorted(plain, key=lambda key: (SIZES.index(key.model), key.streams, key.config)):
         cell, tp = study[key], int(key.config.removeprefix("tp"))
-        speedup = found.get(Kind(key.model, tp, ""), {}).get(key.streams)
+        speedup = found.get(Kind(key.model, tp, engine_of(cell), ""), {}).get(key.streams)
         tpot_ms = statistics.median(1e3 * (record.tpot_s or math.nan) for record in cell.records)
         w, tokens_per_s = cell.power_and_rate
         yield (
@@ -142,13 +156,17 @@ def figure(name: str, claim: str, found: Speedups, by: str, title: str) -> Figur
         domain=lines, range=PALETTE[: len(lines)]
     )
     x = alt.X("streams:Q", title="requests in flight", axis=alt.Axis(values=list(LOADS), grid=False))
-    base = alt.Chart(rows_data()).encode(x=x.scale(type="log", base=2), color=colour)
+    newest_first = sorted(
+        set(table["engine"]), key=lambda engine: ("," in engine, -float(engine.split(",")[0]))
+    )
+    dash = alt.StrokeDash("engine:N", title="vLLM", sort=newest_first)
+    base = alt.Chart(rows_data()).encode(x=x.scale(type="log", base=2), color=colour, detail="engine:N")
     y = alt.Y("estimate:Q", title="speed-up", axis=alt.Axis(values=[0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4]))
     y = y.scale(type="log", nice=False, domain=[0.9 * table["low"].min(), 1.1 * table["high"].max()])
     layers = (
         alt.Chart(rows_data()).mark_rule(color=MUTED).encode(y=alt.datum(1.0)),
         base.mark_rule(opacity=0.35, strokeWidth=4).encode(y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_line().encode(y=y),
+        base.mark_line().encode(y=y, **({"strokeDash": dash} if len(set(table["engine"])) > 1 else {})),
         base.mark_point(filled=True, size=60, opacity=1).encode(y=y),
     )
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
@@ -156,8 +174,11 @@ def figure(name: str, claim: str, found: Speedups, by: str, title: str) -> Figur
 
 
 def draw(speculation: Speedups, parallel: Speedups, out: Path) -> None:
-    """Write both figures as SVG."""
+    """Write both figures as SVG; the first one with those acceptances that several engines have in common, if there are several."""
     one_gpu = {kind: found for kind, found in speculation.items() if kind.tp == 1}
+    compared = {kind.tokens: {one.engine for one in one_gpu if one.tokens == kind.tokens} for kind in one_gpu}
+    if any(len(engines) > 1 for engines in compared.values()):
+        one_gpu = {kind: found for kind, found in one_gpu.items() if len(compared[kind.tokens]) > 1}
     out.mkdir(parents=True, exist_ok=True)
     for made in (
         figure("crossover", "Speed-up by n-gram speculation on one GPU", one_gpu, "tokens", "tokens a step"),
@@ -177,7 +198,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     studies = [cells(folder) for folder in args.folders]
     speculation, parallel = speedups(studies, parallel=False), speedups(studies, parallel=True)
-    print(SPECULATION, f"|{' --- |' * 8}", *rows(speculation), sep="\n")
+    print(SPECULATION, f"|{' --- |' * 9}", *rows(speculation), sep="\n")
     print("", SCALING, f"|{' --- |' * 7}", *scaling_rows(studies[0], parallel), sep="\n")
     if args.figures:
         draw(speculation, parallel, args.figures)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.record import Record, RunInfo, find_runs, read_records, read_run
+from server.emulator.engine.model_runner import RUNNER
 
 
 def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def half_of(name: str) -> str:
 
 def configurations(root: Path, half: str | None, version: str = "") -> list[dict[str, Any]]:
     """Read the cells of a vLLM version in `root` by configuration. Cells whose outputs may end before their budget are left out."""
-    found: dict[tuple[str, str, int, str | None], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, str, int, str | None, str | None], list[dict[str, Any]]] = defaultdict(list)
     for folder in find_runs(root):
         run = read_run(folder)
         records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
@@ -60,7 +61,10 @@ def configurations(root: Path, half: str | None, version: str = "") -> list[dict
         # The emulator has no setting for CUDA graphs of pieces only.
         emulated = "piecewise" not in run.config and run.server["version"].startswith(version)
         if emulated and records and fixed_length and half in {None, half_of(folder.name)}:
-            found[run.model, run.config, run.tensor_parallel_size, run.speculation].append(row(run, records))
+            runner = (run.server.get("environment") or {}).get(RUNNER)
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation, runner].append(
+                row(run, records)
+            )
     return [
         {
             "config": f"{model}-{config}",
@@ -68,10 +72,11 @@ def configurations(root: Path, half: str | None, version: str = "") -> list[dict
             "tensor_parallel_size": tp,
             "speculation": "ngram k=5 lookup 1..4" if spec else None,
             "async_scheduling": not config.endswith("-sync"),
+            "environment": {RUNNER: runner} if runner else {},
             "decode": rows,
             "prefill": [],
         }
-        for (model, config, tp, spec), rows in sorted(found.items(), key=str)
+        for (model, config, tp, spec, runner), rows in sorted(found.items(), key=str)
     ]
 
 

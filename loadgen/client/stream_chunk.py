@@ -27,7 +27,7 @@ ELSEWHERE = re.compile(rb'"(?:reasoning_details|thinking|tool_calls|function_cal
 """Fields that hold text which the typed decoder does not read."""
 
 
-class Usage(msgspec.Struct, gc=False):
+class TokenUsage(msgspec.Struct, gc=False):
     """The `usage` object."""
 
     prompt_tokens: Count | None = None
@@ -63,7 +63,7 @@ class Delta(msgspec.Struct, gc=False):
     reasoning_content: str | None = None
 
 
-class Choice(msgspec.Struct, gc=False):
+class ChunkChoice(msgspec.Struct, gc=False):
     """One choice of a chunk."""
 
     index: Count | None = 0
@@ -72,20 +72,20 @@ class Choice(msgspec.Struct, gc=False):
     text: str | None = None
     finish_reason: str | None = None
     token_ids: list[TokenId] | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     other_text: bool = msgspec.field(name="<other text>", default=False)
     """It holds text that is neither answer nor reasoning, such as the arguments of a tool."""
 
 
 class _Groq(msgspec.Struct, gc=False):
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
     """One event of a stream, or one whole answer."""
 
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
+    choices: list[ChunkChoice] | None = None
+    usage: TokenUsage | None = None
     error: Any = None
     metrics: dict[str, Any] | None = None
     x_groq: _Groq | None = None
@@ -129,7 +129,7 @@ def timings_of(metrics: dict[str, Any]) -> dict[str, float] | None:
     return found or None
 
 
-def _choice(item: dict[str, Any]) -> Choice:
+def _choice(item: dict[str, Any]) -> ChunkChoice:
     content, reasoning, other = "", "", False
     for key in ("delta", "message"):
         if isinstance(part := item.get(key), dict):
@@ -139,7 +139,7 @@ def _choice(item: dict[str, Any]) -> Choice:
     ids = item.get("token_ids")
     known = isinstance(ids, list) and all(type(i) is int and 0 <= i < 2**31 for i in ids)
     index = item.get("index")
-    return Choice(
+    return ChunkChoice(
         index=count_of(index) if index is not None else 0,
         delta=Delta(content or _string(item.get("text")), reasoning),
         finish_reason=_reason(item.get("finish_reason")),
@@ -185,14 +185,14 @@ def _reason(value: Any) -> str | None:
     return encodable(str(value)[: 4 * MAX_REASON_CHARS])
 
 
-def _usage(value: Any) -> Usage | None:
+def _usage(value: Any) -> TokenUsage | None:
     if not isinstance(value, dict):
         return None
     counts: dict[str, Any] = {name: count_of(value.get(name)) for name in COUNTS}
     wrong = [n for n in COUNTS if value.get(n) is not None and counts[n] is None]
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         counts[name] = part if isinstance(part := value.get(name), dict) else None
-    return Usage(**counts, unusable=f"{wrong[0]} {_short(value[wrong[0]])}" if wrong else None)
+    return TokenUsage(**counts, unusable=f"{wrong[0]} {_short(value[wrong[0]])}" if wrong else None)
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from operator import sub
 from typing import NamedTuple
 
-from loadgen.client.stream_chunk import Usage
+from loadgen.client.stream_chunk import TokenUsage
 from loadgen.exchange import TokenSource
 
 DROPPED = -1
@@ -38,7 +38,7 @@ class StreamLog:
     """Entries without text whose chunk says who speaks."""
     others: list[int] = field(default_factory=list)
     """Entries with text that is neither answer nor reasoning, such as the arguments of a tool."""
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     """The last usage object."""
     has_total: bool = False
     """The last usage object came after the last entry, so it counts the whole answer."""
@@ -238,7 +238,7 @@ def _reported(log: StreamLog, *, in_chunks: bool) -> _Reported:
 
 
 def _completed(
-    log: StreamLog, usage: Usage, completion: int, added: int | None, why: str | None, *, in_chunks: bool
+    log: StreamLog, usage: TokenUsage, completion: int, added: int | None, why: str | None, *, in_chunks: bool
 ) -> _Reported:
     """Return the total where the server counts `completion` tokens, and total minus prompt is `added`."""
     chunks, reasoning = sum(log.texts), usage.reasoning() or 0

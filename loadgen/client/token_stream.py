@@ -18,10 +18,10 @@ from loadgen.client.sse import ErrorEvent, SSEDecoder
 from loadgen.client.stream_chunk import (
     ELSEWHERE,
     TYPE_ERRORS,
-    Choice,
     Chunk,
+    ChunkChoice,
     Delta,
-    Usage,
+    TokenUsage,
     decode_loosely,
     decode_typed,
     timings_of,
@@ -46,9 +46,9 @@ class TokenStream:
     events: int = 0
     _sse: SSEDecoder = field(default_factory=SSEDecoder)
     _log: StreamLog = field(default_factory=StreamLog)
-    _usage: Usage | None = None
+    _usage: TokenUsage | None = None
     """The last usage object."""
-    _logged_usage: Usage | None = None
+    _logged_usage: TokenUsage | None = None
     """The usage object of the last entry of the log."""
     _meaning: Meaning = "unfinished"
     _settled: bool = False
@@ -178,7 +178,7 @@ class TokenStream:
             self.fail(*describe_error(chunk.error))
             return
         usage, choices = chunk.usage, chunk.choices
-        choice: Choice | None = None
+        choice: ChunkChoice | None = None
         if choices:
             choice = choices[0]
             if choice.index or len(choices) > 1:
@@ -196,12 +196,12 @@ class TokenStream:
         if chunk.metrics is not None:
             self.exchange.server_timings = timings_of(chunk.metrics)
 
-    def _first_choice(self, choices: list[Choice]) -> Choice | None:
+    def _first_choice(self, choices: list[ChunkChoice]) -> ChunkChoice | None:
         """Return the choice with index 0. The others are answers of their own, which must not mix with its text."""
         self._log.other_choices = True
         return next((choice for choice in choices if not choice.index), None)
 
-    def _read_choice(self, stamp_ns: int, choice: Choice, count: int | None, event: bytes) -> None:
+    def _read_choice(self, stamp_ns: int, choice: ChunkChoice, count: int | None, event: bytes) -> None:
         delta = choice.delta
         if delta is not None:
             content = delta.content or ""
@@ -289,7 +289,7 @@ def _remove_empty(exchange: Exchange) -> None:
         exchange.token_ids = [exchange.token_ids[i] for i in kept]
 
 
-def _text_elsewhere(choice: Choice, event: bytes) -> tuple[str, str, bool]:
+def _text_elsewhere(choice: ChunkChoice, event: bytes) -> tuple[str, str, bool]:
     """Return answer and reasoning text of a choice without text in the usual fields, and whether it has other text."""
     if choice.other_text or not ELSEWHERE.search(event):
         return "", "", choice.other_text
@@ -303,15 +303,15 @@ def _text_elsewhere(choice: Choice, event: bytes) -> tuple[str, str, bool]:
     return delta.content or "", delta.reasoning or "", found.other_text
 
 
-def _merged(before: Usage | None, usage: Usage) -> Usage:
+def _merged(before: TokenUsage | None, usage: TokenUsage) -> TokenUsage:
     """Return a usage object with the fields that it lacks taken from the one before it: some servers send it in two parts."""
     if before is None:
         return usage
     names = usage.__struct_fields__
-    return Usage(*(getattr(usage, name) or getattr(before, name) for name in names))
+    return TokenUsage(*(getattr(usage, name) or getattr(before, name) for name in names))
 
 
-def _usage_fields(usage: Usage, completion: int | None) -> dict[str, Any]:
+def _usage_fields(usage: TokenUsage, completion: int | None) -> dict[str, Any]:
     """Return the numbers of the usage object that can be used, with the number of output tokens that was decided on."""
     reasoning, cached = usage.reasoning(), usage.cached()
     found = {

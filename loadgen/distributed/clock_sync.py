@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 
-class Probe(msgspec.Struct, array_like=True, tag="probe"):
+class ClockProbe(msgspec.Struct, array_like=True, tag="probe"):
     """A worker asked the master for the run's time: the master read it between two readings of the worker's clock."""
 
     sent_s: float
@@ -28,7 +28,7 @@ class Probe(msgspec.Struct, array_like=True, tag="probe"):
 
 
 def estimate_start_s(
-    master_boot_id: str, master_start_s: float, probes: Sequence[Probe]
+    master_boot_id: str, master_start_s: float, probes: Sequence[ClockProbe]
 ) -> tuple[float, float]:
     """The start of the run on this process's monotonic clock, and the largest possible error, from the bounds of all probes.
 
@@ -42,7 +42,7 @@ def estimate_start_s(
     return (low_s + high_s) / 2, abs(high_s - low_s) / 2
 
 
-def drift_s(start_s: float, probes: Sequence[Probe]) -> float:
+def drift_s(start_s: float, probes: Sequence[ClockProbe]) -> float:
     """The least drift between two clocks: how far the start that was used is outside the bounds of any probe."""
     outside = (max(low_s - start_s, start_s - high_s, 0.0) for low_s, high_s in (p.bounds_s for p in probes))
     return max(outside, default=0.0)

@@ -28,7 +28,7 @@ from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
 from loadgen.distributed.assignment import Assignments
 from loadgen.distributed.clock_sync import boot_id
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, parse_options
-from loadgen.errors import DiskFullError, UsageError, say
+from loadgen.errors import DiskFullError, UsageError
 from loadgen.files import private_files, write_atomically
 from loadgen.lock import locked
 from loadgen.options import open_loop
@@ -38,7 +38,7 @@ from loadgen.run.environment import clock_anchor
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.prepare import Prepared, prepare
 from loadgen.target.server_metrics import snapshot
-from loadgen.terminal import printable
+from loadgen.terminal import printable, say
 
 LOG = logging.getLogger("loadgen")
 AHEAD_S = 2.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.distributed.clock_sync import Probe
+from loadgen.distributed.clock_sync import ClockProbe
 from loadgen.errors import UsageError
 from loadgen.measure.client_health import HealthReport
 from loadgen.option_types import LoadgenParser
@@ -47,7 +47,7 @@ class SenderSetup(msgspec.Struct, kw_only=True):
     start_s: float
     """The start of the run on this host's monotonic clock."""
     error_s: float
-    probes: list[Probe]
+    probes: list[ClockProbe]
 
 
 class Work(msgspec.Struct, array_like=True, tag="work"):
@@ -95,7 +95,7 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """The start of the run as a value of `perf_s`. Every time in the records counts from it."""
     error_s: float
     """The largest possible error of `zero_s` when the worker began."""
-    probes: list[Probe]
+    probes: list[ClockProbe]
     """Probes of the master's clock before and during the run."""
     report: HealthReport | None = None
     """None if the sender process was killed."""

@@ -4,7 +4,7 @@ Locust runs on gevent, and the client runs on asyncio and uvloop. Both do not wo
 so each worker starts a sender process and exchanges messages with it (`loadgen.run.process_protocol`). Nothing that happens
 for each token passes between the two.
 
-Rules: the first message is a SenderSetup, and each further one is Work, Slots or a Probe. The end of stdin means that no more
+Rules: the first message is a SenderSetup, and each further one is Work, Slots or a ClockProbe. The end of stdin means that no more
 work follows; requests that are still in flight then have DRAIN_S seconds to end. The records are written here, so a worker
 that is killed loses no finished request. Messages to the worker are sent without waiting, so a worker that does not read them
 delays no stream. When the disk is full, the last message is Failed with the reason, and the process ends.
@@ -29,7 +29,7 @@ from loadgen.client.client import Client
 from loadgen.client.timer import sleep_until
 from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
-from loadgen.distributed.clock_sync import Probe
+from loadgen.distributed.clock_sync import ClockProbe
 from loadgen.distributed.messages import (
     Failed,
     FinishedRequest,
@@ -39,7 +39,7 @@ from loadgen.distributed.messages import (
     WorkerInfo,
     parse_options,
 )
-from loadgen.errors import DiskFullError, UsageError, naming_full_disk, say
+from loadgen.errors import DiskFullError, UsageError, naming_full_disk
 from loadgen.exchange import Request
 from loadgen.files import private_files, write_atomically
 from loadgen.lock import locked
@@ -56,12 +56,13 @@ from loadgen.run.process_protocol import ParentConnection, Ready, run_child
 from loadgen.run.recorder import Recorder
 from loadgen.run.sender import deliver, make_client, workload_of
 from loadgen.target.server_info import ServerInfo
+from loadgen.terminal import say
 
 DRAIN_S = 2.0
 """Real seconds. Locust itself waits 10 s for a worker to end."""
 
 _setup = msgspec.json.Decoder(SenderSetup)
-_message = msgspec.json.Decoder(Work | Slots | Probe)
+_message = msgspec.json.Decoder(Work | Slots | ClockProbe)
 
 
 class FinishedReporter:
@@ -145,8 +146,8 @@ class Sender:
         if self._working is not None:
             self._working.cancel()
 
-    async def _handle(self, message: Work | Slots | Probe, client: Client) -> None:
-        if isinstance(message, Probe):
+    async def _handle(self, message: Work | Slots | ClockProbe, client: Client) -> None:
+        if isinstance(message, ClockProbe):
             self.setup.probes.append(message)
         elif isinstance(message, Slots):
             while len(self.slots) > message.count:

@@ -19,7 +19,7 @@ import msgspec
 from gevent.event import Event
 from locust.env import Environment
 
-from loadgen.distributed.clock_sync import Probe, estimate_start_s
+from loadgen.distributed.clock_sync import ClockProbe, estimate_start_s
 from loadgen.distributed.messages import Failed, FinishedRequest, RunSetup, SenderSetup, Slots, Work
 from loadgen.run.process_protocol import Ready, command, encode
 from loadgen.terminal import printable
@@ -53,7 +53,7 @@ class LocustWorker:
 
     def probe_answered(self, data: dict[str, Any]) -> None:
         """Handle the master's answer to a probe."""
-        probe = Probe(data["sent_s"], data["master_s"], time.perf_counter())
+        probe = ClockProbe(data["sent_s"], data["master_s"], time.perf_counter())
         self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
 
     def work_assigned(self, data: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class WorkerRun:
     def __init__(self, worker: LocustWorker) -> None:
         self.worker = worker
         self.setup: RunSetup | None = None
-        self.probes: list[Probe] = []
+        self.probes: list[ClockProbe] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = Event()
         self.unfinished = 0
@@ -108,7 +108,7 @@ class WorkerRun:
         """Ask the master for the time."""
         self.worker.runner.send_message("thinkload-probe", {"sent_s": time.perf_counter()})
 
-    def probe_answered(self, probe: Probe, setup: RunSetup) -> None:
+    def probe_answered(self, probe: ClockProbe, setup: RunSetup) -> None:
         """Use an answered probe, and start the sender process after enough of them."""
         if self.process is not None:
             self._send(probe)

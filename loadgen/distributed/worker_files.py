@@ -15,9 +15,10 @@ from typing import TypeVar
 import msgspec
 
 from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.record import DamagedLines, Record, read_records
 from loadgen.run.merge import record_files
+from loadgen.terminal import say
 
 T = TypeVar("T")
 

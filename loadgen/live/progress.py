@@ -16,13 +16,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
-from loadgen.errors import say
 from loadgen.measure.console_table import share_text
 from loadgen.measure.dependence import kind_of, share_interval
 from loadgen.measure.formulas import meets
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.record import Record, RunInfo
-from loadgen.terminal import latency_text, printable
+from loadgen.terminal import duration_text, latency_text, printable, say
 
 WINDOW = 512
 PLAIN_EVERY_S = 5.0
@@ -75,7 +74,8 @@ class Progress:
         self.outcomes[record.outcome] += 1
         if record.warmup:
             return
-        self.good.append(meets(record, self.run.slo))
+        if self.run.slo:
+            self.good.append(meets(record, self.run.slo))
         if record.outcome == "ok":
             self.recent[record.budget].append(record)
 
@@ -167,14 +167,14 @@ class Progress:
         kinds = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common() if name != "ok")
         left = ""
         if (left_s := self.left_s(now)) is not None:
-            left = f", {human(left_s)} left" if left_s else ", waiting for those in flight"
-        yield "elapsed", human(now - self._began) + left
+            left = f", {duration_text(left_s)} left" if left_s else ", waiting for those in flight"
+        yield "elapsed", duration_text(now - self._began) + left
         yield "done", f"{self.earlier + self.count:,}" + ("" if self.total is None else f" of {self.total:,}")
         yield "in flight", f"{self.sent - self.count}" + (" (warm-up)" if self._load_began is None else "")
         yield "rate", f"{ended * per_s:.3g}/s" + (f" of {scheduled:.3g}/s scheduled" if scheduled else "")
         yield "tokens", f"{self.received * per_s:,.0f}/s"
         yield "failed", f"{self.failed}" + (f" ({kinds})" if kinds else "")
-        if self.run.slo and self.good:
+        if self.good:
             hits = list(self.good)
             interval = share_interval(hits, kind_of(self.run.load))
             yield "SLO", f"{share_text(sum(hits) / len(hits), interval)} of the last {len(hits)}"
@@ -209,10 +209,3 @@ def _percentile(ordered: list[float], name: str) -> str:
     level = LEVELS[name]
     enough = len(ordered) >= least_sample(level)
     return latency_text(ordered[math.ceil(level * len(ordered)) - 1]) if enough else "–"
-
-
-def human(seconds: float) -> str:
-    """A duration in whole seconds, minutes or tenths of an hour."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -26,7 +26,7 @@ OPTIONAL_LATENCIES = ("tpot_s", "ttfot_s")
 
 
 @dataclass
-class Totals:
+class RequestTotals:
     """Counts and latencies of a set of records."""
 
     n: int = 0
@@ -103,15 +103,15 @@ class Totals:
 class RunFacts:
     """What the summary and the verdict need to know about the records of a run."""
 
-    measured: Totals = field(default_factory=Totals)
+    measured: RequestTotals = field(default_factory=RequestTotals)
     derived: int = 0
     warmups: int = 0
-    checks: Totals = field(default_factory=Totals)
+    checks: RequestTotals = field(default_factory=RequestTotals)
     """The requests that check derived budgets. They are sent after the measured requests have ended."""
     first_check: float = math.inf
     """The lowest `seq` of the check."""
-    budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
-    derived_budgets: dict[int, Totals] = field(default_factory=lambda: defaultdict(Totals))
+    budgets: dict[int, RequestTotals] = field(default_factory=lambda: defaultdict(RequestTotals))
+    derived_budgets: dict[int, RequestTotals] = field(default_factory=lambda: defaultdict(RequestTotals))
     spans: list[Span] = field(default_factory=list)
     client_faults: int = 0
     """Requests that failed because of a limit of the client's machine."""

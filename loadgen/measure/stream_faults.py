@@ -20,6 +20,8 @@ EMPTY_SHARE = 0.01
 """Share of the answers that may hold no token. A model can end its answer at once."""
 END_TOKEN_SHARE = 0.01
 """How far TPOT may be off if what is taken as an end token was a second token of a chunk."""
+NATIVE_SLACK_TOKENS = 32
+"""How many reasoning tokens a native budget may be exceeded by: the sentence with which a server ends the reasoning."""
 NAMED = 3
 """How many unknown finish reasons are named."""
 
@@ -51,6 +53,8 @@ class StreamFaults:
     one_more: int = 0
     """Truncated answers, which have no end token, with one token more than chunks."""
     other_choices: int = 0
+    over_budget: int = 0
+    """Answers with more reasoning than their native budget allows."""
     unanswered: int = 0
     """Requests that met an idle connection which the server closed at that moment."""
 
@@ -75,6 +79,8 @@ class StreamFaults:
         self.whole += not record.streamed
         self.empty += record.e2e_s is None
         self.other_choices += record.other_choices
+        if record.budget_mode == "native":
+            self.over_budget += (record.reasoning_tokens or 0) > record.budget + NATIVE_SLACK_TOKENS
         if record.token_source == "chunks_and_end":  # noqa: S105 - no secret
             self.end_tokens += 1
             self.end_token_share = max(self.end_token_share, 1 / record.chunks)
@@ -99,6 +105,11 @@ class StreamFaults:
             )
         if self.other_choices:
             yield f"{self.other_choices} of {n} answers came with further choices that nobody asked for: they used the server's time and are in no figure"
+        if self.over_budget:
+            yield (
+                f"{self.over_budget} of {n} answers have over {NATIVE_SLACK_TOKENS} reasoning tokens more than their budget: the server does "
+                "not keep thinking_token_budget, use --budget-mode forced or cut"
+            )
         if self.uncounted:
             yield f"the server reports no number of tokens in {self.uncounted} of {n} answers: each chunk of a stream is counted as one token"
         if len(self.clumped) > CLUMPED_ANSWERS_SHARE * n:

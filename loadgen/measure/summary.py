@@ -13,7 +13,7 @@ from typing import Any
 
 from loadgen.measure.dependence import Load, described, kind_of, share_interval
 from loadgen.measure.quantiles import CONFIDENCE, describe
-from loadgen.measure.run_facts import RunFacts, Totals
+from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
 from loadgen.record import RECORDS, RunInfo, read_records
@@ -67,7 +67,7 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str
     if run.window_s is None:
         return {"why": why_no_window(facts.spans, run.load)}
     since_s, until_s = run.window_s
-    totals, tokens = Totals(), 0.0
+    totals, tokens = RequestTotals(), 0.0
     for record in read_records(folder / RECORDS):
         if record.warmup or record.derived or run.checks(record):
             continue
@@ -102,7 +102,7 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
     }
 
 
-def _mean_tokens(totals: Totals) -> float | None:
+def _mean_tokens(totals: RequestTotals) -> float | None:
     """Return the mean number of tokens of the requests whose tokens are known."""
     return round(totals.completion_tokens / totals.counted, 2) if totals.counted else None
 
@@ -129,7 +129,9 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
     }
 
 
-def goodput(totals: Totals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
+def goodput(
+    totals: RequestTotals, slo: dict[str, float], duration_s: float, load: Load = "alone"
+) -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
     return {
         "slo": slo,

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from loadgen.chunks import CHUNKS, encode_frame, read_chunks
-from loadgen.errors import DiskFullError, UsageError, say
+from loadgen.errors import DiskFullError, UsageError
 from loadgen.files import make_private, private_files, write_atomically
 from loadgen.options import RunOptions, decode
 from loadgen.plan.datasets import Dataset
@@ -25,6 +25,7 @@ from loadgen.record import RECORDS, RUN, DamagedLines, Record, RunInfo, read_rec
 from loadgen.run.merge import merge_workers
 from loadgen.run.record_writer import drop_torn_line
 from loadgen.target.server_info import ServerInfo
+from loadgen.terminal import say
 
 DAMAGED = "damaged-lines.txt"
 """Damaged lines of records.jsonl that `--resume` has set aside."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.clock import RunClock
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.interrupts import INTERRUPTS
 from loadgen.live.announce import announce
@@ -36,6 +36,7 @@ from loadgen.run.manifest import describe, make_folder, run_folder, write_proble
 from loadgen.run.one_pass_files import Detokenizer
 from loadgen.run.phases import RunPhases
 from loadgen.run.prepare import Prepared, prepare
+from loadgen.terminal import say
 
 
 def execute(options: RunOptions) -> RunInfo:

@@ -12,9 +12,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from loadgen.errors import FAILED, INVALID, say
+from loadgen.errors import FAILED, INVALID
 from loadgen.interrupts import INTERRUPTED
-from loadgen.live.progress import human
 from loadgen.lock import locked
 from loadgen.option_types import budgets
 from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args
@@ -24,7 +23,8 @@ from loadgen.search.arguments import add_search_arguments, check
 from loadgen.search.loads import new_folder, run_point
 from loadgen.search.probes import load_point
 from loadgen.search.result import SearchFile
-from loadgen.search.runs import Runs, conduct, time_scale
+from loadgen.search.runs import SearchRuns, conduct, time_scale
+from loadgen.terminal import duration_text, say
 
 EXAMPLES = """\
 examples:
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
         return 0
     out = options.resume or new_folder(options, "search")
     with locked(out):
-        return _search(file, out, Runs(file, options, out, args.limit_s, scale=scale, one=run_point))
+        return _search(file, out, SearchRuns(file, options, out, args.limit_s, scale=scale, one=run_point))
 
 
 def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]:
@@ -77,12 +77,12 @@ def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]
 def _say_plan(file: SearchFile, limit_s: float, drain_s: float) -> None:
     first, last = (result.named(load, file.over) for load in (file.first, file.last))
     say(
-        f"search from {first} to {last}: at most {human(limit_s)} (--limit), and then at most {human(drain_s)} (--drain) "
+        f"search from {first} to {last}: at most {duration_text(limit_s)} (--limit), and then at most {duration_text(drain_s)} (--drain) "
         f"until the replies in flight have ended; a test of one load has about {file.most:,} requests at most (--most)"
     )
 
 
-def _search(file: SearchFile, out: Path, runs: Runs) -> int:
+def _search(file: SearchFile, out: Path, runs: SearchRuns) -> int:
     stopped = conduct(file, out, runs, say)
     if stopped in ("interrupted", "time limit"):
         say(f"go on with --resume {out}")

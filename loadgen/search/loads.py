@@ -20,7 +20,7 @@ from loadgen.record import RUN, RunInfo
 from loadgen.run.manifest import make_folder
 from loadgen.run.run import execute
 from loadgen.search.result import figures
-from loadgen.search.runs import folder_name, interrupted
+from loadgen.search.runs import folder_name
 
 TITLES = ("load", "requests/s", "tokens/s", "p95 TTFT", "p95 TPOT", "p95 e2e", "SLO met")
 WIDTHS = (8, 10, 8, 8, 8, 8, 7)
@@ -54,7 +54,7 @@ def run_loads(options: RunOptions, points: Sequence[LoadPoint]) -> list[RunInfo]
     runs: list[RunInfo] = []
     for point in points:
         runs.append(run_point(options, out, point))
-        if interrupted(runs[-1]):
+        if runs[-1].interrupted:
             break
     for line in table(runs):
         print(line, file=sys.stderr)

@@ -10,8 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from loadgen.errors import UsageError
-from loadgen.files import private_files, write_atomically
+from loadgen.files import read_json, write_json
 from loadgen.record import RunInfo, read_run
 from loadgen.search.bracket import Bracket, Over, Stopped
 from loadgen.search.decision import Cause
@@ -43,7 +42,7 @@ class Limit(msgspec.Struct, kw_only=True):
 class SearchFile(msgspec.Struct, kw_only=True):
     """The content of search.json."""
 
-    schema_version: int = SCHEMA
+    schema: int = msgspec.field(name="schema_version", default=SCHEMA)
     target: str
     over: Over
     slo: dict[str, float]
@@ -64,20 +63,11 @@ class SearchFile(msgspec.Struct, kw_only=True):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the file of a search. Raises UsageError."""
-        hint = f"--resume {folder}: name the folder of a search, or start a new one"
-        try:
-            found = msgspec.json.decode((folder / FILE).read_bytes(), type=cls)
-        except (ValueError, RecursionError, OSError) as error:
-            raise UsageError(f"{folder / FILE} cannot be read ({error}): {hint}") from None
-        if found.schema_version > SCHEMA:
-            written = f"schema {found.schema_version}, and this version reads up to {SCHEMA}"
-            raise UsageError(f"{folder / FILE} has {written}: use a newer version")
-        return found
+        return read_json(folder / FILE, cls, SCHEMA, "name the folder of a search, or start a new one")
 
     def write(self, folder: Path) -> None:
         """Replace the file. Raises OSError."""
-        with private_files():
-            write_atomically(folder / FILE, msgspec.json.format(msgspec.json.encode(self), indent=1))
+        write_json(folder / FILE, self)
 
     def finish(self, folder: Path, bracket: Bracket, stopped: Stopped) -> None:
         """Add the result, with the figures of the run at the limit."""

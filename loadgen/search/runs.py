@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
@@ -20,6 +20,7 @@ from loadgen.search import result
 from loadgen.search.bracket import Bracket, Stopped
 from loadgen.search.probes import Probe, SearchEndedError, Sent, Tester, load_point, search
 from loadgen.search.result import SearchFile
+from loadgen.terminal import say
 
 NO_REQUESTS = "no request succeeded"
 """The reason that makes a run INVALID although it shows what the search wants to know."""
@@ -32,7 +33,7 @@ RunPoint = Callable[[RunOptions, Path, LoadPoint, int], RunInfo]
 """Does the run with this number at a load, in a subfolder of the folder of the search."""
 
 
-class Runs:
+class SearchRuns:
     """Does the runs of a search, or reads those that an earlier part of it has done."""
 
     def __init__(
@@ -46,7 +47,7 @@ class Runs:
         name = folder_name(point, number)
         run = self._finished(self._out / name) or self._new(point, number, requests)
         self._file.emulated, self._file.simulated = run.emulated, run.simulated
-        if interrupted(run):
+        if run.interrupted:
             raise SearchEndedError("interrupted")
         if NOTHING_SENT in run.reasons:
             raise SearchEndedError("time limit")
@@ -65,7 +66,7 @@ class Runs:
         if not (folder / RUN).is_file():
             return None
         run = read_run(folder)
-        return None if run.verdict is None or interrupted(run) else run
+        return None if run.verdict is None or run.interrupted else run
 
     def _new(self, point: LoadPoint, number: int, requests: int) -> RunInfo:
         left_s = self._end_s - time.monotonic()
@@ -75,7 +76,7 @@ class Runs:
         return self._one(dataclasses.replace(self._options, **limits), self._out, point, number)
 
 
-def conduct(file: SearchFile, out: Path, runs: Runs, tell: Callable[[str], None]) -> Stopped:
+def conduct(file: SearchFile, out: Path, runs: SearchRuns, tell: Callable[[str], None]) -> Stopped:
     """Search, write search.json, and tell each test and the result as a line; return why the search stopped."""
     bracket = Bracket(file.over, file.first, file.last, file.attain)
     file.write(out)
@@ -95,11 +96,6 @@ def conduct(file: SearchFile, out: Path, runs: Runs, tell: Callable[[str], None]
 def folder_name(point: LoadPoint, number: int) -> str:
     """`c8` for the first run at a load, `c8_2` for the second."""
     return f"{point.name}_{number + 1}" if number else point.name
-
-
-def interrupted(run: RunInfo) -> bool:
-    """Tell whether Ctrl-C has ended a run."""
-    return any("interrupted" in reason for reason in run.reasons)
 
 
 def time_scale(file: SearchFile, options: RunOptions) -> float:
@@ -124,7 +120,7 @@ def capacity(
         if options.progress != "none":
             say(f"{out.name}: {line}")
 
-    runs = Runs(file, dataclasses.replace(options, out=None), out, limit_s, scale=scale, one=one)
+    runs = SearchRuns(file, dataclasses.replace(options, out=None), out, limit_s, scale=scale, one=one)
     if conduct(file, out, runs, tell) == "interrupted":
         raise KeyboardInterrupt
     if not file.probes:

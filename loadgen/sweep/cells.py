@@ -33,8 +33,8 @@ from loadgen.sweep.groups import Group, Server
 from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.residents import Resident, Residents
-from loadgen.sweep.study import Study
-from loadgen.terminal import latency_text, printable
+from loadgen.sweep.study import PlannedSweep
+from loadgen.terminal import printable
 from server.config import model_file
 from server.launch import commands
 from server.launch.lifecycle import watched
@@ -66,7 +66,7 @@ class InThisThread(Executor):
 class CellRunner:
     """Runs cells and records their states in the manifest. `execute` executes one run; a process can call it."""
 
-    planned: Study
+    planned: PlannedSweep
     manifest: Manifest
     pace: Pace
     execute: parallel.Execute
@@ -194,8 +194,7 @@ class CellRunner:
             run = self._execute(options, cell)
             bench = vllm_bench.bench(options, run, server, member.spec) if self.planned.args.bench else None
             if bench:
-                means = (f"{name} {' and '.join(map(latency_text, pair))}" for name, pair in bench.items())
-                report(f"sweep: {cell.name}: means of ours and of vLLM's client: {', '.join(means)}")
+                report(f"sweep: {cell.name}: {vllm_bench.in_words(bench)}")
             with contextlib.suppress(FileNotFoundError), private_files():
                 shutil.copyfile(server.log, self.out / cell.name / SERVER_LOG)
             if (why := member.ended) is not None:
@@ -214,7 +213,7 @@ class CellRunner:
 
     def _execute(self, options: RunOptions, cell: Cell) -> RunInfo:
         run = self.execute(options, cell.load)
-        if any("interrupted" in reason for reason in run.reasons):
+        if run.interrupted:
             raise KeyboardInterrupt
         return run
 

@@ -34,7 +34,7 @@ from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.manifest import MANIFEST, Manifest
 from loadgen.sweep.plan import Cell, CellResult
-from loadgen.sweep.study import EMULATED, Study, study
+from loadgen.sweep.study import EMULATED, PlannedSweep, study
 from server.emulator.engine import hardware
 from server.launch import gpus
 from server.launch.running import stop_all
@@ -154,7 +154,7 @@ def _run_options(args: argparse.Namespace) -> RunOptions:
     return dataclasses.replace(options, quiet=True, expect_failures=True) if args.search else options
 
 
-def _print_plan(planned: Study, order: list[Cell], manifest: Manifest) -> None:
+def _print_plan(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> None:
     done = len(manifest.cells) - len(order)
     report(
         f"sweep: {len(order)} cells{f' ({done} already done)' if done else ''} into {manifest.folder}, backend {planned.args.backend}"
@@ -168,7 +168,7 @@ def _stop_servers_of(earlier: Manifest) -> None:
         report(f"sweep: stopped {', '.join(stopped)}, which the interrupted sweep had left running")
 
 
-def _remaining(manifest: Manifest, planned: Study, resume: Path | None) -> list[Cell]:
+def _remaining(manifest: Manifest, planned: PlannedSweep, resume: Path | None) -> list[Cell]:
     """The cells that still have to run."""
     if resume:
         manifest.inherit(Manifest.read(resume))
@@ -190,7 +190,7 @@ def _check_server_options(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} is for one server, but a sweep starts its own: {instead}")
 
 
-def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
+def _run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> int:
     for cell in order:
         manifest.discard(cell.name)
     live = planned.options.progress == "auto" and sys.stderr.isatty()
@@ -219,7 +219,7 @@ def _run(planned: Study, order: list[Cell], manifest: Manifest) -> int:
     return 130 if left else 1 if failed else 0
 
 
-def _results(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
+def _results(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Runs the cells; the backend and --parallel determine how."""
     if planned.args.backend == "simulate":
         return simulate.run(planned, order, manifest)

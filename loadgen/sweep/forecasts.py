@@ -11,6 +11,7 @@ from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
 from loadgen.sweep.groups import Group, Machine
 from loadgen.sweep.plan import Cell
+from loadgen.terminal import duration_text
 from server.emulator.forecast import Forecast, forecast
 
 CELL_S = 2.0
@@ -57,7 +58,7 @@ def print_cells(
             report(f"  {cell.name}: no forecast (its model, speculation method or GPU is not emulated)")
             continue
         report(
-            f"  {cell.name}: {found.requests} requests, {found.tokens / 1e6:.2f} M tokens, {duration(found.seconds)}"
+            f"  {cell.name}: {found.requests} requests, {found.tokens / 1e6:.2f} M tokens, {duration_text(found.seconds)}"
         )
         if too_few := _too_few(cell.applied(options), problems):
             advice.setdefault(too_few, cell.load.name)
@@ -88,13 +89,13 @@ def total_line(
     """The line with the sums."""
     known = [found for found in forecasts if found is not None]
     seconds = sum(found.seconds for found in known)
-    line = f"sweep: about {sum(found.tokens for found in known) / 1e6:.1f} M tokens, {duration(seconds)} of server time without start-ups"  # fmt: skip
+    line = f"sweep: about {sum(found.tokens for found in known) / 1e6:.1f} M tokens, {duration_text(seconds)} of server time without start-ups"  # fmt: skip
     if speed:
-        line += f", {duration(seconds / speed)} at --speed {speed:g}"
+        line += f", {duration_text(seconds / speed)} at --speed {speed:g}"
     if real:
         whole_s = seconds + CELL_S * len(forecasts) + START_S * groups
-        line += f"; with {groups} start-ups of {duration(START_S)} about {duration(whole_s)}"
-    return line + (f"; deadline {duration(deadline_s)}" if deadline_s else "")
+        line += f"; with {groups} start-ups of {duration_text(START_S)} about {duration_text(whole_s)}"
+    return line + (f"; deadline {duration_text(deadline_s)}" if deadline_s else "")
 
 
 def _too_few(options: RunOptions, problems: int) -> str | None:
@@ -113,10 +114,3 @@ def _too_few(options: RunOptions, problems: int) -> str | None:
         f"{sent} requests are too few for a steady window with {options.concurrency} in flight, so its cost, energy and "
         f"throughput would contain the beginning and the end of the run: use {more} or more"
     )
-
-
-def duration(seconds: float) -> str:
-    """A duration with a unit that suits it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -15,8 +15,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from loadgen.errors import UsageError
-from loadgen.files import private_files, write_atomically
+from loadgen.files import read_json, write_json
 from loadgen.record import RUN, RunInfo
 from loadgen.search.result import FILE as SEARCH
 from server.launch.spec import OWNER
@@ -74,22 +73,11 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     @classmethod
     def read(cls, out: Path) -> Self:
         """Reads the manifest of an earlier sweep. Raises UsageError."""
-        again = "start a new sweep in another folder"
-        try:
-            manifest = msgspec.json.decode((out / MANIFEST).read_bytes(), type=cls)
-        except (ValueError, RecursionError, OSError) as error:
-            raise UsageError(f"--resume {out}: {MANIFEST} cannot be read ({error}): {again}") from None
-        if manifest.schema > SCHEMA:
-            written = f"{MANIFEST} has schema {manifest.schema}, and this version reads up to {SCHEMA}"
-            raise UsageError(f"--resume {out}: {written}: use a newer version, or {again}")
-        return manifest
+        return read_json(out / MANIFEST, cls, SCHEMA, "start a new sweep in another folder")
 
     def write(self) -> None:
         """Replaces `sweep.json`. Raises OSError."""
-        with private_files():
-            write_atomically(
-                Path(self.folder) / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=1)
-            )
+        write_json(Path(self.folder) / MANIFEST, self)
 
     def planned(self) -> set[str]:
         """The names of the cells that still have to run."""

@@ -18,9 +18,8 @@ from loadgen.errors import UsageError
 from loadgen.lock import in_use
 from loadgen.option_types import LoadgenParser
 from loadgen.sweep.deadline import Pace
-from loadgen.sweep.forecasts import duration
 from loadgen.sweep.manifest import MANIFEST, Manifest
-from loadgen.terminal import printable
+from loadgen.terminal import duration_text, printable
 from server.launch import gpus
 
 REFRESH_S = 1.0
@@ -39,7 +38,7 @@ def rows(manifest: Manifest, *, alive: bool = True) -> list[tuple[str, str]]:
     running = ", ".join(entry.name for entry in cells if entry.state == "running")
     nothing = "no cell: servers are starting or stopping" if left and alive else ""
     left_s = Pace(cells).left_s(left)
-    about = f", about {duration(left_s)} without starts of servers" if left_s else ""
+    about = f", about {duration_text(left_s)} without starts of servers" if left_s else ""
     remaining = f"{len(left)} of {len(cells)} cells{about}"
     used = [f"{row['index']}: {row['used_gib']:.0f} GiB, {row['power_w']:.0f} W" for row in gpus.usage()]
     found = [

@@ -31,7 +31,7 @@ from loadgen.sweep.manifest import Manifest
 from loadgen.sweep.plan import Cell, CellResult, outcome
 from loadgen.sweep.searches import SearchedLoad
 from loadgen.sweep.simulated_records import SimulatedReply
-from loadgen.sweep.study import Study
+from loadgen.sweep.study import PlannedSweep
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
 SimulationResult = tuple[Cell, RunInfo | str, float]
@@ -39,7 +39,7 @@ SimulationResult = tuple[Cell, RunInfo | str, float]
 Results = queue.Queue[SimulationResult]
 
 
-def run(planned: Study, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
+def run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Simulates all cells and returns them in the order in which they end."""
     models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
     out = Path(manifest.folder)
@@ -79,7 +79,7 @@ def collect(results: Results, jobs: list[Future[None]]) -> Iterator[SimulationRe
         job.result()
 
 
-def check(planned: Study) -> None:
+def check(planned: PlannedSweep) -> None:
     """Refuses options that need a running server. Raises UsageError."""
     for options in (cell.applied(planned.options) for cell in planned.cells):
         if options.budget_mode != "cut" or not greedy(options) or options.path != "chat":

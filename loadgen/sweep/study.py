@@ -21,6 +21,7 @@ from loadgen.sweep.plan import Cell
 from loadgen.sweep.serve import ServePlan, serve_plan
 from loadgen.target.preflight import check_lengths
 from loadgen.target.server_info import ServerInfo
+from loadgen.terminal import duration_text
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
 from server.emulator.engine.model_runner import served
@@ -33,7 +34,7 @@ EMULATED = {"emulator", "simulate"}
 
 
 @dataclass
-class Study:
+class PlannedSweep:
     """A checked plan. `cells` are in running order."""
 
     args: argparse.Namespace
@@ -88,7 +89,7 @@ class Study:
         placed = self.groups(order) if order and self.args.backend != "simulate" else []
         forecasts.print_groups(placed, self.machine, report)
         if self.args.search:
-            at_most = forecasts.duration(self.args.limit_s * len(order))
+            at_most = duration_text(self.args.limit_s * len(order))
             report(f"sweep: {len(order)} searches, at most {at_most} (--limit) without start-ups")
             return
         line = forecasts.total_line(
@@ -142,7 +143,7 @@ class Study:
         }
 
 
-def study(args: argparse.Namespace, options: RunOptions) -> Study:
+def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
     """Checks the plan of a sweep. Raises UsageError."""
     if not args.configs or not args.models:
         raise UsageError(
@@ -162,7 +163,7 @@ def study(args: argparse.Namespace, options: RunOptions) -> Study:
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
-    return Study(args, options, plan.selected(order, args.exclude, args.only, args.first))
+    return PlannedSweep(args, options, plan.selected(order, args.exclude, args.only, args.first))
 
 
 def _completed(cell: Cell, serve: ServePlan) -> Cell:

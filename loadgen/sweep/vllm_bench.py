@@ -18,6 +18,7 @@ from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
+from loadgen.terminal import latency_text
 from server.launch import processes
 from server.launch.spec import RunningServer, Spec
 
@@ -53,6 +54,19 @@ def bench(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spec) 
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
     finally:
         prompts.unlink()
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """The result of `bench` for people."""
+    if "failed" in found:
+        return f"vLLM's client has failed: {found['failed']}"
+    pairs = (
+        (name, ["none" if mean is None else latency_text(mean) for mean in pair])
+        for name, pair in found.items()
+    )
+    return "means of ours and of vLLM's client: " + ", ".join(
+        f"{name} {' and '.join(p)}" for name, p in pairs
+    )
 
 
 def _prompts(options: RunOptions, run: RunInfo, count: int) -> list[str]:

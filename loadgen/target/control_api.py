@@ -5,7 +5,7 @@ They use the same target, headers, API key, proxies and certificates as the load
 - Only http and https. A redirect is not followed. The key and the extra headers go to the origin of --target alone.
 - Every request ends after `timeout_s`, however slowly the server sends, and a response of more than `limit_bytes` is
   refused. A compressed response was not asked for and is refused.
-- A page that did not arrive within its deadline is not asked for again, so that it costs a command one deadline.
+- A page or an answer that did not arrive within TIMEOUT_S is not asked for again, so that it costs a command one deadline.
 - A failure is a value: `ControlResponse.status` is None where no complete HTTP response arrived.
 
 This module does not interpret the responses (see preflight.py and server_metrics.py) and is not part of the hot path.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlApi", "ControlResponse", "api_key", "lenient", "root"]
 
-TIMEOUT_S = 4.5
+TIMEOUT_S = 4.0
 """A server that takes longer to say what it is would delay the start of every run."""
 CONNECT_SHARE = 0.6
 """Share of the deadline after which a connection that is not open counts as a server that is not there."""
@@ -54,6 +54,8 @@ class ControlResponse:
     """Value of the `Date` header."""
     reached: bool = True
     """A connection was accepted, whatever followed."""
+    late: bool = False
+    """The server was reached and did not answer completely in time."""
 
     def json(self) -> Any:
         """Return the body as JSON; None where the status is not 200 or the body is not JSON."""
@@ -93,7 +95,7 @@ class ControlApi:
         self._options = options
         self._tls = network.tls_context(options.ca_file, verify=not options.insecure)
         self._silent: set[str] = set()
-        """Pages that did not arrive within TIMEOUT_S."""
+        """URLs whose response did not arrive within TIMEOUT_S."""
 
     def get(
         self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES
@@ -101,10 +103,9 @@ class ControlApi:
         """Send GET to an absolute URL."""
         return asyncio.run(self.fetch(url, timeout_s=timeout_s, limit_bytes=limit_bytes))
 
-    def post(self, url: str, body: dict[str, Any] | None = None, timeout_s: float = 10.0) -> ControlResponse:
+    def post(self, url: str, body: dict[str, Any] | None = None) -> ControlResponse:
         """Send POST with a JSON body, or with an empty one, to an absolute URL."""
-        data = b"" if body is None else json.dumps(body).encode()
-        return asyncio.run(self.fetch(url, data, timeout_s=timeout_s))
+        return asyncio.run(self.fetch(url, b"" if body is None else json.dumps(body).encode()))
 
     def quote(self, text: str | bytes, limit: int = 200) -> str:
         """Return the server's words for a message to people: without secrets and control characters."""
@@ -122,7 +123,7 @@ class ControlApi:
     ) -> ControlResponse:
         """Send GET, or POST where there is data, to an absolute URL. URLs of the target's origin keep the target's query.
 
-        With `every_time`, a page is asked for although it did not arrive before.
+        With `every_time`, the server is asked although it did not answer in time before.
         """
         # This import takes a third of a second, which `--help` and the processes that only send the load do not need.
         import aiohttp  # noqa: PLC0415
@@ -130,8 +131,10 @@ class ControlApi:
         if urlsplit(url).scheme not in ("http", "https"):
             return ControlResponse(None, error=f"{printable(url, 200)} is not an http(s) URL", reached=False)
         url_asked = url
-        if data is None and url in self._silent and not every_time:
-            return ControlResponse(None, error="it did not answer in time before, and is not asked again")
+        if url in self._silent and not every_time:
+            return ControlResponse(
+                None, error="it did not answer in time before, and is not asked again", late=True
+            )
         if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
             url = f"{url}?{self._query}"
         session = aiohttp.ClientSession(
@@ -145,10 +148,10 @@ class ControlApi:
                 return await self._exchange(session, url, data, limit_bytes)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UsageError) as error:
             return ControlResponse(None, error=self.quote(_reason(error)), reached=False)
-        except TimeoutError as error:
-            if timeout_s >= TIMEOUT_S and data is None:
+        except TimeoutError:
+            if timeout_s >= TIMEOUT_S:
                 self._silent.add(url_asked)
-            return ControlResponse(None, error=str(error) or f"no complete response within {timeout_s:g} s")
+            return ControlResponse(None, error=f"no complete response within {timeout_s:g} s", late=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return ControlResponse(None, error=self.quote(_reason(error)))
 
@@ -164,15 +167,7 @@ class ControlApi:
         async with session.request(
             method, url, data=data, headers=fields, allow_redirects=False, **proxy
         ) as response:
-            try:  # An answer is sent when it is complete, so that only the wait for its beginning may be long.
-                async with asyncio.timeout(TIMEOUT_S) as body:
-                    return await _read(response, limit_bytes)
-            except TimeoutError:
-                if body.expired():
-                    raise TimeoutError(
-                        f"the response has not arrived {TIMEOUT_S:g} s after its beginning"
-                    ) from None
-                raise
+            return await _read(response, limit_bytes)
 
 
 async def _read(response: "aiohttp.ClientResponse", limit_bytes: int) -> ControlResponse:

@@ -14,10 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import say
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
-from loadgen.terminal import printable
+from loadgen.terminal import printable, say
 
 DCGM = {
     "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),

@@ -36,7 +36,7 @@ class _Row(msgspec.Struct):
     max_context_length: Tokens | None = None
 
 
-class Model(NamedTuple):
+class ServedModel(NamedTuple):
     """The model that the run asks for."""
 
     id: str
@@ -45,7 +45,7 @@ class Model(NamedTuple):
     """What the server lists, where this model is not in the list."""
 
 
-def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> Model:
+def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> ServedModel:
     """Return the model that --model names, or the first listed one. Raises UsageError where the server cannot be used."""
     _check_response(options, api, response)
     models = listed(response.json())
@@ -60,7 +60,7 @@ def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> M
         raise UsageError(
             f"--model {name!r} is not served at {api.target}: it serves {names}; did you mean {printable(similar, 200)!r}?"
         )
-    return Model(name, others=names)
+    return ServedModel(name, others=names)
 
 
 def _check_response(options: RunOptions, api: ControlApi, response: ControlResponse) -> None:
@@ -80,7 +80,7 @@ def _check_response(options: RunOptions, api: ControlApi, response: ControlRespo
         raise UsageError(f"{api.target} is not ready (HTTP 503): wait until its /health answers")
 
 
-def listed(said: Any) -> list[Model]:
+def listed(said: Any) -> list[ServedModel]:
     """Return the models of a list in any of its shapes. An id that cannot be printed on one line is not a model's."""
     rows = said
     if isinstance(said, dict):
@@ -93,7 +93,7 @@ def listed(said: Any) -> list[Model]:
         name = row.id or row.name
         lengths = (row.max_model_len, row.context_length, row.context_window, row.max_context_length)
         if name and len(name) <= 500 and name.isprintable():
-            found.append(Model(name, next((length for length in lengths if length is not None), None)))
+            found.append(ServedModel(name, next((length for length in lengths if length is not None), None)))
     return found
 
 
@@ -114,10 +114,10 @@ def _numbers(name: str) -> list[str]:
     return re.findall(r"\d+", name)
 
 
-def _trusted(options: RunOptions, api: ControlApi, status: int | None) -> Model:
+def _trusted(options: RunOptions, api: ControlApi, status: int | None) -> ServedModel:
     """Return --model, which is trusted where the server lists no models. Raises UsageError without it."""
     if options.model is None:
         raise UsageError(
             f"{api.target}/models lists no model (HTTP {status}): check that --target ends with /v1, or give --model"
         )
-    return Model(options.model)
+    return ServedModel(options.model)

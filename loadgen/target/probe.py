@@ -2,7 +2,8 @@
 
 These are the GPUs of a vLLM (in `system_fingerprint`, such as `vllm-0.33.0-tp2-pp2-dp4-1a2b3c4d`), whether the server
 refuses `max_tokens` and wants `max_completion_tokens`, whether it refuses the temperature of the run, and whether it serves a
-model that it does not list. A probe that fails for another reason proves nothing: the run then measures the failures.
+model that it does not list. A probe that fails for another reason, or is not answered in time, proves nothing: the run then
+measures the failures.
 
 This module does not know what a run asks (see loadgen/plan/budgets.py).
 """
@@ -10,14 +11,14 @@ This module does not know what a run asks (see loadgen/plan/budgets.py).
 import dataclasses
 import re
 
-from loadgen.errors import UsageError, say
+from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.plan import budgets
 from loadgen.plan.workload import small_body
 from loadgen.target.control_api import ControlApi, ControlResponse
 from loadgen.target.server_info import ServerInfo, with_gpus
+from loadgen.terminal import say
 
-PROBE_TIMEOUT_S = 10.0
 REFUSAL = (
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|forbidden|not (permitted|allowed)|instead"
 )
@@ -50,7 +51,12 @@ def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> Server
 
 def _ask(options: RunOptions, server: ServerInfo, api: ControlApi) -> ControlResponse:
     body = small_body(options, server.model, server.limit_field, "1+1=", 1)
-    return api.post(f"{api.target}{budgets.path(options)}", body, timeout_s=PROBE_TIMEOUT_S)
+    response = api.post(f"{api.target}{budgets.path(options)}", body)
+    if response.late:
+        say(
+            f"warning: {api.target} did not answer a request for one token ({response.error}): its GPUs are not known from it"
+        )
+    return response
 
 
 def _refuses(response: ControlResponse, field: str) -> bool:

@@ -22,10 +22,11 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from loadgen.errors import DiskFullError, say
+from loadgen.errors import DiskFullError
 from loadgen.files import write_atomically
 from loadgen.measure.observations import REPLICAS, WAITING
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
+from loadgen.terminal import say
 
 SCRAPES = 4
 """Of two servers that answer equally often, one is overlooked in an eighth of the cases."""
@@ -43,7 +44,7 @@ STARTED = "process_start_time_seconds"
 RUNNING = "vllm:num_requests_running"
 
 
-class Page(NamedTuple):
+class MetricsPage(NamedTuple):
     """A /metrics page, and how many servers answered for it."""
 
     response: ControlResponse
@@ -93,17 +94,17 @@ def engines(text: str) -> int:
     return len({sample.labels.get("engine") for sample in parse(text, (RUNNING,), ENGINES_LIMIT)})
 
 
-async def read_page(api: ControlApi) -> Page:
+async def read_page(api: ControlApi) -> MetricsPage:
     """Read /metrics, and find out how many servers answer."""
     url = f"{api.root}/metrics"
     first = await api.fetch(url, limit_bytes=METRICS_BYTES)
     identity = _identity(first)
     if identity is None:
-        return Page(first, 1)
+        return MetricsPage(first, 1)
     again = (api.fetch(url, timeout_s=AGAIN_TIMEOUT_S, limit_bytes=PAGE_BYTES) for _ in range(SCRAPES - 1))
     others = await asyncio.gather(*again)
     pages = {identity: first} | {found: page for page in others if (found := _identity(page)) is not None}
-    return Page(pages[min(pages)], len(pages))
+    return MetricsPage(pages[min(pages)], len(pages))
 
 
 def _identity(response: ControlResponse) -> tuple[float, tuple[str, ...]] | None:

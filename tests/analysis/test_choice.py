@@ -1,17 +1,23 @@
 """A recommendation says by how much chance decided it, compares like with like, and ranks by what all requests got."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import stats
 from analysis.advice import Requirements
 from analysis.recommend import recommend
 from analysis.tables import pairs
 from analysis.tables import summary as tables
 from analysis.tables.choice import DRAWS, arms_of, choose, resampled_sums
 from analysis.tables.repeated_sampling import parallel
+from tests import ROOT
 from tests.analysis.test_claims import arm
 
 
@@ -132,7 +138,8 @@ def samples() -> pd.DataFrame:
             part.loc[::2, "ok"] = False
             part.loc[::2, ["e2e_s", "correct"]] = [np.nan, 0.0]
         parts.append(part)
-    return frame(parts)
+    whole = frame(parts)
+    return whole.assign(sent_s=0.0, last_token_s=whole["e2e_s"])
 
 
 def test_a_vote_of_one_is_pass_at_1_and_a_failed_sample_is_not_0_s() -> None:
@@ -141,6 +148,20 @@ def test_a_vote_of_one_is_pass_at_1_and_a_failed_sample_is_not_0_s() -> None:
     assert table.loc[1, "majority"] == pytest.approx(table.loc[1, "pass_at_k"])
     assert table.loc[4, "e2e_s"] == 5.0
     assert table.loc[1, "e2e_s"] == pytest.approx((30 * (2 + 4 + 5) + 15 * 3) / 105)
+
+
+def test_samples_that_did_not_run_together_have_no_slowest_one() -> None:
+    """Four answers one after another take longer than the slowest of them, and so do those of four runs."""
+    requests = samples()
+    order = requests["sample"].astype(float) * 100
+    one_by_one = requests.assign(
+        sent_s=requests["sent_s"] + order, last_token_s=requests["last_token_s"] + order
+    )
+    several_runs = requests.assign(cell=requests["sample"].astype(str))
+    for apart in (one_by_one, several_runs):
+        table = parallel(apart).set_index("k")
+        assert np.isnan(table.loc[[2, 4], "e2e_s"]).all()
+        assert table.loc[1, "e2e_s"] == parallel(requests).set_index("k").loc[1, "e2e_s"]
 
 
 def test_ratios_have_the_same_requests_above_and_below() -> None:
@@ -168,8 +189,12 @@ def test_resampled_sums_are_those_of_each_column_and_setting_alone() -> None:
     requests = frame([arm(rng.lognormal(2, 0.5, 30), config=name, cell=name) for name in ("a", "b")])
     table, problems = tables.summary(requests, 3.5), pairs.per_problem(requests)
     _, rows = arms_of(table, problems)
-    found = resampled_sums(rows, ("gpu_s", "correct"), 2, np.random.default_rng(7))
-    weights = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=DRAWS)
+    found = resampled_sums(rows, ("gpu_s", "correct"), 2)
+    weights = stats.resampling(30, DRAWS)
+    assert (weights.sum(axis=1) == 30).all()
+    assert (
+        abs(weights.astype(float).var() - 29 / 30) < 0.02
+    )  # that of a binomial number of 30 draws with 1/30
     for sums, column in zip(found, ("gpu_s", "correct"), strict=True):
         for place in range(2):
             alone = rows[rows["place"] == place][column].to_numpy()
@@ -184,3 +209,48 @@ def test_joules_have_intervals() -> None:
     ).iloc[0]
     for name in ("joules_per_token", "cost_of_pass_j"):
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def recommended(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """Simulate 49 requests for each budget and recommend the fastest setting."""
+    words = [
+        "--configs",
+        "tp1",
+        "--models",
+        "r1-distill-qwen-1.5b",
+        "--dataset",
+        "sample",
+        "--backend",
+        "simulate",
+    ]
+    done = python("loadgen", "sweep", *words, *options, "--out", str(folder / "study"))
+    assert done.returncode == 0, done.stderr
+    found = python("analysis", "recommend", str(folder / "study"), "--objective", "latency")
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout.splitlines()[-1]), found.stderr
+
+
+@pytest.mark.parametrize(("streams", "warns"), [(2, False), (32, True)])
+def test_a_run_without_a_steady_window_is_used_with_a_warning(
+    streams: int, warns: bool, tmp_path: Path
+) -> None:
+    found, words = recommended(tmp_path, "--budgets", "1024", "--loads", str(streams))
+    assert found["deploy"]["n"] == 49
+    assert ("too short for a steady window" in words) is warns
+
+
+@pytest.mark.parametrize(("streams", "budget"), [(1, 1024), (8, 8192)])
+def test_derived_budgets_are_recommended_for_one_stream_only(
+    streams: int, budget: int, tmp_path: Path
+) -> None:
+    """The smaller budget is always faster, but with eight streams its derived latency is too long, as the check shows."""
+    options = ("--budgets", "1024,8192", "--one-pass", "--loads", str(streams))
+    found, _ = recommended(tmp_path, *options)
+    assert found["deploy"]["budget"] == budget
+    assert found["deploy"]["n"] == 49, "the requests of the check are no ordinary requests"

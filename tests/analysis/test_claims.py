@@ -145,14 +145,30 @@ def test_kinds_of_speculation_are_not_pooled() -> None:
     assert "ngram" not in faster(pd.concat([fast, two]), 0.02).effect
 
 
-@pytest.mark.parametrize(("between_runs", "verdict"), [(0.02, "held"), (0.0, "can't tell")])
-def test_four_problems_are_enough_where_the_noise_between_runs_is_larger(
-    between_runs: float, verdict: str
-) -> None:
+@pytest.mark.parametrize("between_runs", [0.02, 0.0])
+def test_four_problems_have_an_interval_where_the_noise_between_runs_is_larger(between_runs: float) -> None:
     """With noise between runs that is known, the interval hardly depends on the few problems; without it, it would."""
     few = study(np.random.default_rng(11), 1, 0.0, 2.0)
     few = few[few["problem_id"] < 4]
-    assert faster(few, between_runs).verdict == verdict
+    assert np.isfinite(faster(few, between_runs).low) == (between_runs > 0)
+
+
+def named(frame: pd.DataFrame, name: str) -> claims.Claim:
+    """One claim of all."""
+    return next(one for one in claims.claims(frame) if one.name == name)
+
+
+def test_worthless_data_cannot_tell() -> None:
+    """A handful of problems, or answers of which none is correct, give no result, however clear the times are."""
+    clear = study(np.random.default_rng(12), 1, 0.0, 2.0)
+    assert named(clear, "speculation-faster").verdict == "held"
+    few = named(clear[clear["problem_id"] < 9], "speculation-faster")
+    assert (few.verdict, few.effect[:27]) == ("can't tell", "There are only 9 problems. ")
+    wrong = claims.claims(clear.assign(correct=0.0))
+    assert {one.verdict for one in wrong} == {"can't tell"}
+    assert not any("best accuracy" in one.effect for one in wrong)
+    assert named(clear.assign(correct=np.nan), "speculation-faster").verdict == "held"
+    assert named(curve((0.0, 0.0, 0.0, 0.0, 0.0)), "accuracy-flattens").verdict == "can't tell"
 
 
 def test_sources_gpus_and_data_sets_are_tested_separately() -> None:

@@ -1,6 +1,7 @@
 """Results of other tools become run folders, with fields as Thinkload defines them and notes for the differences."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,16 @@ AIPERF = [
 ]
 
 
-def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def imported(
+    document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_gpus: str = "2"
+) -> dict[str, Any]:
     """Import a document and write a report of it; returns the JSON output of the import."""
+    tmp_path.mkdir(exist_ok=True)
     path, out = tmp_path / "theirs.json", tmp_path / "run"
     lines = document if isinstance(document, list) else [document]
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    assert main(["import", str(path), "--out", str(out), "--num-gpus", "2"]) == 0
+    gpus = ["--num-gpus", num_gpus] if num_gpus else []
+    assert main(["import", str(path), "--out", str(out), *gpus]) == 0
     last: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert main(["report", str(out), "--page-only"]) == 0
     return last
@@ -111,12 +116,138 @@ def test_without_start_times_the_cost_of_a_run_is_unknown(
     assert np.isnan([row["gpu_s_per_token"], row["tokens_per_s_gpu"], row["gpu_s_per_request"]]).all()
 
 
-def test_several_results_in_one_file_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--append-result` writes one result a line."""
-    path = tmp_path / "theirs.json"
-    path.write_text(2 * (json.dumps(VLLM) + "\n"))
-    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2
-    assert "2 results in one file" in capsys.readouterr().err
+def test_each_line_of_append_result_is_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two rates of one workload are two loads, and another workload at the same load is another data set."""
+    other = VLLM | {"input_lens": [10, 12, 13]}
+    rates: list[dict[str, Any]] = [VLLM, VLLM | {"request_rate": 2.0, "max_concurrency": None}, other]
+    assert imported(rates, tmp_path, capsys)["runs"] == 3
+    frame = analysis.load(tmp_path / "run")
+    assert sorted(frame.groupby("cell", observed=True)["load"].first()) == ["2/s poisson", "c4", "c4"]
+    table = summary(frame, 3.5)
+    assert table["n"].tolist() == [3, 3, 3]
+    assert table["dataset"].nunique() == 2
+
+
+def test_sglang_is_named_by_its_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SGLang's program can load a vLLM server, and vLLM's an SGLang server: the backend's name is not the tool's."""
+    theirs = VLLM | {"backend": "vllm", "total_output_tokens_retokenized": 8}
+    assert imported(theirs, tmp_path / "a", capsys)["tool"] == "SGLang bench_serving"
+    ours = VLLM | {"backend": "sglang", "tokenizer_id": "m-7B"}
+    assert imported(ours, tmp_path / "b", capsys)["tool"] == "vllm bench serve"
+
+
+def test_without_their_number_gpus_have_no_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported(VLLM, tmp_path, capsys, num_gpus="")
+    assert summary(analysis.load(tmp_path / "run"), 3.5)["gpu_s_per_token"].isna().all()
+
+
+def test_every_benchmark_of_guidellm_is_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has its own load; the model is in the arguments, and what the end of a benchmark cancelled did not fail."""
+    requests = GUIDELLM["benchmarks"][0]["requests"]
+    rates = [
+        {
+            "config": {"strategy": {"type_": kind, "rate": rate}, "backend": {"model": "m-7B"}},
+            "requests": requests | {"incomplete": [{"info": {"timings": {"request_start": 102.0}}}]},
+        }
+        for kind, rate in (("poisson", 2.0), ("constant", 4.0))
+    ]
+    empty = {"config": {}, "requests": {}}
+    assert imported({"benchmarks": [*GUIDELLM["benchmarks"], *rates, empty]}, tmp_path, capsys)["runs"] == 3
+    frame = analysis.load(tmp_path / "run")
+    assert set(frame["load"]) == {"c2", "2/s poisson", "4/s constant"}
+    assert set(frame["model"]) == {"unknown", "m-7B"}
+    assert (frame["outcome"] == "cancelled").sum() == 2
+
+
+def test_aiperf_has_its_model_load_acceptance_and_outcomes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Model and load are in the file beside it; an error is what its status or its type says."""
+    speculation = {"spec_decode_acceptance_length": 2.5, "spec_decode_draft_acceptance_rate": 30.0}
+    metrics = AIPERF[0]["metrics"] | {name: {"value": value} for name, value in speculation.items()}
+    errors = [
+        ({"code": 503, "type": "InternalServerError"}, {}, "server_error"),
+        ({"code": 429, "type": "TooManyRequests"}, {}, "rate_limited"),
+        ({"code": 499, "type": "RequestCancellationError"}, {}, "cancelled"),
+        ({"type": "ClientPayloadError", "message": "incomplete"}, {}, "cut"),
+        ({"type": "OSError"}, {"time_to_first_token": {"value": 9.0, "unit": "ms"}}, "cut"),
+        ({"type": "TimeoutError"}, {}, "timeout"),
+        ({"code": 400, "type": "BadRequest"}, {}, "http_error"),
+    ]
+    lines = [
+        {"metadata": {"request_start_ns": 7_000_000_000}, "metrics": found, "error": error}
+        for error, found, _ in errors
+    ]
+    loadgen = {"loadgen": {"concurrency": 8}, "endpoint": {"model_names": ["m-7B"]}}
+    (tmp_path / "profile_export_aiperf.json").write_text(json.dumps({"input_config": loadgen}))
+    imported([AIPERF[0] | {"metrics": metrics}, *lines], tmp_path, capsys)
+    frame = analysis.load(tmp_path / "run")
+    assert frame["outcome"].tolist() == ["ok", *(outcome for _, _, outcome in errors)]
+    assert (frame["model"][0], frame["load"][0]) == ("m-7B", "c8")
+    assert frame["mean_acceptance_length"][0] == 2.5
+    assert frame["draft_acceptance_rate"][0] == pytest.approx(0.3)
+
+
+def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """e2e ends at the last content chunk and not at the usage; a failure has no reason; the responses are not read."""
+    path = tmp_path / "benchmark_data.db"
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "CREATE TABLE result(request TEXT, start_time REAL, inter_token_latencies TEXT, success INTEGER, "
+            "response_messages TEXT, completed_time REAL, latency REAL, first_chunk_latency REAL, "
+            "prompt_tokens INTEGER, completion_tokens INTEGER)"
+        )
+        rows = [
+            ("a", 100.0, "[0.25, 0.25]", 1, "not a pickle", 101.2, 1.2, 0.5, 10, 11),
+            ("b", 101.0, "[]", 0, None, 102.0, None, None, None, None),
+        ]
+        database.executemany(f"INSERT INTO result VALUES ({', '.join('?' * 10)})", rows)
+    database.close()
+    (tmp_path / "benchmark_args.json").write_text('{"model": "m-7B", "parallel": 4, "rate": -1}')
+    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out)["tool"] == "evalscope perf"
+    frame = analysis.load(tmp_path / "run")
+    assert frame["outcome"].tolist() == ["ok", "http_error"]
+    assert (frame["model"][0], frame["load"][0]) == ("m-7B", "c4")
+    assert frame.loc[0, ["ttft_s", "e2e_s", "tpot_s"]].tolist() == pytest.approx([0.5, 1.0, 0.05])
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE runs(name TEXT)")
+    other.close()
+    assert main(["import", str(tmp_path / "other.db"), "--out", str(tmp_path / "no")]) == 2
+
+
+def test_inference_perf_has_the_time_of_each_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both shapes of `info`; the server's count of tokens comes first, and an emulated server stays marked."""
+    body, times = json.dumps({"model": "m-7B"}), [10.5, 11.0, 11.5]
+    new = {"request_metrics": {"text": {"input_tokens": 7}}}
+    new |= {
+        "response_metrics": {
+            "output_tokens": 4,
+            "output_token_times": times,
+            "server_usage": {"completion_tokens": 3},
+        }
+    }
+    old = {"input_tokens": 7, "output_tokens": 3, "output_token_times": times}
+    fingerprint = '{"system_fingerprint": "vllm-0.26.0-emulated"}'
+    about = {"request": body, "start_time": 10.0, "end_time": 12.0}
+    requests = [
+        about | {"info": new, "error": None, "response": fingerprint},
+        about | {"info": old, "error": None, "response": ""},
+        about
+        | {"info": None, "error": {"error_type": "ClientPayloadError", "error_msg": "x"}, "response": ""},
+    ]
+    path = tmp_path / "per_request_lifecycle_metrics.json"
+    path.write_text(json.dumps(requests))
+    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out)["tool"] == "inference-perf"
+    frame = analysis.load(tmp_path / "run")
+    assert frame["outcome"].tolist() == ["ok", "ok", "cut"]
+    for row in (0, 1):
+        assert frame.loc[row, ["ttft_s", "e2e_s", "tpot_s"]].tolist() == pytest.approx([0.5, 1.5, 0.5])
+    assert set(frame["source"]) == {"emulated"}
+    assert frame["model"][0] == "m-7B"
 
 
 def test_an_infinite_rate_is_a_burst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,10 @@ def test_report_is_one_self_contained_page(
     assert len(page) < 5e6
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?https?:", page)
     assert "tp1-ngram--r1-distill-qwen-14b" in page
+    figures, legends = page.count("<figure "), page.count('<p class="legend">')
+    assert figures == legends
+    assert '<i class="on"' in page
+    assert re.search(r"by thinkload \d+\.\d+", page)
 
 
 def test_an_incomplete_last_line_is_left_out_and_reported(
@@ -187,15 +191,6 @@ def test_a_run_of_a_newer_schema_is_left_out(
     assert "run.json has schema 9" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_a_folder_without_runs_yields_a_page_that_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A folder without runs gives a page that says so."""
-    (tmp_path / "nothing").mkdir()
-    report(tmp_path / "nothing", tmp_path / "out", capsys)
-    assert "contain no requests" in (tmp_path / "out" / "index.html").read_text()
-
-
 def test_invalid_runs_are_shown_but_not_used(
     one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,7 +199,9 @@ def test_invalid_runs_are_shown_but_not_used(
     report(one_run, tmp_path / "out", capsys)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "server restarted" in page
-    assert "every run is INVALID" in page
+    assert "<h1>Nothing can be recommended, because every run is INVALID.</h1>" in page
+    assert '<span class="flag INVALID">1 of 1 runs INVALID</span>' in page
+    assert "<figure" not in page, "a title would be a conclusion"
 
 
 def test_a_run_without_a_right_answer_is_judged_by_latency_and_cost(
@@ -238,5 +235,50 @@ def test_figures_and_tables_are_written_beside_the_page(
         assert (tmp_path / "out" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "out" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")) == 2
-    assert len(pd.read_csv(tmp_path / "out" / "tables" / "summary.csv")) == 2
+    summary = pd.read_csv(tmp_path / "out" / "tables" / "summary.csv")
+    assert len(summary) == 2
+    assert {"requests_per_s", "asked_per_s", "goodput_per_s"} <= set(summary.columns)
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert found["headline"].startswith(f"Deploy {found['recommendation']['deploy']['model']}")
+    assert len(found["summary"]) == 2
     assert "| DeepSeek-R1-Distill-Qwen-14B | tp1 |" in (tmp_path / "out" / "summary.md").read_text()
+    assert set(found["titles"]) == figures
+    assert not list((tmp_path / "out" / "tables").glob("*.tex"))
+
+
+def test_the_line_of_json_is_short_for_a_large_study(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12 conditions are 12 recommendations: the line names what it leaves out, and the file has everything."""
+    for number in range(12):
+        shutil.copytree(study / "tp1--r1-distill-qwen-14b", tmp_path / "many" / str(number))
+        path = tmp_path / "many" / str(number) / "run.json"
+        run = json.loads(path.read_text())
+        path.write_text(json.dumps(run | {"load": {"kind": "closed", "concurrency": number + 1}}))
+    for command in ("recommend", "claims"):
+        file = tmp_path / f"{command}.json"
+        assert main([command, str(tmp_path / "many"), "--json", str(file)]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert len(line) < 4096
+        short, whole = json.loads(line), json.loads(file.read_text())
+        assert set(whole) == {key for key in short if key != "left_out"} | set(short.get("left_out", []))
+    assert len(json.loads((tmp_path / "recommend.json").read_text())["others"]) == 11
+
+
+def test_tables_are_written_as_latex(one_run: Path, tmp_path: Path) -> None:
+    """With the characters that LaTeX would interpret escaped."""
+    run = json.loads((one_run / "run.json").read_text())
+    (one_run / "run.json").write_text(json.dumps(run | {"config": "tp_1 & 50%"}))
+    assert main(["report", str(one_run), "--out", str(tmp_path / "out"), "--page-only", "--latex"]) == 0
+    text = (tmp_path / "out" / "tables" / "summary.tex").read_text()
+    assert r"tp\_1 \& 50\%" in text
+    assert r"\toprule" in text
+    assert text.count(r"\\") == 3
+
+
+def test_an_empty_folder_is_the_mistake_of_the_operator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "there are no runs in it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

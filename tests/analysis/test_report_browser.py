@@ -95,6 +95,18 @@ def test_the_csv_of_the_button_evaluates_nothing_in_a_spreadsheet(page: str) -> 
     chromium.visit(use)
 
 
+def test_paper_shows_the_lines_of_a_folded_notice(page: str) -> None:
+    folded = "<div class=notice><details><summary>6 runs</summary>why</details></div>"
+    shown = f"""(() => {{ document.querySelector("main").insertAdjacentHTML("beforeend", "{folded}");
+      window.dispatchEvent(new Event("beforeprint")); return document.querySelectorAll(".notice details[open]").length; }})()"""
+
+    async def use(tab: chromium.Page) -> None:
+        await tab.open(page, width=1440)
+        assert await tab.evaluate(shown) == 1
+
+    chromium.visit(use)
+
+
 def test_a_verdict_opens_its_manifest(page: str) -> None:
     """A click on a verdict opens the manifest of its run."""
 

@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 
 from analysis import compare, stats
 from analysis.tables import pairs
+from analysis.tables.repeated_sampling import _votes, majority, pass_at_k
 from loadgen.measure.quantiles import least_sample
 
 DRAWS = 1000
@@ -222,8 +223,8 @@ def test_the_list_for_people_fits_80_columns_and_says_what_is_worse() -> None:
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
     assert lines[0].startswith("Regression")
-    assert any(line.startswith("  worse        latency   1.500 → 1.650  +10.0 %") for line in lines)
-    assert any(line.startswith("  cannot tell  accuracy  95.0% → 96.0%  +1.0 pt") for line in lines)
+    assert any(line.startswith("  worse        latency    1.500 → 1.650  +10.0 %") for line in lines)
+    assert any(line.startswith("  cannot tell  accuracy   95.0% → 96.0%  +1.0 pt") for line in lines)
     assert next(iter(compare.short_list([], 2))) == "Nothing to compare"
 
 
@@ -314,3 +315,36 @@ def test_speculation_pairs_by_problem() -> None:
     assert pairs.speculation(pairs.per_problem(both), 0.3).iloc[0]["difference"] == "not shown"
     assert row["identical"] == 1.0
     assert row["n"] == 6
+
+
+@pytest.mark.parametrize(
+    ("votes", "right"),
+    [
+        ([0, 0, 5], 1),  # two correct answers and one wrong answer
+        ([5, 5, 0], 0),
+        ([0, 5], 1),  # in a tie the first candidate wins
+        ([5, 0], 0),
+        ([-1, -1, 0], 1),  # an output without an answer does not vote
+        ([-1, -1, -1], 0),
+        ([5, 6, 0, 0], 1),  # different wrong answers do not add up
+    ],
+)
+def test_majority(votes: list[float], right: int) -> None:
+    """Correct answers are one candidate, and different wrong answers are different candidates."""
+    assert majority(np.array([votes], dtype=float)).tolist() == [right]
+
+
+def test_pass_at_k_is_unbiased() -> None:
+    """If 1 of 4 samples is correct, a draw of 2 contains it in half of the cases; if none is correct, never."""
+    assert pass_at_k(4, np.array([1.0, 0.0, 4.0]), 2).tolist() == [0.5, 0.0, 1.0]
+    assert pass_at_k(4, np.array([1.0]), 1).tolist() == [0.25]
+
+
+def test_a_wrong_answer_in_two_notations_is_one_candidate() -> None:
+    """The vote of a correct answer is 0, and that of an output without an answer is -1."""
+    group = pd.DataFrame(
+        {"answer": ["5", r"\frac{1}{2}", r"\dfrac{1}{2}.", "x=3", None], "correct": [1, 0, 0, 0, 0]}
+    )
+    votes = _votes(group).tolist()
+    assert (votes[0], votes[1] == votes[2], votes[4]) == (0, True, -1)
+    assert len(set(votes)) == 4

@@ -111,3 +111,26 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
     assert found == pytest.approx(
         {"async_step_ms": truth.async_step_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03
     )
+
+
+def test_cells_of_the_older_runner_are_emulated_with_its_times() -> None:
+    """On 0.32 the environment chooses the runner; a changed engine must change the cells of the V2 runner alone."""
+    cells = configurations(ROOT / "docs/results/h200-vllm-0.32.0/cells", None, "0.32")
+    newer = engine_versions()["0.32"]
+    chosen = [
+        next(config for config in cells if config["config"] == name)
+        for name in ("7b-tp1-ngram-v1", "7b-tp1-ngram")
+    ]
+    v1, v2 = (
+        [
+            [
+                row.emulated
+                for row in compare([config | {"decode": config["decode"][:1]}], GPU, engine)
+                if row.kind == "tpot"
+            ]
+            for engine in (newer, replace(newer, ngram_step_ms=50.0))
+        ]
+        for config in chosen
+    )
+    assert v1[0] == v1[1]
+    assert v2[1][0] > 2 * v2[0][0]

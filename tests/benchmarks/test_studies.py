@@ -14,6 +14,7 @@ from tests import ROOT
 
 RESULTS = ROOT / "docs/results"
 FIRST, FOUR = RESULTS / "h200-vllm-0.26.0", RESULTS / "h200x4-vllm-0.26.0"
+NEWER = RESULTS / "h200-vllm-0.32.0"
 STUDIES = [FOUR / "cells", FOUR / "acceptance", FIRST / "cells", FIRST / "day-2"]
 
 
@@ -56,7 +57,7 @@ def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: C
         {spec: cell},
     ]
     found = crossover.speedups(studies, parallel=False)
-    kind = crossover.Kind("7b", 1, "1.75")
+    kind = crossover.Kind("7b", 1, "0.26", "1.75")
     assert list(found) == [kind]
     assert found[kind][1].estimate == pytest.approx(2)
     once = crossover.speedups(studies[1:2], parallel=False)[kind][1]
@@ -83,8 +84,8 @@ def test_the_load_at_which_speculation_stops_to_pay_is_interpolated(
 def test_the_crossing_has_the_interval_of_the_speed_up() -> None:
     """The bounds cross 1 at their own loads; a load that was not measured is left blank."""
     loads = {8: stats.Interval(2.0, 1.0, 4.0), 32: stats.Interval(0.5, 0.25, 1.0)}
-    (row,) = crossover.rows({crossover.Kind("7b", 2, "1.75"): loads})
-    assert row == "| 7b | 2 | 1.75 | – | 2.00 [1.00, 4.00] | 0.50 [0.25, 1.00] | – | 16 (8 to >32) |"
+    (row,) = crossover.rows({crossover.Kind("7b", 2, "0.26", "1.75"): loads})
+    assert row == "| 7b | 2 | 0.26 | 1.75 | – | 2.00 [1.00, 4.00] | 0.50 [0.25, 1.00] | – | 16 (8 to >32) |"
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -100,6 +101,12 @@ def test_the_pages_have_the_rows_that_the_commands_print(
     page = (FOUR / "README.md").read_text().splitlines()
     assert not [row for row in printed(capsys) if row not in page]
     assert {path.name for path in tmp_path.iterdir()} == {"crossover.svg", "tp-scaling.svg"}
+    for command in (crossover.main, day_noise.main):
+        arguments = ["--table"] if command is day_noise.main else []
+        assert command([str(NEWER / "cells"), str(NEWER / "day-2"), *arguments]) == 0
+        page = (NEWER / "README.md").read_text().splitlines()
+        without_scaling = [row for row in printed(capsys) if row.count("|") != crossover.SCALING.count("|")]
+        assert not [row for row in without_scaling if row not in page]
     page = (FIRST / "README.md").read_text().splitlines()
     for other in (FIRST / "cells", FOUR):
         assert day_noise.main(["--table", str(other), str(FIRST / "day-2")]) == 0

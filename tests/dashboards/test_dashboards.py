@@ -19,7 +19,7 @@ from tests.dashboards.test_prometheus import PROMETHEUS
 from tests.fixtures.dashboards import FILES, every_query, read
 
 PROVISIONING = ROOT / "grafana" / "provisioning"
-ANNOTATION_EXTRAS = {"titleFormat", "textFormat", "step"}
+ANNOTATION_EXTRAS = {"titleFormat", "textFormat", "step", "tagKeys"}
 """Keys of an annotation that Grafana's Prometheus data source reads and that the SDK's schema does not contain."""
 
 boards = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -154,6 +154,21 @@ def test_rates_use_grafanas_rate_interval(path: Path) -> None:
             windows = set(re.findall(r"\[([^\]]+)\]", target["expr"]))
             assert windows <= {"$__rate_interval", "$__range", "$__range:1s"}, panel["title"]
             assert ("$__rate_interval" in windows) == (target.get("interval") == "2s"), panel["title"]
+
+
+@boards
+def test_legends_markers_and_tables_say_what_they_show(path: Path) -> None:
+    """A legend has the mean and the maximum, a marker the names of its run, and a number of a table fits on the screen."""
+    board = read(path)
+    panels = [panel for panel in board["panels"] if panel["type"] in ("timeseries", "table")]
+    for panel in panels:
+        if panel["type"] == "timeseries":
+            assert panel["options"]["legend"]["calcs"] == ["mean", "max"]
+        else:
+            widths = [one for over in panel["fieldConfig"]["overrides"] for one in over["properties"]]
+            assert {"id": "custom.minWidth", "value": 60} in widths
+    assert panels
+    assert all("{{config}}" in marker["textFormat"] for marker in board["annotations"]["list"])
 
 
 def test_dashboards_link_to_each_other() -> None:

@@ -1,11 +1,13 @@
 """The fuzz test of control endpoints finds what it looks for, and a small part of it passes (real sockets and processes)."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
-from tests.fixtures.hostile_control import HEALTHY, SLOW, damaged_case
-from tests.fuzz.control import HANG_S, MEMORY_MB, Outcome, fuzz, problem
+from tests.fixtures.hostile_control import HEALTHY, SLOW, Case, ControlServer, damaged_case
+from tests.fuzz.control import HANG_S, MEMORY_MB, Outcome, Worker, fuzz, problem, serving, words
 
 RESULT, REFUSAL = '{"worst": "good"}\n', "loadgen: no server at http://x: start one\n"
 CASES = 40
@@ -52,3 +54,19 @@ def test_damaged_control_answers_never_end_a_command() -> None:
         case.number: (case, what) for case, outcome, what in found if what and not what.startswith("took")
     }
     assert wrong == {}
+
+
+@pytest.mark.parametrize("damage", ["trickle", "trickle-head", "silent", "no-answer"])
+def test_a_late_answer_to_the_probe_of_native_budgets_refuses_no_server(damage: str, tmp_path: Path) -> None:
+    """A slow server may keep the budget. The command says what it does not know, and measures."""
+    case = Case(0, "run", "probe", damage, json.dumps(HEALTHY["probe"]).encode(), 0)
+    server, worker = ControlServer(), Worker()
+    server.cases[0] = case
+    try:
+        with serving(server):
+            outcome = worker.run(words(case, server.target(case), tmp_path / "run"))
+    finally:
+        worker.close()
+    assert outcome.code in (0, 1), outcome.stderr
+    assert "warning: --budget-mode native: the probe of 48 tokens has no answer" in outcome.stderr
+    assert json.loads(outcome.stdout.splitlines()[-1])["outcomes"] == {"ok": 2}

@@ -41,7 +41,7 @@ FLOORS = {
         ("tables",),
         ("data",),
         ("noise",),
-        ("grading", "stats", "format"),
+        ("grading", "foreign", "stats", "format"),
     ),
     "server.emulator": (("simulated_cell", "forecast"), ("api",), ("engine", "text")),
 }

@@ -64,6 +64,7 @@ document.getElementById("reset")?.addEventListener("click", () => {
   for (const input of document.querySelectorAll(".chip input")) { input.checked = true; shown[input.name].add(input.value); }
   refresh();
 });
+addEventListener("beforeprint", () => document.querySelectorAll(".notice details").forEach((notice) => { notice.open = true; })); // paper has no fold
 document.getElementById("theme").addEventListener("click", () => {
   const dark = getComputedStyle(document.documentElement).colorScheme.includes("dark");
   document.documentElement.dataset.theme = dark ? "light" : "dark";

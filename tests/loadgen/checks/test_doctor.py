@@ -139,3 +139,11 @@ def test_a_page_that_never_arrives_is_asked_for_once_and_gives_no_round_trip() -
     assert server.paths("GET").count("/version") == 1
     assert lines["round trip"].startswith("UNKNOWN: ")
     assert lines["clock"].startswith("GOOD: "), "another page has a date"
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit=x.xml"])
+def test_an_option_on_the_result_of_a_run_is_refused(option: str) -> None:
+    with ControlServer().running() as target:
+        done = loadgen(target, "--dataset", "sample", option, verb="doctor")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert option.partition("=")[0] in done.stderr

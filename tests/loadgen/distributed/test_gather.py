@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.distributed.assignment import Assignments
-from loadgen.distributed.clock_sync import Probe, drift_s, estimate_start_s, wall_offset_s
+from loadgen.distributed.clock_sync import ClockProbe, drift_s, estimate_start_s, wall_offset_s
 from loadgen.distributed.messages import Distributed, WorkerInfo
 from loadgen.record import Record, RunInfo
 from tests.fixtures.swarm import gather, gathered
@@ -66,7 +66,7 @@ trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, ma
 def test_the_estimated_start_is_within_its_error(start_s: float, delays: list[tuple[float, float]]) -> None:
     """Whatever the network delays, the error is at most the one given, and that is at most half the fastest round trip."""
     probes = [
-        Probe(start_s + at, at + out, start_s + at + out + back) for at, (out, back) in enumerate(delays)
+        ClockProbe(start_s + at, at + out, start_s + at + out + back) for at, (out, back) in enumerate(delays)
     ]
     found_s, error_s = estimate_start_s("another boot", 0.0, probes)
     assert abs(found_s - start_s) <= error_s + 1e-6
@@ -77,7 +77,8 @@ def test_the_estimated_start_is_within_its_error(start_s: float, delays: list[tu
 def test_the_drift_of_a_clock_is_found(drift: float, delays: list[tuple[float, float]]) -> None:
     """The found drift is never larger than the real one, and is equal to it if the network is fast."""
     probes = [
-        Probe(50.0 + at, at + out + drift, 50.0 + at + out + back) for at, (out, back) in enumerate(delays)
+        ClockProbe(50.0 + at, at + out + drift, 50.0 + at + out + back)
+        for at, (out, back) in enumerate(delays)
     ]
     found_s = drift_s(50.0, probes)
     assert abs(drift) - max(max(delay) for delay in delays) - 1e-6 <= found_s <= abs(drift) + 1e-6

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loadgen.live.progress import Progress, human
+from loadgen.live.progress import Progress
 from loadgen.record import Record, RunInfo
+from loadgen.terminal import duration_text
 
 TTFT_S = {"ttft": 0.05}
 
@@ -157,4 +158,4 @@ def test_the_view_fits_its_terminal_and_shows_no_markup_of_the_server(width: int
     ("seconds", "text"), [(0.4, "0 s"), (3.456, "3 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_a_duration_has_a_suitable_unit(seconds: float, text: str) -> None:
-    assert human(seconds) == text
+    assert duration_text(seconds) == text

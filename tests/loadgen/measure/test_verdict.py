@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from loadgen.measure.observations import Observations
-from loadgen.measure.run_facts import RunFacts, Totals
+from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.summary import goodput
 from loadgen.measure.verdict import VerdictInputs, judge
 from loadgen.record import Record, RunInfo
@@ -141,7 +141,7 @@ def test_an_end_token_is_doubted_where_truncated_answers_count_it_too(
 
 def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
     """Where half of the requests fail, at most half are good, however fast the others were."""
-    totals = Totals()
+    totals = RequestTotals()
     for row in [*RECORDS[:10], *(record(i, outcome="reset") for i in range(10))]:
         totals.add(row, {"e2e": 2.0, "tpot": 0.1})
     found = goodput(totals, {"e2e": 2.0, "tpot": 0.1}, 10.0)
@@ -166,6 +166,11 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
         ({"finish_reason": "banana"}, 1, "unknown finish reasons ('banana' 1)"),
         ({"streamed": False, "token_source": "usage"}, 1, "1 of 100 answers came in one JSON body although a stream was asked for"),
         ({"e2e_s": None}, 2, "2 of 100 answers brought no token (limit 1%)"),
+        (
+            {"budget_mode": "native", "reasoning_tokens": 97},
+            1,
+            "1 of 100 answers have over 32 reasoning tokens more than their budget: the server does not keep thinking_token_budget",
+        ),
         ({"other_choices": True}, 1, "1 of 100 answers came with further choices that nobody asked for"),
     ],
 )  # fmt: skip
@@ -184,6 +189,8 @@ def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], c
         ({"e2e_s": None}, 1),
         ({"finish_reason": "tool_calls"}, 100),
         ({"token_source": "corrected_usage", "chunks": 20}, 100),
+        ({"budget_mode": "native", "reasoning_tokens": 96}, 100),
+        ({"budget_mode": "prompt", "reasoning_tokens": 97}, 100),
     ],
 )
 def test_what_is_normal_or_rare_is_no_reason(fields: dict[str, Any], count: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 from loadgen.cli import main
 from loadgen.lock import in_use
 from loadgen.record import find_runs, read_run
+from loadgen.sweep.vllm_bench import in_words
 from server.launch import processes
 from server.launch.lifecycle import launched
 from server.launch.processes import pids_of
@@ -141,6 +142,18 @@ def test_a_folder_is_served_and_both_clients_measure_it(tmp_path: Path) -> None:
             cell["bench"]["e2e_s"][0] > 0
         )  # a busy machine joins tokens, and then there is no time per token
     assert not list(out.rglob("*prompts*"))
+
+
+def test_a_failure_of_the_client_of_vllm_fails_no_cell(tmp_path: Path) -> None:
+    done, out = run_plan(tmp_path, GROUP + "bench: vllm\nserve: {all: {env: {STANDIN_BENCH_FAIL: 1}}}\n")
+    assert done.returncode == 0, done.stderr
+    assert len(find_runs(out)) == done.stderr.count("vLLM's client has failed: CalledProcessError") == 2
+    assert all("failed" in cell["bench"] for cell in json.loads((out / "sweep.json").read_text())["cells"])
+
+
+def test_a_mean_that_was_not_measured_is_named_as_such() -> None:
+    found = in_words({"tpot_s": [None, 0.0125], "e2e_s": [1.5, 1.5]})
+    assert found.endswith("tpot_s none and 12.5 ms, e2e_s 1.50 s and 1.50 s")
 
 
 def test_status_shows_a_sweep_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -212,25 +213,29 @@ def test_first_tokens_over_sockets_arrive_as_simulated(run_sweep: Callable[..., 
 
 
 def typical_ratio(sockets: Path, simulated: Path, name: str) -> float:
-    """The lower quartile over the requests of measured / simulated: a busy machine delays some requests, and hurries none."""
+    """The median over the requests of measured / simulated.
+
+    A busy machine delays some requests. One that arrives late can join another step of the engine, whose tokens come earlier or
+    later than simulated.
+    """
     rows = list(read_records(sockets / "records.jsonl"))
     assert all(row.outcome == "ok" for row in rows)
     expected = {row.seq: getattr(row, name) for row in read_records(simulated / "records.jsonl")}
-    return sorted(getattr(row, name) / expected[row.seq] for row in rows)[len(rows) // 4]
+    return median(getattr(row, name) / expected[row.seq] for row in rows)
 
 
-@pytest.mark.parametrize("rate", [8, 16, 32])
+@pytest.mark.parametrize("rate", [16, 32, 64])
 def test_an_open_loop_over_sockets_agrees(run_sweep: Callable[..., Path], rate: int) -> None:
     """Time to first token, time per token and latency agree within 3 %.
 
-    The emulator runs at a tenth of its speed, so that delays of a busy machine are small in relation to the modeled time. A run
-    that blames its own client or a late emulator shows nothing about the simulation.
+    The emulator runs at a twentieth of its speed, so that the delays of a busy machine, about 5 ms, are small in relation to a
+    time to first token of 350 ms. A run that blames its own client or a late emulator shows nothing about the simulation.
     """
-    plan = ("--configs", "tp1", "--models", "r1-distill-qwen-7b", "--dataset", "sample", "--problems", "16")
-    load = ("--budgets", "48", "--loads", f"{rate}/s")
-    cell = f"tp1_r1-distill-qwen-7b_r{rate}"
+    plan = ("--configs", "tp1", "--models", "r1-distill-qwen-14b", "--dataset", "sample", "--problems", "16")
+    load = ("--budgets", "16", "--loads", f"{rate}/s")
+    cell = f"tp1_r1-distill-qwen-14b_r{rate}"
     simulated = run_sweep(f"{rate}-simulated", *plan, *load, "--backend", "simulate") / cell
-    sockets = run_sweep(f"{rate}-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.1") / cell
+    sockets = run_sweep(f"{rate}-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.05") / cell
     ratios = [typical_ratio(sockets, simulated, name) for name in ("ttft_s", "tpot_s", "e2e_s")]
     reasons = read_run(sockets).reasons
     late = any(reason.startswith(("client:", "the emulated server fell")) for reason in reasons)

@@ -13,7 +13,7 @@ from loadgen.target.control_api import ControlApi
 from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify, with_fingerprint
 from loadgen.target.server_info import ServerInfo
-from tests.fixtures.control import ControlServer, completion, stream
+from tests.fixtures.control import ControlServer, completion, nothing, stream
 from tests.fixtures.emulated import loadgen
 
 OPENAI = {
@@ -127,6 +127,17 @@ def test_a_probe_that_shows_nothing_changes_nothing(answer: tuple[int, Any]) -> 
         server = inspect(options, api)
         assert identify(options, server, api) == server
     assert (server.num_gpus, server.limit_field) == (None, "max_tokens")
+
+
+def test_a_probe_without_an_answer_in_time_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with ControlServer(raw={"/v1/chat/completions": nothing}).running() as target:
+        options = RunOptions(target=target)
+        api = ControlApi(options)
+        server = inspect(options, api)
+        assert identify(options, server, api) == server
+    assert (
+        "did not answer a request for one token (no complete response within 4 s)" in capsys.readouterr().err
+    )
 
 
 def test_without_a_sign_of_the_gpus_a_run_has_no_cost(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Read AIPerf's profile_export.jsonl: one line for each request, with metrics as {value, unit}.
+
+The model and the load are in profile_export_aiperf.json beside it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from analysis.foreign.base import (
+    CANCELLED,
+    Foreign,
+    answered,
+    beside,
+    closed_load,
+    failed,
+    find,
+    new_record,
+    number,
+    open_load,
+    outcome_of,
+)
+from loadgen.record import Record
+
+NOTES = [
+    "request_latency ends at the last content, as e2e in Thinkload",
+    "tokens are counted by AIPerf's own tokenizer unless it ran with --use-server-token-count",
+    "inter_token_latency is a mean of each request, so tpot is computed as (e2e − ttft)/(n − 1)",
+]
+UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
+SPECULATION = {
+    "mean_acceptance_length": ("spec_decode_acceptance_length", 1.0),
+    "draft_acceptance_rate": ("spec_decode_draft_acceptance_rate", 0.01),
+    "num_spec_steps": ("spec_decode_steps", 1.0),
+    "num_accepted_draft_tokens": ("spec_decode_accepted_draft_tokens", 1.0),
+    "num_draft_tokens": ("spec_decode_draft_tokens", 1.0),
+}
+"""vLLM's name of each value, AIPerf's, and the factor between them."""
+
+
+def recognizes(first: dict[str, Any]) -> bool:
+    """Whether a line has the fields of AIPerf."""
+    return "metrics" in first
+
+
+def read(documents: list[Any], path: Path) -> list[Foreign]:
+    """All lines are one benchmark."""
+    records = [_request(seq, line) for seq, line in enumerate(documents) if isinstance(line, dict)]
+    asked = beside(path, "profile_export_aiperf.json").get("input_config")
+    models, notes = find(asked, ("model_names", "model_name", "models")), list(NOTES)
+    if asked is None:
+        notes.append(
+            "profile_export_aiperf.json is not beside the file, so the model and the load are unknown"
+        )
+    model = models[0] if isinstance(models, list) else models
+    rate, streams = find(asked, ("request_rate",)), find(asked, ("concurrency",))
+    arrival = (
+        "constant" if "constant" in str(find(asked, ("arrival_pattern", "request_rate_mode"))) else "poisson"
+    )
+    load = open_load(rate, arrival) if number(rate) else closed_load(streams)
+    return [Foreign("AIPerf", str(model or "unknown"), load, records, notes)]
+
+
+def _request(seq: int, line: dict[str, Any]) -> Record:
+    metrics, about = line.get("metrics") or {}, line.get("metadata") or {}
+    start_ns = number(about.get("request_start_ns"))
+    record = new_record(seq, None if start_ns is None else start_ns / 1e9)
+    record.warmup = about.get("benchmark_phase") == "warmup"
+    ttft_s, e2e_s = (_seconds(metrics.get(name)) for name in ("time_to_first_token", "request_latency"))
+    prompt, tokens = (_value(metrics.get(f"{side}_sequence_length")) for side in ("input", "output"))
+    error = line.get("error")
+    if error or e2e_s is None:
+        found = error if isinstance(error, dict) else {"message": error or "no latency"}
+        record.prompt_tokens = None if (prompt := _value(metrics.get("error_isl"))) is None else int(prompt)
+        words = f"{found.get('type') or ''} {found.get('message') or ''}".strip()
+        status = CANCELLED if about.get("was_cancelled") else found.get("code")
+        return failed(record, outcome_of(status, words, began=ttft_s is not None), words)
+    speculation = {
+        name: value * factor
+        for name, (theirs, factor) in SPECULATION.items()
+        if (value := _value(metrics.get(theirs))) is not None
+    }
+    record.server_timings = {"speculative_decoding": speculation} if speculation else None
+    return answered(record, (ttft_s, e2e_s), prompt, tokens)
+
+
+def _value(metric: Any) -> float | None:
+    return number(metric.get("value") if isinstance(metric, dict) else metric)
+
+
+def _seconds(metric: Any) -> float | None:
+    value, unit = _value(metric), metric.get("unit") if isinstance(metric, dict) else "ms"
+    return None if value is None else value * UNITS_S.get(str(unit), 1e-3)

@@ -1,0 +1,73 @@
+"""Read the result of `vllm bench serve` and of SGLang's `bench_serving`, which has a list for each field.
+
+The Rust program `vllm-rs bench serve` writes the same fields. With `--append-result` (vLLM), and always with SGLang, a file
+has one result in each line.
+"""
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import InputError
+from analysis.foreign.base import Foreign, answered, closed_load, failed, new_record, number, open_load
+from loadgen.record import Record
+
+NOTES = [
+    "ttft starts when the request is sent, after the semaphore of the client, so it does not contain time in the client's queue",
+    "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
+    "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
+    "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
+]
+COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
+
+
+def recognizes(first: dict[str, Any]) -> bool:
+    """Whether a document has the fields of these tools."""
+    return "ttfts" in first or "request_throughput" in first
+
+
+def read(documents: list[Any], path: Path) -> list[Foreign]:
+    """Each line of the file is a benchmark."""
+    del path
+    return [_benchmark(document) for document in documents]
+
+
+def _benchmark(document: dict[str, Any]) -> Foreign:
+    sglang = "total_output_tokens_retokenized" in document
+    sglang |= "sglang" in str(document.get("backend")) and "tokenizer_id" not in document
+    if not document.get("ttfts"):
+        detailed = "--output-details" if sglang else "--save-result --save-detailed"
+        raise InputError(f"the file has no single requests; run the benchmark with {detailed}")
+    rows = zip_longest(*(document.get(name) or [] for name in COLUMNS))
+    records = [_request(seq, dict(zip(COLUMNS, row, strict=True))) for seq, row in enumerate(rows)]
+    notes = list(NOTES)
+    if not document.get("start_times"):
+        notes.append(
+            "the file has no start times, so throughput, cost and energy of the run are unknown (the file says "
+            f"{document.get('output_throughput')} output tokens/s)"
+        )
+    tool = "SGLang bench_serving" if sglang else "vllm bench serve"
+    prompts = [str(prompt) for prompt in document.get("input_texts") or document.get("prompts") or []]
+    return Foreign(
+        tool, str(document.get("model_id", "unknown")), _load(document, notes), records, notes, prompts
+    )
+
+
+def _load(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    streams, even = document.get("max_concurrency"), number(document.get("burstiness", 1.0)) == 1.0
+    asked = open_load(document.get("request_rate"), "poisson" if even else "gamma")
+    if "rate" in asked and streams:
+        notes.append(f"the rate was limited to {streams} requests in flight, so a slow server received less")
+    return asked if "rate" in asked or not streams else closed_load(streams)
+
+
+def _request(seq: int, row: dict[str, Any]) -> Record:
+    ttft_s, itls = number(row["ttfts"]), row["itls"] or []
+    gaps_s = [gap for gap in map(number, itls) if gap is not None]
+    record = new_record(seq, number(row["start_times"]))
+    if row["errors"] or not ttft_s:
+        failed(record, "cut" if row["errors"] and ttft_s else "http_error", row["errors"] or "no first token")
+        record.prompt_tokens = None if row["input_lens"] is None else int(row["input_lens"])
+        return record
+    e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
+    return answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))
