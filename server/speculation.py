@@ -8,7 +8,7 @@ does not know which curves of acceptance are published (server/emulator/engine/a
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -87,22 +87,13 @@ class Drafter(Speculation):
     draft_tensor_parallel_size: Positive | None = None
 
 
-LOOKUP = {"prompt_lookup_min", "prompt_lookup_max"}
-TREE = {"suffix_decoding_max_tree_depth", "suffix_decoding_max_spec_factor", "suffix_decoding_min_token_prob"}
+METHODS: dict[str, type[Speculation]] = {"ngram": Ngram, "ngram_gpu": Ngram, "suffix": Suffix}
+METHODS |= dict.fromkeys(("draft_model", "eagle3", "mtp"), Drafter)
 CACHED = "suffix_decoding_max_cached_requests"
-WEIGHTS = {"model", "draft_tensor_parallel_size"}
-METHODS: dict[str, tuple[type[Speculation], set[str]]] = {
-    "ngram": (Ngram, LOOKUP),
-    "ngram_gpu": (Ngram, LOOKUP),
-    "suffix": (Suffix, TREE | {CACHED}),
-    "draft_model": (Drafter, WEIGHTS),
-    "eagle3": (Drafter, WEIGHTS),
-    "mtp": (Drafter, WEIGHTS),
-}
-"""The settings of each method, and its keys beside the common ones."""
 SAMPLING = "rejection_sample_method"
 LENGTH, RATES = "synthetic_acceptance_length", "synthetic_acceptance_rates"
-COMMON = {"method", "num_speculative_tokens", SAMPLING, LENGTH, RATES}
+OWN = {"acceptance", "v2_runner"}
+"""Fields that are no keys of vLLM."""
 
 
 def speculation_of(value: Mapping[str, Any]) -> Speculation:
@@ -110,19 +101,21 @@ def speculation_of(value: Mapping[str, Any]) -> Speculation:
     method = value.get("method")
     if method not in METHODS:
         raise ValueError(f".method: {method!r} is not emulated: choose from {', '.join(METHODS)}")
-    kind, keys = METHODS[method]
-    if unknown := sorted(value.keys() - keys - COMMON):
+    kind = METHODS[method]
+    keys = {field.name for field in fields(kind)} - OWN
+    if unknown := sorted(value.keys() - keys - {SAMPLING, LENGTH, RATES, CACHED if kind is Suffix else ""}):
         raise ValueError(f".{unknown[0]}: not emulated")
     given = {key: value[key] for key in value.keys() & keys}
     if kind is Ngram:
         low, high = given.get("prompt_lookup_min"), given.get("prompt_lookup_max")
         low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
         given |= {"prompt_lookup_min": low, "prompt_lookup_max": high}
-    elif kind is Suffix and given.pop(CACHED, None) != 0:
-        raise ValueError(f".{CACHED}: a tree of past responses is not emulated: set it to 0")
-    tokens = value.get("num_speculative_tokens", 24 if kind is Suffix else None)  # vLLM's default
+    elif kind is Suffix:
+        if value.get(CACHED) != 0:
+            raise ValueError(f".{CACHED}: a tree of past responses is not emulated: set it to 0")
+        given.setdefault("num_speculative_tokens", 24)  # vLLM's default
     try:
-        found = msgspec.convert(given | {"method": method, "num_speculative_tokens": tokens}, kind)
+        found = msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise ValueError(f": {error}") from error
     if isinstance(found, Ngram) and found.prompt_lookup_min > found.prompt_lookup_max:

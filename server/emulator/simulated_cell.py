@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
-from server.emulator.engine.drafts import Drafts, PrecomputedDrafts, steps_of
+from server.emulator.engine.drafts import Drafts, TextSteps, steps_of
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import ENGINE_VERSION
 from server.emulator.engine.model_runner import served
@@ -47,7 +47,7 @@ class PreparedOutput:
     """Whether the output ends by itself; otherwise it was cut at the requested length."""
     thinking_end: int | None
     """Number of output tokens up to and including the end-of-thinking token; None if the thinking does not end."""
-    drafts: dict[Speculation, tuple[list[int], list[int]]] = field(default_factory=dict)
+    drafts: dict[Speculation, TextSteps] = field(default_factory=dict)
     """Numbers of drafted and accepted tokens per decode step, by the settings of speculation."""
 
 
@@ -155,7 +155,7 @@ class ModelOutputs:
         return self.tokenizer.decode(ids, skip_special_tokens=self.model.prompt != "s1")
 
 
-def prepared_steps(output: PreparedOutput, settings: Speculation) -> tuple[list[int], list[int]]:
+def prepared_steps(output: PreparedOutput, settings: Speculation) -> TextSteps:
     """Numbers of drafted and accepted tokens per decode step; kept in the output for later calls."""
     if settings not in output.drafts:
         output.drafts[settings] = steps_of(output.prompt, output.ids, settings)
@@ -224,7 +224,7 @@ class SimulatedServer:
         ):  # after a preemption its steps begin at other positions than the precomputed ones
             return Drafts(settings, sequence)
         output = self._requests[self._number[sequence]].output
-        return PrecomputedDrafts(*prepared_steps(output, settings))
+        return Drafts(settings, sequence, prepared_steps(output, settings))
 
 
 def simulate_requests(

@@ -18,6 +18,9 @@ from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.suffix import SuffixProposer
 from server.speculation import Ngram, Speculation, Suffix
 
+TextSteps = tuple[list[int], list[int]]
+"""The numbers of drafted and of accepted tokens of each decode step of a complete text."""
+
 
 def _proposer(settings: Speculation, context: Sequence[int]) -> NgramProposer | SuffixProposer | None:
     """What drafts tokens of the text; None for a drafter with weights."""
@@ -29,16 +32,18 @@ def _proposer(settings: Speculation, context: Sequence[int]) -> NgramProposer | 
 class Drafts:
     """The steps of one sequence, computed as far as they are asked for."""
 
-    def __init__(self, settings: Speculation, sequence: TokenSequence) -> None:
+    def __init__(
+        self, settings: Speculation, sequence: TokenSequence, steps: TextSteps | None = None
+    ) -> None:
+        """`steps` are those of the sequence if they were computed before."""
         self._sequence, self._settings = sequence, settings
-        self._position = sequence.known
-        # The context of the next step ends with the last known token, which is not part of the key of the draws.
-        self._draws = random.Random(hash(tuple(sequence.ids[: self._position - 1])))
-        self._proposer = _proposer(settings, sequence.ids[: self._position])
         self.next = 0
         """Number of steps already taken."""
-        self.drafted: list[int] = []
-        self.accepted: list[int] = []
+        self.drafted, self.accepted = map(list, steps or ([], []))
+        self._position = len(sequence.ids) if steps else sequence.known
+        # The context of the next step ends with the last known token, which is not part of the key of the draws.
+        self._draws = random.Random(0 if steps else hash(tuple(sequence.ids[: self._position - 1])))
+        self._proposer = None if steps else _proposer(settings, sequence.ids[: self._position])
 
     def reach(self, steps: int) -> None:
         """Compute at least `steps` steps beyond those taken."""
@@ -49,8 +54,8 @@ class Drafts:
         for _ in range(missing):
             self._draft()
 
-    def whole_text(self) -> tuple[list[int], list[int]]:
-        """The numbers of drafted and of accepted tokens of all steps of a complete text."""
+    def whole_text(self) -> TextSteps:
+        """All steps of a complete text."""
         while self._position < len(self._sequence.ids):
             self._draft()
         return self.drafted, self.accepted
@@ -80,23 +85,8 @@ class Drafts:
         return np.array(self.drafted[window]), np.array(self.accepted[window])
 
 
-class PrecomputedDrafts(Drafts):
-    """Steps of a complete text that were computed before."""
-
-    def __init__(self, drafted: list[int], accepted: list[int]) -> None:
-        self.next = 0
-        self.drafted, self.accepted = drafted, accepted
-
-    def reach(self, steps: int) -> None:
-        """Add steps without drafts after the end of the text."""
-        missing = self.next + steps - len(self.drafted)
-        if missing > 0:
-            self.drafted = self.drafted + [0] * missing
-            self.accepted = self.accepted + [0] * missing
-
-
-def steps_of(prompt: list[int], output: list[int], settings: Speculation) -> tuple[list[int], list[int]]:
-    """The numbers of drafted and of accepted tokens of each decode step of a complete text."""
+def steps_of(prompt: list[int], output: list[int], settings: Speculation) -> TextSteps:
+    """All steps of a complete text."""
     if isinstance(settings, Ngram) and settings.acceptance is None:
         steps = speculate(prompt, output, settings)
         return steps.drafted.tolist(), steps.accepted.tolist()
