@@ -99,12 +99,13 @@ OWN = {"acceptance", "v2_runner"}
 def speculation_of(value: Mapping[str, Any]) -> Speculation:
     """The settings in the mapping `speculative-config`. Raises ValueError."""
     method = value.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f".method: {method!r} is not emulated: choose from {', '.join(METHODS)}")
     kind = METHODS[method]
     keys = {field.name for field in fields(kind)} - OWN
-    if unknown := sorted(value.keys() - keys - {SAMPLING, LENGTH, RATES, CACHED if kind is Suffix else ""}):
-        raise ValueError(f".{unknown[0]}: not emulated")
+    known = keys | {SAMPLING, LENGTH, RATES} | ({CACHED} if kind is Suffix else set())
+    for key in value.keys() - known:
+        raise ValueError(f".{key if str(key).isprintable() else repr(key)}: not emulated")
     given = {key: value[key] for key in value.keys() & keys}
     if kind is Ngram:
         low, high = given.get("prompt_lookup_min"), given.get("prompt_lookup_max")

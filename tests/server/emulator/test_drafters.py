@@ -20,7 +20,7 @@ from server.emulator.engine.scheduler import Engine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
 from server.emulator.engine.suffix import SuffixProposer
-from server.speculation import Drafter, Suffix, rates
+from server.speculation import METHODS, Drafter, Suffix, rates, speculation_of
 
 EAGLE = load_serving("tp1-eagle3")
 SEVEN = load_model("r1-distill-qwen-7b")
@@ -162,6 +162,13 @@ def test_shares_that_do_not_increase_are_kept(shares: list[float]) -> None:
         ({"rejection_sample_method": "synthetic"}, "synthetic needs either"),
         ({"draft_tensor_parallel_size": 2}, "draft_tensor_parallel_size: must be 1 or 1"),
         ({"parallel_drafting": True}, "parallel_drafting: not emulated"),
+        ({"method": ["eagle3"]}, r"method: \['eagle3'\] is not emulated"),
+        ({"num_speculative_tokens": 65}, "Expected `int` <= 64"),
+        ({"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.5]}, "must be 3 numbers"),
+        (
+            {"rejection_sample_method": "synthetic", "synthetic_acceptance_length": 5},
+            "synthetic_acceptance_length: must be a number from 1 to 4",
+        ),
         ({"method": "draft_model"}, "has no preset"),
         ({"method": "draft_model", "model": "r1-distill-qwen-1.5b"}, "vLLM needs equal vocabularies"),
         ({"method": "suffix", "model": None}, "model: not emulated"),
@@ -171,7 +178,28 @@ def test_what_is_not_emulated_is_one_line(changes: dict[str, object], says: str)
     given = {"method": "eagle3", "num_speculative_tokens": 3} | changes
     with pytest.raises(ConfigError, match=says) as raised:
         drafter_of(load_serving("tp1", {"speculative-config": given}), SEVEN)
+    assert str(raised.value).isprintable()
     assert "\n" not in str(raised.value)
+
+
+KEYS = ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max", "model", "rejection_sample_method", "draft_tensor_parallel_size", "synthetic_acceptance_length", "synthetic_acceptance_rates", "suffix_decoding_max_cached_requests", "suffix_decoding_max_spec_factor")  # fmt: skip
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["synthetic", "0.5", "\x1b"])
+)
+
+
+@given(
+    st.sampled_from([*METHODS, "medusa", None]) | scalars,
+    st.dictionaries(st.sampled_from(KEYS) | scalars, scalars | st.lists(scalars, max_size=3), max_size=5),
+)
+def test_any_mapping_is_read_or_refused_in_one_line(method: object, given: dict[Any, Any]) -> None:
+    try:
+        found = speculation_of({"method": method, **given})
+    except ValueError as error:
+        assert str(error).isprintable()  # noqa: PT017 - most mappings are refused, and some are not
+    else:
+        assert found.method == method
+        assert found.acceptance is None or found.acceptance.accepted(0.5, 0) <= found.num_speculative_tokens
 
 
 def test_a_cache_of_past_responses_is_not_ignored() -> None:
