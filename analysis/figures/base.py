@@ -61,8 +61,9 @@ class Figure:
 
     @property
     def source(self) -> str:
-        """The sources of the rows: measured, emulated, ..."""
-        return " and ".join(dict.fromkeys(self.rows["source"].astype(str))) if "source" in self.rows else ""
+        """The words of the sources of the rows, each once: measured, emulated, ..."""
+        found = dict.fromkeys(self.rows["source"].astype(str)) if "source" in self.rows else {}
+        return " and ".join(dict.fromkeys(word for source in found for word in source.split(", ")))
 
 
 DETAIL = [f"{name}:N" for name in ("model", *CONDITIONS)]

@@ -69,10 +69,25 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     known.loc[known["optimum"] != "", "label"] = ""  # the point has a longer label
     middle = known.groupby("under")[x.name].transform(lambda values: math.sqrt(values.min() * values.max()))
     known = known.assign(optimum_side=np.where(known[x.name] > middle, "right", "left"))
-    sides = [_sides(panel, x, y) for _, panel in known.groupby("under", sort=False)]
-    known = known.assign(side=pd.concat(sides) if sides else "")
+    panels = [panel for _, panel in known.groupby("under", sort=False)]
+    sides, places = [_sides(panel, x, y) for panel in panels], [_places(panel, x) for panel in panels]
+    if panels:
+        known = known.assign(side=pd.concat(sides), optimum_place=pd.concat(places))
     chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
     return known, chart.properties(width="container", height=height)
+
+
+def _places(panel: pd.DataFrame, x: Axis) -> "pd.Series[str]":
+    """Where the label of each optimum is: above its ring, where no point is, and one line higher where both would overlap."""
+    found, marked = pd.Series("above", index=panel.index), panel[panel["optimum"] != ""]
+    if len(marked) > 1:
+        across = panel[x.name].astype(float).map(math.log)
+        width = (
+            0.4 if len(marked["optimum_side"].unique()) == 1 else 0.75
+        )  # texts on both sides meet in the middle
+        near = np.ptp(across[marked.index]) < width * np.ptp(across)
+        found[marked.index[marked["optimum"].str.startswith("compute") & near]] = "higher"
+    return found
 
 
 SIDES = {"right": (1, -1), "left": (-1, 1)}
@@ -133,10 +148,10 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             size=330, strokeWidth=2, color=MUTED, shape="circle"
         ),
         *(
-            base.transform_filter(f"indexof(datum.optimum, '{word}') == 0 && datum.optimum_side == '{side}'")
-            .mark_text(align=side, dx=-8 if side == "right" else 8, dy=place, fontSize=12, fontWeight="bold")
+            base.transform_filter(f"datum.optimum_place == '{place}' && datum.optimum_side == '{side}'")
+            .mark_text(align=side, dx=-8 if side == "right" else 8, dy=dy, fontSize=12, fontWeight="bold")
             .encode(text="optimum:N")
-            for word, place in (("system", -19), ("compute", 27))
+            for place, dy in (("above", -19), ("higher", -35))
             for side in ("left", "right")
         ),
     ]

@@ -49,7 +49,7 @@ LIGHT: dict[str, Any] = {
         "domainColor": "#a9b0b8",
     },
     "view": {"stroke": None},
-    "legend": {"labelColor": "#3c434c", "titleColor": "#3c434c", "symbolStrokeWidth": 2},
+    "legend": {"labelColor": "#3c434c", "titleColor": "#3c434c", "symbolStrokeWidth": 2, "symbolOpacity": 1},
 }
 
 

@@ -28,11 +28,8 @@ NOTES = [
 ]
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 SPECULATION = {
-    "mean_acceptance_length": ("spec_decode_acceptance_length", 1.0),
     "draft_acceptance_rate": ("spec_decode_draft_acceptance_rate", 0.01),
-    "num_spec_steps": ("spec_decode_steps", 1.0),
     "num_accepted_draft_tokens": ("spec_decode_accepted_draft_tokens", 1.0),
-    "num_draft_tokens": ("spec_decode_draft_tokens", 1.0),
 }
 """vLLM's name of each value, AIPerf's, and the factor between them."""
 
@@ -45,19 +42,33 @@ def recognizes(first: dict[str, Any]) -> bool:
 def read(documents: list[Any], path: Path) -> list[Foreign]:
     """All lines are one benchmark."""
     records = [_request(seq, line) for seq, line in enumerate(documents) if isinstance(line, dict)]
-    asked = beside(path, "profile_export_aiperf.json").get("input_config")
-    models, notes = find(asked, ("model_names", "model_name", "models")), list(NOTES)
+    asked, notes = beside(path, "profile_export_aiperf.json").get("input_config"), list(NOTES)
     if asked is None:
         notes.append(
             "profile_export_aiperf.json is not beside the file, so the model and the load are unknown"
         )
-    model = models[0] if isinstance(models, list) else models
-    rate, streams = find(asked, ("request_rate",)), find(asked, ("concurrency",))
-    arrival = (
-        "constant" if "constant" in str(find(asked, ("arrival_pattern", "request_rate_mode"))) else "poisson"
-    )
-    load = open_load(rate, arrival) if number(rate) else closed_load(streams)
-    return [Foreign("AIPerf", str(model or "unknown"), load, records, notes)]
+    return [Foreign("AIPerf", _model(asked), _load(asked), records, notes)]
+
+
+def _model(asked: Any) -> str:
+    """The first model: a name, or since 0.13 an item with a name."""
+    models = find(asked, ("model_names", "model_name", "models"))
+    models = models.get("items") if isinstance(models, dict) else models
+    model = models[0] if isinstance(models, list) and models else models
+    return str((model.get("name") if isinstance(model, dict) else model) or "unknown")
+
+
+def _load(asked: Any) -> dict[str, Any]:
+    """The load of the measured phase; before 0.13 there was only one and no list of phases."""
+    phases = find(asked, ("phases",))
+    known = [one for one in phases if isinstance(one, dict)] if isinstance(phases, list) else []
+    phase = next((one for one in known if one.get("kind") == "profiling"), asked)
+    rate, streams = find(phase, ("request_rate", "rate")), find(phase, ("concurrency",))
+    pattern = str(find(phase, ("arrival_pattern", "request_rate_mode", "type")))
+    arrival = next((word for word in ("constant", "gamma") if word in pattern), "poisson")
+    if number(rate):
+        return open_load(rate, arrival)
+    return closed_load(streams) if streams else {}
 
 
 def _request(seq: int, line: dict[str, Any]) -> Record:

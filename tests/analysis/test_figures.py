@@ -259,6 +259,26 @@ def test_a_label_is_where_no_other_point_is() -> None:
     assert sides.tolist() == ["left", "", "right", "", "right"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "sides", "places"),
+    [
+        ((8.0, 9.0), ("right", "right"), ["above", "higher"]),
+        ((3.5, 10.0), ("right", "right"), ["above", "above"]),
+        ((2.5, 6.0), ("left", "right"), ["above", "higher"]),
+        ((1.0, 10.0), ("left", "right"), ["above", "above"]),
+    ],
+)
+def test_the_labels_of_the_two_optima_do_not_overlap(
+    seconds: tuple[float, float], sides: tuple[str, str], places: list[str]
+) -> None:
+    """Both are above their rings, where there are no points, and on two lines where the texts would meet."""
+    marks = {"optimum": ["system-optimal", "compute-optimal"], "optimum_side": sides}
+    marked = pd.DataFrame({pareto.LATENCY.name: seconds} | marks)
+    ends = pd.DataFrame({pareto.LATENCY.name: [1.0, 10.0], "optimum": "", "optimum_side": ""})
+    panel = pd.concat([marked, ends], ignore_index=True)
+    assert pareto._places(panel, pareto.LATENCY).tolist()[:2] == places
+
+
 def test_a_run_without_a_power_log_has_no_axis_for_it() -> None:
     """The chart of one run has tokens per second at the left, and two axes where power was measured."""
     about = {

@@ -184,8 +184,28 @@ def test_aiperf_has_its_model_load_acceptance_and_outcomes(
     frame = analysis.load(tmp_path / "run")
     assert frame["outcome"].tolist() == ["ok", *(outcome for _, _, outcome in errors)]
     assert (frame["model"][0], frame["load"][0]) == ("m-7B", "c8")
-    assert frame["mean_acceptance_length"][0] == 2.5
     assert frame["draft_acceptance_rate"][0] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("phase", "label"),
+    [
+        ({"type": "concurrency", "concurrency": 4}, "c4"),
+        ({"type": "poisson", "rate": 2.0, "concurrency": 64}, "2/s poisson"),
+        ({"type": "gamma", "rate": 2.0, "smoothness": 3.0}, "2/s gamma"),
+        ({"type": "fixed_schedule"}, "unknown"),
+    ],
+)
+def test_the_phases_and_items_of_newer_files_of_aiperf_are_read(
+    phase: dict[str, Any], label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AIPerf 0.13 writes its models as items and its load as phases, of which the warm-up is not the measured one."""
+    phases = [{"kind": "warmup", "type": "concurrency", "concurrency": 1}, phase | {"kind": "profiling"}]
+    asked = {"models": {"items": [{"name": "m-7B"}]}, "endpoint": {"type": "chat"}, "phases": phases}
+    (tmp_path / "profile_export_aiperf.json").write_text(json.dumps({"input_config": asked}))
+    imported(AIPERF, tmp_path, capsys)
+    frame = analysis.load(tmp_path / "run")
+    assert (frame["model"][0], frame["load"][0]) == ("m-7B", label)
 
 
 def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
