@@ -55,27 +55,30 @@ def recommend(
         return Recommendation(
             None, headline="Nothing can be recommended by energy, because no run measured it."
         )
-    found = [_paying(rows, required, problems, between_runs) for rows in advice.alike(known, ["load"])]
+    compared = pd.DataFrame() if problems is None else pairs.speculation(problems, between_runs)
+    stops = crossover.crossovers(compared)
+    found = [_paying(rows, required, problems, between_runs, stops) for rows in advice.alike(known, ["load"])]
     return advice.joined(found, "Compared were only settings of one load, GPU, data set and source")
 
 
 def _paying(
-    known: pd.DataFrame, required: Requirements, problems: pd.DataFrame | None, between_runs: float
+    known: pd.DataFrame,
+    required: Requirements,
+    problems: pd.DataFrame | None,
+    between_runs: float,
+    stops: pd.DataFrame,
 ) -> Recommendation:
     """The recommendation among settings that are alike, without speculation beyond the load at which it stops paying."""
-    if problems is None:
-        return _among(known, required, problems, between_runs)
-    stops = crossover.crossovers(pairs.speculation(problems, between_runs))
     losing = crossover.beyond(known, stops)
     if losing.all():
         text = "Nothing can be recommended: speculation does not pay at this load, and the baseline has no usable run."
         return Recommendation(None, headline=text, compared=_about(known))
     found = _among(known[~losing], required, problems, between_runs)
     if losing.any():
-        named = stops.merge(known[losing][capacity.CHOICE], on=capacity.CHOICE).head(advice.MOST_NAMED)
-        more = f" and {losing.sum() - len(named)} more" if losing.sum() > len(named) else ""
+        named = stops.merge(known[losing][capacity.CHOICE]).head(advice.MOST_NAMED)
+        words = "; ".join(map(crossover.words, records(named)))
         found.sentences.append(
-            f"Not considered, because speculation has stopped paying: {crossover.words(named)}{more}."
+            f"{losing.sum()} settings are beyond the load at which speculation pays: {words}."
         )
     return found
 

@@ -11,11 +11,12 @@ This module does not know which drafter a configuration has, or what is recommen
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.data.setting import load_point
+from analysis.data.setting import load_point, setting
 from analysis.format import first, number, records
 from analysis.tables.capacity import CHOICE
 
@@ -70,17 +71,11 @@ def beyond(table: pd.DataFrame, found: pd.DataFrame) -> "pd.Series[bool]":
     return pd.Series((rows["load_value"] > rows["stops_at"].astype(float)).to_numpy(), index=table.index)
 
 
-def words(found: pd.DataFrame) -> str:
-    """Where speculation stops paying, for each of these settings."""
-    parts = []
-    for row in records(found):
-        at, low, high = (number(row[name], ".3g") for name in STOPS)
-        unit = "in flight" if row["load_kind"] == "streams" else "requests per second"
-        where = f"at {at} {unit} (95 % interval {low} to {high})"
-        if not row["stops_at"]:
-            where = f"below the smallest load of {row['smallest_load']:g} {unit}"
-        parts.append(f"{row['config']} {where}")
-    return "; ".join(parts)
+def words(row: dict[str, Any]) -> str:
+    """Where the speculation of a setting stops paying."""
+    at, low, high = (number(row[name], ".3g") for name in STOPS)
+    unit = "in flight" if row["load_kind"] == "streams" else "requests per second"
+    return f"{setting(row)} stops paying at {at} {unit} (95 % interval {low} to {high})"
 
 
 def best_draft_tokens(pairs: pd.DataFrame, numbers: Mapping[str, int]) -> pd.DataFrame:
