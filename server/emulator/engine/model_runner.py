@@ -35,12 +35,12 @@ def served(
         if acceptance is not None:
             raise ConfigError(f"--acceptance {acceptance}: {serving.name} does not speculate: leave it out")
         return serving, engine
-    if not isinstance(settings, Drafter):
-        serving, engine = _looked_up(serving, engine, chosen)
-    elif engine.release.startswith("0.7") and settings.method != "draft_model":
+    if engine.release.startswith("0.7") and settings.method not in ("ngram", "draft_model"):
         raise ConfigError(
             f"{serving.name}: speculative-config.method: vLLM {engine.release} has no {settings.method}"
         )
+    if not isinstance(settings, Drafter):
+        serving, engine = _looked_up(serving, engine, chosen)
     may_be_async = engine.baseline_async if isinstance(settings, Drafter) else engine.ngram_async
     if serving.async_scheduling and not may_be_async:
         raise ConfigError(
@@ -54,12 +54,9 @@ def served(
 def _looked_up(serving: Serving, engine: EngineVersion, chosen: str | None) -> tuple[Serving, EngineVersion]:
     """The same for n-gram and suffix decoding. Raises ConfigError."""
     settings = serving.speculation
-    is_ngram = isinstance(settings, Ngram)
-    method = "n-gram" if is_ngram else "suffix decoding"
-    if not is_ngram and engine.release.startswith("0.7"):
-        raise ConfigError(f"{serving.name}: speculative-config.method: vLLM {engine.release} has no {method}")
-    has_v2 = engine.ngram_v2 and is_ngram
+    has_v2 = engine.ngram_v2 and isinstance(settings, Ngram)
     if chosen == "1" and not has_v2:
+        method = "n-gram" if isinstance(settings, Ngram) else "suffix decoding"
         raise ConfigError(
             f"{RUNNER}: the V2 runner of vLLM {engine.release} does not support {method}: unset it"
         )
