@@ -10,7 +10,7 @@ max_tree_depth tokens. This module does not know requests, batches or time.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from server.speculation import Suffix
 
@@ -33,22 +33,29 @@ class SuffixProposer:
 
     def propose(self) -> list[int]:
         """The draft for the current context, which holds at least one token."""
+        best, best_matched, best_score = list[int](), 0, 0.0
+        # Probabilities are at most 1, so that a draft that may be longer than the best score is worth a look.
+        for longest, matched, ends in sorted(self._matches(), reverse=True):
+            if longest < best_score:
+                break
+            draft, score = self._path(ends, longest)
+            if (score, matched) > (best_score, best_matched):
+                best, best_matched, best_score = draft, matched, score
+        return best
+
+    def _matches(self) -> Iterator[tuple[int, int, list[int]]]:
+        """For each length of a match: the longest draft that it allows, the length, and where the occurrences end."""
         settings, tokens, end = self.settings, self.tokens, len(self.tokens)
-        best: list[int] = []
-        best_score = 0.0
+        depth = settings.suffix_decoding_max_tree_depth
         ends = self._after[tokens[-1]]
-        for matched in range(1, min(end, settings.suffix_decoding_max_tree_depth)):
+        for matched in range(1, min(end, depth)):
             if matched > 1:
                 wanted = tokens[end - matched]
                 ends = [place for place in ends if place >= matched and tokens[place - matched] == wanted]
             if len(ends) < 2:  # only the end of the context itself
-                break
-            room = settings.suffix_decoding_max_tree_depth - matched
+                return
             longest = int(matched * settings.suffix_decoding_max_spec_factor + 1e-6)
-            draft, score = self._path(ends, min(settings.num_speculative_tokens, longest, room))
-            if score >= best_score:
-                best, best_score = draft, score
-        return best
+            yield min(settings.num_speculative_tokens, longest, depth - matched), matched, ends
 
     def _path(self, ends: list[int], longest: int) -> tuple[list[int], float]:
         """The most frequent continuation of the occurrences that end at `ends`, and the sum of its probabilities."""
