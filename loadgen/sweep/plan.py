@@ -131,9 +131,11 @@ def cells(
 
 
 def _variants_of(config: str, variants: Sequence[Variant]) -> Sequence[Variant]:
-    if read_config(config).get("speculative-config"):
-        return variants
     first = variants[0].of_server
+    if all(one.of_server == (None, None) for one in variants) or read_config(config).get(
+        "speculative-config"
+    ):
+        return variants
     plain = (variant for variant in variants if variant.of_server == first)
     return [dataclasses.replace(variant, acceptance=None, draft_tokens=None) for variant in plain]
 
