@@ -12,11 +12,12 @@ import pandas as pd
 from analysis import claims
 from analysis.data.frame import Study
 from analysis.data.setting import varying
-from analysis.figures import budget, load, pareto, sampling, serving, time
+from analysis.figures import budget, crossover, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
-from analysis.tables.acceptance_by_draft import acceptance_by_draft
+from analysis.tables.acceptance_by_draft import acceptance_by_draft, numbers_of_drafts
+from analysis.tables.crossover import best_draft_tokens, crossovers
 from analysis.tables.optima import Optima
 from analysis.tables.speculation import acceptance
 
@@ -51,7 +52,7 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "speculation": pairs.speculation(problems, between_runs),
         "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
         "cost_variation": pairs.cost_variation(problems),
-        "acceptance": acceptance(study),
+        **acceptance(study),
         "acceptance_by_draft": acceptance_by_draft(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
         "endings": distributions.endings(study.frame),
@@ -62,6 +63,8 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
+    tables["crossover"] = crossovers(tables["speculation"])
+    tables["draft_tokens"] = best_draft_tokens(tables["speculation"], numbers_of_drafts(study))
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo, between_runs)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)
@@ -81,6 +84,7 @@ def _figures(
     return [
         *pareto.figures(table, found, between_runs),
         *load.figures(tables["loads"], slo),
+        *crossover.figures(tables["speculation"], tables["crossover"]),
         *budget.figures(table, endings, verdicts, between_runs),
         *serving.figures(
             tables["speculation"],

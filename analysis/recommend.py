@@ -28,7 +28,7 @@ from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
 from analysis.output import add_json, print_result
-from analysis.tables import capacity, kept, optima
+from analysis.tables import capacity, crossover, kept, optima, pairs
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
 from analysis.traffic import Traffic, recommend_for
@@ -55,15 +55,44 @@ def recommend(
         return Recommendation(
             None, headline="Nothing can be recommended by energy, because no run measured it."
         )
-    found = [_among(rows, required, problems, between_runs) for rows in advice.alike(known, ["load"])]
+    compared = pd.DataFrame() if problems is None else pairs.speculation(problems, between_runs)
+    stops = crossover.crossovers(compared)
+    found = [_paying(rows, required, problems, between_runs, stops) for rows in advice.alike(known, ["load"])]
     return advice.joined(found, "Compared were only settings of one load, GPU, data set and source")
+
+
+def _paying(
+    known: pd.DataFrame,
+    required: Requirements,
+    problems: pd.DataFrame | None,
+    between_runs: float,
+    stops: pd.DataFrame,
+) -> Recommendation:
+    """The recommendation among settings that are alike, without speculation beyond the load at which it stops paying."""
+    losing = crossover.beyond(known, stops)
+    if losing.all():
+        text = "Nothing can be recommended: speculation does not pay at this load, and the baseline has no usable run."
+        return Recommendation(None, headline=text, compared=_about(known))
+    found = _among(known[~losing], required, problems, between_runs)
+    if losing.any():
+        named = stops.merge(known[losing][capacity.CHOICE]).head(advice.MOST_NAMED)
+        words = "; ".join(map(crossover.words, records(named)))
+        found.sentences.append(
+            f"{losing.sum()} settings are beyond the load at which speculation pays: {words}."
+        )
+    return found
+
+
+def _about(known: pd.DataFrame) -> Row:
+    """What settings that are alike have in common."""
+    return {name: str(known[name].iloc[0]) for name in ("load", "gpu", "dataset", "origin")}
 
 
 def _among(
     known: pd.DataFrame, required: Requirements, problems: pd.DataFrame | None, between_runs: float
 ) -> Recommendation:
     """The recommendation among settings that are alike."""
-    about = {name: str(known[name].iloc[0]) for name in ("load", "gpu", "dataset", "origin")}
+    about = _about(known)
     if required.near_best and required.min_accuracy is None and optima.graded(known):
         required = replace(required, min_accuracy=optima.default_target(known))
     fit = known[advice.fits(known, required)]

@@ -18,7 +18,7 @@ from analysis import advice
 from analysis.advice import Recommendation, Requirements, Row
 from analysis.data.setting import setting
 from analysis.format import number, records
-from analysis.tables import capacity
+from analysis.tables import capacity, crossover, pairs
 from analysis.tables.choice import DRAWS, arms_of, resampled_sums
 from analysis.tables.optima import PER_REQUEST, graded, noise_of_runs
 
@@ -60,6 +60,8 @@ def recommend_for(
     if load_points.empty:
         text = "Nothing can be sized, because no usable run has one budget and a constant load: run `loadgen search`, or several loads."
         return Recommendation(None, headline=text)
+    stops = crossover.crossovers(pairs.speculation(problems, between_runs))
+    load_points = load_points[~crossover.beyond(load_points, stops)]
     found = [
         _among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])
     ]

@@ -23,7 +23,7 @@ from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer
 from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
-from server.speculation import Ngram
+from server.speculation import Ngram, of_length
 
 JUDGED_STREAMS = 128
 MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info
@@ -78,7 +78,9 @@ def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
     ngram, length = serving.speculation, row.get("tokens_per_chunk")
     if ngram is None or row["temperature"] or not length or length > 0.9 * (1 + ngram.num_speculative_tokens):
         return serving
-    return replace(serving, speculation=replace(ngram, synthetic_acceptance_length=length))
+    return replace(
+        serving, speculation=replace(ngram, acceptance=of_length(length, ngram.num_speculative_tokens))
+    )
 
 
 @cache

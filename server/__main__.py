@@ -71,6 +71,11 @@ def _add_emulate(commands: Any) -> None:
         metavar="WHAT",
         help="text that the model generates: trace (default), loop, random, or a JSONL file of recorded outputs",
     )
+    add(
+        "--acceptance",
+        metavar="WHAT",
+        help="accepted drafts of speculation: tokens of a step, the name of a published curve, or a .yaml file (docs/emulator.md)",
+    )
     add("--seed", type=int, default=0)
     add(
         "--speed",

@@ -11,13 +11,13 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from server.speculation import Ngram, Positive
+from server.speculation import Positive, Speculation, speculation_of
 from server.yaml_file import YamlFileError, read_yaml
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ class Serving:
     num_gpu_blocks_override: int | None = None
     kv_cache_memory_bytes: int | None = None
     seed: int = 0
-    speculation: Ngram | None = None
+    speculation: Speculation | None = None
     async_scheduling: bool | None = None
     """None means that the engine version decides."""
     enforce_eager: bool = False
@@ -82,6 +82,8 @@ class Shape:
     intermediate_size: Size
     vocab_size: Size
     tie_word_embeddings: bool = False
+    extra_parameters: int = 0
+    """Of projections beside the layers, which the head of a drafter has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,47 +240,11 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
     return value
 
 
-NGRAM_OPTIONS = {
-    "method",
-    "num_speculative_tokens",
-    "prompt_lookup_min",
-    "prompt_lookup_max",
-    "rejection_sample_method",
-    "synthetic_acceptance_length",
-}
-
-
-def _ngram(value: dict[str, Any] | None, where: str) -> Ngram | None:
-    if value is None:
-        return None
-    method = value.get("method")
-    if method not in ("ngram", "ngram_gpu"):
-        raise ConfigError(f"{where}: speculative-config.method: {method!r} is not emulated: only ngram is")
-    for key in value:
-        if key not in NGRAM_OPTIONS:
-            raise ConfigError(f"{where}: speculative-config.{key}: not emulated")
-    low, high = value.get("prompt_lookup_min"), value.get("prompt_lookup_max")
-    low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
-    numbers = value | {"prompt_lookup_min": low, "prompt_lookup_max": high}
-    numbers |= {"synthetic_acceptance_length": None, "v2_runner": False}
-    ngram: Ngram = _convert(numbers, Ngram, where, "speculative-config", strict=True)
-    ngram = replace(ngram, synthetic_acceptance_length=_synthetic(value, where))
-    if ngram.prompt_lookup_min > ngram.prompt_lookup_max:
-        raise ConfigError(
-            f"{where}: speculative-config.prompt_lookup_min: {low} exceeds prompt_lookup_max {high}"
-        )
-    return ngram
-
-
-def _synthetic(value: dict[str, Any], where: str) -> float | None:
-    """The imposed tokens of a step, if rejection sampling is synthetic. Raises ConfigError."""
-    length, key = value.get("synthetic_acceptance_length"), "speculative-config.synthetic_acceptance_length"
-    if value.get("rejection_sample_method", "standard") != "synthetic":
-        return None
-    most = value["num_speculative_tokens"] + 1
-    if isinstance(length, bool) or not isinstance(length, int | float) or not 1 <= length <= most:
-        raise ConfigError(f"{where}: {key}: must be a number from 1 to {most}, not {length!r}")
-    return float(length)
+def _speculation(value: dict[str, Any] | None, where: str) -> Speculation | None:
+    try:
+        return None if value is None else speculation_of(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: speculative-config{error}") from error
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -303,7 +269,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     options = dict(raw)
     values: dict[str, Any] = {"name": path.stem, "raw": raw}
     speculative = _speculative(options.pop("speculative-config", None), str(path))
-    values["speculation"] = _ngram(speculative, str(path))
+    values["speculation"] = _speculation(speculative, str(path))
     types = {
         name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN
     }

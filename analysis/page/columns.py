@@ -86,6 +86,29 @@ PAIRS = [
     Column("source", "source", flag=True),
 ]
 
+CROSSOVER = [
+    Column("model", "model"),
+    Column("config", "configuration"),
+    Column("base", "compared to"),
+    Column("asked", "asked"),
+    Column("budget", "budget", ",d"),
+    Column("stops_at", "stops paying at", ".3g", "load at which the speed-up falls to 1; 0: pays at no load"),
+    Column("largest_load", "largest load", ".3g", "that was run; nothing is extrapolated"),
+    Column("load_kind", "load", help="streams: requests in flight; otherwise requests per second"),
+    Column("source", "source", flag=True),
+]
+
+DRAFT_TOKENS = [
+    Column("model", "model"),
+    Column("speculation", "method"),
+    Column("load", "load"),
+    Column("budget", "budget", ",d"),
+    Column("draft_tokens", "draft tokens", ",d", "with the largest speed-up; 0: slower with every number"),
+    Column("speedup", "speed-up", ".3g", "over the baseline, with the best number"),
+    Column("as_good", "as good", help="other numbers whose speed-up lies within the interval"),
+    Column("source", "source", flag=True),
+]
+
 VOTES = [
     Column("model", "model"),
     Column("config", "configuration"),
@@ -126,6 +149,8 @@ TABLES = {
     "summary": ("All settings", SUMMARY),
     "capacity": ("Capacity within the SLO", CAPACITY),
     "speculation": ("Speculation, paired by problem", PAIRS),
+    "crossover": ("Where speculation stops paying", CROSSOVER),
+    "draft_tokens": ("The best number of draft tokens", DRAFT_TOKENS),
     "tensor_parallel": ("Tensor parallelism, paired by problem", PAIRS),
     "parallel_compute": ("Majority votes, compared to one answer", VOTES),
     "runs": ("Runs", RUNS),
@@ -136,6 +161,8 @@ LEDES = {
     "summary": "One row for each configuration, budget and set of conditions. Small numbers are 95 % intervals. A click on a verdict opens the manifest of the run.",
     "capacity": "Each setting at the highest load that meets the SLO, never beyond the largest load that was run.",
     "speculation": "Each configuration with speculation, compared to the one without on the same number of GPUs.",
+    "crossover": "The smallest load at which speculation is no longer faster than the baseline, interpolated between the loads that were run.",
+    "draft_tokens": "Each method at each load, where several numbers of draft tokens were run.",
     "tensor_parallel": "Each configuration on more GPUs, compared to the one on the fewest GPUs with the same speculation.",
     "parallel_compute": "k answers to a problem cost their sum and take as long as the slowest of them.",
     "runs": "The verdict of each run, with its reasons.",

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.format import first
+from loadgen.record import RunInfo
 
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source", "cell"]
 RATIOS = ["tokens_per_step", "tokens_per_drafting_step", "acceptance_rate", "accepted_fraction"]
@@ -27,6 +28,19 @@ def acceptance_by_draft(study: Study) -> pd.DataFrame:
         for row in _of_run(study, str(cell), group)
     ]
     return pd.DataFrame(rows, columns=[*ARM, *RATIOS, "draft_position", *AT_POSITION])
+
+
+def draft_tokens(run: RunInfo) -> int | None:
+    """The number of draft tokens in a step, as the server reports it or as its counters show it."""
+    counted = len((run.summary.get("speculation") or {}).get("accepted_at_position", []))
+    return run.server.get("draft_tokens") or counted or None
+
+
+def numbers_of_drafts(study: Study) -> dict[str, int]:
+    """The number of draft tokens of each configuration whose runs report it."""
+    cells = study.frame[["config", "cell"]].drop_duplicates().astype(str)
+    found = {config: draft_tokens(study.runs[cell]) for config, cell in cells.itertuples(index=False)}
+    return {config: number for config, number in found.items() if number}
 
 
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> Iterator[dict[str, Any]]:

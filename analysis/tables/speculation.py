@@ -1,9 +1,10 @@
-"""Compute the acceptance of draft tokens: tokens for each engine step, by position in the output.
+"""Compute the acceptance of draft tokens: tokens for each engine step, by position in the output and by budget.
 
 The source is `chunks.bin` where a run kept it: the tokens in each token event, by the number of tokens before it. The first
 event comes from prefill and is left out. Otherwise the source is each request's number of accepted tokens, by the length of its
 output. The figure says which source was used. With speculation one engine step makes one chunk, unless chunks were merged
-under load. At most ENOUGH_REQUESTS requests of a run are read.
+under load. At most ENOUGH_REQUESTS requests of a run are read. Where chunks stand for steps, a histogram says how many draft
+tokens the steps accepted.
 
 This module does not know how chunks are stored (loadgen.chunks does).
 """
@@ -19,6 +20,7 @@ from analysis import stats
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.format import first
+from analysis.tables.acceptance_by_draft import draft_tokens
 from analysis.tables.distributions import usable
 from loadgen.chunks import CHUNKS, read_chunks
 
@@ -27,6 +29,7 @@ MIN_REQUESTS = 10  # a bin with fewer requests is not shown
 DEFAULT_DRAFT_TOKENS = 5  # num_speculative_tokens where the manifest does not contain it
 MAX_MERGED = 0.05  # with a larger share of merged chunks, a chunk does not stand for a step
 ENOUGH_REQUESTS = 200  # read from each run: takes about a second and gives intervals of a few per cent
+WIDEST = 64  # accepted draft tokens that a histogram distinguishes
 ARM = ["params_b", "model", "config", *CONDITIONS, "speculation", "source"]
 REQUEST = ["cell", "seq", "problem_id", "ok", "derived", "completion_tokens", "chunks"]
 REQUEST += ["num_accepted_draft_tokens"]
@@ -41,23 +44,24 @@ BY_POSITION = (
 )
 
 
-def acceptance(study: Study) -> pd.DataFrame:
-    """One row for each arm and bin of positions: `position per_step` with its interval."""
+def acceptance(study: Study) -> dict[str, pd.DataFrame]:
+    """Tokens per step by position in the output and by budget, and how many draft tokens the steps accepted."""
     rows = usable(study.frame, *REQUEST)
     speculative = (rows["speculation"].astype(str) != "off").to_numpy() & rows["ok"].to_numpy()
     rows = rows[speculative & ~rows["derived"].to_numpy()]
-    if rows.empty:
-        return pd.DataFrame(columns=[*ARM, "position", "per_step"])
     steps = [_of_run(study, str(cell), group) for cell, group in rows.groupby("cell", observed=True)]
-    found = pd.concat(steps, ignore_index=True)
-    table = _binned(found, BY_POSITION) if len(found) else _binned(_requests(rows), BY_LENGTH)
-    return table.sort_values([*ARM, "position"]).reset_index(drop=True) if len(table) else table
+    found = pd.concat(steps, ignore_index=True) if steps else pd.DataFrame()
+    how, requests = (BY_POSITION, found) if len(found) else (BY_LENGTH, _requests(rows))
+    return {
+        "acceptance": _binned(requests, "bin", how),
+        "acceptance_by_budget": _binned(requests, "budget", how),
+        "accepted_drafts": _histogram(found),
+    }
 
 
 def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
     """A run's steps by bin; empty where too many of its chunks were merged and hold more tokens than one step can."""
-    settings = study.runs[cell].server.get("configuration") or {}
-    drafts = (settings.get("speculative-config") or {}).get("num_speculative_tokens", DEFAULT_DRAFT_TOKENS)
+    drafts = draft_tokens(study.runs[cell]) or DEFAULT_DRAFT_TOKENS
     found = _steps(study.folder(cell) / CHUNKS, group)
     merged = found["largest"].gt(drafts + 1).mean() if len(found) else 0.0
     return found if merged <= MAX_MERGED else found.iloc[:0]
@@ -66,7 +70,7 @@ def _of_run(study: Study, cell: str, group: pd.DataFrame) -> pd.DataFrame:
 def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
     """Tokens and steps of each request of a run, by bin of positions."""
     known, rows = set(group["seq"].dropna().astype(int)), []
-    arm = first(group, ARM)
+    arm, budgets = first(group, ARM), dict(zip(group["seq"], group["budget"], strict=True))
     calls = read_chunks(path) if path.exists() else iter(())
     for call in islice((call for call in calls if call.seq in known), ENOUGH_REQUESTS):
         tokens = np.asarray(call.tokens[1:], dtype=float)
@@ -79,10 +83,12 @@ def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
             {
                 "unit": call.seq,
                 "bin": b,
+                "budget": budgets[call.seq],
                 "tokens": made[b],
                 "steps": steps[b],
                 "position": where[b] / steps[b],
                 "largest": float(tokens[place == b].max()),
+                "accepted": np.bincount(np.clip(tokens[place == b].astype(int) - 1, 0, WIDEST)),
             }
             for b in np.flatnonzero(steps)
         ]
@@ -96,7 +102,7 @@ def _requests(rows: pd.DataFrame) -> pd.DataFrame:
     """
     tokens = rows["completion_tokens"]
     steps = tokens - 1 - rows["num_accepted_draft_tokens"]
-    return rows[ARM].assign(
+    return rows[[*ARM, "budget"]].assign(
         unit=rows["problem_id"].astype(str),
         bin=np.searchsorted(EDGES, tokens.fillna(0), side="right"),
         tokens=tokens - 1,
@@ -105,15 +111,33 @@ def _requests(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _binned(found: pd.DataFrame, how: str) -> pd.DataFrame:
+def _binned(found: pd.DataFrame, by: str, how: str) -> pd.DataFrame:
+    """One row for each arm and value of `by`: `per_step` with its interval over requests."""
+    # A request has a row for each bin that it reaches.
+    parts = [*ARM, by, "unit"]
+    sums = found.dropna(subset=["tokens", "steps"]).groupby(parts, observed=True, dropna=False)
+    whole = sums.agg({"tokens": "sum", "steps": "sum", "position": "mean"}).reset_index()
     out: list[dict[str, Any]] = []
-    for (*arm, place), group in found.dropna(subset=["tokens", "steps"]).groupby(
-        [*ARM, "bin"], observed=True, dropna=False
-    ):
+    for (*arm, value), group in whole.groupby([*ARM, by], observed=True, dropna=False):
         if len(group) < MIN_REQUESTS:
             continue
         ratio = stats.ratio(group["tokens"], group["steps"])
         ends = {"per_step": ratio.estimate, "per_step_low": ratio.low, "per_step_high": ratio.high}
-        place_row = {"bin": place, "position": float(group["position"].mean()), "n": len(group), "how": how}
-        out.append(dict(zip(ARM, arm, strict=True)) | place_row | ends)
-    return pd.DataFrame(out, columns=list(out[0]) if out else [*ARM, "position", "per_step"])
+        about = {by: value, "position": float(group["position"].mean()), "n": len(group), "how": how}
+        out.append(dict(zip(ARM, arm, strict=True)) | about | ends)
+    return pd.DataFrame(out, columns=list(out[0]) if out else [*ARM, by, "position", "per_step"])
+
+
+def _histogram(found: pd.DataFrame) -> pd.DataFrame:
+    """One row for each arm, budget, bin of positions and number of accepted draft tokens: the share of the steps."""
+    out: list[dict[str, Any]] = []
+    parts = [*ARM, "budget", "bin"]
+    for key, group in found.groupby(parts, observed=True, dropna=False) if len(found) else ():
+        counts = np.zeros(WIDEST + 1)
+        for accepted in group["accepted"]:
+            counts[: len(accepted)] += accepted
+        about = {"position": float(group["position"].mean()), "steps": counts.sum(), "n": len(group)}
+        about |= dict(zip(parts, key, strict=True))
+        shares = np.trim_zeros(counts / counts.sum(), "b")
+        out += [about | {"accepted": number, "share": share} for number, share in enumerate(shares)]
+    return pd.DataFrame(out, columns=[*parts, "position", "accepted", "share", "steps", "n"])

@@ -12,7 +12,6 @@ This module does not know which acceptance a real text has.
 """
 
 import argparse
-import itertools
 import json
 import math
 import re
@@ -30,6 +29,7 @@ from analysis import noise, stats
 from analysis.figures.base import Figure, rows_data
 from analysis.figures.style import HEIGHT, MUTED, PALETTE
 from analysis.page.export import specification
+from analysis.tables.crossover import crossing
 from benchmarks.studies.day_noise import Setting, cells
 from benchmarks.studies.study_tables import MeasuredCell
 from server.emulator.engine.hardware import engine_versions
@@ -102,17 +102,12 @@ def _mean(ratios: list[tuple[float, float, int]]) -> stats.Interval:
     return found if one.degrees >= stats.MIN_UNITS - 1 else found._replace(low=math.nan, high=math.nan)
 
 
-def crossing(points: dict[int, float]) -> str:
-    """The load at which a speed-up falls to 1, interpolated; `<1` or `>128` where it is below or above 1 at every load."""
-    known = sorted((streams, math.log(value)) for streams, value in points.items() if not math.isnan(value))
-    if not known:
-        return "–"
-    if known[0][1] < 0:
-        return f"<{known[0][0]}"
-    for (low, above), (high, below) in itertools.pairwise(known):
-        if below < 0:
-            return f"{low * (high / low) ** (above / (above - below)):.0f}"
-    return f">{known[-1][0]}"
+def shown_crossing(points: dict[int, float]) -> str:
+    """The load at which a speed-up falls to 1; `<1` or `>128` where it is below or above 1 at every load."""
+    loads = sorted(streams for streams, value in points.items() if not math.isnan(value))
+    at = crossing(points.items())
+    ends = {0.0: f"<{min(loads, default=0)}", math.inf: f">{max(loads, default=0)}"}
+    return "–" if math.isnan(at) else ends.get(at, f"{at:.0f}")
 
 
 def by_size(found: Speedups) -> list[Kind]:
@@ -125,7 +120,7 @@ def rows(found: Speedups) -> Iterator[str]:
     for kind in by_size(found):
         loads = found[kind]
         shown = [interval(loads[n]) if n in loads else "–" for n in LOADS]
-        at, low, high = (crossing({n: one[place] for n, one in loads.items()}) for place in range(3))
+        at, low, high = (shown_crossing({n: one[place] for n, one in loads.items()}) for place in range(3))
         falls = at if low == at == high else f"{at} ({low} to {high})"
         yield f"| {kind.model} | {kind.tp} | {kind.engine} | {kind.tokens} | {' | '.join(shown)} | {falls} |"
 

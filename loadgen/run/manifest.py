@@ -84,7 +84,8 @@ def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_
 
 def _server(server: ServerInfo) -> dict[str, Any]:
     """What the server reports of itself, for `RunInfo.server`."""
-    names = ("version", "max_model_len", "fingerprint", "pipeline_parallel_size", "data_parallel_size")
+    sizes = ("max_model_len", "pipeline_parallel_size", "data_parallel_size", "draft_tokens")
+    names = ("version", "fingerprint", "acceptance", *sizes)
     said = {name: value for name in names if (value := getattr(server, name)) is not None}
     if server.replicas > 1:
         said["replicas"] = server.replicas

@@ -1,8 +1,8 @@
 """The axes of a plan beside configurations, models and loads, and the rules that select cells.
 
-An axis is an option of a run with several values, or `acceptance`, the number of tokens that every step of a speculating
-server emits by synthetic rejection sampling. Each value is converted by the command line's own parser, so that the same checks
-apply. Every mistake is a UsageError.
+An axis is an option of a run with several values, or one of two settings of a speculating server: `draft-tokens`, the number of
+draft tokens in a step, and `acceptance`, the number of tokens that every step emits by synthetic rejection sampling. Each value
+is converted by the command line's own parser, so that the same checks apply. Every mistake is a UsageError.
 
 This module does not know how cells are ordered or run.
 """
@@ -17,8 +17,9 @@ from loadgen.errors import UsageError
 from loadgen.option_types import LoadgenParser, positive
 from loadgen.options import add_run_arguments
 from loadgen.sweep.plan_file import option_words
+from server.speculation import MOST
 
-ACCEPTANCE = "acceptance"
+ACCEPTANCE, DRAFT_TOKENS = "acceptance", "draft-tokens"
 SHORT = {"temperature": "t", "budget": "o", "budgets": "o"}
 """How an axis appears in the name of a cell; other axes appear with their whole name."""
 NO_AXES = {"concurrency", "rate", "repeats", "target", "model", "out", "resume", "dry_run", "progress", "requests", "warmup"}  # fmt: skip
@@ -30,29 +31,48 @@ class Variant:
     """One combination of the values of all axes."""
 
     acceptance: float | None = None
+    draft_tokens: int | None = None
     axes: tuple[tuple[str, str], ...] = ()
     """Name and value of each axis, as they are written."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Fields of RunOptions, with their values."""
 
+    @property
+    def of_server(self) -> tuple[float | None, int | None]:
+        """The part of which each value needs a server of its own."""
+        return self.acceptance, self.draft_tokens
+
 
 def variants(axes: Mapping[str, Any]) -> list[Variant]:
-    """All combinations, with `acceptance` as the outermost loop, because each of its values needs a server of its own."""
+    """All combinations, with the settings of servers as the outermost loops, because each value needs a server of its own."""
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"axes: {name}: write a list of values, for example temperature: [0, 1]")
+    drafts = [_draft_tokens(value) for value in axes.get(DRAFT_TOKENS, [None])]
     acceptances = [_acceptance(value) for value in axes.get(ACCEPTANCE, [None])]
-    others = {name: values for name, values in axes.items() if name != ACCEPTANCE}
+    others = {name: values for name, values in axes.items() if name not in (ACCEPTANCE, DRAFT_TOKENS)}
     combinations = [dict(zip(others, values, strict=True)) for values in itertools.product(*others.values())]
     return [
         Variant(
             acceptance,
+            draft_tokens,
             tuple((name, "none" if value is None else str(value)) for name, value in values.items()),
             tuple(field for name, value in values.items() for field in _fields(name, value)),
         )
+        for draft_tokens in drafts
         for acceptance in acceptances
         for values in combinations
     ]
+
+
+def _draft_tokens(value: object) -> int | None:
+    if value is None or value == "none":
+        return None
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= MOST:
+        raise UsageError(
+            f"axes: {DRAFT_TOKENS}: {value!r}: write a number from 1 to {MOST}, or null for that of the configuration"
+        )
+    return int(str(value))
 
 
 def _acceptance(value: object) -> float | None:

@@ -76,7 +76,7 @@ def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that are usually keys of a plan file."""
     add = parser.add_argument_group("keys of a plan file (docs/serving.md describes them)").add_argument
     add("--serve", type=json_object, default={}, metavar="JSON", help="options of vllm serve: {all, configs, models}")
-    add("--axes", type=json_object, default={}, metavar="JSON", help="options of a run with several values each, and acceptance")
+    add("--axes", type=json_object, default={}, metavar="JSON", help="options of a run with several values each, draft-tokens and acceptance")
     for name, text in (("exclude", "leave out these cells"), ("only", "run only these cells"), ("first", "run these cells first")):
         add(f"--{name}", type=rules, default=[], metavar="JSON", help=f"{text}: a list of mappings of axes to values")
     add("--deadline", type=seconds, metavar="S", help="stop before this time has passed; --resume continues")

@@ -67,16 +67,17 @@ def memory_gib(cells: Sequence[Cell], machine: Machine, gpu: str) -> float:
     try:
         serving, model = load_serving(first.config, first.overrides), load_model(first.model)
         check_parallel(serving, model)
+        profile, version = hardware.gpus()[gpu], hardware.engine_versions()[hardware.ENGINE_VERSION]
+        step = StepModel(model, serving, profile, version)
     except ConfigError:
         return machine.memory_gib
     if serving.kv_cache_memory_bytes is None:
         return machine.memory_gib * serving.gpu_memory_utilization
-    profile, version = hardware.gpus()[gpu], hardware.engine_versions()[hardware.ENGINE_VERSION]
-    step = StepModel(model, serving, profile, version)
     streams = max((int(cell.load.value) for cell in cells if cell.load.kind == "closed"), default=256)
     sampled_bytes = streams * (1 + step.draft_tokens) * model.shape.vocab_size * 4 * SAMPLER_COPIES
     sampler_bytes = sampled_bytes if step.speculates else 0
-    return (step.resident_bytes + serving.kv_cache_memory_bytes + sampler_bytes) / GIB + BASE_GIB
+    weights_bytes = step.resident_bytes + (step.drafter.resident_bytes if step.drafter else 0.0)
+    return (weights_bytes + serving.kv_cache_memory_bytes + sampler_bytes) / GIB + BASE_GIB
 
 
 def place(servers: Sequence[Server], machine: Machine, *, residency: str, at_once: int) -> list[Group]:

@@ -21,7 +21,7 @@ from typing import Any
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
-from loadgen.sweep.axes import ACCEPTANCE, SHORT, Rule, Variant, check_used, matches, text_of
+from loadgen.sweep.axes import ACCEPTANCE, DRAFT_TOKENS, SHORT, Rule, Variant, check_used, matches, text_of
 from loadgen.sweep.serve import Options
 from server.config import read_config
 
@@ -44,9 +44,10 @@ class Cell:
 
     @property
     def config_name(self) -> str:
-        """The configuration, with the acceptance that is imposed on it."""
-        imposed = self.variant.acceptance
-        return Path(self.config).stem + ("" if imposed is None else f"-a{imposed:g}")
+        """The configuration, with the number of draft tokens and the acceptance where the plan sets them."""
+        imposed, draft_tokens = self.variant.of_server
+        drafts = "" if draft_tokens is None else f"-k{draft_tokens}"
+        return Path(self.config).stem + drafts + ("" if imposed is None else f"-a{imposed:g}")
 
     @property
     def server_name(self) -> str:
@@ -79,6 +80,7 @@ class Cell:
             "load": {self.load.value if self.load.kind == "closed" else f"{self.load.value:g}/s"},
             "repeat": {self.repeat + 1},
             ACCEPTANCE: {self.variant.acceptance},
+            DRAFT_TOKENS: {self.variant.draft_tokens},
             **{name: {value} for name, value in self.variant.axes},
         }
         return {name: {text_of(value) for value in values} for name, values in facts.items()}
@@ -111,7 +113,7 @@ def cells(
 ) -> list[Cell]:
     """The cells in running order: those of one server together, and every second repeat in the opposite order.
 
-    An acceptance is imposed only on a configuration that speculates; another one has its cells once.
+    Draft tokens and acceptance are those of configurations that speculate; another one has its cells once.
     """
     points, variants = tuple(points), tuple(variants)
     once = [
@@ -129,12 +131,13 @@ def cells(
 
 
 def _variants_of(config: str, variants: Sequence[Variant]) -> Sequence[Variant]:
-    acceptance = variants[0].acceptance
-    if all(variant.acceptance is None for variant in variants) or read_config(config).get(
+    first = variants[0].of_server
+    if all(one.of_server == (None, None) for one in variants) or read_config(config).get(
         "speculative-config"
     ):
         return variants
-    return [dataclasses.replace(v, acceptance=None) for v in variants if v.acceptance == acceptance]
+    plain = (variant for variant in variants if variant.of_server == first)
+    return [dataclasses.replace(variant, acceptance=None, draft_tokens=None) for variant in plain]
 
 
 def selected(

@@ -28,13 +28,17 @@ class ServePlan:
     configs: dict[str, Options] = field(default_factory=dict)
     models: dict[str, Options] = field(default_factory=dict)
 
-    def options(self, config: str, model: str, acceptance: float | None = None) -> Options:
+    def options(
+        self, config: str, model: str, acceptance: float | None = None, draft_tokens: int | None = None
+    ) -> Options:
         """The options of `vllm serve` for one server."""
         found = {name: value for name, value in self._merged(config, model).items() if name != "env"}
+        changed: Options = {} if draft_tokens is None else {"num_speculative_tokens": draft_tokens}
         if acceptance is not None:
+            changed |= {"rejection_sample_method": "synthetic", "synthetic_acceptance_length": acceptance}
+        if changed:
             before = found.get("speculative-config") or read_config(config).get("speculative-config")
-            imposed = {"rejection_sample_method": "synthetic", "synthetic_acceptance_length": acceptance}
-            found["speculative-config"] = {**(before or {}), **imposed}
+            found["speculative-config"] = {**(before or {}), **changed}
         return found
 
     def environment(self, config: str, model: str) -> dict[str, str]:

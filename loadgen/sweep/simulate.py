@@ -175,7 +175,7 @@ def simulate_cell(
         ):
             record.reasoning, record.text = outputs.excerpt(response.output, record.completion_tokens or 0)
             records.append(record)
-    facts = result.server_info | {"load": _load(options, requests, due_s)}
+    facts = result.server_info | {"config": cell.config_name, "load": _load(options, requests, due_s)}
     run = simulated_records.run_info(options, facts, dataset, run_id)
     return simulated_records.write(folder, records, run, dataset, result.energy)
 

@@ -158,10 +158,9 @@ def write(
 def run_info(options: RunOptions, facts: dict[str, Any], dataset: Dataset, run_id: str) -> RunInfo:
     """The run.json of a simulated cell. `facts` is what a server would report of itself and the load."""
     reported = ("config", "model", "speculation", "gpu", "preset", "version", "max_model_len")
+    known = {name: facts[name] for name in (*reported, "draft_tokens", "acceptance") if name in facts}
     tp = int(facts["tensor_parallel_size"])
-    server = ServerInfo(
-        **{name: facts[name] for name in reported}, tensor_parallel_size=tp, emulated=True, simulated=True
-    )
+    server = ServerInfo(**known, tensor_parallel_size=tp, emulated=True, simulated=True)
     run = describe_run(options, with_gpus(server), dataset, run_id)
     run.target = "simulated"
     run.clock = environment.clock_anchor()

@@ -25,6 +25,7 @@ from loadgen.target.server_info import ServerInfo
 from loadgen.terminal import duration_text
 from server.config import ConfigError, load_serving, read_config, read_preset
 from server.emulator.engine import hardware
+from server.emulator.engine.model_runner import served
 from server.emulator.forecast import Forecast
 from server.launch import docker_backend
 from server.launch import gpus as gpu_list
@@ -120,7 +121,8 @@ class PlannedSweep:
         try:
             files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
             if emulated:
-                load_serving(cell.config, cell.overrides)
+                serving = load_serving(cell.config, cell.overrides)
+                served(serving, self.args.engine_version, cell.environment)
         except ConfigError as error:
             # A method of speculation that is not emulated fails its cells only.
             if "speculative-config.method" not in str(error):
@@ -182,6 +184,6 @@ def _completed(cell: Cell, serve: ServePlan) -> Cell:
     return dataclasses.replace(
         cell,
         title=serve.title(cell.model),
-        serve=serve.options(cell.config, cell.model, cell.variant.acceptance),
+        serve=serve.options(cell.config, cell.model, *cell.variant.of_server),
         environment=serve.environment(cell.config, cell.model),
     )

@@ -53,6 +53,8 @@ class Reported(msgspec.Struct):
     num_gpus: Count | None = None
     tensor_parallel_size: Count | None = None
     speculation: Text | None = None
+    draft_tokens: Count | None = None
+    acceptance: Text | None = None
     gpu_metrics: Text | None = None
 
 
@@ -80,6 +82,8 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
         num_gpus=options.num_gpus or reported.num_gpus,
         tensor_parallel_size=options.tensor_parallel_size or reported.tensor_parallel_size,
         speculation=None if speculation == "none" else speculation or None,
+        draft_tokens=reported.draft_tokens,
+        acceptance=_plain(reported.acceptance),
         gpu_metrics=options.gpu_metrics or _telemetry_url(options, api, reported),
         metrics="# TYPE vllm:" in metrics,
         engines=max(1, engines(metrics)),

@@ -26,6 +26,9 @@ class ServerInfo:
     pipeline_parallel_size: int | None = None
     data_parallel_size: int | None = None
     speculation: str | None = None
+    draft_tokens: int | None = None
+    acceptance: str | None = None
+    """Which acceptance of drafts an emulated server imposes, and its source."""
     gpu_metrics: str | None = None
     fingerprint: str | None = None
     metrics: bool = False

@@ -15,9 +15,9 @@ from server.emulator.engine import hardware
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.precision import quantized
 from server.emulator.engine.step_time import StepModel
-from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, ngram_drafts
+from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, prepared_steps
 from server.emulator.text.problems import KnownProblem
-from server.speculation import Ngram
+from server.speculation import Speculation
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def _messages(problem: KnownProblem) -> list[dict[str, str]]:
     return [{"role": "user", "content": problem.problem}]
 
 
-def _tokens_per_step(outputs: Sequence[PreparedOutput], ngram: Ngram | None) -> tuple[float, float]:
+def _tokens_per_step(outputs: Sequence[PreparedOutput], settings: Speculation | None) -> tuple[float, float]:
     """Mean numbers of tokens that a decode step emits and drafts for each stream."""
-    if ngram is None:
+    if settings is None:
         return 1.0, 0.0
-    drafts = [ngram_drafts(output, ngram) for output in outputs]
+    drafts = [prepared_steps(output, settings) for output in outputs]
     steps = sum(len(drafted) for drafted, _ in drafts)
     mean_drafted = sum(sum(drafted) for drafted, _ in drafts) / steps
     return sum(len(output.ids) for output in outputs) / steps, mean_drafted

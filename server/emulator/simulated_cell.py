@@ -1,7 +1,7 @@
 """Simulates the requests of one cell with the emulator's engine on virtual time, without sockets and without waiting.
 
 Text, engine, step-time model and API queue are those of `server emulate`. What depends on the model alone (its outputs,
-and what n-gram lookup drafts for them) is computed once in PreparedOutput and reused for every configuration.
+and what speculation drafts for them) is computed once in PreparedOutput and reused for every configuration.
 
 Rules: the result is deterministic, and a simulated response holds every chunk, without rounding or sampling. It differs
 from a run over sockets by the time that sockets and a client need (measured: docs/serving.md). This module does not know
@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
+from server.emulator.engine.drafts import Drafts, TextSteps, steps_of
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import ENGINE_VERSION
 from server.emulator.engine.model_runner import served
-from server.emulator.engine.ngram import speculate
 from server.emulator.engine.precision import quantized
-from server.emulator.engine.sequence import Drafts, TokenSequence
+from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import GIB
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import read_problems
 from server.emulator.text.tokenizer import Tokenizer
-from server.speculation import Ngram
+from server.speculation import Speculation
 
 TURNAROUND_S = 0.8e-3
 """Time between the end of a response and the client's next request: 0.65 to 1 ms measured (docs/decisions/0066)."""
@@ -47,8 +47,8 @@ class PreparedOutput:
     """Whether the output ends by itself; otherwise it was cut at the requested length."""
     thinking_end: int | None
     """Number of output tokens up to and including the end-of-thinking token; None if the thinking does not end."""
-    drafts: dict[Ngram, tuple[list[int], list[int]]] = field(default_factory=dict)
-    """Numbers of drafted and accepted tokens per decode step, by n-gram setting."""
+    drafts: dict[Speculation, TextSteps] = field(default_factory=dict)
+    """Numbers of drafted and accepted tokens per decode step, by the settings of speculation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +155,11 @@ class ModelOutputs:
         return self.tokenizer.decode(ids, skip_special_tokens=self.model.prompt != "s1")
 
 
-class PrecomputedDrafts(Drafts):
-    """n-gram drafts of a known output that were computed before."""
-
-    def __init__(self, drafted: list[int], accepted: list[int]) -> None:
-        self.next = 0
-        self.drafted, self.accepted = drafted, accepted
-
-    def reach(self, steps: int) -> None:
-        """Add steps without drafts after the end of the output."""
-        missing = self.next + steps - len(self.drafted)
-        if missing > 0:
-            self.drafted = self.drafted + [0] * missing
-            self.accepted = self.accepted + [0] * missing
-
-
-def ngram_drafts(output: PreparedOutput, ngram: Ngram) -> tuple[list[int], list[int]]:
+def prepared_steps(output: PreparedOutput, settings: Speculation) -> TextSteps:
     """Numbers of drafted and accepted tokens per decode step; kept in the output for later calls."""
-    if ngram not in output.drafts:
-        steps = speculate(output.prompt, output.ids, ngram)
-        output.drafts[ngram] = (steps.drafted.tolist(), steps.accepted.tolist())
-    return output.drafts[ngram]
+    if settings not in output.drafts:
+        output.drafts[settings] = steps_of(output.prompt, output.ids, settings)
+    return output.drafts[settings]
 
 
 class SimulatedServer:
@@ -234,12 +218,13 @@ class SimulatedServer:
         engine = self._simulation.engine
         return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
 
-    def _drafts(self, ngram: Ngram, sequence: TokenSequence) -> Drafts:
+    def _drafts(self, settings: Speculation, sequence: TokenSequence) -> Drafts:
         if (
             sequence.preemptions
         ):  # after a preemption its steps begin at other positions than the precomputed ones
-            return Drafts(ngram, sequence)
-        return PrecomputedDrafts(*ngram_drafts(self._requests[self._number[sequence]].output, ngram))
+            return Drafts(settings, sequence)
+        output = self._requests[self._number[sequence]].output
+        return Drafts(settings, sequence, prepared_steps(output, settings))
 
 
 def simulate_requests(
@@ -291,6 +276,6 @@ def _server_info(serving: Serving, model: Model, gpu: str, release: str) -> dict
         "model": model.id,
         "preset": model.name,
         "tensor_parallel_size": serving.tensor_parallel_size,
-        "speculation": "ngram" if serving.speculation else None,
+        **(serving.speculation.described() if serving.speculation else {"speculation": None}),
         "max_model_len": serving.max_model_len,
     }

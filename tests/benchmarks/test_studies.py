@@ -78,7 +78,7 @@ def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: M
 def test_the_load_at_which_speculation_stops_to_pay_is_interpolated(
     points: dict[int, float], shown: str
 ) -> None:
-    assert crossover.crossing(points) == shown
+    assert crossover.shown_crossing(points) == shown
 
 
 def test_the_crossing_has_the_interval_of_the_speed_up() -> None:

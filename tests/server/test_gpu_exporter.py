@@ -11,7 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.target.gpu_log import gpu_inventory, gpu_rows
-from server.emulator.engine.gpu_telemetry import FIELDS
+from server.emulator.engine.gpu_telemetry import Telemetry
+from server.emulator.engine.hardware import gpus
+from server.emulator.engine.step_time import Usage
 from server.gpu.exporter import exposition, fields, handler
 from server.gpu.nvml import GpuSample
 from server.launch.gpus import inventory
@@ -80,8 +82,10 @@ def test_the_load_generator_reads_it_like_the_emulator() -> None:
 
 def test_fields_cover_those_of_the_emulator() -> None:
     """One dashboard works with dcgm-exporter (which reads this list), with NVML and with the emulator."""
-    names = {name for name, _, _ in fields()}
-    assert {name for name, _, _ in FIELDS} <= names
+    telemetry = Telemetry(gpus()["h200"], 2, used_bytes=0, seed=0)
+    assert telemetry.readings(0.0, Usage()).keys() <= {name for name, _, _ in fields()}
+    page = telemetry.render(1.0, Usage()).decode()
+    assert page.count('modelName="NVIDIA H200 (emulated)"') == 2 * len(telemetry.readings(1.0, Usage()))
 
 
 def test_served_over_http() -> None:

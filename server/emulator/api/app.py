@@ -185,6 +185,7 @@ class EmulatorApp:
 
     def _version(self) -> dict[str, Any]:
         settings, tp = self.settings, self.settings.serving.tensor_parallel_size
+        speculation = settings.serving.speculation
         return {
             "version": settings.version.release,
             "emulated": True,
@@ -195,7 +196,7 @@ class EmulatorApp:
             "preset": settings.model.name,
             "num_gpus": tp,
             "tensor_parallel_size": tp,
-            "speculation": "ngram" if settings.serving.speculation else None,
+            **(speculation.described() if speculation else {"speculation": None}),
             "gpu_metrics": "/dcgm/metrics",
             "text": self.text.mode,
             "seed": settings.seed,

@@ -52,9 +52,10 @@ async def _serve(
         loop.add_signal_handler(name, end, 0)
 
     app.generations.on_engine_failure = partial(loop.call_later, EXIT_DELAY_S, end, 1)
-    tp = settings.serving.tensor_parallel_size
+    tp, speculation = settings.serving.tensor_parallel_size, settings.serving.speculation
+    acceptance = f", acceptance {speculation.described()['acceptance']}" if speculation else ""
     print(
-        f"emulated vLLM {settings.version.release}: {app.generations.names[0]} on {tp} x {settings.gpu.name}, {settings.serving.name}, "
+        f"emulated vLLM {settings.version.release}: {app.generations.names[0]} on {tp} x {settings.gpu.name}, {settings.serving.name}{acceptance}, "
         f"speed {settings.speed:g}, at http://{host}:{bound}/v1",
         file=sys.stderr,
         flush=True,

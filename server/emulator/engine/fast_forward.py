@@ -97,7 +97,7 @@ def _decode_steps(running: Sequence[TokenSequence], model: StepModel, number: in
     ahead = [sequence.drafts.ahead(number) for sequence in running if sequence.drafts]
     drafted = np.stack([drafts for drafts, _ in ahead])
     emitted = np.stack([accepted for _, accepted in ahead]) + 1
-    full = (drafted == model.draft_tokens).all(axis=0) & model.engine.ngram_full_graph
+    full = (drafted == model.draft_tokens).all(axis=0)
     return RepeatedSteps(count + drafted.sum(axis=0), emitted.sum(axis=0), full, emitted, drafted)
 
 

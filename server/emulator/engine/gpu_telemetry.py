@@ -12,20 +12,10 @@ from dataclasses import astuple, replace
 
 from server.emulator.engine.hardware import Gpu
 from server.emulator.engine.step_time import GIB, Usage
+from server.gpu.exporter import exposition
+from server.gpu.nvml import GpuSample
 
 WINDOW_S = 1.0
-FIELDS = (
-    ("DCGM_FI_DEV_SM_CLOCK", "gauge", "SM clock frequency (in MHz)."),
-    ("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W)."),
-    ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "counter", "Energy since the start (in mJ)."),
-    ("DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %)."),
-    ("DCGM_FI_DEV_FB_USED", "gauge", "Framebuffer memory used (in MiB)."),
-    ("DCGM_FI_DEV_FB_FREE", "gauge", "Framebuffer memory free (in MiB)."),
-    ("DCGM_FI_PROF_SM_ACTIVE", "gauge", "Share of cycles an SM had work."),
-    ("DCGM_FI_PROF_DRAM_ACTIVE", "gauge", "Share of cycles memory was moving data."),
-    ("DCGM_FI_PROF_NVLINK_TX_BYTES", "gauge", "NVLink bytes sent per second."),
-    ("DCGM_FI_PROF_NVLINK_RX_BYTES", "gauge", "NVLink bytes received per second."),
-)
 
 
 class Telemetry:
@@ -98,13 +88,9 @@ class Telemetry:
     def render(self, now_s: float, usage: Usage) -> bytes:
         """The page that dcgm-exporter would serve, with one sample per GPU and field."""
         values = self.readings(now_s, usage)
-        lines = []
-        for name, kind, text in FIELDS:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-            for number, id_ in enumerate(self.uuids):
-                labels = (
-                    f'gpu="{number}",UUID="{id_}",pci_bus_id="00000000:{number + 1:02X}:00.0",device="nvidia{number}",'
-                    f'modelName="{self.gpu.name} (emulated)",Hostname="emulated"'
-                )
-                lines.append(f"{name}{{{labels}}} {values[name]}")
-        return ("\n".join(lines) + "\n").encode()
+        name = f"{self.gpu.name} (emulated)"
+        samples = (
+            GpuSample(index, uuid_, f"00000000:{index + 1:02X}:00.0", name, "emulated", "emulated", values)
+            for index, uuid_ in enumerate(self.uuids)
+        )
+        return exposition(samples).encode()

@@ -48,7 +48,6 @@ class EngineVersion:
 
     release: str
     ngram_async: bool
-    ngram_full_graph: bool
     ngram_v2: bool
     layer_ms: float | None
     gap_ms: float

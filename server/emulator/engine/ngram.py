@@ -7,12 +7,11 @@ of the context. The two model runners differ in two points:
 - V1 takes the earliest occurrence. Without an occurrence it drafts nothing.
 - V2 takes the rightmost one. It always drafts k tokens: empty places hold the last token of the context.
 
-`NgramProposer` is used while a text grows, `speculate` for a text that is known completely. This module does not know
-requests, batches or time, or which runner serves a configuration (model_runner.py).
+`NgramProposer` is used while a text grows, `speculate` for a text that is known completely and whose drafts are verified. This
+module does not know requests, batches or time, or which runner serves a configuration (model_runner.py).
 """
 
 import dataclasses
-import random
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -75,19 +74,6 @@ class Steps:
     matched: NDArray[np.int64]  # length of the matching suffix, 0 if none was found
 
 
-def imposed_draws(prompt: Sequence[int]) -> random.Random:
-    """The random numbers for `imposed_acceptance` of a request, which depend on its prompt only."""
-    return random.Random(hash(tuple(prompt)))
-
-
-def imposed_acceptance(draws: random.Random, length: float) -> int:
-    """How many draft tokens the next drafted step accepts, so that steps emit `length` tokens on average.
-
-    Like vLLM's synthetic rejection sampling, this does not depend on the text, and steps differ by at most one token.
-    """
-    return int(length - 1) + (draws.random() < (length - 1) % 1)
-
-
 def speculate(prompt: Sequence[int], output: Sequence[int], ngram: Ngram) -> Steps:
     """The decode steps of a completely known text; the same steps as with NgramProposer and verification."""
     tokens, k = np.asarray([*prompt, *output], dtype=np.int64), ngram.num_speculative_tokens
@@ -96,10 +82,7 @@ def speculate(prompt: Sequence[int], output: Sequence[int], ngram: Ngram) -> Ste
     found = np.where(matched > 0, np.minimum(k, here + 1 - starts), 0)
     drafted = np.full_like(found, k) if ngram.v2_runner else found
     accepted = _accepted(tokens, starts, found, drafted)
-    if ngram.synthetic_acceptance_length is None:
-        visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
-    else:
-        visited = _impose(drafted.tolist(), accepted, prompt, ngram.synthetic_acceptance_length)
+    visited = _step_positions(accepted.tolist(), len(prompt), len(tokens))
     left = len(tokens) - 1 - visited
     return Steps(
         emitted=np.minimum(accepted[visited] + 1, left),
@@ -158,19 +141,6 @@ def _accepted(
         matching[matching] = tokens[place] == tokens[nxt[matching]]
         accepted += matching
     return accepted
-
-
-def _impose(
-    drafted: list[int], accepted: NDArray[np.int64], prompt: Sequence[int], length: float
-) -> NDArray[np.int64]:
-    """The positions at which decode steps begin if acceptance is imposed. Writes the imposed numbers into `accepted`."""
-    visited, draws, position = [], imposed_draws(prompt), len(prompt)
-    while position < len(drafted) - 1:
-        visited.append(position)
-        if drafted[position]:
-            accepted[position] = min(drafted[position], imposed_acceptance(draws, length))
-        position += int(accepted[position]) + 1
-    return np.asarray(visited, dtype=np.int64)
 
 
 def _step_positions(accepted: list[int], prompt_length: int, total: int) -> NDArray[np.int64]:

@@ -18,11 +18,12 @@ import numpy as np
 
 from server.config import Serving
 from server.emulator.engine.api_queue import ApiQueue, without_api_process
+from server.emulator.engine.drafts import Drafts
 from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
-from server.emulator.engine.sequence import Drafts, EngineStep, StepOutput, TokenSequence, Totals
+from server.emulator.engine.sequence import EngineStep, StepOutput, TokenSequence, Totals
 from server.emulator.engine.step_time import StepModel, Usage
-from server.speculation import Ngram
+from server.speculation import Speculation
 
 
 class Engine:
@@ -39,7 +40,7 @@ class Engine:
         self.running: list[TokenSequence] = []
         self.totals = Totals(accepted_at=[0] * model.draft_tokens)
         self.usage = Usage()
-        self.make_drafts: Callable[[Ngram, TokenSequence], Drafts] = Drafts
+        self.make_drafts: Callable[[Speculation, TokenSequence], Drafts] = Drafts
         """Creates the drafts of a sequence. A caller that has computed them before can replace it."""
         self.on_reject: Callable[[TokenSequence], None] = lambda _sequence: None
         """Called when a queue limit rejects a sequence that was submitted before."""
@@ -173,13 +174,13 @@ class Engine:
 
     def _draft_tokens(self, sequence: TokenSequence) -> int:
         """Number of draft tokens in the next step of a sequence."""
-        ngram = self.serving.speculation
-        if ngram is None or sequence.known - sequence.computed != 1:
+        speculation = self.serving.speculation
+        if speculation is None or sequence.known - sequence.computed != 1:
             return 0
         if sequence.drafts is None:
-            sequence.drafts = self.make_drafts(ngram, sequence)
+            sequence.drafts = self.make_drafts(speculation, sequence)
         sequence.drafts.reach(1)
-        return sequence.drafts.drafted[sequence.drafts.next]
+        return int(sequence.drafts.drafted[sequence.drafts.next])
 
     def _preempt(self, sequence: TokenSequence) -> None:
         self.pool.release(sequence)
@@ -228,10 +229,9 @@ class Engine:
                 pairs += count * (sequence.computed + count / 2)
                 started += 1
         uniform = decoding == len(work) and (full_drafts == decoding or not self.model.speculates)
-        graph = uniform and (self.model.engine.ngram_full_graph or not self.model.speculates)
         fill, self._pipeline_empty = self._pipeline_empty, False
         seconds = self.model.step_s(
-            len(work), tokens, rows, context, pairs=pairs, prompts=started, full_graph=graph, fill=fill
+            len(work), tokens, rows, context, pairs=pairs, prompts=started, full_graph=uniform, fill=fill
         )
         return EngineStep(self.now_s, self.now_s + float(seconds), work, tokens, context, pairs)
 
@@ -260,10 +260,13 @@ class Engine:
         self.totals.steps += 1
         self.totals.generation_tokens += generated
         seconds, tokens, context = step.end_s - step.start_s, step.tokens, step.context
-        self.model.use(self.usage, seconds, 1, tokens=tokens, context=context, pairs=step.pairs)
+        streams = len(step.work)
+        self.model.use(
+            self.usage, seconds, 1, streams=streams, tokens=tokens, context=context, pairs=step.pairs
+        )
         self.on_steps([prompt_tokens + generated], gaps, 1)
         self._finish([sequence for sequence, _ in out])
-        left_s = step.end_s + self._lag_s(len(step.work))
+        left_s = step.end_s + self._lag_s(streams)
         return StepOutput(
             [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
         )
@@ -296,7 +299,8 @@ class Engine:
         self.totals.steps += taken
         self.totals.generation_tokens += sum(emitted)
         computed, context = float(steps.tokens.sum()), float(steps.contexts.sum())
-        self.model.use(self.usage, float(steps.seconds.sum()), taken, tokens=computed, context=context)
+        seconds, streams = float(steps.seconds.sum()), taken * len(sequences)
+        self.model.use(self.usage, seconds, taken, streams=streams, tokens=computed, context=context)
         self.on_steps(steps.new_tokens, first_gaps, 1)
         self.on_steps([], steps.seconds[1:], len(sequences))
         left_s = steps.ends_s + self.model.lag_s(len(sequences))

@@ -1,4 +1,4 @@
-"""The data that the engine's modules share: sequences with their n-gram drafts, steps, step outputs and counters.
+"""The data that the engine's modules share: sequences, steps, step outputs and counters.
 
 The future text of a sequence is known as far as the engine asks for it. Where the sequence ends and which draft tokens
 are accepted therefore depend on the sequence alone, not on the batch. This module does not know scheduling or time.
@@ -7,12 +7,6 @@ are accepted therefore depend on the sequence alone, not on the batch. This modu
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from server.emulator.engine.ngram import NgramProposer, imposed_acceptance, imposed_draws, speculate
-from server.speculation import Ngram
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +44,8 @@ class TokenSequence:
     state: str = "waiting"
     blocks: list[int] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
-    drafts: "Drafts | None" = None
+    drafts: Any = None
+    """Its steps of speculation (drafts.py); None before the first of them."""
     drafted: list[int] = field(default_factory=list)
     """Number of draft tokens in each decode step that had any."""
     accepted: list[int] = field(default_factory=list)
@@ -66,64 +61,6 @@ class TokenSequence:
         """Make `tokens` further output tokens known, or the end of the output."""
         if self.grow and len(self.ids) - self.known < tokens and len(self.ids) - self.prompt < self.end:
             self.grow(self.emitted + tokens)
-
-
-class Drafts:
-    """What n-gram lookup drafts for one sequence and how many of the draft tokens are accepted, decode step by step.
-
-    If the text is complete, all steps are computed at once; otherwise they are computed as far as requested.
-    """
-
-    def __init__(self, ngram: Ngram, sequence: TokenSequence) -> None:
-        self._sequence, self._ngram = sequence, ngram
-        self._position = sequence.known
-        self._draws = imposed_draws(sequence.ids[: self._position - 1])
-        self.next = 0
-        """Number of steps already taken."""
-        self.drafted: list[int] = []
-        self.accepted: list[int] = []
-        self._proposer: NgramProposer | None = None
-        if sequence.grow:
-            self._proposer = NgramProposer(ngram, sequence.ids[: self._position])
-        else:
-            # The context of the next step ends with the last known token, which `speculate` takes for the prefill's.
-            steps = speculate(sequence.ids[: self._position - 1], sequence.ids[self._position - 1 :], ngram)
-            self.drafted, self.accepted = steps.drafted.tolist(), steps.accepted.tolist()
-
-    def reach(self, steps: int) -> None:
-        """Compute at least `steps` steps beyond those taken. After the end of the text nothing is drafted."""
-        missing = self.next + steps - len(self.drafted)
-        if missing <= 0:
-            return
-        if self._proposer is None:
-            self.drafted += [0] * missing
-            self.accepted += [0] * missing
-            return
-        self._sequence.reach((steps + 1) * (1 + self._ngram.num_speculative_tokens))
-        for _ in range(missing):
-            self._draft(self._proposer)
-
-    def _draft(self, proposer: NgramProposer) -> None:
-        ids, position = self._sequence.ids, self._position
-        draft = proposer.propose()
-        accepted = 0
-        if (imposed := self._ngram.synthetic_acceptance_length) is not None:
-            accepted = min(len(draft), imposed_acceptance(self._draws, imposed)) if draft else 0
-        else:
-            for token in draft:
-                if position + accepted >= len(ids) or ids[position + accepted] != token:
-                    break
-                accepted += 1
-        self.drafted.append(len(draft))
-        self.accepted.append(accepted)
-        proposer.extend(ids[position : position + accepted + 1])
-        self._position += accepted + 1
-
-    def ahead(self, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The numbers of drafted and of accepted tokens in each of the next `steps` steps."""
-        self.reach(steps)
-        window = slice(self.next, self.next + steps)
-        return np.array(self.drafted[window]), np.array(self.accepted[window])
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ Weights are read once per step, and keys and values once per stream, both at the
 dozen tokens per step the matrix multiplications take longer than the reading; the transition is gradual because real
 kernels overlap the two imperfectly. Every layer costs a fixed time and, with tensor parallelism, two all-reduces. The
 host works at the same time as the GPU: it schedules, and it launches kernels if no CUDA graph covers the whole step. With
-asynchronous scheduling the longer of host time and GPU time determines the step; without it they are added.
+asynchronous scheduling the longer of host time and GPU time determines the step; without it they are added. The passes of a
+drafter with weights follow on the same GPU; each has the time of a model of its shape (drafter.py).
 
 Rules: the functions are pure, and every number may also be a numpy array. This module does not know requests, clocks or
 text.
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from server.config import Model, Serving
+from server.emulator.engine.drafter import drafter_of
 from server.emulator.engine.hardware import EngineVersion, Gpu
 
 GIB = 2**30
@@ -55,12 +57,15 @@ class StepModel:
         layers, hidden = shape.num_hidden_layers, shape.hidden_size
         self.gpu, self.engine, self.tp = gpu, engine, tp
         self.layers, self.hidden = layers, hidden
-        self.is_async = _is_async(serving, engine)
+        by_version = engine.ngram_async if serving.speculation else engine.baseline_async
+        self.is_async = by_version if serving.async_scheduling is None else serving.async_scheduling
         self.speculates = serving.speculation is not None
+        drafter = drafter_of(serving, model)
+        self.drafter = StepModel(*drafter, gpu, engine) if drafter else None
         self.draft_tokens = serving.speculation.num_speculative_tokens if serving.speculation else 0
         self.eager = serving.enforce_eager
         attention = hidden * shape.head_dim * (2 * shape.num_attention_heads + 2 * shape.num_key_value_heads)
-        body = layers * (attention + 3 * hidden * shape.intermediate_size)
+        body = layers * (attention + 3 * hidden * shape.intermediate_size) + shape.extra_parameters
         head = hidden * shape.vocab_size
         self.body_parameters = body
         head_bytes = max(model.weight_bytes, 2.0)  # vLLM does not quantize the embedding and the output layer
@@ -125,10 +130,18 @@ class StepModel:
         piece_ms = engine.piecewise_layer_ms * self.tp**engine.parallel_launch
         layer_ms = eager * engine.eager_layer_ms + pieces * piece_ms
         prompts_ms = (prompts > 0) * engine.prefill_ms + prompts * engine.prefill_request_us * 1e-3
-        return (self.layers * layer_ms + prompts_ms) * 1e-3
+        drafter_s = self.drafter.launch_s(tokens, full_graph) if self.drafter else 0.0
+        return (self.layers * layer_ms + prompts_ms) * 1e-3 + drafter_s
+
+    def draft_s(self, streams: Any, tokens: Any, context: Any, pairs: Any = 0.0) -> Any:
+        """GPU time of the drafter: one pass over the step's tokens, and one for each further draft token."""
+        if self.drafter is None:
+            return 0.0
+        one = self.drafter.gpu_s(streams, streams, context)
+        return self.drafter.gpu_s(tokens, streams, context, pairs) + (self.draft_tokens - 1) * one
 
     def host_s(self, streams: Any, context: Any = 0) -> Any:
-        """Host time of a step apart from launching kernels: scheduling, n-gram lookup, processing of the output."""
+        """Host time of a step apart from launching kernels: scheduling, lookup of drafts, processing of the output."""
         engine, parallel = self.engine, self.tp > 1
         if self.is_async:
             step_ms = engine.async_parallel_step_ms if parallel else engine.async_step_ms
@@ -136,7 +149,7 @@ class StepModel:
         else:
             step_ms = engine.sync_step_ms + (engine.sync_parallel_ms if parallel else 0.0)
             stream_us = engine.sync_per_stream_us
-            if self.speculates:
+            if self.speculates and not self.drafter:
                 step_ms = step_ms + engine.ngram_step_ms + context * engine.ngram_context_ns * 1e-6
                 stream_us += engine.ngram_per_stream_us
         return step_ms * 1e-3 + streams * (stream_us * 1e-6)
@@ -159,7 +172,7 @@ class StepModel:
         """
         engine, parallel = self.engine, self.tp > 1
         launch, host = self.launch_s(tokens, full_graph, prompts), self.host_s(streams, context)
-        gpu = self.gpu_s(tokens, rows, context, pairs)
+        gpu = self.gpu_s(tokens, rows, context, pairs) + self.draft_s(streams, tokens, context, pairs)
         fill_s = fill * (engine.parallel_fill_ms if parallel else 0.0) * 1e-3
         if not self.is_async:
             # Ranks launch their pieces separately and wait for each other at every all-reduce, so launching is hidden in part.
@@ -186,6 +199,7 @@ class StepModel:
         seconds: float,
         steps: int,
         *,
+        streams: float,
         tokens: float,
         context: float,
         pairs: float = 0.0,
@@ -198,17 +212,20 @@ class StepModel:
         usage.flops += (2 * self.body_parameters * tokens) / self.tp + pairs * self.attention_flops
         if self.tp > 1:
             usage.link_bytes += 2 * self.layers * tokens * self.hidden * 2 * 2 * (self.tp - 1) / self.tp
+        if self.drafter:
+            more = self.draft_tokens - 1
+            self.drafter.use(usage, 0.0, steps, streams=streams, tokens=tokens, context=context, pairs=pairs)
+            self.drafter.use(
+                usage, 0.0, steps * more, streams=0, tokens=streams * more, context=context * more
+            )
 
     def kv_blocks(self, serving: Serving) -> int:
         """Number of KV blocks that fit into each GPU's memory beside the weights."""
         if serving.num_gpu_blocks_override is not None:
             return serving.num_gpu_blocks_override
         room = (self.gpu.memory_gib * serving.gpu_memory_utilization - self.engine.overhead_gib) * GIB
-        kv_bytes = serving.kv_cache_memory_bytes or room - self.resident_bytes
-        return int(kv_bytes // (self.kv_bytes * serving.block_size))
-
-
-def _is_async(serving: Serving, engine: EngineVersion) -> bool:
-    if serving.async_scheduling is not None and not (serving.speculation and not engine.ngram_async):
-        return serving.async_scheduling
-    return engine.ngram_async if serving.speculation else engine.baseline_async
+        weights, per_token = self.resident_bytes, self.kv_bytes
+        if self.drafter:
+            weights, per_token = weights + self.drafter.resident_bytes, per_token + self.drafter.kv_bytes
+        kv_bytes = serving.kv_cache_memory_bytes or room - weights
+        return int(kv_bytes // (per_token * serving.block_size))

@@ -22,6 +22,7 @@ from loadgen.sweep.serve import serve_plan
 from server.config import load_serving
 from server.launch import commands
 from server.launch.spec import Spec
+from server.speculation import of_length
 from tests import ROOT
 
 PLANS = sorted(path.name for path in (ROOT / "plans").glob("h*.yaml"))
@@ -58,12 +59,25 @@ def test_axes_multiply_the_cells_and_appear_in_their_names() -> None:
     assert [cell.variant.acceptance for cell in order] == [None, None, None, None, 1.75, 1.75]
 
 
+def test_draft_tokens_are_those_of_configurations_that_speculate() -> None:
+    found = variants({"draft-tokens": [1, "8"], "acceptance": [None, 2.0]})
+    order = cells(["tp1", "tp1-eagle3"], ["m"], [LoadPoint("closed", 8)], 1, found)
+    names = ["tp1", "tp1-eagle3-k1", "tp1-eagle3-k1-a2", "tp1-eagle3-k8", "tp1-eagle3-k8-a2"]
+    assert [cell.config_name for cell in order] == names
+    assert order[-1].facts["draft-tokens"] == {"8"}
+    options = serve_plan({}, ["tp1-eagle3"], ["m"]).options("tp1-eagle3", "m", *order[-1].variant.of_server)
+    changed = {"num_speculative_tokens": 8, "synthetic_acceptance_length": 2.0, "method": "eagle3"}
+    assert changed.items() <= options["speculative-config"].items()
+
+
 @pytest.mark.parametrize(
     ("axes", "says"),
     [
         ({"temperature": 1}, "temperature: write a list"),
         ({"temperature": ["warm"]}, "'warm' is not a number"),
         ({"acceptance": [0.5]}, "acceptance: 0.5"),
+        ({"draft-tokens": [0]}, "draft-tokens: 0: write a number from 1 to 64"),
+        ({"draft-tokens": [2.5]}, "draft-tokens: 2.5: write a number"),
         ({"concurrency": [1, 2]}, "concurrency cannot be an axis"),
         ({"colour": ["red"]}, "--colour"),
     ],
@@ -189,7 +203,7 @@ def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> Non
     cell = Cell("tp1-ngram", "s1.1-7b", LoadPoint("closed", 1), serve=options)
     speculation = load_serving("tp1-ngram", cell.overrides).speculation
     assert speculation is not None
-    assert speculation.synthetic_acceptance_length == 1.75
+    assert speculation.acceptance == of_length(1.75, 5)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.cli import main
 from loadgen.clock import RunClock
@@ -159,6 +160,40 @@ def test_a_part_of_the_study_over_sockets_agrees(run_sweep: Callable[..., Path])
         assert expected["e2e_s"] == pytest.approx(measured["e2e_s"], rel=0.02)
         assert expected["tpot_s"] == pytest.approx(measured["tpot_s"], rel=0.02)
         assert expected["ttfot_s"] == pytest.approx(measured["ttfot_s"], rel=0.02)
+
+
+def spec_decode_counters(page: str) -> dict[str, float]:
+    """The counters of speculation on a /metrics page, as Prometheus's own parser reads them."""
+    return {
+        f"{family.name.removeprefix('vllm:spec_decode_')}{sample.labels.get('position', '')}": sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if family.name.startswith("vllm:spec_decode_") and sample.name.endswith("_total")
+    }
+
+
+def test_a_drafter_is_emulated_over_sockets_and_simulated(run_sweep: Callable[..., Path]) -> None:
+    """The run's acceptance is that of the server's own counters and of the curve, and both runs say which curve it is."""
+    plan = ("--configs", "tp1-eagle3", "--models", "r1-distill-qwen-7b", "--dataset", "sample")
+    load = ("--problems", "12", "--budgets", "256", "--loads", "4", "--axes", '{"draft-tokens": [2]}')
+    cell = "tp1-eagle3-k2_r1-distill-qwen-7b_c4"
+    sockets = run_sweep("drafter", *plan, *load, "--backend", "emulator", "--speed", "4") / cell
+    simulated = run_sweep("drafter-simulated", *plan, *load, "--backend", "simulate") / cell
+    for folder in (sockets, simulated):
+        run = read_run(folder)
+        assert (run.config, run.speculation) == ("tp1-eagle3-k2", "eagle3")
+        assert run.server["draft_tokens"] == 2
+        assert run.server["acceptance"].startswith("emulated: eagle3-qwen3-8b-math (github.com/vllm-project")
+    pages = [(sockets / f"server-{when}.prom").read_text() for when in ("before", "after")]
+    before, after = map(spec_decode_counters, pages)
+    drafts, first, second = (
+        after[name] - before[name]
+        for name in ("num_drafts", "num_accepted_tokens_per_pos0", "num_accepted_tokens_per_pos1")
+    )
+    found = read_run(sockets).summary["speculation"]
+    assert found["accepted_at_position"] == [first / drafts, second / drafts]
+    assert found["accepted_at_position"] == pytest.approx([0.83, 0.67], abs=0.06)
+    assert found["draft_tokens"] == 2 * drafts
 
 
 def test_first_tokens_over_sockets_arrive_as_simulated(run_sweep: Callable[..., Path]) -> None:

@@ -196,13 +196,14 @@ def test_the_plan_proposes_requests_for_a_steady_window(capsys: pytest.CaptureFi
 
 
 def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path: Path) -> None:
-    """The emulator refuses suffix decoding. The sweep reports this, continues and ends with exit code 1."""
-    out = tmp_path / "sweep"
+    """The emulator refuses Medusa heads. The sweep reports this, continues and ends with exit code 1."""
+    out, config = tmp_path / "sweep", tmp_path / "tp1-medusa.yaml"
+    config.write_text("speculative-config: {method: medusa, num_speculative_tokens: 3}\n")
     models = ("--models", "r1-distill-qwen-1.5b")
     done = sweep(
         state,
         "--configs",
-        "tp1-suffix,tp1",
+        f"{config},tp1",
         *models,
         "--backend",
         "emulator",
@@ -213,10 +214,10 @@ def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path:
         str(out),
     )
     assert done.returncode == 1, done.stderr
-    assert result_of(done)["failed"] == ["tp1-suffix_r1-distill-qwen-1.5b_c16"]
+    assert result_of(done)["failed"] == ["tp1-medusa_r1-distill-qwen-1.5b_c16"]
     manifest = json.loads((out / "sweep.json").read_text())
     assert [cell["state"] for cell in manifest["cells"]] == ["failed", "done"]
-    assert "'suffix' is not emulated" in manifest["cells"][0]["reason"]
+    assert "'medusa' is not emulated" in manifest["cells"][0]["reason"]
     assert [path.name for path in find_runs(out)] == ["tp1_r1-distill-qwen-1.5b_c16"]
     run = read_run(find_runs(out)[0])
     assert run.server["command"][-1] == "4.0"

@@ -49,8 +49,8 @@ def test_the_runner_and_the_scheduling_are_those_of_vllm(
         (NGRAM, "0.32", "yes", "must be 0 or 1, not 'yes'"),
         (with_method("ngram_gpu"), "0.26", None, "ngram_gpu is emulated under the V2 runner only"),
         (with_method("ngram_gpu"), "0.33", "0", "ngram_gpu is emulated under the V2 runner only"),
-        (replace(NGRAM, async_scheduling=True), "0.32", None, "vLLM 0.32.0 does not support it with n-gram"),
-        (replace(NGRAM, async_scheduling=True), "0.33", "0", "vLLM 0.33.0 does not support it with n-gram"),
+        (replace(NGRAM, async_scheduling=True), "0.32", None, "vLLM 0.32.0 does not support it with ngram"),
+        (replace(NGRAM, async_scheduling=True), "0.33", "0", "vLLM 0.33.0 does not support it with ngram"),
     ],
 )
 def test_what_vllm_refuses_is_one_line(
