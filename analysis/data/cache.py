@@ -31,11 +31,6 @@ FACTS = b"thinkload"
 """Key of the schema's metadata that holds what belongs to a table."""
 
 
-def cache_home() -> Path:
-    """The folder of everything that is kept between calls."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thinkload"
-
-
 def key_of(files: Iterable[Path], about: str) -> str:
     """The key of a study, from its files and from what else decides how they are read."""
     found = [about, *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]

@@ -19,13 +19,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.data.cache import LEAST_ROWS, Tables, cache_home, key_of
+from analysis.data.cache import LEAST_ROWS, Tables, key_of
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
 from analysis.data.records_reader import FLAGS, WORDS, read_columns
 from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
+from loadgen.files import cache_folder
 from loadgen.option_types import SLO_NAMES
 from loadgen.record import PROBLEMS, RECORDS, RUN, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
@@ -94,7 +95,7 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
             study.runs[cell] = run
     study.searches = read_searches(root, study.notes)
     files = [folder / name for folder in folders for name in (RUN, RECORDS, PROBLEMS)]
-    study.tables.folder = cache_home() / "tables" / key_of(files, f"{root.resolve()} {grade}")
+    study.tables.folder = cache_folder() / "tables" / key_of(files, f"{root.resolve()} {grade}")
     found = study.tables.read("frame")
     if found is not None:
         study.frame, study.tables.kept = found[0], True

@@ -20,11 +20,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.data.cache import cache_home
 from analysis.errors import InputError
 from analysis.grading.extract import Extract, extract
 from analysis.grading.grader import Pair, grade_pairs, version
 from analysis.stats import Interval, proportion
+from loadgen.files import cache_folder
 from loadgen.record import PROBLEMS, RECORDS, Record, RunInfo, read_records, read_run
 
 GRADES = "grades.parquet"
@@ -46,7 +46,7 @@ class _Output(NamedTuple):
 
 def cache_file() -> Path:
     """The file that keeps grades between calls: `$XDG_CACHE_HOME/thinkload/grades.sqlite`."""
-    return cache_home() / "grades.sqlite"
+    return cache_folder() / "grades.sqlite"
 
 
 def grade_run(folder: Path, *, fresh: bool = False) -> pd.DataFrame:

@@ -10,9 +10,10 @@ import pytest
 
 from analysis import claims
 from analysis.data import cache, frame
-from analysis.data.cache import Tables, cache_home
+from analysis.data.cache import Tables
 from analysis.data.frame import Study, read_study
 from analysis.tables import kept
+from loadgen.files import cache_folder
 from tests.fixtures import make_records
 
 
@@ -39,7 +40,7 @@ def test_what_was_kept_is_what_would_be_computed(results: Path) -> None:
     first, again = read_study(results), read_study(results)
     for computed, stored in zip(tables_of(first), tables_of(again), strict=True):
         pd.testing.assert_frame_equal(computed, stored)
-    names = [path.name.split("-")[0] for path in sorted((cache_home() / "tables").rglob("*.arrow"))]
+    names = [path.name.split("-")[0] for path in sorted((cache_folder() / "tables").rglob("*.arrow"))]
     assert names == ["claims", "frame", "problems", "summary"]
     assert first.notes == again.notes
     assert "1 damaged line" in " ".join(again.notes)
@@ -67,11 +68,11 @@ def test_other_results_are_read_again(results: Path) -> None:
 
 def test_a_damaged_or_unwritable_cache_is_none(results: Path) -> None:
     study = read_study(results)
-    for path in (cache_home() / "tables").rglob("*.arrow"):
+    for path in (cache_folder() / "tables").rglob("*.arrow"):
         path.write_bytes(path.read_bytes()[:100])
     pd.testing.assert_frame_equal(read_study(results).frame, study.frame)
-    shutil.rmtree(cache_home() / "tables")
-    (cache_home() / "tables").write_text("a file in the place of the folder")
+    shutil.rmtree(cache_folder() / "tables")
+    (cache_folder() / "tables").write_text("a file in the place of the folder")
     pd.testing.assert_frame_equal(read_study(results).frame, study.frame)
 
 
@@ -91,4 +92,4 @@ def test_what_was_used_least_recently_is_removed(tmp_path: Path, monkeypatch: py
 def test_few_requests_are_not_kept(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "LEAST_ROWS", 1000)
     tables_of(read_study(results))
-    assert not list(cache_home().rglob("*.arrow"))
+    assert not list(cache_folder().rglob("*.arrow"))
