@@ -18,6 +18,7 @@ ALLOWED = {
         "loadgen.measure.quantiles",
         "loadgen.measure.steady_window",
         "loadgen.terminal",
+        "loadgen.files",
         "loadgen.option_types",
         "loadgen.measure.dependence",
     ),
