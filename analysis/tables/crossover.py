@@ -75,7 +75,8 @@ def words(row: dict[str, Any]) -> str:
     """Where the speculation of a setting stops paying."""
     at, low, high = (number(row[name], ".3g") for name in STOPS)
     unit = "in flight" if row["load_kind"] == "streams" else "requests per second"
-    return f"{setting(row)} stops paying at {at} {unit} (95 % interval {low} to {high})"
+    where = f"stops paying at {at} {unit}" if row["stops_at"] else "pays at no load that was run"
+    return f"{setting(row)} {where} (95 % interval of that load: {low} to {high} {unit})"
 
 
 def best_draft_tokens(pairs: pd.DataFrame, numbers: Mapping[str, int]) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def test_speculation_is_not_recommended_beyond_the_load_at_which_it_stops_paying
     by_load = {one.compared["load"]: one for one in [found, *found.others]}
     chosen = {load: one.best["config"] for load, one in by_load.items() if one.best}
     assert (chosen["c1"], chosen["c16"]) == ("tp1-ngram", "tp1")
-    said = "m-7B on tp1-ngram with a budget of 4,096 tokens stops paying at 4.00 in flight (95 % interval 4.00 to 4.00)"
+    said = "m-7B on tp1-ngram with a budget of 4,096 tokens stops paying at 4.00 in flight (95 % interval of that load: 4.00 to 4.00 in flight)"
     assert any(said in sentence for sentence in by_load["c16"].sentences)
     assert not any("stops paying" in sentence for sentence in by_load["c1"].sentences)
 
