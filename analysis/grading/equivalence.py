@@ -35,7 +35,8 @@ _MEMBER = re.compile(
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
 _SUPPOSED = re.compile(
-    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would)\b", re.IGNORECASE
+    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would|with|at|given|(?:set|put|plug|us|tak|choos|substitut)(?:t?ing|ging|e)?)\b",
+    re.IGNORECASE,
 )
 """A word that makes an equation a supposition or a case: `if x = 2`."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
@@ -244,9 +245,13 @@ def _filled(items: Sequence[Form]) -> Sequence[Form]:
 
 
 def _names(form: Form) -> frozenset[str]:
-    """The names to which the equations of a list assign values, because `x = 1, y = -2` is not `1, -2`."""
-    names = (without_spacing(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
-    return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in names)
+    """The names to which the equations of a list assign values, because `x = 1, y = -2` is not `1, -2`.
+
+    A name may hold for the items after it, as in `x = 1, -2`, but not for those before it.
+    """
+    items = [without_spacing(item.sides[0]) if isinstance(item, Equation) else "" for item in _items(form)]
+    named = items if any(items) and not items[0] else filter(None, items)
+    return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in named)
 
 
 def _same_assignments(gold: Form, answer: Form) -> bool:
@@ -343,7 +348,7 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
         return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
         return fx.equal(_times(with_unit, _DEGREE_RADIANS), bare)
-    return fx.equal(a.formula, b.formula)
+    return fx.equal(a.formula, b.formula) or fx.is_rounded(a.formula, b.formula)
 
 
 def _scaled(quantity: Quantity) -> Quantity:
