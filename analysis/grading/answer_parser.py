@@ -88,8 +88,8 @@ def _parse_single(text: str) -> Form:
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
-        if re.search(r"[<>]|\\[lg]e(?![a-z])", text):
-            raise UnreadableError("an inequality with two signs")
+        if text.count("\\pm") > 1 or re.search(r"[<>]|\\[lg]e(?![a-z])", text):
+            raise UndecidedError("signs that may be independent, or an inequality with two signs")
         signed = (text.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in ("+-", "-+"))
         return _listed(_flattened(map(parse_answer, signed)))
     if signs := [match[0].strip() for match in _top_level(text, _RELATION)]:

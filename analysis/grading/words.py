@@ -25,7 +25,10 @@ _FIRST_TEXT = r"^\s*\\text\{\s*\(?[A-Ja-j]\s*[).:]?\s*(?P<after>[^{}]*)\}\s*[).:
 """The letter of an option in a text command, and what follows it in the command."""
 _LETTERS = frozenset("ABCDEFGHIJ")
 
-_ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", re.DOTALL)
+_ANOTHER = re.compile(
+    r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)|.*\b(?:[Nn]o|[Ww]ait|[Aa]ctually)\b[\s,]+.*\b[A-J]\b",
+    re.DOTALL,
+)
 """Matches text after the letter of an option that names another option."""
 
 
