@@ -74,7 +74,7 @@ _REJECTED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _FORMULA_BEFORE = re.compile(
-    r"(?:(?<=\S)[-+]|(?<=\$)-\s*|(?<=\$)\s*[-+]|[\w)}$]\s*\+|(?<![a-z])[\da-z)}]\s*-|^-|[*/^_<>±≤≥]|\\(?:pm|mp|leq?|geq?|cdot|times|sqrt|d?frac|div)(?![a-zA-Z]))\s*\{?\s*$"
+    r"(?:(?<=\S)[-+]|(?<=\$)-\s*|(?<=\$)\s*[-+]|[\w)}$]\s*\+|(?<![a-z])[\da-z)}]\s*-|[*/^_<>±≤≥]|\\(?:pm|mp|leq?|geq?|cdot|times|sqrt|d?frac|div)(?![a-zA-Z]))\s*\{?\s*$|(?:^|\s)-$"
 )
 _FORMULA_AFTER = re.compile(
     r"\}*\s*(?:[\^_!/*+<>](?![*_])|-\s*\d|\\(?:cdot|times|sqrt|pi|d?frac|div)(?![a-zA-Z])|[xyni](?!\w))"
@@ -192,7 +192,8 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     answer = found[index]
     is_cut = not finished and found.end() == len(text)
     before = _CLAUSE_END.split(text[: found.start()])[-1]
-    if is_cut or (index == found.re.groups and is_doubted(before)):
+    is_corrected = _REJECTED_AFTER.match(text[found.end() : found.end() + 300])
+    if is_cut or is_corrected or (index == found.re.groups and is_doubted(before)):
         return None
     if bullets := _BULLETS.match(text, found.start(index)):
         return ", ".join(line.strip(" \t-*•") for line in bullets[0].splitlines())

@@ -58,7 +58,7 @@ def stated_value(text: str) -> str | None:
     if display := _RE.display.search(text):
         return str(display[1] or display[2]).strip()
     line = text.rpartition("\n")[2].strip().lstrip("#>-• ")
-    if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line):
+    if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line) or _RE.list.search(text[-2 * MAX_CHARACTERS :]):
         return None
     words = _RE.text.sub("", line)
     if not _RE.starts_with_words.match(line) and (
@@ -108,7 +108,10 @@ def _bold_value(sentence: str) -> str | None:
     spans = [span for span in _RE.bold.finditer(sentence) if not re.search(r"[:：]\s*$", span[1])]
     if not spans or (spans[-1].start() == 0 and spans[-1].end() < len(sentence) - 1):
         return None
-    if _is_limited(sentence[: spans[-1].start()], sentence[spans[-1].end() :]):
+    before = re.split(r"[,;:]\s", sentence[: spans[-1].start()])[-1]
+    if _is_limited(before, sentence[spans[-1].end() :]) or re.search(
+        rf"^(?:{_RE.remark.pattern})|{_RE.doubt.pattern}", before, re.IGNORECASE
+    ):
         return None
     values = [re.sub(r"[.。\s]+$", "", spans[-1][1])]
     if not _is_value(values[0]):
