@@ -369,9 +369,11 @@ def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:
 
 def linear(formula: Formula, name: str) -> tuple[Value, Value] | None:
     """The value at 0 and the slope of a formula that is linear in its only variable, or None."""
+    if formula.symbols != {name}:
+        return None
     start, second = (formula.evaluate({name: Fraction(x)}) for x in (0, 1))
     line = Formula(frozenset({name}), lambda env: start + (second - start) * env[name])
-    return (start, second - start) if formula.symbols == {name} and equal(formula, line) else None
+    return (start, second - start) if equal(formula, line) else None
 
 
 def is_rounded(short: Formula, exact: Formula) -> bool:
