@@ -310,6 +310,8 @@ def _bracketed(text: str) -> Form | None:
     r"""Parse `(a,b)`, `[a,b)`, `]a,b[`, `\langle a,b\rangle` or `(a)`."""
     if match := re.fullmatch(r"([\[\]])([^()\[\]]*[,;][^()\[\]]*)([\[\]])", text):
         text = ("[" if match[1] == "[" else "(") + match[2] + ("]" if match[3] == "]" else ")")
+    if (signed := re.fullmatch(r"([+-])\s*(\(.*,.*\))", text)) and _is_enclosed(signed[2]):
+        text = f"({','.join(f'{signed[1]}({item})' for item in split(signed[2][1:-1], re.compile(',')))})"
     text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
     if not text or text[0] not in "([" or text[-1] not in ")]" or not _is_enclosed(text):
         return None
