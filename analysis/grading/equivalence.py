@@ -44,7 +44,7 @@ _CONSTANT = re.compile(
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
 _SUPPOSED = re.compile(
-    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would|with|at|given|sei|soit|sea|supposons|supongamos|пусть|(?:set|put|plug|us|tak|choos|substitut)(?:t?ing|ging|e)?)\b",
+    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would|with|at|given|sei|soit|sea|supposons|supongamos|пусть|(?:set|put|plug|us|tak|choos|substitut)(?:t?ing|ging|e)?)\b|[a-z]{2,}\s+\w\s*[-+*/^!]",
     re.IGNORECASE,
 )
 """A word that makes an equation a supposition or a case: `if x = 2`."""

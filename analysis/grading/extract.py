@@ -61,7 +61,7 @@ _BETWEEN = re.compile(
 """What may stand between boxes that form one answer."""
 _ALTERNATIVE = re.compile(r"\b(?:or|ou|oder|или)\b|或", re.IGNORECASE)
 _REJECTED_BEFORE = re.compile(
-    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠|\bexcept|\bother than|\bnot (?:the case|true) that(?: \w+){0,4})"
+    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠|\bexcept|\bother than|~~|\\(?:x?cancel|sout)\{|\bnot (?:the case|true) that(?: \w+){0,4})"
     r"(?:\s+(?:be|it|the answer))?[\s$:]*$",
     re.IGNORECASE,
 )

@@ -159,7 +159,8 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))|(?<=(?<![\d,.}])0)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
+    text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text)
+    text = re.sub(r"(?<!~)~(?!~)", " ", text)  # two of them strike out
     return re.sub(r"\s+", " ", text)
 
 
