@@ -70,7 +70,7 @@ _REJECTED_AFTER = re.compile(
     r"(?:(?:clearly|actually|obviously)\s+)?(?:wrong|incorrect|a mistake|false|not (?:right|correct|the answer|it|possible|valid)|(?:(?<=isn't )|(?<=can't be )|(?<=cannot be ))(?:right|correct)"
     r"|my (?:first|initial)|or (?:more|less|fewer|greater))\b|[\s$)]*\?\s*no\b"
     r"|(?s:.{0,200}?)\b(?:(?:wait|hold on)[,.!\s—-]+(?:no\b|(?:it|that|this)(?:'s| is| was) (?!right|correct))|correction|scratch that|on second thought|i made an? (?:mistake|error)|no, (?:it|that|the)"
-    r"|(?:doesn't|does not|can't|cannot) (?:check|work|be)|should (?:be|have been)|actually,? (?:it|the|that)|let me (?:redo|re-?c|re-?e|correct|fix))",
+    r"|(?:that|this|it) (?:doesn't|does not) (?:check|work)|it should (?:be|have been)|actually,? (?:it|the|that)|let me (?:redo|re-?c|re-?e|correct|fix))",
     re.IGNORECASE,
 )
 _FORMULA_BEFORE = re.compile(
