@@ -88,8 +88,8 @@ def _parse_single(text: str) -> Form:
     if (inner := _whole_set(text)) is not None:
         return inner
     if "\\pm" in text or "\\mp" in text:
-        if re.search(r"[<>]|\\[lg]e(?![a-z])", text):
-            raise UnreadableError("an inequality with two signs")
+        if text.count("\\pm") > 1 or re.search(r"[<>]|\\[lg]e(?![a-z])", text):
+            raise UndecidedError("signs that may be independent, or an inequality with two signs")
         signed = (text.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in ("+-", "-+"))
         return _listed(_flattened(map(parse_answer, signed)))
     if signs := [match[0].strip() for match in _top_level(text, _RELATION)]:
@@ -310,6 +310,8 @@ def _bracketed(text: str) -> Form | None:
     r"""Parse `(a,b)`, `[a,b)`, `]a,b[`, `\langle a,b\rangle` or `(a)`."""
     if match := re.fullmatch(r"([\[\]])([^()\[\]]*[,;][^()\[\]]*)([\[\]])", text):
         text = ("[" if match[1] == "[" else "(") + match[2] + ("]" if match[3] == "]" else ")")
+    if (signed := re.fullmatch(r"([+-])\s*(\(.*,.*\))", text)) and _is_enclosed(signed[2]):
+        text = f"({','.join(f'{signed[1]}({item})' for item in split(signed[2][1:-1], re.compile(',')))})"
     text = re.sub(r"^\\langle\s*(.*)\\rangle$", r"(\1)", text)
     if not text or text[0] not in "([" or text[-1] not in ")]" or not _is_enclosed(text):
         return None

@@ -32,10 +32,20 @@ _MEMBER = re.compile(
     r"\b([a-zA-Z])\s*\\in(?![a-z])\s*(?:\\mathbb\s*\{?\s*)?([ZNQRC](?![a-zA-Z])\s*\}?(?:[_^]\{?[^\s{}]+)?)"
 )
 """A variable and the set of numbers that it stands for."""
+_INTEGER = re.compile(
+    r"\s*[,;]?\s*\(?(?:\\text\{)?[\s,]*(?:\b(?:where|for|with)\b)?[\s}]*(?:(?<=[\s,;}])\$?([a-zA-Z])\$?\s*(?:\\text\{)?\s*(?:is\s+|are\s+)?(?:(?:an|any)\s+)?integers?"
+    r"|(?:any|all|every)\s+integers?\s*\}?\s*\$?([a-zA-Z])\$?)\s*\}?\)?\.?$"
+)
+"""Words that say that a letter is an integer: `n integer`, `for every integer k`."""
+_CONSTANT = re.compile(
+    r"^(?!.*(?<![\\a-zA-Z])([ck])(?![a-zA-Z]).*\+\s*\1[\s$.]*$)([^A-Z]*\+)\s*[cCkK](?:_\{?\w\}?)?\s*(?=[$.]*$)"
+)
+"""A formula with a constant of integration, whose name does not matter."""
 _TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
 """A command, a word or one character."""
 _SUPPOSED = re.compile(
-    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would)\b", re.IGNORECASE
+    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would|with|at|given|sei|soit|sea|supposons|supongamos|пусть|(?:set|put|plug|us|tak|choos|substitut)(?:t?ing|ging|e)?)\b|[a-z]{2,}\s+\w\s*[-+*/^!]",
+    re.IGNORECASE,
 )
 """A word that makes an equation a supposition or a case: `if x = 2`."""
 _ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
@@ -54,14 +64,17 @@ _NAME = re.compile(
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
-    members = [dict(_MEMBER.findall(plain_unicode(text))) for text in (gold, answer)]
+    gold, answer = (_INTEGER.sub(r", \1\2 \\in \\mathbb{Z}", plain_unicode(text)) for text in (gold, answer))
+    if re.fullmatch(r"[^A-Z]*\+\s*C", re.sub(r"[$\s.]+$", "", gold).replace("\\mathrm", "")):
+        answer = _CONSTANT.sub(r"\2 C", answer)
+    members = [dict(_MEMBER.findall(text)) for text in (gold, answer)]
     numbers = [{re.sub(r"[{}\s]", "", one) for one in found.values()} for found in members]
     for text, found in zip((gold, answer), numbers, strict=True):
         found.update({"Z"} if "\\equiv" in text and not found else ())
     if all(numbers) and numbers[0] != numbers[1]:
         return None
     if len(members[0]) == len(members[1]) == 1 and numbers[0] == {"Z"}:
-        answer = _renamed(plain_unicode(answer), *members[1], *members[0])
+        answer = _renamed(answer, *members[1], *members[0])
         with contextlib.suppress(UnreadableError, UndefinedError, RecursionError):
             if _same_progressions(normalize(gold), normalize(answer), *members[0]):
                 return True
@@ -98,6 +111,8 @@ def _same_texts(gold: str, answer: str) -> bool | None:
     """Compare two normalized answers: as strings, as words, as options, then as values."""
     if not answer or _bare(gold) == _bare(answer) or words.same_molecule(gold, answer):
         return bool(answer)
+    if "£" in gold + answer:  # not pounds of weight
+        gold, answer = (re.sub(r"\bpounds?\b(?: sterling)?", "£", text) for text in (gold, answer))
     if "," not in gold:
         answer = decimal_comma(answer)
     elif "," not in answer:
@@ -116,8 +131,12 @@ def _same_texts(gold: str, answer: str) -> bool | None:
 
 
 def _bare(text: str) -> str:
-    r"""The text without spacing and `\text`, to compare two answers as strings."""
-    return without_spacing(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).strip())
+    r"""The text without spacing, `\text` and the case of long words in it, to compare two answers as strings."""
+
+    def plain(words: re.Match[str]) -> str:
+        return " " + re.sub(r"[^\W\d_]{4,}", lambda word: word[0].casefold(), words[1]) + " "
+
+    return without_spacing(re.sub(r"\\text\{([^{}]*)\}", plain, text).strip())
 
 
 def _same_values(gold: str, answer: str) -> bool | None:
@@ -244,9 +263,13 @@ def _filled(items: Sequence[Form]) -> Sequence[Form]:
 
 
 def _names(form: Form) -> frozenset[str]:
-    """The names to which the equations of a list assign values, because `x = 1, y = -2` is not `1, -2`."""
-    names = (without_spacing(item.sides[0]) for item in _items(form) if isinstance(item, Equation))
-    return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in names)
+    """The names to which the equations of a list assign values, because `x = 1, y = -2` is not `1, -2`.
+
+    A name may hold for the items after it, as in `x = 1, -2`, but not for those before it.
+    """
+    items = [without_spacing(item.sides[0]) if isinstance(item, Equation) else "" for item in _items(form)]
+    named = items if any(items) and not items[0] else filter(None, items)
+    return frozenset(re.sub(r"_\{?\d+\}?$", "", name) for name in named)
 
 
 def _same_assignments(gold: Form, answer: Form) -> bool:
@@ -343,7 +366,7 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
         return _same_percent(with_unit, bare)
     if unit == DEGREE and "\\pi" in bare.source:
         return fx.equal(_times(with_unit, _DEGREE_RADIANS), bare)
-    return fx.equal(a.formula, b.formula)
+    return fx.equal(a.formula, b.formula) or fx.is_rounded(a.formula, b.formula)
 
 
 def _scaled(quantity: Quantity) -> Quantity:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from analysis.grading.sentences import stated_value
+from analysis.grading.sentences import is_doubted, stated_value
 from analysis.grading.words import NUMBER_WORDS
 
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
@@ -24,7 +24,7 @@ _MARKER = (
     r"|antwoord|svar|odpowied[źz]|cevap|(?:правильный\s+)?ответ|(?:правильна\s+)?відповідь|(?:最终|最終|正确|正確)?(?:答案|选项|選項)|答え?|정답|답"
 )
 _SAYS = (
-    r"(?<!\bof )(?<!\bhalf )(?<!\btwice )(?<!\bdouble )(?<!\bthink )(?<!\bmaybe )(?<!\bperhaps )\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
+    r"\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
     r"|\bla\s+(?:bonne\s+)?r[ée]ponse\s+(?:finale\s+|correcte\s+)?est(?:\s+la)?"
     r"|\bdie\s+(?:endgültige\s+|richtige\s+|korrekte\s+)?antwort\s+(?:ist|lautet)"
     r"|\bla\s+(?:respuesta|opci[óo]n)\s+(?:final\s+|correcta\s+)?es(?:\s+la)?|\bla\s+risposta\s+(?:finale\s+|corretta\s+|giusta\s+)?è(?:\s+la)?"
@@ -45,6 +45,7 @@ _ANSWER_LINE = re.compile(
     rf"|(?:{_SAYS})[ \t*_]*(?:[:：]\s{{0,8}})?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
     re.IGNORECASE | re.MULTILINE,
 )
+_CLAUSE_END = re.compile(r"[.!?。！？\n]|,?\s(?:so|thus|hence|therefore)\b")
 _EXPLANATION = re.compile(
     r"(?i)(?:\*\*)?\s{0,8}\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]{0,200}\)[.\s]{0,8}$"
 )
@@ -60,14 +61,26 @@ _BETWEEN = re.compile(
 """What may stand between boxes that form one answer."""
 _ALTERNATIVE = re.compile(r"\b(?:or|ou|oder|или)\b|或", re.IGNORECASE)
 _REJECTED_BEFORE = re.compile(
-    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠)(?:\s+(?:be|it|the answer))?[\s$:]*$",
+    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠|\bexcept|\bother than|~~|\\(?:x?cancel|sout)\{|\bnot (?:the case|true) that(?: \w+){0,4})"
+    r"(?:\s+(?:be|it|the answer))?[\s$:]*$",
     re.IGNORECASE,
 )
 _REJECTED_AFTER = re.compile(
-    r"[\s$.,;:!)\]\\-]*(?:(?:oh|hmm|no|wait|hold on|actually)\b[\s,.!:—-]*)*(?:(?:but|and)\s+)?(?:(?:this|that|it|which)\s*)?(?:is|was|'s|isn't|can't be|cannot be)?\s*"
-    r"(?:(?:clearly|actually|obviously)\s+)?(?:wrong|incorrect|a mistake|false|not (?:right|correct|the answer|it|possible|valid)|(?<=isn't )(?:right|correct))\b",
+    r"[\s$.,;:!?)\]\\-]*(?:(?:oh|hmm|no|wait|hold on|actually)\b[\s,.!:—-]*)*(?:(?:but|and)\s+)?(?:(?:this|that|it|which)\s*)?(?:(?:is|was|would be|'s|isn't|can't be|cannot be)\s*)?"
+    r"(?:(?:clearly|actually|obviously)\s+)?(?:wrong|incorrect|a mistake|false|not (?:right|correct|the answer|it|possible|valid)|(?:(?<=isn't )|(?<=can't be )|(?<=cannot be ))(?:right|correct)"
+    r"|my (?:first|initial)|or (?:more|less|fewer|greater))\b|[\s$)]*\?\s*no\b"
+    r"|(?s:.{0,200}?)\b(?:(?:wait|hold on)[,.!\s—-]+(?:no\b|(?:it|that|this)(?:'s| is| was) (?!right|correct))|correction|scratch that|on second thought|i made an? (?:mistake|error)|no, (?:it|that|the)"
+    r"|(?:that|this|it) (?:doesn't|does not) (?:check|work)|it should (?:be|have been)|actually,? (?:it|the|that)|let me (?:redo|re-?c|re-?e|correct|fix))",
     re.IGNORECASE,
 )
+_FORMULA_BEFORE = re.compile(
+    r"(?:(?<=\S)[-+]|(?<=\$)-\s*|(?<=\$)\s*[-+]|[\w)}$]\s*\+|(?<![a-z])[\da-z)}]\s*-|[*/^_<>±≤≥]|\\(?:pm|mp|leq?|geq?|cdot|times|sqrt|d?frac|div)(?![a-zA-Z]))\s*\{?\s*$|(?:^|\s)-$"
+)
+_FORMULA_AFTER = re.compile(
+    r"\}*\s*(?:[\^_!/*+<>](?![*_])|-\s*\d|\\(?:cdot|times|sqrt|pi|d?frac|div)(?![a-zA-Z])|[xyni](?!\w))"
+)
+"""Parts of the formula around a box, such as `x > \\boxed{5}` and `\\boxed{5}^2`."""
+_MATH = re.compile(r"\$\$.+?\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]|[^\n]+", re.DOTALL)
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
 
@@ -124,7 +137,7 @@ def last_box(text: str) -> str | None:
             break
         group.insert(0, box)
     if len(group) == 1:
-        return group[0].content
+        return _with_formula(text, group[0])
     contents = dict.fromkeys(_name_before(text, box) + box.content for box in group)
     separator = r" \text{ or } " if _ALTERNATIVE.search(text, group[0].end, group[1].start) else ", "
     return separator.join(contents)
@@ -148,8 +161,17 @@ def _boxes(text: str) -> list[_Box]:
 
 def _is_taken_back(text: str, box: _Box) -> bool:
     """True if the text says directly before or after the box that it is not the answer."""
-    before, after = text[max(0, box.start - 30) : box.start], text[box.end : box.end + 80]
+    before, after = text[max(0, box.start - 30) : box.start], text[box.end : box.end + 300]
     return _REJECTED_BEFORE.search(before) is not None or _REJECTED_AFTER.match(after) is not None
+
+
+def _with_formula(text: str, box: _Box) -> str:
+    r"""Return the content of a box, with the formula around it if it is only a part of that: `2^{\boxed{5}}` is not 5."""
+    start = max(0, box.start - 80)
+    if not (_FORMULA_BEFORE.search(text[start : box.start]) or _FORMULA_AFTER.match(text, box.end)):
+        return box.content
+    around = next(found for found in _MATH.finditer(text) if found.end() > box.start)
+    return around[0].replace(text[box.start : box.end], f"{{{box.content}}}")
 
 
 def _name_before(text: str, box: _Box) -> str:
@@ -163,13 +185,16 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
     matches = list(_ANSWER_LINE.finditer(text))
-    if not matches and finished:
-        return stated_value(text)
-    if not matches or (not finished and matches[-1].end() == len(text)):
-        return None
+    if not matches:
+        return stated_value(text) if finished else None
     found = matches[-1]
     index = found.lastindex or 0
     answer = found[index]
+    is_cut = not finished and found.end() == len(text)
+    before = _CLAUSE_END.split(text[: found.start()])[-1]
+    is_corrected = _REJECTED_AFTER.match(text[found.end() : found.end() + 300])
+    if is_cut or is_corrected or (index == found.re.groups and is_doubted(before)):
+        return None
     if bullets := _BULLETS.match(text, found.start(index)):
         return ", ".join(line.strip(" \t-*•") for line in bullets[0].splitlines())
     if found[0].startswith('"'):

@@ -333,7 +333,7 @@ def equal(a: Formula, b: Formula) -> bool:
     symbols = a.symbols | b.symbols
     if not symbols:
         try:
-            return equal_values(a.value(), b.value()) or is_rounded(a, b) or is_rounded(b, a)
+            return equal_values(a.value(), b.value())
         except UndefinedError:
             return False
     points = sample_points(symbols)
@@ -369,17 +369,17 @@ def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:
 
 def linear(formula: Formula, name: str) -> tuple[Value, Value] | None:
     """The value at 0 and the slope of a formula that is linear in its only variable, or None."""
+    if formula.symbols != {name}:
+        return None
     start, second = (formula.evaluate({name: Fraction(x)}) for x in (0, 1))
     line = Formula(frozenset({name}), lambda env: start + (second - start) * env[name])
-    return (start, second - start) if formula.symbols == {name} and equal(formula, line) else None
+    return (start, second - start) if equal(formula, line) else None
 
 
 def is_rounded(short: Formula, exact: Formula) -> bool:
-    """True if `short` is `exact`, rounded or cut to a decimal with at least six places and five significant digits."""
-    if short.decimals is None or short.decimals < 6:
+    """True if `short` is a decimal with at least six places and five significant digits to which `exact` is rounded."""
+    if short.decimals is None or short.decimals < 6 or exact.symbols or exact.decimals is not None:
         return False
     value, rounded, unit = exact.value(), short.value(), Fraction(1, 10**short.decimals)
-    if isinstance(value, Fraction) and pow(10, value.denominator.bit_length(), value.denominator) == 0:
-        return False  # it has a finite decimal notation
     significant = len(str(absolute(rounded / unit)))
-    return significant >= 5 and is_real(value) and sign(absolute(rounded - value) - unit) < 0
+    return significant >= 5 and is_real(value) and sign(absolute(rounded - value) - unit / 2) <= 0

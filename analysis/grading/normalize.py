@@ -123,7 +123,7 @@ def plain_presentation(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)
     text = re.sub(r"^\s*(\d{1,4})\s?(?:C|\\choose)\s?(\d{1,4})\s*$", r"\\binom{\1}{\2}", text)
     text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
-    text = re.sub(r"(?<![\\a-zA-Z}])\{\s*\}", "", text)
+    text = re.sub(r"(?:(?<![\\a-zA-Z}])|(?<=\\cdot))\{\s*\}", "", text)
     return re.sub(r"(?<=[\w)}\]])(?<![a-zA-Z]{2})\s*\*\*\s*(?=[\w({-])", "^", text)
 
 
@@ -159,7 +159,8 @@ def plain_spacing(text: str) -> str:
     text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))|(?<=(?<![\d,.}])0)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
     text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text).replace("~", " ")
+    text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text)
+    text = re.sub(r"(?<!~)~(?!~)", " ", text)  # two of them strike out
     return re.sub(r"\s+", " ", text)
 
 

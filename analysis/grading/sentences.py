@@ -15,7 +15,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from analysis.grading.answer_parser import parse_answer
-from analysis.grading.forms import Equation, Form, Matrix, Quantity, TupleOrInterval, UnorderedList
+from analysis.grading.forms import (
+    BaseNumber,
+    Equation,
+    Form,
+    Matrix,
+    Quantity,
+    TupleOrInterval,
+    UnorderedList,
+)
 from analysis.grading.normalize import normalize
 from analysis.grading.numbers import OutOfTimeError, UndefinedError, UnreadableError, time_limit
 
@@ -50,7 +58,7 @@ def stated_value(text: str) -> str | None:
     if display := _RE.display.search(text):
         return str(display[1] or display[2]).strip()
     line = text.rpartition("\n")[2].strip().lstrip("#>-• ")
-    if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line):
+    if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line) or _RE.list.search(text[-2 * MAX_CHARACTERS :]):
         return None
     words = _RE.text.sub("", line)
     if not _RE.starts_with_words.match(line) and (
@@ -63,6 +71,17 @@ def stated_value(text: str) -> str | None:
             return _last_value(_RE.sentence_end.split(line))
     except OutOfTimeError:
         return None
+
+
+def is_doubted(words: str) -> bool:
+    """True if the words before `the answer is`, in its sentence, deny it, doubt it or speak of a part or a multiple of it."""
+    return bool(
+        re.search(
+            rf"{_RE.no_answer.pattern}|{_RE.doubt.pattern}|\b(?:of|half|twice|double|triple)\s*$",
+            words,
+            re.IGNORECASE,
+        )
+    )
 
 
 def _is_cut(line: str) -> bool:
@@ -89,7 +108,10 @@ def _bold_value(sentence: str) -> str | None:
     spans = [span for span in _RE.bold.finditer(sentence) if not re.search(r"[:：]\s*$", span[1])]
     if not spans or (spans[-1].start() == 0 and spans[-1].end() < len(sentence) - 1):
         return None
-    if _is_doubted(sentence[: spans[-1].start()], sentence[spans[-1].end() :]):
+    before = re.split(r"[,;:]\s", sentence[: spans[-1].start()])[-1]
+    if _is_limited(before, sentence[spans[-1].end() :]) or re.search(
+        rf"^(?:{_RE.remark.pattern})|{_RE.doubt.pattern}", before, re.IGNORECASE
+    ):
         return None
     values = [re.sub(r"[.。\s]+$", "", spans[-1][1])]
     if not _is_value(values[0]):
@@ -136,7 +158,7 @@ def _value_in(clause: str) -> str | None:
     for start in starts:
         rest = _RE.before_a_value.sub("", clause[start:], count=1)
         if _RE.value_start.match(rest) and not _RE.one_of.match(clause):
-            if _is_doubted(clause[:start], rest):
+            if _is_limited(clause[:start], rest):
                 return None
             rest = _RE.conjunction.sub(lambda joined: " and " if joined[1] else " or ", rest)
             rest = rest.removesuffix("$") if rest.count("$") == 1 and rest[0] != "$" else rest
@@ -149,11 +171,11 @@ def _value_in(clause: str) -> str | None:
 
 def _left_side(clause: str, verb: re.Match[str]) -> int:
     """Where the value after a verb starts. The left side of an equation with a variable, such as `2x = 10`, belongs to it."""
-    formula = _RE.formula.search(clause[: verb.start()]) if verb[0].startswith("=") else None
-    return formula.start() if formula else verb.end()
+    formulas = [*_RE.formula.finditer(clause, 0, verb.start())] if verb[0].startswith("=") else []
+    return formulas[-1].start() if formulas and formulas[-1].end() == verb.start() else verb.end()
 
 
-def _is_doubted(before: str, after: str) -> bool:
+def _is_limited(before: str, after: str) -> bool:
     """True if the words before the verb deny or limit the value, or those after it."""
     return bool(_RE.denied.search(before) or _RE.doubt.search(after))
 
@@ -180,7 +202,7 @@ def _is_value(text: str) -> bool:
 
 def _has_no_words(form: Form, text: str) -> bool:
     """True if there is no other word than units. A formula with a word is a product of letters."""
-    if isinstance(form, Matrix):
+    if isinstance(form, Matrix | BaseNumber):
         return True
     if isinstance(form, UnorderedList | TupleOrInterval):
         return all(_has_no_words(item, text) for item in form.items)

@@ -23,7 +23,9 @@ Measure = tuple[Counter[str], Fraction]
 _TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("units.toml").read_text("utf-8"))
 _NOT_UNITS = frozenset(_TABLE["not_units"].split())
 _CLEAR = frozenset(_TABLE["clear_without_text"].split())
-_HAN_NOT_UNITS = re.compile("[或和不非]|以[上下内外]|至[少多]|[大小多少]于|超过|未满")
+_HAN_NOT_UNITS = re.compile(
+    "[或和不非]|以[上下内外]|至[少多]|ない|ません|より|아니|이[상하]|未満|[大小多少]于|超过|未满"
+)
 
 _POWER = r"(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\}))?"
 _DEGREES = r"\^\\circ\s*(?:\\text\{\s*[CFK]\s*\}|[CF](?![a-zA-Z]))"
@@ -34,7 +36,7 @@ _TAIL = re.compile(
     rf"^(?P<value>.*?)(?P<space>\s*)(?P<unit>\\frac\s*\{{\s*{_FACTORS}\s*\}}\s*\{{\s*{_FACTORS}\s*\}}|{_FACTORS})$",
     re.DOTALL,
 )
-_LETTER = rf"(?:[^\W\d_]|{_SYMBOL})"
+_LETTER = rf"(?:[^\W\d_]|{_SYMBOL}|\^\\circ\s*[CF](?![a-zA-Z]))"
 _BARE_UNIT = (
     rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
 )
@@ -238,9 +240,11 @@ def with_text_unit(text: str, other: str) -> str:
     value, unit = _split_match(text, match, plain=False) if match else (text, None)
     if match is None or unit is None or unit.is_noun or not unit.dimension or _has_letters(value):
         return text
-    is_apart = match["space"] and re.fullmatch(r"-?[\d.,/ ]*\d|-?\\frac\{\d+\}\{\d+\}|.*\^\{?-?\d+\}?", value)
+    is_apart = match["space"] and re.fullmatch(
+        r"-?[\d.,/ ]*\d|-?\\frac\{\d+\}\{\d+\}|.*\^[{(]?-?\d+[})]?", value
+    )
     if is_apart or (len(match["unit"]) > 1 and _has_letters(other)):
-        return f"{value} \\text{{{match['unit']}}}"
+        return f"{value} \\text{{{re.sub('[{}]', '', match['unit'])}}}"
     return text
 
 

@@ -25,7 +25,10 @@ _FIRST_TEXT = r"^\s*\\text\{\s*\(?[A-Ja-j]\s*[).:]?\s*(?P<after>[^{}]*)\}\s*[).:
 """The letter of an option in a text command, and what follows it in the command."""
 _LETTERS = frozenset("ABCDEFGHIJ")
 
-_ANOTHER = re.compile(r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)", re.DOTALL)
+_ANOTHER = re.compile(
+    r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)|.*\b(?:[Nn]o|[Ww]ait|[Aa]ctually)\b[\s,]+.*\b[A-J]\b",
+    re.DOTALL,
+)
 """Matches text after the letter of an option that names another option."""
 
 
@@ -45,7 +48,12 @@ def _with_case(text: str) -> str:
     text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text, flags=re.IGNORECASE)
     text = _QUOTED.sub(r"\1", re.sub(r"\s+", " ", text).strip(" ,;:?{}"))
     text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", text).strip()
-    return re.sub(r"^(?:(?:it is|it's|on|an?|the)\s+)+(?=\w{2})|^the\s+", "", text, flags=re.IGNORECASE)
+    return re.sub(
+        r"^(?:(?:it is|it's|on|an?|the)\s+)+(?:(?:series|sequence|integral|limit)\s+)?(?=\w{2})|^the\s+",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
 
 
 def is_words(text: str) -> bool:
@@ -102,8 +110,12 @@ def same_words(gold: str, answer: str) -> bool | None:
     """
     is_text = "\\text" in gold
     texts = _plain(gold), _plain(answer)
-    has_case = (is_text and re.search(r"\w", _WRAPPED.sub("", gold))) or any(map(_VARIABLE.match, texts))
-    has_case = has_case or all(map(_ELEMENTS.fullmatch, texts))
+    has_case = (
+        (is_text and re.search(r"\w", _WRAPPED.sub("", gold)))
+        or any(map(_VARIABLE.match, texts))
+        or all(map(_ELEMENTS.fullmatch, texts))
+        or re.fullmatch(r"(?:[A-Z][a-z]){2,}", texts[0])
+    )
     normalized = _with_case if has_case else normalize_words
     if normalized(gold) == normalized(answer):
         return True if is_words(gold) or (is_text and not re.search(r"\d", gold)) else None
@@ -127,7 +139,7 @@ _ELEMENT = r"(?:H|He|Li|Be|B|C|N|O|F|Ne|Na|Mg|Al|Si|P|S|Cl|Ar|K|Ca|Cr|Mn|Fe|Co|N
 _VARIABLE = re.compile(r"(?:(?![Aa]\b)[A-Za-z]|[A-Z]{2,4}) (?!.*[A-Z]{4})")
 """One letter or a few capital letters before other words, which may be a unit, in a text that is not all in capital letters."""
 _ELEMENTS = re.compile(rf"(?:{_ELEMENT})+")
-_MOLECULE = re.compile(rf"(?=.*\d)(?:{_ELEMENT}|\(){{2,20}}(?:{_ELEMENT}|\)\d{{0,3}}){{0,20}}")
+_MOLECULE = re.compile(rf"\d{{0,3}}(?:{_ELEMENT}|[()]\d{{0,3}}){{1,20}}")
 _MONTHS = [month.casefold() for month in calendar.month_name[1:]]
 _MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})\b|(?:{'|'.join(one[:3] for one in _MONTHS)}|sept)\b\.?)"
 _DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,?\s+(?P<year>\d{4}))?"
@@ -186,9 +198,15 @@ def date(text: str) -> tuple[int, int, int] | None:
 
 
 def same_molecule(gold: str, answer: str) -> bool:
-    r"""True if both are the same chemical formula of two or more elements: `H2O` and `\text{H_2O}`."""
+    r"""True if both are the same formula of two or more elements or the same reaction: `H2O` and `\text{H_2O}`."""
     texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
-    return texts[0] == texts[1] and _MOLECULE.fullmatch(texts[0]) is not None
+    if (
+        texts[0] != texts[1]
+        or not re.search(r"\d", texts[0])
+        or not re.search(r"[A-Z][^\\]*[A-Z(]", texts[0])
+    ):
+        return False
+    return all(map(_MOLECULE.fullmatch, re.split(r"\+|\\to", texts[0])))
 
 
 def same_yes_no(gold: str, answer: str) -> bool | None:

@@ -133,3 +133,9 @@ def test_solutions_cut_before_their_first_box_have_no_answer(shared: Path) -> No
         for thinks in (False, True):
             for finished in (False, True):
                 assert extract(cut, None, thinks=thinks, finished=finished) is None
+
+
+@pytest.mark.parametrize("line", ["* part\n", "- a\n", "so  ", "one such ", "root of "])
+def test_a_repetitive_end_is_read_in_a_bounded_time(line: str) -> None:
+    """The patterns of sentences do not try the same text in many ways: an exponential one would not end."""
+    assert extract("x\n" + line * 60 + "5 5", None, thinks=False, finished=True) is None
