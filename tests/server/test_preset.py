@@ -49,7 +49,7 @@ def test_the_emulator_and_the_launcher_read_it(tmp_path: Path) -> None:
     read = load_model(str(path))
     assert (read.name, read.id, read.weight_bytes) == ("my", str(tmp_path / "weights"), 2.0)
     shape = {name: getattr(read.shape, name) for name in read.shape.__annotations__}
-    assert shape == {name: value for name, value in DENSE.items() if name in shape}
+    assert shape == {name: value for name, value in DENSE.items() if name in shape} | {"extra_parameters": 0}
     words = vllm_arguments(Spec(config="tp1", model=str(path)), "tp1.yaml", 8000)
     assert words[0] == str(tmp_path / "weights")
     assert words[words.index("--dtype") + 1] == "bfloat16"

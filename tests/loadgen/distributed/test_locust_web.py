@@ -76,6 +76,9 @@ def test_runs_are_started_in_the_page_one_after_the_other(tmp_path: Path) -> Non
                 time.sleep(2)
             until(lambda: page.stats()["state"] == "stopped")
             assert page.stats()["stats"][-1]["num_requests"] == 98, "the chart is drawn from this number"
+            until(
+                lambda: "loadgen gather" in (tmp_path / "log").read_text()
+            )  # the master has read the server's metrics
             line, _ = gathered(out)
             assert line["missing"] == []
             assert page.rows() == locust_rows(records(out))
