@@ -63,8 +63,10 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     }
     data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
     tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
-    tables["crossover"] = crossovers(tables["speculation"])
-    tables["draft_tokens"] = best_draft_tokens(tables["speculation"], numbers_of_drafts(study))
+    drafts = numbers_of_drafts(study)
+    crossing = crossovers(tables["speculation"])
+    tables["crossover"] = crossing.assign(draft_tokens=crossing["config"].astype(str).map(drafts))
+    tables["draft_tokens"] = best_draft_tokens(tables["speculation"], drafts)
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo, between_runs)
     return Contents(tables, figures, found, price_per_gpu_hour, problems)

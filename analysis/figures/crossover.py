@@ -1,16 +1,19 @@
 """Draw the speed-up by speculation against the load, for settings that ran at several loads, and say where it stops paying.
 
-Each model is shown at its largest budget, and each method has a panel of its own where there are several.
+Each model is shown at its largest budget, and each method has a panel of its own where there are several. Where more
+configurations are shown than there are colours, colour is their number of draft tokens.
 
 This module does not know how the crossing is computed (tables/crossover.py).
 """
+
+import itertools
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from analysis.figures.base import NO_BUDGET, Figure, drawable, numbers, rows_data, with_interval
-from analysis.figures.style import HEIGHT, MUTED, colour
+from analysis.figures.style import HEIGHT, MUTED, PALETTE, colour
 from analysis.tables.crossover import speedups
 
 NOTE = (
@@ -39,7 +42,8 @@ def figures(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
         alt.Y(f"speedup{end}:Q", title=title).scale(type="log", nice=False, padding=12)
         for end in ("", "_low")
     )
-    base = alt.Chart(rows_data()).encode(x=x, color=colour())
+    hue, legend = _colour(rows)
+    base = alt.Chart(rows_data()).encode(x=x, color=hue)
     tip = [
         "config:N",
         "base:N",
@@ -65,9 +69,20 @@ def figures(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
             "panel",
             section="load",
             wide=True,
+            legend=legend,
             filters=NO_BUDGET,
         )
     ]
+
+
+def _colour(rows: pd.DataFrame) -> tuple[alt.Color, dict[str, str] | None]:
+    """The configuration as colour, or its number of draft tokens (with a legend) where the colours would repeat."""
+    if len(rows["config"].unique()) <= len(PALETTE) or rows["draft_tokens"].isna().any():
+        return colour(), None
+    known = sorted(rows["draft_tokens"].unique().tolist())
+    shades = dict(zip(known, itertools.cycle(PALETTE), strict=False))
+    hue = alt.Color("draft_tokens:N", title="draft tokens").scale(domain=known, range=[*shades.values()])
+    return hue, {f"{count:.0f} draft token{'s' * (count > 1)}": shade for count, shade in shades.items()}
 
 
 def _claim(shown: pd.DataFrame) -> str:

@@ -123,13 +123,27 @@ def test_the_best_number_of_draft_tokens_at_each_load() -> None:
 
 def test_the_figure_names_how_many_settings_pay() -> None:
     table = pairs.speculation(pairs.per_problem(three_loads()), 0.0)
-    (figure,) = figures.figures(table, crossovers(table))
+    (figure,) = figures.figures(table, crossovers(table).assign(draft_tokens=5))
     assert (
         figure.claim
         == "1 of 1 settings with speculation are faster at 1 in flight, and 0 at every load that was run, up to 16"
     )
     assert figure.rows["load_value"].tolist() == [1, 4, 16]
     assert figures.figures(table[table["load"] == "c1"], crossovers(table[table["load"] == "c1"])) == []
+
+
+def test_many_configurations_are_coloured_by_their_number_of_draft_tokens() -> None:
+    """Eleven configurations would share colours; two of them have the same number of draft tokens."""
+    names = ["tp1-eagle3-k1", *(f"tp1-ngram-k{k}" for k in range(1, 11))]
+    parts = [requests(config, f"c{load}", 10.0) for load in (1, 4) for config in ("tp1", *names)]
+    table = pairs.speculation(pairs.per_problem(frame(parts)), 0.0)
+    crossing = crossovers(table)
+    counts = crossing["config"].astype(str).str.extract(r"k(\d+)$")[0].astype(float)
+    (few,) = figures.figures(table, crossing.assign(draft_tokens=math.nan))
+    (many,) = figures.figures(table, crossing.assign(draft_tokens=counts))
+    assert few.legend is None
+    assert list(many.legend or {})[:2] == ["1 draft token", "2 draft tokens"]
+    assert len(many.legend or {}) == 10
 
 
 def test_a_study_without_speculation_has_no_crossover() -> None:
