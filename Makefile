@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := results
 DEMO_SPEED := 6
+NOTEBOOK_FOLDER := docs
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help env demo picture live dashboards quick test test-vllm check house bench lock clean
+.PHONY: help env demo notebook picture live dashboards quick test test-vllm check house bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +27,9 @@ demo: env ## emulated servers, a sweep over the sample problems, a report: no GP
 	@out=$(RESULTS)/demo-$$(date -u +%Y%m%dT%H%M%SZ); \
 	$(BIN)/python -m loadgen sweep --plan plans/demo.yaml --speed $(DEMO_SPEED) --out $$out \
 	  && $(BIN)/python -m analysis report $$out && echo "open $$out/report/index.html" >&2
+
+notebook: env ## docs/analysis.ipynb, cell by cell: from a simulated study to a decision
+	@cd "$(NOTEBOOK_FOLDER)" && PYTHONPATH="$(CURDIR)" "$(abspath $(BIN))/python" -m tests.fixtures.notebook "$(CURDIR)/docs/analysis.ipynb"
 
 picture: demo ## docs/images/report.png: the beginning of the report of `make demo`, in Chromium
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1660 --virtual-time-budget=20000 \

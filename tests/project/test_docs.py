@@ -1,15 +1,9 @@
-"""The documentation is true: the README's tree and commands, links between pages, paths of files, and the index of decisions."""
+"""The documentation is true: the README's tree, links between pages, paths of files, targets of make, and the index of decisions."""
 
 import json
-import os
 import re
-import shlex
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,7 +17,6 @@ DECISIONS = ROOT / "docs/decisions"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOM = "loadgen|server|analysis|grafana|prometheus|tests|benchmarks|plans|docs"
 PATH = re.compile(rf"`((?:{ROOM})/[\w./-]+)`")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "110"}
 
 
 def blocks(language: str) -> list[list[str]]:
@@ -57,8 +50,13 @@ def test_every_tracked_top_level_path_is_in_the_tree() -> None:
     assert not [name for name in top - hidden if not any(fnmatch(name, entry) for entry in listed_here)]
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+def test_every_make_target_of_the_pages_exists() -> None:
+    """`make TARGET` within code, in any page."""
+    targets = {
+        found
+        for page in PAGES
+        for found in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
     defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets
     assert targets <= defined
@@ -110,70 +108,35 @@ def test_contributing_is_short_and_names_the_map() -> None:
     assert "docs/architecture.md" in text
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def run_make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a target of the Makefile with the environment of the tests in place of .venv."""
+    command = [
+        "make",
+        "-C",
+        str(ROOT),
+        "-o",
+        ".venv/.installed",
+        target,
+        f"BIN={Path(sys.executable).parent}",
+    ]
+    return subprocess.run([*command, *variables], capture_output=True, text=True, check=False, timeout=240)
 
 
-def wait_for(url: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"nothing answered at {url} within {timeout_s:.0f} s")
-
-
-def test_the_commands_run(tmp_path: Path, port: int) -> None:
-    """The commands of the README's section "By hand" run one after the other in an empty folder, with another port."""
-    commands = [line for line in blocks("sh")[1] if line and not line.startswith("#")]
-    background: list[subprocess.Popen[bytes]] = []
-    try:
-        for command in commands:
-            words = shlex.split(command.split(" # ")[0].split(" & ")[0])
-            words[0] = sys.executable
-            if words[2] == "server" and "emulate" in words:
-                words += ["--port", str(port)]
-                background.append(subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT))
-                wait_for(f"http://127.0.0.1:{port}/health")
-                continue
-            if words[2] == "loadgen":
-                words += ["--target", f"http://127.0.0.1:{port}/v1"]
-            done = subprocess.run(
-                words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=180
-            )
-            assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
-            json.loads(done.stdout.splitlines()[-1])
-    finally:
-        for process in background:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=200)
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """`make notebook` runs every cell on a study that it simulates, and the notebook is committed without outputs."""
+    cells = json.loads((ROOT / "docs/analysis.ipynb").read_text())["cells"]
+    assert [cell for cell in cells if cell.get("outputs")] == []
+    (tmp_path / "docs").mkdir()
+    done = run_make("notebook", f"NOTEBOOK_FOLDER={tmp_path}/docs")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "simulated" in done.stdout
+    assert f"In [{len(cells) - 1}]:" in done.stdout
 
 
 @pytest.mark.timeout(300)
 def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
     """`make demo` ends in a report. The test uses the installed environment, and a speed too high for a VALID run."""
-    done = subprocess.run(
-        [
-            "make",
-            "-C",
-            str(ROOT),
-            "-o",
-            ".venv/.installed",
-            "demo",
-            f"BIN={Path(sys.executable).parent}",
-            f"RESULTS={tmp_path}",
-            "DEMO_SPEED=20",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+    done = run_make("demo", f"RESULTS={tmp_path}", "DEMO_SPEED=20")
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(
         done.stdout.splitlines()[-2 if done.stdout.splitlines()[-1].startswith("make") else -1]
