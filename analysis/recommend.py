@@ -327,7 +327,7 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
     """Options for the question how many replicas a rate needs."""
     parser.add_argument(
         "--rate",
-        type=_rate,
+        type=option_types.rate,
         metavar="R/s",
         help="requests per second to serve: recommend a number of replicas",
     )
@@ -351,10 +351,6 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="with --rate: capacity to keep free, as a share of the rate (default: 20%%)",
     )
-
-
-def _rate(text: str) -> float:
-    return option_types.positive(text.removesuffix("/s"))
 
 
 def main(args: argparse.Namespace) -> int:

@@ -206,7 +206,7 @@ def load_points(text: str) -> tuple[LoadPoint, ...]:
 
 def _load_point(text: str) -> LoadPoint:
     if text.endswith("/s"):
-        return LoadPoint("open", positive(text.removesuffix("/s")))
+        return LoadPoint("open", rate(text))
     if not text.isdecimal() or int(text) == 0:
         raise UsageError(
             f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
@@ -244,6 +244,11 @@ def number(text: str) -> float:
 def positive(text: str) -> float:
     """Parse a number above zero."""
     return _number(text, 1e-9, "number above zero")
+
+
+def rate(text: str) -> float:
+    """Parse a number of requests per second, such as `2` or `2/s`."""
+    return positive(text.removesuffix("/s"))
 
 
 def seconds(text: str) -> float:

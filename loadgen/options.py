@@ -295,7 +295,7 @@ def _budgets(add: Callable[..., Any]) -> None:
 
 def _load(add: Callable[..., Any]) -> None:
     add("--concurrency", type=parse.count, metavar="N", help="closed loop with N requests in flight [16]")
-    add("--rate", type=parse.positive, metavar="R", help="open loop with R requests per second of the server's time")
+    add("--rate", type=parse.rate, metavar="R", help="open loop with R requests per second of the server's time")
     add("--arrival", type=parse.arrival, metavar="A", help="arrival process for --rate or --ramp: poisson, constant, gamma:B (B is the burstiness, 1 is poisson) or burst:N; without a rate: burst (all at once) [poisson]")
     add("--ramp", type=parse.ramp, metavar="R:S,…", help="open loop in steps of R requests per second for S seconds")
     add("--times", type=Path, metavar="FILE", help="open loop with the due times in a file, in seconds, one per line")

@@ -47,7 +47,7 @@ class Speculation:
     def described(self) -> dict[str, Any]:
         """What an emulated server says of it. A reader of the acceptance always sees that it is not measured."""
         one = self.acceptance
-        acceptance = f"{one.name} ({one.source})" if one else "of the text"
+        acceptance = f"{one.name} ({one.source})" if one else "that of the text"
         return {
             "speculation": self.method,
             "draft_tokens": self.num_speculative_tokens,

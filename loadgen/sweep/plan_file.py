@@ -32,7 +32,7 @@ OF_OPTIONS = {"run", "axes", "exclude", "only", "first"}
 
 def arguments_of(path: Path) -> list[str]:
     """The plan as command-line arguments. A plan of this suite can be named from any folder. Raises UsageError."""
-    if not path.exists() and path.parent in (Path(), Path("plans")):
+    if not path.is_file() and path.parent in (Path(), Path("plans")):
         plans = shipped("plans")
         ours = plans / path.with_suffix(".yaml").name
         if not ours.is_file():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen.errors import UsageError
-from loadgen.option_types import ramp
+from loadgen.option_types import ramp, rate
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals, replay, split
 
 RATE = 4.0
@@ -151,3 +151,9 @@ def test_invalid_ramps_are_refused(text: str) -> None:
 def test_an_endless_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="number of requests or a duration"):
         arrivals("poisson", [RateStep(1, math.inf)], seed=0)
+
+
+@pytest.mark.parametrize("text", ["2", "2/s", "2.0/s"])
+def test_a_rate_may_name_its_unit(text: str) -> None:
+    """Load points, `recommend` and results write 2/s."""
+    assert rate(text) == 2.0

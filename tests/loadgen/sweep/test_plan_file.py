@@ -302,3 +302,11 @@ def test_amounts_are_in_proportion_to_the_load_of_each_cell(
         "38 requests",
         "10 requests",
     ]
+
+
+def test_a_folder_with_the_name_of_a_plan_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "smoke").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert arguments_of(Path("smoke")) == arguments_of(Path("smoke.yaml"))
