@@ -27,13 +27,15 @@ def address(port: int) -> str:
     return f"{os.environ.get('THINKLOAD_TARGET_HOST', 'host.docker.internal')}:{port}"
 
 
-def write(name: str, server: str, gpu: str | None, gpu_path: str, labels: dict[str, str]) -> None:
+def write(
+    name: str, server: str, gpu: str | None, gpu_labels: dict[str, str], labels: dict[str, str]
+) -> None:
     """Announces a server, and the telemetry of its GPUs where it is known. A later call with the same name replaces the labels."""
     if (targets := folder()) is None:
         return
     entries = [{"targets": [server], "labels": {"job": "server", **labels}}]
     if gpu is not None:
-        entries.append({"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}})
+        entries.append({"targets": [gpu], "labels": {"job": "gpu", **gpu_labels, **labels}})
     replace_file(targets / f"{name}.json", (json.dumps(entries, indent=1) + "\n").encode())
 
 
