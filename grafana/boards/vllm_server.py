@@ -12,14 +12,7 @@ GENERATION_HANDLERS = 'handler=~"/v1/(chat/)?completions"'
 def dashboard() -> Dashboard:
     """Build the dashboard."""
     description = "Does the queue, the batch, the memory or the step time limit the server? Works with vLLM 0.26 to 0.33, real or emulated."
-    contents = [
-        *_scheduler(),
-        *_steps(),
-        *_drafts_and_prefix_cache(),
-        *_requests(),
-        *_responses(),
-        *_capacity(),
-    ]
+    contents = [*_scheduler(), *_steps(), *_drafts_and_cache(), *_requests(), *_responses(), *_capacity()]
     peak = TextBoxVariable("tflops").label("peak TFLOPS of a GPU").default_value("989")
     title = "Thinkload · vLLM server"
     return build_dashboard("server", title, description, contents, start="now-15m", variables=[peak])
@@ -84,7 +77,7 @@ def _steps() -> list[PanelOrRow]:
     ]
 
 
-def _drafts_and_prefix_cache() -> list[PanelOrRow]:
+def _drafts_and_cache() -> list[PanelOrRow]:
     generated = "vllm:generation_tokens_total"
     accepted = or_zero(fraction("vllm:spec_decode_num_accepted_tokens_total", generated), rate(generated))
     return [

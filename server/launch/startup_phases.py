@@ -11,10 +11,7 @@ PHASES = (
     (r"Starting to load model (\S+?)\.\.\.", "loading {0}"),  # V1 model runner
     (r"Loading model from scratch\.\.\.", "loading the model"),  # V2 model runner
     (r"[Ll]oading [^:]+:\s+(\d+)% Completed", "loading weights: {0} %"),
-    (
-        r"Model loading took ([\d.]+) GiB(?: memory)? and (\d+\.\d\d?)\d* seconds",
-        "weights loaded: {0} GiB in {1} s",
-    ),
+    (r"Model loading took ([\d.]+) GiB(?: memory)? and (\d+\.\d{1,2})\d* seconds", "weights loaded: {0} GiB in {1} s"),
     # 0.26 has no line at the start of a compilation. Dynamo is its first part.
     (r"Starting torch\.compile|Dynamo bytecode transform time", "compiling"),
     (r"Directly load AOT compilation from path", "compiled graphs loaded from the cache"),
@@ -23,7 +20,7 @@ PHASES = (
     (r"Capturing CUDA graphs", "capturing CUDA graphs"),
     (r"Graph capturing finished in (\d+) secs", "CUDA graphs captured in {0} s"),
     (r"(?:Application startup complete|Uvicorn running)", "HTTP server up"),
-)
+)  # fmt: skip
 """For each phase, the pattern of its log line and the message ({0}, {1}: the groups of the pattern)."""
 
 

@@ -103,10 +103,9 @@ class ResponseWriter:
             delta = b'"content":' + encode(content)
         ending = b"null"
         if choice.done:
-            ending = b'"%b","stop_reason":%b%b' % (
-                choice.finish.encode(),
-                encode(choice.stop_reason),
-                self._weights,
+            ending = (
+                b'"%b","stop_reason":%b' % (choice.finish.encode(), encode(choice.stop_reason))
+                + self._weights
             )
         return b'%b{"index":%d,"delta":{%b},"logprobs":%b,"finish_reason":%b,"token_ids":%b}]%b}\n\n' % (
             self._head,
