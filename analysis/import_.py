@@ -22,9 +22,9 @@ from analysis.foreign.base import MARK, MOST_BYTES, Foreign
 from loadgen.record import RECORDS, Record, RunInfo, write_run
 
 FILES = (
-    "vllm bench serve --save-result --save-detailed (JSON, or the summary.json of vllm bench sweep), SGLang bench_serving --output-details (JSON lines), guidellm "
-    "(benchmarks.json), AIPerf (profile_export.jsonl), evalscope perf (benchmark_data.db) or inference-perf "
-    "(per_request_lifecycle_metrics.json)"
+    "vllm bench serve --save-result --save-detailed (JSON, or the summary.json of vllm bench sweep), SGLang bench_serving "
+    "--output-details (JSON lines), guidellm (benchmarks.json), AIPerf (profile_export.jsonl), evalscope perf "
+    "(benchmark_data.db) or inference-perf (per_request_lifecycle_metrics.json)"
 )
 
 

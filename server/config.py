@@ -67,7 +67,7 @@ class Serving:
     """The content of the file, with the command-line overrides applied."""
 
 
-BOOLEANS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
+NEGATIONS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
 """How vLLM negates an option: a prefix, and what the option has in its place. The last two came with 0.33."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
@@ -303,7 +303,7 @@ def _option(key: str, known: Collection[str]) -> str | None:
     """The known option that a key sets or negates, or None."""
     if key in known:
         return key
-    meanings = (other + key.removeprefix(prefix) for prefix, other in BOOLEANS if key.startswith(prefix))
+    meanings = (other + key.removeprefix(prefix) for prefix, other in NEGATIONS if key.startswith(prefix))
     return next((option for option in meanings if option in known), None)
 
 

@@ -48,10 +48,8 @@ def _benchmark(document: dict[str, Any]) -> Foreign:
     sglang = "total_output_tokens_retokenized" in document
     sglang |= "sglang" in str(document.get("backend")) and "tokenizer_id" not in document
     if not document.get("ttfts"):
-        swept = (
-            "--save-detailed in --bench-cmd" if "run_number" in document else "--save-result --save-detailed"
-        )
-        detailed = "--output-details" if sglang else swept
+        detailed = "--output-details" if sglang else "--save-result --save-detailed"
+        detailed = "--save-detailed in --bench-cmd" if "run_number" in document else detailed
         raise InputError(f"the file has no single requests; run the benchmark with {detailed}")
     rows = zip_longest(*(document.get(name) or [] for name in COLUMNS))
     records = [_request(seq, dict(zip(COLUMNS, row, strict=True))) for seq, row in enumerate(rows)]

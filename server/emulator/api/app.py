@@ -58,7 +58,7 @@ class EmulatorSettings:
         parser = (
             serving.reasoning_parser if serving.reasoning_parser is not None else self.model.reasoning_parser
         )
-        since_33: dict[str, Any] = {"null_fields": True, "death": ENGINE_DEAD_SINCE_33}
+        since_33: dict[str, Any] = {"null_fields": True, "engine_dead_text": ENGINE_DEAD_SINCE_33}
         return Dialect(
             model=(serving.served_model_name or (self.model.id,))[0],
             fingerprint=f"vllm-{release}{f'-tp{tp}' if tp > 1 else ''}-emulated",

@@ -122,7 +122,7 @@ class Generations:
         """Check a request and start it. Raises RequestError."""
         params = read_sampling_params(parse_json(bytes(exchange.body)), chat=chat)
         if self.engine_dead:
-            raise self._death()
+            raise self._engine_dead_error()
         check_model(params.model, self.names)
         check_thinking(params.thinking_token_budget, parsed=self.dialect.reasoning_parser)
         params.include_usage |= self.serving.enable_force_include_usage and params.stream
@@ -290,11 +290,11 @@ class Generations:
         self.engine_dead = True
         for generation in {generation for generation, _ in self._by_sequence.values()}:
             generation.exchange.keep_alive = False
-            self._fail(generation, self._death())
+            self._fail(generation, self._engine_dead_error())
         self.on_engine_failure()
 
-    def _death(self) -> RequestError:
-        return RequestError(self.dialect.death, type_="InternalServerError", code=500)
+    def _engine_dead_error(self) -> RequestError:
+        return RequestError(self.dialect.engine_dead_text, type_="InternalServerError", code=500)
 
     def _fail(self, generation: Generation, error: RequestError) -> None:
         self._abort(generation)

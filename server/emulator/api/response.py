@@ -35,7 +35,7 @@ class Dialect:
     stream_interval: int = 1
     null_usage: bool = False
     """Whether chunks have `"usage":null` if no usage was requested, as in 0.7.3."""
-    death: str = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    engine_dead_text: str = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     """What a server whose engine has died says."""
     null_fields: bool = False
     """Whether chunks have `kv_transfer_params` and last choices `weight_versions`, both null, as in 0.33."""
