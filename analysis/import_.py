@@ -22,9 +22,9 @@ from analysis.foreign.base import MARK, MOST_BYTES, Foreign
 from loadgen.record import RECORDS, Record, RunInfo, write_run
 
 FILES = (
-    "vllm bench serve --save-result --save-detailed (JSON), SGLang bench_serving --output-details (JSON lines), guidellm "
-    "(benchmarks.json), AIPerf (profile_export.jsonl), evalscope perf (benchmark_data.db) or inference-perf "
-    "(per_request_lifecycle_metrics.json)"
+    "vllm bench serve --save-result --save-detailed (JSON, or the summary.json of vllm bench sweep), SGLang bench_serving "
+    "--output-details (JSON lines), guidellm (benchmarks.json), AIPerf (profile_export.jsonl), evalscope perf "
+    "(benchmark_data.db) or inference-perf (per_request_lifecycle_metrics.json)"
 )
 
 
@@ -86,6 +86,8 @@ def read(path: Path) -> list[Foreign]:
     first = documents[0] if documents else None
     if inference_perf.recognizes(first):
         return inference_perf.read(documents, path)
+    if isinstance(first, list) and first and len(documents) == 1:  # the summary of a `vllm bench sweep`
+        documents, first = first, first[0]
     for tool in (aiperf, guidellm, bench_serve):
         if isinstance(first, dict) and tool.recognizes(first):
             found: list[Foreign] = tool.read(documents, path)

@@ -47,6 +47,7 @@ class Selection:
             "__rate_interval": f"{max(self.step_s + 2, 8)}s",
             "__range": f"{self.end_s - self.start_s:.0f}s",
             "price": "3",
+            "tflops": "989",
             **self.variables,
         }
         return re.sub(r"\$(\w+)", lambda match: values.get(match[1], ".*"), expr)

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ class Serving:
     name: str
     tensor_parallel_size: Positive = 1
     max_model_len: Positive = 20480
-    max_num_seqs: Positive = 256
+    max_num_seqs: Positive = 1024
     max_num_batched_tokens: Positive = 8192
     gpu_memory_utilization: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.92
     enable_prefix_caching: bool = True
@@ -66,6 +66,9 @@ class Serving:
     raw: dict[str, Any] = field(default_factory=dict)
     """The content of the file, with the command-line overrides applied."""
 
+
+NEGATIONS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
+"""How vLLM negates an option: a prefix, and what the option has in its place. The last two came with 0.33."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 
@@ -123,16 +126,20 @@ PARALLELISM_NOT_EMULATED = {
 IGNORED = set("""
     allow-credentials allowed-local-media-path allowed-origins attention-backend chat-template
     compilation-config config-format disable-cascade-attn disable-custom-all-reduce
-    disable-log-requests disable-log-stats disable-uvicorn-access-log distributed-executor-backend
+    disable-log-stats disable-uvicorn-access-log distributed-executor-backend
     download-dir enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
     generation-config hf-overrides host kv-cache-metrics load-format logits-processors
-    max-log-len max-logprobs max-seq-len-to-capture middleware model model-impl optimization-level
+    max-log-len max-logprobs middleware model model-impl optimization-level
     override-generation-config performance-mode port prefix-caching-hash-algo
     reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
-    skip-tokenizer-init swap-space tensor-parallel-backend tokenizer tokenizer-mode trust-remote-code
+    skip-tokenizer-init tokenizer tokenizer-mode trust-remote-code
     uvicorn-log-level
 """.split())  # noqa: SIM905 - a list of fifty names is easier to read as words  # fmt: skip
 """Options of `vllm serve` that have no effect on an emulated server."""
+REMOVED = {"max-seq-len-to-capture", "swap-space", "tensor-parallel-backend"}
+"""Options that vLLM 0.26 and later do not have."""
+ADDED = {"max-num-queued-reqs": 32, "max-num-queued-tokens": 32, "per-request-spec-decode-metrics": 29}
+"""Options that came after vLLM 0.26, with the number N of the release 0.N."""
 
 
 def names(folder: Path) -> list[str]:
@@ -274,22 +281,45 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
         name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN
     }
     for key, value in options.items():
-        positive = key.removeprefix("no-")
+        option = _option(key, types)
         if key in types:
             listed = types[key] == tuple[str, ...] and not isinstance(value, list)
             given = [value] if listed else _size(value) if key in SIZES else value
             values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
-        elif key != positive and positive in types:
-            values[positive.replace("-", "_")] = not _convert(value, bool, str(path), key)
+        elif option in types:
+            values[option.replace("-", "_")] = not _convert(value, bool, str(path), key)
         elif key in PARALLELISM_NOT_EMULATED and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
-        elif positive not in IGNORED | PARALLELISM_NOT_EMULATED:
+        elif _option(key, IGNORED | PARALLELISM_NOT_EMULATED | REMOVED) is None:
             hint = meant(key, types, IGNORED)
             raise ConfigError(
                 f"{path}: {key}: not an option of vllm serve that the emulator knows{f': {hint.strip()}' if hint else ''}"
             )
     return Serving(**values)
+
+
+def _option(key: str, known: Collection[str]) -> str | None:
+    """The known option that a key sets or negates, or None."""
+    if key in known:
+        return key
+    meanings = (other + key.removeprefix(prefix) for prefix, other in NEGATIONS if key.startswith(prefix))
+    return next((option for option in meanings if option in known), None)
+
+
+def check_release(serving: Serving, release: str) -> None:
+    """Refuses the options and the spellings that this release of vLLM does not have. Raises ConfigError."""
+    major, minor = map(int, release.split(".")[:2])
+    number, options = major * 1000 + minor, {name.replace("_", "-") for name in Serving.__annotations__}
+    for key in serving.raw:
+        positive = key.removeprefix("no-")
+        option = _option(positive, options | IGNORED) or positive
+        if (option in REMOVED and number >= 26) or (number < ADDED.get(option, 0)):
+            raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
+        if option != positive and 26 <= number < 33:
+            raise ConfigError(
+                f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}"
+            )
 
 
 SHORT_OPTIONS = {

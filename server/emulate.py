@@ -45,7 +45,7 @@ def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSett
         raise ConfigError(
             f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs"
         )
-    serving, engine = served(serving, version, os.environ, args.acceptance)
+    serving, engine = served(serving, version, os.environ, args.acceptance, gpus[args.gpu])
     model = quantized(model, serving, gpus[args.gpu])
     return EmulatorSettings(
         serving=serving, model=model, gpu_name=args.gpu, gpu=gpus[args.gpu], version=engine, seed=args.seed, speed=args.speed, text=args.text

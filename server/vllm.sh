@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs `vllm serve` for a model or a preset. A name or id in server/models/*.yaml adds the dtype and the reasoning parser.
 # This is the entry point of the compose service, whose image does not contain our Python code. It follows the same rules as
-# vllm_arguments in server/launch/commands.py.
+# vllm_arguments in server/launch/commands.py. GPUS holds the indices of the GPUs to use; without it, vLLM takes the first ones.
 set -eu
+if [ -n "${GPUS:-}" ]; then export CUDA_VISIBLE_DEVICES="$GPUS"; fi # An empty value would hide all GPUs.
 model=$1
 shift
 value() { sed -n "s/^$1:[[:space:]]*\([^[:space:]#]*\).*/\1/p" "$file"; }

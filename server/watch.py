@@ -62,7 +62,7 @@ def _watch(args: argparse.Namespace) -> int:
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
     # From here on a signal waits, because it would leave the file behind.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    prometheus_targets.write(name, _address(url), None, "", reserved | labels)
+    prometheus_targets.write(name, _address(url), None, {}, reserved | labels)
     try:
         print(f"server: Prometheus scrapes {url.netloc} until this command ends (Ctrl-C)", file=sys.stderr)
         print(json.dumps({"target": name, "labels": labels}), flush=True)

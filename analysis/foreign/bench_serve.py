@@ -1,7 +1,7 @@
 """Read the result of `vllm bench serve` and of SGLang's `bench_serving`, which has a list for each field.
 
 The Rust program `vllm-rs bench serve` writes the same fields. With `--append-result` (vLLM), and always with SGLang, a file
-has one result in each line.
+has one result in each line. The `summary.json` of `vllm bench sweep` is a list of results, one for each run of one combination.
 """
 
 from itertools import zip_longest
@@ -26,8 +26,11 @@ NOTES = [
     "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
     "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
     "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
+    "in chat, ttft of vLLM up to 0.32 ends at the chunk with the role; from 0.33 on at the first output, not counting `reasoning_content`",
 ]
-COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times")
+SERVER_TIMINGS = {"server_queue_times": "queue_time_ms", "server_ttfts": "time_to_first_token_ms"}
+"""The lists of the server's own timings, in seconds, which 0.33 added, and vLLM's names for them."""
+COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times", *SERVER_TIMINGS)
 
 
 def recognizes(first: dict[str, Any]) -> bool:
@@ -46,6 +49,7 @@ def _benchmark(document: dict[str, Any]) -> Foreign:
     sglang |= "sglang" in str(document.get("backend")) and "tokenizer_id" not in document
     if not document.get("ttfts"):
         detailed = "--output-details" if sglang else "--save-result --save-detailed"
+        detailed = "--save-detailed in --bench-cmd" if "run_number" in document else detailed
         raise InputError(f"the file has no single requests; run the benchmark with {detailed}")
     rows = zip_longest(*(document.get(name) or [] for name in COLUMNS))
     records = [_request(seq, dict(zip(COLUMNS, row, strict=True))) for seq, row in enumerate(rows)]
@@ -79,5 +83,9 @@ def _request(seq: int, row: dict[str, Any]) -> Record:
         failed(record, outcome_of(None, words, began=bool(ttft_s)), words)
         record.prompt_tokens = None if row["input_lens"] is None else int(row["input_lens"])
         return record
+    timings_ms = {
+        name: s * 1e3 for key, name in SERVER_TIMINGS.items() if (s := number(row[key])) is not None
+    }
+    record.server_timings = timings_ms or None
     e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
     return answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))

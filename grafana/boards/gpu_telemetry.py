@@ -15,7 +15,7 @@ ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 def dashboard() -> Dashboard:
     """Build the dashboard."""
     description = "What do the GPUs use their power for? GPU utilization does not show the load: it is near 100 % in every decode."
-    contents = [*_energy(), *_activity(), *_device_state()]
+    contents = [*_energy(), *_activity(), *_device_state(), *_faults()]
     return build_dashboard("gpu", "Thinkload · GPU telemetry", description, contents, start="now-15m")
 
 
@@ -100,5 +100,44 @@ def _device_state() -> list[PanelOrRow]:
             "percent",
             _per_gpu("DCGM_FI_DEV_GPU_UTIL"),
             maximum=100,
+        ),
+    ]
+
+
+def _per_gpu_or_zero(field: str) -> str:
+    """The field of each GPU, or 0 from an exporter that does not have it."""
+    return or_zero(_per_gpu(field)[0], _per_gpu("DCGM_FI_DEV_POWER_USAGE")[0])
+
+
+def _throttled(cause: str) -> str:
+    """Fraction of the time in which the clocks were reduced. The counter is in nanoseconds."""
+    throttled = server_series(f"DCGM_FI_DEV_{cause}_VIOLATION")
+    seconds = f"max by (gpu, config) (rate({throttled}[$__rate_interval])) / 1e9"
+    return or_zero(seconds, _per_gpu("DCGM_FI_DEV_POWER_USAGE")[0])
+
+
+def _faults() -> list[PanelOrRow]:
+    legend = "GPU {{gpu}} {{config}}"
+    return [
+        time_series_panel(
+            "Temperature",
+            "Should become constant under constant load. nvidia-smi -q -d TEMPERATURE names the limit at which the clocks decrease. 0 if the exporter does not have this field.",
+            "suffix: °C",
+            (_per_gpu_or_zero("DCGM_FI_DEV_GPU_TEMP"), legend),
+            (_per_gpu_or_zero("DCGM_FI_DEV_MEMORY_TEMP"), f"memory of {legend}"),
+        ),
+        time_series_panel(
+            "Last XID error",
+            "Should be 0. NVIDIA's driver documentation explains the numbers. After an error of the hardware, such as 48, 79 or 94, the run is not usable. 0 if the exporter does not have this field.",
+            "short",
+            (_per_gpu_or_zero("DCGM_FI_DEV_XID_ERRORS"), legend),
+        ),
+        time_series_panel(
+            "Throttling",
+            "Fraction of the time in which the clocks were reduced by the power limit or the temperature. Should be 0; otherwise runs are not comparable. 0 if the exporter does not have these fields.",
+            "percentunit",
+            (_throttled("POWER"), f"power {legend}"),
+            (_throttled("THERMAL"), f"temperature {legend}"),
+            maximum=1,
         ),
     ]

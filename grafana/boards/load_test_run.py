@@ -150,39 +150,15 @@ def _load() -> list[PanelOrRow]:
 
 def _latency() -> list[PanelOrRow]:
     client = [
-        (
-            "TTFT, client",
-            "Time from sending the request to its first token. The difference to the server's TTFT below is network and client.",
-            "loadgen_ttft_seconds",
-        ),
-        (
-            "TPOT, client",
-            "Time per output token after the first chunk. Constant in a steady run; it increases with batch size and context length.",
-            "loadgen_tpot_seconds",
-        ),
-        (
-            "End to end, client",
-            "Time from sending the request to its last token. Clusters at the token budgets are normal, because many answers end there.",
-            "loadgen_e2e_seconds",
-        ),
-    ]
+        ("TTFT, client", "Time from sending the request to its first token. The difference to the server's TTFT below is network and client.", "loadgen_ttft_seconds"),
+        ("TPOT, client", "Time per output token after the first chunk. Constant in a steady run; it increases with batch size and context length.", "loadgen_tpot_seconds"),
+        ("End to end, client", "Time from sending the request to its last token. Clusters at the token budgets are normal, because many answers end there.", "loadgen_e2e_seconds"),
+    ]  # fmt: skip
     server = [
-        (
-            "TTFT, server",
-            "Time from the arrival of the request to its first token, including the queue. Its buckets are those of the client's TTFT.",
-            "vllm:time_to_first_token_seconds",
-        ),
-        (
-            "TPOT, server",
-            "Use the mean: vLLM's buckets start at 10 ms, and the TPOT on an H200 is below that.",
-            "vllm:request_time_per_output_token_seconds",
-        ),
-        (
-            "End to end, server",
-            "The buckets are coarse and start at 0.3 s. The client's p99 is more precise.",
-            "vllm:e2e_request_latency_seconds",
-        ),
-    ]
+        ("TTFT, server", "Time from the arrival of the request to its first token, including the queue. Its buckets are those of the client's TTFT.", "vllm:time_to_first_token_seconds"),
+        ("TPOT, server", "Use the mean: vLLM's buckets start at 10 ms, and the TPOT on an H200 is below that.", "vllm:request_time_per_output_token_seconds"),
+        ("End to end, server", "The buckets are coarse and start at 0.3 s. The client's p99 is more precise.", "vllm:e2e_request_latency_seconds"),
+    ]  # fmt: skip
     return [
         *(time_series_panel(title, text, "s", *_client_lines(metric)) for title, text, metric in client),
         *(time_series_panel(title, text, "s", *_server_lines(metric)) for title, text, metric in server),

@@ -1,5 +1,6 @@
 """The dashboard *vLLM server*: queue, batch, memory and engine steps, and where a request spends its time in the server."""
 
+from grafana_foundation_sdk.builders.dashboard import TextBoxVariable
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import PanelOrRow, build_dashboard, time_series_panel
@@ -11,8 +12,10 @@ GENERATION_HANDLERS = 'handler=~"/v1/(chat/)?completions"'
 def dashboard() -> Dashboard:
     """Build the dashboard."""
     description = "Does the queue, the batch, the memory or the step time limit the server? Works with vLLM 0.26 to 0.33, real or emulated."
-    contents = [*_scheduler(), *_steps(), *_drafts_and_prefix_cache(), *_requests(), *_responses()]
-    return build_dashboard("server", "Thinkload · vLLM server", description, contents, start="now-15m")
+    contents = [*_scheduler(), *_steps(), *_drafts_and_cache(), *_requests(), *_responses(), *_capacity()]
+    peak = TextBoxVariable("tflops").label("peak TFLOPS of a GPU").default_value("989")
+    title = "Thinkload · vLLM server"
+    return build_dashboard("server", title, description, contents, start="now-15m", variables=[peak])
 
 
 def _scheduler() -> list[PanelOrRow]:
@@ -74,7 +77,7 @@ def _steps() -> list[PanelOrRow]:
     ]
 
 
-def _drafts_and_prefix_cache() -> list[PanelOrRow]:
+def _drafts_and_cache() -> list[PanelOrRow]:
     generated = "vllm:generation_tokens_total"
     accepted = or_zero(fraction("vllm:spec_decode_num_accepted_tokens_total", generated), rate(generated))
     return [
@@ -147,5 +150,45 @@ def _responses() -> list[PanelOrRow]:
             "Should be 0. Counted since vLLM 0.32, if --max-num-queued-reqs is set. Older versions have no such limit.",
             "reqps",
             (rejected, "{{config}}"),
+        ),
+    ]
+
+
+def _capacity() -> list[PanelOrRow]:
+    flops, waiting = (
+        "vllm:estimated_flops_per_gpu_total",
+        server_series("vllm:num_requests_waiting_by_reason"),
+    )
+    scraped = server_series("up", 'job=~"server|gpu"')
+    return [
+        time_series_panel(
+            "Waiting requests by reason",
+            "capacity means that the batch or the KV cache has no room. deferred means a passing constraint, such as the transfer of a KV cache.",
+            "short",
+            (f"sum by (config, reason) ({waiting})", "{{reason}} {{config}}"),
+            width=6,
+            stacked=True,
+        ),
+        time_series_panel(
+            "Prompt length",
+            "Tokens of the prompts of the requests that ended. A change explains a change of the prefill time and of the time to first token.",
+            "short",
+            (mean("vllm:request_prompt_tokens"), "mean {{config}}"),
+            (quantile(0.99, "vllm:request_prompt_tokens"), "p99 {{config}}"),
+            width=6,
+        ),
+        time_series_panel(
+            "Model FLOPS utilization (MFU)",
+            "Estimated operations of a GPU as a fraction of the peak that is entered at the top (989 TFLOPS: bfloat16 on H100 and H200). Low in decode, where the memory limits. 0 without --enable-mfu-metrics.",
+            "percentunit",
+            (f"{rate(flops)} / (count by (config) ({server_series(flops)}) * $tflops * 1e12)", "{{config}}"),
+            width=6,
+        ),
+        time_series_panel(
+            "Unreachable targets",
+            "Servers and GPU exporters that do not answer Prometheus. Should be 0. While it is above 0, the other panels have gaps.",
+            "short",
+            (f"sum by (job) ({scraped} == bool 0)", "{{job}}"),
+            width=6,
         ),
     ]

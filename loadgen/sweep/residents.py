@@ -105,8 +105,9 @@ class Residents:
             self.stop(member)
             if error := self._start(member):
                 raise error
-        announce(member.started, dataclasses.replace(member.spec, run=run))
-        return member.started, self.telemetry.get(member.started.gpus)
+        telemetry = self.telemetry.get(member.started.gpus)
+        announce(member.started, dataclasses.replace(member.spec, run=run), telemetry)
+        return member.started, telemetry
 
     def rest(self, member: Resident) -> None:
         """Pauses the server after a cell if it is not the only one of its group."""

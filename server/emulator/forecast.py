@@ -58,9 +58,9 @@ def forecast(
     With `whole_budget`, every output reaches its limit, as with `ignore_eos`.
     """
     try:
-        serving, version = served(load_serving(config, overrides), engine_version, environment)
         if (profile := hardware.gpus().get(gpu)) is None:
             return None
+        serving, version = served(load_serving(config, overrides), engine_version, environment, gpu=profile)
         preset = quantized(load_model(model), serving, profile)
     except ConfigError:
         return None

@@ -247,8 +247,8 @@ def simulate_requests(
     `phases` are the numbers of the first request of each part of the load and of the one after its last. A part begins when
     all requests of the part before have ended; without phases there is one part.
     """
-    serving, version = served(load_serving(config, overrides), engine_version, environment)
     profile = hardware.gpus()[gpu]
+    serving, version = served(load_serving(config, overrides), engine_version, environment, gpu=profile)
     simulation = Simulation(serving, quantized(model, serving, profile), profile, version)
     server = SimulatedServer(simulation, requests)
     responses: dict[int, SimulatedResponse] = {}

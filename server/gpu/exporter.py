@@ -54,7 +54,7 @@ def _labels(sample: GpuSample) -> str:
         "pci_bus_id": sample.pci_bus_id,
         "device": f"nvidia{sample.index}",
         "modelName": sample.name,
-        "Hostname": sample.hostname,
+        "hostname": sample.hostname,
         "DCGM_FI_DRIVER_VERSION": sample.driver,
     }
     return ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs.items())

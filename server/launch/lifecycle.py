@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from server.config import read_config
@@ -95,13 +96,17 @@ def stop(server: RunningServer, grace_s: float = 30.0) -> None:
     ports.start_cooldown(server.port, processes.state_dir())
 
 
-def announce(server: RunningServer, spec: Spec) -> None:
-    """Makes Prometheus scrape the server. A later call replaces the labels, for example when the next run begins."""
-    address = prometheus_targets.address(server.port)
-    gpu = address if server.emulated else prometheus_targets.address(9400)
-    prometheus_targets.write(
-        server.name, address, gpu, "/dcgm/metrics" if server.emulated else "/metrics", commands.labels(spec)
-    )
+def announce(server: RunningServer, spec: Spec, telemetry: str | None = None) -> None:
+    """Makes Prometheus scrape the server. A later call replaces the labels, for example when the next run begins.
+
+    `telemetry` is the URL of the exporter of its GPUs. Without one, that of all GPUs of this machine is expected on port 9400.
+    """
+    address = gpu = prometheus_targets.address(server.port)
+    gpu_labels = {"__metrics_path__": "/dcgm/metrics"}
+    if not server.emulated:
+        gpu = prometheus_targets.address((telemetry and urlsplit(telemetry).port) or 9400)
+        gpu_labels = {"gpu_indices": f",{','.join(map(str, server.gpus))},"} if server.gpus else {}
+    prometheus_targets.write(server.name, address, gpu, gpu_labels, commands.labels(spec))
 
 
 def withdraw(server: RunningServer) -> None:

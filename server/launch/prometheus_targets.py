@@ -27,13 +27,16 @@ def address(port: int) -> str:
     return f"{os.environ.get('THINKLOAD_TARGET_HOST', 'host.docker.internal')}:{port}"
 
 
-def write(name: str, server: str, gpu: str | None, gpu_path: str, labels: dict[str, str]) -> None:
-    """Announces a server, and the telemetry of its GPUs where it is known. A later call with the same name replaces the labels."""
+def write(name: str, server: str, gpu: str | None, of_gpu: dict[str, str], labels: dict[str, str]) -> None:
+    """Announces a server, and the telemetry of its GPUs where it is known, which has also the labels in `of_gpu`.
+
+    A later call with the same name replaces the labels.
+    """
     if (targets := folder()) is None:
         return
     entries = [{"targets": [server], "labels": {"job": "server", **labels}}]
     if gpu is not None:
-        entries.append({"targets": [gpu], "labels": {"job": "gpu", "__metrics_path__": gpu_path, **labels}})
+        entries.append({"targets": [gpu], "labels": {"job": "gpu", **of_gpu, **labels}})
     replace_file(targets / f"{name}.json", (json.dumps(entries, indent=1) + "\n").encode())
 
 

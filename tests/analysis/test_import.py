@@ -128,6 +128,32 @@ def test_each_line_of_append_result_is_a_run(tmp_path: Path, capsys: pytest.Capt
     assert table["dataset"].nunique() == 2
 
 
+def test_the_summary_of_a_sweep_is_a_run_for_each_item(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`vllm bench sweep` writes an indented list. Without details the error says where to ask for them."""
+    runs = [VLLM | {"run_number": number, "max_num_seqs": 256} for number in range(3)]
+    assert imported([runs], tmp_path / "a", capsys)["runs"] == 3
+    assert len(analysis.load(tmp_path / "a" / "run")) == 9
+    summary_file = tmp_path / "summary.json"
+    short = [{name: value for name, value in run.items() if not isinstance(value, list)} for run in runs]
+    summary_file.write_text(json.dumps(short, indent=4))
+    assert main(["import", str(summary_file), "--out", str(tmp_path / "b")]) == 2
+    assert "--save-detailed in --bench-cmd" in capsys.readouterr().err
+
+
+def test_the_timings_of_the_server_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """VLLM 0.33 keeps queue time and TTFT of the server in seconds; a request without them has null."""
+    theirs = VLLM | {"server_queue_times": [0.004, None, None], "server_ttfts": [0.09, 0.15, None]}
+    imported(theirs, tmp_path, capsys)
+    lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("server_timings") for line in lines] == [
+        {"queue_time_ms": pytest.approx(4), "time_to_first_token_ms": pytest.approx(90)},
+        {"time_to_first_token_ms": pytest.approx(150)},
+        None,
+    ]
+
+
 def test_sglang_is_named_by_its_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SGLang's program can load a vLLM server, and vLLM's an SGLang server: the backend's name is not the tool's."""
     theirs = VLLM | {"backend": "vllm", "total_output_tokens_retokenized": 8}

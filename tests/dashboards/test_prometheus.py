@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.fixtures.prometheus import Prometheus, configure, free_port, needs_prometheus, until, wait
+from tests.fixtures.prometheus import (
+    Prometheus,
+    configure,
+    free_port,
+    needs_prometheus,
+    prometheus,
+    until,
+    wait,
+)
+from tests.fixtures.replay import replaying
 
 PROMETHEUS = ROOT / "prometheus"
 
@@ -63,6 +72,25 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
         stdout, stderr = process.communicate(timeout=200)
     assert json.loads(stdout.splitlines()[-1]) == {"prometheus": server.url}
     assert "python -m loadgen" in stderr
+
+
+@needs_prometheus
+def test_series_of_other_gpus_of_the_host_are_dropped(tmp_path: Path) -> None:
+    """A target with `gpu_indices` keeps the series of these GPUs; one without keeps all, and the label is on no series."""
+    page = "".join(f'DCGM_FI_DEV_POWER_USAGE{{gpu="{gpu}"}} 100\n' for gpu in range(12)) + "exporter_up 1\n"
+    with prometheus(tmp_path) as server, replaying({"/a": page, "/b": page}, 1) as address:
+        paths = {"/a": {"gpu_indices": ",1,10,", "config": "a"}, "/b": {"config": "b"}}
+        server.set_targets(
+            "two",
+            [
+                {"targets": [address], "labels": {"job": "gpu", "__metrics_path__": path, **labels}}
+                for path, labels in paths.items()
+            ],
+        )
+        assert until(lambda: len(server.instant('exporter_up{gpu_indices=""}')) == 2, 60)
+        found = [row["metric"] for row in server.instant("DCGM_FI_DEV_POWER_USAGE")]
+    assert {row["gpu"] for row in found if row["config"] == "a"} == {"1", "10"}
+    assert sum(row["config"] == "b" for row in found) == 12
 
 
 @needs_prometheus

@@ -210,11 +210,11 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: st
 
 @pytest.mark.parametrize("config", names(CONFIGS))
 def test_gpu_profile_is_valid_for_every_configuration(config: str) -> None:
-    """The service has a pinned image, the GPUs of the configuration, ipc host, a long start period and a loopback port."""
+    """The service has a pinned image, all GPUs, ipc host, a long start period, a loopback port, and the relay beside it."""
     text = compose("--profile", "gpu", "config", CONFIG=config, MODEL="r1-distill-qwen-14b").stdout
     vllm = yaml.safe_load(text)["services"]["vllm"]
-    wanted = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["tensor-parallel-size"]
-    assert vllm["deploy"]["resources"]["reservations"]["devices"][0]["count"] == wanted
+    assert vllm["deploy"]["resources"]["reservations"]["devices"][0]["count"] == -1
+    assert "relay" in vllm["depends_on"]
     assert vllm["ipc"] == "host"
     assert vllm["image"].rpartition(":")[2].startswith("v0.")
     assert vllm["healthcheck"]["start_period"] == "20m0s"

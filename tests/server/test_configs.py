@@ -120,16 +120,6 @@ def test_the_entry_point_of_compose_finds_presets_by_the_same_rules(model: str, 
     assert set(words[2:]) == set(expected[1:]) - {"--config", "tp1", "--host", "127.0.0.1", "--port", "8000"}
 
 
-def test_compose_reserves_as_many_gpus_as_a_configuration_needs() -> None:
-    """`docker-compose.yml` reads the number of GPUs from server/gpus.yaml, by the name of the configuration."""
-    services = yaml.safe_load((CONFIGS.parent / "gpus.yaml").read_text())["services"]
-    counts = {
-        name: service["deploy"]["resources"]["reservations"]["devices"][0]["count"]
-        for name, service in services.items()
-    }
-    assert counts == {name: read(name)["tensor-parallel-size"] for name in names(CONFIGS)}
-
-
 def test_keys_are_options_of_vllm_serve(shared: Path) -> None:
     """Checked against the help text of vLLM 0.32.0; test_vllm_accepts.py uses vLLM's parser where it is installed."""
     known = set(

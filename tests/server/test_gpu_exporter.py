@@ -50,7 +50,7 @@ def test_page_is_prometheus_text_with_dcgm_labels() -> None:
         "pci_bus_id": "00000000:01:00.0",
         "device": "nvidia1",
         "modelName": "NVIDIA H200",
-        "Hostname": "host",
+        "hostname": "host",
         "DCGM_FI_DRIVER_VERSION": "580.159.04",
     }
 

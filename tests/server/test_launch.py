@@ -101,10 +101,20 @@ def test_up_status_logs_down(state: dict[str, str], backend: str, tmp_path: Path
             "tp": "2",
             "speculation": "ngram",
         }
+        assert "gpu_indices" not in entries[1]["labels"]  # no GPUs are known here
         assert json.loads(server(state, "down", "tp2-ngram").stdout)["ended"] == [started["name"]]
     assert not labelled(started["name"])
     assert not healthy(port)
     assert not list((tmp_path / "targets").iterdir())
+
+
+def test_telemetry_is_that_of_the_servers_gpus(state: dict[str, str], tmp_path: Path) -> None:
+    """Prometheus drops the series of the other GPUs of the host by this label."""
+    options = ("--model", "r1-distill-qwen-1.5b", "--backend", "process", "--gpus", "2,3")
+    with up(state, "tp2", *options) as started:
+        entries = json.loads((tmp_path / "targets" / f"{started['name']}.json").read_text())
+    assert [entry["labels"].get("gpu_indices") for entry in entries] == [None, ",2,3,"]
+    assert entries[1]["targets"] == ["host.docker.internal:9400"]
 
 
 @pytest.mark.parametrize("log", sorted(CAUSES))

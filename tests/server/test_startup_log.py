@@ -97,21 +97,96 @@ def test_a_healthy_log_has_no_cause() -> None:
     assert explain(log) is None
 
 
-def test_startup_phases_are_reported_once() -> None:
+WORKER = "(Worker_TP0 pid=2) INFO 11-29 09:19:14 "
+LOADED = ["loading weights: 50 %", "loading weights: 100 %"]
+# For each release and model runner, the lines of its source code, with the prefixes of a log; the lines of 0.32 are those of a run on H200s.
+# What a message says about sizes and times was written for the test.
+PHASES_OF = {
+    "0.26, V2 runner": (
+        (
+            "[model_runner.py:284] Loading model from scratch...\n"
+            "Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01,  1.09s/it]\n"
+            "Loading safetensors checkpoint shards: 100% Completed | 2/2 [00:02<00:00,  1.02s/it]\n"
+            f"{WORKER}[model_runner.py:306] Model loading took 14.25 GiB and 3.271400 seconds\n"
+            f"{WORKER}[backends.py:1155] Dynamo bytecode transform time: 4.62 s\n"
+            f"{WORKER}[monitor.py:53] torch.compile took 21.40 s in total\n"
+        ),
+        [
+            "loading the model",
+            *LOADED,
+            "weights loaded: 14.25 GiB in 3.27 s",
+            "compiling",
+            "compiled in 21.40 s",
+        ],
+    ),
+    "0.32, V1 runner": (
+        (
+            f"{WORKER}[gpu_model_runner.py:5039] Starting to load model models/7b...\n"
+            "Multi-thread loading shards:  50% Completed | 1/2 [00:01<00:01,  1.09s/it]\n"
+            "Multi-thread loading shards: 100% Completed | 2/2 [00:02<00:00,  1.02s/it]\n"
+            f"{WORKER}[gpu_model_runner.py:5149] Model loading took 14.32 GiB memory and 2.082107 seconds\n"
+            f"{WORKER}[monitor.py:40] [backbone] Starting torch.compile\n"
+            f"{WORKER}[backends.py:1166] [backbone] Dynamo bytecode transform time: 8.11 s\n"
+            f"{WORKER}[backends.py:398] [backbone] Compiling a graph for compile range (1, 8192) takes 9.06 s\n"
+            f"{WORKER}[monitor.py:62] [backbone] torch.compile took 22.77 s in total\n"
+        ),
+        [
+            "loading models/7b",
+            *LOADED,
+            "weights loaded: 14.32 GiB in 2.08 s",
+            "compiling",
+            "compiled in 22.77 s",
+        ],
+    ),
+    "0.32, two workers": (
+        (
+            f"{WORKER}[model_runner.py:392] Loading model from scratch...\n"
+            f"{WORKER}[model_runner.py:424] Model loading took 13.97 GiB memory and 3.832680 seconds\n"
+            "(Worker_TP1 pid=3) INFO [model_runner.py:424] Model loading took 13.97 GiB memory and 3.929557 seconds\n"
+            f"{WORKER}[monitor.py:40] [backbone] Starting torch.compile\n"
+            f"{WORKER}[monitor.py:62] [backbone] torch.compile took 41.70 s in total\n"
+            "(Worker_TP1 pid=3) INFO [monitor.py:62] [backbone] torch.compile took 43.05 s in total\n"
+        ),
+        ["loading the model", "weights loaded: 13.97 GiB in 3.83 s", "compiling", "compiled in 41.70 s"],
+    ),
+    "0.33, compiled before": (
+        (
+            f"{WORKER}[model_runner.py:399] Loading model from scratch...\n"
+            "Loading safetensors using Runai Model Streamer:  50% Completed | 1/2 [00:01<00:01,  1.09s/it]\n"
+            "Loading safetensors using Runai Model Streamer: 100% Completed | 2/2 [00:02<00:00,  1.02s/it]\n"
+            f"{WORKER}[model_runner.py:428] Model loading took 2.98 GiB memory and 1.106000 seconds\n"
+            f"{WORKER}[decorators.py:327] [backbone] Directly load AOT compilation from path /cache/vllm/model\n"
+            f"{WORKER}[monitor.py:62] [backbone] torch.compile took 0.29 s in total\n"
+        ),
+        [
+            "loading the model",
+            *LOADED,
+            "weights loaded: 2.98 GiB in 1.10 s",
+            "compiled graphs loaded from the cache",
+            "compiled in 0.29 s",
+        ],
+    ),
+}
+START = "(EngineCore pid=1) INFO [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='models/7b'\n"
+END = (
+    "(EngineCore pid=1) INFO [kv_cache_utils.py:2327] GPU KV cache size: 87,376 tokens, Maximum concurrency: 5.33x\n"
+    "Capturing CUDA graphs (FULL):   0%|          | 0/35 [00:00<?, ?it/s]\rCapturing CUDA graphs (FULL): 100%|##| 35/35\n"
+    f"{WORKER}[model_runner.py:1127] Graph capturing finished in 20 secs, took 0.59 GiB\n"
+    "INFO:     Application startup complete.\n"
+)
+
+
+@pytest.mark.parametrize("name", PHASES_OF)
+def test_startup_phases_are_reported_once(name: str) -> None:
     """Each phase is reported once and in order, at whatever character the growing log ends."""
-    log = (
-        "(EngineCore pid=1) INFO Initializing a V1 LLM engine (v0.32.0) with config\n"
-        "Loading safetensors checkpoint shards:  50% Completed | 1/2\rLoading safetensors checkpoint shards: 100% Completed | 2/2\n"
-        "INFO Model loading took 3.35 GiB memory and 1.271400 seconds\n"
-        "INFO GPU KV cache size: 4,028,512 tokens\nINFO Application startup complete.\n"
-    )
+    between, expected = PHASES_OF[name]
+    log = START + between + END
     phases = StartupPhases()
     reported = [line for end in range(len(log) + 1) for line in phases.new_phases(log[:end])]
-    assert reported == [
-        "engine starting",
-        "loading weights: 50 %",
-        "loading weights: 100 %",
-        "weights loaded: 3.35 GiB in 1.271400 s",
-        "KV cache: 4,028,512 tokens",
+    last = [
+        "KV cache: 87,376 tokens",
+        "capturing CUDA graphs",
+        "CUDA graphs captured in 20 s",
         "HTTP server up",
     ]
+    assert reported == ["engine starting", *expected, *last]

@@ -6,9 +6,9 @@ import sys
 
 
 def parser():  # noqa: ANN201 - the type belongs to vLLM and depends on its version
-    """The argument parser of vLLM's server, whose module moved between 0.26 and 0.32."""
+    """The argument parser of vLLM's server, whose module moved between 0.26 and 0.32, and again in 0.33."""
     argparse_utils = importlib.import_module("vllm.utils.argparse_utils")
-    for name in ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"):
+    for name in (f"vllm.entrypoints.{package}.cli_args" for package in ("common", "launchers", "openai")):
         try:
             make = importlib.import_module(name).make_arg_parser
         except ModuleNotFoundError:

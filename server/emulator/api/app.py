@@ -31,6 +31,7 @@ from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 
+ENGINE_DEAD_SINCE_33 = "The server had an error while processing your request."
 METRICS_TYPE = "text/plain; version={}; charset=utf-8"
 GUARDED = ("/v1", "/v2", "/inference")
 """Beginnings of the paths for which vLLM requires `--api-key`."""
@@ -57,6 +58,7 @@ class EmulatorSettings:
         parser = (
             serving.reasoning_parser if serving.reasoning_parser is not None else self.model.reasoning_parser
         )
+        since_33: dict[str, Any] = {"null_fields": True, "engine_dead_text": ENGINE_DEAD_SINCE_33}
         return Dialect(
             model=(serving.served_model_name or (self.model.id,))[0],
             fingerprint=f"vllm-{release}{f'-tp{tp}' if tp > 1 else ''}-emulated",
@@ -66,6 +68,7 @@ class EmulatorSettings:
             prompt_details=serving.enable_prompt_tokens_details,
             stream_interval=serving.stream_interval,
             null_usage=release.startswith("0.7"),
+            **(since_33 if release.startswith("0.33") else {}),
         )
 
 

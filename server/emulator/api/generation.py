@@ -36,13 +36,8 @@ from server.emulator.text.tokenizer import END_THINK, THINK
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
 JSON = ("content-type", "application/json")
-ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 AHEAD_TOKENS = 64
 """The output is extended by at least this many tokens at a time."""
-
-
-def _engine_dead() -> RequestError:
-    return RequestError(ENGINE_DEAD, type_="InternalServerError", code=500)
 
 
 def _busy() -> RequestError:
@@ -127,7 +122,7 @@ class Generations:
         """Check a request and start it. Raises RequestError."""
         params = read_sampling_params(parse_json(bytes(exchange.body)), chat=chat)
         if self.engine_dead:
-            raise _engine_dead()
+            raise self._engine_dead_error()
         check_model(params.model, self.names)
         check_thinking(params.thinking_token_budget, parsed=self.dialect.reasoning_parser)
         params.include_usage |= self.serving.enable_force_include_usage and params.stream
@@ -295,8 +290,11 @@ class Generations:
         self.engine_dead = True
         for generation in {generation for generation, _ in self._by_sequence.values()}:
             generation.exchange.keep_alive = False
-            self._fail(generation, _engine_dead())
+            self._fail(generation, self._engine_dead_error())
         self.on_engine_failure()
+
+    def _engine_dead_error(self) -> RequestError:
+        return RequestError(self.dialect.engine_dead_text, type_="InternalServerError", code=500)
 
     def _fail(self, generation: Generation, error: RequestError) -> None:
         self._abort(generation)

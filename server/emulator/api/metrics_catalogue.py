@@ -36,6 +36,7 @@ class Catalogue:
     def __init__(self, model: str, release: str, max_model_len: int, draft_tokens: int) -> None:
         self._v0 = release.startswith("0.7")
         self._old = release.startswith("0.26") or self._v0
+        self._cache_labels = TABLE["cache_since_0.33"] if release.startswith("0.33") else {}
         self._model = {"model_name": model}
         self._engine = {} if self._v0 else {"engine": "0"}
         self._max_model_len = max_model_len
@@ -79,7 +80,7 @@ class Catalogue:
         if self._old:
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        common = (self._model if self._v0 else self._engine) | labels
+        common = (self._model if self._v0 else self._engine) | labels | self._cache_labels
         family = Family("vllm:cache_config_info", "gauge", "The KV cache's configuration.", common)
         self._families[family.name] = family
         family.child()[0] = 1.0

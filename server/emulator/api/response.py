@@ -35,6 +35,10 @@ class Dialect:
     stream_interval: int = 1
     null_usage: bool = False
     """Whether chunks have `"usage":null` if no usage was requested, as in 0.7.3."""
+    engine_dead_text: str = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    """What a server whose engine has died says."""
+    null_fields: bool = False
+    """Whether chunks have `kv_transfer_params` and last choices `weight_versions`, both null, as in 0.33."""
 
 
 class ResponseWriter:
@@ -55,6 +59,7 @@ class ResponseWriter:
         head = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":['
         self._head = head % (encode(self.id), kind, self.created, encode(dialect.model))
         self._fingerprint = b',"system_fingerprint":' + encode(dialect.fingerprint)
+        self._weights = b',"weight_versions":null' if dialect.null_fields else b""
 
     @property
     def done(self) -> bool:
@@ -98,7 +103,10 @@ class ResponseWriter:
             delta = b'"content":' + encode(content)
         ending = b"null"
         if choice.done:
-            ending = b'"%b","stop_reason":%b' % (choice.finish.encode(), encode(choice.stop_reason))
+            ending = (
+                b'"%b","stop_reason":%b' % (choice.finish.encode(), encode(choice.stop_reason))
+                + self._weights
+            )
         return b'%b{"index":%d,"delta":{%b},"logprobs":%b,"finish_reason":%b,"token_ids":%b}]%b}\n\n' % (
             self._head,
             choice.index,
@@ -125,7 +133,7 @@ class ResponseWriter:
             content = self.echo(choice) + content
         return (
             b'%b{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b,"stop_reason":%b,"prompt_token_ids":%b'
-            b',"token_ids":%b}]%b}\n\n'
+            b',"token_ids":%b%b}]%b}\n\n'
         ) % (
             self._head,
             choice.index,
@@ -135,15 +143,17 @@ class ResponseWriter:
             encode(choice.stop_reason) if choice.done else b"null",
             b"null" if start else encode(self._prompt_ids(choice)),
             encode(choice.ids(start, end)) if self.params.return_token_ids else b"null",
+            self._weights,
             self._chunk_end(choice),
         )
 
     def _chunk_end(self, choice: Choice) -> bytes:
         """Usage so far, and the fingerprint if this is the last chunk and no usage chunk follows."""
+        usage = b',"kv_transfer_params":null' if self.dialect.null_fields else b""
         if self.params.continuous_usage:
             choices = self.choices
-            return self._usage(sum(c.sent for c in choices), sum(c.reasoning_tokens for c in choices))
-        usage = b',"usage":null' if self.dialect.null_usage else b""
+            return usage + self._usage(sum(c.sent for c in choices), sum(c.reasoning_tokens for c in choices))
+        usage += b',"usage":null' if self.dialect.null_usage else b""
         return usage + self._fingerprint if choice.done and not self.params.include_usage else usage
 
     def _usage(self, completion: int, reasoning: int) -> bytes:
@@ -227,11 +237,13 @@ class ResponseWriter:
         return choice.sequence.ids[: choice.sequence.prompt] if self.params.return_token_ids else None
 
     def _ending(self, choice: Choice) -> dict[str, Any]:
+        weights = {"weight_versions": None} if self.dialect.null_fields else {}
         return {
             "logprobs": msgspec.Raw(self._logprobs(choice, 0, choice.decoded)),
             "finish_reason": choice.finish,
             "stop_reason": choice.stop_reason,
             "token_ids": choice.ids(0, choice.decoded) if self.params.return_token_ids else None,
+            **weights,
         }
 
     def _logprobs(self, choice: Choice, start: int, end: int) -> bytes:

@@ -10,10 +10,11 @@ This module does not know how drafts are found (drafts.py) or how long a step ta
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from server.config import ConfigError, Serving
+from server.config import ConfigError, Serving, check_release
 from server.emulator.engine.acceptance import with_acceptance
-from server.emulator.engine.hardware import EngineVersion, engine_versions
+from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions
 from server.speculation import Drafter, Ngram
 
 RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
@@ -22,13 +23,19 @@ MEASURED_V1 = "0.26"
 
 
 def served(
-    serving: Serving, version: str, environment: Mapping[str, str], acceptance: str | None = None
+    serving: Serving,
+    version: str,
+    environment: Mapping[str, str],
+    acceptance: str | None = None,
+    gpu: Gpu | None = None,
 ) -> tuple[Serving, EngineVersion]:
     """The configuration and the engine version as they run together, with the acceptance that `--acceptance` asks for.
 
     Raises ConfigError for what vLLM refuses and for what is not emulated.
     """
     engine, settings, chosen = engine_versions()[version], serving.speculation, environment.get(RUNNER)
+    check_release(serving, engine.release)
+    serving = _with_batch_sizes(serving, engine, gpu)
     if chosen not in (None, "0", "1"):
         raise ConfigError(f"{RUNNER}: must be 0 or 1, not {chosen!r}")
     if settings is None:
@@ -49,6 +56,15 @@ def served(
     is_async = may_be_async if serving.async_scheduling is None else serving.async_scheduling
     settings = with_acceptance(serving.speculation or settings, acceptance, environment)
     return replace(serving, speculation=settings, async_scheduling=is_async), engine
+
+
+def _with_batch_sizes(serving: Serving, engine: EngineVersion, gpu: Gpu | None) -> Serving:
+    """The configuration with vLLM's default batch sizes, which are smaller on an A100 and on a GPU with less than 70 GiB."""
+    old = engine.release.startswith("0.7")
+    if not old and (gpu is None or (gpu.memory_gib >= 70 and "A100" not in gpu.name)):
+        return serving
+    sizes: dict[str, Any] = {"max_num_seqs": 256} | ({} if old else {"max_num_batched_tokens": 2048})
+    return replace(serving, **{k: v for k, v in sizes.items() if k.replace("_", "-") not in serving.raw})
 
 
 def _looked_up(serving: Serving, engine: EngineVersion, chosen: str | None) -> tuple[Serving, EngineVersion]:

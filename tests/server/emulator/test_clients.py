@@ -279,7 +279,7 @@ def test_gpu_telemetry_follows_the_load(target: str) -> None:
     for name in ("DEV_POWER_USAGE", "DEV_GPU_UTIL", "DEV_FB_USED", "DEV_TOTAL_ENERGY_CONSUMPTION", "DEV_SM_CLOCK", "PROF_DRAM_ACTIVE", "PROF_SM_ACTIVE", "PROF_NVLINK_TX_BYTES", "PROF_NVLINK_RX_BYTES"):  # fmt: skip
         assert f"DCGM_FI_{name}{{" in first
     assert catalogue(first)["DCGM_FI_DEV_POWER_USAGE"][1] == {
-        ("DCGM_FI_DRIVER_VERSION", "Hostname", "UUID", "device", "gpu", "modelName", "pci_bus_id")
+        ("DCGM_FI_DRIVER_VERSION", "UUID", "device", "gpu", "hostname", "modelName", "pci_bus_id")
     }
     assert 150 < value(first, "DCGM_FI_DEV_POWER_USAGE") < 700
     assert value(second, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION") > value(
