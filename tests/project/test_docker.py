@@ -187,7 +187,7 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: st
         result = json.loads(loaded.stdout.splitlines()[-1])
         server_series = eventually('last_over_time(vllm:generation_tokens_total{run="ci"}[5m]) > 0')
         gpu_series = eventually('last_over_time(DCGM_FI_DEV_POWER_USAGE{run="ci"}[5m])')
-        client_series = eventually("last_over_time(loadgen_run_info[5m])")
+        client_series = eventually(f'last_over_time(loadgen_run_info{{config="{chosen["CONFIG"]}"}}[5m])')
         expected = {"config": "tp2-ngram", "model": chosen["MODEL"], "tp": "2", "speculation": "ngram"}
         for series in (*server_series, *gpu_series, *client_series):
             assert {key: series[key] for key in expected} == expected

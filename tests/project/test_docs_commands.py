@@ -178,6 +178,8 @@ class Session:
             json.loads(done.stdout.splitlines()[-1])
 
     def _with_addresses(self, line: str) -> str:
+        """The line for free ports. The default port of the metrics is that of another test, which looks at it from a container."""
+        line = re.sub(r"^python -m loadgen(?: run| search| sweep)?(?= --)", r"\g<0> --metrics-port off", line)
         for port, target in self.targets.items():
             line = line.replace(f"http://127.0.0.1:{port}/v1", target)
         if "--target" not in line:
