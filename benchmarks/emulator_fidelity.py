@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from server.config import Model, Serving, load_model, load_serving
-from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus
+from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus, version_name
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer
@@ -64,9 +64,9 @@ def _served(config: dict[str, Any], version: EngineVersion) -> tuple[Serving, En
         async_scheduling=None if config.get("async_scheduling", True) else False,
         gpu_memory_utilization=MEASURED_UTILIZATION,
     )
-    minor = ".".join(version.release.split(".")[:2])
-    serving, engine = served(serving, minor, config.get("environment") or {})
-    return serving, version if engine == engine_versions()[minor] else engine
+    name = version_name(version.release)
+    serving, engine = served(serving, name, config.get("environment") or {})
+    return serving, version if engine == engine_versions()[name] else engine
 
 
 def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
@@ -165,7 +165,7 @@ def main() -> int:
         print(f"emulator_fidelity: {args.file}: no such file", file=sys.stderr)
         return 2
     measured = json.loads(args.file.read_text())
-    release = args.engine_version or ".".join(measured["meta"]["vllm"].split(".")[:2])
+    release = args.engine_version or version_name(measured["meta"]["vllm"])
     versions = engine_versions()
     rows = compare(measured["configs"], gpus()[args.gpu], versions.get(release) or versions["0.32"])
     show(rows)

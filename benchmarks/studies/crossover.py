@@ -32,7 +32,7 @@ from analysis.page.export import specification
 from analysis.tables.crossover import crossing
 from benchmarks.studies.day_noise import Setting, cells
 from benchmarks.studies.study_tables import MeasuredCell
-from server.emulator.engine.hardware import engine_versions
+from server.emulator.engine.hardware import engine_versions, version_name
 from server.emulator.engine.model_runner import RUNNER
 
 LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
@@ -55,7 +55,7 @@ Speedups = dict[Kind, dict[int, stats.Interval]]
 
 def engine_of(cell: MeasuredCell) -> str:
     """The release of vLLM, and the model runner where the environment chose another than the release's own for n-gram."""
-    release = ".".join(cell.run.server["version"].split(".")[:2])
+    release = version_name(cell.run.server["version"])
     v1 = engine_versions()[release].ngram_v2 and (cell.run.server.get("environment") or {}).get(RUNNER) == "0"
     return f"{release}, V1 runner" if v1 else release
 

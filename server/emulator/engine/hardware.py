@@ -111,3 +111,8 @@ def gpus() -> dict[str, Gpu]:
 def engine_versions() -> dict[str, EngineVersion]:
     """The engine versions by their `--engine-version` name."""
     return _profiles("engines", EngineVersion)
+
+
+def version_name(release: str) -> str:
+    """The `--engine-version` name of a release of vLLM from 0.26 on: `0.32.0+cpu` is `0.32`."""
+    return ".".join(release.split(".")[:2])
