@@ -2,7 +2,7 @@ r"""Read the value that the last sentence of a text states: `So the midpoint is 
 
 Rules: a value follows a verb such as `is`, an equality sign, a colon or a preposition, or is in bold type. It must be readable as a
 whole: only a unit or a remark such as `when x = 2` may follow it. A sentence that denies, doubts or limits its value (`not`, `could`,
-`at least`) states none. `sentences.toml` is the table of these words.
+`at least`) states none. `sentences.toml` has these words and the regular expressions.
 
 This module does not know whether a value is correct.
 """
@@ -50,6 +50,7 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 
 
 _RE = SimpleNamespace(**dict(_patterns()))
+"""The compiled expressions of the table `[patterns]`, by name."""
 
 
 def stated_value(text: str) -> str | None:
