@@ -1,6 +1,6 @@
 """Reads the profiles of GPUs and of engine versions from `hardware.yaml`, where every number has a source.
 
-This module does not know what the numbers are used for.
+This module does not know what the numbers of a step are used for.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 import yaml
+
+from server.speculation import Drafter, Speculation
 
 ENGINE_VERSION = "0.32"
 """The version that is emulated unless another one is named."""
@@ -86,6 +88,11 @@ class EngineVersion:
     output_us: float
     chunk_us: float
     baseline_async: bool = True
+
+    def may_be_async(self, speculation: Speculation | None) -> bool:
+        """Whether asynchronous scheduling is possible; drafters with weights do not turn it off."""
+        looks_up = speculation is not None and not isinstance(speculation, Drafter)
+        return self.ngram_async if looks_up else self.baseline_async
 
 
 @cache

@@ -48,7 +48,7 @@ def served(
         )
     if not isinstance(settings, Drafter):
         serving, engine = _looked_up(serving, engine, chosen)
-    may_be_async = engine.baseline_async if isinstance(settings, Drafter) else engine.ngram_async
+    may_be_async = engine.may_be_async(settings)
     if serving.async_scheduling and not may_be_async:
         raise ConfigError(
             f"{serving.name}: async-scheduling: vLLM {engine.release} does not support it with {settings.method}: remove it"

@@ -57,7 +57,7 @@ class StepModel:
         layers, hidden = shape.num_hidden_layers, shape.hidden_size
         self.gpu, self.engine, self.tp = gpu, engine, tp
         self.layers, self.hidden = layers, hidden
-        by_version = engine.ngram_async if serving.speculation else engine.baseline_async
+        by_version = engine.may_be_async(serving.speculation)
         self.is_async = by_version if serving.async_scheduling is None else serving.async_scheduling
         self.speculates = serving.speculation is not None
         drafter = drafter_of(serving, model)
