@@ -1,6 +1,7 @@
-"""Writes a file completely or not at all, so that a reader never sees a part of it, and keeps results private.
+"""Finds, reads and writes files: each is written completely or not at all, and results are private.
 
-A file of a newer schema is refused, because its fields may mean something else. This module does not know what a file contains or which files a run has (`loadgen.record` names those).
+A reader never sees a part of a file. A file of a newer schema is refused, because its fields may mean something else. This
+module does not know what a file contains or which files a run has (`loadgen.record` names those).
 """
 
 import importlib.metadata
@@ -33,9 +34,8 @@ def shipped(name: str) -> Path:
     for file in importlib.metadata.files("thinkload") or []:
         _, found, after = file.as_posix().partition(inside)
         if found and after[:1] in ("", "/"):
-            return (
-                Path(str(file.locate())).parents[after.count("/") - 1] if after else Path(str(file.locate()))
-            )
+            path = Path(str(file.locate()))
+            return path.parents[after.count("/") - 1] if after else path
     return checkout / name
 
 

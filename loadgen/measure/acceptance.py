@@ -12,12 +12,10 @@ COUNTERS = {
     "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
     "steps": "vllm:iteration_tokens_total_count",
 }
-OF_OUTPUT = {
-    "output_tokens": "vllm:generation_tokens_total",
-    "first_tokens": "vllm:time_to_first_token_seconds_count",
-    "request_steps": "vllm:inter_token_latency_seconds_count",
-}
-"""Counters that every vLLM has, with or without speculation. vLLM observes one inter-token latency per request and step."""
+OUTPUT_TOKENS = "vllm:generation_tokens_total"
+FIRST_TOKENS = "vllm:time_to_first_token_seconds_count"
+REQUEST_STEPS = "vllm:inter_token_latency_seconds_count"
+"""Exists with or without speculation, as the two above. vLLM observes one inter-token latency per request and step."""
 AT_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 MAX_POSITIONS = 64
 
@@ -34,7 +32,7 @@ def drafted(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]
         return after.get(name, 0.0) - before.get(name, 0.0)
 
     found = {name: growth(counter) for name, counter in COUNTERS.items()}
-    output, first, steps = (growth(counter) for counter in OF_OUTPUT.values())
+    output, request_steps = growth(OUTPUT_TOKENS), growth(REQUEST_STEPS)
     accepted, drafts = found["accepted_tokens"], found["drafts"]
     positions = [f"{AT_POSITION}[{n}]" for n in range(MAX_POSITIONS)]
     at_position = [growth(name) for name in positions if name in after]
@@ -43,9 +41,9 @@ def drafted(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]
         "acceptance_rate": _ratio(accepted, found["draft_tokens"]),
         "accepted_fraction": _ratio(accepted, output),
         "tokens_per_drafting_step": None if per_draft is None else 1 + per_draft,
-        "tokens_per_step": _ratio(output - first, steps),
+        "tokens_per_step": _ratio(output - growth(FIRST_TOKENS), request_steps),
         "accepted_at_position": [_ratio(count, drafts) for count in at_position],
-        "accepted_at_position_per_step": [_ratio(count, steps) for count in at_position],
+        "accepted_at_position_per_step": [_ratio(count, request_steps) for count in at_position],
     }
 
 

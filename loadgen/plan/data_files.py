@@ -151,6 +151,12 @@ def files_of(folder: Path | str, names: list[str], part: str | None) -> list[str
     return files
 
 
+def paths_of(folder: Path, name: str, part: str | None) -> list[Path]:
+    """Return the files below a folder that hold a split (see `files_of`). `name` is the data set's in messages."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [folder / file for file in files_of(name, names, part)]
+
+
 def _groups(data: list[str], words: set[str]) -> dict[str, list[str]]:
     """The files whose names have all the words, by what the names of the parts of one file have in common."""
     groups: dict[str, list[str]] = {}

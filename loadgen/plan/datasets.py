@@ -21,7 +21,7 @@ from loadgen.errors import UsageError
 from loadgen.files import cache_folder, write_atomically
 from loadgen.options import RunOptions
 from loadgen.plan import hub, synthetic
-from loadgen.plan.data_files import SUFFIXES, Row, files_of, read_rows
+from loadgen.plan.data_files import SUFFIXES, Row, paths_of, read_rows
 from loadgen.plan.problems import Problem, names_of, problems
 from loadgen.plan.published import PUBLISHED, check_hash
 from loadgen.terminal import say
@@ -154,7 +154,10 @@ def _rows(paths: list[Path]) -> Iterator[Row]:
 
 
 def _kept(name: str, found: list[Problem | None], facts: dict[str, Any]) -> list[Problem]:
-    """The problems without the conversations that have none, and in the facts how many can be graded. Raises UsageError."""
+    """Return the problems that were found, and say and add to `facts` how many rows had none and how many have an answer.
+
+    None stands for a conversation without a turn of the user. Raises UsageError where nothing is left.
+    """
     kept = [problem for problem in found if problem is not None]
     if not kept:
         raise UsageError(f"--dataset {name}: no conversation has a turn of the user: give another file")
@@ -192,8 +195,7 @@ def _files(name: str) -> tuple[list[Path], str | None]:
     folder, _, part = (name, "", "") if Path(name).exists() else name.rpartition(":")
     if not Path(folder or name).is_dir():
         return [_file(name)], None
-    names = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
-    return [Path(folder) / file for file in files_of(folder, names, part)], None
+    return paths_of(Path(folder), folder, part), None
 
 
 def _file(name: str) -> Path:

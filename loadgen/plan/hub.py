@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from loadgen import network
 from loadgen.errors import UsageError
-from loadgen.plan.data_files import MAX_BYTES, files_of
+from loadgen.plan.data_files import MAX_BYTES, files_of, paths_of
 
 
 class HubFiles(NamedTuple):
@@ -59,8 +59,7 @@ def _cached(repository: str, part: str, revision: str | None) -> HubFiles | None
         folder = Path(
             hub.snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True)
         )
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        return HubFiles([folder / name for name in files_of(f"hf:{repository}", names, part)], folder.name)
+        return HubFiles(paths_of(folder, f"hf:{repository}", part), folder.name)
     except (OSError, ValueError, UsageError):  # the files are not in the cache, or not all of them
         return None
 

@@ -80,12 +80,8 @@ PUBLISHED = {
 
 def check_hash(name: str, path: Path, digest: str) -> None:
     """Raise UsageError where the content is not that of the hash. The first hash of a data set without one is written down."""
-    file, title, hint = (
-        cache_folder() / "datasets.json",
-        "MATH-500" if name == "math500" else name,
-        "delete it and try again",
-    )
-    known = PUBLISHED[name].sha256
+    file, hint = cache_folder() / "datasets.json", "delete it and try again"
+    known, title = PUBLISHED[name].sha256, "MATH-500" if name == "math500" else name
     if known is None:
         try:
             seen = json.loads(file.read_text())
