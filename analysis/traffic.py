@@ -62,6 +62,9 @@ def recommend_for(
         return Recommendation(None, headline=text)
     stops = crossover.crossovers(pairs.speculation(problems, between_runs))
     load_points = load_points[~crossover.beyond(load_points, stops)]
+    if load_points.empty:
+        text = "Nothing can be sized: speculation does not pay at these loads, and the baseline has no usable run at a constant load."
+        return Recommendation(None, headline=text)
     found = [
         _among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])
     ]

@@ -82,20 +82,18 @@ def words(row: dict[str, Any]) -> str:
 def best_draft_tokens(pairs: pd.DataFrame, numbers: Mapping[str, int]) -> pd.DataFrame:
     """One row for each method and load whose number of draft tokens was varied: the number with the largest speed-up.
 
-    `numbers` has the draft tokens of each configuration.
-
-    It is 0 where speculation is slower with every number. `as_good` are the other numbers whose speed-up lies within the interval
-    of the best one.
+    That number is 0 where speculation is slower with every number. `as_good` are the other numbers whose speed-up lies within the
+    interval of the best one. `numbers` has the draft tokens of each configuration. Configurations whose names differ only in
+    `-kN` are one method.
     """
     out = []
     rows = speedups(pairs)
-    if len(rows):
-        family = rows["config"].astype(str).str.replace(r"-k\d+", "", regex=True)
-        rows = rows.assign(draft_tokens=rows["config"].map(numbers).astype(float), family=family)
-        rows = rows[rows["draft_tokens"].notna()]
-    for _, arms in (
-        rows.groupby([*SAME, "family"], observed=True, sort=False, dropna=False) if len(rows) else ()
-    ):
+    if rows.empty:
+        return pd.DataFrame(columns=BEST)
+    family = rows["config"].astype(str).str.replace(r"-k\d+", "", regex=True)
+    rows = rows.assign(draft_tokens=rows["config"].map(numbers).astype(float), family=family)
+    rows = rows[rows["draft_tokens"].notna()]
+    for _, arms in rows.groupby([*SAME, "family"], observed=True, sort=False, dropna=False):
         if len(arms) < 2:
             continue
         best = records(arms.sort_values("speedup", ascending=False))[0]
