@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from server.config import Model, Serving, load_model, load_serving
-from server.emulator.engine.hardware import EngineVersion, Gpu, engine_versions, gpus, version_name
+from server.emulator.engine.hardware import (
+    ENGINE_VERSION,
+    EngineVersion,
+    Gpu,
+    engine_versions,
+    gpus,
+    version_name,
+)
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer
@@ -167,7 +174,7 @@ def main() -> int:
     measured = json.loads(args.file.read_text())
     release = args.engine_version or version_name(measured["meta"]["vllm"])
     versions = engine_versions()
-    rows = compare(measured["configs"], gpus()[args.gpu], versions.get(release) or versions["0.32"])
+    rows = compare(measured["configs"], gpus()[args.gpu], versions.get(release) or versions[ENGINE_VERSION])
     show(rows)
     print(json.dumps(summary(rows)))
     return 0

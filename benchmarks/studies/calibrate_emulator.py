@@ -74,7 +74,10 @@ def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[Compar
 
 
 def _scaled(row: ComparedRow) -> float:
-    """The error of a row in units of its spread. TTFT counts by its relative error, in which being late by a factor weighs most."""
+    """The error of a row in units of its spread.
+
+    TTFT counts by its relative error, not by its logarithm: twice the measured time weighs more than half of it.
+    """
     if row.kind == "ttft":
         return row.error / SPREAD["ttft"]
     by_gpu = row.kind == "tpot" and "ngram" not in row.name and not row.name.startswith("1.5b")

@@ -33,7 +33,6 @@ def row(run: RunInfo, records: list[Record]) -> dict[str, Any]:
         "mean_prompt_tokens": statistics.mean(record.prompt_tokens or 0 for record in records),
         "ttft_p50_ms": round(median_ms("ttft_s"), 3),
         "tpot_p50_ms": round(median_ms("tpot_s"), 4),
-        "chunk_gap_p50_ms": round(median_ms("inter_chunk_s"), 4),
         "tokens_per_chunk": round(
             statistics.median((record.completion_tokens or 0) / record.chunks for record in records), 3
         ),
@@ -71,7 +70,6 @@ def configurations(root: Path, half: str | None, version: str = "") -> list[dict
             "async_scheduling": not config.endswith("-sync"),
             "environment": {RUNNER: runner} if runner else {},
             "decode": rows,
-            "prefill": [],
         }
         for (model, config, tp, spec, runner), rows in sorted(found.items(), key=str)
     ]

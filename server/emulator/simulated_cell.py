@@ -199,7 +199,7 @@ class SimulatedServer:
     ) -> Iterator[tuple[int, SimulatedResponse]]:
         """Send each request when virtual time has reached its due time; yields each number with its response.
 
-        A request that was submitted earlier would occupy the API process before it arrives, and all outputs would wait for it.
+        The API process then holds only requests that have arrived and not yet reached the engine.
         """
         for number, at_s in zip(numbers, due_s, strict=True):
             yield from self._responses(at_s)
