@@ -101,6 +101,9 @@ def test_replicas_are_not_sized_with_speculation_beyond_it() -> None:
     assert loads[rejected][["config", "load"]].to_numpy().tolist() == [["tp1-ngram", "c16"]]
     assert found.best
     assert (found.best["config"], found.best["load"]) != ("tp1-ngram", "c16")
+    nothing = recommend_for(Traffic(1.0, slo), loads[rejected], Requirements(), problems, 0.0)
+    assert nothing.best is None
+    assert nothing.headline.startswith("Nothing can be sized: speculation does not pay at these loads")
 
 
 def test_the_best_number_of_draft_tokens_at_each_load() -> None:
