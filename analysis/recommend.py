@@ -77,9 +77,8 @@ def _paying(
     if losing.any():
         named = stops.merge(known[losing][capacity.CHOICE]).head(advice.MOST_NAMED)
         words = "; ".join(map(crossover.words, records(named)))
-        found.sentences.append(
-            f"{losing.sum()} settings are beyond the load at which speculation pays: {words}."
-        )
+        count = "1 setting is" if losing.sum() == 1 else f"{losing.sum()} settings are"
+        found.sentences.append(f"{count} beyond the load at which speculation pays: {words}.")
     return found
 
 
