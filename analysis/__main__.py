@@ -46,9 +46,7 @@ def main(argv: list[str]) -> int:
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         # The example at the end stays on its line, so that it can be pasted.
-        sub = names.add_parser(
-            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        sub = names.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         if argv[:1] == [name]:
             module(name).add_arguments(sub)
     args = parser.parse_args(argv)

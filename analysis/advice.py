@@ -20,7 +20,9 @@ from analysis.tables.optima import graded
 Row = dict[str, Any]
 P95 = "e2e_p95_all_s"
 """The required p95 is that of all requests, with a failure as an infinitely slow request."""
-UNGRADED = "No setting can be recommended for an accuracy, because no answer is known to be correct: leave out --min-accuracy."
+UNGRADED = (
+    "No setting can be recommended for an accuracy, because no answer is known to be correct: leave out --min-accuracy."
+)
 MOST_NAMED = 4
 """Settings that cannot be told apart are named up to this number, and counted beyond it."""
 

@@ -279,9 +279,7 @@ def _about_speed(claim: Claim, data: ClaimData, table: pd.DataFrame, *, slower: 
     least = min(pooled.values(), key=lambda one: one._replace(middle=sign * one.middle).interval().low)
     single = "" if all(one.repeated for one in pooled.values()) else f"; {noise.limits(data.noise)}"
     effect = f"{_shown(pooled)}{_under(table, near)}{single}"
-    result = replace(
-        claim, verdict=_verdict(pooled, sign), effect=effect, by_load=_by_load(data, table, sign)
-    )
+    result = replace(claim, verdict=_verdict(pooled, sign), effect=effect, by_load=_by_load(data, table, sign))
     return replace(result, **least.interval()._asdict())
 
 
@@ -316,11 +314,7 @@ def _shown(pooled: dict[str, noise.Effect]) -> str:
 
 
 def _speedup(found: stats.Interval) -> str:
-    bounds = (
-        f"{number(found.low, '.3g')} to {number(found.high, '.3g')}"
-        if np.isfinite(found.low)
-        else "no interval"
-    )
+    bounds = f"{number(found.low, '.3g')} to {number(found.high, '.3g')}" if np.isfinite(found.low) else "no interval"
     return f"{number(found.estimate, '.3g')} times as fast ({bounds})"
 
 
@@ -407,9 +401,7 @@ def main(args: argparse.Namespace) -> int:
         for line in claim.by_load.splitlines():
             print(f"            {line}", file=sys.stderr)
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
-    print(
-        f"These numbers are {source}." if source else "There are no requests of usable runs.", file=sys.stderr
-    )
+    print(f"These numbers are {source}." if source else "There are no requests of usable runs.", file=sys.stderr)
     rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
     verdicts = {
         "noise": args.noise,

@@ -57,9 +57,7 @@ def parse_gate(text: str) -> dict[str, float]:
         unit = "pt" if name == "accuracy" else "%"
         if name not in MEASURES or not value.endswith(unit):
             names = f"{', '.join((*COLUMN, *RATES))}, or a percentile such as ttft.p95"
-            raise InputError(
-                f"{part}: write for example {DEFAULT_GATE} (accuracy in pt, others in %; {names})"
-            )
+            raise InputError(f"{part}: write for example {DEFAULT_GATE} (accuracy in pt, others in %; {names})")
         try:
             gate[name] = float(value.removesuffix(unit)) / 100
         except ValueError:
@@ -135,15 +133,13 @@ def _values(change: Change) -> list[str]:
     if change.measure in RATES:
         sign, worst = -1, "−"
     middle, low, high = (
-        sign * change.on_gate_scale(change.worse + sign * side * quantile * change.error) * 100
-        for side in (0, -1, 1)
+        sign * change.on_gate_scale(change.worse + sign * side * quantile * change.error) * 100 for side in (0, -1, 1)
     )
     floor = f"{change.noise_floor * 100:.1f}{unit}" if np.isfinite(change.noise_floor) else "unknown"
     return [
         number(change.base, form),
         number(change.new, form),
-        f"{middle:+.1f}{unit} "
-        + (f"({low:+.1f} to {high:+.1f})" if np.isfinite(change.error) else "(no interval)"),
+        f"{middle:+.1f}{unit} " + (f"({low:+.1f} to {high:+.1f})" if np.isfinite(change.error) else "(no interval)"),
         f"{worst}{change.gate * 100:g}{unit}",
         f"{worst}{change.smallest_detectable * 100:.1f}{unit}",
         floor,
@@ -175,9 +171,7 @@ def _remarks(changes: list[Change]) -> list[str]:
         f"Answers of NEW have {number(one.longer, '+.1%')} tokens: {setting(one.setting)}. The changes of latency and cost contain "
         "this change in length."
         for one in changes
-        if abs(one.longer) > NAMED_LENGTH
-        and one.measure in ("latency", "cost")
-        and "versus" not in one.setting
+        if abs(one.longer) > NAMED_LENGTH and one.measure in ("latency", "cost") and "versus" not in one.setting
     ]
     if any(not np.isfinite(change.noise_floor) for change in changes):
         lines.append(
@@ -192,9 +186,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "base", type=Path, help="results before the change; repeated runs of a setting give its noise floor"
     )
-    parser.add_argument(
-        "new", type=Path, nargs="*", help="results after the change; each is compared to BASE"
-    )
+    parser.add_argument("new", type=Path, nargs="*", help="results after the change; each is compared to BASE")
     parser.add_argument(
         "--across",
         choices=["config", "load"],
@@ -231,9 +223,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             args.out.write_text(markdown(changes, code, notes), encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"--out {args.out}: {error.strerror}; give a file that can be written"
-            ) from error
+            raise InputError(f"--out {args.out}: {error.strerror}; give a file that can be written") from error
     print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)
     if not sys.stdout.isatty():
         worse, all_changes = ([_brief(c) for c in found] for found in (regressions(changes), changes))

@@ -22,9 +22,7 @@ def short_models(models: Iterable[Any]) -> dict[str, str]:
     names = list(dict.fromkeys(str(model) for model in models))
     sizes = [short_model(name) for name in names]
     families = [f"{name.split('-')[0]} {size}" for name, size in zip(names, sizes, strict=True)]
-    short = (
-        sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
-    )
+    short = sizes if len(set(sizes)) == len(names) else families if len(set(families)) == len(names) else names
     return dict(zip(names, short, strict=True))
 
 

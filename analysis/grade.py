@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `grade`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "results", type=Path, nargs="?", help="the folder of a run, or a folder that contains runs"
-    )
+    parser.add_argument("results", type=Path, nargs="?", help="the folder of a run, or a folder that contains runs")
     parser.add_argument("--pairs", type=Path, metavar="FILE.jsonl", help="grade pairs instead of runs")
     parser.add_argument(
         "--by",
@@ -40,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="budget",
         help="what the rows of the table stand for (default: budget)",
     )
-    parser.add_argument(
-        "--fresh", action="store_true", help="ignore cached grades and grade everything again"
-    )
+    parser.add_argument("--fresh", action="store_true", help="ignore cached grades and grade everything again")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -132,8 +128,7 @@ def _print_table(folder: Path, by: str, rows: list[dict[str, Any]]) -> None:
     print(f"{folder}\n  {by:>24} {'n':>6}  strict [95 %]        lenient [95 %]       grades", file=sys.stderr)
     for row in rows:
         strict, lenient = (
-            "{:.3f} [{:.3f}, {:.3f}]".format(*row[kind]) if row["n"] else f"{'—':21}"
-            for kind in ("strict", "lenient")
+            "{:.3f} [{:.3f}, {:.3f}]".format(*row[kind]) if row["n"] else f"{'—':21}" for kind in ("strict", "lenient")
         )
         counts = " ".join(f"{name} {count}" for name, count in row["grades"].items())
         name = "(none)" if row[by] is None else row[by]

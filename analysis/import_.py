@@ -31,21 +31,17 @@ FILES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `import`."""
     parser.add_argument("file", type=Path, help=f"result of {FILES}")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run, or of several runs, to create"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run, or of several runs, to create")
     parser.add_argument(
         "--config-name", default="imported", help="name of the serving configuration (default: %(default)s)"
     )
     parser.add_argument("--model", help="model id (default: the one in the file)")
-    parser.add_argument(
-        "--num-gpus", type=int, help="GPUs of the server (default: unknown, so there is no cost)"
-    )
-    parser.add_argument(
-        "--budget", type=int, default=0, help="token limit of the requests, or 0 where there was none"
-    )
+    parser.add_argument("--num-gpus", type=int, help="GPUs of the server (default: unknown, so there is no cost)")
+    parser.add_argument("--budget", type=int, default=0, help="token limit of the requests, or 0 where there was none")
     parser.add_argument("--emulated", action="store_true", help="the server was an emulated one")
-    parser.epilog = "example: python -m analysis import benchmarks.json --out results/theirs --config-name tp2 --num-gpus 2"
+    parser.epilog = (
+        "example: python -m analysis import benchmarks.json --out results/theirs --config-name tp2 --num-gpus 2"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -16,9 +16,7 @@ MOST_BYTES = 4000
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json`."""
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the complete result as JSON to this file"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the complete result as JSON to this file")
 
 
 def print_result(result: dict[str, Any], optional: tuple[str, ...], file: Path | None = None) -> None:

@@ -52,9 +52,7 @@ def recommend(
     if required.min_accuracy is not None and not optima.graded(known):
         return Recommendation(None, headline=advice.UNGRADED)
     if required.objective == "energy" and known[optima.measure("energy", known)].isna().all():
-        return Recommendation(
-            None, headline="Nothing can be recommended by energy, because no run measured it."
-        )
+        return Recommendation(None, headline="Nothing can be recommended by energy, because no run measured it.")
     compared = pd.DataFrame() if problems is None else pairs.speculation(problems, between_runs)
     stops = crossover.crossovers(compared)
     found = [_paying(rows, required, problems, between_runs, stops) for rows in advice.alike(known, ["load"])]
@@ -134,9 +132,7 @@ def _corrected(row: Row, choice: Choice, measure: str) -> Row:
 def _chance(found: Recommendation, measure: str, best: Row) -> list[str]:
     """Whether other settings are as good as far as the data shows."""
     if not found.tied:
-        return [
-            f"The probability that it is the best of these settings is {advice.probability(found.chance)}."
-        ]
+        return [f"The probability that it is the best of these settings is {advice.probability(found.chance)}."]
     names = [setting(row) for row in found.tied[: advice.MOST_NAMED]]
     more = f" and {len(found.tied) - advice.MOST_NAMED} more" if len(found.tied) > advice.MOST_NAMED else ""
     total = f"These {len(found.tied) + 1} settings" if len(found.tied) > 1 else "These two settings"
@@ -186,7 +182,9 @@ def _why(required: Requirements, fit: pd.DataFrame, known: int) -> str:
     return f"{among} {least}." + ("" if optima.graded(fit) else f" {NO_GRADES}")
 
 
-NO_GRADES = "No answer is known to be correct, so settings of one model and budget are compared, by latency and cost alone."
+NO_GRADES = (
+    "No answer is known to be correct, so settings of one model and budget are compared, by latency and cost alone."
+)
 
 
 def _doubts(best: Row, required: Requirements) -> list[str]:
@@ -386,6 +384,4 @@ def main(args: argparse.Namespace) -> int:
 def add_price(parser: argparse.ArgumentParser) -> None:
     """The option `--price-per-gpu-hour`, which `report` has too."""
     text = "price of one GPU for an hour (default: %(default)s, an assumption)"
-    parser.add_argument(
-        "--price-per-gpu-hour", type=option_types.number, default=3.5, metavar="USD", help=text
-    )
+    parser.add_argument("--price-per-gpu-hour", type=option_types.number, default=3.5, metavar="USD", help=text)

@@ -60,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the page, summary.md and summary.json, but no files of figures and tables",
     )
-    parser.add_argument(
-        "--latex", action="store_true", help="write the tables of the page as LaTeX too (booktabs)"
-    )
+    parser.add_argument("--latex", action="store_true", help="write the tables of the page as LaTeX too (booktabs)")
     parser.epilog = "example: python -m analysis report results/study --out report"
 
 
@@ -161,9 +159,7 @@ def _answer(contents: Contents, advice: Recommendation) -> Answer:
         ]
     facts += [(f"{number(joules, '.3g')} J", f"per {per}")] if pd.notna(joules) else []
     if not correct or pd.isna(gpu_s):
-        return Answer(
-            advice.headline, facts, [advice.sentences[1], advice.sentences[0], *advice.sentences[3:]]
-        )
+        return Answer(advice.headline, facts, [advice.sentences[1], advice.sentences[0], *advice.sentences[3:]])
     why = f"It costs least per correct answer of the settings within {WITHIN * 100:.0f} points of the best accuracy. {advice.sentences[0]} These numbers are {best['source']}, and the run is {best['run_verdict']}."
     return Answer(advice.headline, facts, [why, *advice.sentences[3:], *_explain_optima(contents.optima)])
 
@@ -185,9 +181,7 @@ def _explain_optima(found: list[Optima]) -> list[str]:
     c, s = optima.compute, optima.system
     if not optima.differ:
         best = f"{_point(c)} has both the least arithmetic and the least median latency"
-        return [
-            f"Both optima are the same: {best} of all settings that reach {number(optima.target, '.0%')}."
-        ]
+        return [f"Both optima are the same: {best} of all settings that reach {number(optima.target, '.0%')}."]
     where = in_flight(str(c["load"]))
     text = (
         f"The two optima differ: with {where}, {_point(c)} is compute-optimal. It needs the least arithmetic for an accuracy of "

@@ -93,9 +93,7 @@ def proportion_of_units(shares: ArrayLike, samples: int) -> Interval:
     return Interval(share, *proportion(share * effective, effective)[1:])
 
 
-def percentile(
-    values: ArrayLike, p: float, load: Load = "alone", units: NDArray[np.int64] | None = None
-) -> Interval:
+def percentile(values: ArrayLike, p: float, load: Load = "alone", units: NDArray[np.int64] | None = None) -> Interval:
     """Nearest-rank percentile with its interval; NaN values are ignored, infinite values are the slowest.
 
     `values` are in the order of time; `load` says how they depend on each other. `units` are the numbers of their problems,

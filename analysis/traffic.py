@@ -65,9 +65,7 @@ def recommend_for(
     if load_points.empty:
         text = "Nothing can be sized: speculation does not pay at these loads, and the baseline has no usable run at a constant load."
         return Recommendation(None, headline=text)
-    found = [
-        _among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])
-    ]
+    found = [_among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])]
     intro = f"Every setting is compared at its own capacity within {traffic.objective()}, under the same conditions"
     return advice.joined(found, intro)
 
@@ -166,9 +164,7 @@ def _sizing(best: Row, traffic: Traffic) -> list[str]:
             "random arrivals at this rate sometimes put more in flight. Confirm it with `loadgen search --over rate`."
         )
     elif best["load_kind"] != "poisson":
-        lines.append(
-            f"Arrivals were {best['load_kind']}. The capacity with Poisson arrivals can be another one."
-        )
+        lines.append(f"Arrivals were {best['load_kind']}. The capacity with Poisson arrivals can be another one.")
     if best["mixed"]:
         lines.append("Its run mixed several budgets, so these are latencies under the mixture.")
     return lines
@@ -198,9 +194,7 @@ def _cost(best: Row) -> str:
 
 def _beside(best: Row, row: Row, at: str = "") -> str:
     """Another deployment with its cost, accuracy and latency beside those of the best one."""
-    usd, per_hour, median_s = (
-        number(row[name], ".3g") for name in ("usd_per_1000", "usd_per_hour", "e2e_p50_s")
-    )
+    usd, per_hour, median_s = (number(row[name], ".3g") for name in ("usd_per_1000", "usd_per_hour", "e2e_p50_s"))
     dollars = [] if usd == "–" else [f"${usd} per 1,000 (${per_hour} per hour)"]
     more = (row["accuracy"] - best["accuracy"]) * 100
     accuracy = [advice.points(more)] if best["accuracy"] > 0 else []
@@ -244,8 +238,7 @@ def _chance(
         per_replica = np.where(closed, ok / server_s, fit["capacity_per_s"].to_numpy()) / noise
         accuracy = np.where(graded(fit), correct / answers, 1.0)
         gpus = (
-            np.ceil(traffic.rate_per_s * (1 + traffic.headroom) / per_replica)
-            * fit["num_gpus"].fillna(1.0).to_numpy()
+            np.ceil(traffic.rate_per_s * (1 + traffic.headroom) / per_replica) * fit["num_gpus"].fillna(1.0).to_numpy()
         )
         meets = accuracy >= (required.min_accuracy or 0.0)
         cost = np.where(meets, gpus / accuracy, np.inf)

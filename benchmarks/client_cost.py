@@ -242,9 +242,7 @@ def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> flo
     return (long - short) / (lengths[1] - lengths[0]) / EVENTS * 1e6
 
 
-def measure(
-    kind: str, url: str, lengths: Mapping[str, tuple[int, int]], rounds: int, folder: Path
-) -> dict[str, float]:
+def measure(kind: str, url: str, lengths: Mapping[str, tuple[int, int]], rounds: int, folder: Path) -> dict[str, float]:
     """Print what each client costs in one case, and return the medians. `lengths` are the two run lengths of each."""
     costs: dict[str, list[float]] = {name: [] for name in lengths}
     # The clients alternate, so that other load on the machine affects all of them.

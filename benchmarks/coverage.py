@@ -59,9 +59,7 @@ class CoverageRow:
 def measured(intervals: list[Interval], truth: float) -> tuple[float, float]:
     """The share of studies with an interval, and the share of these intervals that contain the true value."""
     given = [one for one in intervals if np.isfinite(one.low)]
-    inside = [
-        not one.low > truth and not one.high < truth for one in given
-    ]  # no upper bound is an infinite one
+    inside = [not one.low > truth and not one.high < truth for one in given]  # no upper bound is an infinite one
     return len(given) / len(intervals), float(np.mean(inside)) if inside else math.nan
 
 
@@ -151,17 +149,13 @@ def shares(studies: int) -> Iterator[CoverageRow]:
     for share in (0.8, 0.98):
         for n in (42, 500):
             found = [stats.proportion(int(k), n) for k in rng.binomial(n, share, studies)]
-            yield CoverageRow(
-                "accuracy", "Wilson", str(n), f"share {share}", "problems", *measured(found, share)
-            )
+            yield CoverageRow("accuracy", "Wilson", str(n), f"share {share}", "problems", *measured(found, share))
             a = share * 2.0
             chances = rng.beta(a, 2.0 - a, (studies, n))  # most problems are nearly always right or wrong
             means = rng.binomial(8, chances) / 8
             found = [stats.proportion_of_units(row, 8 * n) for row in means]
             label = f"share {share}, by problem"
-            yield CoverageRow(
-                "accuracy", "Wilson, effective n", f"{n} × 8", label, "samples", *measured(found, share)
-            )
+            yield CoverageRow("accuracy", "Wilson, effective n", f"{n} × 8", label, "samples", *measured(found, share))
     for lost, gained in ((0.04, 0.03), (0.02, 0.0)):
         first = np.ones((studies, 500))
         kind = rng.random((studies, 500))
@@ -169,13 +163,9 @@ def shares(studies: int) -> Iterator[CoverageRow]:
         second = np.where(kind < gained, 1.0, np.where(kind < gained + lost, 0.0, first))
         truth, label = gained - lost, f"−{lost:g} +{gained:g}"
         found = [stats.mcnemar(*row).difference for row in zip(first, second, strict=True)]
-        yield CoverageRow(
-            "accuracy change", "Bonett and Price", "500", label, "problems", *measured(found, truth)
-        )
+        yield CoverageRow("accuracy change", "Bonett and Price", "500", label, "problems", *measured(found, truth))
         found = [stats.change(b - a) for a, b in zip(first, second, strict=True)]
-        yield CoverageRow(
-            "accuracy change", "t, one more pair", "500", label, "problems", *measured(found, truth)
-        )
+        yield CoverageRow("accuracy change", "t, one more pair", "500", label, "problems", *measured(found, truth))
     units = np.repeat(np.arange(60), 8)
     hard = np.repeat(rng.normal(0, 0.7, (studies, 60)), 8, axis=1)
     runs = np.exp(hard + rng.normal(0, 0.4, hard.shape))
@@ -196,9 +186,7 @@ def runs(studies: int) -> Iterator[CoverageRow]:
             ]
             effect = noise.effect(
                 *stats.log_ratio(np.mean(sides[0], axis=0), np.mean(sides[1], axis=0)),
-                tuple(
-                    noise.Runs(count, noise.deviation([float(run.mean()) for run in side])) for side in sides
-                ),  # type: ignore[arg-type]
+                tuple(noise.Runs(count, noise.deviation([float(run.mean()) for run in side])) for side in sides),  # type: ignore[arg-type]
                 allowed,
             )
             found.append(effect.interval())
@@ -229,9 +217,7 @@ def best_of_ten(studies: int) -> Iterator[CoverageRow]:
     for name, intervals in (("as measured", raw), ("corrected", found)):
         bias = np.mean([one.estimate for one in intervals]) / truth - 1
         label = f"mean error {bias:+.0%}"
-        yield CoverageRow(
-            "cost of the best of ten", name, "100", label, "equal settings", *measured(intervals, truth)
-        )
+        yield CoverageRow("cost of the best of ten", name, "100", label, "equal settings", *measured(intervals, truth))
 
 
 def one_job(job: tuple[str, int]) -> list[CoverageRow]:

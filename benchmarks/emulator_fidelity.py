@@ -85,9 +85,7 @@ def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
     ngram, length = serving.speculation, row.get("tokens_per_chunk")
     if ngram is None or row["temperature"] or not length or length > 0.9 * (1 + ngram.num_speculative_tokens):
         return serving
-    return replace(
-        serving, speculation=replace(ngram, acceptance=of_length(length, ngram.num_speculative_tokens))
-    )
+    return replace(serving, speculation=replace(ngram, acceptance=of_length(length, ngram.num_speculative_tokens)))
 
 
 @cache
@@ -161,9 +159,7 @@ def summary(rows: list[ComparedRow]) -> dict[str, float | int | None]:
 
 def main() -> int:
     """Compare one file; print the table and its summary."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.emulator_fidelity", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator_fidelity", description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, metavar="FILE", help="measurements, e.g. h200-vllm-0.26.0.json")
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--engine-version", default=None, help="vLLM release [that of the file]")

@@ -128,9 +128,7 @@ def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadRes
 
 def main() -> int:
     """Run the three loads and print their results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.emulator_speed", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=8.0, help="approximate duration of each load [8]")
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

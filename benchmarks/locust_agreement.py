@@ -113,13 +113,9 @@ def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
     if kind == "locust":
         lines.append([sys.executable, "-m", "loadgen", "gather", str(out)])
     for line in lines:
-        done = subprocess.run(
-            line, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(line, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(
-                f"locust_agreement: {' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
-            )
+            raise SystemExit(f"locust_agreement: {' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return list(read_records(out / "records.jsonl"))
 
 
@@ -148,9 +144,7 @@ def main() -> int:
         )
     worst = max(abs(row[name] - 1) for row in rows for name in ("ratio", "ratio_to_server"))
     ok = same and worst <= LIMIT
-    print(
-        f"emulated; {options.pairs} pairs of {options.requests} requests; same answers, request by request: {same}"
-    )
+    print(f"emulated; {options.pairs} pairs of {options.requests} requests; same answers, request by request: {same}")
     print(json.dumps({"ok": ok, "worst": round(worst, 4), "same_answers": same, "rows": rows}))
     return 0 if ok else 1
 

@@ -80,9 +80,7 @@ def row(name: str, one: Cost, truth: Cost) -> tuple[str, bool]:
     if one.steady is None or one.joules is None:
         return f"{name} | {whole} | too short | | ", True
     change, energy = one.steady / truth.steady - 1, one.joules / truth.joules - 1
-    return f"{name} | {whole} | {change:+.1%} | {energy:+.1%} | {one.share:.0%}", max(
-        abs(change), abs(energy)
-    ) <= LIMIT
+    return f"{name} | {whole} | {change:+.1%} | {energy:+.1%} | {one.share:.0%}", max(abs(change), abs(energy)) <= LIMIT
 
 
 def main() -> int:

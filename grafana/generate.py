@@ -40,12 +40,8 @@ def _current(name: str) -> str:
 
 def main() -> int:
     """Write the files, or check them."""
-    parser = argparse.ArgumentParser(
-        prog="grafana.generate", description=__doc__.splitlines()[0] if __doc__ else None
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if a file is outdated"
-    )
+    parser = argparse.ArgumentParser(prog="grafana.generate", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is outdated")
     check = parser.parse_args().check
     names = outdated()
     for name in names:

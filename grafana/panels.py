@@ -73,15 +73,11 @@ def time_series_panel(
         .min(0)
         .fill_opacity(20 if stacked else 6)
         .line_width(1.5)
-        .span_nulls(
-            30_000
-        )  # a few requests per second leave short gaps; the end of a run leaves a longer one
+        .span_nulls(30_000)  # a few requests per second leave short gaps; the end of a run leaves a longer one
         .show_points(kinds.VisibilityMode.AUTO)
         .color_scheme(_colors(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
         .legend(legend.placement(kinds.LegendPlacement.BOTTOM).show_legend(True))
-        .tooltip(
-            common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
-        )
+        .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
         .targets(_queries(targets))
     )
     if stacked:
@@ -117,8 +113,7 @@ def stat_panel(
     )
     if value_texts:
         results = {
-            value: models.ValueMappingResult(text=shown, color=color)
-            for value, (shown, color) in value_texts.items()
+            value: models.ValueMappingResult(text=shown, color=color) for value, (shown, color) in value_texts.items()
         }
         panel = panel.mappings([models.ValueMap(options=results)])
     return panel if decimals is None else panel.decimals(decimals)
@@ -196,11 +191,7 @@ def table_panel(
 def _cell_format(column: Column) -> list[models.DynamicConfigValue]:
     # With Grafana's own minimum of 150 pixels, a table of 13 columns is wider than a screen.
     values = {"unit": column.unit, "custom.minWidth": 60, "decimals": column.decimals}
-    return [
-        models.DynamicConfigValue(id_val=name, value=value)
-        for name, value in values.items()
-        if value is not None
-    ]
+    return [models.DynamicConfigValue(id_val=name, value=value) for name, value in values.items() if value is not None]
 
 
 PanelOrRow = Builder[models.Panel] | str
@@ -237,10 +228,7 @@ def build_dashboard(
     for variable in [source, *map(_filter_variable, _VARIABLE_QUERIES), *variables]:
         dashboard = dashboard.with_variable(variable)
     for item in contents:
-        if isinstance(item, str):
-            dashboard = dashboard.with_row(builders.Row(item))
-        else:
-            dashboard = dashboard.with_panel(item)
+        dashboard = dashboard.with_row(builders.Row(item)) if isinstance(item, str) else dashboard.with_panel(item)
     built = dashboard.build()
     built.annotations = models.AnnotationContainer(list_val=_annotations())
     for panel_id, panel in enumerate(built.panels or [], start=1):

@@ -74,9 +74,7 @@ def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list
     return [
         {
             "labels": row["metric"],
-            "points": [
-                (float(at) - selection.start_s, float(y)) for at, y in row.get("values") or [row["value"]]
-            ],
+            "points": [(float(at) - selection.start_s, float(y)) for at, y in row.get("values") or [row["value"]]],
         }
         for row in result
     ]
@@ -89,17 +87,13 @@ def legend(pattern: str, labels: dict[str, str]) -> str:
 
 def sort_key(labels: dict[str, str]) -> list[tuple[str, float, str]]:
     """Sort by label values; values that are numbers are sorted as numbers."""
-    return [
-        (name, float(value) if value.isdigit() else math.inf, value) for name, value in sorted(labels.items())
-    ]
+    return [(name, float(value) if value.isdigit() else math.inf, value) for name, value in sorted(labels.items())]
 
 
 def panel_series(selection: Selection, panel: dict[str, Any]) -> list[svg.Series]:
     """Return every line of a panel, in the order of its queries."""
     return [
-        svg.Series(
-            legend(target["legendFormat"], row["labels"]), row["points"], row["labels"].get("config", "")
-        )
+        svg.Series(legend(target["legendFormat"], row["labels"]), row["points"], row["labels"].get("config", ""))
         for target in panel["targets"]
         for row in sorted(
             run_query(selection, target["expr"], instant=bool(target.get("instant"))),
@@ -127,9 +121,7 @@ def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[str],
     columns = [target["legendFormat"] for target in panel["targets"]]
     body = [
         [*key, *(cells.get(column, "–") for column in columns)]
-        for key, cells in sorted(
-            rows.items(), key=lambda row: sort_key(dict(zip(labels, row[0], strict=True)))
-        )
+        for key, cells in sorted(rows.items(), key=lambda row: sort_key(dict(zip(labels, row[0], strict=True))))
     ]
     return [*(names[label] for label in labels), *columns], body
 
@@ -143,9 +135,7 @@ def find_boundaries(selection: Selection, dashboard: dict[str, Any]) -> list[flo
     return sorted(times)
 
 
-def panel_svg(
-    selection: Selection, panel: dict[str, Any], boundaries: list[float], colors: svg.ColorMap
-) -> str:
+def panel_svg(selection: Selection, panel: dict[str, Any], boundaries: list[float], colors: svg.ColorMap) -> str:
     """Draw one panel at its position in the grid."""
     position = panel["gridPos"]
     column = (svg.WIDTH - svg.GAP) / 24
@@ -206,9 +196,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="grafana.render", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
-    parser.add_argument(
-        "--prometheus", default="http://127.0.0.1:9090", help="address of Prometheus [%(default)s]"
-    )
+    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="address of Prometheus [%(default)s]")
     parser.add_argument(
         "--last", type=duration, default="5m", help="length of the time range: 90s, 5m or 2h [%(default)s]"
     )
@@ -227,9 +215,7 @@ def parse_arguments() -> argparse.Namespace:
         choices=sorted(BOARDS),
         help="draw only this dashboard; can be repeated [all]",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("docs/dashboards"), help="output folder [%(default)s]"
-    )
+    parser.add_argument("--out", type=Path, default=Path("docs/dashboards"), help="output folder [%(default)s]")
     return parser.parse_args()
 
 

@@ -73,7 +73,9 @@ def text(
 
 def line(x1: float, y1: float, x2: float, y2: float, color: str, *, dashes: str = "none") -> str:
     """A straight line. `dashes` are the lengths of its dashes and gaps."""
-    return f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-dasharray="{dashes}"/>'
+    return (
+        f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-dasharray="{dashes}"/>'
+    )
 
 
 def bar(x: float, y: float, width: float, height: float, color: str) -> str:
@@ -148,9 +150,7 @@ def time_series(
     )[-1]
     plot = Plot(70, 32, w - 14, h - 22 - legend_h, span_s, high)
     parts = [panel_frame(w, h, panel["title"]), _axes(plot, unit)]
-    parts += [
-        line(plot.x(at), plot.top, plot.x(at), plot.bottom, "#5b8def", dashes="2 3") for at in boundaries
-    ]
+    parts += [line(plot.x(at), plot.top, plot.x(at), plot.bottom, "#5b8def", dashes="2 3") for at in boundaries]
     if limit and limit <= high:
         parts.append(line(plot.left, plot.y(limit), plot.right, plot.y(limit), "#c23030", dashes="6 4"))
     parts += [_path(plot, one, colors.color_of(one.name)) for one in drawn]
@@ -249,9 +249,7 @@ def bar_gauge(w: float, h: float, panel: dict[str, Any], series: Sequence[Series
     for n, one in enumerate(series):
         y, value = 32 + n * row_h, one.last()
         bar_w = 0 if math.isnan(value) else room * value / high
-        parts.append(
-            text(names_w, y + row_h / 2 + 4, shortened(one.name, names_w - 8, 11), size=11, anchor="end")
-        )
+        parts.append(text(names_w, y + row_h / 2 + 4, shortened(one.name, names_w - 8, 11), size=11, anchor="end"))
         for width, color in ((room, GRID), (bar_w, colors.color_of(one.config or one.name))):
             parts.append(bar(names_w + 8, y + 2, width, row_h - 4, color))
         label = format_value(value, defaults["unit"], defaults.get("decimals"))

@@ -113,9 +113,7 @@ def encode_frame(seq: int, arrival_us: Sequence[int], tokens: Sequence[int]) -> 
     for time_us, count in zip(arrival_us, tokens, strict=True):
         value = time_us - before_us << 1 | (count != 1)
         before_us = time_us
-        while (
-            value > 127
-        ):  # This is encode_varint, repeated here because a call for each token takes too long.
+        while value > 127:  # This is encode_varint, repeated here because a call for each token takes too long.
             add(value & 127 | 128)
             value >>= 7
         add(value)

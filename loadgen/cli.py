@@ -104,12 +104,8 @@ def run(argv: Sequence[str]) -> int:
     add_run_arguments(parser)
     group = parser.add_argument_group("result for programs")
     group.add_argument("--json", action="store_true", help="print the line of JSON on a terminal too")
-    group.add_argument(
-        "--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML"
-    )
-    loads_help = (
-        "do a run for each load, in one folder: 1,8,32 (concurrent streams) or 2/s,4/s (request rates)"
-    )
+    group.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict and each --require as JUnit XML")
+    loads_help = "do a run for each load, in one folder: 1,8,32 (concurrent streams) or 2/s,4/s (request rates)"
     parser.add_argument("--loads", type=load_points, metavar="L,…", help=loads_help)
     args = parser.parse_args(argv)
     options = dataclasses.replace(from_args(args), argv=("loadgen", *argv))
@@ -180,9 +176,7 @@ def doctor(argv: Sequence[str]) -> int:
 def calibrate(argv: Sequence[str]) -> int:
     """Measure how much load this machine can generate, and save it for the verdict of later runs."""
     parser = _parser(calibrate, "calibrate [--most STREAMS]", CALIBRATE_EXAMPLES)
-    parser.add_argument(
-        "--most", type=count, default=2048, metavar="STREAMS", help="most streams to try [2048]"
-    )
+    parser.add_argument("--most", type=count, default=2048, metavar="STREAMS", help="most streams to try [2048]")
     args = parser.parse_args(argv)
     from loadgen.checks.calibrate import main as measure  # noqa: PLC0415
 

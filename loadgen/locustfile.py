@@ -66,9 +66,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("thinkload", "See python -m loadgen --help; --users is the concurrency")
     for name, (default, text) in OPTIONS.items():
         variable = f"THINKLOAD_{name.upper().replace('-', '_')}"
-        option: Any = group.add_argument(
-            f"--{name}", default=default, metavar="…", help=text, env_var=variable
-        )
+        option: Any = group.add_argument(f"--{name}", default=default, metavar="…", help=text, env_var=variable)
         # Only the add_argument of the parser itself would set this.
         option.include_in_web_ui = name in PAGE_OPTIONS
     parser.set_defaults(web_host=LOOPBACK)

@@ -93,9 +93,7 @@ def fields(text: str) -> dict[str, str]:
     pairs = [part.strip().partition("=") for part in text.split(",")]
     for what, equals, name in pairs:
         if what not in FIELDS or not equals or (what == "problem" and not name):
-            raise UsageError(
-                f"{what!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target"
-            )
+            raise UsageError(f"{what!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target")
     return {what: name for what, _, name in pairs}
 
 
@@ -120,18 +118,14 @@ def synthetic(name: str) -> Synthetic:
     """Parse `synthetic:input=512±128,output=256`."""
     parts = dict(part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(","))
     if parts.keys() != {"input", "output"}:
-        raise UsageError(
-            f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128"
-        )
+        raise UsageError(f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128")
     return Synthetic(_length(name, parts["input"]), _length(name, parts["output"]))
 
 
 def _length(name: str, text: str) -> Length:
     match = re.fullmatch(r"([1-9]\d{0,6})(?:(?:±|\+-)(\d{1,7}))?", text.strip(), re.ASCII)
     if match is None or int(match[2] or 0) >= int(match[1]):
-        raise UsageError(
-            f"--dataset {name}: {text!r} is not a number of tokens: write 512, or 512±128 for 384 to 640"
-        )
+        raise UsageError(f"--dataset {name}: {text!r} is not a number of tokens: write 512, or 512±128 for 384 to 640")
     return Length(int(match[1]), int(match[2] or 0))
 
 
@@ -150,22 +144,16 @@ class Proportion:
 
 def _proportion(text: str) -> Proportion:
     """Parse `2x`, `2x at least 4`, `1x at most 16`, or `2x at least 4 at most 16`."""
-    match = re.fullmatch(
-        r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text
-    )
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text)
     if match is None:
-        raise UsageError(
-            f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16"
-        )
+        raise UsageError(f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16")
     return Proportion(positive(match[1]), int(match[2] or 1), int(match[3] or 2**31))
 
 
 class Requests(argparse.Action):
     """Reads a number of requests: `200` in total, or a Proportion such as `8x` or `2x at least 4`."""
 
-    def __call__(
-        self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         """Set `requests` and `requests_per_load`, or those of `warmup`; the last one that is given counts."""
         text, warmup = str(values), self.dest == "warmup"
         none, total = (0, whole) if warmup else (None, count)
@@ -208,9 +196,7 @@ def _load_point(text: str) -> LoadPoint:
     if text.endswith("/s"):
         return LoadPoint("open", rate(text))
     if not text.isdecimal() or int(text) == 0:
-        raise UsageError(
-            f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
-        )
+        raise UsageError(f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop")
     return LoadPoint("closed", int(text))
 
 
@@ -315,9 +301,7 @@ def arrival(text: str) -> str:
     """Check the name of an arrival process: `poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
     name, _, parameter = text.partition(":")
     if text not in ("poisson", "constant", "burst") and not (name in ("gamma", "burst") and parameter):
-        raise UsageError(
-            f"{text!r}: write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N"
-        )
+        raise UsageError(f"{text!r}: write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N")
     if parameter:
         count(parameter) if name == "burst" else positive(parameter)
     return text

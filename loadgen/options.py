@@ -223,9 +223,7 @@ def open_loop(options: RunOptions) -> bool:
 def load_point_of(options: RunOptions) -> parse.LoadPoint:
     """Return the load of --rate or --concurrency."""
     return (
-        parse.LoadPoint("open", options.rate)
-        if options.rate
-        else parse.LoadPoint("closed", options.concurrency or 16)
+        parse.LoadPoint("open", options.rate) if options.rate else parse.LoadPoint("closed", options.concurrency or 16)
     )
 
 

@@ -278,9 +278,7 @@ class FutureSchemaError(ValueError):
     """A file was written by a newer version of this suite, whose fields may mean something else."""
 
     def __init__(self, schema: int) -> None:
-        super().__init__(
-            f"{RUN} has schema {schema}, and this version reads up to {SCHEMA}: use a newer version"
-        )
+        super().__init__(f"{RUN} has schema {schema}, and this version reads up to {SCHEMA}: use a newer version")
 
 
 def write_run(folder: Path, run: RunInfo) -> None:

@@ -156,11 +156,7 @@ def _find(folder: Path, name: str, what: str) -> Path:
         return path
     known = names(folder)
     if name not in known:
-        ids = (
-            [str(read_mapping(folder / f"{each}.yaml").get("id")) for each in known]
-            if what == "model"
-            else []
-        )
+        ids = [str(read_mapping(folder / f"{each}.yaml").get("id")) for each in known] if what == "model" else []
         own = f"a .yaml file{f' (python -m server preset {shlex.quote(name)} > my.yaml)' if what == 'model' else ''}"
         raise ConfigError(
             f"unknown {what} {name!r}: {meant(name, known, ids)}choose from {', '.join(known)}, or give {own}"
@@ -277,9 +273,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     values: dict[str, Any] = {"name": path.stem, "raw": raw}
     speculative = _speculative(options.pop("speculative-config", None), str(path))
     values["speculation"] = _speculation(speculative, str(path))
-    types = {
-        name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN
-    }
+    types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
     for key, value in options.items():
         option = _option(key, types)
         if key in types:
@@ -317,9 +311,7 @@ def check_release(serving: Serving, release: str) -> None:
         if (option in REMOVED and number >= 26) or (number < ADDED.get(option, 0)):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
         if option != positive and 26 <= number < 33:
-            raise ConfigError(
-                f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}"
-            )
+            raise ConfigError(f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}")
 
 
 SHORT_OPTIONS = {

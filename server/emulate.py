@@ -42,9 +42,7 @@ def _settings(args: argparse.Namespace, vllm_options: list[str]) -> EmulatorSett
         if value not in known:
             raise ConfigError(f"{flag} {value}: choose from {', '.join(known)}")
     if args.text not in MODES and not Path(args.text).is_file():
-        raise ConfigError(
-            f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs"
-        )
+        raise ConfigError(f"--text {args.text}: choose from {', '.join(MODES)}, or name a file of recorded outputs")
     serving, engine = served(serving, version, os.environ, args.acceptance, gpus[args.gpu])
     model = quantized(model, serving, gpus[args.gpu])
     return EmulatorSettings(

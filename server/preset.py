@@ -54,9 +54,7 @@ def add_command(commands: Any) -> None:
         description="Print a preset for a model, from its config.json.",
         epilog="example: python -m server preset Qwen/Qwen3-8B > qwen3-8b.yaml",
     )
-    command.add_argument(
-        "model", metavar="MODEL", help="id on the Hugging Face Hub, or a folder with config.json"
-    )
+    command.add_argument("model", metavar="MODEL", help="id on the Hugging Face Hub, or a folder with config.json")
     command.set_defaults(execute=lambda args: print(preset(args.model), end="") or 0)
 
 
@@ -76,12 +74,8 @@ def preset(model: str) -> str:
     ]
     if method is not None:
         known = str(method) in QUANTIZED_BYTES
-        lines += [
-            f"quantization: {method}" if known else f"# quantization {json.dumps(method)} is not emulated"
-        ]
-    if reason := next(
-        (what for what, keys in NOT_DENSE.items() if any(config.get(key) for key in keys)), None
-    ):
+        lines += [f"quantization: {method}" if known else f"# quantization {json.dumps(method)} is not emulated"]
+    if reason := next((what for what, keys in NOT_DENSE.items() if any(config.get(key) for key in keys)), None):
         print(f"server: {model} is {reason}: it can be launched, but it cannot be emulated", file=sys.stderr)
         lines += [f"# no shape, because the emulator has no step time for {reason}"]
     else:

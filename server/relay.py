@@ -32,9 +32,7 @@ LOOPBACK = "0100007F"
 def listening_on_loopback(table: str) -> set[int]:
     """The ports of 127.0.0.1 on which a program listens, from the text of /proc/net/tcp."""
     rows = [line.split() for line in table.splitlines()[1:]]
-    return {
-        int(row[1].partition(":")[2], 16) for row in rows if row[3] == LISTEN and row[1].startswith(LOOPBACK)
-    }
+    return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == LISTEN and row[1].startswith(LOOPBACK)}
 
 
 def listening_now() -> set[int]:

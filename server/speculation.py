@@ -166,7 +166,5 @@ def rates(given: object) -> tuple[float, ...]:
     except msgspec.ValidationError as error:
         raise ValueError(f"{error}: write shares from 0 to 1, one for each draft position") from error
     if list(found) != sorted(found, reverse=True):
-        raise ValueError(
-            "a token is accepted only if those before it are: no share may exceed the one before it"
-        )
+        raise ValueError("a token is accepted only if those before it are: no share may exceed the one before it")
     return found

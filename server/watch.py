@@ -82,9 +82,7 @@ def _checked(text: str) -> SplitResult:
             return url
     except ValueError:  # a port that is no number
         pass
-    raise ConfigError(
-        f"watch {text!r}: write a URL such as http://10.0.0.7:8000/v1, without a user and a query"
-    )
+    raise ConfigError(f"watch {text!r}: write a URL such as http://10.0.0.7:8000/v1, without a user and a query")
 
 
 def _address(url: SplitResult) -> str:
@@ -106,9 +104,7 @@ def _first_model(url: str) -> str:
         reason = str(getattr(error, "reason", error))
     except (ValueError, RecursionError, LookupError, TypeError):
         reason = "no list of models"
-    raise ConfigError(
-        f"{url} names no model ({reason}): start the server, correct the URL, or give --model ID"
-    )
+    raise ConfigError(f"{url} names no model ({reason}): start the server, correct the URL, or give --model ID")
 
 
 def _page(url: str) -> bytes:

@@ -71,6 +71,4 @@ def _check_size(text: str) -> None:
         if len(begun) > MAX_DEPTH:
             raise YamlFileError(f"values are nested more than {MAX_DEPTH} levels deep")
         if size > MAX_SIZE:
-            raise YamlFileError(
-                f"its aliases stand for more than {MAX_SIZE // 1024} KiB: write fewer of them"
-            )
+            raise YamlFileError(f"its aliases stand for more than {MAX_SIZE // 1024} KiB: write fewer of them")

@@ -37,9 +37,7 @@ def main(argv: list[str]) -> int:
     if folder.exists():
         print(f"thinkload: {folder} exists: name a new folder", file=sys.stderr)
         return 2
-    sources = {name: shipped(name) for name in NAMES} | {
-        name: Path(__file__).parents[1] / name for name in PROGRAMS
-    }
+    sources = {name: shipped(name) for name in NAMES} | {name: Path(__file__).parents[1] / name for name in PROGRAMS}
     try:
         for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

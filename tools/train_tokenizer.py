@@ -95,9 +95,7 @@ def sentences(seed: int, rounds: int) -> Iterator[str]:
         yield f" {word}" * (rounds // 4) + f" {word.capitalize()}" * 3
     for _ in range(rounds * 200):
         text = formula(rng, 3)
-        yield rng.choice(
-            (f" ${text}$", f" ${text}$,", f" ${text}.$", f"\\[{text}\\]\n", f"\\[\n{text}\n\\]\n\n")
-        )
+        yield rng.choice((f" ${text}$", f" ${text}$,", f" ${text}.$", f"\\[{text}\\]\n", f"\\[\n{text}\n\\]\n\n"))
 
 
 def train(seed: int = 0, rounds: int = 40) -> str:

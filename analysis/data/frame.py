@@ -83,9 +83,7 @@ def load(path: str | Path, *, grade: bool = True) -> pd.DataFrame:
 def read_study(root: Path, *, grade: bool = True) -> Study:
     """Read every run at or below `root`, grade the answers and add the costs. Raises InputError where `root` is no folder."""
     if not root.is_dir():
-        raise InputError(
-            f"{root}: there is no such folder; give a results folder that `python -m loadgen` wrote"
-        )
+        raise InputError(f"{root}: there is no such folder; give a results folder that `python -m loadgen` wrote")
     study = Study(root=root, frame=pd.DataFrame())
     folders = find_runs(root)
     for folder in folders:

@@ -63,9 +63,7 @@ def read_searches(root: Path, notes: list[str]) -> dict[str, Search]:
         try:
             found[name.removesuffix(SEARCH)] = _read(path)
         except (ValueError, OSError, RecursionError) as error:
-            notes.append(
-                f"{name} cannot be read ({printable(str(error)[:200])}); its runs are used without it"
-            )
+            notes.append(f"{name} cannot be read ({printable(str(error)[:200])}); its runs are used without it")
     return found
 
 

@@ -75,9 +75,7 @@ def _asked(run: RunInfo, *, name_prompt: bool) -> str:
     temperature = sampling.get("temperature")
     parts = ["unknown" if temperature is None else f"T {_short(temperature)}" if temperature else "greedy"]
     parts += [
-        f"{name} {_short(sampling[name])}"
-        for name in ("top_p", "top_k", "min_p")
-        if sampling.get(name) is not None
+        f"{name} {_short(sampling[name])}" for name in ("top_p", "top_k", "min_p") if sampling.get(name) is not None
     ]
     body = options.get("extra_body")
     for name, value in sorted(body.items()) if isinstance(body, dict) else []:

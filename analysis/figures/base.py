@@ -143,9 +143,7 @@ def once(rows: pd.DataFrame, name: str, *by: str) -> pd.DataFrame:
     for model, part in rows.groupby("model", observed=True, sort=False):
         wide = part.pivot_table(index=["config", "budget", *by], columns="under", values=name, observed=True)
         alike = wide.shape[1] > 1 and bool(wide.sub(wide.iloc[:, 0], axis=0).abs().max().max() == 0)
-        first = part[part["under"] == part["under"].iloc[0]].assign(
-            panel=f"{model}, the same under all conditions"
-        )
+        first = part[part["under"] == part["under"].iloc[0]].assign(panel=f"{model}, the same under all conditions")
         kept.append(first if alike and not wide.isna().any().any() else part)
     return pd.concat(kept) if kept else rows
 

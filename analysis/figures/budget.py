@@ -59,12 +59,8 @@ def _accuracy(rows: pd.DataFrame, verdict: str) -> Figure | None:
 
 
 def _flattens(rows: pd.DataFrame, verdict: str) -> str:
-    means = rows.pivot_table(index="panel", columns="budget", values="accuracy", observed=True).sort_index(
-        axis=1
-    )
-    steps = [
-        f"{short_budget(low)} to {short_budget(high)}" for low, high in pairwise(means.columns.astype(float))
-    ]
+    means = rows.pivot_table(index="panel", columns="budget", values="accuracy", observed=True).sort_index(axis=1)
+    steps = [f"{short_budget(low)} to {short_budget(high)}" for low, high in pairwise(means.columns.astype(float))]
     gains = [span(means.diff(axis=1)[budget] * 100, "+.1f") for budget in means.columns[1:]]
     if not gains:
         return f"Accuracy at the only budget, {means.columns[0]:,.0f} tokens"
@@ -149,9 +145,7 @@ def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
 
     `shown` is the smallest ratio that is more than the noise between runs.
     """
-    wide = rows.pivot_table(
-        index=["panel", "budget"], columns="config", values=curve.column, observed=True
-    ).dropna()
+    wide = rows.pivot_table(index=["panel", "budget"], columns="config", values=curve.column, observed=True).dropna()
     if wide.shape[1] < 2 or wide.empty:
         only = rows["config"].astype(str).unique()
         return f"{curve.alone} on {only[0]}, by budget" if len(only) == 1 else f"{curve.alone}, by budget"
@@ -173,9 +167,8 @@ def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
         return None
     chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)
     lowest = rows.groupby("panel")["cost_of_pass_gpu_s"].min()
-    claim = (
-        f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget"
-        + (f" of each panel{over(rows)}" if len(lowest) > 1 else "")
+    claim = f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget" + (
+        f" of each panel{over(rows)}" if len(lowest) > 1 else ""
     )
     note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
     return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
@@ -191,9 +184,7 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
         return None
     counts = rows.assign(truncated=rows["count"].where(rows["grade"] == "truncated", 0))
     counts = counts.groupby(["budget", "panel"])[["truncated", "count"]].sum()
-    cut = (
-        (counts["truncated"] / counts["count"]).groupby(level="budget").agg(lambda share: span(share, ".0%"))
-    )
+    cut = (counts["truncated"] / counts["count"]).groupby(level="budget").agg(lambda share: span(share, ".0%"))
     claim = f"{cut.iloc[0]} of the answers are truncated at {short_budget(float(cut.index[0]))}"
     if len(cut) > 1:
         claim += f", {cut.iloc[-1]} at {short_budget(float(cut.index[-1]))}"

@@ -38,10 +38,7 @@ def figures(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
     x = alt.X("load_value:Q", title="requests in flight", axis=axis)
     x = x.scale(type="log", base=2, nice=False, padding=14)
     title = "speed-up by speculation"
-    y, low = (
-        alt.Y(f"speedup{end}:Q", title=title).scale(type="log", nice=False, padding=12)
-        for end in ("", "_low")
-    )
+    y, low = (alt.Y(f"speedup{end}:Q", title=title).scale(type="log", nice=False, padding=12) for end in ("", "_low"))
     hue, legend = _colour(rows)
     base = alt.Chart(rows_data()).encode(x=x, color=hue)
     tip = [

@@ -43,9 +43,7 @@ def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
         return []
     points = drawable(points, "load")
     latency = [
-        points.assign(
-            quantity=title, percentile=p, value=points[f"{name}_{p}_s"], objective=slo.get(name, np.nan)
-        )
+        points.assign(quantity=title, percentile=p, value=points[f"{name}_{p}_s"], objective=slo.get(name, np.nan))
         for name, title in LATENCIES.items()
         for p in PERCENTILES
     ]

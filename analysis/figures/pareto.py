@@ -143,9 +143,7 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             .encode(text="label:N")
             for side, (right, above) in SIDES.items()
         ),
-        base.transform_filter("datum.optimum != ''").mark_point(
-            size=330, strokeWidth=2, color=MUTED, shape="circle"
-        ),
+        base.transform_filter("datum.optimum != ''").mark_point(size=330, strokeWidth=2, color=MUTED, shape="circle"),
         *(
             base.transform_filter(f"datum.optimum_place == '{place}' && datum.optimum_side == '{side}'")
             .mark_text(align=side, dx=-8 if side == "right" else 8, dy=dy, fontSize=12, fontWeight="bold")

@@ -62,7 +62,5 @@ def claim(rows: pd.DataFrame) -> str:
         return "One answer or several: accuracy at equal cost"
     text = f"{rows['k'].max()} votes instead of one answer change the accuracy by {span(same, '+.1f')} points"
     return text + (
-        f"; compared to one longer answer at equal cost, votes change it by {span(gains, '+.1f')}"
-        if gains
-        else ""
+        f"; compared to one longer answer at equal cost, votes change it by {span(gains, '+.1f')}" if gains else ""
     )

@@ -119,9 +119,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
     first, last = arms.first(), arms.last()
     ratio = last / first
     verb = "rises" if ratio.min() > 1.03 else "falls" if ratio.max() < 0.97 else "by position"
-    ends = (
-        f"{span(first, '.2f')} tokens per step at the beginning of the output, {span(last, '.2f')} at its end"
-    )
+    ends = f"{span(first, '.2f')} tokens per step at the beginning of the output, {span(last, '.2f')} at its end"
     claim = f"Acceptance {verb}{' during generation' if verb != 'by position' else ''}: {ends}"
     along = alt.Axis(labelExpr=SI_LABEL, tickCount=6)
     x = alt.X("position:Q", title="position in the output, tokens", axis=along)

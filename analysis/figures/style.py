@@ -79,16 +79,12 @@ def paint(chart: Any, scheme: dict[str, str], shown: list[str]) -> None:
 
 def shape() -> alt.Shape:
     """Encode speculation as shape: circle without, triangle with."""
-    return alt.Shape("drafting:N", title="speculation").scale(
-        domain=["off", "on"], range=["circle", "triangle-up"]
-    )
+    return alt.Shape("drafting:N", title="speculation").scale(domain=["off", "on"], range=["circle", "triangle-up"])
 
 
 def dash() -> alt.StrokeDash:
     """Encode speculation as dash: solid line without, dashed with."""
-    return alt.StrokeDash("drafting:N", title="speculation").scale(
-        domain=["off", "on"], range=[[1, 0], [6, 3]]
-    )
+    return alt.StrokeDash("drafting:N", title="speculation").scale(domain=["off", "on"], range=[[1, 0], [6, 3]])
 
 
 def tokens_axis(budgets: list[float]) -> alt.X:

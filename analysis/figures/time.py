@@ -98,16 +98,12 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
     speed = base.transform_filter("datum.series == 'tokens/s'").mark_line(strokeWidth=1.5)
     left = alt.Axis(labelExpr=SI_LABEL, tickCount=4)
     right = alt.Axis(orient="right", labelExpr=SI_LABEL, tickCount=4, grid=False)
-    chart = speed.encode(
-        y=alt.Y("value:Q", title="tokens/s", axis=right if len(power) else left), color=colour()
-    )
+    chart = speed.encode(y=alt.Y("value:Q", title="tokens/s", axis=right if len(power) else left), color=colour())
     note = "Tokens per second of the run."
     if len(power):
         grey = watts.encode(y=alt.Y("value:Q", title="power, W", axis=left))
         chart = alt.layer(grey, chart).resolve_scale(y="independent")
-        note = (
-            "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
-        )
+        note = "Grey: power of all GPUs of the configuration (left axis). Line: tokens per second (right axis)."
     chart = chart.properties(width="container", height=150)
     if len(cells) > MAX_RUNS:
         note += f" The first {MAX_RUNS} of {len(cells)} runs are shown; tables/timelines has all of them."

@@ -15,9 +15,7 @@ from typing import Any, Literal
 
 from loadgen.record import Record
 
-Outcome = Literal[
-    "ok", "http_error", "rate_limited", "server_error", "refused", "reset", "timeout", "cut", "cancelled"
-]
+Outcome = Literal["ok", "http_error", "rate_limited", "server_error", "refused", "reset", "timeout", "cut", "cancelled"]
 
 MOST_BYTES = 1 << 30
 MARK = "-emulated"

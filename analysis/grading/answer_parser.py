@@ -25,9 +25,7 @@ from analysis.grading.words import NUMBER_WORDS, with_digits
 MAX_ITEMS = 1_000
 _BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
 _BASED = (
-    re.compile(
-        r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE
-    ),
+    re.compile(r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE),
     re.compile(
         r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?:\}\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?",
         re.IGNORECASE,
@@ -155,9 +153,7 @@ def without_digit_groups(text: str) -> str:
 
 def _flattened(items: Iterable[Form]) -> tuple[Form, ...]:
     """Replace each list among the items by its own items. Sets stay."""
-    parts = (
-        (item.items if isinstance(item, UnorderedList) and not item.is_set else (item,)) for item in items
-    )
+    parts = ((item.items if isinstance(item, UnorderedList) and not item.is_set else (item,)) for item in items)
     return tuple(chain.from_iterable(parts))
 
 
@@ -258,12 +254,7 @@ def _integers_between(chain: Inequality) -> Form:
     ends = [parse_formula(chain.sides[index]) for index in (0, 2)]
     low, high = (None if end.symbols else end.value() for end in ends)
     ascending = {*chain.signs} <= {"<", "\\le"}
-    if (
-        not isinstance(low, Fraction)
-        or not isinstance(high, Fraction)
-        or not ascending
-        or high - low > MAX_ITEMS
-    ):
+    if not isinstance(low, Fraction) or not isinstance(high, Fraction) or not ascending or high - low > MAX_ITEMS:
         raise UndecidedError("a set of integers")
     first = math.ceil(low) + (chain.signs[0] == "<" and low.denominator == 1)
     last = math.floor(high) - (chain.signs[1] == "<" and high.denominator == 1)
@@ -319,9 +310,7 @@ def _bracketed(text: str) -> Form | None:
     if len(items) == 1:
         return parse_answer(text[1:-1]) if (text[0], text[-1]) == ("(", ")") else None
     parts = tuple(map(parse_answer, items))
-    rows = [
-        part for part in parts if isinstance(part, TupleOrInterval) and part.opening + part.closing == "[]"
-    ]
+    rows = [part for part in parts if isinstance(part, TupleOrInterval) and part.opening + part.closing == "[]"]
     if len(rows) == len(parts) and (text[0], text[-1]) == ("[", "]"):
         return forms.Matrix(tuple(TupleOrInterval("(", row.items, ")") for row in rows))
     return TupleOrInterval(text[0], parts, text[-1])

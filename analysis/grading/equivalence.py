@@ -187,11 +187,7 @@ def _same_vectors(row: TupleOrInterval, vector: Formula) -> bool:
 def _same_congruences(gold: Form, answer: Form) -> bool:
     """Compare a congruence with another one, or with the numbers that solve it, as in `7k + 3`."""
     for one, other in ((gold, answer), (answer, gold)):
-        if (
-            isinstance(one, forms.Congruence)
-            and isinstance(other, Quantity)
-            and len(other.formula.symbols) == 1
-        ):
+        if isinstance(one, forms.Congruence) and isinstance(other, Quantity) and len(other.formula.symbols) == 1:
             (name,) = other.formula.symbols
             start = other.formula.evaluate({name: Fraction(0)})
             steps = (parse_formula(f"{start}{sign}{one.modulus}{name}") for sign in "+-")
@@ -286,9 +282,7 @@ def _same_assignments(gold: Form, answer: Form) -> bool:
 def _same_lists(gold: Sequence[Form], answer: Sequence[Form], *, as_sets: bool) -> bool:
     """True if each item has its own equal item in the other list. In a set, an element may be repeated."""
     if as_sets:
-        return all(any(same(a, b) for b in answer) for a in gold) and all(
-            any(same(a, b) for a in gold) for b in answer
-        )
+        return all(any(same(a, b) for b in answer) for a in gold) and all(any(same(a, b) for a in gold) for b in answer)
     unmatched = list(answer)
     for item in gold:
         match = next((other for other in unmatched if same(item, other)), None)

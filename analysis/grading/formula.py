@@ -75,9 +75,7 @@ def apply(function: Callable[[Value], Value], a: Formula) -> Formula:
 
 def combine(operation: Callable[[Value, Value], Value], a: Formula, b: Formula) -> Formula:
     """The formula that applies an operation to the values of two formulas."""
-    return Formula(
-        a.symbols | b.symbols, lambda env: operation(a.evaluate(env), b.evaluate(env)), a.has_i or b.has_i
-    )
+    return Formula(a.symbols | b.symbols, lambda env: operation(a.evaluate(env), b.evaluate(env)), a.has_i or b.has_i)
 
 
 def divide(a: Value, b: Value) -> Value:
@@ -342,8 +340,7 @@ def equal(a: Formula, b: Formula) -> bool:
     except UndecidedError:
         # With names instead of values, powers and logarithms of a variable can be compared with each other.
         points = [
-            {name: number("variable", constant=(name, value)) for name, value in point.items()}
-            for point in points
+            {name: number("variable", constant=(name, value)) for name, value in point.items()} for point in points
         ]
         return _equal_at(a, b, points)
     except UnreadableError:

@@ -64,9 +64,7 @@ def grade_pairs(pairs: Iterable[Pair], *, cache: Path | None = None) -> dict[Pai
     with contextlib.closing(_opened(cache)) as database:
         cached = _read(database, distinct)
         new = {pair: compare(*pair) for pair in distinct - cached.keys()}
-        new |= _verify_all(
-            [pair for pair, grade in new.items() if grade == "undecided" and is_calculus(pair)]
-        )
+        new |= _verify_all([pair for pair, grade in new.items() if grade == "undecided" and is_calculus(pair)])
         _write(database, new)
     return cached | new
 
@@ -100,9 +98,7 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
         context=context,
         initializer=start_worker,
     ) as pool:
-        futures = [
-            (pair, pool.schedule(verify_in_time, args=pair, timeout=KILL_TIMEOUT_S)) for pair in sorted(pairs)
-        ]
+        futures = [(pair, pool.schedule(verify_in_time, args=pair, timeout=KILL_TIMEOUT_S)) for pair in sorted(pairs)]
         for pair, future in futures:
             try:
                 yield pair, future.result()

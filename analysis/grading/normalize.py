@@ -16,16 +16,16 @@ from typing import Any
 
 _NOTATION: dict[str, Any] = tomllib.loads(Path(__file__).with_name("notation.toml").read_text("utf-8"))
 _UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
-_COMMANDS: dict[str, str] = {
-    name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()
-}
+_COMMANDS: dict[str, str] = {name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()}
 _ASCII = {sign: latex for latex, signs in _NOTATION["ascii"].items() for sign in signs.split()}
 _DROPPED = _NOTATION["dropped"].split()
 _SUPERSCRIPT = "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]"
 
 _TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
 _TEXT_WITH_POWERS = r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}"
-_FUNCTIONS = "sqrt|exp|(?:arc?)?(?:sinh|cosh|tanh)|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
+_FUNCTIONS = (
+    "sqrt|exp|(?:arc?)?(?:sinh|cosh|tanh)|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
+)
 _NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
 _BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
 _STYLE = (
@@ -142,9 +142,7 @@ def without_remarks(text: str) -> str:
         text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
     text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
     text = re.sub(_APPROXIMATION, "", text)
-    text = re.sub(
-        r"(?<=\d) in the (?:(morning)|afternoon|evening)$", lambda m: f" {'a' if m[1] else 'p'}.m.", text
-    )
+    text = re.sub(r"(?<=\d) in the (?:(morning)|afternoon|evening)$", lambda m: f" {'a' if m[1] else 'p'}.m.", text)
     text = re.sub(_DISTANCE, r"\1", text)
     return re.sub(_REASON, "", text)
 
@@ -175,9 +173,7 @@ def plain_commands(text: str) -> str:
     text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, text)
     text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
-    text = re.sub(
-        r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text
-    )
+    text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text)
     text = re.sub(r"\\not\s*(?:=|\{=\})", r"\\ne ", re.sub(r"\\not\s*\\in(?![a-z])", r"\\notin ", text))
     text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
     return re.sub(r"[<>!]=|&(?:[lg]t|nbsp);", lambda m: _ASCII[m[0]], text)
@@ -230,9 +226,7 @@ def scientific(text: str) -> str:
 def named_values(text: str) -> str:
     """Replace words that name a set or a time of day, such as `no solution` or `noon`, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
-    found = (
-        value for pattern, value in _NOTATION["named"].items() if re.fullmatch(pattern, words, re.IGNORECASE)
-    )
+    found = (value for pattern, value in _NOTATION["named"].items() if re.fullmatch(pattern, words, re.IGNORECASE))
     return next(found, text)
 
 
@@ -268,10 +262,10 @@ def without_spacing(text: str) -> str:
 
 def decimal_comma(text: str) -> str:
     r"""Rewrite the decimal comma of a number with a unit: `8,50 \text{ m}` is 8.50 metres, but `8,50` may be two numbers."""
-    text = re.sub(
-        r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text
+    text = re.sub(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text)
+    with_unit = (
+        r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
     )
-    with_unit = r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
     return re.sub(
         rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$",
         lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}",

@@ -31,18 +31,14 @@ MAX_CHARACTERS = 400
 """A longer last line states no value."""
 TIME_LIMIT_S = 0.5
 
-_TABLE: dict[str, dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("sentences.toml").read_text("utf-8")
-)
+_TABLE: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 
 
 def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     """Put the words and the earlier patterns into each pattern: words between word boundaries, or anywhere in languages without spaces."""
     known: dict[str, str] = {}
     for name, words in _TABLE["words"].items():
-        apart, joined = (
-            sorted(part.split(), key=len, reverse=True) for part in f"{words} | ".split(" | ")[:2]
-        )
+        apart, joined = (sorted(part.split(), key=len, reverse=True) for part in f"{words} | ".split(" | ")[:2])
         known[name] = "|".join([rf"(?<!\\)\b(?:{'|'.join(apart)})(?!\w)", *joined])
     for name, pattern in _TABLE["patterns"].items():
         known[name] = re.sub(r"<(\w+)>", lambda found: known[found[1]], pattern)
@@ -62,9 +58,7 @@ def stated_value(text: str) -> str | None:
     if not 0 < len(line) <= MAX_CHARACTERS or _is_cut(line) or _RE.list.search(text[-2 * MAX_CHARACTERS :]):
         return None
     words = _RE.text.sub("", line)
-    if not _RE.starts_with_words.match(line) and (
-        len(_RE.prose.findall(words)) < 3 or not _RE.verb_word.search(words)
-    ):
+    if not _RE.starts_with_words.match(line) and (len(_RE.prose.findall(words)) < 3 or not _RE.verb_word.search(words)):
         is_bold = "\n" in text and _RE.bold.fullmatch(line)
         return line.strip("* .") if is_bold and _is_value(line) else None
     try:
@@ -151,9 +145,7 @@ def _value_in(clause: str) -> str | None:
     clause = _RE.end.sub("", clause) + ("." if re.search(r"[ap]\.m\.$", clause) else "")
     starts = [_left_side(clause, found) for found in _RE.verb.finditer(clause)]
     places = [
-        found
-        for found in _RE.preposition.finditer(clause)
-        if not _RE.not_a_place.search(clause[: found.start()])
+        found for found in _RE.preposition.finditer(clause) if not _RE.not_a_place.search(clause[: found.start()])
     ]
     starts += [found.end() for found in (*reversed(places), _RE.therefore.match(clause)) if found]
     for start in starts:
@@ -185,9 +177,7 @@ def _shortened(text: str) -> Iterator[str]:
     """The text, then without a remark at its end, then the last side of a calculation such as `120 km / 2 h = 60 km/h`."""
     for one in (text, *(text[: remark.start()] for remark in _RE.remark.finditer(text, 1))):
         calculation, _, last = one.rpartition("=")
-        yield (
-            last.strip() if _RE.with_units.match(calculation) and not _RE.joined.search(calculation) else one
-        )
+        yield (last.strip() if _RE.with_units.match(calculation) and not _RE.joined.search(calculation) else one)
 
 
 def _is_value(text: str) -> bool:

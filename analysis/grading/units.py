@@ -37,9 +37,7 @@ _TAIL = re.compile(
     re.DOTALL,
 )
 _LETTER = rf"(?:[^\W\d_]|{_SYMBOL}|\^\\circ\s*[CF](?![a-zA-Z]))"
-_BARE_UNIT = (
-    rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
-)
+_BARE_UNIT = rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
 _WORDS = re.compile(
     rf"^(?P<value>.*?(?:[\d}}\)!]|\\pi))(?P<space>\s*)(?P<unit>{_BARE_UNIT}|\^\\circ\s*[CF])$", re.DOTALL
 )
@@ -179,14 +177,11 @@ def parse_unit(text: str, *, plain: bool) -> Unit | None:
             return None
         parts += [(name, exponent if index == 0 else -exponent, is_noun) for name, exponent, is_noun in one]
     measures = [
-        ((Counter([name]), Fraction(1)) if is_noun else UNITS[name], exponent)
-        for name, exponent, is_noun in parts
+        ((Counter([name]), Fraction(1)) if is_noun else UNITS[name], exponent) for name, exponent, is_noun in parts
     ]
     powers, factor = _product(measures)
     scale = _product(one for one in measures if not one[0][0])[1]
-    dimension = "·".join(
-        f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()) if power
-    )
+    dimension = "·".join(f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()) if power)
     return Unit(dimension, factor, any(is_noun for *_, is_noun in parts), scale=scale)
 
 
@@ -240,9 +235,7 @@ def with_text_unit(text: str, other: str) -> str:
     value, unit = _split_match(text, match, plain=False) if match else (text, None)
     if match is None or unit is None or unit.is_noun or not unit.dimension or _has_letters(value):
         return text
-    is_apart = match["space"] and re.fullmatch(
-        r"-?[\d.,/ ]*\d|-?\\frac\{\d+\}\{\d+\}|.*\^[{(]?-?\d+[})]?", value
-    )
+    is_apart = match["space"] and re.fullmatch(r"-?[\d.,/ ]*\d|-?\\frac\{\d+\}\{\d+\}|.*\^[{(]?-?\d+[})]?", value)
     if is_apart or (len(match["unit"]) > 1 and _has_letters(other)):
         return f"{value} \\text{{{re.sub('[{}]', '', match['unit'])}}}"
     return text

@@ -191,20 +191,14 @@ def date(text: str) -> tuple[int, int, int] | None:
     match = next((found for pattern in _DATES if (found := pattern.fullmatch(bare))), None)
     if match is None:
         return None
-    month = next(
-        number for number, one in enumerate(_MONTHS, 1) if one.startswith(match["month"].lower()[:3])
-    )
+    month = next(number for number, one in enumerate(_MONTHS, 1) if one.startswith(match["month"].lower()[:3]))
     return int(match["year"] or 0), month, int(match["day"])
 
 
 def same_molecule(gold: str, answer: str) -> bool:
     r"""True if both are the same formula of two or more elements or the same reaction: `H2O` and `\text{H_2O}`."""
     texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
-    if (
-        texts[0] != texts[1]
-        or not re.search(r"\d", texts[0])
-        or not re.search(r"[A-Z][^\\]*[A-Z(]", texts[0])
-    ):
+    if texts[0] != texts[1] or not re.search(r"\d", texts[0]) or not re.search(r"[A-Z][^\\]*[A-Z(]", texts[0]):
         return False
     return all(map(_MOLECULE.fullmatch, re.split(r"\+|\\to", texts[0])))
 

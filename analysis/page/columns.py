@@ -69,9 +69,7 @@ PAIRS = [
         "Σ e2e of the base / Σ e2e, same problems; the interval has the noise between runs",
     ),
     Column("difference", "shown", flag=True, help="after Holm's correction over all rows"),
-    Column(
-        "speedup_per_token", "per token", ".3g", "the same for e2e / tokens, where outputs differ in length"
-    ),
+    Column("speedup_per_token", "per token", ".3g", "the same for e2e / tokens, where outputs differ in length"),
     Column("cost_ratio", "cost", ".3g", "Σ GPU-seconds / Σ GPU-seconds of the base"),
     Column("identical", "same text", ".1%", "share of problems with exactly the same output"),
     Column(

@@ -43,13 +43,9 @@ def latex(made: list[Table], out: Path) -> None:
     for table in made:
         rows, columns = records(table.table), table.filled
         shown = pd.DataFrame({c.title: [_latex_cell(c, row) for row in rows] for c in columns})
-        style = (
-            shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-        )
+        style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
         form = "".join("r" if c.number else "l" for c in columns)
-        words = style.to_latex(
-            hrules=True, column_format=form, caption=table.title, label=f"tab:{table.name}"
-        )
+        words = style.to_latex(hrules=True, column_format=form, caption=table.title, label=f"tab:{table.name}")
         (out / f"{table.name}.tex").write_text(words, encoding="utf-8")
 
 
@@ -84,9 +80,7 @@ def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
         chart.pop(key, None)
     panels = list(dict.fromkeys(figure.rows[figure.panel].astype(str))) if figure.panel else []
     chart["width"] = WIDE_WIDTH if len(panels) < 2 else PANEL_WIDTH
-    paint(
-        chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else []
-    )
+    paint(chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else [])
     _on_inherited_data(chart)
     width = chart["width"] * min(figure.columns, max(1, len(panels)))
     whole: dict[str, Any] = chart

@@ -54,9 +54,7 @@ def bundle_vega() -> "Future[str]":
 
 def render(study: Study, page: Page, vega: "Future[str]") -> str:
     """The complete page of one study."""
-    environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True
-    )
+    environment = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
     scheme = colours([str(config) for config in study.frame["config"].unique()])
     data = {"font": FONT, "figures": [_figure_data(figure, scheme) for figure in page.figures]}
     return environment.get_template("report.html").render(

@@ -23,9 +23,7 @@ AT_POSITION = {"accepted": "accepted_at_position", "accepted_per_step": "accepte
 def acceptance_by_draft(study: Study) -> pd.DataFrame:
     """One row for each run and draft position, counted from 1; empty where no run reports drafts by position."""
     rows = [
-        row
-        for cell, group in study.frame.groupby("cell", observed=True)
-        for row in _of_run(study, str(cell), group)
+        row for cell, group in study.frame.groupby("cell", observed=True) for row in _of_run(study, str(cell), group)
     ]
     return pd.DataFrame(rows, columns=[*ARM, *RATIOS, "draft_position", *AT_POSITION])
 

@@ -27,9 +27,7 @@ CHOICE = [name for name in SETTING if name != "load"]
 FOUND = ["decision", "shown", "limit_low", "limit_high"]
 
 
-def load_points(
-    table: pd.DataFrame, searches: dict[str, Search], slo: dict[str, float], attain: float
-) -> pd.DataFrame:
+def load_points(table: pd.DataFrame, searches: dict[str, Search], slo: dict[str, float], attain: float) -> pd.DataFrame:
     """The rows of the summary that were run at a constant load, sorted by load, with the decision on each.
 
     A request of an open loop competes with those of the other budgets of its run, which came at a rate of their own, so a run
@@ -59,8 +57,7 @@ def _searched(searches: dict[str, Search], slo: dict[str, float], attain: float)
             interval = search.limit.interval if search.limit else (None, None)
             limit = [math.nan if bound is None else bound for bound in interval]
             found |= {
-                prefix + run: (decision, True, limit[0], limit[1])
-                for run, decision in search.decisions().items()
+                prefix + run: (decision, True, limit[0], limit[1]) for run, decision in search.decisions().items()
             }
     return found
 

@@ -151,9 +151,7 @@ def together(changes: list[Change]) -> list[Change]:
     return [replace(change, alpha=ALPHA / len(changes)) for change in changes]
 
 
-def _arms(
-    old: pd.DataFrame, new: pd.DataFrame, across: str | None
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def _arms(old: pd.DataFrame, new: pd.DataFrame, across: str | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Both sides of a setting; across a condition, each of its values in NEW beside the first one in BASE."""
     if across is None:
         yield old, new
@@ -192,8 +190,7 @@ def _of_runs(
     if found[0] is None or found[1] is None:
         return None
     by_run = [
-        [measures.estimate(run, measure, slo) for _, run in side.groupby("cell", observed=True)]
-        for side in sides
+        [measures.estimate(run, measure, slo) for _, run in side.groupby("cell", observed=True)] for side in sides
     ]
     logs = [np.log([one.value for one in runs if one is not None]) for runs in by_run]
     repeated = [noise.Runs(len(values), float(values.std(ddof=1))) for values in logs if len(values) > 1]
@@ -217,9 +214,7 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**times, gpu_s=gpu_s, gpu_s_whole=whole, completion_tokens=tokens)
 
 
-def _change(
-    where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame
-) -> Change | None:
+def _change(where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame, new: pd.DataFrame) -> Change | None:
     column = COLUMN[measure]
     if measure == "cost" and not all(side.get("steady", pd.Series([True])).all() for side in (old, new)):
         column = "gpu_s_whole"  # both sides in the same way: at least one has no steady window
@@ -240,9 +235,7 @@ def _change(
     lost = float(old["ok"].mean() - new["ok"].mean())
     averages = (float(a.mean()), float(b.mean()))
     longer = _longer(old[old["ok"]], new[new["ok"]])
-    return Change(
-        where, measure, gate, *averages, worse, error, degrees, len(both), noise_floor, lost, longer
-    )
+    return Change(where, measure, gate, *averages, worse, error, degrees, len(both), noise_floor, lost, longer)
 
 
 def _paired(old: pd.DataFrame, new: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -276,10 +269,7 @@ def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
     for frame in (base, new):
         rows = _usable(frame)[SETTING].drop_duplicates().to_dict("records")
         held.append(
-            {
-                tuple(str(value) for value in row.values()): setting.setting(row) + f", {row['source']}"
-                for row in rows
-            }
+            {tuple(str(value) for value in row.values()): setting.setting(row) + f", {row['source']}" for row in rows}
         )
     lines = []
     for name, mine, other in (("BASE", held[0], held[1]), ("NEW", held[1], held[0])):

@@ -97,9 +97,7 @@ def arms_of(fit: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd
     """The first row of each setting in `problems`, in the order of `fit`, and all their rows with the column `place`."""
     codes = problems.groupby(SETTING, observed=True, sort=False).ngroup()
     first = problems[~codes.duplicated().to_numpy()]
-    place_of = {
-        tuple(row): place for place, row in enumerate(fit[SETTING].itertuples(index=False, name=None))
-    }
+    place_of = {tuple(row): place for place, row in enumerate(fit[SETTING].itertuples(index=False, name=None))}
     places = [place_of.get(tuple(row), -1) for row in first[SETTING].itertuples(index=False, name=None)]
     rows = problems.assign(place=np.array(places, dtype=int)[codes.to_numpy()])
     arms = first.assign(place=places).query("place >= 0").set_index("place").reindex(range(len(fit)))
@@ -113,9 +111,7 @@ def resampled_sums(rows: pd.DataFrame, columns: tuple[str, ...], settings: int) 
     wide = np.zeros((n, len(columns) * settings))
     for number, name in enumerate(columns):
         wide[problem, number * settings + place] = rows[name].fillna(0.0)
-    blocks = np.array_split(
-        stats.resampling(n, DRAWS), 10
-    )  # in blocks, because floats need eight times the memory
+    blocks = np.array_split(stats.resampling(n, DRAWS), 10)  # in blocks, because floats need eight times the memory
     return np.split(np.concatenate([block.astype(float) @ wide for block in blocks]), len(columns), axis=1)
 
 

@@ -36,11 +36,7 @@ def estimate(rows: pd.DataFrame, measure: str, slo: dict[str, float]) -> Estimat
     rows = rows.sort_values(["cell", "sent_s"], kind="stable")
     if measure not in RATES:
         return _percentile(rows, *measure.split("."))
-    units = (
-        rows.assign(ok=rows["ok"].astype(float))
-        .groupby("problem_id", observed=True)[["ok", "server_s"]]
-        .sum()
-    )
+    units = rows.assign(ok=rows["ok"].astype(float)).groupby("problem_id", observed=True)[["ok", "server_s"]].sum()
     rate = _estimate(stats.ratio(units["ok"], units["server_s"]))
     if measure == "throughput" or rate is None:
         return rate

@@ -71,9 +71,7 @@ def tensor_parallel(problems: pd.DataFrame, between_runs: float = noise.DAY_TO_D
     return _sorted(pairs)
 
 
-def _pairs(
-    problems: pd.DataFrame, same: list[str], differs: str
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def _pairs(problems: pd.DataFrame, same: list[str], differs: str) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """In each group, the arm with the smallest value of `differs` paired with every other arm; `off` is the smallest."""
     for _, group in problems.groupby(same, observed=True, sort=False, dropna=False):
         arms = [arm for _, arm in group.groupby("config", observed=True, sort=False)]
@@ -210,9 +208,7 @@ def pooled_speedups(
 ) -> list[tuple[str, float, noise.Effect]]:
     """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
     out: list[tuple[str, float, noise.Effect]] = []
-    for model, rows in (
-        nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []
-    ):
+    for model, rows in nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []:
         parts: list[pd.DataFrame] = []
         old: dict[str, noise.Runs] = {}
         new: dict[str, noise.Runs] = {}

@@ -42,9 +42,7 @@ def parallel(frame: pd.DataFrame) -> pd.DataFrame:
 def _setting(group: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of one setting, one for each k."""
     group = group.assign(vote=_votes(group), cell=pd.factorize(group["cell"])[0])
-    wide = {
-        c: group.pivot_table(index="problem_id", columns="sample", values=c, observed=True) for c in COLUMNS
-    }
+    wide = {c: group.pivot_table(index="problem_id", columns="sample", values=c, observed=True) for c in COLUMNS}
     whole = wide["vote"].dropna().index
     most = wide["vote"].shape[1]
     if most < 2 or len(whole) < stats.MIN_UNITS:
@@ -65,9 +63,7 @@ def _sizes(most: int) -> list[int]:
 def _votes(group: pd.DataFrame) -> Ints:
     """0 for a correct answer, a positive number for each different wrong answer, −1 for no answer."""
     answers = group["answer"].astype(object).where(group["answer"].notna(), None)
-    answers = answers.map(
-        {answer: without_spacing(normalize(answer)) for answer in answers.dropna().unique()}
-    )
+    answers = answers.map({answer: without_spacing(normalize(answer)) for answer in answers.dropna().unique()})
     codes = pd.factorize(answers)[0].astype(np.int64)
     return np.where(group["correct"] == 1, 0, np.where(codes < 0, -1, codes + 1))
 
@@ -89,9 +85,7 @@ def _at(k: int, grid: dict[str, Floats]) -> dict[str, Any]:
     known = slowest[np.isfinite(slowest)]
     return row | {
         # The groups that overlap by chance are those with long answers, so that most groups have to.
-        "e2e_s": float(known.mean())
-        if len(known) and together[np.isfinite(slowest)].mean() > 0.9
-        else np.nan,
+        "e2e_s": float(known.mean()) if len(known) and together[np.isfinite(slowest)].mean() > 0.9 else np.nan,
         "gpu_s_per_problem": _mean_sum(picked["gpu_s"]),
         "tokens_per_problem": _mean_sum(picked["completion_tokens"]),
     }

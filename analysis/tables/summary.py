@@ -35,9 +35,7 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~left_out] if left_out.any() else frame
 
 
-def summary(
-    frame: pd.DataFrame, price_per_gpu_hour: float, slo: dict[str, float] | None = None
-) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, price_per_gpu_hour: float, slo: dict[str, float] | None = None) -> pd.DataFrame:
     """One row for each setting, sorted by model size, configuration, conditions and budget."""
     rows = requests(frame).assign(judged=judged(frame)).sort_values(["cell", "sent_s"], kind="stable")
     budgets = rows.groupby("cell", observed=True)["budget"].transform("nunique")

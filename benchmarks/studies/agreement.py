@@ -41,9 +41,7 @@ def read_outputs(run: Path) -> pd.DataFrame:
         if r.outcome == "ok" and not r.warmup
     ]
     outputs = pd.DataFrame(rows, columns=["seq", *BOTH, "text", "tokens", "derived"])
-    graded = outputs.merge(pd.read_parquet(run / "grades.parquet"), on="seq").sort_values(
-        "derived", kind="stable"
-    )
+    graded = outputs.merge(pd.read_parquet(run / "grades.parquet"), on="seq").sort_values("derived", kind="stable")
     correct = (graded["grade"] == "correct") & graded["finished"]
     return graded.assign(correct=correct).drop_duplicates(BOTH)
 

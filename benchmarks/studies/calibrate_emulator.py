@@ -65,9 +65,7 @@ def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[Compar
     for config in configs:
         gpu = config["gpu"]
         own: dict[str, Any] = {
-            name.removeprefix(f"{gpu}."): value
-            for name, value in values.items()
-            if name.startswith(f"{gpu}.")
+            name.removeprefix(f"{gpu}."): value for name, value in values.items() if name.startswith(f"{gpu}.")
         }
         found += compare([config], replace(GPUS[gpu], **own), replace(engine, **common))
     return found

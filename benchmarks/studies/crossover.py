@@ -36,7 +36,9 @@ from server.emulator.engine.hardware import engine_versions, version_name
 from server.emulator.engine.model_runner import RUNNER
 
 LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
-NOTE = "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
+NOTE = (
+    "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
+)
 SPECULATION = "| model | TP | vLLM | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
 SCALING = "| model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token |"
 
@@ -87,9 +89,7 @@ def speedups(studies: list[dict[Setting, MeasuredCell]], *, parallel: bool) -> S
             tokens = "" if parallel else tokens_per_step(key)
             kind = Kind(key.model, int(config.removeprefix("tp")), engine_of(cell), tokens)
             found.setdefault(kind, {}).setdefault(key.streams, []).append(stats.log_ratio(*sides))
-    return {
-        kind: {streams: _mean(ratios) for streams, ratios in loads.items()} for kind, loads in found.items()
-    }
+    return {kind: {streams: _mean(ratios) for streams, ratios in loads.items()} for kind, loads in found.items()}
 
 
 def _mean(ratios: list[tuple[float, float, int]]) -> stats.Interval:
@@ -156,9 +156,7 @@ def figure(name: str, claim: str, found: Speedups, by: str, title: str) -> Figur
         domain=lines, range=PALETTE[: len(lines)]
     )
     x = alt.X("streams:Q", title="requests in flight", axis=alt.Axis(values=list(LOADS), grid=False))
-    newest_first = sorted(
-        set(table["engine"]), key=lambda engine: ("," in engine, -float(engine.split(",")[0]))
-    )
+    newest_first = sorted(set(table["engine"]), key=lambda engine: ("," in engine, -float(engine.split(",")[0])))
     dash = alt.StrokeDash("engine:N", title="vLLM", sort=newest_first)
     base = alt.Chart(rows_data()).encode(x=x.scale(type="log", base=2), color=colour, detail="engine:N")
     y = alt.Y("estimate:Q", title="speed-up", axis=alt.Axis(values=[0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4]))
@@ -192,9 +190,7 @@ def main(argv: list[str]) -> int:
     """Print the tables of both speed-ups (the second one of the cells of the first folder), and draw the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument(
-        "--figures", type=Path, metavar="OUT", help="folder for crossover.svg and tp-scaling.svg"
-    )
+    parser.add_argument("--figures", type=Path, metavar="OUT", help="folder for crossover.svg and tp-scaling.svg")
     args = parser.parse_args(argv)
     studies = [cells(folder) for folder in args.folders]
     speculation, parallel = speedups(studies, parallel=False), speedups(studies, parallel=True)

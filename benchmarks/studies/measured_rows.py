@@ -51,16 +51,14 @@ def configurations(root: Path, half: str | None, version: str = "") -> list[dict
     for folder in find_runs(root):
         run = read_run(folder)
         records = [r for r in read_records(folder / "records.jsonl") if r.outcome == "ok" and not r.warmup]
-        fixed_length = (
-            run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}
-        ).get("ignore_eos")
+        fixed_length = (run.sampling.get("extra_body") or getattr(run, "options", {}).get("extra_body") or {}).get(
+            "ignore_eos"
+        )
         # The emulator has no setting for CUDA graphs of pieces only.
         emulated = "piecewise" not in run.config and run.server["version"].startswith(version)
         if emulated and records and fixed_length and half in {None, half_of(folder.name)}:
             runner = (run.server.get("environment") or {}).get(RUNNER)
-            found[run.model, run.config, run.tensor_parallel_size, run.speculation, runner].append(
-                row(run, records)
-            )
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation, runner].append(row(run, records))
     return [
         {
             "config": f"{model}-{config}",

@@ -62,9 +62,7 @@ class MeasuredCell:
     @property
     def power_and_rate(self) -> tuple[float, float]:
         """Mean power in W, and tokens per second in the steady window; of the whole run, where it had none."""
-        rates = (
-            self.run.summary.get(part, {}).get("completion_tokens_per_s") for part in ("steady", "throughput")
-        )
+        rates = (self.run.summary.get(part, {}).get("completion_tokens_per_s") for part in ("steady", "throughput"))
         return (self.run.energy or {}).get("mean_w", 0.0), next((rate for rate in rates if rate), 0.0)
 
 
@@ -125,14 +123,11 @@ def decompositions(cells: dict[str, MeasuredCell]) -> Iterator[str]:
             continue
         e2e_s = float(np.mean([record.e2e_s for record, _ in split]))
         mean = {
-            name: float(np.mean([part[name] for _, part in split]))
-            for name in ("queue_s", "prefill_s", "decode_s")
+            name: float(np.mean([part[name] for _, part in split])) for name in ("queue_s", "prefill_s", "decode_s")
         }
         before = float(np.mean([(r.ttft_s or 0) - p["queue_s"] - p["prefill_s"] for r, p in split]))
         after = e2e_s - sum(mean.values()) - before
-        clocks = np.median(
-            [((r.last_token_s or 0) - (r.first_token_s or 0)) / p["decode_s"] - 1 for r, p in split]
-        )
+        clocks = np.median([((r.last_token_s or 0) - (r.first_token_s or 0)) / p["decode_s"] - 1 for r, p in split])
         yield (
             f"{cell.name} | {e2e_s:.3f} | {1e3 * mean['queue_s']:.2f} | {1e3 * mean['prefill_s']:.1f} | {mean['decode_s']:.4f}"
             f" | {1e3 * before:.1f} | {1e3 * after:+.2f} | {(before + after) / e2e_s:.2%} | {clocks:+.2%}"
@@ -167,9 +162,7 @@ def counters(cells: dict[str, MeasuredCell]) -> Iterator[str]:
         tokens = sum(record.completion_tokens or 0 for record in cell.records)
         prompts = sum(record.prompt_tokens or 0 for record in cell.records)
         ttft_ms = 1e3 * float(np.mean([record.ttft_s for record in cell.records]))
-        served_ms = (
-            1e3 * server["time_to_first_token_seconds_sum"] / server["time_to_first_token_seconds_count"]
-        )
+        served_ms = 1e3 * server["time_to_first_token_seconds_sum"] / server["time_to_first_token_seconds_count"]
         decode_s = sum((record.last_token_s or 0) - (record.first_token_s or 0) for record in cell.records)
         e2e_s = sum(record.e2e_s or 0 for record in cell.records)
         steps, drafts = (

@@ -151,9 +151,7 @@ def main() -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop"
-    )
+    parser.add_argument("--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop")
     parser.add_argument("--every", type=int, default=1, help="use only every Nth problem")
     parser.add_argument("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
     args = parser.parse_args()

@@ -46,9 +46,7 @@ def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
             continue
         tokens = "4096" if run.budgets == [4096] else "1024"
         row = written[run.model, tp, ngram, str(run.load["concurrency"]), tokens]
-        kept = [
-            record for record in read_records(folder / "records.jsonl") if not record.warmup and record.tpot_s
-        ]
+        kept = [record for record in read_records(folder / "records.jsonl") if not record.warmup and record.tpot_s]
         tpot_ms = 1e3 * statistics.median(record.tpot_s or 0.0 for record in kept)
         inside = float(row["tpot_low_ms"]) <= tpot_ms <= float(row["tpot_high_ms"])
         error = float(row["tpot_ms"]) / tpot_ms - 1

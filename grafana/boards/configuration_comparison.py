@@ -155,9 +155,7 @@ def _budgets() -> list[PanelOrRow]:
     title = "Latency by budget and configuration"
     description = "Latency increases in proportion to the budget as long as the budget ends most answers, and stays constant once most answers end earlier. Good is the fraction of requests that met every --slo; it is 0 without --slo."
     return [
-        table_panel(
-            title, description, {"budget": "Budget", "config": "Configuration"}, columns, width=16, height=9
-        ),
+        table_panel(title, description, {"budget": "Budget", "config": "Configuration"}, columns, width=16, height=9),
         bar_gauge_panel(
             "End to end p50, by budget",
             "Compare the configurations at the budget that you intend to deploy.",

@@ -39,9 +39,7 @@ def dashboard() -> Dashboard:
 def _progress() -> list[PanelOrRow]:
     # Of several load generators, the worst verdict is shown.
     states = {"INVALID": "red", "SUSPECT": "orange", "RUNNING": "blue", "VALID": "green"}
-    verdict = " or ".join(
-        f'max(loadgen_verdict{{verdict="{name}"}} == 1) * {n}' for n, name in enumerate(states)
-    )
+    verdict = " or ".join(f'max(loadgen_verdict{{verdict="{name}"}} == 1) * {n}' for n, name in enumerate(states))
     ended = client_value("loadgen_requests_total")
     failed = or_zero(f"sum({client_value(f'loadgen_requests_total{{{FAILED}}}')})", f"sum({ended})")
     planned = client_value("loadgen_requests_planned")

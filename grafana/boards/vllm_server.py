@@ -100,10 +100,7 @@ def _drafts_and_cache() -> list[PanelOrRow]:
 
 def _requests() -> list[PanelOrRow]:
     phases = {"queue": "queued", "prefill": "prefill", "decode": "decode"}
-    times = [
-        (mean(f"vllm:request_{phase}_time_seconds"), f"{name} {{{{config}}}}")
-        for phase, name in phases.items()
-    ]
+    times = [(mean(f"vllm:request_{phase}_time_seconds"), f"{name} {{{{config}}}}") for phase, name in phases.items()]
     return [
         time_series_panel(
             "Request time by phase",

@@ -109,10 +109,7 @@ def measure(target: str, streams: int) -> LoadLevel:
         loop_lag_p99_s=round(lag_s, 6),
         tpot_error=round(error, 5),
         failed=failed,
-        fit=not failed
-        and error <= TPOT_ERROR
-        and lag_s <= LIMITS["loop_lag_p99_s"]
-        and cores <= LIMITS["cpu_cores"],
+        fit=not failed and error <= TPOT_ERROR and lag_s <= LIMITS["loop_lag_p99_s"] and cores <= LIMITS["cpu_cores"],
     )
 
 

@@ -56,9 +56,7 @@ def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) 
         "object": "chat.completion.chunk",
         "created": 1795306932,
         "model": "reference",
-        "choices": [
-            {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
-        ],
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}],
     }
     if tokens is not None:
         body["usage"] = usage(tokens)
@@ -112,9 +110,7 @@ def timetable(
         tokens += per_chunk if index else 1
         key = keys[index * len(keys) // chunks]
         finish = "stop" if index == chunks - 1 else None
-        events.append(
-            (first_ms + gap_ms * index, chunk({key: " token"}, tokens if counted else None, finish))
-        )
+        events.append((first_ms + gap_ms * index, chunk({key: " token"}, tokens if counted else None, finish)))
     events.append((events[-1][0] + tail_ms, tail(tokens if counted else None, metrics)))
     return tuple(events)
 

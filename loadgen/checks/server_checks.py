@@ -47,9 +47,7 @@ def server_identity(context: DoctorContext) -> Iterator[Check]:
     emulated = f"EMULATED, {server.time_scale:g} x faster than its model: {description}"
     yield either("server", not server.emulated, description, emulated)
     if server.others:
-        yield Check(
-            "model", "warn", f"{server.model} is not in the server's list of models: check its spelling"
-        )
+        yield Check("model", "warn", f"{server.model} is not in the server's list of models: check its spelling")
     if server.config is None:
         yield Check(
             "configuration",

@@ -42,12 +42,8 @@ class Addresses:
         try:
             if len(self._found) == 1:
                 host, port = self._found[0][4][:2]
-                return await loop.create_connection(
-                    protocol, host, port, ssl=tls, server_hostname=server_hostname
-                )
-            sock = await aiohappyeyeballs.start_connection(
-                self._found, happy_eyeballs_delay=DELAY_S, interleave=1
-            )
+                return await loop.create_connection(protocol, host, port, ssl=tls, server_hostname=server_hostname)
+            sock = await aiohappyeyeballs.start_connection(self._found, happy_eyeballs_delay=DELAY_S, interleave=1)
         except ssl.SSLError:
             raise
         except OSError:

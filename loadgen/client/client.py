@@ -53,9 +53,7 @@ class Client:
         work_queue: WorkQueue | None = None,
     ) -> None:
         """`target` is a base URL such as `http://host:8000/v1`. Raises UsageError where it or the proxy cannot be used."""
-        self._endpoint = endpoint_of(
-            target, api_key=api_key, headers=headers or {}, ca_file=ca_file, verify=verify
-        )
+        self._endpoint = endpoint_of(target, api_key=api_key, headers=headers or {}, ca_file=ca_file, verify=verify)
         self._timeout_s = timeout_s
         self._on_tokens = on_tokens
         self._work_queue = work_queue or WorkQueue()

@@ -65,9 +65,7 @@ class Endpoint:
         try:
             await tunnel.open(transport, self.host, self.port, self.proxy.authorization)
             made = protocol()
-            inner = await asyncio.get_running_loop().start_tls(
-                transport, made, self.tls, server_hostname=name
-            )
+            inner = await asyncio.get_running_loop().start_tls(transport, made, self.tls, server_hostname=name)
         except BaseException:
             transport.abort()
             raise
@@ -82,18 +80,14 @@ class _Tunnel(asyncio.Protocol):
         self._response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._read = b""
 
-    async def open(
-        self, transport: asyncio.Transport, host: str, port: int, authorization: str | None
-    ) -> None:
+    async def open(self, transport: asyncio.Transport, host: str, port: int, authorization: str | None) -> None:
         """Send CONNECT and wait for the response. Raises ConnectionRefusedError where the proxy refuses."""
         authority = f"{host}:{port}".encode()
         credentials = _header_line("proxy-authorization", authorization) if authorization else b""
         transport.write(b"CONNECT %s HTTP/1.1\r\nhost: %s\r\n%s\r\n" % (authority, authority, credentials))
         status = (await self._response).split(b"\r\n", 1)[0]
         if status.split(b" ")[1:2] != [b"200"]:
-            raise ConnectionRefusedError(
-                errno.ECONNREFUSED, f"the proxy said: {status.decode(errors='replace')}"
-            )
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"the proxy said: {status.decode(errors='replace')}")
 
     def data_received(self, data: bytes) -> None:
         self._read += data

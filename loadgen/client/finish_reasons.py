@@ -28,9 +28,7 @@ UNKNOWN = ("parse_error", "malformed_function_call")
 PARTS: tuple[tuple[Meaning, re.Pattern[str]], ...] = (
     (
         "filtered",
-        re.compile(
-            "filter|safety|blocklist|prohibited|recitation|moderation|sensitive|guardrail|refusal|spii"
-        ),
+        re.compile("filter|safety|blocklist|prohibited|recitation|moderation|sensitive|guardrail|refusal|spii"),
     ),
     (
         "failed",
@@ -44,9 +42,7 @@ PARTS: tuple[tuple[Meaning, re.Pattern[str]], ...] = (
 def meaning_of(reason: str) -> tuple[Meaning, str | None]:
     """Return what a reason means, and the word to record: the OpenAI word where there is one."""
     word = reason[: 4 * MAX_REASON_CHARS].strip().lower()
-    word = word.rpartition(".")[2].removeprefix(
-        "finish_reason_"
-    )  # an enumeration that was printed with its name
+    word = word.rpartition(".")[2].removeprefix("finish_reason_")  # an enumeration that was printed with its name
     if word in UNFINISHED:
         return "unfinished", None
     if word in COMPLETE:

@@ -36,9 +36,7 @@ DONE_GRACE_S = 1.0
 class ResponseReader:
     """The response to one request: the reads of its connection, the callbacks of the HTTP parser, and its end."""
 
-    def __init__(
-        self, exchange: Exchange, work_queue: WorkQueue, on_tokens: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, exchange: Exchange, work_queue: WorkQueue, on_tokens: Callable[[int], None] | None) -> None:
         self.exchange = exchange
         self.stream = TokenStream(exchange)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,11 +73,7 @@ class ResponseReader:
 
     def parse_soon(self, data: bytes) -> None:
         """Schedule the parsing of the last read, `data`, except where it is only the head of a stream."""
-        if (
-            data.endswith((EVENT_AND_CHUNK_END, HEAD_END))
-            and not data.endswith(LAST_CHUNK)
-            and begins_stream(data)
-        ):
+        if data.endswith((EVENT_AND_CHUNK_END, HEAD_END)) and not data.endswith(LAST_CHUNK) and begins_stream(data):
             self.is_chunked_stream = True
         elif not self._parse_scheduled:
             self._parse_scheduled = True
@@ -139,9 +133,7 @@ class ResponseReader:
 
     def result(self) -> Exchange:
         """Decode what is left and return the Exchange. This may be called once, after the response has ended."""
-        del (
-            self._parser
-        )  # the parser refers to this object, and only the garbage collector could free the cycle
+        del self._parser  # the parser refers to this object, and only the garbage collector could free the cycle
         exchange = self.exchange
         self._decode()
         body = b"".join(self._body_start)
@@ -231,9 +223,7 @@ class ResponseReader:
         if not bodies:
             return
         if self._is_success() and self._is_json is None:
-            self._is_json = next(
-                (start in b"{[" for _, body in bodies if (start := body.lstrip(BLANK)[:1])), None
-            )
+            self._is_json = next((start in b"{[" for _, body in bodies if (start := body.lstrip(BLANK)[:1])), None)
         limit = MAX_EVENT_BYTES if self._is_json else MAX_ERROR_BODY_BYTES
         if not self.stream.events:  # a body that is no event stream is an error text or an answer in JSON
             self._body_ns = bodies[-1][0]

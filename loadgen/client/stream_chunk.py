@@ -44,9 +44,7 @@ class TokenUsage(msgspec.Struct, gc=False):
 
     def reasoning(self) -> int | None:
         """Return the number of reasoning tokens, if reported."""
-        return (
-            count_of((self.completion_tokens_details or {}).get("reasoning_tokens")) or self.reasoning_tokens
-        )
+        return count_of((self.completion_tokens_details or {}).get("reasoning_tokens")) or self.reasoning_tokens
 
     def cached(self) -> int | None:
         """Return the number of prompt tokens from the prefix cache, if reported."""
@@ -109,9 +107,7 @@ def chunk_of(content: dict[str, Any]) -> Chunk:
     if isinstance(choices, dict):
         choices = [choices]
     return Chunk(
-        choices=[_choice(item) for item in choices if isinstance(item, dict)]
-        if isinstance(choices, list)
-        else None,
+        choices=[_choice(item) for item in choices if isinstance(item, dict)] if isinstance(choices, list) else None,
         usage=_usage(content.get("usage")),
         error=content.get("error"),
         metrics=metrics if isinstance(metrics := content.get("metrics"), dict) else None,

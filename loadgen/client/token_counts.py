@@ -178,7 +178,9 @@ def _contradictory(log: StreamLog, known: list[int], each: list[int], reported: 
     falls = any(b < a for a, b in pairwise(known))
     visible, why = reported.visible, reported.disagree
     if visible is None:
-        why = f"the counts of the chunks ({_some(known)}) fall or repeat, and no total confirms their sum of {sum(each)}"
+        why = (
+            f"the counts of the chunks ({_some(known)}) fall or repeat, and no total confirms their sum of {sum(each)}"
+        )
         return Settled(each, "chunk_usage", sum(each), 0, why)
     why = why or f"the counts of the chunks ({_some(known)}) do not lead to the total of {visible}"
     if not falls and last > visible and _too_few(last, chunks) is None:

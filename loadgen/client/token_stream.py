@@ -188,9 +188,7 @@ class TokenStream:
         if usage is None and chunk.x_groq is not None:
             usage = chunk.x_groq.usage
         if usage is not None:
-            self._usage = (
-                usage if usage.completion_tokens and usage.prompt_tokens else _merged(self._usage, usage)
-            )
+            self._usage = usage if usage.completion_tokens and usage.prompt_tokens else _merged(self._usage, usage)
         if choice is not None:
             self._read_choice(stamp_ns, choice, None if usage is None else usage.completion_tokens, event)
         if chunk.metrics is not None:
@@ -212,9 +210,7 @@ class TokenStream:
         is_entry: Any = True
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
-            is_entry = (
-                content or reasoning or other or choice.token_ids or (count and count != self._last_count())
-            )
+            is_entry = content or reasoning or other or choice.token_ids or (count and count != self._last_count())
             if other:
                 log.others.append(len(log.counts))
             elif is_entry and b'"role"' in event:

@@ -27,9 +27,7 @@ class ClockProbe(msgspec.Struct, array_like=True, tag="probe"):
         return self.sent_s - self.master_s, self.received_s - self.master_s
 
 
-def estimate_start_s(
-    master_boot_id: str, master_start_s: float, probes: Sequence[ClockProbe]
-) -> tuple[float, float]:
+def estimate_start_s(master_boot_id: str, master_start_s: float, probes: Sequence[ClockProbe]) -> tuple[float, float]:
     """The start of the run on this process's monotonic clock, and the largest possible error, from the bounds of all probes.
 
     Processes of the same boot share a clock, and then the master's own value is exact. A process in a time namespace has

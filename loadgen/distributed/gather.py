@@ -135,9 +135,7 @@ def close(out: Path, description: Distributed, found: WorkerFiles, missing: list
         stopped=stopped,
     )
     doubts = list(_doubts(description, found))
-    close_out(
-        out, run, observations, VerdictOptions(description.cache, description.percentile, doubts=doubts)
-    )
+    close_out(out, run, observations, VerdictOptions(description.cache, description.percentile, doubts=doubts))
     return run
 
 

@@ -154,9 +154,7 @@ def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared,
     if users < 1:
         raise UsageError("--users 0 would send nothing: give at least 1")
     if options.dataset.startswith(SYNTHETIC):
-        raise UsageError(
-            "--dataset synthetic:… makes its prompts in one process: use python -m loadgen --workers auto"
-        )
+        raise UsageError("--dataset synthetic:… makes its prompts in one process: use python -m loadgen --workers auto")
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))
     with private_files():
@@ -173,9 +171,7 @@ class MasterRun:
         self.total = None if prepared.planned is None else prepared.planned + prepared.options.warmup
         self.assignments = Assignments(self.total)
         scale, schedule = prepared.server.time_scale, prepared.schedule
-        self.times_s = (
-            [time_s / scale for time_s in schedule.times_s] if isinstance(schedule, OpenLoop) else []
-        )
+        self.times_s = [time_s / scale for time_s in schedule.times_s] if isinstance(schedule, OpenLoop) else []
         self.duration_s = math.inf if self.total is not None else (prepared.options.duration_s or 0.0) / scale
         self.ready: dict[str, str] = {}
         """The names of the workers that can send, by id, in the order in which they became ready."""

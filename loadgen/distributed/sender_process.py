@@ -247,9 +247,7 @@ async def serve(parent: ParentConnection) -> None:
 
 def main() -> int:
     """Send until stdin ends. Returns 2 where the user has to correct something, and 1 where the disk is full."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C in the terminal is for Locust, which then closes stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for Locust, which then closes stdin
     try:
         run_child(serve)
     except UsageError as error:

@@ -200,9 +200,7 @@ class GapHistogram:
         """Called by prometheus_client for each scrape."""
         bounds = [*(str(float(bound)) for bound in TPOT_BUCKETS), "+Inf"]
         buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
-        yield HistogramMetricFamily(
-            "loadgen_inter_chunk_seconds", "Gap between token events", buckets, self._sum_s
-        )
+        yield HistogramMetricFamily("loadgen_inter_chunk_seconds", "Gap between token events", buckets, self._sum_s)
 
 
 class Exporter:
@@ -269,7 +267,5 @@ def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:
     except OSError as error:
         reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
         if port is not None:
-            raise UsageError(
-                f"--metrics-port: cannot listen on {reason}: choose another port, or off"
-            ) from None
+            raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
         return f"metrics: off: cannot listen on {reason}"

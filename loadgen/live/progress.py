@@ -32,9 +32,7 @@ METRICS = {"TTFT": "ttft_s", "TPOT": "tpot_s", "E2E": "e2e_s"}
 class Progress:
     """Counts requests and tokens, and shows them while its context is open."""
 
-    def __init__(
-        self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]
-    ) -> None:
+    def __init__(self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]) -> None:
         self.run = run
         self.total = None if planned is None else planned + int(run.load.get("warmup") or 0)
         self.earlier = done
@@ -100,9 +98,7 @@ class Progress:
         self._began = time.perf_counter()
         if self._how != "none":
             live = self._how == "auto" and sys.stderr.isatty()
-            self._task = asyncio.get_running_loop().create_task(
-                self._show_live() if live else self._show_plain()
-            )
+            self._task = asyncio.get_running_loop().create_task(self._show_live() if live else self._show_plain())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -98,9 +98,7 @@ def share_interval(
     return wilson(count / n * effective, effective, z)
 
 
-def inflation(
-    in_time: Sequence[float], ordered: Sequence[float], load: Load, least: int | None = None
-) -> float | None:
+def inflation(in_time: Sequence[float], ordered: Sequence[float], load: Load, least: int | None = None) -> float | None:
     """Return the factor by which resemblance of neighbouring blocks increases the variance; None withholds the interval.
 
     It is judged by the quartile in which each value lies, because single extreme values must not decide it.

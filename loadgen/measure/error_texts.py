@@ -32,9 +32,7 @@ def frequent_errors(folder: Path) -> list[dict[str, Any]]:
         if kind in first or len(first) < MOST_KINDS:
             counts[kind] += 1
             first.setdefault(kind, text)
-    return [
-        {"count": count, "outcome": kind[0], "text": first[kind]} for kind, count in counts.most_common(SHOWN)
-    ]
+    return [{"count": count, "outcome": kind[0], "text": first[kind]} for kind, count in counts.most_common(SHOWN)]
 
 
 def error_lines(run: RunInfo) -> Iterator[str]:

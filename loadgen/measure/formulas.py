@@ -158,11 +158,7 @@ def clumped_share(exchange: Exchange, sizes: Sequence[int]) -> float | None:
     """
     events = len(exchange.arrival_ns)
     if events < 2:
-        return (
-            1.0
-            if exchange.streamed and sum(exchange.tokens) - exchange.hidden_tokens > ONE_CHUNK_TOKENS
-            else None
-        )
+        return 1.0 if exchange.streamed and sum(exchange.tokens) - exchange.hidden_tokens > ONE_CHUNK_TOKENS else None
     return round(sum(size for size in sizes if size > 1) / events, 4)
 
 
@@ -182,9 +178,7 @@ def arrived_together(gaps: Sequence[int]) -> list[int]:
 def _held_back(sizes: Sequence[int]) -> bool:
     """Return whether so many events arrived together that the time from the first to the last one tells no time per token."""
     events = sum(sizes)
-    return bool(sizes) and (
-        sizes[0] - 1 > FIRST_LIMIT * (events - 1) or events > EVENTS_TOGETHER * len(sizes)
-    )
+    return bool(sizes) and (sizes[0] - 1 > FIRST_LIMIT * (events - 1) or events > EVENTS_TOGETHER * len(sizes))
 
 
 def gaps_ns(arrivals: Sequence[int]) -> list[int]:

@@ -57,10 +57,7 @@ class Part:
         changes = sorted([(span[0], 1) for span in spans] + [(span[1], -1) for span in spans])
         self._times = [time_s for time_s, _ in changes]
         levels = list(accumulate(change for _, change in changes))
-        gaps = [
-            (after - before, level)
-            for (before, after), level in zip(pairwise(self._times), levels, strict=False)
-        ]
+        gaps = [(after - before, level) for (before, after), level in zip(pairwise(self._times), levels, strict=False)]
         self._shared = [0.0, *accumulate(gap / level if level else 0.0 for gap, level in gaps)]
         self._busy = [0.0, *accumulate(gap if level else 0.0 for gap, level in gaps)]
 

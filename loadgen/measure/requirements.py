@@ -49,9 +49,7 @@ def _measured(required: Requirement, summary: dict[str, Any]) -> tuple[float | N
     return value, None if value is not None else "no data: nothing of this was measured"
 
 
-def _latency(
-    required: Requirement, row: dict[str, Any], requests: int, failed: int
-) -> tuple[float | None, str | None]:
+def _latency(required: Requirement, row: dict[str, Any], requests: int, failed: int) -> tuple[float | None, str | None]:
     name = required.statistic
     if (value := row.get(name)) is not None:
         return value, None

@@ -85,8 +85,7 @@ class RequestTotals:
             rows[name] = [math.inf if math.isnan(value) else value for value in self.in_time[name]]
         largest = {name: max(values, default=math.inf) for name, values in rows.items()}
         return {
-            name: described(rows[name], load)
-            | {"max": largest[name] if math.isfinite(largest[name]) else None}
+            name: described(rows[name], load) | {"max": largest[name] if math.isfinite(largest[name]) else None}
             for name in LATENCIES
         }
 

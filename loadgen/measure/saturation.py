@@ -48,7 +48,9 @@ class AchievedRate(NamedTuple):
         first, last = self.in_flight
         numbers = f"{self.asked_per_s:.3g} requests/s were asked and {self.achieved_per_s:.3g} achieved"
         if self.saturated:
-            return f"saturated: {numbers}, and the requests in flight grew from {first} to {last} while requests were sent"
+            return (
+                f"saturated: {numbers}, and the requests in flight grew from {first} to {last} while requests were sent"
+            )
         if self.enough:
             return (
                 f"{numbers} while requests were sent, with {last} in flight at the end: the run is too short to show "
@@ -59,9 +61,7 @@ class AchievedRate(NamedTuple):
 
 def achieved_rate(spans: Sequence[Span], load: Mapping[str, Any]) -> AchievedRate | None:
     """Return how the server kept up with the rate, or None where the load has no single rate. `load` is `RunInfo.load`."""
-    single = (
-        load.get("kind") == "open" and not load.get("ramp") and load.get("arrival") not in ("burst", "replay")
-    )
+    single = load.get("kind") == "open" and not load.get("ramp") and load.get("arrival") not in ("burst", "replay")
     bounds = after_first_generation(spans) if single else None
     if bounds is None or not load.get("rate"):
         return None
@@ -75,9 +75,7 @@ def achieved_rate(spans: Sequence[Span], load: Mapping[str, Any]) -> AchievedRat
     ended = bisect_right(end_s, until_s) - bisect_right(end_s, begin_s)
     achieved = ended / (until_s - begin_s) if until_s > begin_s else 0.0
     short = not saturated and len(spans) - last < LEAST_ANSWERED * len(spans)
-    return AchievedRate(
-        load["rate"], achieved, (levels[0], last), saturated, enough_requests(last) if short else None
-    )
+    return AchievedRate(load["rate"], achieved, (levels[0], last), saturated, enough_requests(last) if short else None)
 
 
 def _in_flight(sent_s: Sequence[float], end_s: Sequence[float], since_s: float, until_s: float) -> list[int]:

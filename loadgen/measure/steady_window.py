@@ -64,11 +64,7 @@ def requests_in_flight(spans: Iterable[Span], load: Mapping[str, Any]) -> float:
         return float(load["concurrency"])
     rows = list(spans)
     duration_s = max((row[1] for row in rows), default=0.0) - min((row[0] for row in rows), default=0.0)
-    return (
-        max(1.0, math.fsum(end_s - sent_s for sent_s, end_s, _ in rows) / duration_s)
-        if duration_s > 0
-        else 1.0
-    )
+    return max(1.0, math.fsum(end_s - sent_s for sent_s, end_s, _ in rows) / duration_s) if duration_s > 0 else 1.0
 
 
 def after_first_generation(rows: Sequence[Span]) -> tuple[float, float] | None:

@@ -60,11 +60,7 @@ class StreamFaults:
 
     def add(self, record: Record) -> None:
         """Add one measured record."""
-        if (
-            record.outcome == "reset"
-            and record.connection_reused
-            and "idle connection" in (record.error or "")
-        ):
+        if record.outcome == "reset" and record.connection_reused and "idle connection" in (record.error or ""):
             self.unanswered += 1
         if record.outcome != "ok":
             return

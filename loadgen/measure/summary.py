@@ -71,9 +71,7 @@ def _steady(folder: Path, run: RunInfo, facts: RunFacts, load: Load) -> dict[str
     for record in read_records(folder / RECORDS):
         if record.warmup or record.derived or run.checks(record):
             continue
-        tokens += tokens_within(
-            record.first_token_s, record.last_token_s, record.completion_tokens, run.window_s
-        )
+        tokens += tokens_within(record.first_token_s, record.last_token_s, record.completion_tokens, run.window_s)
         if record.sent_s is not None and since_s <= record.sent_s <= until_s:
             totals.add(record, run.slo)
     duration_s = until_s - since_s
@@ -122,16 +120,12 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
         "requests_per_s": round(measured.outcomes["ok"] / duration_s, 6) if duration_s else None,
         "completion_tokens_per_s": round(tokens / duration_s, 3) if duration_s and measured.counted else None,
         "chunks_per_s": round(facts.chunks / duration_s, 3) if duration_s else None,
-        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / ok_tokens
-        if num_gpus and ok_tokens
-        else None,
+        "gpu_seconds_per_token_paper": num_gpus * math.fsum(latencies) / ok_tokens if num_gpus and ok_tokens else None,
         "gpu_seconds_per_token_wall": num_gpus * duration_s / tokens if num_gpus and tokens else None,
     }
 
 
-def goodput(
-    totals: RequestTotals, slo: dict[str, float], duration_s: float, load: Load = "alone"
-) -> dict[str, Any]:
+def goodput(totals: RequestTotals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
     return {
         "slo": slo,

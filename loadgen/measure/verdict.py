@@ -243,9 +243,7 @@ def _hit_share(inputs: VerdictInputs) -> float | None:
         return None
     hits = after[hits_name] - before.get(hits_name, 0.0)
     queries = after.get(queries_name, 0.0) - before.get(queries_name, 0.0)
-    prompt_tokens = max(
-        queries, float(inputs.facts.measured.prompt_tokens + inputs.facts.checks.prompt_tokens)
-    )
+    prompt_tokens = max(queries, float(inputs.facts.measured.prompt_tokens + inputs.facts.checks.prompt_tokens))
     return max(0.0, hits - inputs.facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0
 
 

@@ -113,9 +113,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
             if sum(group.total_byte_size for group in groups) > MAX_BYTES:
-                raise UsageError(
-                    f"--dataset {path}: holds more than {MAX_BYTES >> 30} GiB: take a part of it"
-                )
+                raise UsageError(f"--dataset {path}: holds more than {MAX_BYTES >> 30} GiB: take a part of it")
             rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
             for number, row in enumerate(rows, start=1):
                 yield Row(f"{path}: row {number}", f"row/{number}", row)

@@ -76,9 +76,7 @@ def canonical_hash(rows: list[Problem]) -> str:
     """
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: r.unique_id):
-        digest.update(
-            json.dumps([row.unique_id, row.problem, row.answer], separators=(",", ":")).encode() + b"\n"
-        )
+        digest.update(json.dumps([row.unique_id, row.problem, row.answer], separators=(",", ":")).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -113,9 +111,7 @@ def _whole(options: RunOptions) -> Dataset:
         paths, revision = _files(options.dataset)
         stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
     except OSError as error:
-        raise UsageError(
-            f"--dataset {options.dataset}: {error.strerror or error}: give another file"
-        ) from None
+        raise UsageError(f"--dataset {options.dataset}: {error.strerror or error}: give another file") from None
     return _read(options.dataset, tuple(options.fields.items()), stamps, revision)
 
 
@@ -166,9 +162,7 @@ def _kept(name: str, found: list[Problem | None], facts: dict[str, Any]) -> list
         say(f"{name}: {skipped} of {len(found)} conversations have no turn of the user and are left out")
     facts["answers"] = sum(bool(problem.answer) for problem in kept)
     if not facts["answers"]:
-        say(
-            f"{name} has no answers to compare with: replies are not graded (--fields answer=FIELD names the answers)"
-        )
+        say(f"{name} has no answers to compare with: replies are not graded (--fields answer=FIELD names the answers)")
     return kept
 
 

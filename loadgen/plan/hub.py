@@ -42,9 +42,7 @@ def split(name: str) -> HubFiles:
     repository, _, part = name.partition(":")
     repository, _, revision = repository.partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise UsageError(
-            f"--dataset hf:{name}: write hf:OWNER/NAME:SPLIT, for example hf:openai/gsm8k:main/test"
-        )
+        raise UsageError(f"--dataset hf:{name}: write hf:OWNER/NAME:SPLIT, for example hf:openai/gsm8k:main/test")
     found = _cached(repository, part, revision or None)
     if found is None:
         with _hub_asked(repository):
@@ -56,9 +54,7 @@ def _cached(repository: str, part: str, revision: str | None) -> HubFiles | None
     import huggingface_hub as hub  # noqa: PLC0415
 
     try:
-        folder = Path(
-            hub.snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True)
-        )
+        folder = Path(hub.snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))
         return HubFiles(paths_of(folder, f"hf:{repository}", part), folder.name)
     except (OSError, ValueError, UsageError):  # the files are not in the cache, or not all of them
         return None

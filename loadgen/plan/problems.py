@@ -102,9 +102,7 @@ def _first_turn(turns: list[dict[str, Any]]) -> str | None:
     turn = next((turn for turn in turns if turn.get("from", turn.get("role")) in USER_TURNS), {})
     said = turn.get("value", turn.get("content"))
     if isinstance(said, list):
-        said = "\n".join(
-            part["text"] for part in said if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
+        said = "\n".join(part["text"] for part in said if isinstance(part, dict) and isinstance(part.get("text"), str))
     return said if isinstance(said, str) and said.strip() else None
 
 
@@ -122,9 +120,7 @@ def _answer(where: str, row: Mapping[str, Any], name: str) -> tuple[str, str | N
     if value is None or value != value:  # noqa: PLR0124  Parquet has NaN for a number that is missing.
         return "", shown
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UsageError(
-            f"{where}: `{name}` is not a text or a number: name another field with --fields answer=FIELD"
-        )
+        raise UsageError(f"{where}: `{name}` is not a text or a number: name another field with --fields answer=FIELD")
     steps, mark, final = str(value).rpartition("####")
     if mark:
         return final.strip().replace(",", ""), re.sub(r"<<[^<>]*>>", "", steps).strip()

@@ -49,9 +49,7 @@ class Style:
 
 
 CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
-QWEN_SYSTEM = (
-    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-)
+QWEN_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 END_THINKING = ForcedAnswer(tail=f"\n{THINK_END}\n\n**Final Answer**\n\n\\boxed{{", ended=THINK_END)
 NO_SPECIAL_TOKENS = {"add_special_tokens": False}
 

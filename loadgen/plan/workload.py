@@ -104,9 +104,7 @@ class Workload:
         options, style = self.options, self.style if problem.answer else self.style.as_written
         body: dict[str, Any] = {
             "model": self.model,
-            **budgets.body(
-                options, style, problem.problem, problem.output_tokens or item.budget, self.limit_field
-            ),
+            **budgets.body(options, style, problem.problem, problem.output_tokens or item.budget, self.limit_field),
             **_sampling(options, self.style, problem.unique_id, item),
             **(STREAM if options.stream else {"stream": False}),
             **self.style.body,

@@ -59,9 +59,7 @@ class StopControl:
         for task in self._in_flight:
             task.cancel()
 
-    def interrupt_on_signals(
-        self, on_interrupt: Callable[[], None] = lambda: None
-    ) -> AbstractContextManager[None]:
+    def interrupt_on_signals(self, on_interrupt: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         """Within the block, call `interrupt` and then `on_interrupt` in the event loop for each SIGINT and SIGTERM."""
         loop = asyncio.get_running_loop()
 
@@ -151,9 +149,7 @@ async def dispatch(
     stop.raise_error()
 
 
-async def _open_loop(
-    requests: Iterator[Request], due: Iterable[int], send: SendAndReport, stop: StopControl
-) -> None:
+async def _open_loop(requests: Iterator[Request], due: Iterable[int], send: SendAndReport, stop: StopControl) -> None:
     for due_ns in due:
         if not await stop.unless_draining(sleep_until(due_ns)):
             return

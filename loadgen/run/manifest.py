@@ -128,9 +128,7 @@ def _sampling(prepared: Prepared) -> dict[str, Any]:
 def write_problems(folder: Path, dataset: Dataset) -> None:
     """Write `problems.jsonl`: what grading needs, without the text of the problems."""
     rows = (
-        msgspec.json.encode(
-            {"unique_id": p.unique_id, "answer": p.answer, "subject": p.subject, "level": p.level}
-        )
+        msgspec.json.encode({"unique_id": p.unique_id, "answer": p.answer, "subject": p.subject, "level": p.level})
         for p in dataset.problems
     )
     write_atomically(folder / PROBLEMS, (row + b"\n" for row in rows))

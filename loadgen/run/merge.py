@@ -39,9 +39,7 @@ def merge_workers(folder: Path) -> None:
 def _merge_workers(folder: Path) -> None:
     parts = record_files(folder)
     drop_torn_line(folder / RECORDS)
-    recorded = (
-        {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
-    )
+    recorded = {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
     for part in parts:
         drop_torn_line(part)
         lines = (line for line, record in _lines(part) if record is None or record.seq not in recorded)

@@ -42,9 +42,7 @@ class Detokenizer:
         if not ids:
             return ""
         if ids not in self._known and not self._gone:
-            response = self._api.post(
-                f"{self._api.root}/detokenize", {"model": self._model, "tokens": list(ids)}
-            )
+            response = self._api.post(f"{self._api.root}/detokenize", {"model": self._model, "tokens": list(ids)})
             self._gone = response.status is None
             body = response.json()
             prompt = body.get("prompt") if isinstance(body, dict) else None

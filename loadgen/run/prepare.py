@@ -80,9 +80,7 @@ def make_schedule(options: RunOptions, planned: int | None) -> Schedule:
             return replay(options.times)
         steps = [RateStep(rate, seconds) for rate, seconds in options.ramp] or [RateStep(options.rate or 1.0)]
         limit = options.requests or (None if options.ramp else planned)
-        return arrivals(
-            options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s
-        )
+        return arrivals(options.arrival, steps, seed=options.seed, requests=limit, duration_s=options.duration_s)
     except OSError as error:
         hint = "give a file with one time in seconds per line"
         raise UsageError(f"--times {options.times}: {error.strerror}: {hint}") from None

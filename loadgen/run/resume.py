@@ -116,10 +116,7 @@ def clean(folder: Path, run: RunInfo) -> PreviousRun:
     finished = {r.seq for r in _records(path) if not r.derived and r.outcome != "cancelled"}
 
     def is_complete(record: Record) -> bool:
-        return (
-            record.outcome != "cancelled"
-            and (record.seq % stride if record.derived else record.seq) in finished
-        )
+        return record.outcome != "cancelled" and (record.seq % stride if record.derived else record.seq) in finished
 
     if removed := _filter_records(path, is_complete):
         say(f"{path}: removed {removed} records of requests that the stop had cancelled; they are sent again")

@@ -153,10 +153,7 @@ def result_line(run: RunInfo, options: RunOptions) -> dict[str, Any]:
         "duration_s": run.duration_s,
         **{name: run.summary.get(name) for name in METRICS},
         "throughput": run.summary.get("throughput"),
-        "steady": {
-            name: value for name, value in run.summary.get("steady", {}).items() if name not in METRICS
-        }
-        or None,
+        "steady": {name: value for name, value in run.summary.get("steady", {}).items() if name not in METRICS} or None,
         "goodput": run.summary.get("goodput"),
         "energy": run.energy or None,
         "one_pass_check": run.summary.get("one_pass_check"),

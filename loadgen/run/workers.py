@@ -127,9 +127,7 @@ async def run_workers(
         child.send(Start(start_ns))
     forwarding = asyncio.create_task(_forward_stop(stop, children))
     try:
-        ended = await asyncio.gather(
-            *(_follow(child, listener) for child in children), return_exceptions=True
-        )
+        ended = await asyncio.gather(*(_follow(child, listener) for child in children), return_exceptions=True)
     finally:
         forwarding.cancel()
     for failure in ended:

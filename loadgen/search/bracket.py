@@ -17,9 +17,7 @@ from typing import Literal, NamedTuple
 from loadgen.search.decision import Decision
 
 Over = Literal["streams", "rate"]
-Stopped = Literal[
-    "resolved", "time limit", "interrupted", "never failed", "failed at the lowest load", "undecided"
-]
+Stopped = Literal["resolved", "time limit", "interrupted", "never failed", "failed at the lowest load", "undecided"]
 RATIO = 1.05
 """Rates are bisected until the lowest that fails is at most this multiple of the highest that passes."""
 NEAR = 0.02

@@ -130,9 +130,7 @@ class Evidence:
         if self.load != "open" or not self.ratios:
             return [max(ratio, RELEVANT) for ratio in self.ratios]
         low, high = BOUNDS
-        level = math.exp(
-            -FAR * slow_deviation([math.log(min(max(ratio, low), high)) for ratio in self.ratios])
-        )
+        level = math.exp(-FAR * slow_deviation([math.log(min(max(ratio, low), high)) for ratio in self.ratios]))
         return [max(ratio, level) for ratio in self.ratios]
 
     def cause(self) -> Cause | None:

@@ -109,9 +109,7 @@ def _plan_words(path: Path) -> list[str]:
         run_options.from_args(args)
         check_names(args)
     except UsageError as error:
-        message = re.sub(r" \(see [^)]*--help\)$", "", str(error)).replace(
-            "unrecognized arguments:", "unknown option"
-        )
+        message = re.sub(r" \(see [^)]*--help\)$", "", str(error)).replace("unrecognized arguments:", "unknown option")
         keys = re.sub(r"(?<!\S)--(?=[a-z])", "", message)  # in a plan, an option has no dashes
         raise UsageError(f"--plan {path}: {keys}") from None
     return words
@@ -226,9 +224,7 @@ def _run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> int:
         report(f"sweep: interrupted; continue with --resume {manifest.folder}")
     else:
         if manifest.planned() - {entry.name for entry in manifest.cells if entry.state == "failed"}:
-            report(
-                f"sweep: the other cells do not fit before the deadline; continue with --resume {manifest.folder}"
-            )
+            report(f"sweep: the other cells do not fit before the deadline; continue with --resume {manifest.folder}")
     manifest.interrupted()
     for line in searches.lines(manifest) if planned.args.search else ():
         report(f"sweep: {line}")

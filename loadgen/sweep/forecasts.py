@@ -71,9 +71,7 @@ def print_groups(groups: Sequence[Group], machine: Machine, report: Callable[[st
     for number, group in enumerate(groups, 1):
         if len(group.servers) > 1:
             used = {gpu: machine.memory_gib - free for gpu, free in group.free_gib.items()}
-            where = ", ".join(
-                f"GPU {gpu} {gib:.0f} of {machine.memory_gib:.0f} GiB" for gpu, gib in used.items()
-            )
+            where = ", ".join(f"GPU {gpu} {gib:.0f} of {machine.memory_gib:.0f} GiB" for gpu, gib in used.items())
             names = ", ".join(server.name for server in group.servers)
             report(f"  group {number}: {len(group.servers)} servers ({names}): {where}")
 

@@ -66,9 +66,7 @@ class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     @classmethod
     def new(cls, out: Path, argv: Sequence[str], cells: list[Entry], machine: dict[str, Any]) -> Self:
         """A manifest in which every cell is planned."""
-        return cls(
-            started_at=_now(), argv=list(argv), folder=str(out), cells=cells, machine=machine, owner=OWNER
-        )
+        return cls(started_at=_now(), argv=list(argv), folder=str(out), cells=cells, machine=machine, owner=OWNER)
 
     @classmethod
     def read(cls, out: Path) -> Self:

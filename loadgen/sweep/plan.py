@@ -132,17 +132,13 @@ def cells(
 
 def _variants_of(config: str, variants: Sequence[Variant]) -> Sequence[Variant]:
     first = variants[0].of_server
-    if all(one.of_server == (None, None) for one in variants) or read_config(config).get(
-        "speculative-config"
-    ):
+    if all(one.of_server == (None, None) for one in variants) or read_config(config).get("speculative-config"):
         return variants
     plain = (variant for variant in variants if variant.of_server == first)
     return [dataclasses.replace(variant, acceptance=None, draft_tokens=None) for variant in plain]
 
 
-def selected(
-    order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule], first: Sequence[Rule]
-) -> list[Cell]:
+def selected(order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule], first: Sequence[Rule]) -> list[Cell]:
     """The cells that no rule of `exclude` and, if there are any, a rule of `only` matches.
 
     Those that a rule of `first` matches come first, in the order of these rules. Raises UsageError.

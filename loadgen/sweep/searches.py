@@ -47,9 +47,7 @@ def searched_load(args: argparse.Namespace) -> SearchedLoad:
     if args.loads or args.bench:
         raise UsageError("--search chooses the loads itself: leave out --loads and --bench")
     point = load_point(args.over, args.lowest)
-    return SearchedLoad(
-        kind=point.kind, value=point.value, last=args.highest, attain=args.attain, most=args.most
-    )
+    return SearchedLoad(kind=point.kind, value=point.value, last=args.highest, attain=args.attain, most=args.most)
 
 
 def axes(args: argparse.Namespace, options: RunOptions) -> dict[str, Any]:

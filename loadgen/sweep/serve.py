@@ -89,6 +89,4 @@ def _check(where: str, options: Any) -> None:
             if wrong := [key for key in value if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key))]:
                 raise UsageError(f"{where}: env: {wrong[0]!r} is not the name of an environment variable")
         elif not re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(name)):
-            raise UsageError(
-                f"{where}: {name!r} is not an option of vllm serve: write it without dashes in front"
-            )
+            raise UsageError(f"{where}: {name!r} is not an option of vllm serve: write it without dashes in front")

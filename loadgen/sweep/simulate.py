@@ -87,13 +87,9 @@ def check(planned: PlannedSweep) -> None:
                 "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
             )
         if options.dataset.startswith(SYNTHETIC):
-            raise UsageError(
-                "--backend simulate has no tokenizer for synthetic prompts: use --backend emulator"
-            )
+            raise UsageError("--backend simulate has no tokenizer for synthetic prompts: use --backend emulator")
         if options.duration_s or options.ramp or options.times:
-            raise UsageError(
-                "--backend simulate always runs the whole plan: remove --duration, --ramp and --times"
-            )
+            raise UsageError("--backend simulate always runs the whole plan: remove --duration, --ramp and --times")
 
 
 def simulate_model(
@@ -105,9 +101,7 @@ def simulate_model(
     for cell in cells:
         started_s = time.monotonic()
         try:
-            simulated = partial(
-                simulate_cell, cell=cell, outputs=outputs, dataset=dataset, version=args.engine_version
-            )
+            simulated = partial(simulate_cell, cell=cell, outputs=outputs, dataset=dataset, version=args.engine_version)
             folder, of_cell = out / cell.name, cell.applied(options)
             if isinstance(cell.load, SearchedLoad):
                 of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
@@ -140,9 +134,7 @@ def simulate_cell(
 ) -> RunInfo:
     """Simulates one run on the server of a cell, writes its folder and returns it."""
     run_id = f"{folder.parent.name}.{folder.name}"
-    workload = simulated_records.workload(
-        dataclasses.replace(options, repeats=1), dataset, outputs.model.id, run_id
-    )
+    workload = simulated_records.workload(dataclasses.replace(options, repeats=1), dataset, outputs.model.id, run_id)
     requests = list(islice(workload.requests(0, workload.planned_with_warmup), workload.planned_with_warmup))
     longest = max(options.budgets)
     prepared = [outputs.prepare(request.body["messages"], request.budget, longest) for request in requests]
@@ -170,9 +162,7 @@ def simulate_cell(
             _thinking_end(response),
             outputs.has_reasoning_parser,
         )
-        for record in simulated_records.with_derived(
-            request, reply, run_id, options, workload.planned_with_warmup
-        ):
+        for record in simulated_records.with_derived(request, reply, run_id, options, workload.planned_with_warmup):
             record.reasoning, record.text = outputs.excerpt(response.output, record.completion_tokens or 0)
             records.append(record)
     facts = result.server_info | {"config": cell.config_name, "load": _load(options, requests, due_s)}

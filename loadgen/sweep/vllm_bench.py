@@ -39,9 +39,7 @@ def bench(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spec) 
     folder, count = Path(options.out or "."), int(run.load["requests"])
     prompts = folder / PROMPTS
     with private_files():
-        prompts.write_text(
-            "".join(json.dumps({"prompt": text}) + "\n" for text in _prompts(options, run, count))
-        )
+        prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in _prompts(options, run, count)))
     command = _command(options, run, server, spec, count)
     try:
         with (folder / LOG).open("wb") as log:
@@ -60,13 +58,8 @@ def in_words(found: dict[str, Any]) -> str:
     """The result of `bench` for people."""
     if "failed" in found:
         return f"vLLM's client has failed: {found['failed']}"
-    pairs = (
-        (name, ["none" if mean is None else latency_text(mean) for mean in pair])
-        for name, pair in found.items()
-    )
-    return "means of ours and of vLLM's client: " + ", ".join(
-        f"{name} {' and '.join(p)}" for name, p in pairs
-    )
+    pairs = ((name, ["none" if mean is None else latency_text(mean) for mean in pair]) for name, pair in found.items())
+    return "means of ours and of vLLM's client: " + ", ".join(f"{name} {' and '.join(p)}" for name, p in pairs)
 
 
 def _prompts(options: RunOptions, run: RunInfo, count: int) -> list[str]:

@@ -97,9 +97,7 @@ class ControlApi:
         self._silent: set[str] = set()
         """URLs whose response did not arrive within TIMEOUT_S."""
 
-    def get(
-        self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES
-    ) -> ControlResponse:
+    def get(self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES) -> ControlResponse:
         """Send GET to an absolute URL."""
         return asyncio.run(self.fetch(url, timeout_s=timeout_s, limit_bytes=limit_bytes))
 
@@ -132,9 +130,7 @@ class ControlApi:
             return ControlResponse(None, error=f"{printable(url, 200)} is not an http(s) URL", reached=False)
         url_asked = url
         if url in self._silent and not every_time:
-            return ControlResponse(
-                None, error="it did not answer in time before, and is not asked again", late=True
-            )
+            return ControlResponse(None, error="it did not answer in time before, and is not asked again", late=True)
         if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
             url = f"{url}?{self._query}"
         session = aiohttp.ClientSession(
@@ -164,9 +160,7 @@ class ControlApi:
             fields["Content-Type"] = "application/json"
         fields |= headers_for(url, self._options)
         method = "GET" if data is None else "POST"
-        async with session.request(
-            method, url, data=data, headers=fields, allow_redirects=False, **proxy
-        ) as response:
+        async with session.request(method, url, data=data, headers=fields, allow_redirects=False, **proxy) as response:
             return await _read(response, limit_bytes)
 
 

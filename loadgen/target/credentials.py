@@ -44,9 +44,7 @@ def check_url(target: str) -> None:
         raise UsageError("--target must hold no user or password: use --header or --api-key-env")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name.lower() in SECRET_PARAMETERS:
-            raise UsageError(
-                f"--target must hold no key in its query ({name}=…): use --header or --api-key-env"
-            )
+            raise UsageError(f"--target must hold no key in its query ({name}=…): use --header or --api-key-env")
 
 
 def api_key(options: RunOptions) -> str | None:

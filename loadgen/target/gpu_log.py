@@ -131,9 +131,7 @@ class GpuLog:
         if all("energy_j" in row for row in rows.values()):
             self.energy.append((t_s, sum(row["energy_j"] for row in rows.values())))
         self.clocks_mhz += [
-            row["sm_clock_mhz"]
-            for row in rows.values()
-            if "sm_clock_mhz" in row and row.get("util", 0) > BUSY_UTIL
+            row["sm_clock_mhz"] for row in rows.values() if "sm_clock_mhz" in row and row.get("util", 0) > BUSY_UTIL
         ]
         try:
             with self._path.open("a") as file:
@@ -149,9 +147,7 @@ def csv_lines(t_s: float, rows: dict[str, dict[str, float]]) -> Iterator[str]:
         yield ",".join((f"{t_s:.6f}", gpu, *values)) + "\n"
 
 
-def energy_between(
-    samples: Iterable[tuple[float, float]], since_s: float, until_s: float
-) -> dict[str, float] | None:
+def energy_between(samples: Iterable[tuple[float, float]], since_s: float, until_s: float) -> dict[str, float] | None:
     """Return joules and mean watts between two times, or None where the samples do not cover them.
 
     `samples` are (time, joules since boot). Between two samples the energy is interpolated linearly.

@@ -96,9 +96,7 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
 
 async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, MetricsPage]:
     """Ask everything at once, so that a server that never answers costs one deadline and not three."""
-    return await asyncio.gather(
-        api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api)
-    )
+    return await asyncio.gather(api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api))
 
 
 def _plain(text: str | None) -> str | None:

@@ -19,9 +19,7 @@ from loadgen.target.control_api import ControlApi, ControlResponse
 from loadgen.target.server_info import ServerInfo, with_gpus
 from loadgen.terminal import say
 
-REFUSAL = (
-    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|forbidden|not (permitted|allowed)|instead"
-)
+REFUSAL = r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|forbidden|not (permitted|allowed)|instead"
 
 
 def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> ServerInfo:

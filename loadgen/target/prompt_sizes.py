@@ -79,9 +79,7 @@ async def _fit(problem: Problem, tokenizer: _Tokenizer, slots: asyncio.Semaphore
         for _ in range(ROUNDS):
             count = await tokenizer.count(" ".join(words))
             if count is None:
-                raise UsageError(
-                    f"{tokenizer.url} stopped answering while prompts were made: check the server"
-                )
+                raise UsageError(f"{tokenizer.url} stopped answering while prompts were made: check the server")
             if count == wanted:
                 return dataclasses.replace(problem, problem=" ".join(words))
             if count < wanted:

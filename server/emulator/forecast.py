@@ -67,9 +67,7 @@ def forecast(
     if model not in _outputs:
         source = ModelOutputs(model, dataset)
         sample = source.problems[:: max(len(source.problems) // SAMPLE, 1)][:SAMPLE]
-        _outputs[model] = [
-            source.prepare(_messages(problem), max(limits), max(limits)).output for problem in sample
-        ]
+        _outputs[model] = [source.prepare(_messages(problem), max(limits), max(limits)).output for problem in sample]
     outputs = _outputs[model]
     streams = concurrency or serving.max_num_seqs // 8
     lengths = [

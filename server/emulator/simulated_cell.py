@@ -115,9 +115,7 @@ class ModelOutputs:
         length = min(reply.grow(max_tokens), max_tokens)
         ids = reply.ids[:length]
         thinking_end = reply.thinking_end
-        if (
-            self.model.prompt == "s1"
-        ):  # s1 marks the beginning and the end of the thinking with the same token
+        if self.model.prompt == "s1":  # s1 marks the beginning and the end of the thinking with the same token
             token_id = self.tokenizer.id("<|im_start|>")
             thinking_end = next((n + 1 for n, token in enumerate(ids) if token == token_id and n), None)
         if thinking_end is not None and thinking_end > length:
@@ -194,9 +192,7 @@ class SimulatedServer:
             if (following := next(unsent, None)) is not None:
                 self.send(following, float(response.times_s[-1]) + TURNAROUND_S)
 
-    def open_loop(
-        self, numbers: Iterable[int], due_s: Iterable[float]
-    ) -> Iterator[tuple[int, SimulatedResponse]]:
+    def open_loop(self, numbers: Iterable[int], due_s: Iterable[float]) -> Iterator[tuple[int, SimulatedResponse]]:
         """Send each request when virtual time has reached its due time; yields each number with its response.
 
         The API process then holds only requests that have arrived and not yet reached the engine.
@@ -219,9 +215,7 @@ class SimulatedServer:
         return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
 
     def _drafts(self, settings: Speculation, sequence: TokenSequence) -> Drafts:
-        if (
-            sequence.preemptions
-        ):  # after a preemption its steps begin at other positions than the precomputed ones
+        if sequence.preemptions:  # after a preemption its steps begin at other positions than the precomputed ones
             return Drafts(settings, sequence)
         output = self._requests[self._number[sequence]].output
         return Drafts(settings, sequence, prepared_steps(output, settings))

@@ -38,9 +38,7 @@ def exposition(samples: Iterable[GpuSample]) -> str:
     lines = []
     for name, kind, text in fields():
         rows = [
-            f"{name}{{{_labels(sample)}}} {sample.values[name]:.15g}"
-            for sample in samples
-            if name in sample.values
+            f"{name}{{{_labels(sample)}}} {sample.values[name]:.15g}" for sample in samples if name in sample.values
         ]
         if rows:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *rows]
@@ -97,9 +95,7 @@ def add_command(commands: Any) -> None:
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=port_number, default=9400)
     command.add_argument("--gpus", type=indices, metavar="I,…", help="indices of the GPUs to report [all]")
-    command.add_argument(
-        "--until-stdin-closes", action="store_true", help="end when the starting process ends"
-    )
+    command.add_argument("--until-stdin-closes", action="store_true", help="end when the starting process ends")
     command.set_defaults(execute=main)
 
 

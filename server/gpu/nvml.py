@@ -45,9 +45,7 @@ NVML_FIELDS: dict[str, Callable[[Any], float]] = {
     ),
 }
 MIB = 2.0**20
-GPM_FIELDS: dict[
-    str, tuple[int, float]
-] = {  # the GPM id, and the factor to DCGM's unit: percent → ratio, MiB/s → B/s
+GPM_FIELDS: dict[str, tuple[int, float]] = {  # the GPM id, and the factor to DCGM's unit: percent → ratio, MiB/s → B/s
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": (nvml.NVML_GPM_METRIC_GRAPHICS_UTIL, 0.01),
     "DCGM_FI_PROF_SM_ACTIVE": (nvml.NVML_GPM_METRIC_SM_UTIL, 0.01),
     "DCGM_FI_PROF_SM_OCCUPANCY": (nvml.NVML_GPM_METRIC_SM_OCCUPANCY, 0.01),
@@ -117,8 +115,4 @@ def _gpm_averages(before: Any, now: Any) -> dict[str, float]:
     nvml.nvmlGpmMetricsGet(query)
     nvml.nvmlGpmSampleFree(before)
     pairs = zip(GPM_FIELDS.items(), query.metrics, strict=False)
-    return {
-        name: slot.value * factor
-        for (name, (_, factor)), slot in pairs
-        if slot.nvmlReturn == nvml.NVML_SUCCESS
-    }
+    return {name: slot.value * factor for (name, (_, factor)), slot in pairs if slot.nvmlReturn == nvml.NVML_SUCCESS}

@@ -38,9 +38,7 @@ def add_commands(commands: Any) -> None:
     )
     up.add_argument("--port", type=port, default=0, help="port on 127.0.0.1 [the first free one from 8000]")
     up.add_argument("--gpus", type=indices, help="GPU indices, e.g. 0,1 [the first free ones]")
-    up.add_argument(
-        "--image", help=f"image of backend docker [$VLLM_IMAGE, else {docker_backend.VLLM_IMAGE}]"
-    )
+    up.add_argument("--image", help=f"image of backend docker [$VLLM_IMAGE, else {docker_backend.VLLM_IMAGE}]")
     up.add_argument(
         "--start-timeout",
         type=above_zero("--start-timeout"),
@@ -58,9 +56,7 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="stop all of this checkout, also those of a launcher that was killed",
     )
-    down.add_argument(
-        "--everywhere", action="store_true", help="include servers that another checkout started"
-    )
+    down.add_argument("--everywhere", action="store_true", help="include servers that another checkout started")
     down.set_defaults(execute=_with_exit_code(_down))
     logs = commands.add_parser("logs", help="print a server's log", **texts)
     logs.add_argument("name", help="configuration or server name")
@@ -111,9 +107,7 @@ def _up(args: argparse.Namespace) -> int:
             server = lifecycle.start(spec, _print)
         finally:
             watchdog.kill()
-    print(
-        json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)})
-    )
+    print(json.dumps({"name": server.name, "url": f"http://127.0.0.1:{server.port}/v1", "log": str(server.log)}))
     return 0
 
 

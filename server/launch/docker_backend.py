@@ -137,9 +137,7 @@ def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log
     labels = _labels(spec, name, port, gpus)
     container = None
     try:
-        container = client.containers.create(
-            image.id, command, name=name, labels=labels, ports=published, **settings
-        )
+        container = client.containers.create(image.id, command, name=name, labels=labels, ports=published, **settings)
         container.start()
     except BaseException as error:
         if container:
@@ -157,16 +155,12 @@ def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
     volumes = {str(file): {"bind": inside, "mode": "ro"}}
     if not is_emulator(image):
         if (folder := Path(str(spec.serve.get("model", spec.model)))).is_dir():
-            spec = dataclasses.replace(
-                spec, serve={**spec.serve, "model": f"/thinkload/models/{folder.name}"}
-            )
+            spec = dataclasses.replace(spec, serve={**spec.serve, "model": f"/thinkload/models/{folder.name}"})
             volumes[str(folder.resolve())] = {"bind": spec.serve["model"], "mode": "ro"}
         return commands.vllm_arguments(spec, inside, 8000, host="0.0.0.0"), volumes  # noqa: S104 - the port is published on 127.0.0.1 only
     arguments = commands.emulator_arguments(spec, inside, 8000, host="0.0.0.0")  # noqa: S104 - as above
     for position, argument in enumerate(arguments):
-        if (
-            file_on_host := Path(argument)
-        ).is_file():  # a file such as that of --dataset is mounted into the container
+        if (file_on_host := Path(argument)).is_file():  # a file such as that of --dataset is mounted into the container
             arguments[position] = f"/thinkload/files/{file_on_host.name}"
             volumes[str(file_on_host.resolve())] = {"bind": arguments[position], "mode": "ro"}
     return arguments, volumes
@@ -191,9 +185,7 @@ def _image(client: Any, name: str) -> Any:
         return client.images.get(name)
     except APIError as error:
         if error.status_code != HTTPStatus.NOT_FOUND:
-            raise LaunchFailedError(
-                f"image {name!r}: Docker reports an error: {error.explanation}"
-            ) from error
+            raise LaunchFailedError(f"image {name!r}: Docker reports an error: {error.explanation}") from error
         command = "docker compose build" if "thinkload" in name else f"docker pull {name}"
         raise LaunchFailedError(f"image {name} is not on this machine: {command}") from error
 

@@ -182,7 +182,9 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
         raise LaunchFailedError(reason)
     free = free_gpus()
     if (chosen := gpus.allocate(wanted, present, set(range(present)) - free)) is None:
-        reason = f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
+        reason = (
+            f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
+        )
         raise LaunchFailedError(reason)
     return chosen
 
@@ -217,16 +219,12 @@ def _wait_until_ready(server: RunningServer, spec: Spec, report: Report) -> None
         cause = explain(log)
         failed_s = failed_s or (time.monotonic() if cause else None)
         if code is not None or (failed_s and time.monotonic() - failed_s > EXIT_GRACE_S):
-            raise LaunchFailedError(
-                cause[1] if cause else _exit_reason(code, log), log, cause[0] if cause else ""
-            )
+            raise LaunchFailedError(cause[1] if cause else _exit_reason(code, log), log, cause[0] if cause else "")
         if time.monotonic() - started_s > spec.start_timeout_s:
             reason = f"not ready after {spec.start_timeout_s:g} s: see the log, or raise --start-timeout"
             raise LaunchFailedError(reason, log)
         time.sleep(POLL_S)
-    report(
-        f"{server.name}: ready at http://127.0.0.1:{server.port}/v1 ({time.monotonic() - started_s:.1f} s)"
-    )
+    report(f"{server.name}: ready at http://127.0.0.1:{server.port}/v1 ({time.monotonic() - started_s:.1f} s)")
 
 
 def _exit_reason(code: int | None, log: str) -> str:

@@ -29,9 +29,7 @@ def held_by(port: int, pids: list[int]) -> bool:
     """True if one of the processes listens on the port. Also True on a machine without /proc, where this cannot be known."""
     tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
-    sockets = {
-        f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
-    }
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
     for pid in pids if rows else ():
         with contextlib.suppress(OSError):
             if any(str(fd.readlink()) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir()):

@@ -46,9 +46,7 @@ class SavedServer(msgspec.Struct, kw_only=True):
 def state_dir() -> Path:
     """The user's folder of state files, logs and locks. Creates the folder if it does not exist."""
     default = Path.home() / ".local" / "state"
-    folder = Path(
-        os.environ.get("THINKLOAD_STATE") or Path(os.environ.get("XDG_STATE_HOME") or default) / "thinkload"
-    )
+    folder = Path(os.environ.get("THINKLOAD_STATE") or Path(os.environ.get("XDG_STATE_HOME") or default) / "thinkload")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -99,10 +97,7 @@ def running() -> list[SavedServer]:
 
 def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
     try:
-        if (
-            session is not None
-            and int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session
-        ):
+        if session is not None and int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
             return True
         return any(item.startswith(label) for item in (folder / "environ").read_bytes().split(b"\0"))
     except OSError:

@@ -65,9 +65,7 @@ def generates(port: int) -> bool:
     """True if the server generates a token. The first request of a new engine may take seconds (measured: 4 s at TP 2 on CPU)."""
     model = served_model(port)
     body: dict[str, object] = {"model": model, "prompt": "1 + 1 =", "max_tokens": 1, "temperature": 0}
-    answer = _json(
-        _request(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None
-    )
+    answer = _json(_request(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None)
     try:
         return int(answer["usage"]["completion_tokens"]) >= 1
     except (KeyError, TypeError, ValueError):

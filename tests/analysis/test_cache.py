@@ -56,9 +56,7 @@ def test_other_results_are_read_again(results: Path) -> None:
         file.write(json.dumps(line | {"seq": 1000}) + "\n")
     assert len(read_study(results).frame) == n + 1
     manifest = path.with_name("run.json")
-    manifest.write_text(
-        json.dumps(json.loads(manifest.read_text()) | {"verdict": "INVALID", "reasons": ["x"]})
-    )
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"verdict": "INVALID", "reasons": ["x"]}))
     assert "INVALID" in set(read_study(results).frame["run_verdict"])
     other = results.with_name("other")
     shutil.copytree(results, other)

@@ -42,9 +42,7 @@ def frame(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 def ten_equal(rng: np.random.Generator) -> pd.DataFrame:
     """Ten settings of the same true cost, whose answers have random lengths."""
-    return frame(
-        [arm(rng.lognormal(2, 0.8, 60), config=f"c{number}", cell=f"cell-{number}") for number in range(10)]
-    )
+    return frame([arm(rng.lognormal(2, 0.8, 60), config=f"c{number}", cell=f"cell-{number}") for number in range(10)])
 
 
 def test_the_best_of_ten_equal_settings_is_not_shown_too_cheap() -> None:
@@ -67,9 +65,7 @@ def test_the_best_of_ten_equal_settings_is_not_shown_too_cheap() -> None:
 def test_a_clear_best_is_told_apart() -> None:
     """A setting at half the cost on the same problems is the best with certainty, and its estimate is not corrected."""
     hard = np.random.default_rng(2).lognormal(2, 0.8, 100)
-    requests = frame(
-        [arm(hard * factor, config=f"c{factor}", cell=f"c{factor}") for factor in (1.0, 2.0, 2.1)]
-    )
+    requests = frame([arm(hard * factor, config=f"c{factor}", cell=f"c{factor}") for factor in (1.0, 2.0, 2.1)])
     found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests), 0.02)
     assert found.best is not None
     assert (found.best["config"], found.tied) == ("c1.0", [])
@@ -90,9 +86,7 @@ def test_noise_between_runs_makes_a_small_advantage_a_tie() -> None:
     assert any("These two settings cannot be told apart" in line for line in found.sentences)
 
 
-@pytest.mark.parametrize(
-    "other", [{"load": "c32"}, {"gpu": "h100"}, {"dataset": "gsm8k"}, {"source": "emulated"}]
-)
+@pytest.mark.parametrize("other", [{"load": "c32"}, {"gpu": "h100"}, {"dataset": "gsm8k"}, {"source": "emulated"}])
 def test_only_like_settings_are_compared(other: dict[str, Any]) -> None:
     """A setting that costs a tenth under another load, or on another GPU, data set or source, has its own recommendation."""
     hard = np.random.default_rng(4).lognormal(2, 0.8, 100)
@@ -110,9 +104,7 @@ def test_latency_is_ranked_over_all_requests() -> None:
     failed = arm(fast, (np.arange(200) % 12 != 0).astype(float), config="fails", cell="b")
     failed["ok"] = np.arange(200) % 12 != 0
     requests = frame([arm(slow, config="sound", cell="a"), failed])
-    found = recommend(
-        tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.per_problem(requests)
-    )
+    found = recommend(tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.per_problem(requests))
     assert found.best is not None
     assert found.best["config"] == "sound"
 
@@ -154,9 +146,7 @@ def test_samples_that_did_not_run_together_have_no_slowest_one() -> None:
     """Four answers one after another take longer than the slowest of them, and so do those of four runs."""
     requests = samples()
     order = requests["sample"].astype(float) * 100
-    one_by_one = requests.assign(
-        sent_s=requests["sent_s"] + order, last_token_s=requests["last_token_s"] + order
-    )
+    one_by_one = requests.assign(sent_s=requests["sent_s"] + order, last_token_s=requests["last_token_s"] + order)
     several_runs = requests.assign(cell=requests["sample"].astype(str))
     for apart in (one_by_one, several_runs):
         table = parallel(apart).set_index("k")
@@ -192,9 +182,7 @@ def test_resampled_sums_are_those_of_each_column_and_setting_alone() -> None:
     found = resampled_sums(rows, ("gpu_s", "correct"), 2)
     weights = stats.resampling(30, DRAWS)
     assert (weights.sum(axis=1) == 30).all()
-    assert (
-        abs(weights.astype(float).var() - 29 / 30) < 0.02
-    )  # that of a binomial number of 30 draws with 1/30
+    assert abs(weights.astype(float).var() - 29 / 30) < 0.02  # that of a binomial number of 30 draws with 1/30
     for sums, column in zip(found, ("gpu_s", "correct"), strict=True):
         for place in range(2):
             alone = rows[rows["place"] == place][column].to_numpy()
@@ -204,9 +192,9 @@ def test_resampled_sums_are_those_of_each_column_and_setting_alone() -> None:
 def test_joules_have_intervals() -> None:
     """Energy per token and per correct answer have intervals like the other ratios."""
     rng = np.random.default_rng(5)
-    row = tables.summary(
-        frame([arm(rng.lognormal(2, 0.5, 50)).assign(energy_j=rng.lognormal(5, 0.5, 50))]), 3.5
-    ).iloc[0]
+    row = tables.summary(frame([arm(rng.lognormal(2, 0.5, 50)).assign(energy_j=rng.lognormal(5, 0.5, 50))]), 3.5).iloc[
+        0
+    ]
     for name in ("joules_per_token", "cost_of_pass_j"):
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
 
@@ -237,18 +225,14 @@ def recommended(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize(("streams", "warns"), [(2, False), (32, True)])
-def test_a_run_without_a_steady_window_is_used_with_a_warning(
-    streams: int, warns: bool, tmp_path: Path
-) -> None:
+def test_a_run_without_a_steady_window_is_used_with_a_warning(streams: int, warns: bool, tmp_path: Path) -> None:
     found, words = recommended(tmp_path, "--budgets", "1024", "--loads", str(streams))
     assert found["deploy"]["n"] == 49
     assert ("too short for a steady window" in words) is warns
 
 
 @pytest.mark.parametrize(("streams", "budget"), [(1, 1024), (8, 8192)])
-def test_derived_budgets_are_recommended_for_one_stream_only(
-    streams: int, budget: int, tmp_path: Path
-) -> None:
+def test_derived_budgets_are_recommended_for_one_stream_only(streams: int, budget: int, tmp_path: Path) -> None:
     """The smaller budget is always faster, but with eight streams its derived latency is too long, as the check shows."""
     # On 0.32, the host decides a step of 1.5B with up to eight streams, so that one and eight take equally long.
     options = ("--budgets", "1024,8192", "--one-pass", "--loads", str(streams), "--engine-version", "0.26")

@@ -19,9 +19,7 @@ from tests.fixtures import make_records
 def side(e2e_s: np.ndarray, **about: Any) -> pd.DataFrame:
     """One run, whose TTFT is a tenth of its latency and which has one request in flight."""
     part = frame([arm(e2e_s, **about)])
-    return part.assign(
-        ttft_s=part["e2e_s"] / 10, tpot_s=part["e2e_s"] / 100, prompt_tokens=np.arange(len(part))
-    )
+    return part.assign(ttft_s=part["e2e_s"] / 10, tpot_s=part["e2e_s"] / 100, prompt_tokens=np.arange(len(part)))
 
 
 TIMES = np.linspace(1.0, 2.0, 400)

@@ -23,9 +23,7 @@ LOADS = ("c1", "c32")
 
 def test_a_percentile_is_drawn_where_the_sample_carries_it() -> None:
     """100 requests carry p95 and not p99; 400 carry both."""
-    latency, throughput = load.figures(
-        points([at_load(1, 1.0, n=100), at_load(8, 1.0), at_load(16, 1.0)]), SLO
-    )
+    latency, throughput = load.figures(points([at_load(1, 1.0, n=100), at_load(8, 1.0), at_load(16, 1.0)]), SLO)
     e2e = latency.rows[latency.rows["quantity"] == "end-to-end latency, s"]
     drawn = e2e.groupby("percentile")["load_value"].apply(list)
     assert drawn["p95"] == [1, 8, 16]
@@ -33,10 +31,7 @@ def test_a_percentile_is_drawn_where_the_sample_carries_it() -> None:
     assert (e2e["objective"] == 2.0).all()
     per_s = throughput.rows[throughput.rows["quantity"] == "requests per second"]
     assert per_s["value"].tolist() == pytest.approx([1, 8, 16])
-    assert (
-        throughput.claim
-        == "From 1 to 16 in flight, the throughput changes from 1.0 to 16 requests per second"
-    )
+    assert throughput.claim == "From 1 to 16 in flight, the throughput changes from 1.0 to 16 requests per second"
 
 
 def test_one_load_is_no_curve_and_open_and_closed_loops_have_panels_of_their_own() -> None:
@@ -60,8 +55,7 @@ def one_budget(configs: list[str]) -> list[str]:
     requests = frame([arm(pd.Series([1.0] * 40).to_numpy(), config=name, cell=name) for name in configs])
     table, endings = summary.summary(requests, 3.5), distributions.endings(requests)
     drawn = {
-        figure.name: json.dumps(figure.chart.to_dict(validate=False))
-        for figure in budget.figures(table, endings, {})
+        figure.name: json.dumps(figure.chart.to_dict(validate=False)) for figure in budget.figures(table, endings, {})
     }
     assert all('"type": "bar"' in chart for chart in drawn.values())
     return list(drawn)
@@ -128,9 +122,7 @@ def test_a_comparison_names_two_configurations_where_one_is_ahead_in_every_panel
 def test_the_cheapest_answer_is_a_range_over_the_loads() -> None:
     """10 GPU-seconds at one load and 2 at the other are not one lowest cost."""
     table = settings({"tp1": (16.0, 4.0), "tp4": (10.0, 2.0)})
-    assert "costs 2.00 to 10.0 GPU-seconds" in title(
-        budget.figures(table, table.iloc[:0], {}), "cost-of-pass"
-    )
+    assert "costs 2.00 to 10.0 GPU-seconds" in title(budget.figures(table, table.iloc[:0], {}), "cost-of-pass")
 
 
 def fronts(correct: dict[float, float]) -> list[Figure]:
@@ -155,9 +147,7 @@ def test_a_tie_in_accuracy_is_not_worth_a_multiple_of_the_cost() -> None:
     """One answer of a hundred more is within the interval, and 40 are not."""
     assert "No setting is shown to be more accurate" in title(fronts({1.0: 0.6, 5.0: 0.61}), "accuracy-cost")
     claim = title(fronts({1.0: 0.4, 5.0: 0.8}), "accuracy-cost")
-    assert claim.startswith(
-        "The most accurate setting is 40 points more accurate than the cheapest, at 2.5 times"
-    )
+    assert claim.startswith("The most accurate setting is 40 points more accurate than the cheapest, at 2.5 times")
 
 
 def test_a_leader_leads_in_every_panel() -> None:

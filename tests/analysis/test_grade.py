@@ -26,9 +26,7 @@ TABLE = [json.loads(line) for line in (ROOT / "tests/data/grading_pairs.jsonl").
 SLOW = r"\int_0^1 e^{e^{x^{x^x}}} dx"
 
 
-def record(
-    seq: int, text: str | None, *, finish: str = "stop", outcome: Outcome = "ok", problem: str = "p"
-) -> Record:
+def record(seq: int, text: str | None, *, finish: str = "stop", outcome: Outcome = "ok", problem: str = "p") -> Record:
     return Record(
         run_id="r",
         seq=seq,
@@ -43,14 +41,9 @@ def record(
 
 def make_run(folder: Path, texts: list[str], golds: dict[str, str], model: str = "R1") -> Path:
     folder.mkdir()
-    records = [
-        record(seq, text, problem=problem)
-        for seq, (text, problem) in enumerate(zip(texts, golds, strict=True))
-    ]
+    records = [record(seq, text, problem=problem) for seq, (text, problem) in enumerate(zip(texts, golds, strict=True))]
     (folder / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in records))
-    rows = [
-        {"unique_id": key, "answer": gold, "subject": "Algebra", "level": 1} for key, gold in golds.items()
-    ]
+    rows = [{"unique_id": key, "answer": gold, "subject": "Algebra", "level": 1} for key, gold in golds.items()]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_run(folder, RunInfo(run_id="r", config="tp1", model=model, target="t", started_at="", clock={}))
     return folder
@@ -148,9 +141,7 @@ def test_every_record_gets_one_grade() -> None:
 
 def test_wilson_interval() -> None:
     """The interval for 17 of 20 is 0.640 to 0.948 (Wilson 1927, computed by hand)."""
-    frame = grade_records(
-        [record(n, rf"\boxed{{{5 if n < 17 else 6}}}") for n in range(20)], {"p": "5"}, thinks=False
-    )
+    frame = grade_records([record(n, rf"\boxed{{{5 if n < 17 else 6}}}") for n in range(20)], {"p": "5"}, thinks=False)
     assert accuracy(frame).strict == pytest.approx((0.85, 0.6396, 0.9476), abs=1e-4)
 
 
@@ -163,9 +154,7 @@ def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     written = (folder / GRADES).stat().st_mtime_ns
     assert grade_run(folder).equals(first)
     assert (folder / GRADES).stat().st_mtime_ns == written
-    (folder / "problems.jsonl").write_text(
-        '{"unique_id": "a", "answer": "6"}\n{"unique_id": "b", "answer": "1"}\n'
-    )
+    (folder / "problems.jsonl").write_text('{"unique_id": "a", "answer": "6"}\n{"unique_id": "b", "answer": "1"}\n')
     assert grade_run(folder)["grade"].tolist() == ["wrong", "wrong"]
 
 
@@ -209,9 +198,7 @@ def test_pairs_come_back_in_order(tmp_path: Path) -> None:
 
 def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table is on stderr and one JSON object on stdout. Problems without a level have a row of their own."""
-    folder = make_run(
-        tmp_path / "run", [r"\boxed{5}", r"\boxed{6}", r"\boxed{8}"], {"a": "5", "b": "7", "c": "8"}
-    )
+    folder = make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{6}", r"\boxed{8}"], {"a": "5", "b": "7", "c": "8"})
     problems = (folder / "problems.jsonl").read_text().splitlines()
     problems[2] = problems[2].replace('"level": 1', '"level": null')
     (folder / "problems.jsonl").write_text("\n".join(problems))

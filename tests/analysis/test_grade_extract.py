@@ -113,16 +113,12 @@ def test_answer_after_the_reasoning_counts_first(
 
 def test_a_cut_output_of_a_thinking_model_is_all_reasoning() -> None:
     assert extract(r"so \boxed{1}, wait", None, thinks=True, finished=False) == Extract("1", in_thinking=True)
-    assert extract(r"so \boxed{1}, wait", None, thinks=False, finished=False) == Extract(
-        "1", in_thinking=False
-    )
+    assert extract(r"so \boxed{1}, wait", None, thinks=False, finished=False) == Extract("1", in_thinking=False)
 
 
 def test_an_answer_line_that_the_cut_may_have_shortened_is_none() -> None:
     assert extract("x</think>Final Answer: 1", None, thinks=True, finished=False) is None
-    assert extract("x</think>Final Answer: 1\n", None, thinks=True, finished=False) == Extract(
-        "1", in_thinking=False
-    )
+    assert extract("x</think>Final Answer: 1\n", None, thinks=True, finished=False) == Extract("1", in_thinking=False)
 
 
 def test_solutions_cut_before_their_first_box_have_no_answer(shared: Path) -> None:

@@ -41,9 +41,7 @@ DEGREES = st.integers(1, 359).map(lambda angle: rf"{angle}^\circ")
 REFERENCES = st.one_of(INTEGERS.map(str), FRACTIONS, LISTS, TUPLES, SURDS, POWERS, DEGREES)
 
 
-@pytest.mark.parametrize(
-    ("changes", "is_same"), [(REWRITES, True), (MUTATIONS, False)], ids=["rewritten", "changed"]
-)
+@pytest.mark.parametrize(("changes", "is_same"), [(REWRITES, True), (MUTATIONS, False)], ids=["rewritten", "changed"])
 def test_twenty_variants_of_each_reference(shared: Path, changes: tuple[Change, ...], is_same: bool) -> None:
     """Each reference answer of MATH-500: all of its 20 rewrites are correct, and none of its 20 mutations."""
     rows = (shared / "math500.jsonl").read_text().splitlines()
@@ -100,10 +98,7 @@ AMOUNTS = st.decimals("0.001", "99999", places=3)
 
 def typeset(value: Decimal, unit: str, style: int) -> str:
     """A quantity in one of several ways to write it."""
-    return (
-        f"{value:f}"
-        + (f" {unit}", rf"\text{{ {unit}}}", rf"\ \mathrm{{{unit}}}", rf"\,\text{{{unit}}}")[style]
-    )
+    return f"{value:f}" + (f" {unit}", rf"\text{{ {unit}}}", rf"\ \mathrm{{{unit}}}", rf"\,\text{{{unit}}}")[style]
 
 
 @settings(max_examples=300)
@@ -118,9 +113,7 @@ def test_units_of_one_quantity_are_converted_exactly(
     assert compare(reference, typeset(converted, other + unit, other_style)) == "correct"
     assert compare(reference, typeset(converted * 10, other + unit, other_style)) == "wrong"
     assert compare(reference, typeset(converted, other + unit + "^2", 1)) == "wrong"
-    assert (
-        compare(reference, typeset(converted, other + ("K" if unit != "K" else "m"), other_style)) == "wrong"
-    )
+    assert compare(reference, typeset(converted, other + ("K" if unit != "K" else "m"), other_style)) == "wrong"
 
 
 @settings(max_examples=200)
@@ -158,9 +151,7 @@ CHANGES = [
     "-{}", r"\pm {}", r"\ge {}", "< {}", r"\ne {}", r"\not= {}", r"\overline{{{}}}", "({})!", "({})^2", "({})'", "({})_2", r"{}, \ldots",
     "{}, 977", "{} + 1", r"\frac{{{}}}{{2}}", "[{})", "{} \\text{{ or more}}",
 ]  # fmt: skip
-UNIT = st.sampled_from(
-    [name for name, (dimension, _) in UNITS.items() if dimension and "percent" not in dimension]
-)
+UNIT = st.sampled_from([name for name, (dimension, _) in UNITS.items() if dimension and "percent" not in dimension])
 WRITTEN = ["{}{}", r"{}\text{{ {}}}", r"{} \text{{{}}}", "{} {}", r"{}\ \mathrm{{{}}}"]
 PRESENTED = [
     "{}",
@@ -230,9 +221,7 @@ DENIALS = [
     "El resultado no es {}.",
     "结果不是{}。",
 ]
-STATED = st.one_of(
-    FRACTIONS, TUPLES, SURDS, DEGREES, INTEGERS.filter(lambda number: abs(number) > 1000).map(str)
-)
+STATED = st.one_of(FRACTIONS, TUPLES, SURDS, DEGREES, INTEGERS.filter(lambda number: abs(number) > 1000).map(str))
 
 
 @settings(max_examples=300)
@@ -254,9 +243,7 @@ def test_a_sentence_that_denies_or_doubts_a_value_does_not_state_it(reference: s
     st.integers(-50, 50),
     st.sampled_from("<>"),
 )
-def test_polynomial_inequalities_are_solved_by_their_roots(
-    roots: list[int], number: int, relation: str
-) -> None:
+def test_polynomial_inequalities_are_solved_by_their_roots(roots: list[int], number: int, relation: str) -> None:
     """The solution contains a number exactly if the polynomial has the wanted sign there, and another relation has another solution."""
     product = "".join(f"(x-({root}))" for root in roots)
     at = [number - root for root in roots]
@@ -270,9 +257,7 @@ def test_polynomial_inequalities_are_solved_by_their_roots(
 
 
 @given(st.integers(1, 30), st.integers(2, 12), st.integers(-5, 5), st.integers(1, 30))
-def test_progressions_are_equal_if_they_have_the_same_values(
-    start: int, step: int, turns: int, more: int
-) -> None:
+def test_progressions_are_equal_if_they_have_the_same_values(start: int, step: int, turns: int, more: int) -> None:
     reference = rf"x=\frac{{{start}\pi}}{{7}}+{step}k\pi, k\in\mathbb{{Z}}"
     same = rf"x=\frac{{{start + 7 * step * turns}\pi}}{{7}}-{step}n\pi, n\in\mathbb{{Z}}"
     assert compare(reference, same) == "correct"

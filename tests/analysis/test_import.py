@@ -62,9 +62,7 @@ AIPERF = [
 ]
 
 
-def imported(
-    document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_gpus: str = "2"
-) -> dict[str, Any]:
+def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_gpus: str = "2") -> dict[str, Any]:
     """Import a document and write a report of it; returns the JSON output of the import."""
     tmp_path.mkdir(exist_ok=True)
     path, out = tmp_path / "theirs.json", tmp_path / "run"
@@ -77,9 +75,7 @@ def imported(
     return last
 
 
-@pytest.mark.parametrize(
-    ("document", "tool"), [(VLLM, "vllm bench serve"), (GUIDELLM, "guidellm"), (AIPERF, "AIPerf")]
-)
+@pytest.mark.parametrize(("document", "tool"), [(VLLM, "vllm bench serve"), (GUIDELLM, "guidellm"), (AIPERF, "AIPerf")])
 def test_each_tool_is_recognised_and_explained(
     document: Any, tool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,9 +97,7 @@ def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert row["load"] == "c4"
 
 
-def test_without_start_times_the_cost_of_a_run_is_unknown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_start_times_the_cost_of_a_run_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Latencies are known, and no time of the run is invented. The result of SGLang has the same fields."""
     document = {name: value for name, value in VLLM.items() if name != "start_times"}
     last = imported(document | {"backend": "sglang-oai-chat", "output_throughput": 8.0}, tmp_path, capsys)
@@ -128,9 +122,7 @@ def test_each_line_of_append_result_is_a_run(tmp_path: Path, capsys: pytest.Capt
     assert table["dataset"].nunique() == 2
 
 
-def test_the_summary_of_a_sweep_is_a_run_for_each_item(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_summary_of_a_sweep_is_a_run_for_each_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`vllm bench sweep` writes an indented list. Without details the error says where to ask for them."""
     runs = [VLLM | {"run_number": number, "max_num_seqs": 256} for number in range(3)]
     assert imported([runs], tmp_path / "a", capsys)["runs"] == 3
@@ -185,9 +177,7 @@ def test_every_benchmark_of_guidellm_is_a_run(tmp_path: Path, capsys: pytest.Cap
     assert (frame["outcome"] == "cancelled").sum() == 2
 
 
-def test_aiperf_has_its_model_load_acceptance_and_outcomes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_aiperf_has_its_model_load_acceptance_and_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Model and load are in the file beside it; an error is what its status or its type says."""
     speculation = {"spec_decode_acceptance_length": 2.5, "spec_decode_draft_acceptance_rate": 30.0}
     metrics = AIPERF[0]["metrics"] | {name: {"value": value} for name, value in speculation.items()}
@@ -277,9 +267,7 @@ def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.Capt
     assert main(["import", str(tmp_path / "other.db"), "--out", str(tmp_path / "no")]) == 2
 
 
-def test_inference_perf_has_the_time_of_each_token(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_perf_has_the_time_of_each_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both shapes of `info`; the server's count of tokens comes first, and an emulated server stays marked."""
     body, times = json.dumps({"model": "m-7B"}), [10.5, 11.0, 11.5]
     new = {"request_metrics": {"text": {"input_tokens": 7}}}
@@ -296,8 +284,7 @@ def test_inference_perf_has_the_time_of_each_token(
     requests = [
         about | {"info": new, "error": None, "response": fingerprint},
         about | {"info": old, "error": None, "response": ""},
-        about
-        | {"info": None, "error": {"error_type": "ClientPayloadError", "error_msg": "x"}, "response": ""},
+        about | {"info": None, "error": {"error_type": "ClientPayloadError", "error_msg": "x"}, "response": ""},
     ]
     path = tmp_path / "per_request_lifecycle_metrics.json"
     path.write_text(json.dumps(requests))
@@ -334,9 +321,7 @@ def test_first_and_last_token_make_ttft_e2e_and_tpot(
     assert (row["ttft_s"], row["e2e_s"], row["tpot_s"]) == pytest.approx((0.5, 1.5, 0.1))
 
 
-@pytest.mark.parametrize(
-    "text", ["{}", "no json", '{"benchmarks": []}', '{"ttfts": []}', '{"ttfts": 3}', "[1]"]
-)
+@pytest.mark.parametrize("text", ["{}", "no json", '{"benchmarks": []}', '{"ttfts": []}', '{"ttfts": 3}', "[1]"])
 def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown file gives exit status 2 and one line, and no folder is created."""
     path = tmp_path / "x.json"

@@ -41,9 +41,7 @@ def test_more_gpus_are_compared_between_like_configurations() -> None:
     [(STUDY, "README.md"), (SECOND, "README.md"), (THIRD, "tables.md")],
     ids=["h200", "h100", "h200x4"],
 )
-def test_the_page_holds_the_tables_as_printed(
-    study: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_holds_the_tables_as_printed(study: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every row of the tables in the page is printed by the command."""
     study_tables.main([str(study)])
     printed = set(capsys.readouterr().out.splitlines())

@@ -40,9 +40,7 @@ def report(results: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> dict
     return last
 
 
-def test_report_is_one_self_contained_page(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_is_one_self_contained_page(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page is one HTML file that loads nothing from another host and contains every run."""
     result = report(study, tmp_path, capsys)
     page = (tmp_path / "index.html").read_text()
@@ -118,9 +116,7 @@ def damage_zero_budget(folder: Path) -> None:
 def damage_invalid(folder: Path) -> None:
     """A run with the verdict INVALID."""
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(
-        json.dumps(run | {"verdict": "INVALID", "reasons": ["server restarted"]})
-    )
+    (folder / "run.json").write_text(json.dumps(run | {"verdict": "INVALID", "reasons": ["server restarted"]}))
 
 
 def damage_no_right_answer(folder: Path) -> None:
@@ -191,9 +187,7 @@ def test_a_run_of_a_newer_schema_is_left_out(
     assert "run.json has schema 9" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_invalid_runs_are_shown_but_not_used(
-    one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_runs_are_shown_but_not_used(one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page shows the reason at the top and recommends nothing."""
     damage_invalid(one_run)
     report(one_run, tmp_path / "out", capsys)
@@ -213,9 +207,7 @@ def test_a_run_without_a_right_answer_is_judged_by_latency_and_cost(
         shutil.copytree(study / f"{config}--r1-distill-qwen-14b", results / config)
         damage_no_right_answer(results / config)
     found = report(results, tmp_path / "out", capsys)
-    assert str(found["headline"]).startswith(
-        "Deploy DeepSeek-R1-Distill-Qwen-14B on tp1-ngram with a budget of 1,024"
-    )
+    assert str(found["headline"]).startswith("Deploy DeepSeek-R1-Distill-Qwen-14B on tp1-ngram with a budget of 1,024")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "compared, by latency and cost alone" in page
     assert "GPU-seconds per request" in page
@@ -276,9 +268,7 @@ def test_tables_are_written_as_latex(one_run: Path, tmp_path: Path) -> None:
     assert text.count(r"\\") == 3
 
 
-def test_an_empty_folder_is_the_mistake_of_the_operator(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_folder_is_the_mistake_of_the_operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "there are no runs in it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -24,7 +24,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (out / "report" / "index.html").as_uri()
 
 
-CHARTS = "JSON.stringify([...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('svg path, svg line').length))"
+CHARTS = (
+    "JSON.stringify([...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('svg path, svg line').length))"
+)
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 POINTS = "document.querySelectorAll('#accuracy-latency svg .mark-symbol path').length"
 
@@ -62,10 +64,7 @@ def test_filters_hide_data_and_show_all_restores_it(page: str) -> None:
         assert 0 < await tab.evaluate(POINTS) < everything
         await tab.evaluate(click.format("model", "DeepSeek-R1-Distill-Qwen-14B"))
         await tab.evaluate(wait)
-        assert (
-            await tab.evaluate("document.querySelectorAll('#accuracy .panels > div:not([hidden])').length")
-            == 1
-        )
+        assert await tab.evaluate("document.querySelectorAll('#accuracy .panels > div:not([hidden])').length") == 1
         await tab.evaluate("document.getElementById('reset').click()")
         await tab.evaluate(wait)
         assert await tab.evaluate(POINTS) == everything

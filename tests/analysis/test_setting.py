@@ -86,9 +86,7 @@ DIFFERENCES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
-def test_every_option_that_changes_a_value_separates_settings(
-    difference: dict[str, Any], tmp_path: Path
-) -> None:
+def test_every_option_that_changes_a_value_separates_settings(difference: dict[str, Any], tmp_path: Path) -> None:
     """Two runs that differ in one option are two rows, each with its own median."""
     write(tmp_path / "a", [1.0] * 6)
     write(tmp_path / "b", [3.0] * 6, **difference)
@@ -97,9 +95,7 @@ def test_every_option_that_changes_a_value_separates_settings(
     assert summary["n"].tolist() == [6, 6]
 
 
-@pytest.mark.parametrize(
-    "difference", [d for d in DIFFERENCES if not {"config", "num_gpus"} & set(d)], ids=str
-)
+@pytest.mark.parametrize("difference", [d for d in DIFFERENCES if not {"config", "num_gpus"} & set(d)], ids=str)
 def test_speculation_pairs_under_the_same_conditions_only(difference: dict[str, Any], tmp_path: Path) -> None:
     """A run with speculation is paired only where nothing else differs; here that run is twice as fast."""
     write(tmp_path / "plain", [2.0] * 6)
@@ -125,9 +121,7 @@ def test_seeds_labels_and_counts_are_repeats(tmp_path: Path) -> None:
 def test_published_cells_that_differ_in_temperature_are_two(tmp_path: Path) -> None:
     """The summary of published runs has the TPOT of their README: 0.582 ms with every draft accepted, 4.659 ms with none."""
     summary = tables.summary(analysis.load(PUBLISHED, grade=False), 3.5)
-    rows = summary[
-        (summary["model"] == "1.5b") & (summary["config"] == "tp1-ngram") & (summary["load"] == "c1")
-    ]
+    rows = summary[(summary["model"] == "1.5b") & (summary["config"] == "tp1-ngram") & (summary["load"] == "c1")]
     assert dict(zip(rows["asked"], rows["tpot_p50_s"].mul(1e3).round(3), strict=True)) == {
         "greedy, ignore_eos": 0.582,
         "T 1, ignore_eos": 4.659,
@@ -170,9 +164,7 @@ def test_the_least_arithmetic_is_not_the_least_latency(tmp_path: Path) -> None:
 def test_one_setting_is_both_optima(tmp_path: Path) -> None:
     """With a single setting both optima are the same, and the claim does not hold."""
     write(tmp_path / "only", [1.0] * 30)
-    claim = next(
-        one for one in claims.claims(load(tmp_path), 0.0) if one.name == "compute-not-system-optimal"
-    )
+    claim = next(one for one in claims.claims(load(tmp_path), 0.0) if one.name == "compute-not-system-optimal")
     assert (claim.verdict, claim.estimate) == ("not held", 1.0)
 
 

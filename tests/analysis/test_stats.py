@@ -88,9 +88,7 @@ def test_mcnemars_interval_covers() -> None:
     assert covered(intervals, -0.01) >= 0.93
 
 
-@pytest.mark.parametrize(
-    ("name", "n", "least"), [("speed-up", 10, 0.91), ("speed-up", 60, 0.93), ("mean", 100, 0.93)]
-)
+@pytest.mark.parametrize(("name", "n", "least"), [("speed-up", 10, 0.91), ("speed-up", 60, 0.93), ("mean", 100, 0.93)])
 def test_the_interval_of_a_ratio_covers(name: str, n: int, least: float) -> None:
     """Intervals contain the true ratio of sums, or the true mean, also with few problems."""
     rng = np.random.default_rng(5)
@@ -195,8 +193,7 @@ def test_repeats_widen_the_gate_by_the_noise_between_runs() -> None:
     for _ in range(100):
         hard = rng.lognormal(2, 0.6, 100)
         sides = [
-            pd.concat([frame(hard * rng.normal(1, 0.02), np.ones(100), f"run-{k}") for k in range(4)])
-            for _ in range(2)
+            pd.concat([frame(hard * rng.normal(1, 0.02), np.ones(100), f"run-{k}") for k in range(4)]) for _ in range(2)
         ]
         alarms += compare.status(compare.compare(sides[0], sides[1], gate)) == 1
     assert alarms <= 9  # 5 expected at most of 100, two standard errors above
@@ -234,9 +231,7 @@ def test_a_lost_twentieth_of_accuracy_is_a_regression() -> None:
     second[:30] = 0
     assert (
         compare.status(
-            compare.compare(
-                frame(np.ones(500), np.ones(500)), frame(np.ones(500), second), {"accuracy": 0.01}
-            )
+            compare.compare(frame(np.ones(500), np.ones(500)), frame(np.ones(500), second), {"accuracy": 0.01})
         )
         == 1
     )
@@ -262,9 +257,7 @@ def test_two_halves_of_a_problem_set_are_not_repeats() -> None:
     gate = {"latency": 0.03}
     assert np.isnan(compare.compare(halves, halves, gate)[0].noise_floor)
     twice = pd.concat([whole, frame(values * 1.02, np.ones(100), "b")])
-    assert compare.compare(twice, twice, gate)[0].noise_floor == pytest.approx(
-        np.log(1.02) / np.sqrt(2), rel=0.01
-    )
+    assert compare.compare(twice, twice, gate)[0].noise_floor == pytest.approx(np.log(1.02) / np.sqrt(2), rel=0.01)
 
 
 def test_a_change_in_the_length_of_answers_is_named() -> None:
@@ -300,9 +293,7 @@ def test_equal_results_pass() -> None:
 def test_speculation_pairs_by_problem() -> None:
     """A configuration that is twice as fast on every problem has a speed-up of exactly 2, in any order of problems."""
     base = frame(np.array([1.0, 2, 3, 4, 5, 6]), np.ones(6)).assign(speculation="off", config="tp1")
-    new = frame(np.array([3.0, 2.5, 2, 1.5, 1, 0.5]), np.ones(6)).assign(
-        speculation="ngram", config="tp1-ngram"
-    )
+    new = frame(np.array([3.0, 2.5, 2, 1.5, 1, 0.5]), np.ones(6)).assign(speculation="ngram", config="tp1-ngram")
     new["problem_id"] = [5, 4, 3, 2, 1, 0]
     both = pd.concat([base, new]).assign(num_gpus=1.0, tp=1.0, params_b=1.5, completion_tokens=10.0)
     both = both.assign(energy_j=np.nan, tflop=1.0, fingerprint=7.0, server_s=1.0)
@@ -342,9 +333,7 @@ def test_pass_at_k_is_unbiased() -> None:
 
 def test_a_wrong_answer_in_two_notations_is_one_candidate() -> None:
     """The vote of a correct answer is 0, and that of an output without an answer is -1."""
-    group = pd.DataFrame(
-        {"answer": ["5", r"\frac{1}{2}", r"\dfrac{1}{2}.", "x=3", None], "correct": [1, 0, 0, 0, 0]}
-    )
+    group = pd.DataFrame({"answer": ["5", r"\frac{1}{2}", r"\dfrac{1}{2}.", "x=3", None], "correct": [1, 0, 0, 0, 0]})
     votes = _votes(group).tolist()
     assert (votes[0], votes[1] == votes[2], votes[4]) == (0, True, -1)
     assert len(set(votes)) == 4

@@ -76,9 +76,7 @@ def test_a_closed_loop_counts_with_the_lower_bound_of_its_throughput() -> None:
 
 
 def test_poisson_arrivals_come_before_a_closed_loop() -> None:
-    assert capacity.capacities(points([at_load(10, 1.0), at_rate(4, 1.0)]))["capacity_per_s"].tolist() == [
-        4.0
-    ]
+    assert capacity.capacities(points([at_load(10, 1.0), at_rate(4, 1.0)]))["capacity_per_s"].tolist() == [4.0]
 
 
 def test_a_server_that_cannot_follow_takes_what_it_answered() -> None:

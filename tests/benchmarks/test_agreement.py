@@ -19,9 +19,7 @@ def write_run(folder: Path, rows: list[tuple[str, str, str, bool]]) -> Path:
                text=text, completion_tokens=len(text), derived=derived)
         for seq, (problem, text, _, derived) in enumerate(rows)
     ]  # fmt: skip
-    (folder / "records.jsonl").write_bytes(
-        b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-    )
+    (folder / "records.jsonl").write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     grades = pd.DataFrame({"seq": range(len(rows)), "grade": [row[2] for row in rows], "finished": True})
     grades.to_parquet(folder / "grades.parquet")
     return folder

@@ -59,9 +59,7 @@ def emulated(row: dict[str, Any]) -> dict[str, float]:
         "speculation": "ngram k=5 lookup 1..4",
     }
     measurement = {"output_tokens": 120, "mean_prompt_tokens": 100, "tpot_p50_ms": 1.0, "ttft_p50_ms": 1.0}
-    return {
-        made.kind: made.emulated for made in compare([config | {"decode": [measurement | row]}], GPU, ENGINE)
-    }
+    return {made.kind: made.emulated for made in compare([config | {"decode": [measurement | row]}], GPU, ENGINE)}
 
 
 def test_a_row_is_emulated_with_its_acceptance() -> None:
@@ -99,18 +97,14 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
     ]
     for made in compare(configs, GPU, truth):
         if made.kind == "tpot":
-            next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = (
-                made.emulated
-            )
+            next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = made.emulated
     uncertainty = 10.0  # an uncertainty so large that the start does not matter
     start = {
         "async_step_ms": (ENGINE.async_step_ms, uncertainty),
         "sync_step_ms": (ENGINE.sync_step_ms, uncertainty),
     }
     found = fit([config | {"gpu": "h200"} for config in configs], ("tpot",), start, ENGINE, rounds=40)
-    assert found == pytest.approx(
-        {"async_step_ms": truth.async_step_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03
-    )
+    assert found == pytest.approx({"async_step_ms": truth.async_step_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03)
 
 
 def test_cells_of_the_older_runner_are_emulated_with_its_times() -> None:
@@ -118,8 +112,7 @@ def test_cells_of_the_older_runner_are_emulated_with_its_times() -> None:
     cells = configurations(ROOT / "docs/results/h200-vllm-0.32.0/cells", None, "0.32")
     newer = engine_versions()["0.32"]
     chosen = [
-        next(config for config in cells if config["config"] == name)
-        for name in ("7b-tp1-ngram-v1", "7b-tp1-ngram")
+        next(config for config in cells if config["config"] == name) for name in ("7b-tp1-ngram-v1", "7b-tp1-ngram")
     ]
     v1, v2 = (
         [

@@ -25,9 +25,7 @@ def test_texts_warm_ups_zeros_and_paths_are_left_out(tmp_path: Path) -> None:
     warm_up = {"seq": 0, "warmup": True}
     measured = {"seq": 1, "text": "secret", "reasoning": "secret", "server_timings": timings}
     failed = {"seq": 2, "outcome": "server_error", "error": "EngineCore encountered an issue"}
-    (cell / "records.jsonl").write_text(
-        "".join(json.dumps(one) + "\n" for one in (warm_up, measured, failed))
-    )
+    (cell / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (warm_up, measured, failed)))
     (cell / "server-after.prom").write_text(SNAPSHOT)
     (cell / "problems.jsonl").write_text('{"problem": "secret"}\n')
     (cell / "server.log").write_text("secret")

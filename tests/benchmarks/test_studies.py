@@ -75,9 +75,7 @@ def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: M
         ({1: math.nan}, "–"),
     ],
 )
-def test_the_load_at_which_speculation_stops_to_pay_is_interpolated(
-    points: dict[int, float], shown: str
-) -> None:
+def test_the_load_at_which_speculation_stops_to_pay_is_interpolated(points: dict[int, float], shown: str) -> None:
     assert crossover.shown_crossing(points) == shown
 
 
@@ -93,9 +91,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
 
 
-def test_the_pages_have_the_rows_that_the_commands_print(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_pages_have_the_rows_that_the_commands_print(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Crossings, scaling and the differences between days stand on the pages as printed, and the figures can be drawn."""
     assert crossover.main([*map(str, STUDIES), "--figures", str(tmp_path)]) == 0
     page = (FOUR / "README.md").read_text().splitlines()

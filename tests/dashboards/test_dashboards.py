@@ -59,18 +59,14 @@ def schema_errors_union(value: Any, kinds: tuple[Any, ...], where: str) -> list[
 def schema_errors_plain(value: Any, kind: type, where: str) -> list[str]:
     """The errors of a value whose type is a class without type arguments."""
     if issubclass(kind, Enum):
-        return (
-            [] if value in {one.value for one in kind} else [f"{where}: {value!r} is not a {kind.__name__}"]
-        )
+        return [] if value in {one.value for one in kind} else [f"{where}: {value!r} is not a {kind.__name__}"]
     if isinstance(value, dict) and hasattr(kind, "from_json"):
         value = kind.from_json(value)  # the SDK does not parse some members
     if not isinstance(value, (int, float) if kind is float else kind):
         return [f"{where}: {value!r} is not a {kind.__name__}"]
     hints = typing.get_type_hints(type(value)) if hasattr(value, "to_json") else {}
     return [
-        error
-        for name, hint in hints.items()
-        for error in schema_errors(getattr(value, name), hint, f"{where}.{name}")
+        error for name, hint in hints.items() for error in schema_errors(getattr(value, name), hint, f"{where}.{name}")
     ]
 
 

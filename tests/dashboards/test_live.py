@@ -95,18 +95,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedRuns]
     folder = tmp_path_factory.mktemp("live")
     with ExitStack() as stack:
         server = stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus")))
-        targets = {
-            config: stack.enter_context(emulated(config, model="r1-distill-qwen-14b")) for config in LOADS
-        }
+        targets = {config: stack.enter_context(emulated(config, model="r1-distill-qwen-14b")) for config in LOADS}
         ports = {config: free_port() for config in LOADS}
         servers = [target for config in LOADS for target in announced(targets[config], config)]
         server.set_targets("runs", [*servers, *map(client, ports.values())])
         start_s, running = time.time(), []
         for config, load in LOADS.items():
             options = ("--budgets", "256,512", "--slo", "ttft=0.5,tpot=50ms,e2e=30", *load)
-            running.append(
-                stack.enter_context(generator(ports[config], targets[config], folder / config, *options))
-            )
+            running.append(stack.enter_context(generator(ports[config], targets[config], folder / config, *options)))
         assert until(lambda: all(process.poll() is not None for process in running), 200)
         yield RecordedRuns(server, start_s, time.time(), {config: folder / config for config in LOADS})
 
@@ -123,22 +119,15 @@ def test_client_and_server_count_the_same_tokens(recorded: RecordedRuns, config:
     """The two lines of the load test dashboard differ by at most 2 % from the middle of a run until its last requests."""
     start_s, end_s = recorded.start_and_end(config)
     client_rows, server_rows = (
-        recorded.server.range(
-            filled(expr, range_s=60, chosen={"config": config}), (start_s + end_s) / 2, end_s - 5
-        )
+        recorded.server.range(filled(expr, range_s=60, chosen={"config": config}), (start_s + end_s) / 2, end_s - 5)
         for expr in (
-            recorded.board_query("load_test_run", "Output tokens: client and server", letter)
-            for letter in "AB"
+            recorded.board_query("load_test_run", "Output tokens: client and server", letter) for letter in "AB"
         )
     )
     (client_rates,), (server_rates,) = ([by_time(row) for row in rows] for rows in (client_rows, server_rows))
-    both = (
-        client_rates.keys() & server_rates.keys()
-    )  # on a busy machine, a missed scrape leaves a gap in one of them
+    both = client_rates.keys() & server_rates.keys()  # on a busy machine, a missed scrape leaves a gap in one of them
     assert len(both) >= 4
-    assert sum(client_rates[at] for at in both) == pytest.approx(
-        sum(server_rates[at] for at in both), rel=0.02
-    )
+    assert sum(client_rates[at] for at in both) == pytest.approx(sum(server_rates[at] for at in both), rel=0.02)
 
 
 def by_time(row: dict[str, Any]) -> dict[float, float]:
@@ -152,9 +141,7 @@ def test_client_and_server_agree_on_the_first_token(recorded: RecordedRuns, conf
     start_s, end_s = recorded.start_and_end(config)
     buckets = []
     for panel in ("TTFT, client", "TTFT, server"):
-        expr = recorded.board_query("load_test_run", panel, "A").replace(
-            "$__rate_interval", f"{end_s - start_s:.0f}s"
-        )
+        expr = recorded.board_query("load_test_run", panel, "A").replace("$__rate_interval", f"{end_s - start_s:.0f}s")
         # One second before the end, the labels of the load generator still exist and nearly all requests are counted.
         (row,) = recorded.server.instant(filled(expr, range_s=60, chosen={"config": config}), end_s - 1)
         buckets.append(bucket(float(row["value"][1])))
@@ -178,9 +165,7 @@ def test_the_comparison_matches_the_records(recorded: RecordedRuns) -> None:
         assert len(found) == 4
         for row in found:
             labels = row["metric"]
-            rows = [
-                r for r in records(recorded.folders[labels["config"]]) if str(r.budget) == labels["budget"]
-            ]
+            rows = [r for r in records(recorded.folders[labels["config"]]) if str(r.budget) == labels["budget"]]
             assert float(row["value"][1]) == pytest.approx(count(rows), rel=0.001), labels
 
 
@@ -293,9 +278,7 @@ def pause_repeatedly(process: subprocess.Popen[bytes]) -> bool:
 def test_a_stalled_client_is_reported(watch: Watch) -> None:
     """ClientStalled fires while the process is stopped, ClientLag while it is paused again and again."""
     process, instance = watch.generators["stalled"]
-    assert until(
-        lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 60
-    )
+    assert until(lambda: watch.server.instant(f'loadgen_requests_in_flight{{instance="{instance}"}} == 2'), 60)
     process.send_signal(signal.SIGSTOP)
     try:
         assert watch.fires("ClientStalled", instance)

@@ -60,12 +60,8 @@ def test_make_live_scrapes_what_a_launcher_on_this_host_announces() -> None:
             check=False,
         )
         assert (again.returncode, f"port {port} is in use" in again.stderr) == (2, True)
-        announced.write_text(
-            json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}])
-        )
-        assert until(
-            lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 60
-        )
+        announced.write_text(json.dumps([{"targets": [f"host.docker.internal:{port}"], "labels": {"config": "self"}}]))
+        assert until(lambda: server.instant(f'up{{job="server", config="self", instance="127.0.0.1:{port}"}} == 1'), 60)
     finally:
         announced.unlink(missing_ok=True)
         process.terminate()
@@ -94,9 +90,7 @@ def test_series_of_other_gpus_of_the_host_are_dropped(tmp_path: Path) -> None:
 
 
 @needs_prometheus
-@pytest.mark.parametrize(
-    "cases", sorted((PROMETHEUS / "tests").glob("*.test.yml")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("cases", sorted((PROMETHEUS / "tests").glob("*.test.yml")), ids=lambda path: path.name)
 def test_rules_give_the_expected_results(cases: Path) -> None:
     promtool("test", "rules", str(cases))
 

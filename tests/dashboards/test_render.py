@@ -37,9 +37,7 @@ from tests.fixtures.prometheus import free_port
         (math.nan, "s", None, "–"),
     ],
 )
-def test_numbers_are_formatted_with_their_unit(
-    value: float, unit: str, decimals: int | None, formatted: str
-) -> None:
+def test_numbers_are_formatted_with_their_unit(value: float, unit: str, decimals: int | None, formatted: str) -> None:
     assert format_value(value, unit, decimals) == formatted
 
 
@@ -54,8 +52,7 @@ def test_ticks_are_few_and_cover_the_highest_value(top: float) -> None:
 
 def test_a_compressed_picture_has_the_same_size_in_pixels_and_far_fewer_bytes() -> None:
     lines = "".join(
-        svg_panels.text(10, 20 * n, f"line {n} of a table", color=svg_panels.PALETTE[n % 9])
-        for n in range(30)
+        svg_panels.text(10, 20 * n, f"line {n} of a table", color=svg_panels.PALETTE[n % 9]) for n in range(30)
     )
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="600" font-family="sans-serif"><rect width="600" height="600" fill="#fff"/>{lines}</svg>'
     png = vl_convert.svg_to_png(svg)

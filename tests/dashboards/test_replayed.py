@@ -46,9 +46,7 @@ def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         replaying(pages, RAMP_S) as address,
     ):
         start_s = time.time()
-        server.set_targets(
-            "recordings", [target for config in SERVERS for target in targets(address, config)]
-        )
+        server.set_targets("recordings", [target for config in SERVERS for target in targets(address, config)])
         time.sleep(RAMP_S + 2)
         yield Replay(server, start_s, time.time())
 
@@ -70,10 +68,7 @@ def targets(address: str, config: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("board", FILES, ids=lambda path: path.stem)
 def test_every_query_has_data(replay: Replay, board: Path, config: str) -> None:
     """With one configuration selected, a query returns a number that is not NaN within a second, whatever the version of vLLM."""
-    answers = [
-        ask(replay.server, query, replay.start_s, replay.end_s, {"config": config})
-        for query in queries(board)
-    ]
+    answers = [ask(replay.server, query, replay.start_s, replay.end_s, {"config": config}) for query in queries(board)]
     assert [fault for fault in (answer.fault() for answer in answers) if fault] == []
 
 

@@ -129,9 +129,7 @@ def replaying(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with subprocess.Popen(
-        [sys.executable, str(folder.parent / "replay.py"), str(folder), str(port)]
-    ) as process:
+    with subprocess.Popen([sys.executable, str(folder.parent / "replay.py"), str(folder), str(port)]) as process:
         try:
             for _ in range(600):
                 with socket.socket() as client:

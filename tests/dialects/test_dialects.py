@@ -40,9 +40,7 @@ def server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("problems") / "problems.jsonl"
-    rows = [
-        {"unique_id": f"p{i}", "problem": f"What is 7 + 5? ({i})", "answer": "12"} for i in range(REQUESTS)
-    ]
+    rows = [{"unique_id": f"p{i}", "problem": f"What is 7 + 5? ({i})", "answer": "12"} for i in range(REQUESTS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -32,22 +32,16 @@ def test_events_of_one_time_are_one_write(tmp_path: Path) -> None:
     assert replay.right == {"outcome": "ok"}
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.text(max_size=40)), min_size=1, max_size=12), st.integers(1, 64)
-)
+@given(st.lists(st.tuples(st.integers(0, 50), st.text(max_size=40)), min_size=1, max_size=12), st.integers(1, 64))
 def test_a_proxy_keeps_bytes_and_never_brings_them_forward(rows: list[tuple[int, str]], size: int) -> None:
     """Pieces of `size` bytes, the last one shorter, each written when its last byte is there."""
     events = [replays.Event(at_ms=at_ms, raw=text) for at_ms, text in sorted(rows)]
     plain = replays.Replay(habits=replays.Habits(about="x"), right={}, events=events).writes()
-    held = replays.Replay(
-        habits=replays.Habits(about="x", write_bytes=size), right={}, events=events
-    ).writes()
+    held = replays.Replay(habits=replays.Habits(about="x", write_bytes=size), right={}, events=events).writes()
     assert b"".join(data for _, data in held) == b"".join(data for _, data in plain)
     assert all(len(data) == size for _, data in held[:-1])
     ends = list(zip(accumulate(len(data) for _, data in plain), (at_ms for at_ms, _ in plain), strict=True))
-    for end, at_ms in zip(
-        accumulate(len(data) for _, data in held), (at_ms for at_ms, _ in held), strict=True
-    ):
+    for end, at_ms in zip(accumulate(len(data) for _, data in held), (at_ms for at_ms, _ in held), strict=True):
         assert at_ms >= next(due_ms for last, due_ms in ends if last >= end)
 
 

@@ -142,9 +142,7 @@ class Worker:
             self.close()
             return Outcome(None, "", "", time.monotonic() - began, 0.0)
         outcome = Outcome(**json.loads(line))
-        if (
-            outcome.memory_mb > MEMORY_MB
-        ):  # the peak of a process never falls, so it would count for every later case
+        if outcome.memory_mb > MEMORY_MB:  # the peak of a process never falls, so it would count for every later case
             self.close()
         return outcome
 
@@ -218,9 +216,7 @@ def fuzz(cases: int, seed: int, processes: int) -> tuple[list[tuple[Case, Outcom
         if not getattr(local, "worker", None) or not local.worker.alive:
             local.worker = Worker()
             workers.append(local.worker)
-        outcome: Outcome = local.worker.run(
-            words(case, server.target(case), Path(folder) / f"case-{case.number}")
-        )
+        outcome: Outcome = local.worker.run(words(case, server.target(case), Path(folder) / f"case-{case.number}"))
         del server.cases[case.number]
         return outcome
 

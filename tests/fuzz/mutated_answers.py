@@ -185,9 +185,7 @@ def _change_type(rng: random.Random, events: list[Event]) -> None:
 
 def _change_number(rng: random.Random, events: list[Event]) -> None:
     counted = [
-        event
-        for event in events
-        if isinstance(event.payload, dict) and isinstance(event.payload.get("usage"), dict)
+        event for event in events if isinstance(event.payload, dict) and isinstance(event.payload.get("usage"), dict)
     ]
     if counted:
         event = rng.choice(counted)

@@ -107,9 +107,7 @@ def valid(record: Record) -> bool:
     """Tell whether a run of this one record would be VALID."""
     facts = RunFacts()
     facts.add(record, {})
-    run = RunInfo(
-        run_id="fuzz", config="fuzz", model="m", target="", started_at="", clock={}, load={"requests": 1}
-    )
+    run = RunInfo(run_id="fuzz", config="fuzz", model="m", target="", started_at="", clock={}, load={"requests": 1})
     run.summary = {name: {"p50": getattr(record, name)} for name in METRICS} | {"throughput": {}}
     _, reasons = judge(VerdictInputs(run, facts, Observations(), {}, "keep", "p50"))
     return not [reason for reason in reasons if TOO_FEW not in reason]
@@ -124,8 +122,7 @@ def wrong_times(record: Record, true: Answer) -> bool:
     """Tell whether the first or the last token was not seen soon after text was written."""
     seen = ((record.ttft_s, true.first_ms), (record.e2e_s, true.last_ms))
     return any(
-        allowed
-        and not (s is not None and any(EARLY_MS <= 1000 * s - at_ms <= TOLERANCE_MS for at_ms in allowed))
+        allowed and not (s is not None and any(EARLY_MS <= 1000 * s - at_ms <= TOLERANCE_MS for at_ms in allowed))
         for s, allowed in seen
     )
 
@@ -151,10 +148,7 @@ def check(url: str, seed: int, answers: int) -> dict[str, Any]:
         "unchanged_and_valid": sum(judged[i] and not true[i].mutations for i in records),
         "wrong_tokens": len(tokens),
         "wrong_times": len(times),
-        "wrong": [
-            describe(i, records[i], true[i])
-            for i in dict.fromkeys((*tokens[:MOST_SHOWN], *times[:MOST_SHOWN]))
-        ],
+        "wrong": [describe(i, records[i], true[i]) for i in dict.fromkeys((*tokens[:MOST_SHOWN], *times[:MOST_SHOWN]))],
     }
 
 
@@ -169,9 +163,7 @@ def describe(index: int, record: Record, true: Answer) -> str:
 
 def main() -> int:
     """Run the check and print what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=20_000, help="number of mutated answers [20000]")
     parser.add_argument("--seed", type=int, default=1, help="chooses the answers [1]")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

@@ -50,9 +50,7 @@ def test_damaged_control_answers_never_end_a_command() -> None:
     """`python -m tests.fuzz.control` runs 2,000 cases. How long they take is judged there, and not on a busy test machine."""
     found, asked = fuzz(CASES, seed=4, processes=2)
     assert asked == CASES
-    wrong = {
-        case.number: (case, what) for case, outcome, what in found if what and not what.startswith("took")
-    }
+    wrong = {case.number: (case, what) for case, outcome, what in found if what and not what.startswith("took")}
     assert wrong == {}
 
 

@@ -64,9 +64,7 @@ def test_a_token_takes_at_most_4_bytes(tmp_path: Path) -> None:
         (25_000, 4, 16),
         (900_000, 1, 100),
     ]:
-        data = encode_frame(
-            100_000, [3_000_000_000 + gap_us * i for i in range(events)], [per_chunk] * events
-        )
+        data = encode_frame(100_000, [3_000_000_000 + gap_us * i for i in range(events)], [per_chunk] * events)
         assert len(data) / (per_chunk * events) <= 4
 
 

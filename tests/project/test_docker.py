@@ -26,16 +26,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
 
 IMAGE = "thinkload:local"
 PROMETHEUS = "http://127.0.0.1:9090"
-PROJECT = (
-    "thinkload-test"  # a name of its own, so that the stack and the volumes of the user are never touched
-)
+PROJECT = "thinkload-test"  # a name of its own, so that the stack and the volumes of the user are never touched
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environment}
-    return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -199,12 +195,8 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: st
         # --volumes would also remove the model caches
         run("docker", "volume", "rm", "-f", f"{PROJECT}_prometheus", f"{PROJECT}_grafana")
     left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").stdout
-    volumes = run(
-        "docker", "volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}"
-    ).stdout
-    networks = run(
-        "docker", "network", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}"
-    ).stdout
+    volumes = run("docker", "volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}").stdout
+    networks = run("docker", "network", "ls", "-q", "--filter", f"label=com.docker.compose.project={PROJECT}").stdout
     assert left + volumes + networks == ""
 
 
@@ -224,9 +216,7 @@ def test_gpu_profile_is_valid_for_every_configuration(config: str) -> None:
 
 def test_docker_backend_up_and_down(image: str, state: dict[str, str]) -> None:
     """Our own image is started as an emulator, found by its label, and removed by `down`."""
-    done = server(
-        "up", "tp2", "--model", "r1-distill-qwen-1.5b", "--backend", "docker", "--run", "r1", **state
-    )
+    done = server("up", "tp2", "--model", "r1-distill-qwen-1.5b", "--backend", "docker", "--run", "r1", **state)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     status = json.loads(server("status", **state).stdout)["servers"]

@@ -53,9 +53,7 @@ def test_every_tracked_top_level_path_is_in_the_tree() -> None:
 def test_every_make_target_of_the_pages_exists() -> None:
     """`make TARGET` within code, in any page."""
     targets = {
-        found
-        for page in PAGES
-        for found in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        found for page in PAGES for found in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)
     }
     defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets
@@ -138,9 +136,7 @@ def test_the_demo_ends_in_a_report(tmp_path: Path) -> None:
     """`make demo` ends in a report. The test uses the installed environment, and a speed too high for a VALID run."""
     done = run_make("demo", f"RESULTS={tmp_path}", "DEMO_SPEED=20")
     assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(
-        done.stdout.splitlines()[-2 if done.stdout.splitlines()[-1].startswith("make") else -1]
-    )
+    answer = json.loads(done.stdout.splitlines()[-2 if done.stdout.splitlines()[-1].startswith("make") else -1])
     page = Path(answer["page"])
     assert page.stat().st_size < 5_000_000
     assert "emulated" in page.read_text()

@@ -27,15 +27,10 @@ from tests.fixtures.swarm import free_port
 from thinkload.__main__ import PROGRAM_OF
 
 PAGES = [
-    *(
-        ROOT / name
-        for name in ("README.md", "CONTRIBUTING.md", "plans/README.md", "prometheus/targets/README.md")
-    ),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "plans/README.md", "prometheus/targets/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PROGRAM = re.compile(
-    r"(?:[A-Z_]+=.* |host-\w\$ )?(?:python|make|docker|locust|thinkload|pip|pre-commit|uv|vllm|curl) "
-)
+PROGRAM = re.compile(r"(?:[A-Z_]+=.* |host-\w\$ )?(?:python|make|docker|locust|thinkload|pip|pre-commit|uv|vllm|curl) ")
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
     "PYTHONSAFEPATH": "1",  # import from the checkout, not from the folder in which the commands run
@@ -101,9 +96,7 @@ def run_by_the_test(page: Path) -> list[str]:
 def test_commands_that_no_test_runs_are_listed(page: Path) -> None:
     """Every command of a block that is not marked `sh` is in `NEEDS`, and every row of `NEEDS` has a command."""
     reasons = NEEDS.get(name_of(page), {})
-    others = [
-        line for language, lines in blocks(page) if language == "" for line in lines if PROGRAM.match(line)
-    ]
+    others = [line for language, lines in blocks(page) if language == "" for line in lines if PROGRAM.match(line)]
     assert [line for line in others if not line.startswith(tuple(reasons))] == []
     assert [start for start in reasons if not any(line.startswith(start) for line in others)] == []
 

@@ -36,9 +36,7 @@ def thinkload(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.is_file():
             shutil.copy(path, source)
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    done = run(
-        home / "bin" / "pip", "install", "--no-deps", "--disable-pip-version-check", str(source), cwd=home
-    )
+    done = run(home / "bin" / "pip", "install", "--no-deps", "--disable-pip-version-check", str(source), cwd=home)
     if done.returncode and "setuptools" in done.stderr and not os.environ.get("CI"):
         pytest.skip("no package registry gives the setuptools that builds the package")
     assert done.returncode == 0, done.stderr

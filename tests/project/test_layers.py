@@ -67,9 +67,7 @@ def test_programs_import_downhill(path: Path) -> None:
     allowed = ALLOWED.get(name.rpartition("/")[0], ALLOWED[name.split("/")[0]])
     for module in imported_names(path):
         if module.split(".")[0] in {*PROGRAMS, "benchmarks", "tests", "tools"}:
-            assert f"{module}.".startswith(tuple(f"{prefix}." for prefix in allowed)), (
-                f"{name} imports {module}"
-            )
+            assert f"{module}.".startswith(tuple(f"{prefix}." for prefix in allowed)), f"{name} imports {module}"
 
 
 @pytest.mark.parametrize("package", FLOORS)

@@ -116,9 +116,7 @@ def test_a_changed_line_is_a_record_or_a_reason(noise: bytes, position: int) -> 
         assert decode_record(changed).outcome in get_args(Outcome)
 
 
-def test_every_command_skips_the_same_lines_and_resume_sends_them_again(
-    target: str, run: Path, tmp_path: Path
-) -> None:
+def test_every_command_skips_the_same_lines_and_resume_sends_them_again(target: str, run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     path = folder / "records.jsonl"
@@ -159,9 +157,7 @@ def test_a_torn_line_of_straddles_does_not_stop_resume(target: str, run: Path, t
     shutil.copytree(run, folder)
     path = folder / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    (folder / "straddles.jsonl").write_bytes(
-        b'[8,{"before":[1,2][9,{"before":[],"kept":[1],"piece":["",""]}]\n'
-    )
+    (folder / "straddles.jsonl").write_bytes(b'[8,{"before":[1,2][9,{"before":[],"kept":[1],"piece":["",""]}]\n')
     done = loadgen("--resume", str(folder))
     assert done.returncode == 0, done.stderr
     assert read_run(folder).verdict is not None
@@ -223,9 +219,7 @@ def damage(folder: Path, rng: random.Random) -> str:
     done = []
     for _ in range(rng.randint(1, 2)):
         path = rng.choice(sorted(p for p in folder.iterdir() if p.is_file() and p.name != "run.lock"))
-        kind = rng.choice(
-            ("cut", "hole", "noise", "double", "empty", "gone", "line", "value", "nest", "folder")
-        )
+        kind = rng.choice(("cut", "hole", "noise", "double", "empty", "gone", "line", "value", "nest", "folder"))
         data = path.read_bytes()
         path.unlink()
         if kind == "folder":

@@ -16,9 +16,7 @@ from loadgen.plan import datasets
 from server.config import ConfigError, read_preset
 from server.yaml_file import read_yaml
 
-BOMB = "a0: &a0 [xxxxxxxxxx]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
-)
+BOMB = "a0: &a0 [xxxxxxxxxx]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 YAML = {
     "alias bomb": BOMB,
     "long text repeated": f"a: &a {'x' * 100_000}\nconfigs: [{', '.join(['*a'] * 1000)}]\n",
@@ -33,9 +31,7 @@ YAML = {
 
 
 @pytest.mark.parametrize("kind", YAML)
-def test_a_hostile_yaml_file_is_one_line(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hostile_yaml_file_is_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "hostile.yaml"
     path.write_bytes(YAML[kind].encode(errors="surrogateescape"))
     assert loadgen(["sweep", "--plan", str(path), "--models", "r1-distill-qwen-1.5b", "--dry-run"]) == 2
@@ -84,9 +80,7 @@ def test_a_hostile_data_set_is_one_line(line: str, tmp_path: Path) -> None:
         json.dumps({"ttfts": [1e308], "itls": [["x"]], "output_lens": [1e999]}),
     ],
 )
-def test_a_hostile_import_is_one_line(
-    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hostile_import_is_one_line(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "theirs.json"
     path.write_text(content)
     assert analysis(["import", str(path), "--out", str(tmp_path / "out")]) == 2

@@ -59,8 +59,7 @@ def test_of_two_resumes_at_once_only_one_runs(target: str, tmp_path: Path) -> No
     process.communicate()
     command = [sys.executable, "-m", "loadgen", "--metrics-port", "off", "--resume", str(out)]
     both = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     messages = [each.communicate()[1] for each in both]
     assert sorted(each.returncode for each in both) == [0, 2]

@@ -86,9 +86,7 @@ def hostile() -> Iterator[str]:
 
 def shell(text: str) -> int:
     """Run a shell command line with the arguments of the run in its place `{}`; return the exit code of the run."""
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {text}"], cwd=ROOT, capture_output=True, check=False
-    )
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {text}"], cwd=ROOT, capture_output=True, check=False)
     assert b"Traceback" not in done.stderr + done.stdout
     assert b"Exception ignored" not in done.stderr
     return done.returncode
@@ -98,15 +96,10 @@ def shell(text: str) -> int:
     "redirection",
     [">&-", "2>&-", "0<&- >&- 2>&-", "| true", "2>&1 | true", "> /dev/full", "2> /dev/full"],
 )
-def test_a_closed_output_changes_neither_verdict_nor_exit_code(
-    target: str, tmp_path: Path, redirection: str
-) -> None:
+def test_a_closed_output_changes_neither_verdict_nor_exit_code(target: str, tmp_path: Path, redirection: str) -> None:
     """The run is SUSPECT because it is short, and --strict makes this exit code 3, whoever reads the output."""
     out = tmp_path / "run"
-    assert (
-        shell(" ".join((*COMMAND, "--target", target, *PLAN, "--strict", "--out", str(out), redirection)))
-        == 3
-    )
+    assert shell(" ".join((*COMMAND, "--target", target, *PLAN, "--strict", "--out", str(out), redirection))) == 3
     assert read_run(out).verdict == "SUSPECT"
     assert len(list(read_records(out / "records.jsonl"))) == 8
 
@@ -145,9 +138,7 @@ def test_two_interrupts_end_a_run_that_waits_for_its_server(tmp_path: Path) -> N
         process.send_signal(signal.SIGINT)
         began_s = time.monotonic()
         messages = process.stderr.read()
-        assert (
-            time.monotonic() - began_s < 30
-        )  # two seconds on a free machine, and 60 if the run waited for /metrics
+        assert time.monotonic() - began_s < 30  # two seconds on a free machine, and 60 if the run waited for /metrics
     assert "Traceback" not in messages
     assert {record.outcome for record in read_records(out / "records.jsonl")} == {"cancelled"}
     assert read_run(out).verdict in ("INVALID", None)
@@ -209,9 +200,7 @@ def test_reports_and_grades_print_no_control_characters(tmp_path: Path) -> None:
     make_records([str(tmp_path / "runs"), "--records", "200"])
     folder = next((tmp_path / "runs").glob("*/run.json")).parent
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(
-        json.dumps(run | {"model": "m\x1b[2J\nanalysis: done", "config": "=cmd()"})
-    )
+    (folder / "run.json").write_text(json.dumps(run | {"model": "m\x1b[2J\nanalysis: done", "config": "=cmd()"}))
     command = [sys.executable, "-m", "analysis", "report", str(folder), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

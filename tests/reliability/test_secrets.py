@@ -64,9 +64,7 @@ def run_from_elsewhere(folder: Path, target: str) -> None:
     folder.mkdir()
     options = {"target": target, "api_key_env": "HOME"}
     clock = {"wall_s": 0.0, "perf_s": 0.0}
-    run = RunInfo(
-        run_id="r", config="c", model="m", target=target, started_at="", clock=clock, options=options
-    )
+    run = RunInfo(run_id="r", config="c", model="m", target=target, started_at="", clock=clock, options=options)
     write_run(folder, run)
 
 

@@ -122,9 +122,7 @@ def test_gather_on_a_full_disk_is_one_line_and_can_be_repeated(tmp_path: Path, s
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
     done = full(size, "gather", str(master), str(host), "--out", str(out))
     assert done.returncode == 1
-    assert re.fullmatch(
-        rf"loadgen: {out}/\S+: File too large: make room, then repeat the command; .*\n", done.stderr
-    )
+    assert re.fullmatch(rf"loadgen: {out}/\S+: File too large: make room, then repeat the command; .*\n", done.stderr)
     assert {path: path.read_bytes() for path in before} == before
     line, _ = gathered(master, host, "--out", out)
     assert (line["requests"], line["missing"]) == (9, [])
@@ -139,9 +137,7 @@ def test_a_sweep_on_a_full_disk_names_it_and_can_be_resumed(tmp_path: Path) -> N
     out = tmp_path / "sweep"
     done = full(20_000, *plan, "--out", str(out))
     assert done.returncode == 1
-    assert json.loads(done.stdout.splitlines()[-1])["failed"] == [
-        cell.name for cell in Manifest.read(out).cells
-    ]
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == [cell.name for cell in Manifest.read(out).cells]
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert loadgen("--resume", str(out), verb="sweep").returncode == 0
@@ -176,9 +172,7 @@ def test_a_folder_of_an_older_version_becomes_private_when_it_is_resumed(target:
             path.chmod(0o755 if path.is_dir() else 0o644)
         assert loadgen("--resume", str(out)).returncode == 0
         open_to_others = [
-            path.name
-            for path in (out, *out.rglob("*"))
-            if path.lstat().st_mode & 0o077 and path.name != "link"
+            path.name for path in (out, *out.rglob("*")) if path.lstat().st_mode & 0o077 and path.name != "link"
         ]
         assert (open_to_others == []) == private
     assert outside.stat().st_mode & 0o777 == 0o644
@@ -200,7 +194,5 @@ def test_only_the_owner_can_read_results(target: str, tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert out.stat().st_mode & 0o777 == 0o700
-    assert {
-        path.name: path.stat().st_mode & 0o077 for path in out.iterdir() if path.stat().st_mode & 0o077
-    } == {}
+    assert {path.name: path.stat().st_mode & 0o077 for path in out.iterdir() if path.stat().st_mode & 0o077} == {}
     assert read_run(out).verdict is not None

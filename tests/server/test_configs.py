@@ -21,11 +21,7 @@ def read(name: str) -> dict[str, object]:
 
 
 def rest(config: dict[str, object]) -> dict[str, object]:
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in {"tensor-parallel-size", "speculative-config"}
-    }
+    return {key: value for key, value in config.items() if key not in {"tensor-parallel-size", "speculative-config"}}
 
 
 @pytest.mark.parametrize("name", SIX)
@@ -111,9 +107,7 @@ def test_the_entry_point_of_compose_finds_presets_by_the_same_rules(model: str, 
     (tmp_path / "vllm").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "THINKLOAD_MODELS": str(MODELS)}
     command = ["sh", str(CONFIGS.parent / "vllm.sh"), model]
-    words = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout.split()
+    words = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     spec = Spec(config="tp1", model=model)
     expected = [word for word in vllm_arguments(spec, "tp1", 8000) if word not in MEASUREMENT_OPTIONS]
     assert words[:2] == ["serve", expected[0]]
@@ -123,9 +117,7 @@ def test_the_entry_point_of_compose_finds_presets_by_the_same_rules(model: str, 
 def test_keys_are_options_of_vllm_serve(shared: Path) -> None:
     """Checked against the help text of vLLM 0.32.0; test_vllm_accepts.py uses vLLM's parser where it is installed."""
     known = set(
-        re.findall(
-            r"--([a-z0-9-]+)", (shared / "reference/vllm-samples/vllm-serve-help-0.32.0.txt").read_text()
-        )
+        re.findall(r"--([a-z0-9-]+)", (shared / "reference/vllm-samples/vllm-serve-help-0.32.0.txt").read_text())
     )
     unknown = {key for name in names(CONFIGS) for key in read(name) if key not in known}
     assert not unknown
@@ -136,10 +128,6 @@ def test_the_images_lock_has_the_versions_of_the_lock() -> None:
 
     def pins(name: str) -> set[str]:
         lines = (CONFIGS.parent.parent / name).read_text().splitlines()
-        return {
-            line.split(" ")[0].rstrip("\\").strip()
-            for line in lines
-            if "==" in line and not line.startswith("#")
-        }
+        return {line.split(" ")[0].rstrip("\\").strip() for line in lines if "==" in line and not line.startswith("#")}
 
     assert pins("requirements-server.lock") <= pins("requirements.lock")

@@ -37,9 +37,7 @@ def sample(index: int, values: dict[str, float], name: str = "NVIDIA H200") -> G
 
 def test_page_is_prometheus_text_with_dcgm_labels() -> None:
     """Each metric appears once, with a series for each GPU and the labels of dcgm-exporter."""
-    families = {
-        f.name: f for f in text_string_to_metric_families(exposition([sample(0, VALUES), sample(1, VALUES)]))
-    }
+    families = {f.name: f for f in text_string_to_metric_families(exposition([sample(0, VALUES), sample(1, VALUES)]))}
     assert families.keys() == VALUES.keys()
     power = families["DCGM_FI_DEV_POWER_USAGE"]
     assert power.type == "gauge"
@@ -64,9 +62,7 @@ def test_a_value_that_a_gpu_does_not_report_is_absent() -> None:
 
 def test_counters_keep_every_digit_and_labels_are_escaped() -> None:
     """Energy since boot is a large number, of which small differences are used."""
-    page = exposition(
-        [sample(0, {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789012.0}, name='A "b" \\ c')]
-    )
+    page = exposition([sample(0, {"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789012.0}, name='A "b" \\ c')])
     assert page.endswith(" 123456789012\n")
     families = list(text_string_to_metric_families(page))
     assert families[0].samples[0].labels["modelName"] == 'A "b" \\ c'

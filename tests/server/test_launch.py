@@ -120,9 +120,7 @@ def test_telemetry_is_that_of_the_servers_gpus(state: dict[str, str], tmp_path: 
 @pytest.mark.parametrize("log", sorted(CAUSES))
 def test_failure_is_one_line_within_five_seconds(state: dict[str, str], log: str) -> None:
     """The last lines of the log and then the reason are printed, the exit code is 2, and nothing runs."""
-    done = server(
-        state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process", STANDIN_FAIL=log
-    )
+    done = server(state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process", STANDIN_FAIL=log)
     assert since_the_cause_s(state) < 5
     assert done.returncode == 2
     reason = done.stderr.splitlines()[-1]
@@ -184,9 +182,7 @@ def test_taken_port_is_reported(state: dict[str, str]) -> None:
             str(port),
         )
     assert done.returncode == 2
-    assert (
-        done.stderr.splitlines()[-1] == f"server: port {port} is taken: free it or choose another with --port"
-    )
+    assert done.stderr.splitlines()[-1] == f"server: port {port} is taken: free it or choose another with --port"
 
 
 def test_missing_docker_daemon_is_reported(state: dict[str, str]) -> None:
@@ -218,9 +214,7 @@ with launched(Spec(config="tp1", model="r1-distill-qwen-1.5b", backend="process"
 
 
 def launcher(state: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER], env=state, cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHER], env=state, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 

@@ -108,14 +108,8 @@ def test_what_the_emulator_cannot_time_is_launched_but_not_emulated(
 
 
 def test_quantized_weights_are_named(tmp_path: Path) -> None:
-    assert (
-        load_model(str(saved(tmp_path, **DENSE, quantization_config={"quant_method": "awq"}))).weight_bytes
-        < 1
-    )
-    assert (
-        "# quantization"
-        in saved(tmp_path, **DENSE, quantization_config={"quant_method": "new\n: x"}).read_text()
-    )
+    assert load_model(str(saved(tmp_path, **DENSE, quantization_config={"quant_method": "awq"}))).weight_bytes < 1
+    assert "# quantization" in saved(tmp_path, **DENSE, quantization_config={"quant_method": "new\n: x"}).read_text()
 
 
 def test_a_reasoning_model_is_recognized_by_its_name(tmp_path: Path) -> None:
@@ -134,9 +128,7 @@ def test_a_reasoning_model_is_recognized_by_its_name(tmp_path: Path) -> None:
         (b" " * 2**21, "larger than 1 MiB"),
     ],
 )
-def test_a_mistake_is_one_line(
-    content: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(content: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_bytes(content)
     assert main(["preset", str(tmp_path)]) == 2
     error = capsys.readouterr().err

@@ -6,9 +6,7 @@ import socket
 
 from server.relay import listening_on_loopback, ports_of, relay
 
-BRIDGE = (
-    "127.0.0.9"  # an address other than 127.0.0.1 that can be bound, instead of the address of the bridge
-)
+BRIDGE = "127.0.0.9"  # an address other than 127.0.0.1 that can be bound, instead of the address of the bridge
 
 
 def free_port() -> int:

@@ -53,13 +53,8 @@ def test_prefixes_before_every_line_change_nothing(name: str) -> None:
     """Since 0.26, vLLM writes process, level and location before each line of a traceback, in color on a terminal."""
     lines = (LOGS / f"{name}.log").read_text().splitlines()
     expected = explain("\n".join(lines))
-    assert (
-        explain("\n".join(f"\x1b[0;36m(EngineCore_DP0 pid=9)\x1b[0;0m {line}" for line in lines)) == expected
-    )
-    assert (
-        explain("\n".join(PREFIXED + line if not line.startswith("(") else line for line in lines))
-        == expected
-    )
+    assert explain("\n".join(f"\x1b[0;36m(EngineCore_DP0 pid=9)\x1b[0;0m {line}" for line in lines)) == expected
+    assert explain("\n".join(PREFIXED + line if not line.startswith("(") else line for line in lines)) == expected
 
 
 OTHER_VERSIONS = {  # messages of other versions for the same causes

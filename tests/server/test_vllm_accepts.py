@@ -22,9 +22,7 @@ def test_every_configuration_is_parsed_as_intended() -> None:
     python = Path(os.environ.get("THINKLOAD_VLLM_PYTHON", PYTHON))
     if not python.is_file():
         pytest.skip(f"no vLLM at {python}: make test-vllm")
-    specs = {
-        name: Spec(config=name, model="r1-distill-qwen-7b", backend="process") for name in names(CONFIGS)
-    }
+    specs = {name: Spec(config=name, model="r1-distill-qwen-7b", backend="process") for name in names(CONFIGS)}
     arguments = {name: vllm_arguments(spec, str(config_file(name)), 8000) for name, spec in specs.items()}
     done = subprocess.run(
         [python, ROOT / "tests" / "vllm" / "parse_arguments.py"],

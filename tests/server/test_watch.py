@@ -36,9 +36,7 @@ def test_the_target_is_there_until_the_command_ends(end: signal.Signals, targets
             "--tp",
             "2",
         ]
-        with subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True
-        ) as watch:
+        with subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True) as watch:
             assert watch.stdout is not None
             name = json.loads(watch.stdout.readline())["target"]
             (server,) = json.loads((targets / f"{name}.json").read_text())
@@ -64,9 +62,7 @@ def test_the_target_is_there_until_the_command_ends(end: signal.Signals, targets
         ("http://127.0.0.1:9/v1", "Connection refused): start the server"),
     ],
 )
-def test_a_wrong_url_is_one_line(
-    url: str, says: str, targets: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_url_is_one_line(url: str, says: str, targets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", url]) == 2
     error = capsys.readouterr().err
     assert says in error
@@ -74,9 +70,7 @@ def test_a_wrong_url_is_one_line(
     assert list(targets.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "page", [b"{", b"[]", {"data": []}, {"data": [{"id": 5}]}, {"data": [{"id": "x\nVALID"}]}]
-)
+@pytest.mark.parametrize("page", [b"{", b"[]", {"data": []}, {"data": [{"id": 5}]}, {"data": [{"id": "x\nVALID"}]}])
 def test_a_list_without_a_model_asks_for_the_label(
     page: object, targets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,9 @@ def check_ids(prompts: Iterable[str | list[int]], vocabulary: int) -> None:
 def check_length(prompt: int, asked: int | None, limit: int) -> None:
     """Raise RequestError if the prompt fills the context or `asked` exceeds it; their sum may exceed it."""
     if asked is not None and asked > limit:
-        message = f"max_tokens={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
+        message = (
+            f"max_tokens={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
+        )
         raise invalid_parameter("max_tokens", asked, message)
     if prompt < 1:
         raise RequestError("The decoder prompt cannot be empty")

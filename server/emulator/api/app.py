@@ -55,9 +55,7 @@ class EmulatorSettings:
         """The response format of this release and these options. The fingerprint contains `emulated`."""
         serving, release = self.serving, self.version.release
         tp = serving.tensor_parallel_size
-        parser = (
-            serving.reasoning_parser if serving.reasoning_parser is not None else self.model.reasoning_parser
-        )
+        parser = serving.reasoning_parser if serving.reasoning_parser is not None else self.model.reasoning_parser
         since_33: dict[str, Any] = {"null_fields": True, "engine_dead_text": ENGINE_DEAD_SINCE_33}
         return Dialect(
             model=(serving.served_model_name or (self.model.id,))[0],
@@ -75,9 +73,7 @@ class EmulatorSettings:
 class EmulatorApp:
     """One emulated server. It needs a running event loop."""
 
-    def __init__(
-        self, settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector
-    ) -> None:
+    def __init__(self, settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector) -> None:
         serving, model = settings.serving, settings.model
         self.settings = settings
         self.tokenizer = Tokenizer(tokenizer_file(serving))
@@ -165,9 +161,7 @@ class EmulatorApp:
 
     def _no_route(self, exchange: HttpExchange) -> None:
         if exchange.method == "OPTIONS":
-            exchange.answer(
-                200, b"OK", [("content-type", "text/plain; charset=utf-8"), *CORS, *self._headers]
-            )
+            exchange.answer(200, b"OK", [("content-type", "text/plain; charset=utf-8"), *CORS, *self._headers])
             self.metrics.exchange(exchange)
             return
         known = any(path == exchange.path for _, path in self._routes)
@@ -240,9 +234,7 @@ class EmulatorApp:
         ids = self.tokenizer.encode(text)
         strings = [self.tokenizer.decode([i]) for i in ids] if body.get("return_token_strs") else None
         limit = self.settings.serving.max_model_len
-        self._json(
-            exchange, {"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": strings}
-        )
+        self._json(exchange, {"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": strings})
 
     def _detokenize(self, exchange: HttpExchange) -> None:
         body = parse_json(bytes(exchange.body))

@@ -63,9 +63,7 @@ class Choice:
         ids = self.ids(start, self.decoded)
         if ended and self.finish == "stop" and ids:
             ids.pop()
-        reasoning, content = (
-            self._split(start, ids) if self.splits_reasoning else ("", self.decoder.push(ids))
-        )
+        reasoning, content = self._split(start, ids) if self.splits_reasoning else ("", self.decoder.push(ids))
         if self.params.stop:
             reasoning, content, ended = self._stop(reasoning, content, ended=ended)
         self._reasoning += reasoning
@@ -99,9 +97,7 @@ class Choice:
             self.finish, ended = "stop", True
             cut = position + (len(self.stop_reason) if self.params.include_stop_str_in_output else 0)
         else:
-            hold = (
-                0 if ended or self.params.include_stop_str_in_output else max(map(len, self.params.stop)) - 1
-            )
+            hold = 0 if ended or self.params.include_stop_str_in_output else max(map(len, self.params.stop)) - 1
             cut = max(len(self._held) - hold, 0)
         out, self._held = self._held[:cut], self._held[cut:]
         boundary = min(self._held_reasoning, cut)

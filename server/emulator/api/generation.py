@@ -68,10 +68,7 @@ class OutputFeed:
     def _stop_at_token(self, new_ids: list[int], first: int) -> None:
         choice = self._choice
         for position, token in enumerate(new_ids, first):
-            if (
-                token in choice.params.stop_token_ids
-                and choice.params.min_tokens <= position < choice.sequence.end
-            ):
+            if token in choice.params.stop_token_ids and choice.params.min_tokens <= position < choice.sequence.end:
                 choice.sequence.end, choice.finish, choice.stop_reason = position + 1, "stop", token
 
 

@@ -99,9 +99,7 @@ class HttpExchange:
         """End a streamed response, with an optional last piece."""
         if self.open:
             if self.chunked:
-                self._connection.write(
-                    (b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + b"0\r\n\r\n"
-                )
+                self._connection.write((b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + b"0\r\n\r\n")
             elif piece:
                 self._connection.write(piece)
             self._connection.end(self)

@@ -63,9 +63,7 @@ class Catalogue:
             return decades(self._max_model_len)
         return tuple(map(float, TABLE["buckets"][name])) if name else ()
 
-    def _add(
-        self, key: str, name: str, row: dict[str, Any], common: dict[str, str], values: Iterable[str]
-    ) -> None:
+    def _add(self, key: str, name: str, row: dict[str, Any], common: dict[str, str], values: Iterable[str]) -> None:
         """Add a metric. `values` are those values of its label that exist from the start."""
         labels = tuple(row.get("labels", ()))
         family = Family(name, row["type"], row["help"], common, labels, self._bounds(row))

@@ -22,9 +22,7 @@ UNCOUNTED = {"/health", "/ping", "/version", "/load", "/metrics", "/dcgm/metrics
 class MetricsRecorder:
     """Updates the metrics catalogue of one server."""
 
-    def __init__(
-        self, catalogue: Catalogue, serving: Serving, realtime: RealtimeEngine, paths: set[str]
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, serving: Serving, realtime: RealtimeEngine, paths: set[str]) -> None:
         self.catalogue, self._serving, self._realtime, self._paths = catalogue, serving, realtime, paths
         self._step_tokens = catalogue.histogram("iteration_tokens_total")
         self._itl = catalogue.histogram("inter_token_latency_seconds")
@@ -60,9 +58,7 @@ class MetricsRecorder:
         self._observe("request_inference_time_seconds", last_s - scheduled_s)
         self._observe("request_prefill_time_seconds", first_s - scheduled_s)
         self._observe("request_decode_time_seconds", last_s - first_s)
-        self._observe(
-            "request_time_per_output_token_seconds", (last_s - first_s) / (tokens - 1) if tokens > 1 else 0.0
-        )
+        self._observe("request_time_per_output_token_seconds", (last_s - first_s) / (tokens - 1) if tokens > 1 else 0.0)
         if writer.done:
             self._observe("request_params_n", writer.params.n)
             self._observe("request_max_num_generation_tokens", max(c.decoded for c in writer.choices))

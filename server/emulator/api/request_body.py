@@ -112,11 +112,7 @@ def _is_deeper(value: object, limit: int) -> bool:
     """Whether lists and objects are nested in more than `limit` levels."""
     level = [value]
     for _ in range(limit):
-        inner = [
-            item.values() if isinstance(item, dict) else item
-            for item in level
-            if isinstance(item, (dict, list))
-        ]
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level = list(chain.from_iterable(inner))
         if not level:
             return False
@@ -195,9 +191,7 @@ def read_messages(body: dict[str, Any]) -> list[dict[str, str]]:
     if not isinstance(messages, list):
         raise validation_error("list_type", "body.messages", "Input should be a valid list", messages)
     if not messages:
-        raise RequestError(
-            "Cannot apply chat template to an empty conversation. Provide at least one message."
-        )
+        raise RequestError("Cannot apply chat template to an empty conversation. Provide at least one message.")
     return [_message(message, at, str(body.get("model") or "This")) for at, message in enumerate(messages)]
 
 

@@ -44,9 +44,7 @@ class Dialect:
 class ResponseWriter:
     """Writes one response with one or more choices."""
 
-    def __init__(
-        self, params: RequestBody, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]
-    ) -> None:
+    def __init__(self, params: RequestBody, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]) -> None:
         self.params, self.dialect, self.choices = params, dialect, choices
         self.id = f"{'chatcmpl' if params.chat else 'cmpl'}-{secrets.token_hex(8)}"
         self.created = int(time.time())
@@ -103,10 +101,7 @@ class ResponseWriter:
             delta = b'"content":' + encode(content)
         ending = b"null"
         if choice.done:
-            ending = (
-                b'"%b","stop_reason":%b' % (choice.finish.encode(), encode(choice.stop_reason))
-                + self._weights
-            )
+            ending = b'"%b","stop_reason":%b' % (choice.finish.encode(), encode(choice.stop_reason)) + self._weights
         return b'%b{"index":%d,"delta":{%b},"logprobs":%b,"finish_reason":%b,"token_ids":%b}]%b}\n\n' % (
             self._head,
             choice.index,
@@ -221,9 +216,7 @@ class ResponseWriter:
             "annotations": None,
             "audio": None,
             "function_call": None,
-            self.dialect.reasoning_key: (reasoning or None)
-            if parser and self.params.include_reasoning
-            else None,
+            self.dialect.reasoning_key: (reasoning or None) if parser and self.params.include_reasoning else None,
         }
         return {"index": choice.index, "message": message, **self._ending(choice), "routed_experts": None}
 

@@ -97,9 +97,7 @@ def _check_choices(n: int, prompts: int) -> None:
     The emulator creates all choices of a request at once, and answers nobody else until it has done so.
     """
     if n * prompts > MOST_CHOICES:
-        raise RequestError(
-            f"n must be at most {MOST_CHOICES} for all prompts together, got {n} for each of {prompts}."
-        )
+        raise RequestError(f"n must be at most {MOST_CHOICES} for all prompts together, got {n} for each of {prompts}.")
 
 
 def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> RequestBody:

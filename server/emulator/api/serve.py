@@ -33,9 +33,7 @@ async def _serve(
         await asyncio.sleep(faults.slow_start_s)
     connections: set[HttpConnection] = set()
     try:
-        server = await loop.create_server(
-            lambda: HttpConnection(app.handle, connections), host, port, backlog=2048
-        )
+        server = await loop.create_server(lambda: HttpConnection(app.handle, connections), host, port, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
@@ -74,9 +72,7 @@ async def _serve(
     return code
 
 
-def serve(
-    settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int
-) -> int:
+def serve(settings: EmulatorSettings, problems: list[KnownProblem], faults: FaultInjector, host: str, port: int) -> int:
     """Serve until a signal or a failure; returns the exit status. Raises ConfigError if the port cannot be used."""
     runner: Any = asyncio.run
     with contextlib.suppress(ImportError):

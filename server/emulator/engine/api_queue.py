@@ -106,6 +106,4 @@ class ApiQueue:
 
 def without_api_process(engine: EngineVersion) -> ApiQueue:
     """A queue in which requests reach the engine when they are submitted."""
-    return ApiQueue(
-        replace(engine, read_request_us=0.0, tokenize_request_us=0.0, tokenize_token_us=0.0, ingest_ms=0.0)
-    )
+    return ApiQueue(replace(engine, read_request_us=0.0, tokenize_request_us=0.0, tokenize_token_us=0.0, ingest_ms=0.0))

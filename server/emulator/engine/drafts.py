@@ -32,9 +32,7 @@ def _proposer(settings: Speculation, context: Sequence[int]) -> NgramProposer | 
 class Drafts:
     """The steps of one sequence, computed as far as they are asked for."""
 
-    def __init__(
-        self, settings: Speculation, sequence: TokenSequence, steps: TextSteps | None = None
-    ) -> None:
+    def __init__(self, settings: Speculation, sequence: TokenSequence, steps: TextSteps | None = None) -> None:
         """`steps` are those of the sequence if they were computed before."""
         self._sequence, self._settings = sequence, settings
         self.next = 0

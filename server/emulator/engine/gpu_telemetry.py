@@ -28,8 +28,7 @@ class Telemetry:
         self._samples: deque[tuple[float, Usage]] = deque([(0.0, Usage())])
         """Usage up to some recent times."""
         self.uuids = [
-            f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'thinkload emulated {gpu.name} {seed} {n}')}"
-            for n in range(count)
+            f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, f'thinkload emulated {gpu.name} {seed} {n}')}" for n in range(count)
         ]
 
     def record(self, now_s: float, usage: Usage) -> None:
@@ -47,9 +46,7 @@ class Telemetry:
         (late_s, late), (early_s, early) = points[after], points[max(after - 1, 0)]
         share = min(max((start_s - early_s) / max(late_s - early_s, 1e-9), 0.0), 1.0)
         then = [a + share * (b - a) for a, b in zip(astuple(early), astuple(late), strict=True)]
-        return max(now_s - start_s, 1e-3), Usage(
-            *(now - old for now, old in zip(astuple(usage), then, strict=True))
-        )
+        return max(now_s - start_s, 1e-3), Usage(*(now - old for now, old in zip(astuple(usage), then, strict=True)))
 
     def power_w(self, span_s: float, usage: Usage) -> float:
         """Mean power of one GPU over a span of time with this usage."""
@@ -58,9 +55,7 @@ class Telemetry:
         memory = usage.read_bytes / span_s / self._peak_bandwidth
         compute = usage.flops / span_s / (gpu.dense_tflops * 1e12)
         running_w = gpu.base_w + (gpu.link_w if usage.link_bytes else 0.0)
-        return min(
-            gpu.idle_w + running_w * busy + gpu.memory_w * memory + gpu.compute_w * compute, gpu.limit_w
-        )
+        return min(gpu.idle_w + running_w * busy + gpu.memory_w * memory + gpu.compute_w * compute, gpu.limit_w)
 
     def energy_j(self, now_s: float, usage: Usage) -> float:
         """Energy of one GPU since the start. Power is linear in usage, so the result is exact except for the power limit."""

@@ -43,9 +43,7 @@ def served(
             raise ConfigError(f"--acceptance {acceptance}: {serving.name} does not speculate: leave it out")
         return serving, engine
     if engine.release.startswith("0.7") and settings.method not in ("ngram", "draft_model"):
-        raise ConfigError(
-            f"{serving.name}: speculative-config.method: vLLM {engine.release} has no {settings.method}"
-        )
+        raise ConfigError(f"{serving.name}: speculative-config.method: vLLM {engine.release} has no {settings.method}")
     if not isinstance(settings, Drafter):
         serving, engine = _looked_up(serving, engine, chosen)
     may_be_async = engine.may_be_async(settings)
@@ -73,9 +71,7 @@ def _looked_up(serving: Serving, engine: EngineVersion, chosen: str | None) -> t
     has_v2 = engine.ngram_v2 and isinstance(settings, Ngram)
     if chosen == "1" and not has_v2:
         method = "n-gram" if isinstance(settings, Ngram) else "suffix decoding"
-        raise ConfigError(
-            f"{RUNNER}: the V2 runner of vLLM {engine.release} does not support {method}: unset it"
-        )
+        raise ConfigError(f"{RUNNER}: the V2 runner of vLLM {engine.release} does not support {method}: unset it")
     v2 = has_v2 and chosen != "0"
     if engine.ngram_v2 and not v2:
         engine = replace(engine_versions()[MEASURED_V1], release=engine.release)

@@ -24,13 +24,9 @@ def quantized(model: Model, serving: Serving, gpu: Gpu) -> Model:
         ("quantization", serving.quantization or own or FP8, (own or FP8,)),
     ):
         if value not in known:
-            raise ConfigError(
-                f"{serving.name}: {key}: {value!r} is not emulated here: choose from {', '.join(known)}"
-            )
+            raise ConfigError(f"{serving.name}: {key}: {value!r} is not emulated here: choose from {', '.join(known)}")
     asked = {"quantization": serving.quantization or own, "kv-cache-dtype": serving.kv_cache_dtype}
     for key, value in asked.items():
         if str(value).startswith(FP8) and not gpu.fp8:
-            raise ConfigError(
-                f"{serving.name}: {key}: {value}: {gpu.name} has no FP8 tensor cores; not emulated"
-            )
+            raise ConfigError(f"{serving.name}: {key}: {value}: {gpu.name} has no FP8 tensor cores; not emulated")
     return replace(model, weight_bytes=QUANTIZED_BYTES[FP8]) if serving.quantization == FP8 else model

@@ -32,9 +32,7 @@ class Engine:
     def __init__(self, model: StepModel, serving: Serving, arrivals: ApiQueue | None = None) -> None:
         self.model, self.serving = model, serving
         self.arrivals = arrivals or without_api_process(model.engine)
-        self.pool = BlockPool(
-            model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching
-        )
+        self.pool = BlockPool(model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching)
         self.now_s = 0.0
         self.waiting: deque[TokenSequence] = deque()
         self.running: list[TokenSequence] = []
@@ -261,15 +259,11 @@ class Engine:
         self.totals.generation_tokens += generated
         seconds, tokens, context = step.end_s - step.start_s, step.tokens, step.context
         streams = len(step.work)
-        self.model.use(
-            self.usage, seconds, 1, streams=streams, tokens=tokens, context=context, pairs=step.pairs
-        )
+        self.model.use(self.usage, seconds, 1, streams=streams, tokens=tokens, context=context, pairs=step.pairs)
         self.on_steps([prompt_tokens + generated], gaps, 1)
         self._finish([sequence for sequence, _ in out])
         left_s = step.end_s + self._lag_s(streams)
-        return StepOutput(
-            [left_s], out, None if len(out) == generated else np.array([[new] for _, new in out])
-        )
+        return StepOutput([left_s], out, None if len(out) == generated else np.array([[new] for _, new in out]))
 
     def _lag_s(self, streams: int) -> float:
         """How long the output of a step that has ended waits until the next step has been launched."""

@@ -98,9 +98,7 @@ class StepModel:
         """Time of the all-reduces of one step's hidden states: two per layer."""
         if self.tp == 1:
             return 0.0 * tokens
-        base_us, per_mib_us = self.gpu.allreduce_us[
-            min(size for size in self.gpu.allreduce_us if size >= self.tp)
-        ]
+        base_us, per_mib_us = self.gpu.allreduce_us[min(size for size in self.gpu.allreduce_us if size >= self.tp)]
         size = tokens * self.hidden * 2.0
         custom = base_us * 1e-6 * self.engine.allreduce_exposed
         custom += _positive(size - 65536) / 2**20 * per_mib_us * 1e-6
@@ -118,9 +116,7 @@ class StepModel:
         gemm = _concurrent(self.weights_s, multiply, self.engine.gemm_sharpness)
         attention = context * self.context_s + pairs * self.pair_s
         sampling = rows * (self.engine.row_us * 1e-6)
-        return (
-            gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
-        )
+        return gemm + attention + tokens * self.activation_s + self.fixed_s + sampling + self.allreduce_s(tokens)
 
     def launch_s(self, tokens: Any, full_graph: Any, prompts: Any = 0) -> Any:
         """Host time to prepare and launch the kernels of a step that no full CUDA graph covers, or that computes `prompts`."""
@@ -215,9 +211,7 @@ class StepModel:
         if self.drafter:
             more = self.draft_tokens - 1
             self.drafter.use(usage, 0.0, steps, streams=streams, tokens=tokens, context=context, pairs=pairs)
-            self.drafter.use(
-                usage, 0.0, steps * more, streams=0, tokens=streams * more, context=context * more
-            )
+            self.drafter.use(usage, 0.0, steps * more, streams=0, tokens=streams * more, context=context * more)
 
     def kv_blocks(self, serving: Serving) -> int:
         """Number of KV blocks that fit into each GPU's memory beside the weights."""

@@ -95,9 +95,7 @@ class TextModel:
             return GeneratedText(self._random(prompt_ids, seed if temperature > 0 else 0))
         if self.mode == "replay":
             match = self.finder.match(prompt_text)
-            return GeneratedText(
-                iter([self.recorded.get(match.problem.problem, [self.eos_id])]), self._end_thinking_id
-            )
+            return GeneratedText(iter([self.recorded.get(match.problem.problem, [self.eos_id])]), self._end_thinking_id)
         prompt_hash = hashlib.blake2b(prompt_text.encode(), digest_size=16).digest()
         sample = self._sample(prompt_hash, seed, temperature)
         budget = thinking_token_budget if reasoning_parser else None
@@ -184,9 +182,7 @@ class TextModel:
         rng = random.Random(f"{self.name}/{problem.unique_id}/{part}")
         return TraceWriter(problem, answer, rng, self.statistics.detours)
 
-    def _answer(
-        self, problem: KnownProblem, sample: str, begun: str, trace: TraceOutline, right: bool
-    ) -> Chunks:
+    def _answer(self, problem: KnownProblem, sample: str, begun: str, trace: TraceOutline, right: bool) -> Chunks:
         """The answer after the thinking, continuing `begun`, the part that the prompt contains."""
         begun = begun.lstrip("\n")
         answer = problem.answer if right else self._wrong(problem, sample)

@@ -77,9 +77,7 @@ class TextStatistics:
         mus = [mu + extra * (right - 1) for mu, right in zip(self.length_mu, self.accuracy, strict=True)]
         answer = math.log1p(-self.answer_tokens / math.exp(_over_levels(mus)))
         mean = _over_levels(mus)
-        spread = _over_levels(
-            [(mu - mean) ** 2 + sigma**2 for mu, sigma in zip(mus, self.length_sigma, strict=True)]
-        )
+        spread = _over_levels([(mu - mean) ** 2 + sigma**2 for mu, sigma in zip(mus, self.length_sigma, strict=True)])
         return mean + answer, math.sqrt(spread)
 
     @classmethod

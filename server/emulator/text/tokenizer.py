@@ -31,7 +31,9 @@ THINK, END_THINK = "<think>", "</think>"
 THINKING_TOKENS = (THINK, END_THINK)
 PLAIN = re.compile(rb" ?[A-Za-z]+")
 # Qwen2's pattern: contractions, words with one leading symbol, single digits, groups of symbols, line ends, spaces.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # The same pattern for ASCII text, in the syntax of Python's `re`.
 ASCII_SPLIT = re.compile(
     SPLIT.replace(r"\p{L}", "A-Za-z")
@@ -101,9 +103,7 @@ class Tokenizer:
         """An incremental decoder for one output."""
         return IncrementalDecoder(self, skip_special_tokens=skip_special_tokens)
 
-    def render_chat(
-        self, messages: Sequence[Mapping[str, str]], style: str, *, continues: bool = False
-    ) -> str:
+    def render_chat(self, messages: Sequence[Mapping[str, str]], style: str, *, continues: bool = False) -> str:
         """The prompt that the model's chat template makes of a chat. `style` is the `prompt` of a model preset.
 
         With `continues`, the last message is the beginning of the answer and is not closed.

@@ -93,9 +93,7 @@ def sentences(text: str) -> list[str]:
 class TraceWriter:
     """Fills the slots of the phrase book with material of one problem and combines sentences into paragraphs."""
 
-    def __init__(
-        self, problem: KnownProblem, answer: str, rng: random.Random, detours: Mapping[str, float]
-    ) -> None:
+    def __init__(self, problem: KnownProblem, answer: str, rng: random.Random, detours: Mapping[str, float]) -> None:
         self.answer, self.rng = answer, rng
         self.book = phrase_book()
         steps = sentences(problem.solution)
@@ -120,9 +118,7 @@ class TraceWriter:
         for word, (kind, elsewhere, chance) in DETOURS.items():
             chances[kind] = max(0.005, (detours.get(word, 0.0) - elsewhere) * chance)
         self._kinds, self._weights = list(chances), list(chances.values())
-        self._slots: Mapping[str, Callable[[], str]] = {
-            name: getattr(self, f"_slot_{name}") for name in "aefinpqstv"
-        }
+        self._slots: Mapping[str, Callable[[], str]] = {name: getattr(self, f"_slot_{name}") for name in "aefinpqstv"}
 
     def _fill(self, slot: str) -> str:
         """The text for a slot, such as `e` for `@e`."""
@@ -133,9 +129,7 @@ class TraceWriter:
         out: list[str] = []
         phrases = self.book[kind]
         # Each writer prefers other phrases, because real traces use the same few openings again and again.
-        index = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.preference * len(phrases)) % len(
-            phrases
-        )
+        index = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.preference * len(phrases)) % len(phrases)
         write(phrases[index], self.rng, self._fill, out)
         return "".join(out).strip()
 
@@ -190,9 +184,7 @@ class TraceWriter:
         return self._paraphrase(self._one_of(self.question))
 
     def _slot_e(self) -> str:
-        return (
-            f"${self._one_of(self.expressions)}$" if self.rng.random() < KNOWN_EXPRESSION else self._slot_f()
-        )
+        return f"${self._one_of(self.expressions)}$" if self.rng.random() < KNOWN_EXPRESSION else self._slot_f()
 
     def _slot_f(self) -> str:
         """An expression of the problem with its numbers changed, or a new one of its letters and numbers."""
@@ -205,9 +197,7 @@ class TraceWriter:
 
     def _slot_n(self) -> str:
         return str(
-            self._one_of(self.numbers)
-            if self.rng.random() < GIVEN_NUMBER
-            else int(self.rng.random() ** 1.5 * 30) + 1
+            self._one_of(self.numbers) if self.rng.random() < GIVEN_NUMBER else int(self.rng.random() ** 1.5 * 30) + 1
         )
 
     def _slot_i(self) -> str:

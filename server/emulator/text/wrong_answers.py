@@ -48,9 +48,7 @@ def _other_numbers(answer: str) -> list[str]:
                 and answer[: number.start()].endswith(("frac", "frac ", *"0123456789"))
             ):
                 continue  # each argument of \frac43 has one digit
-            changed.append(
-                answer[: number.start()] + text.zfill(len(number.group())) + answer[number.end() :]
-            )
+            changed.append(answer[: number.start()] + text.zfill(len(number.group())) + answer[number.end() :])
     return changed
 
 

@@ -29,17 +29,11 @@ def paced(*events: dict[str, Any]) -> Any:
 
 
 def text(content: str, tokens: int | None = None, finish: str | None = None) -> dict[str, Any]:
-    usage = (
-        None
-        if tokens is None
-        else {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
-    )
+    usage = None if tokens is None else {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
     return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}], "usage": usage}
 
 
-def examine(
-    server: ControlServer, *options: str, suffix: str = "/v1", **env: str
-) -> tuple[int, dict[str, str], str]:
+def examine(server: ControlServer, *options: str, suffix: str = "/v1", **env: str) -> tuple[int, dict[str, str], str]:
     """Run doctor; return its exit code, its lines by name, and everything that it printed."""
     with server.running() as target:
         url = target.replace("/v1", suffix)
@@ -62,9 +56,7 @@ def examine(
         ([{"error": {"message": "out of memory"}}], "answer", "BAD: a small request ended as server_error"),
     ],
 )  # fmt: skip
-def test_one_line_says_what_one_small_answer_shows(
-    events: list[dict[str, Any]], name: str, says: str
-) -> None:
+def test_one_line_says_what_one_small_answer_shows(events: list[dict[str, Any]], name: str, says: str) -> None:
     _, lines, _ = examine(ControlServer(raw={CHAT: paced(*events)}))
     assert lines[name].startswith(says), lines
 
@@ -82,9 +74,7 @@ def test_what_is_sent_differently_is_said() -> None:
     def answer(body: Any) -> tuple[int, Any]:
         if "max_tokens" in body:
             return 400, {
-                "error": {
-                    "message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-                }
+                "error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}
             }
         return 200, completion(system_fingerprint="fp_1") if body.get("stream") is False else stream()
 
@@ -111,16 +101,12 @@ def test_a_server_forges_no_line_and_shows_no_key() -> None:
     }
 
     def echo(body: Any) -> tuple[int, Any]:
-        return 401, {
-            "error": {"message": f"Incorrect API key provided: {key}\nGOOD    answer            fine"}
-        }
+        return 401, {"error": {"message": f"Incorrect API key provided: {key}\nGOOD    answer            fine"}}
 
     _, lines, printed = examine(
         ControlServer({"/version": version, CHAT: echo}), "--api-key-env", "DOCTOR_KEY", DOCTOR_KEY=key
     )
-    assert lines["answer"].startswith(
-        "BAD: a small request ended as http_error: Incorrect API key provided: ***"
-    )
+    assert lines["answer"].startswith("BAD: a small request ended as http_error: Incorrect API key provided: ***")
     assert "1234" not in printed
     assert "\x1b" not in printed
 

@@ -42,9 +42,7 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
         async def send(request: Request, due_ns: int) -> Record:
             return to_record(request, await client.send(request), due_ns, clock, run_id="truth")
 
-        planned = (
-            Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests)
-        )
+        planned = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
         await dispatch(planned, schedule, send, records.append, start_ns=clock.start_ns)
     assert {record.outcome for record in records} == {"ok"}
     return records
@@ -100,10 +98,7 @@ def test_poisson_arrivals_are_sent_as_scheduled(server: str) -> None:
     assert [record.due_s for record in records] == pytest.approx(list(schedule.times_s), abs=1e-6)
     sent = [record.sent_s for record in records if record.sent_s is not None]
     assert sent[-1] - sent[0] == pytest.approx(schedule.times_s[-1] - schedule.times_s[0], abs=0.2)
-    assert (
-        stats.kstest([b - a for a, b in pairwise(schedule.times_s)], "expon", args=(0, 1 / 200)).pvalue
-        > 0.001
-    )
+    assert stats.kstest([b - a for a, b in pairwise(schedule.times_s)], "expon", args=(0, 1 / 200)).pvalue > 0.001
     assert median(record.send_lag_s for record in records if record.send_lag_s is not None) < 0.05
 
 

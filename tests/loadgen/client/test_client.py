@@ -149,9 +149,7 @@ CASES: dict[str, Case] = {
 def test_each_behaviour_is_one_record_with_what_was_measured(server: HostileServer, name: str) -> None:
     case = CASES[name]
     before = len(server.requests)
-    exchange = send(
-        server.target(name), timeout_s=0.3 if name.startswith("hang") and "done" not in name else 5.0
-    )
+    exchange = send(server.target(name), timeout_s=0.3 if name.startswith("hang") and "done" not in name else 5.0)
     found = record(exchange)
     assert len(server.requests) == before + 1
     assert (
@@ -409,9 +407,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is needed to make the certificate")
     folder = tmp_path_factory.mktemp("tls")
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    )
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
     subprocess.run(
         [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"],
         cwd=folder,
@@ -446,9 +442,7 @@ def test_the_environment_names_a_private_authority(
     assert send(tls_server.target("plain")).outcome == "ok"
 
 
-def test_http_goes_through_a_proxy_in_absolute_form(
-    server: HostileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_http_goes_through_a_proxy_in_absolute_form(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The password of the proxy is sent to the proxy. `no_proxy` is honored."""
     monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{server.port}")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -473,9 +467,7 @@ def test_https_goes_through_a_tunnel(
         proxy = Proxy(refuse)
         monkeypatch.setenv("https_proxy", (await proxy.start()).replace("//", "//u:s3cret@"))
         monkeypatch.setenv("no_proxy", "")
-        async with Client(
-            tls_server.target("plain"), timeout_s=5, ca_file=str(authority / "cert.pem")
-        ) as client:
+        async with Client(tls_server.target("plain"), timeout_s=5, ca_file=str(authority / "cert.pem")) as client:
             exchange = await client.send(request())
         proxy.server.close()
         assert proxy.heads[0].startswith(f"CONNECT 127.0.0.1:{tls_server.port} HTTP/1.1")

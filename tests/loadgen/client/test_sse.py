@@ -57,9 +57,7 @@ def test_byte_by_byte(stream: bytes, events: list[bytes]) -> None:
 LINES = st.lists(
     st.one_of(
         st.just(b""),
-        st.sampled_from(
-            [b"data: a", b"data:", b"data: \xe2\x80\xa8", b": c", b"event: e", b"\xef\xbb\xbfdata: b"]
-        ),
+        st.sampled_from([b"data: a", b"data:", b"data: \xe2\x80\xa8", b": c", b"event: e", b"\xef\xbb\xbfdata: b"]),
         st.binary(max_size=8).map(lambda raw: b"data: " + raw),
     ),
     max_size=12,

@@ -194,9 +194,7 @@ def test_done_may_be_followed_by_a_space() -> None:
         (False, "cut", (None, None)),
     ],
 )
-def test_the_finish_reason_decides_the_outcome(
-    reason: Any, outcome: str, kept: tuple[str | None, str | None]
-) -> None:
+def test_the_finish_reason_decides_the_outcome(reason: Any, outcome: str, kept: tuple[str | None, str | None]) -> None:
     found = record(event(delta("a")), end=changed("", finish_reason=reason) + event(b"[DONE]"))
     assert (found.outcome, (found.finish_reason, found.finish_reason_sent)) == (outcome, kept)
     assert (found.error is None) == (outcome == "ok")

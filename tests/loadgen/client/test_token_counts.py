@@ -153,9 +153,7 @@ def test_the_count_that_agrees_with_the_stream_is_used(name: str) -> None:
     case = CASES[name]
     found = read(case.events)
     total = (found.usage or {}).get("completion_tokens")
-    assert (found.token_source, total, found.tokens) == (case.source, case.total, case.tokens), (
-        found.counts_disagree
-    )
+    assert (found.token_source, total, found.tokens) == (case.source, case.total, case.tokens), found.counts_disagree
     assert (found.counts_disagree is None) == (case.says is None), found.counts_disagree
     assert (case.says or "") in (found.counts_disagree or "")
     assert case.arrivals in (None, found.arrival_ns)
@@ -203,12 +201,7 @@ def test_any_counts_give_possible_numbers_of_tokens(events: list[Any]) -> None:
     found = read(events)
     assert found.outcome == "ok"
     assert all(type(count) is int and 1 <= count <= 10**8 for count in found.tokens)
-    assert (
-        len(found.tokens)
-        == len(found.arrival_ns)
-        == len(found.pieces)
-        == len(found.token_ids or found.tokens)
-    )
+    assert len(found.tokens) == len(found.arrival_ns) == len(found.pieces) == len(found.token_ids or found.tokens)
     assert found.arrival_ns == sorted(set(found.arrival_ns))
     total = (found.usage or {}).get("completion_tokens")
     assert total is None or 0 <= total <= 10**8

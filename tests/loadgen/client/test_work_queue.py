@@ -74,9 +74,7 @@ def test_work_that_raises_does_not_stop_the_rest() -> None:
 
     async def work() -> None:
         work_queue = WorkQueue()
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: done.append(str(context["exception"]))
-        )
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: done.append(str(context["exception"])))
         work_queue.call_soon(lambda: done.remove("nothing"))
         work_queue.call_soon(lambda: done.append("next"))
         await asyncio.sleep(0.01)

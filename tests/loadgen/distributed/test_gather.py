@@ -13,9 +13,7 @@ from loadgen.distributed.messages import Distributed, WorkerInfo
 from loadgen.record import Record, RunInfo
 from tests.fixtures.swarm import gather, gathered
 
-RUN = RunInfo(
-    run_id="r", config="c", model="m", target="t", started_at="", clock={"wall_s": 1000.0, "perf_s": 50.0}
-)
+RUN = RunInfo(run_id="r", config="c", model="m", target="t", started_at="", clock={"wall_s": 1000.0, "perf_s": 50.0})
 
 
 @given(
@@ -65,9 +63,7 @@ trips = st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, ma
 @given(st.floats(-1e6, 1e6), trips)
 def test_the_estimated_start_is_within_its_error(start_s: float, delays: list[tuple[float, float]]) -> None:
     """Whatever the network delays, the error is at most the one given, and that is at most half the fastest round trip."""
-    probes = [
-        ClockProbe(start_s + at, at + out, start_s + at + out + back) for at, (out, back) in enumerate(delays)
-    ]
+    probes = [ClockProbe(start_s + at, at + out, start_s + at + out + back) for at, (out, back) in enumerate(delays)]
     found_s, error_s = estimate_start_s("another boot", 0.0, probes)
     assert abs(found_s - start_s) <= error_s + 1e-6
     assert error_s <= min(out + back for out, back in delays) / 2 + 1e-6
@@ -76,10 +72,7 @@ def test_the_estimated_start_is_within_its_error(start_s: float, delays: list[tu
 @given(st.floats(-0.05, 0.05), trips)
 def test_the_drift_of_a_clock_is_found(drift: float, delays: list[tuple[float, float]]) -> None:
     """The found drift is never larger than the real one, and is equal to it if the network is fast."""
-    probes = [
-        ClockProbe(50.0 + at, at + out + drift, 50.0 + at + out + back)
-        for at, (out, back) in enumerate(delays)
-    ]
+    probes = [ClockProbe(50.0 + at, at + out + drift, 50.0 + at + out + back) for at, (out, back) in enumerate(delays)]
     found_s = drift_s(50.0, probes)
     assert abs(drift) - max(max(delay) for delay in delays) - 1e-6 <= found_s <= abs(drift) + 1e-6
 
@@ -108,9 +101,7 @@ def hosts(tmp_path: Path) -> tuple[Path, Path]:
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, worker("a-0"), seqs=(range(3),))
     write(there, worker("b-1"), worker("b-2"), seqs=(range(3, 5), range(5, 9)))
-    found = Distributed(
-        run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1", "b-2"]
-    )
+    found = Distributed(run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1", "b-2"])
     (here / "distributed.json").write_bytes(msgspec.json.encode(found))
     return here, there
 
@@ -131,9 +122,7 @@ def test_one_slow_worker_is_a_reason_against_the_run(hosts: tuple[Path, Path], t
     for folder in hosts:
         for path in folder.glob("worker.*.json"):
             name = path.name.split(".")[1]
-            path.write_bytes(
-                msgspec.json.encode(worker(name, report=reports[name], error_s=0.04 * (name == "b-2")))
-            )
+            path.write_bytes(msgspec.json.encode(worker(name, report=reports[name], error_s=0.04 * (name == "b-2"))))
     line, _ = gathered(*hosts, "--out", tmp_path / "out")
     reasons = " ".join(line["reasons"])
     assert "event-loop lag p99 80 ms" in reasons

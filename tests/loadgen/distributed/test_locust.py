@@ -102,9 +102,7 @@ def test_hosts_with_clocks_of_their_own_keep_one_schedule(target: str, tmp_path:
     error_s = rows[there_row.name]["clock_error_s"]
     assert error_s > 0
     assert there_row.zero_s - here_row.zero_s == pytest.approx(5000, abs=error_s)
-    assert all(abs(row["clock_offset_s"]) < 1 for row in rows.values()), (
-        "both have the wall clock of this machine"
-    )
+    assert all(abs(row["clock_offset_s"]) < 1 for row in rows.values()), "both have the wall clock of this machine"
     found = records(tmp_path / "run")
     assert [record.seq for record in found] == list(range(49))
     gaps = [later.due_s - earlier.due_s for earlier, later in itertools.pairwise(found)]
@@ -132,9 +130,7 @@ def test_a_duration_after_warm_ups_with_one_worker_per_core(target: str, tmp_pat
     began_s = min(record.due_s for record in measured)
     assert max(record.end_s or 0.0 for record in warm) <= began_s
     within_duration = [record for record in measured if record.due_s < began_s + 2.0]
-    assert len(measured) - len(within_duration) <= 10 * len(line["workers"]), (
-        "assigned requests are still sent"
-    )
+    assert len(measured) - len(within_duration) <= 10 * len(line["workers"]), "assigned requests are still sent"
 
 
 def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path) -> None:
@@ -148,9 +144,7 @@ def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path)
     line, _ = gathered(out)
     assert [worker["lost"] for worker in line["workers"]] == [False] * 2
     assert len(line["missing"]) == 2000 - len(records(out))
-    assert line["reasons"][0].startswith(
-        f"{len(line['missing'])} of 2000 records are missing (Locust was stopped)"
-    )
+    assert line["reasons"][0].startswith(f"{len(line['missing'])} of 2000 records are missing (Locust was stopped)")
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,7 @@ def test_workers_in_containers_send_each_request_once(tmp_path: Path) -> None:
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["missing"] == []
     assert len({worker["host"] for worker in line["workers"]}) == 3
-    assert Counter(record.seq for record in read_records(tmp_path / "run" / "records.jsonl")) == Counter(
-        range(98)
-    )
+    assert Counter(record.seq for record in read_records(tmp_path / "run" / "records.jsonl")) == Counter(range(98))
     for path in sorted(out.iterdir()):
         path.unlink()
     out.rmdir()

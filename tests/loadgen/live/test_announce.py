@@ -84,9 +84,7 @@ def test_the_table_of_exit_codes(found: RunInfo, strict: bool, code: int) -> Non
 
 @given(st.text(), st.text(), st.text())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_junit_can_be_parsed_whatever_the_texts_are(
-    tmp_path: Path, reason: str, name: str, run_id: str
-) -> None:
+def test_junit_can_be_parsed_whatever_the_texts_are(tmp_path: Path, reason: str, name: str, run_id: str) -> None:
     row = requirement(met=False, text=name) | {"why": reason}
     found = run(run_id=run_id, verdict="INVALID", reasons=[reason], requirements=[row])
     write_junit(tmp_path / "junit.xml", found, strict=False)

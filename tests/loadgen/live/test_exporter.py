@@ -112,9 +112,7 @@ def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> N
     verdict = json.loads(stdout.splitlines()[-1])["verdict"]
     assert f'loadgen_verdict{{verdict="{verdict}"}} 1.0' in pages[-1]
     assert 'loadgen_requests_total{budget="2048",outcome="ok"} 49.0' in pages[-1]
-    in_flight = [
-        float(re.findall(r"^loadgen_requests_in_flight (\S+)", page, re.MULTILINE)[0]) for page in pages
-    ]
+    in_flight = [float(re.findall(r"^loadgen_requests_in_flight (\S+)", page, re.MULTILINE)[0]) for page in pages]
     assert max(in_flight) == 16
     assert in_flight[-1] == 0
 
@@ -129,9 +127,7 @@ def test_a_request_without_a_latency_meets_its_objective() -> None:
 
 def test_doctor_names_what_would_disturb_a_run() -> None:
     """It reports that the server is emulated, shares the machine and counts tokens exactly. Nothing is written."""
-    with emulated(
-        "tp1", "--speed", "0.2"
-    ) as url:  # slow tokens, so that a busy machine does not put two in one chunk
+    with emulated("tp1", "--speed", "0.2") as url:  # slow tokens, so that a busy machine does not put two in one chunk
         done = loadgen(url, "--dataset", "sample", verb="doctor")
     assert done.returncode == 0, done.stderr
     assert re.search(r"WARN\s+server\s+EMULATED, 0.2 x", done.stderr)

@@ -80,9 +80,7 @@ def test_budgets_are_not_pooled() -> None:
     progress = Progress(run(budgets=[64, 256]), 40, 0, "plain")
     ended(progress, 10, e2e_s=1.0)
     ended(progress, 10, e2e_s=9.0, budget=256)
-    rows = {
-        line.split()[0]: line for line in shown(progress).splitlines() if line.startswith(("64 ", "256 "))
-    }
+    rows = {line.split()[0]: line for line in shown(progress).splitlines() if line.startswith(("64 ", "256 "))}
     assert "1.00 s" in rows["64"]
     assert "9.00 s" in rows["256"]
     assert "E2E" not in progress.line()

@@ -17,13 +17,9 @@ def page(steps: int, drafts: int, at: tuple[int, ...], output: int, first: int) 
         "time_to_first_token_seconds_count": first,
         "inter_token_latency_seconds_count": steps - first,
     }
-    lines = [
-        f'vllm:{name}{{engine="{engine}"}} {value}' for name, value in counters.items() for engine in "01"
-    ]
+    lines = [f'vllm:{name}{{engine="{engine}"}} {value}' for name, value in counters.items() for engine in "01"]
     per_position = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
-    lines += [
-        f'{per_position}{{engine="{e}",position="{n}"}} {count}' for n, count in enumerate(at) for e in "01"
-    ]
+    lines += [f'{per_position}{{engine="{e}",position="{n}"}} {count}' for n, count in enumerate(at) for e in "01"]
     return "\n".join(lines)
 
 

@@ -17,9 +17,7 @@ REQUEST = Request(3, "p", 1, 64, "cut", "/completions", {})
 
 def exchange(arrivals_ms: list[int], tokens: list[int], **fields: object) -> Exchange:
     """Return an exchange that was sent at 100 ms and due at 90 ms."""
-    found = Exchange(
-        sent_ns=START + 100 * MS, status=200, finish_reason="stop", token_source="continuous_usage"
-    )
+    found = Exchange(sent_ns=START + 100 * MS, status=200, finish_reason="stop", token_source="continuous_usage")
     found.arrival_ns = [START + at * MS for at in arrivals_ms]
     found.tokens = tokens
     found.pieces = [("", "x")] * len(tokens)
@@ -216,9 +214,7 @@ def test_hidden_tokens_divide_no_gap() -> None:
 
 
 def test_an_answer_in_one_body_has_only_an_e2e() -> None:
-    found = record(
-        exchange([300], [64], usage={"completion_tokens": 64}, token_source="usage", streamed=False)
-    )
+    found = record(exchange([300], [64], usage={"completion_tokens": 64}, token_source="usage", streamed=False))
     assert (found.e2e_s, found.e2e_due_s, found.completion_tokens) == (0.2, 0.21, 64)
     assert (found.ttft_s, found.ttfot_s, found.tpot_s, found.itl_s, found.clumped_share) == (None,) * 5
     assert record(exchange([300], [0], token_source=None, streamed=False)).completion_tokens is None
@@ -253,9 +249,7 @@ def test_what_was_not_measured_is_not_met(arrivals: list[int], tokens: list[int]
 def test_an_answer_without_a_token_meets_nothing_and_a_failure_neither() -> None:
     assert not meets(record(exchange([], [], usage={"completion_tokens": 1}, token_source="usage")), {})
     assert not meets(record(exchange([200, 210], [1, 1], outcome="filtered")), {})
-    assert not meets(
-        record(exchange([200], [1], usage={"completion_tokens": 1}, streamed=False)), {"ttft": 1.0}
-    )
+    assert not meets(record(exchange([200], [1], usage={"completion_tokens": 1}, streamed=False)), {"ttft": 1.0})
 
 
 def test_text_is_left_out_where_it_is_not_kept() -> None:
@@ -273,9 +267,7 @@ def test_text_is_left_out_where_it_is_not_kept() -> None:
         (["</think>4", "2", "", ""], 0.1),
     ],
 )
-def test_ttfot_is_the_time_of_the_first_answer_text_after_the_reasoning(
-    pieces: list[str], at_s: float | None
-) -> None:
+def test_ttfot_is_the_time_of_the_first_answer_text_after_the_reasoning(pieces: list[str], at_s: float | None) -> None:
     found = record(exchange([200, 210, 220, 230], [1] * 4, pieces=[("", piece) for piece in pieces]))
     assert found.ttfot_s == at_s
 

@@ -22,9 +22,7 @@ def records(budget: int, start_s: float, seconds: float, first_seq: int, **field
         times = {"due_s": sent_s, "sent_s": sent_s, "first_token_s": sent_s}
         times |= {"last_token_s": sent_s + seconds, "end_s": sent_s + seconds, "e2e_s": seconds}
         what = {"run_id": "r", "seq": first_seq + number, "problem_id": f"p{number}", "budget": budget}
-        rows.append(
-            what | times | {"completion_tokens": budget, "outcome": "ok", "text": f"t{number}"} | fields
-        )
+        rows.append(what | times | {"completion_tokens": budget, "outcome": "ok", "text": f"t{number}"} | fields)
     return rows
 
 
@@ -65,9 +63,7 @@ def test_equal_figures_hold(tmp_path: Path) -> None:
     assert found["holds"]
     assert (row["budget"], row["problems"], row["same_text"], row["compared"]) == (100, 12, 12, 10)
     for side in ("derived", "real"):
-        assert row[side] == pytest.approx(
-            {"e2e_s_mean": 1.0, "tokens_per_s": 200, "gpu_seconds_per_token": 0.01}
-        )
+        assert row[side] == pytest.approx({"e2e_s_mean": 1.0, "tokens_per_s": 200, "gpu_seconds_per_token": 0.01})
 
 
 @pytest.mark.parametrize(("real_seconds", "holds"), [(0.98, True), (0.95, False), (1.05, False)])

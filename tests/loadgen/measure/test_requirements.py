@@ -65,9 +65,7 @@ def test_a_requirement_that_cannot_be_checked_is_refused(text: str, says: str) -
     assert says in str(refused.value)
 
 
-@given(
-    st.text() | st.from_regex(r"(ttft|failed|e2e)(\.p\d\d|\.max)?[<>=]{1,2}[\d.e%ms/-]{0,8}", fullmatch=True)
-)
+@given(st.text() | st.from_regex(r"(ttft|failed|e2e)(\.p\d\d|\.max)?[<>=]{1,2}[\d.e%ms/-]{0,8}", fullmatch=True))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         found = parse_requirement(text)

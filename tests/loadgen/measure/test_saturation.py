@@ -37,9 +37,7 @@ def test_a_rate_beyond_the_capacity_is_named_with_its_numbers() -> None:
 @pytest.mark.parametrize("service", [exponential(), fixed()], ids=["exponential", "fixed"])
 def test_few_healthy_runs_are_called_saturated(service: Service) -> None:
     """Of 240 runs that keep the server 60, 80 and 90 % busy, at most 1 % (docs/capacity.md has the measured share)."""
-    alarms = sum(
-        rate_of(8 * busy, 400, seed, service).saturated for busy in (0.6, 0.8, 0.9) for seed in range(80)
-    )
+    alarms = sum(rate_of(8 * busy, 400, seed, service).saturated for busy in (0.6, 0.8, 0.9) for seed in range(80))
     assert alarms <= 2
 
 

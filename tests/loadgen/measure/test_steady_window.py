@@ -85,9 +85,7 @@ def test_windows_side_by_side_hold_every_token_once(
     first_s: float, length_s: float, tokens: int, cuts: list[float]
 ) -> None:
     bounds = sorted({-2.0, *cuts, 202.0})
-    parts = [
-        tokens_within(first_s, first_s + length_s, tokens, window) for window in itertools.pairwise(bounds)
-    ]
+    parts = [tokens_within(first_s, first_s + length_s, tokens, window) for window in itertools.pairwise(bounds)]
     assert sum(parts) == pytest.approx(tokens)
 
 

@@ -119,24 +119,17 @@ def test_cache_hits_of_second_calls_are_intended() -> None:
     assert judge(inputs(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
 
 
-@pytest.mark.parametrize(
-    ("chunks", "truncated", "doubtful"), [(20, 21, True), (20, 20, False), (400, 21, False)]
-)
+@pytest.mark.parametrize(("chunks", "truncated", "doubtful"), [(20, 21, True), (20, 20, False), (400, 21, False)])
 def test_an_end_token_is_doubted_where_truncated_answers_count_it_too(
     chunks: int, truncated: int, doubtful: bool
 ) -> None:
     """A truncated answer of 20 chunks has no end token. The doubt matters where one token is more than 1 % of an answer."""
-    ended = [
-        record(i, token_source="chunks_and_end", chunks=chunks, completion_tokens=chunks + 1)
-        for i in range(99)
-    ]
+    ended = [record(i, token_source="chunks_and_end", chunks=chunks, completion_tokens=chunks + 1) for i in range(99)]
     cut = record(99, token_source="usage", chunks=20, completion_tokens=truncated, finish_reason="length")
     verdict, reasons = judge(inputs([*ended, cut]))
     assert (verdict, len(reasons)) == (("SUSPECT", 1) if doubtful else ("VALID", 0)), reasons
     if doubtful:
-        assert reasons[0].endswith(
-            "so do 1 truncated answers, which have none: TPOT may be too high by up to 5%"
-        )
+        assert reasons[0].endswith("so do 1 truncated answers, which have none: TPOT may be too high by up to 5%")
 
 
 def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
@@ -202,8 +195,7 @@ def test_idle_connections_that_the_server_closed_are_counted() -> None:
     error = "the server closed the idle connection as the request was sent: no answer"
     odd = [record(i, outcome="reset", error=error, connection_reused=True) for i in range(2)]
     assert (
-        "requests that met an idle connection as the server closed it: 2"
-        in judge(inputs([*odd, *RECORDS[2:]]))[1][1]
+        "requests that met an idle connection as the server closed it: 2" in judge(inputs([*odd, *RECORDS[2:]]))[1][1]
     )
 
 

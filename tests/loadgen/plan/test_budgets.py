@@ -84,9 +84,7 @@ def test_every_request_has_its_own_cache_salt() -> None:
 
 
 def test_every_pass_has_each_request_once_in_its_own_order() -> None:
-    workload = Workload(
-        PROBLEMS, RunOptions(budgets=(8, 64), repeats=2, warmup=3), "m", STYLES["chat"], "run"
-    )
+    workload = Workload(PROBLEMS, RunOptions(budgets=(8, 64), repeats=2, warmup=3), "m", STYLES["chat"], "run")
     found = list(workload.requests(0, 23))
     assert [r.seq for r in found] == list(range(23))
     assert [r.warmup for r in found] == [True] * 3 + [False] * 20
@@ -136,9 +134,7 @@ def test_a_reply_that_ended_needs_no_second_call() -> None:
     assert second_call(forced_request(), exchange("so\n</think>\n\\boxed{2}", "stop", 9, 0)) is None
 
 
-def reply(
-    content: str | None, reasoning: str | None, reasoning_tokens: int | None, finish: str
-) -> ControlResponse:
+def reply(content: str | None, reasoning: str | None, reasoning_tokens: int | None, finish: str) -> ControlResponse:
     usage = {"completion_tokens": 160} | (
         {"completion_tokens_details": {"reasoning_tokens": reasoning_tokens}} if reasoning_tokens else {}
     )

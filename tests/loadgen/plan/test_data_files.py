@@ -69,9 +69,7 @@ def test_semicolons_separate_the_cells_of_a_spreadsheet(tmp_path: Path) -> None:
 
 
 @given(rows=st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=5))
-def test_any_text_survives_jsonl_and_csv(
-    rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_text_survives_jsonl_and_csv(rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever Python can write as UTF-8 comes back. A carriage return is left out, which CSV and Windows treat as an end of line."""
     kept = [{"a": a, "b": b} for a, b in rows if "\r" not in a + b and "\0" not in a + b]
     if kept:
@@ -119,9 +117,7 @@ def test_fields_are_found_or_named(
     assert asked(write(tmp_path / "d.jsonl", [row]), **fields) == [expected]
 
 
-def test_the_first_turn_of_a_conversation_is_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_turn_of_a_conversation_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """ShareGPT's turns and chat messages; a conversation that the assistant begins, a text in parts, and one without a user."""
     rows: list[dict[str, object]] = [
         {"id": "a", "conversations": [{"from": "human", "value": "one"}, {"from": "gpt", "value": "x"}]},
@@ -140,16 +136,12 @@ def test_the_first_turn_of_a_conversation_is_asked(
 def test_a_folder_of_the_hub_is_asked_for_by_split(tmp_path: Path) -> None:
     """The parts of a split are one data set, configurations are told apart, and a missing part is not overlooked."""
     for number in range(2):
-        write(
-            tmp_path / f"data/test-0000{number}-of-00002.parquet", [{"question": f"q{number}", "answer": "1"}]
-        )
+        write(tmp_path / f"data/test-0000{number}-of-00002.parquet", [{"question": f"q{number}", "answer": "1"}])
     write(tmp_path / "data/train-00000-of-00001.parquet", [{"question": "t", "answer": "1"}])
     (tmp_path / "README.md").write_text("about")
     assert [problem for problem, _ in asked(f"{tmp_path}:test")] == ["q0", "q1"]
     assert [problem for problem, _ in asked(f"{tmp_path}:data/train-00000-of-00001.parquet")] == ["t"]
-    with pytest.raises(
-        UsageError, match=r"no file fits 'dev'\? It has data/test.parquet, data/train.parquet: write"
-    ):
+    with pytest.raises(UsageError, match=r"no file fits 'dev'\? It has data/test.parquet, data/train.parquet: write"):
         read(f"{tmp_path}:dev")
     with pytest.raises(UsageError, match="which part"):
         read(tmp_path)
@@ -161,9 +153,7 @@ def test_a_folder_of_the_hub_is_asked_for_by_split(tmp_path: Path) -> None:
 def test_a_configuration_selects_between_files_of_one_split() -> None:
     names = ["main/test-00000-of-00001.parquet", "socratic/test-00000-of-00001.parquet", "main/train.parquet"]
     assert files_of("hf:o/n", names, "main/test") == names[:1]
-    with pytest.raises(
-        UsageError, match=r"several files fit 'test'\? It has main/test.parquet, socratic/test.parquet"
-    ):
+    with pytest.raises(UsageError, match=r"several files fit 'test'\? It has main/test.parquet, socratic/test.parquet"):
         files_of("hf:o/n", names, "test")
     assert files_of("hf:o/n", ["gpqa_diamond.csv", "gpqa_main.csv"], "gpqa_diamond") == ["gpqa_diamond.csv"]
     assert files_of("hf:o/n", ["all.csv", ".hidden.json", "README.md"], "train") == ["all.csv"]
@@ -183,9 +173,7 @@ def test_a_configuration_selects_between_files_of_one_split() -> None:
         ("", "jsonl", "prblem=x", "'prblem': write problem|answer|id|subject|level=FIELD"),
     ],
 )  # fmt: skip
-def test_what_a_file_lacks_is_one_line(
-    content: str, suffix: str, fields: str, says: str, tmp_path: Path
-) -> None:
+def test_what_a_file_lacks_is_one_line(content: str, suffix: str, fields: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / f"d.{suffix}"
     path.write_text(content)
     given = ("--fields", fields) if fields else ()
@@ -213,9 +201,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert read(path).sha256 != before
 
 
-def test_the_emulator_gets_the_problems_in_its_own_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_emulator_gets_the_problems_in_its_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = write(tmp_path / "d.csv", [{"question": "Pens?", "answer": "2+2=<<2+2=4>>4 #### 4"}])
     (line,) = Path(emulator_file(RunOptions(dataset=str(path)))).read_text().splitlines()

@@ -145,9 +145,7 @@ def test_the_hash_depends_on_the_rows_not_on_the_file(shared: Path, tmp_path: Pa
     """Further keys, another order of keys and lines, and other escapes do not change the hash."""
     rows = [json.loads(line) for line in (shared / "math500.jsonl").read_text().splitlines()]
     other = tmp_path / "other.jsonl"
-    lines = [
-        json.dumps(dict(reversed(row.items())) | {"more": 1}, ensure_ascii=False) for row in reversed(rows)
-    ]
+    lines = [json.dumps(dict(reversed(row.items())) | {"more": 1}, ensure_ascii=False) for row in reversed(rows)]
     other.write_text("\n".join(lines))
     assert canonical_hash(read(other)) == MATH500_SHA256
     rows[7]["answer"] += " "
@@ -165,9 +163,7 @@ def test_a_larger_selection_includes_a_smaller_one() -> None:
 
 def test_a_row_without_an_id_gets_its_line_number_and_an_answer_can_be_a_number(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
-    path.write_text(
-        '{"problem": "1+1?", "answer": 2}\n\n{"problem": "a\\u2028b", "answer": "x", "level": 3}\n'
-    )
+    path.write_text('{"problem": "1+1?", "answer": 2}\n\n{"problem": "a\\u2028b", "answer": "x", "level": 3}\n')
     first, second = read(path)
     assert (first.unique_id, first.answer, first.level) == ("line/1", "2", None)
     assert (second.unique_id, second.problem, second.level) == ("line/3", "a\u2028b", 3)

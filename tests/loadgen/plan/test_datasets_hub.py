@@ -47,9 +47,7 @@ for row in datasets.load(RunOptions(dataset={name!r})).problems:
     print(row.unique_id, row.answer, row.problem, sep="|")
 """
     env = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(home)}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

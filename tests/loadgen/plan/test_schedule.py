@@ -63,9 +63,7 @@ def test_bursts() -> None:
 
 
 def test_a_ramp_changes_the_rate_at_its_steps() -> None:
-    times = arrivals(
-        "constant", [RateStep(1, 4), RateStep(2, 2), RateStep(4, 1)], seed=0, duration_s=100
-    ).times_s
+    times = arrivals("constant", [RateStep(1, 4), RateStep(2, 2), RateStep(4, 1)], seed=0, duration_s=100).times_s
     assert list(times) == [0, 1, 2, 3, 4, 4.5, 5, 5.5, 6, 6.25, 6.5, 6.75]
 
 
@@ -107,9 +105,7 @@ def test_times_are_ascending_and_a_longer_schedule_begins_with_the_shorter(
 def test_a_split_schedule_has_every_time_once(times: list[float], workers: int) -> None:
     """Every time belongs to exactly one worker."""
     parts = [split(OpenLoop(times), worker, workers) for worker in range(workers)]
-    assert sorted(
-        time_s for part in parts if isinstance(part, OpenLoop) for time_s in part.times_s
-    ) == sorted(times)
+    assert sorted(time_s for part in parts if isinstance(part, OpenLoop) for time_s in part.times_s) == sorted(times)
 
 
 @given(st.integers(1, 500), st.integers(1, 16))

@@ -109,9 +109,7 @@ def test_time_scale_divides_the_waiting() -> None:
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0)
         times = OpenLoop([0.0, 1.0, 2.0])
-        await dispatch(
-            map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20
-        )
+        await dispatch(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
 
     run(work)
     assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
@@ -125,9 +123,7 @@ def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop)
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.1)
         plan = map(request, range(1000))
-        await dispatch(
-            plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6
-        )
+        await dispatch(plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6)
 
     run(work)
     assert 2 <= len(sent) <= 12
@@ -200,9 +196,7 @@ def test_requests_are_taken_one_by_one() -> None:
 
     async def work(start_ns: int) -> None:
         server = FakeServer(start_ns, lambda _seq: 0.01)
-        await dispatch(
-            plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1
-        )
+        await dispatch(plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
 
     run(work)
     assert taken < 200

@@ -172,9 +172,7 @@ def test_an_interrupted_run_says_so(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "limit", "workers"), [("3", "5", "1"), ("3", "60%", "1"), ("3", "5", "2"), ("2", "50%", "1")]
 )
-def test_a_run_that_only_fails_is_stopped(
-    server: Server, tmp_path: Path, kind: str, limit: str, workers: str
-) -> None:
+def test_a_run_that_only_fails_is_stopped(server: Server, tmp_path: Path, kind: str, limit: str, workers: str) -> None:
     """Every request that was sent has a record, most are not sent, and the reason says why."""
     out = tmp_path / "run"
     options = (*PLAN, "--requests", "20000", "--abort-after", limit, "--workers", workers)
@@ -227,9 +225,7 @@ def test_junit_of_an_invalid_run_has_the_reasons(server: Server, tmp_path: Path)
 
 def test_junit_that_cannot_be_written_is_refused_before_the_run(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = loadgen(
-        "--target", server.target("0"), *PLAN, "--junit", str(tmp_path / "no" / "x"), "--out", str(out)
-    )
+    done = loadgen("--target", server.target("0"), *PLAN, "--junit", str(tmp_path / "no" / "x"), "--out", str(out))
     assert (done.returncode, done.stderr.count("\n"), out.exists()) == (2, 1, False)
     assert "--junit" in done.stderr
 
@@ -255,9 +251,7 @@ def test_a_terminal_shows_the_block_and_no_json(server: Server, tmp_path: Path, 
     ]
 
 
-def test_json_is_printed_on_a_terminal_if_asked_for_and_no_color_is_honored(
-    server: Server, tmp_path: Path
-) -> None:
+def test_json_is_printed_on_a_terminal_if_asked_for_and_no_color_is_honored(server: Server, tmp_path: Path) -> None:
     arguments = ("--target", server.target("0"), *PLAN, "--json", "--out", str(tmp_path / "run"))
     seen = on_a_terminal(80, *arguments, NO_COLOR="1")
     line: dict[str, Any] = json.loads(next(line for line in seen.splitlines() if line.startswith("{")))

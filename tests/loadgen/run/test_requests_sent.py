@@ -43,9 +43,7 @@ def test_another_route_below_the_target(path: str, field: str, tmp_path: Path) -
     """One that ends with /completions gets a prompt, as at OpenAI."""
     server = ControlServer()
     with server.running() as target:
-        done = loadgen(
-            "--target", target, "--path", path, "--prompt", "r1", *SMALL, "--out", str(tmp_path / "run")
-        )
+        done = loadgen("--target", target, "--path", path, "--prompt", "r1", *SMALL, "--out", str(tmp_path / "run"))
     assert server.paths() == [f"/v1{path}"] * 2, done.stderr
     assert all(field in body for body in server.bodies())
 
@@ -86,9 +84,7 @@ def test_without_a_stream_the_body_asks_for_none(tmp_path: Path) -> None:
         (["--no-stream", "--slo", "tpot=20ms,e2e=5"], "tpot cannot be measured"),
     ],
 )
-def test_what_would_make_the_figures_wrong_is_refused_before_the_first_request(
-    arguments: list[str], hint: str
-) -> None:
+def test_what_would_make_the_figures_wrong_is_refused_before_the_first_request(arguments: list[str], hint: str) -> None:
     server = ControlServer()
     with server.running() as target:
         done = loadgen("--target", target, *arguments)

@@ -27,9 +27,7 @@ def target() -> Iterator[str]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def whole_lines(folder: Path) -> list[bytes]:
@@ -137,9 +135,7 @@ def test_a_resumed_run_keeps_the_reasons_against_its_first_part(target: str, tmp
     assert_complete(out, 40)
 
 
-def test_a_full_disk_stops_cleanly_and_resumes(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the file size acts as a full disk: the run reports it, keeps complete lines, and continues later."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the limit would cut the bytecode of modules too
     out = tmp_path / "run"
@@ -186,10 +182,7 @@ def test_another_server_is_not_mixed_in(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     data = tmp_path / "d.jsonl"
     data.write_text('{"problem": "1+1?", "answer": "2"}\n')
-    assert (
-        loadgen("--target", target, "--dataset", str(data), "--budgets", "16", "--out", str(out)).returncode
-        == 0
-    )
+    assert loadgen("--target", target, "--dataset", str(data), "--budgets", "16", "--out", str(out)).returncode == 0
     data.write_text('{"problem": "1+2?", "answer": "3"}\n')
     done = loadgen("--resume", str(out))
     assert (done.returncode, "has changed since" in done.stderr) == (2, True)

@@ -152,9 +152,7 @@ def test_bad_lines_are_named_by_file_and_line(target: str, tmp_path: Path) -> No
     ):
         bad.write_text(f"{good}\n{line}\n")
         done = loadgen("--target", target, "--dataset", str(bad), "--out", str(tmp_path / "run"))
-        assert (done.returncode, f"{bad}:2" in done.stderr, says in done.stderr) == (2, True, True), (
-            done.stderr
-        )
+        assert (done.returncode, f"{bad}:2" in done.stderr, says in done.stderr) == (2, True, True), done.stderr
 
 
 def test_an_existing_folder_is_left_alone(target: str, tmp_path: Path) -> None:
@@ -279,9 +277,7 @@ def test_strict_gives_the_verdict_as_exit_code(target: str, tmp_path: Path) -> N
 
 def test_a_dry_run_sends_and_writes_nothing(target: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = loadgen(
-        "--target", target, "--dataset", "sample", "--budgets", "8,16", "--dry-run", "--out", str(out)
-    )
+    done = loadgen("--target", target, "--dataset", "sample", "--budgets", "8,16", "--dry-run", "--out", str(out))
     assert (done.returncode, "would send 98 requests" in done.stderr, out.exists()) == (0, True, False)
 
 
@@ -301,9 +297,7 @@ def test_a_key_that_a_server_repeats_is_removed(tmp_path: Path) -> None:
             "--budgets",
             "8",
         )
-        done = loadgen(
-            *options, "--api-key-env", "MY_KEY", "--out", str(tmp_path / "run"), env={"MY_KEY": key}
-        )
+        done = loadgen(*options, "--api-key-env", "MY_KEY", "--out", str(tmp_path / "run"), env={"MY_KEY": key})
     found = records(tmp_path / "run")
     assert {r.outcome for r in found} == {"http_error"}
     assert all("***" in (r.error or "") for r in found)

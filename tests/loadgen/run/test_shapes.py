@@ -38,9 +38,7 @@ def spreadsheet(folder: Path) -> str:
 
 
 def parquet(folder: Path) -> str:
-    pq.write_table(
-        pa.table({"problem": QUESTIONS, "answer": [int(a) for a in ANSWERS]}), folder / "exam.parquet"
-    )
+    pq.write_table(pa.table({"problem": QUESTIONS, "answer": [int(a) for a in ANSWERS]}), folder / "exam.parquet")
     return str(folder / "exam.parquet")
 
 
@@ -50,9 +48,7 @@ def prompts(folder: Path) -> str:
 
 def sharegpt(folder: Path) -> str:
     turns = [[{"from": "human", "value": q}, {"from": "gpt", "value": "Many."}] for q in QUESTIONS]
-    (folder / "chats.json").write_text(
-        json.dumps([{"id": str(n), "conversations": t} for n, t in enumerate(turns)])
-    )
+    (folder / "chats.json").write_text(json.dumps([{"id": str(n), "conversations": t} for n, t in enumerate(turns)]))
     return str(folder / "chats.json")
 
 
@@ -86,9 +82,7 @@ def test_a_file_of_another_shape_becomes_a_report(shape: Any, server: str, tmp_p
         {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)},
         tmp_path / "run",
     )
-    done = loadgen(
-        "--target", server, "--dataset", shape(tmp_path), "--budgets", "64", "--out", str(out), env=home
-    )
+    done = loadgen("--target", server, "--dataset", shape(tmp_path), "--budgets", "64", "--out", str(out), env=home)
     assert done.returncode in (0, 3), done.stderr
     page = subprocess.run(
         [sys.executable, "-m", "analysis", "report", str(out), "--page-only"],
@@ -130,12 +124,9 @@ def test_synthetic_prompts_have_exactly_the_tokens_asked_for(path: str, server: 
     assert run["dataset"]["exact_tokens"] is True
     assert run["budgets"] == [12]
     wanted = {
-        p.unique_id: (p.input_tokens, p.output_tokens)
-        for p in load(RunOptions(dataset=lengths, requests=40)).problems
+        p.unique_id: (p.input_tokens, p.output_tokens) for p in load(RunOptions(dataset=lengths, requests=40)).problems
     }
-    found = {
-        r.problem_id: (r.prompt_tokens, r.completion_tokens) for r in read_records(out / "records.jsonl")
-    }
+    found = {r.problem_id: (r.prompt_tokens, r.completion_tokens) for r in read_records(out / "records.jsonl")}
     assert found == wanted
     assert len(set(found.values())) > 20
     (label,) = asked_labels([read_run(out)])

@@ -177,9 +177,7 @@ def test_mistakes_are_one_line_before_the_first_request(words: list[str], says: 
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"schema_version": 1}', b"[" * 100_000, b'{"schema_version": 99}']
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', b"[" * 100_000, b'{"schema_version": 99}'])
 def test_a_folder_that_holds_no_search_cannot_be_resumed(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "search.json").write_bytes(content)
     done = loadgen("--resume", str(tmp_path), "--metrics-port", "off", verb="search")
@@ -228,9 +226,7 @@ def test_loads_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
     assert "INVALID" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    "words", [["--concurrency", "4"], ["--rate", "1"], ["--resume", "x"], ["--loads", "1,1"]]
-)
+@pytest.mark.parametrize("words", [["--concurrency", "4"], ["--rate", "1"], ["--resume", "x"], ["--loads", "1,1"]])
 def test_loads_cannot_be_combined_with_another_load(words: list[str]) -> None:
     done = loadgen("--loads", "1,2", *words)
     assert done.returncode == 2

@@ -111,13 +111,9 @@ def test_a_steady_closed_loop_passes_just_below_its_objective() -> None:
 
 
 @pytest.mark.parametrize(("variation", "decision"), [(0.002, "pass"), (0.05, "undecided")])
-def test_an_open_loop_passes_where_its_objective_is_far_away_for_its_variation(
-    variation: float, decision: str
-) -> None:
+def test_an_open_loop_passes_where_its_objective_is_far_away_for_its_variation(variation: float, decision: str) -> None:
     """A TPOT of 80 % of the objective, with one slow period in the run."""
-    rows = [
-        record(seq, tpot_s=0.08 * (1 + variation * math.sin(2 * math.pi * seq / 1000))) for seq in range(1000)
-    ]
+    rows = [record(seq, tpot_s=0.08 * (1 + variation * math.sin(2 * math.pi * seq / 1000))) for seq in range(1000)]
     assert evidence(rows, {"kind": "open"}).decide(0.95) == decision
 
 
@@ -130,8 +126,7 @@ def test_a_queue_before_many_slots_seldom_passes_wrongly() -> None:
         return probes.Sent("", load, Server(32, exponential()).open_loop(rate, requests, next(seeds)), 1.0)
 
     passed = sum(
-        probes.Tester("rate", {"ttft": 0.5}, 0.95, send).test(Step(rate)).decision == "pass"
-        for _ in range(40)
+        probes.Tester("rate", {"ttft": 0.5}, 0.95, send).test(Step(rate)).decision == "pass" for _ in range(40)
     )
     assert passed <= 2
 

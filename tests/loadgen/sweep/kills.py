@@ -149,9 +149,7 @@ def main(kills: int = 20, seed: int = 0) -> None:
                 time.sleep(chance.uniform(0, 3))
             sweep.finish()
             sweep.check(cells=12)
-            failed = (
-                len(list((sweep.out / "discarded").iterdir())) if (sweep.out / "discarded").exists() else 0
-            )
+            failed = len(list((sweep.out / "discarded").iterdir())) if (sweep.out / "discarded").exists() else 0
             print(
                 f"| | | all 12 cells done once; {failed} attempts kept aside; nothing left running |",
                 flush=True,

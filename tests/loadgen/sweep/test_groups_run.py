@@ -127,9 +127,7 @@ def test_a_folder_is_served_and_both_clients_measure_it(tmp_path: Path) -> None:
     weights = tmp_path / "weights" / "tiny"
     weights.mkdir(parents=True)
     model = f"{{model: {weights}, env: {{STANDIN_MODEL: r1-distill-qwen-1.5b}}}}"
-    done, out = run_plan(
-        tmp_path, GROUP + f"bench: vllm\nserve: {{models: {{r1-distill-qwen-1.5b: {model}}}}}\n"
-    )
+    done, out = run_plan(tmp_path, GROUP + f"bench: vllm\nserve: {{models: {{r1-distill-qwen-1.5b: {model}}}}}\n")
     assert done.returncode == 0, done.stderr
     assert [folder.name for folder in find_runs(out)] == ["tp1-ngram_tiny_c2_t0", "tp1_tiny_c2_t0"]
     run = read_run(out / "tp1_tiny_c2_t0")
@@ -138,9 +136,7 @@ def test_a_folder_is_served_and_both_clients_measure_it(tmp_path: Path) -> None:
     for cell in json.loads((out / "sweep.json").read_text())["cells"]:
         assert cell["bench"].keys() == {"tpot_s", "ttft_s", "e2e_s"}
         assert all(theirs > 0 for _, theirs in cell["bench"].values())
-        assert (
-            cell["bench"]["e2e_s"][0] > 0
-        )  # a busy machine joins tokens, and then there is no time per token
+        assert cell["bench"]["e2e_s"][0] > 0  # a busy machine joins tokens, and then there is no time per token
     assert not list(out.rglob("*prompts*"))
 
 

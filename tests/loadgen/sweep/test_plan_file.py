@@ -125,9 +125,7 @@ scalars = st.one_of(
 @given(
     st.dictionaries(
         st.one_of(st.sampled_from(sorted(KEYS)), scalars),
-        st.recursive(
-            scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3)
-        ),
+        st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3)),
         max_size=4,
     )
 )
@@ -263,9 +261,7 @@ def test_residency_one_gives_every_server_its_own_gpus() -> None:
 def test_measured_times_correct_the_forecast() -> None:
     """Cells take twice the expected time, so one of 30 s no longer fits before a deadline of 50 s, less 5 s for the end."""
     times_s = {"a": 10.0, "b": 30.0, "c": 10.0}
-    found = [
-        Entry(name=name, config="", model="", load="", hash="", forecast_s=s) for name, s in times_s.items()
-    ]
+    found = [Entry(name=name, config="", model="", load="", hash="", forecast_s=s) for name, s in times_s.items()]
     pace = Pace(found, deadline_s=50.0)
     assert pace.fits("b")
     found[0].state, found[0].wall_s = "done", 20.0
@@ -291,9 +287,7 @@ def test_unknown_axes_and_variants_are_compared_as_text() -> None:
     assert matches({"load": {"2/s"}, "seed": {"1"}, "acceptance": {"none"}}, cell.facts)
 
 
-def test_amounts_are_in_proportion_to_the_load_of_each_cell(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_amounts_are_in_proportion_to_the_load_of_each_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loads = "configs: [tp1]\nmodels: [s1.1-7b]\nloads: [1, 8, 2/s]\n"
     (tmp_path / "plan.yaml").write_text(f"{loads}requests: 4x at least 8\nwarmup: 1x at most 6\n")
     _, printed = dry_run(capsys, "--plan", str(tmp_path / "plan.yaml"), "--dataset", "sample")
@@ -304,9 +298,7 @@ def test_amounts_are_in_proportion_to_the_load_of_each_cell(
     ]
 
 
-def test_a_folder_with_the_name_of_a_plan_does_not_hide_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_the_name_of_a_plan_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "smoke").mkdir()
     monkeypatch.chdir(tmp_path)
     assert arguments_of(Path("smoke")) == arguments_of(Path("smoke.yaml"))

@@ -236,9 +236,7 @@ def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_pa
         "process",
         *SMALL,
     )
-    with subprocess.Popen(
-        command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE
-    ) as killed:
+    with subprocess.Popen(command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE) as killed:
         assert killed.stderr is not None
         for expected in (b": done", b": ready at"):  # the second cell's server
             assert any(expected in line for line in killed.stderr)

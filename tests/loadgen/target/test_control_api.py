@@ -113,9 +113,7 @@ def test_a_response_is_bounded_in_time_and_size(raw: Raw, reason: str) -> None:
     with ControlServer(raw={"/version": raw}).running() as target:
         api = ControlApi(RunOptions(target=target))
         began_s = time.monotonic()
-        response = api.get(
-            f"{api.root}/version", timeout_s=1.0 if raw is not endless else 60, limit_bytes=PAGE_BYTES
-        )
+        response = api.get(f"{api.root}/version", timeout_s=1.0 if raw is not endless else 60, limit_bytes=PAGE_BYTES)
     assert (response.status, response.body, response.reached) == (None, b"", True)
     assert reason in response.error
     assert time.monotonic() - began_s < 50
@@ -217,8 +215,6 @@ def test_an_answer_that_is_late_is_not_asked_for_again(raw: Raw) -> None:
     with server.running() as target:
         api = ControlApi(RunOptions(target=target))
         found = [api.post(f"{target}/chat/completions", {}) for _ in range(2)]
-    assert [(response.status, response.reached, response.late) for response in found] == [
-        (None, True, True)
-    ] * 2
+    assert [(response.status, response.reached, response.late) for response in found] == [(None, True, True)] * 2
     assert "no complete response within 4 s" in found[0].error
     assert server.paths() == ["/v1/chat/completions"]

@@ -128,9 +128,7 @@ BODIES: dict[str, Any] = {
     "/version": EMULATED | {"gpu": "H100", "num_gpus": 2, "tensor_parallel_size": 2, "speculation": "ngram", "gpu_metrics": "/dcgm", "config": "tp2"},
     "/v1/chat/completions": {"choices": [{"message": {"content": "4"}}], "system_fingerprint": "vllm-0.33.0-tp2-x"},
 }  # fmt: skip
-METRICS = (
-    b'vllm:num_requests_running{engine="0"} 1\nvllm:generation_tokens_total 5\nprocess_start_time_seconds 9\n'
-)
+METRICS = b'vllm:num_requests_running{engine="0"} 1\nvllm:generation_tokens_total 5\nprocess_start_time_seconds 9\n'
 
 
 def test_no_body_of_a_control_endpoint_ends_in_a_traceback() -> None:

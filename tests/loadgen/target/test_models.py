@@ -90,9 +90,7 @@ def test_a_model_that_is_not_listed_and_that_the_server_refuses_stops() -> None:
 
     server = ControlServer({"/v1/models": {"data": [ROW]}, "/v1/chat/completions": refuse})
     with server.running() as target:
-        done = loadgen(
-            "--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8"
-        )
+        done = loadgen("--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8")
     assert done.returncode == 2
     assert "HTTP 404" in done.stderr.splitlines()[-1]
     assert "does not exist" in done.stderr.splitlines()[-1]

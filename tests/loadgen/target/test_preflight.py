@@ -29,9 +29,7 @@ from tests.fixtures.hostile import HostileServer
         (None, None),
     ],
 )
-def test_only_a_fingerprint_of_vllm_tells_the_tensor_parallel_size(
-    fingerprint: str | None, size: int | None
-) -> None:
+def test_only_a_fingerprint_of_vllm_tells_the_tensor_parallel_size(fingerprint: str | None, size: int | None) -> None:
     assert with_fingerprint(ServerInfo("m"), fingerprint).tensor_parallel_size == size
 
 

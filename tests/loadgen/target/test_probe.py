@@ -20,9 +20,7 @@ OPENAI = {
     "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
     "code": "unsupported_parameter",
 }
-PYDANTIC = [
-    {"type": "extra_forbidden", "loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}
-]
+PYDANTIC = [{"type": "extra_forbidden", "loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,9 @@ def test_a_server_that_refuses_max_tokens_is_asked_with_the_other_field(
     assert read_run(tmp_path / "run").server["limit_field"] == "max_completion_tokens"
 
 
-DEFAULT_ONLY = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+DEFAULT_ONLY = (
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+)
 NO_TEMPERATURE = "Unsupported parameter: 'temperature' is not supported with this model."
 
 
@@ -135,17 +135,13 @@ def test_a_probe_without_an_answer_in_time_says_so(capsys: pytest.CaptureFixture
         api = ControlApi(options)
         server = inspect(options, api)
         assert identify(options, server, api) == server
-    assert (
-        "did not answer a request for one token (no complete response within 4 s)" in capsys.readouterr().err
-    )
+    assert "did not answer a request for one token (no complete response within 4 s)" in capsys.readouterr().err
 
 
 def test_without_a_sign_of_the_gpus_a_run_has_no_cost(tmp_path: Path) -> None:
     """One GPU would be a guess: eight may work."""
     with ControlServer().running() as target:
-        done = loadgen(
-            "--target", target, "--dataset", "sample", "--budgets", "64", "--out", str(tmp_path / "run")
-        )
+        done = loadgen("--target", target, "--dataset", "sample", "--budgets", "64", "--out", str(tmp_path / "run"))
     run = read_run(tmp_path / "run")
     assert run.num_gpus is None, done.stderr
     assert '"num_gpus": null' in (tmp_path / "run" / "run.json").read_text()

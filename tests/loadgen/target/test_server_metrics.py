@@ -82,9 +82,7 @@ def page(started: float, tokens: int, engine: str = "0") -> bytes:
 def run_on(pages: list[bytes], out: Path) -> RunInfo:
     """Run against a server that serves these /metrics pages in turn."""
     with ControlServer({"/metrics": InTurn(pages)}).running() as target:
-        loadgen(
-            "--target", target, "--dataset", "sample", "--problems", "3", "--budgets", "64", "--out", str(out)
-        )
+        loadgen("--target", target, "--dataset", "sample", "--problems", "3", "--budgets", "64", "--out", str(out))
     return read_run(out)
 
 
@@ -171,7 +169,4 @@ def test_long_lines_and_many_labels_do_not_make_a_page_slow_to_read() -> None:
     pages = f"x{{{labels}}} 1\n" * 1_600
     assert 0 < totals(pages)["x"] <= SAMPLES_LIMIT * SAMPLE_CHARACTERS / len(labels)
     assert totals(f"x{{{','.join([labels] * 2)}}} 1\ny 1\n") == {"y": 1.0}
-    assert (
-        engines("".join(f'vllm:num_requests_running{{engine="{n}"}} 0\n' for n in range(5_000)))
-        == ENGINES_LIMIT
-    )
+    assert engines("".join(f'vllm:num_requests_running{{engine="{n}"}} 0\n' for n in range(5_000))) == ENGINES_LIMIT

@@ -66,9 +66,7 @@ def test_the_times_do_not_depend_on_when_the_engine_looks(times_s: list[float], 
     found = reached(times_s, looks_s)
     assert found == pytest.approx(reached(times_s, []))
     assert found == sorted(found)
-    assert all(
-        end >= at + READ_S + TOKENIZE_S + REST_S - 1e-12 for at, end in zip(times_s, found, strict=True)
-    )
+    assert all(end >= at + READ_S + TOKENIZE_S + REST_S - 1e-12 for at, end in zip(times_s, found, strict=True))
 
 
 def first_tokens(config: str, requests: int) -> list[float]:

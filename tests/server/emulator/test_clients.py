@@ -86,9 +86,7 @@ def test_openai_raises_the_same_errors_as_for_vllm(client: openai.OpenAI) -> Non
     with pytest.raises(openai.BadRequestError, match="max_model_len"):
         client.chat.completions.create(model="", messages=MESSAGES, max_tokens=99_999)  # type: ignore[arg-type]
     with pytest.raises(openai.InternalServerError):
-        client.chat.completions.create(
-            model="", messages=MESSAGES, extra_headers={"x-thinkload-fault": "error"}
-        )  # type: ignore[arg-type]
+        client.chat.completions.create(model="", messages=MESSAGES, extra_headers={"x-thinkload-fault": "error"})  # type: ignore[arg-type]
 
 
 def test_same_seed_same_text_with_and_without_speculation(target: str) -> None:
@@ -118,9 +116,7 @@ def test_same_seed_same_text_with_and_without_speculation(target: str) -> None:
     ids=["string", "part", "parts"],
 )
 def test_content_may_be_text_or_parts(target: str, content: object) -> None:
-    answer = json.loads(
-        body(call(target, CHAT, {"messages": [{"role": "user", "content": content}], "max_tokens": 4}))
-    )
+    answer = json.loads(body(call(target, CHAT, {"messages": [{"role": "user", "content": content}], "max_tokens": 4})))
     assert answer["usage"]["completion_tokens"] == 4
 
 
@@ -205,9 +201,7 @@ def test_a_connection_serves_pipelined_requests_in_order(target: str) -> None:
     pieces = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in (data[:half], data[half:])) + b"0\r\n\r\n"
     chunked = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + pieces
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
-        connection.sendall(
-            chunked + chunked + b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )
+        connection.sendall(chunked + chunked + b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         answer = b""
         while data := connection.recv(65536):
             answer += data
@@ -282,9 +276,7 @@ def test_gpu_telemetry_follows_the_load(target: str) -> None:
         ("DCGM_FI_DRIVER_VERSION", "UUID", "device", "gpu", "hostname", "modelName", "pci_bus_id")
     }
     assert 150 < value(first, "DCGM_FI_DEV_POWER_USAGE") < 700
-    assert value(second, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION") > value(
-        first, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
-    )
+    assert value(second, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION") > value(first, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION")
 
 
 def test_faults_by_header(target: str) -> None:
@@ -315,9 +307,7 @@ def test_an_error_rate_and_a_crash_by_option() -> None:
         "50",
     ]
     command += ["--fault", "error=0.5", "--fault", "crash-after=20"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = re.search(r"at (http://\S+/v1)", process.stderr.readline())
         assert found

@@ -48,14 +48,10 @@ def path(context: Sequence[int], matched: int, settings: Suffix) -> tuple[list[i
     draft: list[int] = []
     probability, score = 1.0, 0.0
     depth = settings.suffix_decoding_max_tree_depth
-    longest = min(
-        settings.num_speculative_tokens, int(matched * settings.suffix_decoding_max_spec_factor + 1e-6)
-    )
+    longest = min(settings.num_speculative_tokens, int(matched * settings.suffix_decoding_max_spec_factor + 1e-6))
     while len(draft) < min(longest, depth - matched):
         piece = [*context[len(context) - matched :], *draft]
-        ends = [
-            at for at in range(len(piece), len(context) + 1) if list(context[at - len(piece) : at]) == piece
-        ]
+        ends = [at for at in range(len(piece), len(context) + 1) if list(context[at - len(piece) : at]) == piece]
         following = Counter(context[at] for at in ends if at < len(context))
         if not following:
             break
@@ -183,9 +179,7 @@ def test_what_is_not_emulated_is_one_line(changes: dict[str, object], says: str)
 
 
 KEYS = ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max", "model", "rejection_sample_method", "draft_tensor_parallel_size", "synthetic_acceptance_length", "synthetic_acceptance_rates", "suffix_decoding_max_cached_requests", "suffix_decoding_max_spec_factor")  # fmt: skip
-scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["synthetic", "0.5", "\x1b"])
-)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["synthetic", "0.5", "\x1b"])
 
 
 @given(

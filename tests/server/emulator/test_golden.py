@@ -110,9 +110,7 @@ def test_streams_have_the_recorded_chunks(base: str, name: str, path: str, sent:
 @pytest.mark.parametrize("name", ["chat-stream-continuous_usage", "chat-stream-return_token_ids", "comp-stream-continuous_usage", "comp-stream-return_token_ids"])  # fmt: skip
 def test_speculation_changes_only_how_many_tokens_a_chunk_holds(ngram: str, name: str) -> None:
     chat = name.startswith("chat")
-    sent = (CHAT if chat else TEXT) | (
-        EACH if "usage" in name else {"stream": True, "return_token_ids": True}
-    )
+    sent = (CHAT if chat else TEXT) | (EACH if "usage" in name else {"stream": True, "return_token_ids": True})
     if chat and "ids" in name:
         sent |= USAGE
     path = "/v1/chat/completions" if chat else "/v1/completions"
@@ -126,9 +124,7 @@ def test_speculation_changes_only_how_many_tokens_a_chunk_holds(ngram: str, name
     ("name", "path", "sent"),
     [("chat-nonstream", "/v1/chat/completions", CHAT), ("comp-nonstream", "/v1/completions", TEXT)],
 )
-def test_whole_answers_have_the_recorded_keys(
-    base: str, name: str, path: str, sent: dict[str, object]
-) -> None:
+def test_whole_answers_have_the_recorded_keys(base: str, name: str, path: str, sent: dict[str, object]) -> None:
     expected, actual = recorded(f"base-{name}.txt"), call(base, path, sent)
     assert shape(json.loads(body(expected))) == shape(json.loads(body(actual)))
     assert headers(expected).items() <= headers(actual).items()
@@ -142,9 +138,7 @@ def test_two_choices_interleave_by_index(base: str) -> None:
         body(call(base, "/v1/chat/completions", sent)),
     )
     for index in (0, 1):
-        chosen = [
-            "\n".join(f"data: {e}" for e in events(s) if f'"index":{index}' in e) for s in (expected, actual)
-        ]
+        chosen = ["\n".join(f"data: {e}" for e in events(s) if f'"index":{index}' in e) for s in (expected, actual)]
         assert shapes(chosen[0]) == shapes(chosen[1])
 
 
@@ -191,9 +185,7 @@ def test_a_stop_string_is_held_back_and_cut(base: str) -> None:
     assert answer["choices"][0]["text"] == whole[: whole.index(stop)]
     assert answer["choices"][0]["stop_reason"] == stop
     assert answer["choices"][0]["finish_reason"] == "stop"
-    streamed = events(
-        call(base, "/v1/completions", TEXT | {"max_tokens": 40, "stop": [stop], "stream": True})
-    )
+    streamed = events(call(base, "/v1/completions", TEXT | {"max_tokens": 40, "stop": [stop], "stream": True}))
     pieces = [json.loads(event)["choices"][0]["text"] for event in streamed[:-1]]
     assert "".join(pieces) == whole[: whole.index(stop)]
 
@@ -244,17 +236,13 @@ def test_a_key_guards_v1_only(tiny: Path) -> None:
         assert body(refused) == body(recorded("err-401.txt"))
         assert headers(refused)["status"] == headers(recorded("err-401.txt"))["status"]
         assert call(target, "/health", method="GET").startswith("HTTP/1.1 200")
-        assert call(target, "/v1/models", method="GET", authorization="Bearer secret").startswith(
-            "HTTP/1.1 200"
-        )
+        assert call(target, "/v1/models", method="GET", authorization="Bearer secret").startswith("HTTP/1.1 200")
 
 
 def test_a_dead_engine_ends_streams_with_an_error_event(tiny: Path) -> None:
     with emulated("tp1", *COMMON, model=str(tiny)) as target:
         fault = {"x-thinkload-fault": "crash"}
-        actual = body(
-            call(target, "/v1/chat/completions", CHAT | {"stream": True, "max_tokens": 64}, **fault)
-        )
+        actual = body(call(target, "/v1/chat/completions", CHAT | {"stream": True, "max_tokens": 64}, **fault))
         assert call(target, "/health", method="GET").startswith("HTTP/1.1 503")
     expected = body(recorded("err-engine-dead-midstream.txt"))
     assert shapes(expected) == shapes(actual)
@@ -278,9 +266,7 @@ def test_a_full_queue_is_a_503_or_an_error_inside_a_stream(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["base", "ngram"])
-def test_metrics_have_every_recorded_name_type_label_and_bucket(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_metrics_have_every_recorded_name_type_label_and_bucket(kind: str, request: pytest.FixtureRequest) -> None:
     target = request.getfixturevalue(kind)
     for path in ("/v1/models", "/nowhere"):
         call(target, path, method="GET" if "models" in path else "POST")

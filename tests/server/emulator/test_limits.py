@@ -35,9 +35,7 @@ def address() -> Iterator[tuple[str, int]]:
         yield parts.hostname, parts.port
 
 
-def post(
-    address: tuple[str, int], path: str, body: str, authorization: str = "Bearer k3y"
-) -> tuple[int, Any]:
+def post(address: tuple[str, int], path: str, body: str, authorization: str = "Bearer k3y") -> tuple[int, Any]:
     """Status and JSON of the answer to one request."""
     with closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
         connection.request("POST", path, body, {"authorization": authorization})

@@ -53,9 +53,7 @@ def test_the_runner_and_the_scheduling_are_those_of_vllm(
         (replace(NGRAM, async_scheduling=True), "0.33", "0", "vLLM 0.33.0 does not support it with ngram"),
     ],
 )
-def test_what_vllm_refuses_is_one_line(
-    serving: Serving, version: str, runner: str | None, message: str
-) -> None:
+def test_what_vllm_refuses_is_one_line(serving: Serving, version: str, runner: str | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         served(serving, version, {RUNNER: runner} if runner else {})
     assert "\n" not in str(raised.value)

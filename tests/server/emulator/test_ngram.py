@@ -70,9 +70,7 @@ def test_a_single_token_repeated_drafts_only_what_the_context_holds() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), tokens, settings)
-def test_speculate_takes_the_same_steps_as_the_proposer(
-    prompt: list[int], output: list[int], ngram: Ngram
-) -> None:
+def test_speculate_takes_the_same_steps_as_the_proposer(prompt: list[int], output: list[int], ngram: Ngram) -> None:
     """The numbers of emitted, drafted and accepted tokens agree at every step, also at the end of the prompt."""
     proposer = NgramProposer(ngram, prompt + output[:1])
     at, steps = 1, []

@@ -100,11 +100,7 @@ def test_the_fields_of_0_33() -> None:
         text = {"prompt": "Hi", "max_tokens": 2}
         first = chunks(call(target, "POST", "/v1/completions", text | {"stream": True}))[0]
         assert first["choices"][0]["weight_versions"] is first["kv_transfer_params"] is None
-        assert (
-            json.loads(call(target, "POST", "/v1/completions", text))["choices"][0]["weight_versions"] is None
-        )
+        assert json.loads(call(target, "POST", "/v1/completions", text))["choices"][0]["weight_versions"] is None
         assert 'simple_cpu_offload_num_blocks="None"' in call(target, "GET", "/metrics")
         said = call(target, "POST", "/v1/completions", {"prompt": "Hi", "max_tokens": 40, "ignore_eos": True})
-        assert (
-            json.loads(said)["error"]["message"] == "The server had an error while processing your request."
-        )
+        assert json.loads(said)["error"]["message"] == "The server had an error while processing your request."

@@ -73,9 +73,7 @@ def test_a_step_takes_longer_with_more_streams_and_more_context(
 def test_prefill_takes_longer_for_more_tokens(tokens: int, more: int, tp: int) -> None:
     model = step_model("14b", tensor_parallel_size=tp)
     fewer = model.step_s(1, tokens, 1, tokens, pairs=tokens**2 / 2)
-    assert model.step_s(1, tokens + more, 1, tokens + more, pairs=(tokens + more) ** 2 / 2) >= fewer * (
-        1 - 1e-9
-    )
+    assert model.step_s(1, tokens + more, 1, tokens + more, pairs=(tokens + more) ** 2 / 2) >= fewer * (1 - 1e-9)
 
 
 def test_tensor_parallelism_helps_only_while_reading_weights_dominates() -> None:
@@ -87,9 +85,7 @@ def test_tensor_parallelism_helps_only_while_reading_weights_dominates() -> None
     }
     assert times["14b", 1] / times["14b", 2] > times["14b", 2] / times["14b", 4] > 1.2
     assert times["1.5b", 1] / times["1.5b", 4] < 1.35
-    slow = {
-        tp: float(step_model("1.5b", "gh200", tensor_parallel_size=tp).step_s(1, 1, 1, 500)) for tp in (1, 4)
-    }
+    slow = {tp: float(step_model("1.5b", "gh200", tensor_parallel_size=tp).step_s(1, 1, 1, 500)) for tp in (1, 4)}
     assert slow[4] > 0.9 * slow[1]
 
 
@@ -116,8 +112,7 @@ def test_numbers_and_arrays_give_the_same_step() -> None:
     tokens, context = np.array([4.0, 9.0, 24.0]), np.array([100.0, 2000.0, 9000.0])
     together = model.step_s(4, tokens, tokens, context, full_graph=np.array([False, False, True]))
     alone = [
-        model.step_s(4, t, t, c, full_graph=g)
-        for t, c, g in zip(tokens, context, (False, False, True), strict=True)
+        model.step_s(4, t, t, c, full_graph=g) for t, c, g in zip(tokens, context, (False, False, True), strict=True)
     ]
     assert together == pytest.approx(alone)
 
@@ -184,9 +179,7 @@ def test_fast_forward_and_single_steps_agree(seed: int, speculates: bool, cachin
 
     def run(*, fast: bool) -> tuple[list[Any], Engine]:
         rng = random.Random(seed)
-        subject = engine(
-            speculation=NGRAM if speculates else None, max_num_seqs=6, enable_prefix_caching=caching
-        )
+        subject = engine(speculation=NGRAM if speculates else None, max_num_seqs=6, enable_prefix_caching=caching)
         sequences = [sequence(rng.randint(1, 80), rng.randint(1, 400), rng.randrange(100)) for _ in range(10)]
         for one in sequences:
             subject.submit(one, rng.random() / 2)

@@ -94,9 +94,7 @@ def test_an_unknown_prompt_gets_a_text_of_its_own(tokenizer: Tokenizer) -> None:
     ("line", "says"),
     [('{"problem": "x"}', "outputs.jsonl:1: has no 'text'"), ("{", "outputs.jsonl:1: not valid JSON")],
 )
-def test_a_bad_line_of_recorded_outputs_is_named(
-    tokenizer: Tokenizer, tmp_path: Path, line: str, says: str
-) -> None:
+def test_a_bad_line_of_recorded_outputs_is_named(tokenizer: Tokenizer, tmp_path: Path, line: str, says: str) -> None:
     file = tmp_path / "outputs.jsonl"
     file.write_text(line)
     with pytest.raises(ConfigError, match=says):
@@ -119,9 +117,7 @@ def test_of_several_problems_in_a_prompt_the_last_is_asked(tokenizer: Tokenizer)
 
 def test_the_text_for_an_unknown_problem_quotes_no_special_tokens(tokenizer: Tokenizer) -> None:
     model = TextModel(PRESET, PROBLEMS, tokenizer)
-    text = tokenizer.render_chat(
-        [{"role": "user", "content": "Tell me <think> about ships. Sail well."}], "r1"
-    )
+    text = tokenizer.render_chat([{"role": "user", "content": "Tell me <think> about ships. Sail well."}], "r1")
     ids = written(model, text)
     assert not tokenizer.hidden_ids & set(ids[:-1])
     assert ids.count(tokenizer.id("</think>")) == 1

@@ -55,11 +55,7 @@ def test_forced_answers_follow_the_published_curve_and_cut_ones_lie_below(
     model = model_of("r1-distill-qwen-1.5b", problems)
     outlines = [model.outline(problem, sample) for problem in problems]
     rows = csv.DictReader((shared / "reference" / "ref_curves.csv").read_text().splitlines())
-    curve = {
-        int(row["budget_or_avg_tokens"]): float(row["accuracy_pct"])
-        for row in rows
-        if "Anytime" in row["source"]
-    }
+    curve = {int(row["budget_or_avg_tokens"]): float(row["accuracy_pct"]) for row in rows if "Anytime" in row["source"]}
     assert min(curve) == 1000
     assert max(curve) == 8000
     for budget, published in curve.items():
@@ -90,9 +86,7 @@ def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> No
         reply.grow(40_000)
         assert reply.ended
         assert len(reply.ids) == pytest.approx(tokens(outline), abs=250)
-        assert (
-            f"\\boxed{{{problem.answer}}}" in TOKENIZER.decode(reply.ids[reply.thinking_end :])
-        ) == outline.right
+        assert (f"\\boxed{{{problem.answer}}}" in TOKENIZER.decode(reply.ids[reply.thinking_end :])) == outline.right
     assert agree >= 99  # encoding the decoded text again can change the number of tokens
 
 
@@ -101,9 +95,7 @@ def test_what_is_written_is_what_was_planned(problems: list[KnownProblem]) -> No
     [("r1-distill-qwen-1.5b", 83), ("r1-distill-qwen-7b", 92.8), ("r1-distill-qwen-14b", 94),
      ("s1.1-1.5b", 41.1), ("s1.1-7b", 80), ("s1.1-14b", 88.4)],
 )  # fmt: skip
-def test_unbounded_accuracy_is_the_published_one(
-    problems: list[KnownProblem], name: str, published: float
-) -> None:
+def test_unbounded_accuracy_is_the_published_one(problems: list[KnownProblem], name: str, published: float) -> None:
     model = model_of(name, problems)
     right = np.mean([[model.outline(problem, str(seed)).right for problem in problems] for seed in range(4)])
     assert abs(100 * right - published) < 3
@@ -119,10 +111,7 @@ def test_lookup_accepts_what_it_does_on_real_traces(problems: list[KnownProblem]
         drafted = np.concatenate([each.steps.drafted for each in outputs]) > 0
         ends = np.concatenate([each.ends for each in outputs])
         assert 1.5 <= emitted.mean() <= 1.9
-        places = [
-            emitted[(ends > low) & (ends <= high)].mean()
-            for low, high in ((0, 256), (256, 1024), (1024, 8192))
-        ]
+        places = [emitted[(ends > low) & (ends <= high)].mean() for low, high in ((0, 256), (256, 1024), (1024, 8192))]
         assert places == sorted(places)
         assert places[0] == pytest.approx(1.33, abs=0.1)
         positions = [(accepted[drafted] >= position).mean() for position in range(1, 6)]

@@ -51,18 +51,13 @@ class Answer:
     def ids(self) -> list[int]:
         """The token ids of the output."""
         return [
-            token
-            for chunk in self.chunks
-            for choice in chunk["choices"]
-            for token in choice.get("token_ids") or ()
+            token for chunk in self.chunks for choice in chunk["choices"] for token in choice.get("token_ids") or ()
         ]
 
     @property
     def text(self) -> str:
         """The content of the output."""
-        return "".join(
-            choice["delta"].get("content") or "" for chunk in self.chunks for choice in chunk["choices"]
-        )
+        return "".join(choice["delta"].get("content") or "" for chunk in self.chunks for choice in chunk["choices"])
 
     @property
     def finish(self) -> str | None:
@@ -267,9 +262,7 @@ def test_chunks_have_the_same_keys_in_the_same_order(both: tuple[Served, Served]
 def test_the_same_bodies_are_refused_in_the_same_words(both: tuple[Served, Served]) -> None:
     """Messages are equal, except for type errors: vLLM lists one error for each type that a field may have."""
     real, emulated = both
-    for wrong, (status, error), (other_status, other) in zip(
-        REFUSED, real.refusals, emulated.refusals, strict=True
-    ):
+    for wrong, (status, error), (other_status, other) in zip(REFUSED, real.refusals, emulated.refusals, strict=True):
         assert (other_status, other["type"]) == (status, error["type"]), wrong
         if error["type"] == "Bad Request":
             assert error["param"].startswith(other["param"]), wrong
@@ -295,9 +288,7 @@ def counted(metrics: str, name: str) -> list[float]:
 
 def test_positions_are_accepted_in_the_same_order(both: tuple[Served, Served]) -> None:
     """On both servers acceptance decreases with the position, and the numbers are nearly equal."""
-    real, emulated = (
-        counted(each.metrics, "vllm:spec_decode_num_accepted_tokens_per_pos_total") for each in both
-    )
+    real, emulated = (counted(each.metrics, "vllm:spec_decode_num_accepted_tokens_per_pos_total") for each in both)
     if not real:
         pytest.skip("no speculation in this configuration")
     print(f"accepted by position: vLLM {real}, emulator {emulated}")
