@@ -1,15 +1,18 @@
 """Panels and complete dashboards in one style. Every panel has a title, a description, a unit and a legend.
 
-Rules: a description says which values are good and what other values mean. The data source is the variable `$datasource`, never a
-fixed uid. Widths count columns of a grid of 24, heights count rows of 38 pixels. Panels that belong together fit into 20 rows, which is one screen of 1440×900 pixels.
+Rules: a description says which values are good and what other values mean; `boards/descriptions.yaml` has them under the titles of the
+panels. The data source is the variable `$datasource`, never a fixed uid. Widths count columns of a grid of 24, heights count rows of 38
+pixels. Panels that belong together fit into 20 rows, which is one screen of 1440×900 pixels.
 
 This module does not know which metrics exist or which queries make sense.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.builder import Builder
@@ -18,6 +21,7 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+DESCRIPTIONS = Path(__file__).parent / "boards" / "descriptions.yaml"
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "thinkload"
 
@@ -48,15 +52,13 @@ def _colors(mode: models.FieldColorModeId) -> builders.FieldColor:
     return builders.FieldColor().mode(mode)
 
 
-def _with_text(panel: PanelBuilder, title: str, description: str, width: int, height: int) -> PanelBuilder:
+def _placed(panel: PanelBuilder, title: str, width: int, height: int) -> PanelBuilder:
     """Set what all kinds of panels have."""
-    panel = panel.title(title).description(description)
-    return panel.datasource(DATASOURCE).span(width).height(height)
+    return panel.title(title).datasource(DATASOURCE).span(width).height(height)
 
 
 def time_series_panel(
     title: str,
-    description: str,
     unit: str,
     *targets: Target,
     width: int = 8,
@@ -68,7 +70,7 @@ def time_series_panel(
     # The last sample of a run belongs to its end, when the load drains.
     legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(["mean", "max"])
     panel = (
-        _with_text(timeseries.Panel(), title, description, width, height=6)
+        _placed(timeseries.Panel(), title, width, height=6)
         .unit(unit)
         .min(0)
         .fill_opacity(20 if stacked else 6)
@@ -92,7 +94,6 @@ def time_series_panel(
 
 def stat_panel(
     title: str,
-    description: str,
     unit: str,
     *targets: Target,
     thresholds: Sequence[tuple[float | None, str]] = ((None, "text"),),
@@ -101,7 +102,7 @@ def stat_panel(
 ) -> stat.Panel:
     """The newest value as a large number. `value_texts` maps a value to the text and the color to show instead."""
     panel = (
-        _with_text(stat.Panel(), title, description, width=3, height=3)
+        _placed(stat.Panel(), title, width=3, height=3)
         .unit(unit)
         .graph_mode(kinds.BigValueGraphMode.NONE)
         .color_mode(kinds.BigValueColorMode.VALUE)
@@ -121,7 +122,6 @@ def stat_panel(
 
 def bar_gauge_panel(
     title: str,
-    description: str,
     unit: str,
     target: Target,
     *,
@@ -131,7 +131,7 @@ def bar_gauge_panel(
 ) -> bargauge.Panel:
     """One bar per configuration, computed over the whole selected time range."""
     return (
-        _with_text(bargauge.Panel(), title, description, width, height)
+        _placed(bargauge.Panel(), title, width, height)
         .unit(unit)
         .decimals(decimals)
         .min(0)
@@ -158,7 +158,6 @@ class Column:
 
 def table_panel(
     title: str,
-    description: str,
     labels: dict[str, str],
     columns: Sequence[Column],
     *,
@@ -171,7 +170,7 @@ def table_panel(
     order = {name: index for index, name in enumerate(names)}
     organize = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
     panel = (
-        _with_text(table.Panel(), title, description, width, height)
+        _placed(table.Panel(), title, width, height)
         .show_header(True)
         .cell_height(kinds.TableCellHeight.SM)
         .targets(
@@ -201,21 +200,21 @@ PanelOrRow = Builder[models.Panel] | str
 def build_dashboard(
     uid: str,
     title: str,
-    description: str,
     contents: Sequence[PanelOrRow],
     *,
     start: str,
     variables: Sequence[Builder[models.VariableModel]] = (),
 ) -> models.Dashboard:
-    """Build a dashboard with the variables, links and annotations that all dashboards have.
+    """Build a dashboard with the texts of its panels and the variables, links and annotations that all dashboards have.
 
     Links to a dashboard use its uid, so the uid does not change when the dashboard is renamed.
     """
+    texts: dict[str, str] = yaml.safe_load(DESCRIPTIONS.read_text("utf-8"))[uid]
     link = builders.DashboardLink("Thinkload").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
     dashboard = (
         builders.Dashboard(title)
         .uid(f"{TAG}-{uid}")
-        .description(description)
+        .description(texts[title])
         .tags([TAG])
         .editable()
         .refresh("5s")
@@ -233,6 +232,8 @@ def build_dashboard(
     built.annotations = models.AnnotationContainer(list_val=_annotations())
     for panel_id, panel in enumerate(built.panels or [], start=1):
         panel.id_val = panel_id
+        if isinstance(panel, models.Panel):
+            panel.description = panel.description or texts[panel.title or ""]
     return built
 
 

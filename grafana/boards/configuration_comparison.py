@@ -15,14 +15,7 @@ from grafana.panels import (
     table_panel,
     time_series_panel,
 )
-from grafana.queries import (
-    client_series,
-    increase,
-    integral_while_busy,
-    run_quantile,
-    run_total,
-    server_series,
-)
+from grafana.queries import client_series, increase, integral_while_busy, run_quantile, run_total, server_series
 
 TTFT = "thinkload:client_ttft_seconds_bucket"
 TPOT = "thinkload:client_tpot_seconds_bucket"
@@ -31,22 +24,14 @@ TOKENS = "vllm:generation_tokens_total"
 GPUS = "thinkload:gpus"
 BUDGET_FILTER = ', budget=~"$budget"'
 
-PER_GPU = "Output tokens per second, divided by the number of GPUs of the configuration"
-
 
 def dashboard() -> Dashboard:
     """Build the dashboard."""
-    description = "Which configuration is the fastest, which the cheapest, and which gains most from speculation? Select a time range that contains all of them."
     price = TextBoxVariable("price").label("$ per GPU-hour").default_value("3")
     budget = label_variable("budget", "Budget", "label_values(loadgen_completion_tokens_total, budget)")
     contents = [_table(), *_bars(), "By token budget", *_budgets(), "Over time", *_over_time()]
     return build_dashboard(
-        "compare",
-        "Thinkload · Configuration comparison",
-        description,
-        contents,
-        start="now-1h",
-        variables=[budget, price],
+        "compare", "Thinkload · Configuration comparison", contents, start="now-1h", variables=[budget, price]
     )
 
 
@@ -94,9 +79,7 @@ def _table() -> PanelOrRow:
         Column("J/token", _joules_per_token(by), "short", 2),
         Column("$/M tokens", _dollars_per_million_tokens(by), "currencyUSD", 2),
     ]
-    title = "Configurations"
-    description = "One row per configuration and model. Latency is measured by the client over whole runs. Rates, energy and cost are measured on the server, over the time in which it processed requests. Compare TPOT with tok/s/GPU: more GPUs may make a configuration faster and each token more expensive."
-    return table_panel(title, description, {"config": "Configuration", "model": "Model"}, columns)
+    return table_panel("Configurations", {"config": "Configuration", "model": "Model"}, columns)
 
 
 def _bars() -> list[PanelOrRow]:
@@ -106,34 +89,14 @@ def _bars() -> list[PanelOrRow]:
     accepted = f"({position} / on (config) group_left () ({steps} > 0)) or on (config) {off}"
     return [
         bar_gauge_panel(
-            "Output per GPU",
-            f"{PER_GPU}. If more GPUs do not increase it, they make each token more expensive.",
-            "suffix: tok/s",
-            (_tokens_per_gpu_second("config"), "{{config}}"),
-            width=6,
-            decimals=0,
+            "Output per GPU", "suffix: tok/s", (_tokens_per_gpu_second("config"), "{{config}}"), width=6, decimals=0
         ),
         bar_gauge_panel(
-            "Draft acceptance by position",
-            "Fraction of the decode steps of all requests in which the draft token at this position was accepted. It should decrease from position to position. If it stays near 1, the text repeats itself. If it decreases quickly, fewer speculative tokens suffice. off means no speculation.",
-            "percentunit",
-            (accepted, "{{config}} · {{position}}"),
-            width=6,
-            decimals=0,
+            "Draft acceptance by position", "percentunit", (accepted, "{{config}} · {{position}}"), width=6, decimals=0
         ),
+        bar_gauge_panel("Energy per token", "joule", (_joules_per_token("config"), "{{config}}"), width=6),
         bar_gauge_panel(
-            "Energy per token",
-            "Energy of all GPUs of the configuration. At low load it increases, because fewer tokens share the idle power.",
-            "joule",
-            (_joules_per_token("config"), "{{config}}"),
-            width=6,
-        ),
-        bar_gauge_panel(
-            "Cost per million tokens",
-            "GPU time × price ÷ output tokens, with the price entered at the top. The cost of a correct answer is in the report.",
-            "currencyUSD",
-            (_dollars_per_million_tokens("config"), "{{config}}"),
-            width=6,
+            "Cost per million tokens", "currencyUSD", (_dollars_per_million_tokens("config"), "{{config}}"), width=6
         ),
     ]
 
@@ -153,12 +116,10 @@ def _budgets() -> list[PanelOrRow]:
         Column("Good", f"{good} / {ended}", "percentunit", 0),
     ]
     title = "Latency by budget and configuration"
-    description = "Latency increases in proportion to the budget as long as the budget ends most answers, and stays constant once most answers end earlier. Good is the fraction of requests that met every --slo; it is 0 without --slo."
     return [
-        table_panel(title, description, {"budget": "Budget", "config": "Configuration"}, columns, width=16, height=9),
+        table_panel(title, {"budget": "Budget", "config": "Configuration"}, columns, width=16, height=9),
         bar_gauge_panel(
             "End to end p50, by budget",
-            "Compare the configurations at the budget that you intend to deploy.",
             "s",
             (run_quantile(0.5, E2E, by, BUDGET_FILTER), "{{budget}} · {{config}}"),
             width=8,
@@ -171,21 +132,17 @@ def _over_time() -> list[PanelOrRow]:
     per_gpu = server_series("thinkload:output_tokens_per_second_per_gpu")
     return [
         time_series_panel(
-            "Output per GPU",
-            f"{PER_GPU}. Compare the steady levels; the start and the end of a run say nothing about the configuration.",
-            "suffix: tok/s",
-            (f"avg by (config) ({per_gpu})", "{{config}}"),
+            "Output per GPU", "suffix: tok/s", (f"avg by (config) ({per_gpu})", "{{config}}")
+        ).description(
+            "Output tokens per second, divided by the number of GPUs of the configuration. Compare the steady levels;"
+            " the start and the end of a run say nothing about the configuration."
         ),
         time_series_panel(
             "Tokens per step",
-            "1 without speculation. With n-gram speculation it increases during a run, because long outputs repeat themselves.",
             "short",
             (f"avg by (config) ({server_series('thinkload:tokens_per_step')})", "{{config}}"),
         ),
         time_series_panel(
-            "Goodput",
-            "Requests per second that met every --slo. Prefer the configuration that sustains it as the load increases.",
-            "reqps",
-            (f"sum by (config) ({client_series('thinkload:goodput_per_second')})", "{{config}}"),
+            "Goodput", "reqps", (f"sum by (config) ({client_series('thinkload:goodput_per_second')})", "{{config}}")
         ),
     ]

@@ -14,9 +14,8 @@ ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 
 def dashboard() -> Dashboard:
     """Build the dashboard."""
-    description = "What do the GPUs use their power for? GPU utilization does not show the load: it is near 100 % in every decode."
     contents = [*_energy(), *_activity(), *_device_state(), *_faults()]
-    return build_dashboard("gpu", "Thinkload · GPU telemetry", description, contents, start="now-15m")
+    return build_dashboard("gpu", "Thinkload · GPU telemetry", contents, start="now-15m")
 
 
 def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
@@ -26,21 +25,12 @@ def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
 def _energy() -> list[PanelOrRow]:
     joules = server_series("thinkload:joules_per_token")
     return [
+        time_series_panel("Power", "watt", _per_gpu("DCGM_FI_DEV_POWER_USAGE")),
         time_series_panel(
-            "Power",
-            "Should be constant under constant load. At the power limit (700 W on an H200) the clocks decrease and step times vary.",
-            "watt",
-            _per_gpu("DCGM_FI_DEV_POWER_USAGE"),
-        ),
-        time_series_panel(
-            "Energy per output token",
-            "Energy of all GPUs of a configuration. It decreases as the batch grows. An increase at constant load means throttling, or that the batch shrinks at the end of a run.",
-            "joule",
-            (f"max by (config) ({joules} and thinkload:busy)", "{{config}}"),
+            "Energy per output token", "joule", (f"max by (config) ({joules} and thinkload:busy)", "{{config}}")
         ),
         time_series_panel(
             "Energy used",
-            "Energy within a window as long as the selected time range. It is a straight line at constant load; its last value is the energy of the run.",
             "joule",
             (f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000", "{{config}}"),
         ),
@@ -49,26 +39,10 @@ def _energy() -> list[PanelOrRow]:
 
 def _activity() -> list[PanelOrRow]:
     return [
+        time_series_panel("DRAM active", "percentunit", _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"), maximum=1),
+        time_series_panel("SM active", "percentunit", _per_gpu("DCGM_FI_PROF_SM_ACTIVE"), maximum=1),
         time_series_panel(
-            "DRAM active",
-            "Memory bandwidth limits decoding. At 0.6 to 0.9, weights and KV cache are read as fast as possible. A low value means host overhead or communication.",
-            "percentunit",
-            _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"),
-            maximum=1,
-        ),
-        time_series_panel(
-            "SM active",
-            "High in prefill and with large batches. High DRAM activity with low SM activity means a memory-bound decode, where speculation can help.",
-            "percentunit",
-            _per_gpu("DCGM_FI_PROF_SM_ACTIVE"),
-            maximum=1,
-        ),
-        time_series_panel(
-            "NVLink",
-            "Used only with tensor parallelism, for two all-reduces per layer. Sent and received bytes are about equal. 0 if the exporter does not have this field.",
-            "Bps",
-            (_nvlink_bytes("TX"), "sent {{config}}"),
-            (_nvlink_bytes("RX"), "received {{config}}"),
+            "NVLink", "Bps", (_nvlink_bytes("TX"), "sent {{config}}"), (_nvlink_bytes("RX"), "received {{config}}")
         ),
     ]
 
@@ -82,25 +56,9 @@ def _nvlink_bytes(direction: str) -> str:
 
 def _device_state() -> list[PanelOrRow]:
     return [
-        time_series_panel(
-            "Memory used",
-            "Constant from the start, because vLLM reserves gpu-memory-utilization at once. A step means that a second process uses the GPU.",
-            "mbytes",
-            _per_gpu("DCGM_FI_DEV_FB_USED"),
-        ),
-        time_series_panel(
-            "SM clock",
-            "Should be constant. If it decreases under load, a power or temperature limit applies: the run is SUSPECT and not comparable with others.",
-            "hertz",
-            _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6"),
-        ),
-        time_series_panel(
-            "GPU utilization",
-            "Near 100 % in every decode, so it does not measure the load. 0 while requests run means that the engine waits for its host.",
-            "percent",
-            _per_gpu("DCGM_FI_DEV_GPU_UTIL"),
-            maximum=100,
-        ),
+        time_series_panel("Memory used", "mbytes", _per_gpu("DCGM_FI_DEV_FB_USED")),
+        time_series_panel("SM clock", "hertz", _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6")),
+        time_series_panel("GPU utilization", "percent", _per_gpu("DCGM_FI_DEV_GPU_UTIL"), maximum=100),
     ]
 
 
@@ -121,20 +79,13 @@ def _faults() -> list[PanelOrRow]:
     return [
         time_series_panel(
             "Temperature",
-            "Should become constant under constant load. nvidia-smi -q -d TEMPERATURE names the limit at which the clocks decrease. 0 if the exporter does not have this field.",
             "suffix: °C",
             (_per_gpu_or_zero("DCGM_FI_DEV_GPU_TEMP"), legend),
             (_per_gpu_or_zero("DCGM_FI_DEV_MEMORY_TEMP"), f"memory of {legend}"),
         ),
-        time_series_panel(
-            "Last XID error",
-            "Should be 0. NVIDIA's driver documentation explains the numbers. After an error of the hardware, such as 48, 79 or 94, the run is not usable. 0 if the exporter does not have this field.",
-            "short",
-            (_per_gpu_or_zero("DCGM_FI_DEV_XID_ERRORS"), legend),
-        ),
+        time_series_panel("Last XID error", "short", (_per_gpu_or_zero("DCGM_FI_DEV_XID_ERRORS"), legend)),
         time_series_panel(
             "Throttling",
-            "Fraction of the time in which the clocks were reduced by the power limit or the temperature. Should be 0; otherwise runs are not comparable. 0 if the exporter does not have these fields.",
             "percentunit",
             (_throttled("POWER"), f"power {legend}"),
             (_throttled("THERMAL"), f"temperature {legend}"),

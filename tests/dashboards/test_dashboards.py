@@ -14,6 +14,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import AnnotationQuery, Dashboard
 
 from grafana import generate
+from grafana.panels import DESCRIPTIONS
 from tests import ROOT
 from tests.dashboards.test_prometheus import PROMETHEUS
 from tests.fixtures.dashboards import FILES, every_query, read
@@ -125,6 +126,13 @@ def test_every_panel_is_described(path: Path) -> None:
             assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         for target in panel["targets"]:
             assert target["legendFormat"], panel["title"]
+
+
+def test_every_description_belongs_to_a_panel() -> None:
+    """`descriptions.yaml` has no text under a title that no panel or dashboard has."""
+    for name, texts in yaml.safe_load(DESCRIPTIONS.read_text()).items():
+        (board,) = (board for board in map(read, FILES) if board["uid"] == f"thinkload-{name}")
+        assert set(texts) <= {board["title"], *(panel["title"] for panel in board["panels"])}
 
 
 @boards
