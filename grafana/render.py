@@ -2,8 +2,8 @@
 
     python -m grafana.render --prometheus http://127.0.0.1:9090 --last 5m --out docs/dashboards
 
-Queries and layout come from `grafana/dashboards/*.json`; `svg_panels` draws the panels, not Grafana. This module does not know what
-the queries mean.
+Queries and layout come from `grafana/dashboards/*.json`; Vega-Lite draws the panels (`panel_charts`), not Grafana. This module does not
+know what the queries mean.
 """
 
 import argparse
@@ -15,16 +15,24 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from grafana import svg_panels as svg
+import vl_convert
+
+from grafana import panel_charts as charts
 from grafana.generate import BOARDS, FOLDER
 from grafana.png_compression import compress
-from grafana.unit_format import format_value
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+WIDTH, HEADER, GAP, COLUMN, ROW = 1440, 52, 8, 1432 / 24, 38
+"""Pixels of a screen, of the space above and between panels, and of the columns and rows of Grafana's grid."""
+LINE_GAP_S = 30
+"""The longest time between two points that a line joins: `span_nulls` in the dashboards."""
+NOTE = "drawn by grafana.render from Prometheus; not a Grafana screenshot"
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class QueryError(Exception):
 
 
 def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list[dict[str, Any]]:
-    """Return the series of one query: labels and points (seconds from the start, value). Raises QueryError."""
+    """Return the series of one query as Prometheus does, sorted by their labels. Raises QueryError."""
     times = (
         {"time": selection.end_s}
         if instant
@@ -71,18 +79,7 @@ def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list
             result = json.load(response)["data"]["result"]
     except OSError as error:
         raise QueryError(f"--prometheus {selection.prometheus}: {error}") from error
-    return [
-        {
-            "labels": row["metric"],
-            "points": [(float(at) - selection.start_s, float(y)) for at, y in row.get("values") or [row["value"]]],
-        }
-        for row in result
-    ]
-
-
-def legend(pattern: str, labels: dict[str, str]) -> str:
-    """Replace `{{label}}` in a legend by the label's value, as Grafana does."""
-    return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), pattern).strip()
+    return sorted(result, key=lambda series: sort_key(series["metric"]))
 
 
 def sort_key(labels: dict[str, str]) -> list[tuple[str, float, str]]:
@@ -90,89 +87,81 @@ def sort_key(labels: dict[str, str]) -> list[tuple[str, float, str]]:
     return [(name, float(value) if value.isdigit() else math.inf, value) for name, value in sorted(labels.items())]
 
 
-def panel_series(selection: Selection, panel: dict[str, Any]) -> list[svg.Series]:
-    """Return every line of a panel, in the order of its queries."""
-    return [
-        svg.Series(legend(target["legendFormat"], row["labels"]), row["points"], row["labels"].get("config", ""))
-        for target in panel["targets"]
-        for row in sorted(
-            run_query(selection, target["expr"], instant=bool(target.get("instant"))),
-            key=lambda row: sort_key(row["labels"]),
-        )
-    ]
+def legend(pattern: str, labels: dict[str, str]) -> str:
+    """Replace `{{label}}` in a legend by the label's value, as Grafana does."""
+    return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), pattern).strip()
 
 
-def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows: the results of the queries joined by their labels, as the panel's transformations define."""
-    names = next(t["options"]["renameByName"] for t in panel["transformations"] if t["id"] == "organize")
-    formats = {
-        override["matcher"]["options"]: {prop["id"]: prop["value"] for prop in override["properties"]}
-        for override in panel["fieldConfig"]["overrides"]
-    }
-    labels = [name for name in names if not name.startswith("Value #")]
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
+def panel_rows(selection: Selection, panel: dict[str, Any]) -> Iterator[charts.Row]:
+    """Yield the points of a panel, with the name of their line from the legend as Grafana fills it in."""
     for target in panel["targets"]:
-        column = target["legendFormat"]
-        for row in run_query(selection, target["expr"], instant=True):
-            key = tuple(row["labels"].get(label, "") for label in labels)
-            value = row["points"][0][1]
-            cell = format_value(value, formats[column]["unit"], formats[column].get("decimals"))
-            rows.setdefault(key, {})[column] = cell
-    columns = [target["legendFormat"] for target in panel["targets"]]
-    body = [
-        [*key, *(cells.get(column, "–") for column in columns)]
-        for key, cells in sorted(rows.items(), key=lambda row: sort_key(dict(zip(labels, row[0], strict=True))))
-    ]
-    return [*(names[label] for label in labels), *columns], body
+        for series in run_query(selection, target["expr"], instant=bool(target.get("instant"))):
+            labels = series["metric"]
+            name = legend(target["legendFormat"], labels)
+            part, last_s = 0, -math.inf
+            for at_s, value in series.get("values") or [series["value"]]:
+                if value != "NaN":
+                    part += at_s - last_s > LINE_GAP_S
+                    last_s = at_s
+                    row = {"name": name, "config": labels.get("config", name), "part": f"{labels} {part}"}
+                    yield {**row, "at_s": at_s - selection.start_s, "value": float(value)}
 
 
-def find_boundaries(selection: Selection, dashboard: dict[str, Any]) -> list[float]:
+def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[charts.Row], dict[str, str]]:
+    """Return the rows of a table and the unit of each column: the results of its queries, joined by their labels."""
+    names = next(t["options"]["renameByName"] for t in panel["transformations"] if t["id"] == "organize")
+    headings = {label: name for label, name in names.items() if not label.startswith("Value #")}
+    rows: dict[tuple[str, ...], charts.Row] = {}
+    for target in panel["targets"]:
+        for series in run_query(selection, target["expr"], instant=True):
+            labels = {heading: series["metric"].get(label, "") for label, heading in headings.items()}
+            rows.setdefault(tuple(labels.values()), labels)[target["legendFormat"]] = float(series["value"][1])
+    units = {
+        override["matcher"]["options"]: prop["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for prop in override["properties"]
+        if prop["id"] == "unit"
+    }
+    return list(rows.values()), dict.fromkeys(headings.values(), "") | units
+
+
+def boundaries(selection: Selection, dashboard: dict[str, Any]) -> list[float]:
     """Return the times, in seconds from the start, at which a run or a cell starts or ends, from the annotations."""
-    times = set()
-    for annotation in dashboard["annotations"]["list"]:
-        for row in run_query(selection, annotation["expr"]):
-            times |= {row["points"][0][0], row["points"][-1][0]}
-    return sorted(times)
+    queries = (annotation["expr"] for annotation in dashboard["annotations"]["list"])
+    series = [series["values"] for query in queries for series in run_query(selection, query)]
+    return sorted({values[end][0] - selection.start_s for values in series for end in (0, -1)})
 
 
-def panel_svg(selection: Selection, panel: dict[str, Any], boundaries: list[float], colors: svg.ColorMap) -> str:
-    """Draw one panel at its position in the grid."""
-    position = panel["gridPos"]
-    column = (svg.WIDTH - svg.GAP) / 24
-    x, y = svg.GAP + position["x"] * column, position["y"] * svg.ROW + 52
-    w, h = position["w"] * column - svg.GAP, position["h"] * svg.ROW - svg.GAP
-    if panel["type"] == "row":
-        inner = svg.heading(panel["title"])
-    elif panel["type"] == "table":
-        inner = svg.table(w, h, panel["title"], *panel_table(selection, panel))
-    elif panel["type"] == "stat":
-        inner = svg.stat(w, h, panel, panel_series(selection, panel))
-    elif panel["type"] == "bargauge":
-        inner = svg.bar_gauge(w, h, panel, panel_series(selection, panel), colors)
-    else:
-        span_s = selection.end_s - selection.start_s
-        series = panel_series(selection, panel)
-        inner = svg.time_series(w, h, panel, series, span_s=span_s, boundaries=boundaries, colors=colors)
-    return f'<g transform="translate({x:.1f} {y:.1f})">{inner}</g>'
+def panel_chart(selection: Selection, panel: dict[str, Any], marks_s: list[float]) -> charts.Chart:
+    """Return the chart of one panel."""
+    if panel["type"] == "table":
+        return charts.table(*panel_table(selection, panel))
+    rows = list(panel_rows(selection, panel))
+    if panel["type"] == "timeseries":
+        return charts.time_series(panel, rows, selection.end_s - selection.start_s, marks_s)
+    return charts.stat(panel, rows) if panel["type"] == "stat" else charts.bar_gauge(panel, rows)
 
 
-def dashboard_svg(selection: Selection, dashboard: dict[str, Any]) -> str:
-    """Draw the whole dashboard as SVG."""
-    colors = svg.ColorMap()
-    boundaries = find_boundaries(selection, dashboard)
-    panels = dashboard["panels"]
-    body = "".join(panel_svg(selection, panel, boundaries, colors) for panel in panels)
-    height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels) * svg.ROW + 60
-    title = svg.text(svg.GAP + 2, 32, dashboard["title"], size=20, bold=True)
-    note = svg.text(
-        svg.WIDTH - svg.GAP,
-        32,
-        "drawn by grafana.render from Prometheus; not a Grafana screenshot",
-        color=svg.DIM,
-        anchor="end",
-    )
-    style = f'font-family="Liberation Sans, Arial, sans-serif" width="{svg.WIDTH}" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {style}><rect width="100%" height="100%" fill="#f4f5f6"/>{title}{note}{body}</svg>'
+def draw(selection: Selection, dashboard: dict[str, Any]) -> bytes:
+    """Draw the whole dashboard as PNG: each panel at its position in the grid. Raises QueryError."""
+    marks_s = boundaries(selection, dashboard)
+    body = [_text(10, 32, 20, dashboard["title"]), _text(WIDTH - 420, 32, 12, NOTE)]
+    for panel in dashboard["panels"]:
+        grid = panel["gridPos"]
+        x, width = grid["x"] * COLUMN + GAP, grid["w"] * COLUMN - GAP
+        y, height = grid["y"] * ROW + HEADER, grid["h"] * ROW - GAP
+        if panel["type"] == "row":
+            body.append(_text(x, y + 24, 15, panel["title"]))
+        else:
+            chart = charts.specification(panel_chart(selection, panel, marks_s), panel["title"], width, height)
+            body.append(vl_convert.vegalite_to_svg(chart).replace("<svg ", f'<svg x="{x}" y="{y}" ', 1))
+    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"]) * ROW + HEADER
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"><rect width="100%" height="100%" fill="#f4f5f6"/>'
+    return vl_convert.svg_to_png(frame + "".join(body) + "</svg>", scale=1.25)
+
+
+def _text(x: float, y: float, size: int, words: str) -> str:
+    return f'<text x="{x}" y="{y}" font-size="{size}" font-family="Liberation Sans, Arial, sans-serif">{escape(words)}</text>'
 
 
 def duration(text: str) -> float:
@@ -222,20 +211,18 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Draw the dashboards."""
     args = parse_arguments()
-    import vl_convert  # noqa: PLC0415  # slow to import, and `--help` does not need it
-
     end_s = args.end or time.time()
     selection = Selection(end_s - args.last, end_s, args.prometheus.rstrip("/"), dict(args.set))
     args.out.mkdir(parents=True, exist_ok=True)
     drawn = []
     for path in (FOLDER / f"{name}.json" for name in args.board or BOARDS):
         try:
-            picture = dashboard_svg(selection, json.loads(path.read_text()))
+            picture = draw(selection, json.loads(path.read_text()))
         except QueryError as error:
             print(error, file=sys.stderr)
             return 2
         target = args.out / f"{path.stem}.png"
-        target.write_bytes(compress(vl_convert.svg_to_png(picture, scale=1.25)))
+        target.write_bytes(compress(picture))
         drawn.append(str(target))
     print(json.dumps({"drawn": drawn}))
     return 0
