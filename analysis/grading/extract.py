@@ -11,68 +11,21 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from analysis.grading.patterns import compiled, filled_in_turn, read_table
 from analysis.grading.sentences import is_doubted, stated_value
 from analysis.grading.words import NUMBER_WORDS
 
+_TABLE = read_table("answers.toml")
+_RE = compiled(_TABLE["patterns"], filled_in_turn(_TABLE["parts"], {"number_words": "|".join(NUMBER_WORDS)}))
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
 """Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
 _S1_BARE = re.compile(r"\nanswer\n")
 """Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
-_MARKER = (
-    r"(?:(?:final|correct)\s+)?answer|(?:bonne\s+)?r[ée]ponse(?:\s+(?:finale|correcte))?|(?:(?:endg[üu]ltige|richtige|korrekte)\s+)?antwort"
-    r"|respuesta(?:\s+(?:final|correcta))?|risposta(?:\s+(?:finale|corretta|giusta))?|resposta(?:\s+(?:final|correta|certa))?"
-    r"|antwoord|svar|odpowied[źz]|cevap|(?:правильный\s+)?ответ|(?:правильна\s+)?відповідь|(?:最终|最終|正确|正確)?(?:答案|选项|選項)|答え?|정답|답"
-)
-_SAYS = (
-    r"\bthe\s+(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|option|choice)\s+is|\b(?:which|it|this|that)\s+is\s+(?:choice|option)"
-    r"|\bla\s+(?:bonne\s+)?r[ée]ponse\s+(?:finale\s+|correcte\s+)?est(?:\s+la)?"
-    r"|\bdie\s+(?:endgültige\s+|richtige\s+|korrekte\s+)?antwort\s+(?:ist|lautet)"
-    r"|\bla\s+(?:respuesta|opci[óo]n)\s+(?:final\s+|correcta\s+)?es(?:\s+la)?|\bla\s+risposta\s+(?:finale\s+|corretta\s+|giusta\s+)?è(?:\s+la)?"
-    r"|\ba\s+(?:resposta|op[çc][ãa]o)\s+(?:final\s+|correta\s+|certa\s+)?é(?:\s+a)?|правильный\s+(?:ответ|вариант)\s+[—–-]"
-    r"|(?:答案|选项|選項)(?:是|为|為)|答えは|정답은"
-)
-_STATED = r"\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*|[€£]?-?\\?\$?[\d.,/:]*\d(?:\s?[^\W\d_]{1,12}|\s?[%°€²³]|[/^]){0,4}|\(?[A-J]\)?|yes|no|true|false"
-_NAMED = r"[a-zA-Z]{1,3}(?:_\{?\w{1,8}\}?)?[ \t]?=[ \t]?"
-_WORD = rf"(?-i:[A-Z][a-z]{{2,20}})|(?:(?:{'|'.join((*NUMBER_WORDS, 'hundred', 'thousand', 'million', 'minus', 'negative', 'and'))})\b[ -]?){{1,8}}"
-"""A name or a number in words, which may follow `the answer is`. Other words, as in `the answer is clear`, are no answer."""
-_ANSWER_LINE = re.compile(
-    rf"^[ \t>#*_]*(?:(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：]|####)[ \t*_]*([^\s*_][^\n]*)$"
-    rf"|^[ \t]{{0,8}}[#*_]{{1,6}}[ \t*_]{{0,8}}(?:{_MARKER})[ \t*_]{{0,8}}[:：]?[ \t*_]{{0,8}}\n\s*(\S[^\n]*)$"
-    rf"|(?:[.!?。）)$]\s{{0,8}}[*_]{{0,6}}|[:;,][ \t]{{0,8}}\*\*)(?-i:The[ \t])?(?:{_MARKER})[ \t*_]*[:：][ \t*_]*(\S[^\n]*)$"
-    rf"|^(?-i:A):[ \t]+(?![^\n]*(?:{_SAYS}))(\S[^\n]*)\s*\Z"  # the last line, so that it is not the first option of a list
-    r"|\"(?:final[_ ]?)?answer\"\s*:\s*(?:\"((?:[^\"\\\n]|\\.)+)\"|(-?\d[\d.]*))"  # JSON
-    r"|<answer>[ \t\n]*([^<\n]+)[ \t\n]*</answer>"
-    rf"|(?:{_SAYS})[ \t*_]*(?:[:：]\s{{0,8}})?[ \t_]*((?:{_NAMED})?(?:{_STATED})|{_WORD})[ \t.。*_]*(?:I hope (?:it|this) is correct\.?[ \t]*|です。?|입니다\.?)?$",
-    re.IGNORECASE | re.MULTILINE,
-)
 _CLAUSE_END = re.compile(r"[.!?。！？\n]|,?\s(?:so|thus|hence|therefore)\b")
-_EXPLANATION = re.compile(
-    r"(?i)(?:\*\*)?\s{0,8}\((?:(?:not|since|because|as|that is|namely|see)\b|i\.e\.|e\.g\.)[^\n]{0,200}\)[.\s]{0,8}$"
-)
 _BULLETS = re.compile(r"(?:[ \t]*[-*•][ \t]+[^\n]+(?:\n|\Z))+")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
 _WITH_DECIMAL_POINT = re.compile(r"answer|[\u3000-\uffff]|####", re.IGNORECASE)
 _NAME_BEFORE = re.compile(r"(?<![\w\\])([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in)\s*$")
-_BETWEEN = re.compile(
-    r"(?:[\s,;.$&]|\\[\[\]()]|\\(?:quad|qquad|[,;: ])|\b(?:or|and|as well as|also|ou|oder|und|et|o|y|e)\b|\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}"
-    r"|(?<![a-zA-Z\\])[A-Za-z](?:_\{?\w+\}?)?\s*=|或|和|и(?!\w)|или)*",
-    re.IGNORECASE,
-)
-"""What may stand between boxes that form one answer."""
-_ALTERNATIVE = re.compile(r"\b(?:or|ou|oder|или)\b|或", re.IGNORECASE)
-_REJECTED_BEFORE = re.compile(
-    r"(?:\bnot|\binstead of|\brather than|\bnor|n't|n’t|\\neq?|≠|\bexcept|\bother than|~~|\\(?:x?cancel|sout)\{|\bnot (?:the case|true) that(?: \w+){0,4})"
-    r"(?:\s+(?:be|it|the answer))?[\s$:]*$",
-    re.IGNORECASE,
-)
-_REJECTED_AFTER = re.compile(
-    r"[\s$.,;:!?)\]\\-]*(?:(?:oh|hmm|no|wait|hold on|actually)\b[\s,.!:—-]*)*(?:(?:but|and)\s+)?(?:(?:this|that|it|which)\s*)?(?:(?:is|was|would be|'s|isn't|can't be|cannot be)\s*)?"
-    r"(?:(?:clearly|actually|obviously)\s+)?(?:wrong|incorrect|a mistake|false|not (?:right|correct|the answer|it|possible|valid)|(?:(?<=isn't )|(?<=can't be )|(?<=cannot be ))(?:right|correct)"
-    r"|my (?:first|initial)|or (?:more|less|fewer|greater))\b|[\s$)]*\?\s*no\b"
-    r"|(?s:.{0,200}?)\b(?:(?:wait|hold on)[,.!\s—-]+(?:no\b|(?:it|that|this)(?:'s| is| was) (?!right|correct))|correction|scratch that|on second thought|i made an? (?:mistake|error)|no, (?:it|that|the)"
-    r"|(?:that|this|it) (?:doesn't|does not) (?:check|work)|it should (?:be|have been)|actually,? (?:it|the|that)|let me (?:redo|re-?c|re-?e|correct|fix))",
-    re.IGNORECASE,
-)
 _FORMULA_BEFORE = re.compile(
     r"(?:(?<=\S)[-+]|(?<=\$)-\s*|(?<=\$)\s*[-+]|[\w)}$]\s*\+|(?<![a-z])[\da-z)}]\s*-|[*/^_<>±≤≥]|\\(?:pm|mp|leq?|geq?|cdot|times|sqrt|d?frac|div)(?![a-zA-Z]))\s*\{?\s*$|(?:^|\s)-$"
 )
@@ -133,13 +86,13 @@ def last_box(text: str) -> str | None:
         return None
     group = [boxes[-1]]
     for box in reversed(boxes[:-1]):
-        if not _BETWEEN.fullmatch(text, box.end, group[0].start):
+        if not _RE.between.fullmatch(text, box.end, group[0].start):
             break
         group.insert(0, box)
     if len(group) == 1:
         return _with_formula(text, group[0])
     contents = dict.fromkeys(_name_before(text, box) + box.content for box in group)
-    separator = r" \text{ or } " if _ALTERNATIVE.search(text, group[0].end, group[1].start) else ", "
+    separator = r" \text{ or } " if _RE.alternative.search(text, group[0].end, group[1].start) else ", "
     return separator.join(contents)
 
 
@@ -162,7 +115,7 @@ def _boxes(text: str) -> list[_Box]:
 def _is_taken_back(text: str, box: _Box) -> bool:
     """True if the text says directly before or after the box that it is not the answer."""
     before, after = text[max(0, box.start - 30) : box.start], text[box.end : box.end + 300]
-    return _REJECTED_BEFORE.search(before) is not None or _REJECTED_AFTER.match(after) is not None
+    return _RE.rejected_before.search(before) is not None or _RE.rejected_after.match(after) is not None
 
 
 def _with_formula(text: str, box: _Box) -> str:
@@ -184,15 +137,15 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
 
     An output that was cut within this line has none. A comma in a number is a decimal comma where the language of the marker has one.
     """
-    matches = list(_ANSWER_LINE.finditer(text))
+    matches = list(_RE.answer_line.finditer(text))
     if not matches:
         return stated_value(text) if finished else None
     found = matches[-1]
     index = found.lastindex or 0
-    answer = found[index]
+    answer: str = found[index]
     is_cut = not finished and found.end() == len(text)
     before = _CLAUSE_END.split(text[: found.start()])[-1]
-    is_corrected = _REJECTED_AFTER.match(text[found.end() : found.end() + 300])
+    is_corrected = _RE.rejected_after.match(text[found.end() : found.end() + 300])
     if is_cut or is_corrected or (index == found.re.groups and is_doubted(before)):
         return None
     if bullets := _BULLETS.match(text, found.start(index)):
@@ -201,7 +154,7 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
         return answer.replace(r"\\", "\\")
     if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
         answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
-    answer = _EXPLANATION.sub("", answer.strip())
+    answer = _RE.explanation.sub("", answer.strip())
     if stated := stated_value(answer):
         return stated
     return re.sub(r"(?<![\^*_ ])[*_ ]+[.。]?$", "", answer).removeprefix("**") or None

@@ -8,55 +8,28 @@ This module does not know what the notation means.
 """
 
 import re
-import tomllib
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-_NOTATION: dict[str, Any] = tomllib.loads(Path(__file__).with_name("notation.toml").read_text("utf-8"))
+from analysis.grading.patterns import filled, filled_in_turn, read_table
+
+_NOTATION = read_table("notation.toml")
 _UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
 _COMMANDS: dict[str, str] = {name: plain for plain, names in _NOTATION["commands"].items() for name in names.split()}
-_ASCII = {sign: latex for latex, signs in _NOTATION["ascii"].items() for sign in signs.split()}
-_DROPPED = _NOTATION["dropped"].split()
-_SUPERSCRIPT = "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]"
-
-_TEXT = r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}"
-_TEXT_WITH_POWERS = r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}"
-_FUNCTIONS = (
-    "sqrt|exp|(?:arc?)?(?:sinh|cosh|tanh)|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|cis|ln|log|pi|infty|theta"
+_DROPPED = re.compile(r"\\(?:" + "|".join(_NOTATION["dropped"].split()) + r")(?![a-zA-Z])\.?")
+_PARTS = filled_in_turn(_NOTATION["parts"], {})
+_RULES = {
+    step: [(re.compile(filled(pattern, _PARTS)), replacement) for pattern, replacement in rules]
+    for step, rules in _NOTATION["rewrites"].items()
+}
+_REMARK = re.compile(_PARTS["remark"])
+_TEXT = re.compile(r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}")
+_TEXT_WITH_POWERS = re.compile(r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}")
+_VALUE_AND_UNIT = re.compile(
+    filled(r"\\(?:SI|qty)\s*(?:\[[^\]]*\])?\s*<braced>\s*<braced>|\\(?:si|unit)\s*<braced>", _PARTS)
 )
-_NESTED = r"\{(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*\}"
-_BRACED = r"\{((?:[^{}]|" + _NESTED + r")*)\}"
-_STYLE = (
-    r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathcal|pmb|vec|overrightarrow|underline|uline|bold|emph|underbrace|overbrace|mathop|mathord|hl"
-    r"|textcolor\s*(?:\[\w*\])?\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|bbox\s*\[[^\]]*\])\s*"
-    + _BRACED
-)
-_VECTOR = r"\\(?:mathbf|boldsymbol|bm|vec)\s*\{?\s*\\?[a-zA-Z]"
-_VALUE_AND_UNIT = re.compile(r"\\(?:SI|qty)\s*(?:\[[^\]]*\])?\s*" + _BRACED + r"\s*" + _BRACED)
-_CHOICE = re.compile(
-    r"(?:\{\s*\})?\s*(?P<sign>[_^])\s*\{?\s*(?P<n>\w+)\s*\}?\s*(?:\\(?:text|mathrm|mathbf|rm)\s*)?\{?\s*(?P<kind>[CP])\s*\}?\s*_\s*\{?\s*(?P<k>\w+)\s*\}?"
-)
-_SETS_OF_NUMBERS = r"\\mathbb\s*\{?\s*[ZNQRC]\s*\}?(?:[_^](?:\{[^{}]*\}|[+*>0-9]))?"
-_ALLOWED_IN_A_REMARK = (
-    r"(?:\b(?:any|all|every|each|some|an?|is|are|be|constants?|integers?|real|numbers?|arbitrary|natural|values?|of|and|the|where|for|with)\b"
-    rf"|\b[A-Za-z]\b(?:_\w)?|\\in\s*{_SETS_OF_NUMBERS}|[\s,.~$:]|\\text\{{|[{{}}])"
-)
-_REMARK = re.compile(
-    rf"\s*[,;]?\s*(?:\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}\s*\)"
-    rf"|(?:(?<=[,;])|(?<=[,;] )|(?<=\}} )|(?<=quad ))(?:\\text\{{[^{{}}]*\}}\s*|\\forall\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*{_SETS_OF_NUMBERS}"
-    rf"|[,;]\s*[a-zA-Z]\s*\\text\{{\s*(?:is\s+|are\s+)?(?:any\s+|an\s+)?integers?\s*\}}|\(?\s*(?:\\text\{{[\s,;(]*)?\b(?:where|for|with)\b(?:{_ALLOWED_IN_A_REMARK})+\)?)$"
-)
-_APPROXIMATION = (
-    r"\s*(?:\(\s*(?:(?:\\text\{)?\s*(?:approx(?:imately|\.)?|about|roughly)\s*\}?|\\approx)\s*[-\d.,]+\s*\)"
-    r"|,?\s*\\text\{\s*\(?(?:or|which is)?\s*(?:approximately|about|roughly)\s*[\d.]*\)?\s*\}\s*[\d.]*\)?)$"
-)
-_DISTANCE = (
-    r"(?<=\d)(\s*(?:miles?|km|kilomet(?:er|re)s?|met(?:er|re)s?|feet|yards?|blocks?))"
-    r"\s+(?:away\s+)?from\s+(?:(?:the|his|her|their)\s+)?[a-z]+$"
-)
-_REASON = r"\s*\\text\{\s*\((?:rounded|approximately|exactly|exact|since|because|as)\b[^{}]*\)\s*\}$"
+_VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec)\s*\{?\s*\\?[a-zA-Z]")
 
 Rewrite = Callable[[str], str]
 
@@ -73,93 +46,44 @@ def normalize(answer: str) -> str:
     return text
 
 
+def _by_rules(step: str, text: str) -> str:
+    """Apply the rules of one step of the table."""
+    for pattern, replacement in _RULES[step]:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def plain_unicode(text: str) -> str:
     """Rewrite mathematical and typographic characters as ASCII LaTeX, including exponents and indices."""
-    text = re.sub("∛\\s*(\\d+|[a-z])", r"\\sqrt[3]{\1}", text)
-    text = re.sub("√\\s*(\\d+(?:\\.\\d+)?|[a-z])", r"\\sqrt{\1}", text)
-    text = re.sub(f"({_SUPERSCRIPT}{{2,}})", r"^{\1}", text)
-    text = re.sub(rf"(?<![{{⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺])({_SUPERSCRIPT})(?!{_SUPERSCRIPT})", r"^\1", text)
-    text = re.sub("([₀₁₂₃₄₅₆₇₈₉]+)", r"_{\1}", text)
-    text = re.sub(r"\\(?:text|mathrm)\{\s*¢\s*\}", "¢", text)
-    text = "".join(_UNICODE.get(char, char) for char in text)
+    text = "".join(_UNICODE.get(char, char) for char in _by_rules("unicode", text))
     return unicodedata.normalize("NFKC", text)
 
 
 def unwrapped(text: str) -> str:
     r"""Remove what surrounds a formula: `$…$`, `\(…\)`, `**…**`, `\boxed`, braces, words such as `the answer is`, a full stop."""
-    text = re.sub(r"\\(?:boxed|fbox)\s*" + _BRACED, r"\1", text)
-    text = re.sub(rf"^(?!.*\\(?:over|choose)){_BRACED}$", r"\1", text)
-    text = re.sub(r"[.\s]*I hope (?:it|this) is correct\.?\s*$", "", text, flags=re.IGNORECASE)
-    text = re.sub(
-        r"^\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is|:|=)\s*:?",
-        "",
-        text,
-        flags=re.IGNORECASE,
-    )
-    text = re.sub(r"^\\text\s*\{[^{}]*(?:\bis|\bare|\bequals|:|=)\s*\}(?=.)", "", text)
-    text = text.replace("...", r"\ldots ")
-    text = re.sub(r"^\*\*(.*)\*\*$|^\*([^*]+)\*$|^__(.*)__$|^`(.*)`$", lambda m: m[m.lastindex or 0], text)
-    text = re.sub(r"(?s)^\\\[(.*)\\\]$|^\\\((.*)\\\)$", lambda m: m[m.lastindex or 0], text)
+    text = _by_rules("frames", text)
     text = re.sub(r"(?<!\\)\$", "", text) if text.replace(r"\$", "").count("$") >= 2 else text
-    text = re.sub(r"^(?:=|\\approx|~|\\sim|\\therefore|\\Rightarrow|\\implies)\s*", "", text)
-    return re.sub(r"(?:\\[,;:! ]?|[.,;:\s])+$", "", text)
+    return _by_rules("ends", text)
 
 
 def plain_presentation(text: str) -> str:
     r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
-    text = re.sub(r"(?<![\w)}\]*])\*\*(?=\S)([^*\n]+)\*\*(?![\w(])", r"\1", text)
-    text = re.sub(r"<(b|strong|i|em|u)>(.*?)</\1>", r"\2", text)
-    text = re.sub(r"<sup>(.*?)</sup>", r"^{\1}", re.sub(r"<sub>(.*?)</sub>", r"_{\1}", text))
-    text = _VALUE_AND_UNIT.sub(lambda m: rf"{m[1]} \text{{ {_unit_name(m[2])}}}", text)
-    text = re.sub(r"\\(?:si|unit)\s*" + _BRACED, lambda m: rf"\text{{ {_unit_name(m[1])}}}", text)
-    text = re.sub(r"\\num\s*(?:\[[^\]]*\])?\s*" + _BRACED, r"\1", text)
-    text = re.sub(r"\\ang\s*" + _BRACED, r"\1^\\circ ", text)
-    text = re.sub(r"\\color\s*(?:\[\w*\])?\s*\{[^{}]*\}|\\(?:tag|label)\*?\s*\{[^{}]*\}", "", text)
-    text = re.sub(r"\\(?:wide)?hat\s*\{?\s*\\?([ijk])(?:math)?(?![a-z])\s*\}?", r"\1", text)
-    if len(re.findall(_VECTOR, text)) > 1:  # the factors of a cross product cannot be exchanged
+    text = _VALUE_AND_UNIT.sub(_value_and_unit, _by_rules("markup", text))
+    text = _by_rules("numbers", text)
+    if len(_VECTOR.findall(text)) > 1:  # the factors of a cross product cannot be exchanged
         text = re.sub(r"\\times(?!\s*[\d.])", r"\\cross ", text)
-    text = re.sub(_STYLE, lambda m: " " * m.string[: m.start()][-1:].isalpha() + m[1], text)
-    text = re.sub(r"\\(?:mathbf|mathrm|mathsf|mathit|boldsymbol|bm)\s+(?=\w)", "", text)
-    text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{\s*([CP])\s*\}\s*(?=\(\s*\d|_\{?\d)", r"\1", text)
-    text = re.sub(r"^\s*(\d{1,4})\s?(?:C|\\choose)\s?(\d{1,4})\s*$", r"\\binom{\1}{\2}", text)
-    text = _CHOICE.sub(lambda m: rf"\{'binom' if m['kind'] == 'C' else 'perm'}{{{m['n']}}}{{{m['k']}}}", text)
-    text = re.sub(r"(?:(?<![\\a-zA-Z}])|(?<=\\cdot))\{\s*\}", "", text)
-    return re.sub(r"(?<=[\w)}\]])(?<![a-zA-Z]{2})\s*\*\*\s*(?=[\w({-])", "^", text)
+    return _by_rules("style", text)
 
 
-def _unit_name(unit: str) -> str:
-    r"""Rewrite the units of siunitx: `\meter\per\second` is `meter/second` and `m.s^{-1}` is `m s^{-1}`."""
-    unit = re.sub(r"\\per(?![a-z])", "/", unit)
-    unit = re.sub(r"\\(kilo|mega|centi|deci|milli|micro|nano)\s*(?=\\)", r"\\\1@", unit).replace("@\\", "")
-    unit = re.sub(r"\\squared|\\cubed", lambda m: "^2" if "s" in m[0] else "^3", unit)
-    unit = re.sub(r"\\([a-zA-Z]+)", r" \1", unit).replace(".", " ").replace("~", " ")
-    return re.sub(r"\s*([/^])\s*", r"\1", re.sub(r"[{}]", "", unit)).strip()
+def _value_and_unit(match: re.Match[str]) -> str:
+    return rf"{match[1] or ''} \text{{ {_by_rules('siunitx', match[2] or match[3]).strip()}}}"
 
 
 def without_remarks(text: str) -> str:
     r"""Remove what says only that a letter is a number, as in `2\pi k, k \in \mathbb{Z}`, and remarks in words in brackets."""
-    if re.search(r"\\(?:mathbb|text)|where|for|with", text):
-        text = _REMARK.sub("", text) if not re.match(_REMARK, text) else text
-    text = re.sub(r"\s*\(\s*(?:\\text\{)?\s*or\b\s*\}?\s*(.*)\)$", r" \\text{ or } \1", text)
-    text = re.sub(_APPROXIMATION, "", text)
-    text = re.sub(r"(?<=\d) in the (?:(morning)|afternoon|evening)$", lambda m: f" {'a' if m[1] else 'p'}.m.", text)
-    text = re.sub(_DISTANCE, r"\1", text)
-    return re.sub(_REASON, "", text)
-
-
-def plain_spacing(text: str) -> str:
-    r"""Rewrite spacing commands as spaces, except between digit groups: `58\,500`, `10,\!080`, `10{,}080`."""
-    text = re.sub(r"\\hspace\*?\{[^{}]*\}|\\phantom\{[^{}]*\}|\\[hv]skip\S*", " ", text)
-    text = re.sub(r"\\\\\s*\[[^\]]*\]", r"\\\\ ", text)
-    text = re.sub(r"\\(?:q?quad|(?:en|thin|med|thick)?space)(?![a-zA-Z])", " ", text)
-    text = re.sub(r",\s*\\!\s*", ",", text)
-    text = re.sub(r"(?<!\\)\\!", "", text)
-    text = re.sub(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))|(?<=(?<![\d,.}])0)\{,\}(?=\d)", ".", text)
-    text = re.sub(r"(?<![a-zA-Z])\s*\{([,:])\}\s*", r"\1", text)
-    text = re.sub(r"(?<=\d)(?<!\\)\\[,;: ](?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"(?<!\\)\\(?:[,;:> ]|\n)", " ", text)
-    text = re.sub(r"(?<!~)~(?!~)", " ", text)  # two of them strike out
-    return re.sub(r"\s+", " ", text)
+    if re.search(r"\\(?:mathbb|text)|where|for|with", text) and not _REMARK.match(text):
+        text = _REMARK.sub("", text)
+    return _by_rules("remarks", text)
 
 
 def grouped_digits(text: str) -> str:
@@ -169,14 +93,8 @@ def grouped_digits(text: str) -> str:
 
 def plain_commands(text: str) -> str:
     r"""Replace synonyms of commands (`\dfrac`, `\leq`, `\lbrace`, `{a \over b}` …) and remove commands for size and style."""
-    text = re.sub(r"\\(?:" + "|".join(_DROPPED) + r")(?![a-zA-Z])\.?", "", text)
-    text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, text)
-    text = re.sub(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
-    text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|(?<=[\d}])\s*\\circ|(?<=\d)\^\{?[oO]\}?$", r"^\\circ ", text)
-    text = re.sub(r"\\not\s*(?:=|\{=\})", r"\\ne ", re.sub(r"\\not\s*\\in(?![a-z])", r"\\notin ", text))
-    text = re.sub(r"\\bmod|\\pmod", r"\\mod", text)
-    return re.sub(r"[<>!]=|&(?:[lg]t|nbsp);", lambda m: _ASCII[m[0]], text)
+    text = re.sub(r"\\([a-zA-Z]+)(?![a-zA-Z])", _synonym, _DROPPED.sub("", text))
+    return _by_rules("commands", text)
 
 
 def _synonym(match: re.Match[str]) -> str:
@@ -188,19 +106,14 @@ def _synonym(match: re.Match[str]) -> str:
 
 def plain_text(text: str) -> str:
     r"""Rewrite every text command as `\text{}`, and remove upright, bold and vector style from letters and digits."""
-    text = re.sub(_TEXT_WITH_POWERS, lambda m: m[1] + re.sub(r"\{(-?\d)\}", r"\1", m[2]) + "}", text)
-    text = re.sub(_TEXT, _text, text)
-    text = re.sub(r"\\text[a-z]*(\{[^{}]*)\\text\{([^{}]*)\}", r"\\text\1\2", text)
-    text = re.sub(r"\\text\{\s*\}", " ", text)
-    text = re.sub(r"\\text\{\s*(-?\d[\d.,:]*)\s+([A-Za-z][^{}]*)\}", r"\1 \\text{ \2}", text)
-    text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}$", "", text)
-    return re.sub(r"\\gt(?![a-zA-Z])", ">", re.sub(r"\\lt(?![a-zA-Z])", "<", text))
+    text = _TEXT_WITH_POWERS.sub(lambda m: m[1] + re.sub(r"\{(-?\d)\}", r"\1", m[2]) + "}", text)
+    return _by_rules("text", _TEXT.sub(_text, text))
 
 
 def _text(match: re.Match[str]) -> str:
     words = match[1]
     bare = words.strip()
-    if re.fullmatch(_FUNCTIONS, bare):
+    if re.fullmatch(_PARTS["functions"], bare):
         return f"\\{bare} "
     if re.fullmatch(r"[-\d.,\s]*\d[-\d.,\s]*(?:\b(?:and|or)\b[-\d.,\s]+)*", bare):
         return words  # a list of numbers
@@ -211,18 +124,6 @@ def _text(match: re.Match[str]) -> str:
     return r"\text{" + words + "}"
 
 
-def named_functions(text: str) -> str:
-    """Add the missing backslash to `sqrt(2)`, `sin x`, `pi` and `infinity`."""
-    text = re.sub(r"(?<![\\a-zA-Z{])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty ", text)
-    return re.sub(r"(?<![\\a-zA-Z])(" + _FUNCTIONS + r")(?![a-zA-Z])(?![^{}]*\}(?<=\\text))", r"\\\1 ", text)
-
-
-def scientific(text: str) -> str:
-    r"""Rewrite `6.72e-5` and `6.72 x 10^-5` as `6.72 \times 10^{-5}`."""
-    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r" \\times ", text)
-    return re.sub(r"(?<![\w.])(\d*\.?\d+)[eE]\+?(-?\d+)(?![\w.])", r"\1 \\times 10^{\2}", text)
-
-
 def named_values(text: str) -> str:
     """Replace words that name a set or a time of day, such as `no solution` or `noon`, if they are the whole answer."""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
@@ -230,13 +131,10 @@ def named_values(text: str) -> str:
     return next(found, text)
 
 
-def plain_signs(text: str) -> str:
-    """Rewrite `6 + (-5)i` as `6 - 5i`, and remove a leading plus."""
-    text = re.sub(r"\+\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"- \1", text)
-    text = re.sub(r"-\s*\(\s*-\s*(\d+(?:\.\d+)?)\s*\)", r"+ \1", text)
-    return re.sub(r"^\+\s*", "", text)
-
-
+plain_spacing = partial(_by_rules, "spacing")
+named_functions = partial(_by_rules, "functions")
+scientific = partial(_by_rules, "scientific")
+plain_signs = partial(_by_rules, "signs")
 REWRITES: tuple[Rewrite, ...] = (
     plain_unicode,
     plain_presentation,

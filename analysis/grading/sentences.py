@@ -8,11 +8,8 @@ This module does not know whether a value is correct.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from types import SimpleNamespace
 
 from analysis.grading.answer_parser import parse_answer
 from analysis.grading.forms import (
@@ -26,26 +23,21 @@ from analysis.grading.forms import (
 )
 from analysis.grading.normalize import normalize
 from analysis.grading.numbers import OutOfTimeError, UndefinedError, UnreadableError, time_limit
+from analysis.grading.patterns import compiled, read_table
 
 MAX_CHARACTERS = 400
 """A longer last line states no value."""
 TIME_LIMIT_S = 0.5
 
-_TABLE: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
+
+def _any_of(words: str) -> str:
+    """Return the expression of a list of words: between word boundaries, or anywhere in languages without spaces."""
+    apart, joined = (sorted(part.split(), key=len, reverse=True) for part in f"{words} | ".split(" | ")[:2])
+    return "|".join([rf"(?<!\\)\b(?:{'|'.join(apart)})(?!\w)", *joined])
 
 
-def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Put the words and the earlier patterns into each pattern: words between word boundaries, or anywhere in languages without spaces."""
-    known: dict[str, str] = {}
-    for name, words in _TABLE["words"].items():
-        apart, joined = (sorted(part.split(), key=len, reverse=True) for part in f"{words} | ".split(" | ")[:2])
-        known[name] = "|".join([rf"(?<!\\)\b(?:{'|'.join(apart)})(?!\w)", *joined])
-    for name, pattern in _TABLE["patterns"].items():
-        known[name] = re.sub(r"<(\w+)>", lambda found: known[found[1]], pattern)
-        yield name, re.compile(known[name], re.IGNORECASE)
-
-
-_RE = SimpleNamespace(**dict(_patterns()))
+_TABLE = read_table("sentences.toml")
+_RE = compiled(_TABLE["patterns"], {name: _any_of(words) for name, words in _TABLE["words"].items()}, re.IGNORECASE)
 """The compiled expressions of the table `[patterns]`, by name."""
 
 

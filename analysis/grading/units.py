@@ -8,19 +8,18 @@ This module does not know formulas. It splits a text into value and unit and doe
 """
 
 import re
-import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from pathlib import Path
-from typing import Any
+
+from analysis.grading.patterns import read_table
 
 Measure = tuple[Counter[str], Fraction]
 """The powers of base dimensions, and the size in base units."""
-_TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("units.toml").read_text("utf-8"))
+_TABLE = read_table("units.toml")
 _NOT_UNITS = frozenset(_TABLE["not_units"].split())
 _CLEAR = frozenset(_TABLE["clear_without_text"].split())
 _HAN_NOT_UNITS = re.compile(
