@@ -7,6 +7,8 @@ the expression falls back to 0. Series that `prometheus/rules/` records have the
 This module does not know panels or Grafana's JSON.
 """
 
+from collections.abc import Callable
+
 SERVER_LABELS = "config, model, tp, speculation, run"
 """The labels that identify a served configuration. The launcher's target file gives them to the server and to its GPUs."""
 SERVER_FILTER = 'config=~"$config", model=~"$model", run=~"$run"'
@@ -23,6 +25,11 @@ def server_series(metric: str, matchers: str = "") -> str:
 def client_series(rule: str) -> str:
     """Select series of a recording rule over the load generator's metrics."""
     return f"{rule}{{{CLIENT_FILTER}}}"
+
+
+def latest(metric: str, by: str = "config", operation: str = "sum") -> str:
+    """Current value of a server's series: the sum, the maximum (`max`) … for each value of the labels `by`."""
+    return f"{operation} by ({by}) ({server_series(metric)})"
 
 
 def rate(metric: str, by: str = "config") -> str:
@@ -83,6 +90,11 @@ def client_quantile(q: float, histogram: str) -> str:
 def client_mean(histogram: str) -> str:
     """Mean of a load generator's histogram."""
     return f"{client_rate(histogram + '_sum')} / ({client_rate(histogram + '_count')} > 0)"
+
+
+def percentiles(quantile: Callable[[float, str], str], histogram: str, *shares: float) -> list[tuple[str, str]]:
+    """Quantiles of a histogram, by the server's or the client's function, with their legends."""
+    return [(quantile(share, histogram), f"p{share * 100:.0f} {{{{config}}}}") for share in shares]
 
 
 def or_zero(expr: str, like: str) -> str:

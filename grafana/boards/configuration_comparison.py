@@ -15,7 +15,7 @@ from grafana.panels import (
     table_panel,
     time_series_panel,
 )
-from grafana.queries import client_series, increase, integral_while_busy, run_quantile, run_total, server_series
+from grafana.queries import client_series, increase, integral_while_busy, latest, run_quantile, run_total, server_series
 
 TTFT = "thinkload:client_ttft_seconds_bucket"
 TPOT = "thinkload:client_tpot_seconds_bucket"
@@ -129,20 +129,14 @@ def _budgets() -> list[PanelOrRow]:
 
 
 def _over_time() -> list[PanelOrRow]:
-    per_gpu = server_series("thinkload:output_tokens_per_second_per_gpu")
+    per_gpu = latest("thinkload:output_tokens_per_second_per_gpu", operation="avg")
+    per_step = latest("thinkload:tokens_per_step", operation="avg")
+    goodput = f"sum by (config) ({client_series('thinkload:goodput_per_second')})"
     return [
-        time_series_panel(
-            "Output per GPU", "suffix: tok/s", (f"avg by (config) ({per_gpu})", "{{config}}")
-        ).description(
+        time_series_panel("Output per GPU", "suffix: tok/s", (per_gpu, "{{config}}")).description(
             "Output tokens per second, divided by the number of GPUs of the configuration. Compare the steady levels;"
             " the start and the end of a run say nothing about the configuration."
         ),
-        time_series_panel(
-            "Tokens per step",
-            "short",
-            (f"avg by (config) ({server_series('thinkload:tokens_per_step')})", "{{config}}"),
-        ),
-        time_series_panel(
-            "Goodput", "reqps", (f"sum by (config) ({client_series('thinkload:goodput_per_second')})", "{{config}}")
-        ),
+        time_series_panel("Tokens per step", "short", (per_step, "{{config}}")),
+        time_series_panel("Goodput", "reqps", (goodput, "{{config}}")),
     ]

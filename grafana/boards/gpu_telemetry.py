@@ -6,7 +6,7 @@ The metrics come from dcgm-exporter, from this project's NVML exporter or from t
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import PanelOrRow, build_dashboard, time_series_panel
-from grafana.queries import or_zero, server_series
+from grafana.queries import latest, or_zero, server_series
 
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """A counter of the energy since boot, in millijoules."""
@@ -19,21 +19,16 @@ def dashboard() -> Dashboard:
 
 
 def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
-    return f"max by (gpu, config) ({server_series(metric)}){scale}", "GPU {{gpu}} {{config}}"
+    return latest(metric, "gpu, config", "max") + scale, "GPU {{gpu}} {{config}}"
 
 
 def _energy() -> list[PanelOrRow]:
-    joules = server_series("thinkload:joules_per_token")
+    joules = f"max by (config) ({server_series('thinkload:joules_per_token')} and thinkload:busy)"
+    used = f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000"
     return [
         time_series_panel("Power", "watt", _per_gpu("DCGM_FI_DEV_POWER_USAGE")),
-        time_series_panel(
-            "Energy per output token", "joule", (f"max by (config) ({joules} and thinkload:busy)", "{{config}}")
-        ),
-        time_series_panel(
-            "Energy used",
-            "joule",
-            (f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000", "{{config}}"),
-        ),
+        time_series_panel("Energy per output token", "joule", (joules, "{{config}}")),
+        time_series_panel("Energy used", "joule", (used, "{{config}}")),
     ]
 
 
@@ -48,10 +43,7 @@ def _activity() -> list[PanelOrRow]:
 
 
 def _nvlink_bytes(direction: str) -> str:
-    return or_zero(
-        f"sum by (config) ({server_series(f'DCGM_FI_PROF_NVLINK_{direction}_BYTES')})",
-        f"sum by (config) ({server_series('DCGM_FI_DEV_POWER_USAGE')})",
-    )
+    return or_zero(latest(f"DCGM_FI_PROF_NVLINK_{direction}_BYTES"), latest("DCGM_FI_DEV_POWER_USAGE"))
 
 
 def _device_state() -> list[PanelOrRow]:

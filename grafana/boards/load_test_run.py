@@ -11,8 +11,10 @@ from grafana.queries import (
     client_quantile,
     client_rate,
     client_value,
+    latest,
     mean,
     or_zero,
+    percentiles,
     quantile,
     rate,
     server_series,
@@ -98,7 +100,6 @@ def _rate_and_health() -> list[PanelOrRow]:
 
 def _load() -> list[PanelOrRow]:
     due = client_rate("loadgen_requests_due_total")
-    running, waiting = (server_series(f"vllm:num_requests_{state}") for state in ("running", "waiting"))
     return [
         time_series_panel(
             "Request rate: target and achieved",
@@ -111,8 +112,8 @@ def _load() -> list[PanelOrRow]:
             "Requests in flight",
             "short",
             (client_value("loadgen_requests_in_flight"), "client {{config}}"),
-            (f"sum by (config) ({running})", "running {{config}}"),
-            (f"sum by (config) ({waiting})", "waiting {{config}}"),
+            (latest("vllm:num_requests_running"), "running {{config}}"),
+            (latest("vllm:num_requests_waiting"), "waiting {{config}}"),
         ),
         time_series_panel(
             "Output tokens: client and server",
@@ -139,19 +140,18 @@ def _latency() -> list[PanelOrRow]:
 def _client_lines(name: str) -> list[tuple[str, str]]:
     histogram = f"loadgen_{name}_seconds"
     limit_s = client_value(f'loadgen_slo_seconds{{objective="{name}"}}', by="config, run")
-    quantiles = [(client_quantile(q, histogram), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
     mean_line = [(client_mean(histogram), "mean {{config}}")] if name == "tpot" else []
-    return [*quantiles, *mean_line, (f"max({limit_s})", "SLO")]
+    return [*percentiles(client_quantile, histogram, 0.5, 0.9, 0.99), *mean_line, (f"max({limit_s})", "SLO")]
 
 
 def _server_lines(name: str) -> list[tuple[str, str]]:
     histogram = f"vllm:{name}_seconds"
-    quantiles = [(quantile(q, histogram), f"p{q * 100:.0f} {{{{config}}}}") for q in (0.5, 0.9, 0.99)]
-    return [*quantiles, *([(mean(histogram), "mean {{config}}")] if "per_output_token" in name else [])]
+    mean_line = [(mean(histogram), "mean {{config}}")] if "per_output_token" in name else []
+    return [*percentiles(quantile, histogram, 0.5, 0.9, 0.99), *mean_line]
 
 
 def _measurement_quality() -> list[PanelOrRow]:
-    gap = "loadgen_inter_chunk_seconds"
+    gaps = percentiles(client_quantile, "loadgen_inter_chunk_seconds", 0.5, 0.99)
     return [
         time_series_panel(
             "Requests ended, by outcome",
@@ -166,28 +166,17 @@ def _measurement_quality() -> list[PanelOrRow]:
             (client_quantile(0.99, "loadgen_loop_lag_seconds"), "loop lag {{config}}"),
             limit=0.005,
         ),
-        time_series_panel(
-            "Time between chunks",
-            "s",
-            (client_quantile(0.5, gap), "p50 {{config}}"),
-            (client_quantile(0.99, gap), "p99 {{config}}"),
-        ),
+        time_series_panel("Time between chunks", "s", *gaps),
     ]
 
 
 def _emulator_and_cache() -> list[PanelOrRow]:
     emulator_lag = or_zero(
-        f"max by (config) ({server_series('thinkload_emulator_behind_seconds')})",
-        f"max by (config) ({server_series('thinkload:time_scale')})",
+        latest("thinkload_emulator_behind_seconds", operation="max"), latest("thinkload:time_scale", operation="max")
     )
+    hit_rate = latest("thinkload:prefix_cache_hit_rate", operation="max")
     return [
         time_series_panel("Emulator lag", "s", (emulator_lag, "{{config}}"), width=11),
-        time_series_panel(
-            "Prefix cache hit rate",
-            "percentunit",
-            (f"max by (config) ({server_series('thinkload:prefix_cache_hit_rate')})", "{{config}}"),
-            width=10,
-            maximum=1,
-        ),
+        time_series_panel("Prefix cache hit rate", "percentunit", (hit_rate, "{{config}}"), width=10, maximum=1),
         stat_panel("Time scale", "suffix:×", (f"max({server_series('thinkload:time_scale')})", "time scale")).height(6),
     ]

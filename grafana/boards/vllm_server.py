@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders.dashboard import TextBoxVariable
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import PanelOrRow, build_dashboard, time_series_panel
-from grafana.queries import fraction, mean, or_zero, quantile, rate, server_series
+from grafana.queries import fraction, latest, mean, or_zero, percentiles, quantile, rate, server_series
 
 GENERATION_HANDLERS = 'handler=~"/v1/(chat/)?completions"'
 
@@ -22,13 +22,13 @@ def _scheduler() -> list[PanelOrRow]:
         time_series_panel(
             "Running and waiting requests",
             "short",
-            (f"sum by (config) ({server_series('vllm:num_requests_running')})", "running {{config}}"),
-            (f"sum by (config) ({server_series('vllm:num_requests_waiting')})", "waiting {{config}}"),
+            (latest("vllm:num_requests_running"), "running {{config}}"),
+            (latest("vllm:num_requests_waiting"), "waiting {{config}}"),
         ),
         time_series_panel(
             "KV cache usage",
             "percentunit",
-            (f"max by (config) ({server_series('vllm:kv_cache_usage_perc')})", "{{config}}"),
+            (latest("vllm:kv_cache_usage_perc", operation="max"), "{{config}}"),
             maximum=1,
             limit=0.95,
         ),
@@ -75,10 +75,7 @@ def _requests() -> list[PanelOrRow]:
     return [
         time_series_panel("Request time by phase", "s", *times),
         time_series_panel(
-            "Time to first token",
-            "s",
-            (quantile(0.5, "vllm:time_to_first_token_seconds"), "p50 {{config}}"),
-            (quantile(0.99, "vllm:time_to_first_token_seconds"), "p99 {{config}}"),
+            "Time to first token", "s", *percentiles(quantile, "vllm:time_to_first_token_seconds", 0.5, 0.99)
         ),
         time_series_panel("Output length", "short", (mean("vllm:request_generation_tokens"), "{{config}}")),
     ]
@@ -106,13 +103,12 @@ def _responses() -> list[PanelOrRow]:
 
 def _capacity() -> list[PanelOrRow]:
     flops = "vllm:estimated_flops_per_gpu_total"
-    waiting = server_series("vllm:num_requests_waiting_by_reason")
     scraped = server_series("up", 'job=~"server|gpu"')
     return [
         time_series_panel(
             "Waiting requests by reason",
             "short",
-            (f"sum by (config, reason) ({waiting})", "{{reason}} {{config}}"),
+            (latest("vllm:num_requests_waiting_by_reason", "config, reason"), "{{reason}} {{config}}"),
             width=6,
             stacked=True,
         ),
@@ -120,7 +116,7 @@ def _capacity() -> list[PanelOrRow]:
             "Prompt length",
             "short",
             (mean("vllm:request_prompt_tokens"), "mean {{config}}"),
-            (quantile(0.99, "vllm:request_prompt_tokens"), "p99 {{config}}"),
+            *percentiles(quantile, "vllm:request_prompt_tokens", 0.99),
             width=6,
         ),
         time_series_panel(
