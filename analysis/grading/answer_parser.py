@@ -19,48 +19,18 @@ from analysis.grading.equations import rational_roots
 from analysis.grading.forms import Form, Inequality, Quantity, SetOperation, TupleOrInterval, UnorderedList
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndecidedError, UnreadableError
+from analysis.grading.patterns import compiled, read_table
 from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 
 MAX_ITEMS = 1_000
-_BASE = r"\{?\s*\(?(?:\\text\{)?\s*\(?(?:base[\s-]*\}?\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?\)?\s*\}?"
-_BASED = (
-    re.compile(r"\(?(?P<digits>[0-9A-Za-z][0-9A-Za-z, ]*(?:\.[0-9A-Za-z]+)?)\)?\s*_\s*" + _BASE, re.IGNORECASE),
-    re.compile(
-        r"(?P<digits>[0-9A-F]+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(?:\}\s*)?(?P<base>\d+|[a-z]+)\)?\s*\}?",
-        re.IGNORECASE,
-    ),
-)
-_CLOCK = re.compile(
-    r"(?P<hour>[01]?\d|2[0-4])(?:\s*[:h]\s*(?P<minute>[0-5]\d))?\s*(?:\\text\{)?\s*(?P<half>[ap])?(?(half)\.?\s*m\.?|(?P<hours>(?:uhr|o'clock|h|hours))?)\s*\}?",
-    re.IGNORECASE,
-)
-_MATRIX = re.compile(
-    r"(?P<before>.*?)[(\[]?\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]+\})?(?P<body>.*)\\end\{(?P=kind)\}\s*[)\]]?",
-    re.DOTALL,
-)
-_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim)(?![a-zA-Z])|[<>]=?|(?<![<>!])=")
-_OR = re.compile(
-    r",?\s*(?:\\text\{\s*,?\s*(?:or|or equivalently|i\.e\.|that is|equivalently)\s*,?\s*\}|\bor\b|\\vee(?![a-zA-Z]))\s*,?"
-)
-_AND = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and)\s*\}|\band\b|\\wedge(?![a-zA-Z])|\\&|;)\s*,?")
-_UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]}])\s*U\s*(?=[(\[\\])")
+_TABLE = read_table("forms.toml")
+_RE = compiled(_TABLE["patterns"], _TABLE["parts"])
 _SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...] = (
-    ("or", _UNION),
-    ("and", re.compile(r"\\cap(?![a-zA-Z])")),
-    ("minus", re.compile(r"\\setminus(?![a-zA-Z])")),
+    ("or", _RE.union),
+    ("and", _RE.intersection),
+    ("minus", _RE.difference),
 )
-_ARC = re.compile(
-    r"(-?)(\d+)\s*\^\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:\^\s*)?(?:'|\{?\\prime\s*\}?)\s*(?:(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?(?:\\prime\s*){2}\}?))?"
-)
-"""Degrees, minutes and seconds of an angle."""
-_MODULAR = re.compile(
-    r"(?P<residue>-?\d+)\s*(?:\\text\{)?\s*\(?\s*\\?mod\s*\{?\s*(?P<modulus>[1-9]\d*)\s*[)}]*", re.IGNORECASE
-)
-_NAME = re.compile(r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*[a-zA-Z]\s*\))?")
-_INFINITE = re.compile(r"([+-]?)\s*\\infty")
-_DIGIT_GROUPS = re.compile(r"(?<![\d.,])(?!0)\d{1,3}(?:,\d{3})+(?![\d,])")
-_TOKEN = re.compile(r"\\(?:begin|langle|end|rangle)|\\?.", re.DOTALL)
 _OPENING = ("(", "[", "{", "\\{", "\\begin", "\\langle")
 _CLOSING = (")", "]", "}", "\\}", "\\end", "\\rangle")
 
@@ -73,9 +43,9 @@ def parse_answer(text: str) -> Form:
     for parser in (_number_in_base, _arc, _time_or_ratio, _sum_of_units, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
-    if len(parts := split(text, _OR)) > 1:
+    if len(parts := split(text, _RE.either)) > 1:
         return _joined(parts, "or")
-    parts = split(text, _AND)
+    parts = split(text, _RE.both)
     return _joined(parts, "and") if len(parts) > 1 else _parse_single(text)
 
 
@@ -90,8 +60,8 @@ def _parse_single(text: str) -> Form:
             raise UndecidedError("signs that may be independent, or an inequality with two signs")
         signed = (text.replace("\\pm", plus).replace("\\mp", minus) for plus, minus in ("+-", "-+"))
         return _listed(_flattened(map(parse_answer, signed)))
-    if signs := [match[0].strip() for match in _top_level(text, _RELATION)]:
-        return _relation(split(text, _RELATION), signs)
+    if signs := [match[0].strip() for match in _top_level(text, _RE.relation)]:
+        return _relation(split(text, _RE.relation), signs)
     for operation, operator in _SET_OPERATORS:
         if len(parts := split(text, operator)) > 1:
             return SetOperation(operation, tuple(parse_answer(part) for part in parts))
@@ -108,7 +78,7 @@ def _listed(items: tuple[Form, ...]) -> Form:
 def _all_excluded(parts: list[str]) -> list[str]:
     r"""Complete `x \ne 2, -2` to `x \ne 2, x \ne -2`."""
     left, unequal, _ = parts[0].partition("\\ne ")
-    return [part if not unequal or _RELATION.search(part) else f"{left}\\ne {part}" for part in parts]
+    return [part if not unequal or _RE.relation.search(part) else f"{left}\\ne {part}" for part in parts]
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
@@ -132,7 +102,7 @@ def _top_level(text: str, separator: re.Pattern[str], ignored: str = "") -> Iter
 def _depths(text: str, ignored: str = "") -> Iterator[tuple[int, int]]:
     """Return each position, and the end, with the number of brackets that are open before it."""
     depth = 0
-    for token in _TOKEN.finditer(text):
+    for token in _RE.bracket.finditer(text):
         yield token.start(), depth
         if token[0] not in ignored:
             depth += (token[0] in _OPENING) - (token[0] in _CLOSING)
@@ -146,7 +116,7 @@ def _is_enclosed(text: str) -> bool:
 
 def without_digit_groups(text: str) -> str:
     """Remove digit group commas outside brackets: `58,500` is one number, but `58, 500` is two."""
-    for match in reversed([*_top_level(text, _DIGIT_GROUPS, ignored="{}")]):
+    for match in reversed([*_top_level(text, _RE.digit_groups, ignored="{}")]):
         text = text[: match.start()] + match[0].replace(",", "") + text[match.end() :]
     return text
 
@@ -167,7 +137,7 @@ def _joined(parts: list[str], operation: Literal["or", "and"]) -> Form:
 
 
 def _number_in_base(text: str) -> Form | None:
-    match = next((found for pattern in _BASED if (found := pattern.fullmatch(text))), None)
+    match = _RE.base_as_index.fullmatch(text) or _RE.base_in_words.fullmatch(text)
     if match is None:
         return None
     base = NUMBER_WORDS.get(match["base"].lower(), 0)
@@ -179,10 +149,10 @@ def _number_in_base(text: str) -> Form | None:
 
 
 def _time_or_ratio(text: str) -> Form | None:
-    clock = _CLOCK.fullmatch(text)
+    clock = _RE.clock.fullmatch(text)
     if clock and (clock["minute"] or clock["half"] or clock["hours"] in {"Uhr", "o'clock"}):
         return forms.TimeOfDay(int(clock["hour"]), int(clock["minute"] or 0), (clock["half"] or "").lower())
-    parts = split(text, re.compile(r":|\\colon(?![a-zA-Z])|\\text\{\s*to\s*\}|\bto\b"))
+    parts = split(text, _RE.ratio)
     if len(parts) < 2 or "\\{" in text or "\\to" in text or "=" in text:
         return None
     return forms.Ratio(tuple(parse_formula(part) for part in parts))
@@ -194,7 +164,7 @@ def _sum_of_units(text: str) -> Form | None:
 
 
 def _arc(text: str) -> Form | None:
-    match = _ARC.fullmatch(text)
+    match = _RE.arc.fullmatch(text)
     if match is None or max(Fraction(match[3]), Fraction(match[4] or 0)) >= 60:
         return None
     degrees = int(match[2]) + Fraction(match[3]) / 60 + Fraction(match[4] or 0) / 3600
@@ -202,7 +172,7 @@ def _arc(text: str) -> Form | None:
 
 
 def _matrix(text: str) -> Form | None:
-    match = _MATRIX.fullmatch(text)
+    match = _RE.matrix.fullmatch(text)
     if match is None or re.search(r"\\begin|=", match["before"] + match["body"]):
         return None
     factor = re.sub(r"\\(?:cdot|times)\s*$", "", match["before"].rstrip("([ ").strip())
@@ -214,7 +184,7 @@ def _matrix(text: str) -> Form | None:
 
 
 def _infinity(text: str) -> Form | None:
-    match = _INFINITE.fullmatch(text)
+    match = _RE.infinite.fullmatch(text)
     return forms.Infinity(-1 if match[1] == "-" else 1) if match else None
 
 
@@ -229,7 +199,7 @@ def _whole_set(text: str) -> Form | None:
     inner = text[2:-2].strip()
     separators = [*_top_level(inner, re.compile(r"\||:|\\colon(?![a-zA-Z])"))]
     element = inner[: separators[0].start()].strip() if separators else ""
-    if len(separators) == 1 or _NAME.fullmatch(element.partition("\\in")[0].strip()):
+    if len(separators) == 1 or _RE.element.fullmatch(element.partition("\\in")[0].strip()):
         return _where(element, inner[separators[0].end() :].strip())
     return UnorderedList(_flattened(map(parse_answer, split(inner, re.compile("[,;]")))), is_set=True)
 
@@ -272,11 +242,11 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
         if cut == 0 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
             return parse_answer(sides[0])
         sides, signs = (sides[: cut + 1], signs[:cut]) if cut else (sides, ["="] * len(signs))
-    if signs == ["\\equiv"] and (modular := _MODULAR.fullmatch(sides[1])):
+    if signs == ["\\equiv"] and (modular := _RE.modular.fullmatch(sides[1])):
         modulus = int(modular["modulus"])
         return forms.Congruence(sides[0], int(modular["residue"]) % modulus, modulus)
     if signs == ["\\in"]:
-        if not _NAME.fullmatch(sides[0]):
+        if not _RE.element.fullmatch(sides[0]):
             raise UnreadableError("a set of the values of an expression")
         return parse_answer(sides[1])
     if signs and all(sign == "=" for sign in signs):
@@ -288,11 +258,11 @@ def _relation(sides: list[str], signs: list[str]) -> Form:
 
 def _without_infinite_sides(sides: list[str], signs: list[str]) -> Form:
     r"""Return the inequality; `-\infty < x \le 2` says only `x \le 2`."""
-    if len(sides) > 2 and _INFINITE.fullmatch(sides[0]):
+    if len(sides) > 2 and _RE.infinite.fullmatch(sides[0]):
         sides, signs = sides[1:], signs[1:]
-    if len(sides) > 2 and _INFINITE.fullmatch(sides[-1]):
+    if len(sides) > 2 and _RE.infinite.fullmatch(sides[-1]):
         sides, signs = sides[:-1], signs[:-1]
-    if any(_INFINITE.fullmatch(side) for side in sides):
+    if any(_RE.infinite.fullmatch(side) for side in sides):
         raise UnreadableError("an inequality with infinity")
     return Inequality(tuple(sides), tuple(signs))
 

@@ -24,50 +24,21 @@ from analysis.grading.intervals import same_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, plain_unicode, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
+from analysis.grading.patterns import compiled, read_table
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, Unit, with_text_unit
 from analysis.grading.zero import equal_values, is_real, sign, to_float
 
 _DEGREE_RADIANS = PI / 180
-_MEMBER = re.compile(
-    r"\b([a-zA-Z])\s*\\in(?![a-z])\s*(?:\\mathbb\s*\{?\s*)?([ZNQRC](?![a-zA-Z])\s*\}?(?:[_^]\{?[^\s{}]+)?)"
-)
-"""A variable and the set of numbers that it stands for."""
-_INTEGER = re.compile(
-    r"\s*[,;]?\s*\(?(?:\\text\{)?[\s,]*(?:\b(?:where|for|with)\b)?[\s}]*(?:(?<=[\s,;}])\$?([a-zA-Z])\$?\s*(?:\\text\{)?\s*(?:is\s+|are\s+)?(?:(?:an|any)\s+)?integers?"
-    r"|(?:any|all|every)\s+integers?\s*\}?\s*\$?([a-zA-Z])\$?)\s*\}?\)?\.?$"
-)
-"""Words that say that a letter is an integer: `n integer`, `for every integer k`."""
-_CONSTANT = re.compile(
-    r"^(?!.*(?<![\\a-zA-Z])([ck])(?![a-zA-Z]).*\+\s*\1[\s$.]*$)([^A-Z]*\+)\s*[cCkK](?:_\{?\w\}?)?\s*(?=[$.]*$)"
-)
-"""A formula with a constant of integration, whose name does not matter."""
-_TOKEN = re.compile(r"\\text[a-z]*\s*\{[^{}]*\}|\\?[a-zA-Z]{3,}|\\[a-zA-Z]+|.", re.DOTALL)
-"""A command, a word or one character."""
-_SUPPOSED = re.compile(
-    r"\b(?:let|if|suppose|assume|try|for|case|consider|next|when|we|that|not|would|with|at|given|sei|soit|sea|supposons|supongamos|пусть|(?:set|put|plug|us|tak|choos|substitut)(?:t?ing|ging|e)?)\b|[a-z]{2,}\s+\w\s*[-+*/^!]",
-    re.IGNORECASE,
-)
-"""A word that makes an equation a supposition or a case: `if x = 2`."""
-_ARGUMENTS = r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]()]*\])"
-_INDEX = r"(?:_(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?"
-_NAME = re.compile(
-    rf"[a-zA-Z]{_INDEX}'*"  # x, a_1
-    rf"|(?:[efghpqrstuvlwoA-Z]{_INDEX}|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX})(?:\^\{{?(?:-1|\*|\(\d\))\}}?)?'*\s*{_ARGUMENTS}"  # f^{-1}(2), P(A|B)
-    rf"|[a-zA-Z]{_INDEX}'*\s*\(\s*(?:-?\d+|[a-z])\s*(?:,\s*(?:-?\d+|[a-z])\s*)*\)"  # x(0), a(n)
-    rf"|\(?[a-zA-Z]\s*\\circ\s*[a-zA-Z]\)?\s*{_ARGUMENTS}|[a-z]\([A-Z](?:,\s*[A-Z])*\)"
-    rf"|\\mathbb\{{?[EP]\}}?\s*{_ARGUMENTS}|\\(?:lim|int|max|min|sup|inf|deg|dim|det|gcd|arg|sum|prod)(?![a-z]).*"
-    rf"|(?:\\text\{{[^{{}}]*\}}\s*)+(?:{_INDEX}|{_ARGUMENTS})|\\(?!sqrt|frac|binom)[a-zA-Z]+{_INDEX}"
-    r"|(?:m\s*)?\\(?:angle|triangle|widehat|overline|hat|bar|tilde)\s*\{?\\?\w+\}?|\\sigma\^\{?2\}?|[A-Z]{2,4}|\[[A-Z]{3,}\]|(?:\\?\|)+\s*(?:[A-Z]{1,3}|[abuvwz])\s*(?:\\?\|)+"
-    r"|\(\s*\\?\w+(?:_\w)?\s*(?:,\s*\\?\w+(?:_\w)?\s*)+\)|\\(?:sin|cos|tan|cot|sec|csc)\s*\S+|\\sqrt\{[a-z]\}"
-)
+_TABLE = read_table("forms.toml")
+_RE = compiled(_TABLE["patterns"], _TABLE["parts"])
 
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Return whether the answer is equivalent to the reference, or None if this module cannot decide it."""
-    gold, answer = (_INTEGER.sub(r", \1\2 \\in \\mathbb{Z}", plain_unicode(text)) for text in (gold, answer))
+    gold, answer = (_RE.integer.sub(r", \1\2 \\in \\mathbb{Z}", plain_unicode(text)) for text in (gold, answer))
     if re.fullmatch(r"[^A-Z]*\+\s*C", re.sub(r"[$\s.]+$", "", gold).replace("\\mathrm", "")):
-        answer = _CONSTANT.sub(r"\2 C", answer)
-    members = [dict(_MEMBER.findall(text)) for text in (gold, answer)]
+        answer = _RE.constant.sub(r"\2 C", answer)
+    members = [dict(_RE.member.findall(text)) for text in (gold, answer)]
     numbers = [{re.sub(r"[{}\s]", "", one) for one in found.values()} for found in members]
     for text, found in zip((gold, answer), numbers, strict=True):
         found.update({"Z"} if "\\equiv" in text and not found else ())
@@ -412,7 +383,7 @@ def _assignments(form: Form, other: Form) -> Form:
 
 
 def _is_name(side: str) -> bool:
-    return re.fullmatch(_NAME, side.strip()) is not None
+    return _RE.name.fullmatch(side.strip()) is not None
 
 
 def _states_the_value(gold: Form, answer: Equation) -> bool:
@@ -426,7 +397,7 @@ def _states_the_value(gold: Form, answer: Equation) -> bool:
     others = _symbols(first) - _symbols(sides[-1])
     named = _is_name(first) or (not _constant(first) and (len(others) > 1 or "\\text" in first))
     values = sides[1:] if named else sides
-    if any(first.strip() in _symbols(side) for side in values) or _SUPPOSED.search(first):
+    if any(first.strip() in _symbols(side) for side in values) or _RE.supposed.search(first):
         return False  # a supposition, or an equation to solve, such as `x = 2x + 3`
     if named and not _is_name(first) and without_spacing(sides[-1]) == "0":
         return False  # an equation to solve, not a quantity that is zero
@@ -449,7 +420,7 @@ def _constant(side: str) -> bool:
 
 def _renamed(text: str, name: str, new: str) -> str:
     """Replace a letter outside commands and words by another one, unless the text has that already."""
-    tokens = _TOKEN.findall(text)
+    tokens = _RE.token.findall(text)
     return text if new in tokens else "".join(new if token == name else token for token in tokens)
 
 
