@@ -16,8 +16,8 @@ def read_table(name: str) -> dict[str, Any]:
 
 
 def filled(pattern: str, parts: dict[str, str]) -> str:
-    """Put the parts into a pattern. What is no name of a part stays."""
-    return re.sub(r"<(\w+)>", lambda found: parts.get(found[1], found[0]), pattern)
+    """Put the parts into a pattern. What is no name of a part stays, and so does the name of a group, `(?P<name>…)`."""
+    return re.sub(r"(?<!\?P)<(\w+)>", lambda found: parts.get(found[1], found[0]), pattern)
 
 
 def filled_in_turn(patterns: dict[str, Any], parts: dict[str, str]) -> dict[str, str]:

@@ -15,39 +15,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 
-from analysis.grading.patterns import read_table
+from analysis.grading.patterns import compiled, filled_in_turn, read_table
 
 Measure = tuple[Counter[str], Fraction]
 """The powers of base dimensions, and the size in base units."""
 _TABLE = read_table("units.toml")
 _NOT_UNITS = frozenset(_TABLE["not_units"].split())
 _CLEAR = frozenset(_TABLE["clear_without_text"].split())
-_HAN_NOT_UNITS = re.compile(
-    "[或和不非]|以[上下内外]|至[少多]|ない|ません|より|아니|이[상하]|未満|[大小多少]于|超过|未满"
-)
-
-_POWER = r"(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\}))?"
-_DEGREES = r"\^\\circ\s*(?:\\text\{\s*[CFK]\s*\}|[CF](?![a-zA-Z]))"
-_SYMBOL = r"\\(?:mu|Omega|AA)(?![a-zA-Z])"
-_ATOM = rf"(?:\\text\{{[^{{}}]*\}}|{_DEGREES}|{_SYMBOL}){_POWER}"
-_FACTORS = rf"{_ATOM}(?:\s*(?:\\cdot|\\times|[/*])?\s*{_ATOM})*"
-_TAIL = re.compile(
-    rf"^(?P<value>.*?)(?P<space>\s*)(?P<unit>\\frac\s*\{{\s*{_FACTORS}\s*\}}\s*\{{\s*{_FACTORS}\s*\}}|{_FACTORS})$",
-    re.DOTALL,
-)
-_LETTER = rf"(?:[^\W\d_]|{_SYMBOL}|\^\\circ\s*[CF](?![a-zA-Z]))"
-_BARE_UNIT = rf"{_LETTER}(?:{_LETTER}|[ ./*()'-]|\\cdot(?![a-zA-Z])|\^\s*(?:-?\d|\{{\s*-?\d\s*\}}|\(-?\d\)))*(?<![*-])"
-_WORDS = re.compile(
-    rf"^(?P<value>.*?(?:[\d}}\)!]|\\pi))(?P<space>\s*)(?P<unit>{_BARE_UNIT}|\^\\circ\s*[CF])$", re.DOTALL
-)
-_PART = r"(\d+(?:\.\d+)?)\s*([^\W\d_]+)"
-_SUM = re.compile(rf"(?:{_PART}(?:\s*,)?(?:\s*\b(?:and|und|et|y|и)\b)?\s*){{1,4}}{_PART}")
-_MARKS = r"[€£¥₹₽₩₫฿₿₺₴₦₱₪₡₲₵₸₼₾]|\\euro(?![a-zA-Z])|\\pounds(?![a-zA-Z])|\\yen(?![a-zA-Z])"
+_RE = compiled(_TABLE["patterns"], filled_in_turn(_TABLE["parts"], {}))
 _MARK_NAMES = {"\\euro": "€", "\\pounds": "£", "\\yen": "¥"}
-_CODES = r"(?:USD|US\s*\\?\$|EUR|GBP|JPY|CNY|RMB|INR|CHF|Rs\.?)(?![a-zA-Z])"
-_BEFORE = re.compile(rf"(-?)\s*(?:\\text\{{\s*)?((?:[A-Z]{{1,2}}\s*)?\\?\$|{_MARKS}|{_CODES})(?:\s*\}})?")
-_AFTER = re.compile(rf"(.*\S)\s*({_MARKS})", re.DOTALL)
-_NOUN = re.compile(r"(?=.*[^\W\d_]{4})[^\W\d_]{3,}(?: [^\W\d_]{2,}){0,4}|[^\W\d_]*[^\x00-\x7f\W\d_][^\W\d_]*")
 _REWRITES = [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in _TABLE["rewrites"]]
 """Rewrites of the text of a unit: `\frac{\text{m}}{\text{s}}` is `m/s`."""
 
@@ -68,8 +44,7 @@ class Unit:
 
 def _tables() -> dict[str, Measure]:
     units: dict[str, Measure] = {}
-    tables = {name: rows for name, rows in _TABLE.items() if isinstance(rows, dict) and name != "prefixes"}
-    for dimension, rows in tables.items():
+    for dimension, rows in _TABLE["units"].items():
         for size, names in rows.items():
             parts = [part.partition("^") for part in size.split()]
             powers, factor = _product(
@@ -117,14 +92,14 @@ _SIGNS = (
 def split_unit(text: str) -> tuple[str, Unit | None]:
     r"""Split into value and unit: `55 \text{ cm}^2`, `\$36`, `90^\circ`, `28\%`, `5 hours`. Without a unit, return (text, None)."""
     text = text.strip()
-    if match := _BEFORE.match(text):
+    if match := _RE.currency_before.match(text):
         return match[1] + text[match.end() :], _currency(match[2])
-    if match := _AFTER.fullmatch(text):
+    if match := _RE.currency_after.fullmatch(text):
         return match[1], _currency(match[2])
     for sign, meaning in _SIGNS:
         if match := sign.fullmatch(text):
             return match[1], meaning
-    for pattern, plain in ((_TAIL, False), (_WORDS, True)):
+    for pattern, plain in ((_RE.in_text, False), (_RE.in_words, True)):
         if match := pattern.fullmatch(text):
             return _split_match(text, match, plain=plain)
     return text, None
@@ -150,9 +125,9 @@ def _split_match(text: str, match: re.Match[str], *, plain: bool) -> tuple[str, 
 def split_sum(text: str) -> tuple[Fraction, Unit] | None:
     """Return the total of `2 h 30 min` and its smallest unit: each unit is smaller than the one before it, and its value fits into that."""
     text = re.sub(r"\s*\\text\{\s*([^{}]*)\}\s*", r" \1 ", text).strip()
-    if not _SUM.fullmatch(text):
+    if not _RE.sum.fullmatch(text):
         return None
-    parts = [(match[1], parse_unit(match[2], plain=False)) for match in re.finditer(_PART, text)]
+    parts = [(match[1], parse_unit(match[2], plain=False)) for match in _RE.part.finditer(text)]
     total = Fraction(0)
     last: Unit | None = None
     for value, unit in parts:
@@ -196,10 +171,10 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
     if (
         not 1 <= len(words) <= 6
         or {word.casefold().strip("().") for word in words} & _NOT_UNITS
-        or _HAN_NOT_UNITS.search(text)
+        or _RE.not_units_in_chinese.search(text)
     ):
         return None
-    if plain and not _NOUN.fullmatch(text):
+    if plain and not _RE.noun.fullmatch(text):
         return None
     if len(words) > 1 and found and _known(words[0]) == found[0] and not UNITS[found[0][0]][0]:
         rest = _factors(" ".join(words[1:]), plain=plain)
@@ -230,7 +205,7 @@ def with_text_unit(text: str, other: str) -> str:
 
     If the other side has no letters, there must be a plain number and a space before the unit.
     """
-    match = _WORDS.fullmatch(text) if "\\text" not in text else None
+    match = _RE.in_words.fullmatch(text) if "\\text" not in text else None
     value, unit = _split_match(text, match, plain=False) if match else (text, None)
     if match is None or unit is None or unit.is_noun or not unit.dimension or _has_letters(value):
         return text
