@@ -17,7 +17,7 @@ from itertools import pairwise
 from analysis.grading import forms
 from analysis.grading.equations import rational_roots
 from analysis.grading.forms import Form, Infinity, SetOperation, TupleOrInterval
-from analysis.grading.formula import Formula, combine, constant, linear
+from analysis.grading.formula import combine, constant, linear
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndefinedError, UnreadableError, Value
 from analysis.grading.zero import equal_values, is_real, is_zero, sign
@@ -106,29 +106,16 @@ def _solve(left: str, relation: str, right: str) -> Form:
 
 
 def _solve_one(left: str, relation: str, right: str) -> Form:
-    """Solve an inequality in one variable that is linear, or a polynomial all of whose roots are rational."""
-    a, b = parse_formula(left or "x"), parse_formula(right)  # `\\ge 3` leaves the name out
-    symbols = a.symbols | b.symbols
-    if len(symbols) != 1:
+    """Solve an inequality in one variable by its sign between its roots. Raises UndecidedError unless all roots are known."""
+    sides = left or "x", right  # `\\ge 3` leaves the name out
+    a, b = map(parse_formula, sides)
+    if len(a.symbols | b.symbols) != 1:
         raise UnreadableError("the inequality does not have exactly one variable")
-    (name,) = symbols
+    (name,) = a.symbols | b.symbols
     difference = combine(operator.sub, a, b)
     line = linear(difference, name)
-    if line is None or is_zero(line[1]):
-        return _solve_polynomial(difference, (left or "x", right), relation, name)
-    start, slope = line
-    end = forms.Quantity(constant(-start / slope), None)
-    if relation == "\\ne":
-        return SetOperation("minus", (forms.REALS, TupleOrInterval("[", (end, end), "]")))
-    is_closed = relation in {"\\le", "\\ge"}
-    if (relation in {"<", "\\le"}) == (sign(slope) > 0):
-        return TupleOrInterval("(", (Infinity(-1), end), "]" if is_closed else ")")
-    return TupleOrInterval("[" if is_closed else "(", (end, Infinity(1)), ")")
-
-
-def _solve_polynomial(difference: Formula, sides: tuple[str, str], relation: str, name: str) -> Form:
-    """Solve an inequality by the sign between its roots. Raises UndecidedError unless all roots are rational."""
-    roots = sorted(rational_roots(sides, name))
+    has_root = line is not None and not is_zero(line[1])
+    roots: list[Value] = [-line[0] / line[1]] if line and has_root else [*sorted(rational_roots(sides, name))]
     between = [roots[0] - 1, *((low + high) / 2 for low, high in pairwise(roots)), roots[-1] + 1]
     signs = [sign(difference.evaluate({name: x})) for x in between]
     wanted = {"<": {-1}, "\\le": {-1}, ">": {1}, "\\ge": {1}}.get(relation, {-1, 1})
