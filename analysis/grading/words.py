@@ -8,34 +8,17 @@ A number in words (`twenty-five apples`) has the value in digits, and a date is 
 This module does not know units.
 """
 
-import calendar
 import re
 
-_WRAPPED = re.compile(r"\\text\{([^{}]*)\}")
-_CHOICE = re.compile(
-    r"(?:option|choice|answer)?\s*\(?\s*([A-Za-z])\s*(?:\)(?!\s*[\^_'!+*/])|[.:](?=\s|$)|$)(.*)",
-    re.IGNORECASE | re.DOTALL,
-)
+from analysis.grading.patterns import compiled, filled_in_turn, read_table
 
-_OPTION = re.compile(
-    r"(?:option|choice)?\s*(?:\(\s*([A-J])\s*\)[.:]?(?=\s|$|\\)|([A-J])\s*[).:](?=\s))\s*(\S.*)", re.DOTALL
-)
-"""The letter of an option, and its text."""
-_FIRST_TEXT = r"^\s*\\text\{\s*\(?[A-Ja-j]\s*[).:]?\s*(?P<after>[^{}]*)\}\s*[).:]?\s*"
-"""The letter of an option in a text command, and what follows it in the command."""
+_TABLE = read_table("words.toml")
+NUMBER_WORDS: dict[str, int] = _TABLE["numbers"]
+_SCALES: dict[str, int] = _TABLE["scales"]
+_PARTS = filled_in_turn(_TABLE["parts"], {"number_words": "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))})
+_RE = compiled(_TABLE["patterns"], _PARTS)
 _LETTERS = frozenset("ABCDEFGHIJ")
-
-_ANOTHER = re.compile(
-    r"\s*(?:[,;/&]|\\&|and\b|or\b)|.*(?<![A-Za-z])\([A-Z]\)|.*\b(?:[Nn]o|[Ww]ait|[Aa]ctually)\b[\s,]+.*\b[A-J]\b",
-    re.DOTALL,
-)
-"""Matches text after the letter of an option that names another option."""
-
-
-_LETTER = r"[^\W\d_]"
-_HYPHEN = re.compile(rf"(?<={_LETTER}{_LETTER})-(?={_LETTER})|(?<={_LETTER})-(?={_LETTER}{_LETTER})")
-"""A hyphen between words. Between two letters it may be a minus sign."""
-_QUOTED = re.compile(r"^[\"'`]+(.*?)[.,!?]?[\"'`]+$")
+_YES_NO = (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
 
 
 def normalize_words(text: str) -> str:
@@ -44,16 +27,11 @@ def normalize_words(text: str) -> str:
 
 
 def _with_case(text: str) -> str:
-    text = _HYPHEN.sub(" ", _WRAPPED.sub(r"\1", text).replace("\\ ", " "))
+    text = _RE.hyphen.sub(" ", _RE.wrapped.sub(r"\1", text).replace("\\ ", " "))
     text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text, flags=re.IGNORECASE)
-    text = _QUOTED.sub(r"\1", re.sub(r"\s+", " ", text).strip(" ,;:?{}"))
+    text = _RE.quoted.sub(r"\1", re.sub(r"\s+", " ", text).strip(" ,;:?{}"))
     text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", text).strip()
-    return re.sub(
-        r"^(?:(?:it is|it's|on|an?|the)\s+)+(?:(?:series|sequence|integral|limit)\s+)?(?=\w{2})|^the\s+",
-        "",
-        text,
-        flags=re.IGNORECASE,
-    )
+    return str(_RE.article.sub("", text))
 
 
 def is_words(text: str) -> bool:
@@ -66,7 +44,7 @@ def is_words(text: str) -> bool:
 
 def choice_letter(text: str) -> str | None:
     r"""Return the letter of `\text{(C)}`, `(C)`, `\text{C}` or `C`, or None for anything else. A bare small letter is a variable."""
-    bare = _WRAPPED.sub(r"\1", text).strip()
+    bare = _plain(text)
     found = re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?", bare)
     is_option = found and ("\\text" in text or bare.startswith("(") or re.fullmatch("[A-J]", bare))
     return found[1].upper() if found and is_option else None
@@ -79,28 +57,28 @@ def same_option(gold: str, answer: str) -> bool | None:
         if re.fullmatch("[A-J]{2,6}", one) and re.fullmatch("[A-J]{2,6}", letters) and letters != other:
             return set(one) == set(letters)
     letter, rest = choice_letter(gold), ""
-    if letter is None and (option := _OPTION.fullmatch(_plain(gold))):
+    if letter is None and (option := _RE.option.fullmatch(_plain(gold))):
         letter, rest = option[1] or option[2], option[3]
-    given = _CHOICE.fullmatch(_plain(answer))
+    given = _RE.choice.fullmatch(_plain(answer))
     if letter is None or (given is None and (rest or gold in _LETTERS)):
         return None
     if gold in _LETTERS and answer.strip().isalpha() and answer not in _LETTERS:
         return None
-    return given is not None and given[1].upper() == letter and not _ANOTHER.match(given[2])
+    return given is not None and given[1].upper() == letter and not _RE.another.match(given[2])
 
 
 def without_option(text: str, other: str) -> str | None:
     r"""Return the value after the letter of an option, as in `\textbf{(B)}\ 12`, if the other side is not an option. Otherwise, None."""
-    option = _OPTION.fullmatch(_plain(text))
-    if option is None or _ANOTHER.match(option[3]) or _CHOICE.fullmatch(_plain(other)):
+    option = _RE.option.fullmatch(_plain(text))
+    if option is None or _RE.another.match(option[3]) or _RE.choice.fullmatch(_plain(other)):
         return None
-    pattern = _FIRST_TEXT if "\\text" in text[:12] else r"^\s*\(?[A-J]\s*[).:]\s*"
+    pattern = _RE.first_text if "\\text" in text[:12] else r"^\s*\(?[A-J]\s*[).:]\s*"
     rest = re.sub(pattern, lambda m: rf"\text{{{m['after']}}}" if m.groupdict().get("after") else "", text)
     return rest.strip() if rest != text else None
 
 
 def _plain(text: str) -> str:
-    return _WRAPPED.sub(r"\1", text).strip()
+    return str(_RE.wrapped.sub(r"\1", text)).strip()
 
 
 def same_words(gold: str, answer: str) -> bool | None:
@@ -111,9 +89,9 @@ def same_words(gold: str, answer: str) -> bool | None:
     is_text = "\\text" in gold
     texts = _plain(gold), _plain(answer)
     has_case = (
-        (is_text and re.search(r"\w", _WRAPPED.sub("", gold)))
-        or any(map(_VARIABLE.match, texts))
-        or all(map(_ELEMENTS.fullmatch, texts))
+        (is_text and re.search(r"\w", _RE.wrapped.sub("", gold)))
+        or any(map(_RE.variable.match, texts))
+        or all(map(_RE.elements.fullmatch, texts))
         or re.fullmatch(r"(?:[A-Z][a-z]){2,}", texts[0])
     )
     normalized = _with_case if has_case else normalize_words
@@ -122,41 +100,13 @@ def same_words(gold: str, answer: str) -> bool | None:
     return False if is_text and is_words(gold) else None
 
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-NUMBER_WORDS = {word: number for number, word in enumerate(_UNITS.split())} | {
-    word: 10 * number for number, word in enumerate(_TENS.split(), 2)
-}
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_NUMBER_WORD = "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))
-_NUMBER = re.compile(
-    rf"(?:\\text\{{\s*)?((?:(?:{_NUMBER_WORD})\b(?:\s+and\s+(?=(?:{_NUMBER_WORD})\b)|[\s-]*(?=(?:{_NUMBER_WORD})\b))?)+)"
-    r"(?![-\s]+(?:to|of|by|on|at|way|sided|digit|third|half|halve|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|point)s?\b)(?!-)",
-    re.IGNORECASE,
-)
-_NEGATIVE = re.compile(r"(\\text\{)?\s*(?:minus|negative)\b\s*(\}\s*)?", re.IGNORECASE)
-_ELEMENT = r"(?:H|He|Li|Be|B|C|N|O|F|Ne|Na|Mg|Al|Si|P|S|Cl|Ar|K|Ca|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Ba|Sn|I|Pb|Hg|Au)\d{0,3}"
-_VARIABLE = re.compile(r"(?:(?![Aa]\b)[A-Za-z]|[A-Z]{2,4}) (?!.*[A-Z]{4})")
-"""One letter or a few capital letters before other words, which may be a unit, in a text that is not all in capital letters."""
-_ELEMENTS = re.compile(rf"(?:{_ELEMENT})+")
-_MOLECULE = re.compile(rf"\d{{0,3}}(?:{_ELEMENT}|[()]\d{{0,3}}){{1,20}}")
-_MONTHS = [month.casefold() for month in calendar.month_name[1:]]
-_MONTH = rf"(?P<month>(?:{'|'.join(_MONTHS)})\b|(?:{'|'.join(one[:3] for one in _MONTHS)}|sept)\b\.?)"
-_DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?:,?\s+(?P<year>\d{4}))?"
-_DATES = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (rf"{_MONTH}\s+{_DAY}{_YEAR}", rf"(?:the\s+)?{_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}")
-)
-_YES_NO = (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
-
-
 def with_digits(text: str) -> str:
     r"""Write the number at the beginning of a text in digits: `twenty-five apples` is `25 \text{apples}`, `minus five` is `-5`."""
-    if signed := _NEGATIVE.match(text):
+    if signed := _RE.negative.match(text):
         rest = text[signed.end() :]
         rest = with_digits(rest if signed[2] else (signed[1] or "") + rest).strip()
         return f"-{rest}" if re.match(r"\d|\\(?:frac|sqrt)", rest) else text
-    match = _NUMBER.match(text)
+    match = _RE.number.match(text)
     if match is None:
         return text
     rest = re.sub(r"^\\text\{|\}$", "", text[match.end() :]).strip()
@@ -188,11 +138,11 @@ def _number(words: list[str]) -> int | None:
 def date(text: str) -> tuple[int, int, int] | None:
     """Return the year (0 if there is none), month and day of `March 14, 2024` or `14 March 2024`."""
     bare = _plain(text).strip(". ")
-    match = next((found for pattern in _DATES if (found := pattern.fullmatch(bare))), None)
+    match = _RE.month_first.fullmatch(bare) or _RE.day_first.fullmatch(bare)
     if match is None:
         return None
-    month = next(number for number, one in enumerate(_MONTHS, 1) if one.startswith(match["month"].lower()[:3]))
-    return int(match["year"] or 0), month, int(match["day"])
+    month = _TABLE["months"].split().index(match["month"].casefold()[:3])
+    return int(match["year"] or 0), month + 1, int(match["day"])
 
 
 def same_molecule(gold: str, answer: str) -> bool:
@@ -200,7 +150,7 @@ def same_molecule(gold: str, answer: str) -> bool:
     texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
     if texts[0] != texts[1] or not re.search(r"\d", texts[0]) or not re.search(r"[A-Z][^\\]*[A-Z(]", texts[0]):
         return False
-    return all(map(_MOLECULE.fullmatch, re.split(r"\+|\\to", texts[0])))
+    return all(map(_RE.molecule.fullmatch, re.split(r"\+|\\to", texts[0])))
 
 
 def same_yes_no(gold: str, answer: str) -> bool | None:
