@@ -120,8 +120,9 @@ def _is_taken_back(text: str, box: _Box) -> bool:
 
 def _with_formula(text: str, box: _Box) -> str:
     r"""Return the content of a box, with the formula around it if it is only a part of that: `2^{\boxed{5}}` is not 5."""
-    start = max(0, box.start - 80)
-    if not (_FORMULA_BEFORE.search(text[start : box.start]) or _FORMULA_AFTER.match(text, box.end)):
+    before = text[max(0, box.start - 80) : box.start]
+    is_prime = re.match(r"'(?!\w)", text[box.end : box.end + 2]) and not before.rstrip("$").endswith("'")
+    if not (is_prime or _FORMULA_BEFORE.search(before) or _FORMULA_AFTER.match(text, box.end)):
         return box.content
     around = next(found for found in _MATH.finditer(text) if found.end() > box.start)
     return around[0].replace(text[box.start : box.end], f"{{{box.content}}}")

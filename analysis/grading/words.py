@@ -148,6 +148,8 @@ def date(text: str) -> tuple[int, int, int] | None:
 def same_molecule(gold: str, answer: str) -> bool:
     r"""True if both are the same formula of two or more elements or the same reaction: `H2O` and `\text{H_2O}`."""
     texts = [re.sub(r"\\(?:text|mathrm|mathsf|ce)(?![a-z])|[{}_\s]", "", text) for text in (gold, answer)]
+    if re.search(r"_\{\d+[A-Z]", gold + answer):  # an index with an element, as in `C_{6H12}O_6`
+        return False
     if texts[0] != texts[1] or not re.search(r"\d", texts[0]) or not re.search(r"[A-Z][^\\]*[A-Z(]", texts[0]):
         return False
     return all(map(_RE.molecule.fullmatch, re.split(r"\+|\\to", texts[0])))
