@@ -180,7 +180,7 @@ def variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="grafana.render", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
@@ -205,12 +205,12 @@ def parse_arguments() -> argparse.Namespace:
         help="draw only this dashboard; can be repeated [all]",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/dashboards"), help="output folder [%(default)s]")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Draw the dashboards."""
-    args = parse_arguments()
+    args = parse_arguments(arguments)
     end_s = args.end or time.time()
     selection = Selection(end_s - args.last, end_s, args.prometheus.rstrip("/"), dict(args.set))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -229,4 +229,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

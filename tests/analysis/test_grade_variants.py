@@ -69,7 +69,7 @@ def test_mutations_change_the_value(reference: str, seed: int) -> None:
         assert compare(reference, _answer(one)) != "correct", one
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     terms=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 30)), min_size=1, max_size=4),
     seed=st.integers(),
@@ -101,7 +101,7 @@ def typeset(value: Decimal, unit: str, style: int) -> str:
     return f"{value:f}" + (f" {unit}", rf"\text{{ {unit}}}", rf"\ \mathrm{{{unit}}}", rf"\,\text{{{unit}}}")[style]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(AMOUNTS, METRIC, PREFIX, PREFIX, st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_units_of_one_quantity_are_converted_exactly(
     value: Decimal, unit: str, prefix: str, other: str, styles: tuple[int, int]
@@ -116,7 +116,7 @@ def test_units_of_one_quantity_are_converted_exactly(
     assert compare(reference, typeset(converted, other + ("K" if unit != "K" else "m"), other_style)) == "wrong"
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.integers(1, 99), st.integers(0, 59), st.integers(0, 59), st.integers(1, 10**6))
 def test_sums_of_units_are_one_quantity(hours: int, minutes: int, seconds: int, more: int) -> None:
     total = hours * 3600 + minutes * 60 + seconds
@@ -133,7 +133,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(text=st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_any_text_gets_a_grade(text: str) -> None:
     """No text raises, and a text without the reference's digits is never equal to it."""
@@ -175,7 +175,7 @@ def one_character_changed(number: str, data: st.DataObject) -> str:
     return data.draw(st.sampled_from(made))
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(POSITIVE, UNIT, st.data())
 def test_one_character_of_a_quantity_matters(number: str, unit: str, data: st.DataObject) -> None:
     """In every presentation, with every unit of the table on one side or on both, a changed quantity is never correct."""
@@ -224,7 +224,7 @@ DENIALS = [
 STATED = st.one_of(FRACTIONS, TUPLES, SURDS, DEGREES, INTEGERS.filter(lambda number: abs(number) > 1000).map(str))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(STATED, st.sampled_from(STATEMENTS), st.integers(0, 10**6))
 def test_the_last_sentence_states_the_answer(reference: str, sentence: str, seed: int) -> None:
     """A sentence that states the reference is correct, and never one that states a changed value."""
@@ -256,6 +256,7 @@ def test_polynomial_inequalities_are_solved_by_their_roots(roots: list[int], num
     assert compare(f"{product} {relation} 0", f"{product} {'<' if relation == '>' else '>'} 0") == "wrong"
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(2, 12), st.integers(-5, 5), st.integers(1, 30))
 def test_progressions_are_equal_if_they_have_the_same_values(start: int, step: int, turns: int, more: int) -> None:
     reference = rf"x=\frac{{{start}\pi}}{{7}}+{step}k\pi, k\in\mathbb{{Z}}"

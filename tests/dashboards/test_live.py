@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from grafana import render
 from loadgen.record import read_run
 from tests.fixtures.dashboards import FILES, FOLDER, ask, filled, queries
 from tests.fixtures.emulated import ROOT, emulated
@@ -183,27 +184,9 @@ def test_the_end_of_a_run_is_scraped(recorded: RecordedRuns) -> None:
 
 def test_the_dashboards_can_be_drawn(recorded: RecordedRuns, tmp_path: Path) -> None:
     """`python -m grafana.render` draws a picture of each dashboard from the same Prometheus."""
-    last = f"{recorded.end_s - recorded.start_s:.0f}s"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "grafana.render",
-            "--prometheus",
-            recorded.server.url,
-            "--last",
-            last,
-            "--end",
-            str(recorded.end_s),
-            "--out",
-            str(tmp_path),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    last, end = f"{recorded.end_s - recorded.start_s:.0f}s", str(recorded.end_s)
+    url = recorded.server.url
+    assert render.main(["--prometheus", url, "--last", last, "--end", end, "--out", str(tmp_path)]) == 0
     assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in FILES}
 
 

@@ -2,15 +2,13 @@
 
 import re
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import vl_convert
 
-from grafana import panel_charts
+from grafana import panel_charts, render
 from grafana.generate import BOARDS
 from grafana.png_compression import compress
 from tests.fixtures.emulated import ROOT
@@ -99,13 +97,13 @@ def test_a_compressed_picture_has_the_same_size_in_pixels_and_far_fewer_bytes() 
     assert compress(small) == small, "a PNG in another format than vl-convert's is returned unchanged"
 
 
-def test_an_unreachable_prometheus_is_a_one_line_error_with_exit_status_2(tmp_path: Path) -> None:
+def test_an_unreachable_prometheus_is_a_one_line_error_with_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "grafana.render", "--prometheus", address, "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"--prometheus {address}: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert render.main(["--prometheus", address, "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--prometheus {address}: ")
 
 
 def test_committed_pictures_are_small() -> None:
