@@ -121,13 +121,7 @@ def stat_panel(
 
 
 def bar_gauge_panel(
-    title: str,
-    unit: str,
-    target: Target,
-    *,
-    width: int = 8,
-    height: int = 7,
-    decimals: int = 2,
+    title: str, unit: str, target: Target, *, width: int = 8, height: int = 7, decimals: int = 2
 ) -> bargauge.Panel:
     """One bar per configuration, computed over the whole selected time range."""
     return (
@@ -157,12 +151,7 @@ class Column:
 
 
 def table_panel(
-    title: str,
-    labels: dict[str, str],
-    columns: Sequence[Column],
-    *,
-    width: int = 24,
-    height: int = 6,
+    title: str, labels: dict[str, str], columns: Sequence[Column], *, width: int = 24, height: int = 6
 ) -> table.Panel:
     """A table with a row for each combination of `labels` (label → heading) and a column for each query."""
     values = {f"Value #{chr(ord('A') + index)}": column.title for index, column in enumerate(columns)}

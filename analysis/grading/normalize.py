@@ -165,7 +165,5 @@ def decimal_comma(text: str) -> str:
         r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
     )
     return re.sub(
-        rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$",
-        lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}",
-        text,
+        rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$", lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}", text
     )

@@ -12,15 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from analysis.grading.answer_parser import parse_answer
-from analysis.grading.forms import (
-    BaseNumber,
-    Equation,
-    Form,
-    Matrix,
-    Quantity,
-    TupleOrInterval,
-    UnorderedList,
-)
+from analysis.grading.forms import BaseNumber, Equation, Form, Matrix, Quantity, TupleOrInterval, UnorderedList
 from analysis.grading.normalize import normalize
 from analysis.grading.numbers import OutOfTimeError, UndefinedError, UnreadableError, time_limit
 from analysis.grading.patterns import compiled, read_table
@@ -62,13 +54,7 @@ def stated_value(text: str) -> str | None:
 
 def is_doubted(words: str) -> bool:
     """True if the words before `the answer is`, in its sentence, deny it, doubt it or speak of a part or a multiple of it."""
-    return bool(
-        re.search(
-            rf"{_RE.no_answer.pattern}|{_RE.doubt.pattern}|\b(?:of|half|twice|double|triple)\s*$",
-            words,
-            re.IGNORECASE,
-        )
-    )
+    return _RE.doubted.search(words) is not None
 
 
 def _is_cut(line: str) -> bool:
@@ -96,9 +82,7 @@ def _bold_value(sentence: str) -> str | None:
     if not spans or (spans[-1].start() == 0 and spans[-1].end() < len(sentence) - 1):
         return None
     before = re.split(r"[,;:]\s", sentence[: spans[-1].start()])[-1]
-    if _is_limited(before, sentence[spans[-1].end() :]) or re.search(
-        rf"^(?:{_RE.remark.pattern})|{_RE.doubt.pattern}", before, re.IGNORECASE
-    ):
+    if _is_limited(before, sentence[spans[-1].end() :]) or _RE.remark.match(before) or _RE.doubt.search(before):
         return None
     values = [re.sub(r"[.。\s]+$", "", spans[-1][1])]
     if not _is_value(values[0]):
