@@ -19,22 +19,6 @@ _TABLE = read_table("answers.toml")
 _RE = compiled(_TABLE["patterns"], filled_in_turn(_TABLE["parts"], {"number_words": "|".join(NUMBER_WORDS)}))
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
 """Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
-_S1_BARE = re.compile(r"\nanswer\n")
-"""Without its special tokens, an output of s1.1 is `think\n…\nanswer\n…`."""
-_CLAUSE_END = re.compile(r"[.!?。！？\n]|,?\s(?:so|thus|hence|therefore)\b")
-_BULLETS = re.compile(r"(?:[ \t]*[-*•][ \t]+[^\n]+(?:\n|\Z))+")
-_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d,])")
-_WITH_DECIMAL_POINT = re.compile(r"answer|[\u3000-\uffff]|####", re.IGNORECASE)
-_NAME_BEFORE = re.compile(r"(?<![\w\\])([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in)\s*$")
-_FORMULA_BEFORE = re.compile(
-    r"(?:(?<=\S)[-+]|(?<=\$)-\s*|(?<=\$)\s*[-+]|[\w)}$]\s*\+|(?<![a-z])[\da-z)}]\s*-|[*/^_<>±≤≥]|\\(?:pm|mp|leq?|geq?|cdot|times|sqrt|d?frac|div)(?![a-zA-Z]))\s*\{?\s*$|(?:^|\s)-$"
-)
-_FORMULA_AFTER = re.compile(
-    r"\}*\s*(?:[\^_!/*+<>](?![*_])|-\s*\d|\\(?:cdot|times|sqrt|pi|d?frac|div)(?![a-zA-Z])|[xyni](?!\w))"
-)
-"""Parts of the formula around a box, such as `x > \\boxed{5}` and `\\boxed{5}^2`."""
-_MATH = re.compile(r"\$\$.+?\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]|[^\n]+", re.DOTALL)
-_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +49,7 @@ def split_thinking(text: str, reasoning: str | None, *, thinks: bool, finished: 
             return f"{reasoning or ''}{before}", after
     if reasoning:
         return reasoning, text
-    if text.startswith("think\n") and (bare := list(_S1_BARE.finditer(text))):
+    if text.startswith("think\n") and (bare := list(_RE.bare_mark_of_s1.finditer(text))):
         return text[: bare[-1].start()], text[bare[-1].end() :]
     return (text, "") if thinks and not finished else ("", text)
 
@@ -101,7 +85,7 @@ def _boxes(text: str) -> list[_Box]:
     first = text.find("box")
     boxes: list[_Box] = []
     open_braces: list[tuple[int, int] | None] = []
-    for token in _BRACE.finditer(text, max(first - 2, 0)) if first >= 0 else ():
+    for token in _RE.brace.finditer(text, max(first - 2, 0)) if first >= 0 else ():
         if token[0] == "}":
             box = open_braces.pop() if open_braces else None
             content = text[box[1] : token.start()].strip() if box else ""
@@ -122,14 +106,14 @@ def _with_formula(text: str, box: _Box) -> str:
     r"""Return the content of a box, with the formula around it if it is only a part of that: `2^{\boxed{5}}` is not 5."""
     before = text[max(0, box.start - 80) : box.start]
     is_prime = re.match(r"'(?!\w)", text[box.end : box.end + 2]) and not before.rstrip("$").endswith("'")
-    if not (is_prime or _FORMULA_BEFORE.search(before) or _FORMULA_AFTER.match(text, box.end)):
+    if not (is_prime or _RE.formula_before.search(before) or _RE.formula_after.match(text, box.end)):
         return box.content
-    around = next(found for found in _MATH.finditer(text) if found.end() > box.start)
-    return around[0].replace(text[box.start : box.end], f"{{{box.content}}}")
+    around: str = next(found[0] for found in _RE.math.finditer(text) if found.end() > box.start)
+    return around.replace(text[box.start : box.end], f"{{{box.content}}}")
 
 
 def _name_before(text: str, box: _Box) -> str:
-    name = _NAME_BEFORE.search(text[max(0, box.start - 30) : box.start])
+    name = _RE.name_before.search(text[max(0, box.start - 30) : box.start])
     return f"{name[1]} = " if name and "=" not in box.content else ""
 
 
@@ -145,16 +129,16 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
     index = found.lastindex or 0
     answer: str = found[index]
     is_cut = not finished and found.end() == len(text)
-    before = _CLAUSE_END.split(text[: found.start()])[-1]
+    before = _RE.clause_end.split(text[: found.start()])[-1]
     is_corrected = _RE.rejected_after.match(text[found.end() : found.end() + 300])
     if is_cut or is_corrected or (index == found.re.groups and is_doubted(before)):
         return None
-    if bullets := _BULLETS.match(text, found.start(index)):
+    if bullets := _RE.bullets.match(text, found.start(index)):
         return ", ".join(line.strip(" \t-*•") for line in bullets[0].splitlines())
     if found[0].startswith('"'):
         return answer.replace(r"\\", "\\")
-    if not _WITH_DECIMAL_POINT.search(found[0].removesuffix(answer)):
-        answer = _DECIMAL_COMMA.sub(r"\1.\2", answer)
+    if not _RE.with_decimal_point.search(found[0].removesuffix(answer)):
+        answer = _RE.decimal_comma.sub(r"\1.\2", answer)
     answer = _RE.explanation.sub("", answer.strip())
     if stated := stated_value(answer):
         return stated

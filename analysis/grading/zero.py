@@ -138,23 +138,18 @@ def _algebraic_zero(value: Value) -> bool:
 
 def _bound_bits(value: Number) -> float:
     """Return n for which the number is zero or larger than 2^-n."""
-    numbers = {id(value): value}
-    waiting = [value]
-    while waiting:
-        inner = [one for one in waiting.pop().arguments if isinstance(one, Number) and id(one) not in numbers]
-        numbers |= {id(one): one for one in inner}
-        waiting += inner
-    roots = [one.constant for one in numbers.values() if one.function == "root"]
-    orders = [2 * one.constant.denominator for one in numbers.values() if one.function == "unity"]
-    top, bottom = _sizes(value, {})
+    sizes: dict[Number, tuple[float, float]] = {}
+    top, bottom = _sizes(value, sizes)
+    roots = [one.constant for one in sizes if one.function == "root"]
+    orders = [2 * one.constant.denominator for one in sizes if one.function == "unity"]
     return float((math.prod(roots) * math.lcm(*orders) - 1) * top + bottom + 2)
 
 
-def _sizes(value: Value, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
+def _sizes(value: Value, known: dict[Number, tuple[float, float]]) -> tuple[float, float]:
     """Bounds, as binary logarithms, of all conjugates of the numerator and of the denominator, which are algebraic integers."""
     if isinstance(value, Fraction):
         return math.log2(max(abs(value.numerator), 1)), math.log2(value.denominator)
-    if (found := known.get(id(value))) is not None:
+    if (found := known.get(value)) is not None:
         return found
     sizes = [_sizes(argument, known) for argument in value.arguments]
     top, bottom = sizes[0] if sizes else (0.0, 0.0)
@@ -174,7 +169,7 @@ def _sizes(value: Value, known: dict[int, tuple[float, float]]) -> tuple[float, 
             result = (0.0, 0.0)
         case _:
             raise UndecidedError(value.function)
-    known[id(value)] = result
+    known[value] = result
     return result
 
 
