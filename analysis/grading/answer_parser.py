@@ -15,11 +15,11 @@ from itertools import chain
 from typing import Literal
 
 from analysis.grading import forms
-from analysis.grading.equations import rational_roots
 from analysis.grading.forms import Form, Inequality, Quantity, SetOperation, TupleOrInterval, UnorderedList
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndecidedError, UnreadableError
 from analysis.grading.patterns import compiled, read_table
+from analysis.grading.solutions import rational_roots
 from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 

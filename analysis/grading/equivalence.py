@@ -17,14 +17,13 @@ from typing import Any
 from analysis.grading import forms, words
 from analysis.grading import formula as fx
 from analysis.grading.answer_parser import MAX_ITEMS, parse_answer, split
-from analysis.grading.equations import same_solutions
 from analysis.grading.forms import Equation, Form, Quantity, Ratio, TimeOfDay, TupleOrInterval, UnorderedList
 from analysis.grading.formula import Formula
-from analysis.grading.intervals import same_intervals, variables
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, plain_unicode, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
 from analysis.grading.patterns import compiled, read_table
+from analysis.grading.solutions import same_intervals, same_solutions, variables
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, Unit, with_text_unit
 from analysis.grading.zero import equal_values, is_real, sign, to_float
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analysis.grade import _answer
 from analysis.grading.answer_parser import parse_answer
 from analysis.grading.grader import compare
-from analysis.grading.intervals import same_intervals
+from analysis.grading.solutions import same_intervals
 from analysis.grading.units import UNITS
 from tests.fixtures.answer_variants import MUTATIONS, REWRITES, Change, variants
 
