@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import partial
 
-from analysis.grading.patterns import filled, filled_in_turn, read_table
+from analysis.grading.patterns import compiled, filled, filled_in_turn, read_table
 
 _NOTATION = read_table("notation.toml")
 _UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
@@ -23,13 +23,7 @@ _RULES = {
     step: [(re.compile(filled(pattern, _PARTS)), replacement) for pattern, replacement in rules]
     for step, rules in _NOTATION["rewrites"].items()
 }
-_REMARK = re.compile(_PARTS["remark"])
-_TEXT = re.compile(r"\\(?:text[a-z]*|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)\s*\{([^{}]*)\}")
-_TEXT_WITH_POWERS = re.compile(r"(\\(?:text|mathrm|mathsf|textrm)\s*\{)((?:[^{}]|\^\{-?\d\})*)\}")
-_VALUE_AND_UNIT = re.compile(
-    filled(r"\\(?:SI|qty)\s*(?:\[[^\]]*\])?\s*<braced>\s*<braced>|\\(?:si|unit)\s*<braced>", _PARTS)
-)
-_VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec)\s*\{?\s*\\?[a-zA-Z]")
+_RE = compiled(_NOTATION["patterns"], _PARTS)
 
 Rewrite = Callable[[str], str]
 
@@ -68,9 +62,9 @@ def unwrapped(text: str) -> str:
 
 def plain_presentation(text: str) -> str:
     r"""Remove colors, fonts, frames, tags and numbers of equations, and rewrite `\num`, `\SI`, `{}_5C_2`, `x**2` and HTML."""
-    text = _VALUE_AND_UNIT.sub(_value_and_unit, _by_rules("markup", text))
+    text = _RE.value_and_unit.sub(_value_and_unit, _by_rules("markup", text))
     text = _by_rules("numbers", text)
-    if len(_VECTOR.findall(text)) > 1:  # the factors of a cross product cannot be exchanged
+    if len(_RE.vector.findall(text)) > 1:  # the factors of a cross product cannot be exchanged
         text = re.sub(r"\\times(?!\s*[\d.])", r"\\cross ", text)
     return _by_rules("style", text)
 
@@ -81,8 +75,8 @@ def _value_and_unit(match: re.Match[str]) -> str:
 
 def without_remarks(text: str) -> str:
     r"""Remove what says only that a letter is a number, as in `2\pi k, k \in \mathbb{Z}`, and remarks in words in brackets."""
-    if re.search(r"\\(?:mathbb|text)|where|for|with", text) and not _REMARK.match(text):
-        text = _REMARK.sub("", text)
+    if re.search(r"\\(?:mathbb|text)|where|for|with", text) and not _RE.remark.match(text):
+        text = _RE.remark.sub("", text)
     return _by_rules("remarks", text)
 
 
@@ -106,16 +100,16 @@ def _synonym(match: re.Match[str]) -> str:
 
 def plain_text(text: str) -> str:
     r"""Rewrite every text command as `\text{}`, and remove upright, bold and vector style from letters and digits."""
-    text = _TEXT_WITH_POWERS.sub(lambda m: m[1] + re.sub(r"\{(-?\d)\}", r"\1", m[2]) + "}", text)
-    return _by_rules("text", _TEXT.sub(_text, text))
+    text = _RE.text_with_powers.sub(lambda m: m[1] + re.sub(r"\{(-?\d)\}", r"\1", m[2]) + "}", text)
+    return _by_rules("text", _RE.text.sub(_text, text))
 
 
 def _text(match: re.Match[str]) -> str:
     words = match[1]
     bare = words.strip()
-    if re.fullmatch(_PARTS["functions"], bare):
+    if _RE.functions.fullmatch(bare):
         return f"\\{bare} "
-    if re.fullmatch(r"[-\d.,\s]*\d[-\d.,\s]*(?:\b(?:and|or)\b[-\d.,\s]+)*", bare):
+    if _RE.list_of_numbers.fullmatch(bare):
         return words  # a list of numbers
     upright = bare == "i" or (bare in {"e", "d"} and not match[0].startswith("\\text{"))
     if upright or bare == r"^\circ" or not any(char.isalpha() for char in bare):
@@ -161,9 +155,4 @@ def without_spacing(text: str) -> str:
 def decimal_comma(text: str) -> str:
     r"""Rewrite the decimal comma of a number with a unit: `8,50 \text{ m}` is 8.50 metres, but `8,50` may be two numbers."""
     text = re.sub(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text)
-    with_unit = (
-        r"(-?(?:[€£]\s*)?\d+),(\d{1,2}|\d{4,})(\s*(?:[€£₽%°]|\\[%$]|\^\\circ|\\text|[^\W\d_])[^\d,]*(?:\^\{?-?\d\}?)?)"
-    )
-    return re.sub(
-        rf"^{with_unit}$|^(-?[€£]\s*\d+),(\d{{1,2}})$", lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}", text
-    )
+    return str(_RE.decimal_comma.sub(lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}", text))
