@@ -16,13 +16,11 @@ from functools import lru_cache, partial
 from analysis.grading import formula as fx
 from analysis.grading.formula import FUNCTIONS, Formula, apply, combine, constant
 from analysis.grading.numbers import PI, E, I, UndecidedError, UnreadableError, Value
+from analysis.grading.patterns import compiled, read_table
 
-_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
-_COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
-_GREEK = frozenset([
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma",
-    "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell",
-])  # fmt: skip
+_TABLE = read_table("notation.toml")["formula"]
+_RE = compiled(_TABLE, {})
+_GREEK = frozenset(_TABLE["greek"].split("|"))
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
 _FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod", "max", "min"}
@@ -31,17 +29,6 @@ _OPERATORS = {
     **dict.fromkeys(("/", "\\div"), fx.divide),
 }
 _CHOICES = {"C": fx.choose, "P": fx.permutations, "A": fx.permutations}
-_CHOICE = re.compile(r"\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)|\s*_\{?(\d{1,9})\}?\s*\^\{?(\d{1,9})\}?")
-_FRACTION_OF_MIXED = re.compile(
-    r"\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))(?!\s*[\^!])|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d\s]*[\^!.])"
-)
-_REPEATED = re.compile(r"\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
-_INDEX = re.compile(r"\{\s*(?:\\text\{)?\s*([A-Za-z0-9,]+)\s*\}{1,2}|([A-Za-z0-9])")
-_DIGIT_OF_FACTOR = re.compile(r"(?:(?<=[!i])|(?<=[!i]\s))\d|(?<=[a-zA-Z])\d+\s*\^")
-"""The second factor of `2!3`, `i5` or `n2^n`."""
-_SET = re.compile(r"\s*\{?\s*([A-Z])\s*\}?")
-_SUM = re.compile(r"\s*_\s*\{\s*([A-Za-z])\s*=")
-_DEGREE = re.compile(r"\s*\[\s*(\d{1,3})\s*\]")
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -85,7 +72,7 @@ class _Parser:
     def command(self) -> str:
         """Return the name of the command at the current position without consuming it, or the empty string."""
         self.peek()
-        match = _COMMAND.match(self.text, self.at)
+        match = _RE.command.match(self.text, self.at)
         return match[1] if match else ""
 
     def take(self, *tokens: str) -> str:
@@ -127,7 +114,7 @@ class _Parser:
 
     def mixed(self, integer: int) -> Fraction | None:
         r"""Parse the fraction of a mixed number: `\frac{4}{5}` or ` 4/5` after an integer."""
-        start, match = self.at, self.match(_FRACTION_OF_MIXED)
+        start, match = self.at, self.match(_RE.fraction_of_mixed)
         if match is None:
             return None
         top, bottom = (int(group) for group in match.groups() if group is not None)
@@ -145,7 +132,7 @@ class _Parser:
             return self.bars == 0
         if char == "\\":
             return self.command() in _FIRST_OF_A_FACTOR
-        return char.isalpha() or char in {*"([{"} or _DIGIT_OF_FACTOR.match(self.text, self.at) is not None
+        return char.isalpha() or char in {*"([{"} or _RE.digit_of_factor.match(self.text, self.at) is not None
 
     def signed(self) -> tuple[Formula, int | None]:
         """Parse a factor with its signs. Also return its value if it is an integer literal."""
@@ -209,7 +196,7 @@ class _Parser:
     def atom(self) -> Formula:
         """Parse a number, a letter, a group or a command."""
         char = self.peek()
-        if match := self.match(_NUMBER):
+        if match := self.match(_RE.number):
             return self.number(match[0])
         if char and char in _CLOSE:
             return self.group(char)
@@ -226,7 +213,7 @@ class _Parser:
         r"""Parse what follows the digits of a number, as in `0.1\overline{6}` and `0.333\ldots`."""
         value = Fraction(digits.removesuffix("."))
         places = len(digits.partition(".")[2])
-        if "." in digits and (tail := self.match(_REPEATED)):
+        if "." in digits and (tail := self.match(_RE.repeated)):
             value += Fraction(int(tail[1]), 10**places * (10 ** len(tail[1]) - 1))
         elif (same := re.search(r"\.\d*?((\d)\2\2+)$", digits)) and self.take("\\ldots"):
             value += Fraction(int(same[2]), 9 * 10**places)
@@ -234,7 +221,7 @@ class _Parser:
 
     def letter(self, name: str) -> Formula:
         """Parse a constant, a variable with its index, or `C(5,2)`, `P(5,2)` and `C_5^2` for numbers of choices."""
-        if name in _CHOICES and (choice := _CHOICE.match(self.text, self.at)):
+        if name in _CHOICES and (choice := _RE.choice.match(self.text, self.at)):
             n, k = (Fraction(group) for group in choice.groups() if group is not None)
             if k <= n:
                 self.at = choice.end()
@@ -249,7 +236,7 @@ class _Parser:
     def index(self) -> str:
         """Parse what follows `_`: letters and digits in braces, or one character."""
         self.peek()
-        match = self.match(_INDEX)
+        match = self.match(_RE.index)
         if match is None:
             raise UnreadableError("unreadable index")
         return f"_{match[1] or match[2]}"
@@ -286,7 +273,7 @@ class _Parser:
         r"""Return a Greek letter, which is a constant or a variable, or a set such as `\mathbb{Z}`, which has only a name."""
         if name == "pi":
             return constant(PI)
-        if name == "mathbb" and (letter := self.match(_SET)):
+        if name == "mathbb" and (letter := self.match(_RE.set)):
             return self.letter(f"\\mathbb{{{letter[1]}}}")
         if name not in _GREEK:
             raise UnreadableError(f"unknown command \\{name}")
@@ -294,7 +281,7 @@ class _Parser:
 
     def total(self, operation: Callable[[Value, Value], Value]) -> Formula:
         r"""Parse `\sum_{k=1}^{10} k^2` and `\prod`: the term is all factors that follow."""
-        start = self.match(_SUM)
+        start = self.match(_RE.sum)
         if start is None:
             raise UnreadableError("a sum without an index")
         index = start[1]
@@ -324,7 +311,7 @@ class _Parser:
 
     def root_value(self) -> Formula:
         r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""
-        match = self.match(_DEGREE)
+        match = self.match(_RE.degree)
         degree = int(match[1]) if match else 2
         if degree == 0:
             raise UnreadableError("root of degree 0")

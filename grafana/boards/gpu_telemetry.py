@@ -14,7 +14,22 @@ ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 
 def dashboard() -> Dashboard:
     """Build the dashboard."""
-    contents = [*_energy(), *_activity(), *_device_state(), *_faults()]
+    joules = f"max by (config) ({server_series('thinkload:joules_per_token')} and thinkload:busy)"
+    used = f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000"
+    contents: list[PanelOrRow] = [
+        time_series_panel("Power", "watt", _per_gpu("DCGM_FI_DEV_POWER_USAGE")),
+        time_series_panel("Energy per output token", "joule", (joules, "{{config}}")),
+        time_series_panel("Energy used", "joule", (used, "{{config}}")),
+        time_series_panel("DRAM active", "percentunit", _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"), maximum=1),
+        time_series_panel("SM active", "percentunit", _per_gpu("DCGM_FI_PROF_SM_ACTIVE"), maximum=1),
+        time_series_panel(
+            "NVLink", "Bps", (_nvlink_bytes("TX"), "sent {{config}}"), (_nvlink_bytes("RX"), "received {{config}}")
+        ),
+        time_series_panel("Memory used", "mbytes", _per_gpu("DCGM_FI_DEV_FB_USED")),
+        time_series_panel("SM clock", "hertz", _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6")),
+        time_series_panel("GPU utilization", "percent", _per_gpu("DCGM_FI_DEV_GPU_UTIL"), maximum=100),
+        *_faults(),
+    ]
     return build_dashboard("gpu", "Thinkload · GPU telemetry", contents, start="now-15m")
 
 
@@ -22,36 +37,8 @@ def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
     return latest(metric, "gpu, config", "max") + scale, "GPU {{gpu}} {{config}}"
 
 
-def _energy() -> list[PanelOrRow]:
-    joules = f"max by (config) ({server_series('thinkload:joules_per_token')} and thinkload:busy)"
-    used = f"sum by (config) (increase({server_series(ENERGY)}[$__range])) / 1000"
-    return [
-        time_series_panel("Power", "watt", _per_gpu("DCGM_FI_DEV_POWER_USAGE")),
-        time_series_panel("Energy per output token", "joule", (joules, "{{config}}")),
-        time_series_panel("Energy used", "joule", (used, "{{config}}")),
-    ]
-
-
-def _activity() -> list[PanelOrRow]:
-    return [
-        time_series_panel("DRAM active", "percentunit", _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"), maximum=1),
-        time_series_panel("SM active", "percentunit", _per_gpu("DCGM_FI_PROF_SM_ACTIVE"), maximum=1),
-        time_series_panel(
-            "NVLink", "Bps", (_nvlink_bytes("TX"), "sent {{config}}"), (_nvlink_bytes("RX"), "received {{config}}")
-        ),
-    ]
-
-
 def _nvlink_bytes(direction: str) -> str:
     return or_zero(latest(f"DCGM_FI_PROF_NVLINK_{direction}_BYTES"), latest("DCGM_FI_DEV_POWER_USAGE"))
-
-
-def _device_state() -> list[PanelOrRow]:
-    return [
-        time_series_panel("Memory used", "mbytes", _per_gpu("DCGM_FI_DEV_FB_USED")),
-        time_series_panel("SM clock", "hertz", _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6")),
-        time_series_panel("GPU utilization", "percent", _per_gpu("DCGM_FI_DEV_GPU_UTIL"), maximum=100),
-    ]
 
 
 def _per_gpu_or_zero(field: str) -> str:
