@@ -18,9 +18,9 @@ from analysis.grading.formula import FUNCTIONS, Formula, apply, combine, constan
 from analysis.grading.numbers import PI, E, I, UndecidedError, UnreadableError, Value
 from analysis.grading.patterns import compiled, read_table
 
-_TABLE = read_table("notation.toml")["formula"]
-_RE = compiled(_TABLE, {})
-_GREEK = frozenset(_TABLE["greek"].split("|"))
+_TABLE = read_table("notation.toml")
+_RE = compiled(_TABLE["formula"], {})
+_GREEK = frozenset(_TABLE["greek"].split())
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
 _FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod", "max", "min"}

@@ -32,7 +32,6 @@ def dashboard() -> Dashboard:
         *_latency(),
         "Measurement quality",
         *_measurement_quality(),
-        *_emulator_and_cache(),
     ]
     return build_dashboard("run", "Thinkload · Load test run", contents, start="now-10m")
 
@@ -151,6 +150,10 @@ def _server_lines(name: str) -> list[tuple[str, str]]:
 
 
 def _measurement_quality() -> list[PanelOrRow]:
+    emulator_lag = or_zero(
+        latest("thinkload_emulator_behind_seconds", operation="max"), latest("thinkload:time_scale", operation="max")
+    )
+    hit_rate = latest("thinkload:prefix_cache_hit_rate", operation="max")
     gaps = percentiles(client_quantile, "loadgen_inter_chunk_seconds", 0.5, 0.99)
     return [
         time_series_panel(
@@ -167,15 +170,6 @@ def _measurement_quality() -> list[PanelOrRow]:
             limit=0.005,
         ),
         time_series_panel("Time between chunks", "s", *gaps),
-    ]
-
-
-def _emulator_and_cache() -> list[PanelOrRow]:
-    emulator_lag = or_zero(
-        latest("thinkload_emulator_behind_seconds", operation="max"), latest("thinkload:time_scale", operation="max")
-    )
-    hit_rate = latest("thinkload:prefix_cache_hit_rate", operation="max")
-    return [
         time_series_panel("Emulator lag", "s", (emulator_lag, "{{config}}"), width=11),
         time_series_panel("Prefix cache hit rate", "percentunit", (hit_rate, "{{config}}"), width=10, maximum=1),
         stat_panel("Time scale", "suffix:×", (f"max({server_series('thinkload:time_scale')})", "time scale")).height(6),

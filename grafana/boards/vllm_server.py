@@ -11,7 +11,7 @@ GENERATION_HANDLERS = 'handler=~"/v1/(chat/)?completions"'
 
 def dashboard() -> Dashboard:
     """Build the dashboard."""
-    contents = [*_scheduler(), *_steps(), *_drafts_and_cache(), *_requests(), *_responses(), *_capacity()]
+    contents = [*_scheduler(), *_steps_and_drafts(), *_requests(), *_capacity()]
     peak = TextBoxVariable("tflops").label("peak TFLOPS of a GPU").default_value("989")
     title = "Thinkload · vLLM server"
     return build_dashboard("server", title, contents, start="now-15m", variables=[peak])
@@ -36,10 +36,11 @@ def _scheduler() -> list[PanelOrRow]:
     ]
 
 
-def _steps() -> list[PanelOrRow]:
+def _steps_and_drafts() -> list[PanelOrRow]:
     itl = "vllm:inter_token_latency_seconds"
-    first_tokens = rate("vllm:time_to_first_token_seconds_count")
-    decoded = f"({rate('vllm:generation_tokens_total')} - {first_tokens})"
+    generated = "vllm:generation_tokens_total"
+    decoded = f"({rate(generated)} - {rate('vllm:time_to_first_token_seconds_count')})"
+    accepted = or_zero(fraction("vllm:spec_decode_num_accepted_tokens_total", generated), rate(generated))
     return [
         time_series_panel("Step time", "s", (mean(itl), "{{config}}")),
         time_series_panel(
@@ -49,16 +50,9 @@ def _steps() -> list[PanelOrRow]:
         time_series_panel(
             "Prompt and output tokens",
             "suffix: tok/s",
-            (rate("vllm:generation_tokens_total"), "output {{config}}"),
+            (rate(generated), "output {{config}}"),
             (rate("vllm:prompt_tokens_total"), "prompt {{config}}"),
         ),
-    ]
-
-
-def _drafts_and_cache() -> list[PanelOrRow]:
-    generated = "vllm:generation_tokens_total"
-    accepted = or_zero(fraction("vllm:spec_decode_num_accepted_tokens_total", generated), rate(generated))
-    return [
         time_series_panel("Accepted drafts in the output", "percentunit", (accepted, "{{config}}"), maximum=1),
         time_series_panel(
             "Prefix cache hit rate",
@@ -72,19 +66,14 @@ def _drafts_and_cache() -> list[PanelOrRow]:
 def _requests() -> list[PanelOrRow]:
     phases = {"queue": "queued", "prefill": "prefill", "decode": "decode"}
     times = [(mean(f"vllm:request_{phase}_time_seconds"), f"{name} {{{{config}}}}") for phase, name in phases.items()]
+    rejected = or_zero(rate("vllm:admission_rejections_total"), rate("vllm:generation_tokens_total"))
+    http_requests = server_series("http_requests_total", GENERATION_HANDLERS)
     return [
         time_series_panel("Request time by phase", "s", *times),
         time_series_panel(
             "Time to first token", "s", *percentiles(quantile, "vllm:time_to_first_token_seconds", 0.5, 0.99)
         ),
         time_series_panel("Output length", "short", (mean("vllm:request_generation_tokens"), "{{config}}")),
-    ]
-
-
-def _responses() -> list[PanelOrRow]:
-    rejected = or_zero(rate("vllm:admission_rejections_total"), rate("vllm:generation_tokens_total"))
-    http_requests = server_series("http_requests_total", GENERATION_HANDLERS)
-    return [
         time_series_panel(
             "Requests by finish reason",
             "reqps",
