@@ -1,8 +1,9 @@
 """Panels and complete dashboards in one style. Every panel has a title, a description, a unit and a legend.
 
 Rules: a description says which values are good and what other values mean; `boards/descriptions.yaml` has them under the titles of the
-panels. The data source is the variable `$datasource`, never a fixed uid. Widths count columns of a grid of 24, heights count rows of 38
-pixels. Panels that belong together fit into 20 rows, which is one screen of 1440×900 pixels.
+panels. The data source is the variable `$datasource`, never a fixed uid. A panel is an SDK builder: a board sets another width (`span`),
+height, maximum or number of decimals with its methods. Widths count columns of a grid of 24, heights count rows of 38 pixels. Panels that
+belong together fit into 20 rows, which is one screen of 1440×900 pixels.
 
 This module does not know which metrics exist or which queries make sense.
 """
@@ -58,19 +59,13 @@ def _placed(panel: PanelBuilder, title: str, width: int, height: int) -> PanelBu
 
 
 def time_series_panel(
-    title: str,
-    unit: str,
-    *targets: Target,
-    width: int = 8,
-    stacked: bool = False,
-    maximum: float | None = None,
-    limit: float | None = None,
+    title: str, unit: str, *targets: Target, stacked: bool = False, limit: float | None = None
 ) -> timeseries.Panel:
     """Values over time. `limit` draws a dashed line; values above it indicate a problem."""
     # The last sample of a run belongs to its end, when the load drains.
     legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST).calcs(["mean", "max"])
     panel = (
-        _placed(timeseries.Panel(), title, width, height=6)
+        _placed(timeseries.Panel(), title, width=8, height=6)
         .unit(unit)
         .min(0)
         .fill_opacity(20 if stacked else 6)
@@ -84,8 +79,6 @@ def time_series_panel(
     )
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL).group("A"))
-    if maximum is not None:
-        panel = panel.max(maximum)
     if limit is not None:
         style = common.GraphThresholdsStyleConfig().mode(kinds.GraphTresholdsStyleMode.DASHED)
         panel = panel.thresholds(_thresholds((None, "transparent"), (limit, "red"))).thresholds_style(style)
@@ -98,7 +91,6 @@ def stat_panel(
     *targets: Target,
     thresholds: Sequence[tuple[float | None, str]] = ((None, "text"),),
     value_texts: dict[str, tuple[str, str]] | None = None,
-    decimals: int | None = None,
 ) -> stat.Panel:
     """The newest value as a large number. `value_texts` maps a value to the text and the color to show instead."""
     panel = (
@@ -117,17 +109,15 @@ def stat_panel(
             value: models.ValueMappingResult(text=shown, color=color) for value, (shown, color) in value_texts.items()
         }
         panel = panel.mappings([models.ValueMap(options=results)])
-    return panel if decimals is None else panel.decimals(decimals)
+    return panel
 
 
-def bar_gauge_panel(
-    title: str, unit: str, target: Target, *, width: int = 8, height: int = 7, decimals: int = 2
-) -> bargauge.Panel:
+def bar_gauge_panel(title: str, unit: str, target: Target) -> bargauge.Panel:
     """One bar per configuration, computed over the whole selected time range."""
     return (
-        _placed(bargauge.Panel(), title, width, height)
+        _placed(bargauge.Panel(), title, width=8, height=7)
         .unit(unit)
-        .decimals(decimals)
+        .decimals(2)
         .min(0)
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
@@ -150,16 +140,14 @@ class Column:
     decimals: int | None = None
 
 
-def table_panel(
-    title: str, labels: dict[str, str], columns: Sequence[Column], *, width: int = 24, height: int = 6
-) -> table.Panel:
+def table_panel(title: str, labels: dict[str, str], columns: Sequence[Column]) -> table.Panel:
     """A table with a row for each combination of `labels` (label → heading) and a column for each query."""
     values = {f"Value #{chr(ord('A') + index)}": column.title for index, column in enumerate(columns)}
     names = {**labels, **values}
     order = {name: index for index, name in enumerate(names)}
     organize = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
     panel = (
-        _placed(table.Panel(), title, width, height)
+        _placed(table.Panel(), title, width=24, height=6)
         .show_header(True)
         .cell_height(kinds.TableCellHeight.SM)
         .targets(
@@ -262,12 +250,7 @@ class _RegionAnnotation(models.AnnotationQuery):
 
     def __init__(self, name: str, color: str, expr: str, text: str) -> None:
         super().__init__(name=name, datasource=DATASOURCE, enable=True, icon_color=color, expr=expr)
-        self._extra_keys = {
-            "titleFormat": name,
-            "textFormat": text,
-            "tagKeys": "run,cell,config",
-            "step": "1s",
-        }
+        self._extra_keys = {"titleFormat": name, "textFormat": text, "tagKeys": "run,cell,config", "step": "1s"}
 
     def to_json(self) -> dict[str, object]:
         return {**super().to_json(), **self._extra_keys}

@@ -88,16 +88,16 @@ def _bars() -> list[PanelOrRow]:
     off = f'label_replace({increase(TOKENS)} * 0, "position", "off", "", "")'
     accepted = f"({position} / on (config) group_left () ({steps} > 0)) or on (config) {off}"
     return [
+        bar_gauge_panel("Output per GPU", "suffix: tok/s", (_tokens_per_gpu_second("config"), "{{config}}"))
+        .span(6)
+        .decimals(0),
+        bar_gauge_panel("Draft acceptance by position", "percentunit", (accepted, "{{config}} · {{position}}"))
+        .span(6)
+        .decimals(0),
+        bar_gauge_panel("Energy per token", "joule", (_joules_per_token("config"), "{{config}}")).span(6),
         bar_gauge_panel(
-            "Output per GPU", "suffix: tok/s", (_tokens_per_gpu_second("config"), "{{config}}"), width=6, decimals=0
-        ),
-        bar_gauge_panel(
-            "Draft acceptance by position", "percentunit", (accepted, "{{config}} · {{position}}"), width=6, decimals=0
-        ),
-        bar_gauge_panel("Energy per token", "joule", (_joules_per_token("config"), "{{config}}"), width=6),
-        bar_gauge_panel(
-            "Cost per million tokens", "currencyUSD", (_dollars_per_million_tokens("config"), "{{config}}"), width=6
-        ),
+            "Cost per million tokens", "currencyUSD", (_dollars_per_million_tokens("config"), "{{config}}")
+        ).span(6),
     ]
 
 
@@ -117,14 +117,10 @@ def _budgets() -> list[PanelOrRow]:
     ]
     title = "Latency by budget and configuration"
     return [
-        table_panel(title, {"budget": "Budget", "config": "Configuration"}, columns, width=16, height=9),
+        table_panel(title, {"budget": "Budget", "config": "Configuration"}, columns).span(16).height(9),
         bar_gauge_panel(
-            "End to end p50, by budget",
-            "s",
-            (run_quantile(0.5, E2E, by, BUDGET_FILTER), "{{budget}} · {{config}}"),
-            width=8,
-            height=9,
-        ),
+            "End to end p50, by budget", "s", (run_quantile(0.5, E2E, by, BUDGET_FILTER), "{{budget}} · {{config}}")
+        ).height(9),
     ]
 
 

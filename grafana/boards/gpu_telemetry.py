@@ -20,14 +20,14 @@ def dashboard() -> Dashboard:
         time_series_panel("Power", "watt", _per_gpu("DCGM_FI_DEV_POWER_USAGE")),
         time_series_panel("Energy per output token", "joule", (joules, "{{config}}")),
         time_series_panel("Energy used", "joule", (used, "{{config}}")),
-        time_series_panel("DRAM active", "percentunit", _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE"), maximum=1),
-        time_series_panel("SM active", "percentunit", _per_gpu("DCGM_FI_PROF_SM_ACTIVE"), maximum=1),
+        time_series_panel("DRAM active", "percentunit", _per_gpu("DCGM_FI_PROF_DRAM_ACTIVE")).max(1),
+        time_series_panel("SM active", "percentunit", _per_gpu("DCGM_FI_PROF_SM_ACTIVE")).max(1),
         time_series_panel(
             "NVLink", "Bps", (_nvlink_bytes("TX"), "sent {{config}}"), (_nvlink_bytes("RX"), "received {{config}}")
         ),
         time_series_panel("Memory used", "mbytes", _per_gpu("DCGM_FI_DEV_FB_USED")),
         time_series_panel("SM clock", "hertz", _per_gpu("DCGM_FI_DEV_SM_CLOCK", " * 1e6")),
-        time_series_panel("GPU utilization", "percent", _per_gpu("DCGM_FI_DEV_GPU_UTIL"), maximum=100),
+        time_series_panel("GPU utilization", "percent", _per_gpu("DCGM_FI_DEV_GPU_UTIL")).max(100),
         *_faults(),
     ]
     return build_dashboard("gpu", "Thinkload · GPU telemetry", contents, start="now-15m")
@@ -68,6 +68,5 @@ def _faults() -> list[PanelOrRow]:
             "percentunit",
             (_throttled("POWER"), f"power {legend}"),
             (_throttled("THERMAL"), f"temperature {legend}"),
-            maximum=1,
-        ),
+        ).max(1),
     ]

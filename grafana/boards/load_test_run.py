@@ -55,16 +55,14 @@ def _progress() -> list[PanelOrRow]:
             "percentunit",
             (f"sum({ended}) / sum({planned} > 0) or sum({ended}) * 0 - 1", "done"),
             value_texts={"-1": ("timed", "text")},
-            decimals=0,
-        ),
-        stat_panel("Requests ended", "short", (f"sum({ended})", "requests"), decimals=0),
+        ).decimals(0),
+        stat_panel("Requests ended", "short", (f"sum({ended})", "requests")).decimals(0),
         stat_panel(
             "Failed",
             "percentunit",
             (f"({failed}) / clamp_min(sum({ended}), 1)", "failed"),
             thresholds=((None, "green"), (0.001, "orange"), (0.05, "red")),
-            decimals=1,
-        ),
+        ).decimals(1),
     ]
 
 
@@ -78,15 +76,11 @@ def _rate_and_health() -> list[PanelOrRow]:
             (f"sum({good}) / (sum({judged}) > 0) or sum({ended}) * 0 - 1", "good"),
             value_texts={"-1": ("no SLO", "text")},
             thresholds=((None, "red"), (0.95, "green")),
-            decimals=1,
-        ),
+        ).decimals(1),
         stat_panel(
-            "Output",
-            "suffix: tok/s",
-            (f"sum({client_rate('loadgen_completion_tokens_total')})", "tokens/s"),
-            decimals=0,
-        ),
-        stat_panel("Client lag p99", "s", (lag, "lag"), thresholds=((None, "green"), (0.005, "red")), decimals=1),
+            "Output", "suffix: tok/s", (f"sum({client_rate('loadgen_completion_tokens_total')})", "tokens/s")
+        ).decimals(0),
+        stat_panel("Client lag p99", "s", (lag, "lag"), thresholds=((None, "green"), (0.005, "red"))).decimals(1),
         stat_panel(
             "Alerts firing",
             "short",
@@ -170,7 +164,7 @@ def _measurement_quality() -> list[PanelOrRow]:
             limit=0.005,
         ),
         time_series_panel("Time between chunks", "s", *gaps),
-        time_series_panel("Emulator lag", "s", (emulator_lag, "{{config}}"), width=11),
-        time_series_panel("Prefix cache hit rate", "percentunit", (hit_rate, "{{config}}"), width=10, maximum=1),
+        time_series_panel("Emulator lag", "s", (emulator_lag, "{{config}}")).span(11),
+        time_series_panel("Prefix cache hit rate", "percentunit", (hit_rate, "{{config}}")).span(10).max(1),
         stat_panel("Time scale", "suffix:×", (f"max({server_series('thinkload:time_scale')})", "time scale")).height(6),
     ]

@@ -29,9 +29,8 @@ def _scheduler() -> list[PanelOrRow]:
             "KV cache usage",
             "percentunit",
             (latest("vllm:kv_cache_usage_perc", operation="max"), "{{config}}"),
-            maximum=1,
             limit=0.95,
-        ),
+        ).max(1),
         time_series_panel("Preemptions", "ops", (rate("vllm:num_preemptions_total"), "{{config}}")),
     ]
 
@@ -53,13 +52,12 @@ def _steps_and_drafts() -> list[PanelOrRow]:
             (rate(generated), "output {{config}}"),
             (rate("vllm:prompt_tokens_total"), "prompt {{config}}"),
         ),
-        time_series_panel("Accepted drafts in the output", "percentunit", (accepted, "{{config}}"), maximum=1),
+        time_series_panel("Accepted drafts in the output", "percentunit", (accepted, "{{config}}")).max(1),
         time_series_panel(
             "Prefix cache hit rate",
             "percentunit",
             (fraction("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{config}}"),
-            maximum=1,
-        ),
+        ).max(1),
     ]
 
 
@@ -98,21 +96,18 @@ def _capacity() -> list[PanelOrRow]:
             "Waiting requests by reason",
             "short",
             (latest("vllm:num_requests_waiting_by_reason", "config, reason"), "{{reason}} {{config}}"),
-            width=6,
             stacked=True,
-        ),
+        ).span(6),
         time_series_panel(
             "Prompt length",
             "short",
             (mean("vllm:request_prompt_tokens"), "mean {{config}}"),
             *percentiles(quantile, "vllm:request_prompt_tokens", 0.99),
-            width=6,
-        ),
+        ).span(6),
         time_series_panel(
             "Model FLOPS utilization (MFU)",
             "percentunit",
             (f"{rate(flops)} / (count by (config) ({server_series(flops)}) * $tflops * 1e12)", "{{config}}"),
-            width=6,
-        ),
-        time_series_panel("Unreachable targets", "short", (f"sum by (job) ({scraped} == bool 0)", "{{job}}"), width=6),
+        ).span(6),
+        time_series_panel("Unreachable targets", "short", (f"sum by (job) ({scraped} == bool 0)", "{{job}}")).span(6),
     ]
