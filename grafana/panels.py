@@ -11,7 +11,7 @@ This module does not know which metrics exist or which queries make sense.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, table, timeseries
@@ -242,25 +242,20 @@ def label_variable(name: str, label: str, query: str) -> builders.QueryVariable:
     )
 
 
-class _RegionAnnotation(models.AnnotationQuery):
+def _region(name: str, color: str, expr: str, text: str) -> dict[str, object]:
     """An annotation from the start to the end of a series.
 
     It adds the keys that Grafana's Prometheus data source reads from an annotation and that the SDK does not define.
     """
-
-    def __init__(self, name: str, color: str, expr: str, text: str) -> None:
-        super().__init__(name=name, datasource=DATASOURCE, enable=True, icon_color=color, expr=expr)
-        self._extra_keys = {"titleFormat": name, "textFormat": text, "tagKeys": "run,cell,config", "step": "1s"}
-
-    def to_json(self) -> dict[str, object]:
-        return {**super().to_json(), **self._extra_keys}
+    query = models.AnnotationQuery(name=name, datasource=DATASOURCE, enable=True, icon_color=color, expr=expr)
+    return {**query.to_json(), "titleFormat": name, "textFormat": text, "tagKeys": "run,cell,config", "step": "1s"}
 
 
-def _annotations() -> list[models.AnnotationQuery]:
+def _annotations() -> list[Any]:
     run = 'thinkload:client_run{config=~"$config", model=~"$model", run=~"($run).*"} ^ 0'
     runs = f"sum by (run, config, model) ({run})"
     cells = f"sum by (instance, cell) (loadgen_cell_info) * on (instance) group_left (config, run) ({run})"
     return [
-        _RegionAnnotation("Run", "blue", runs, "run {{run}}: {{config}}, {{model}}"),
-        _RegionAnnotation("Cell", "purple", cells, "cell {{cell}}: {{config}}"),
+        _region("Run", "blue", runs, "run {{run}}: {{config}}, {{model}}"),
+        _region("Cell", "purple", cells, "cell {{cell}}: {{config}}"),
     ]

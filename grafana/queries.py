@@ -44,11 +44,6 @@ def _other_labels(by: str) -> list[str]:
     return [label for label in by.split(", ") if label not in SERVER_LABELS.split(", ")]
 
 
-def ratio(numerator: str, denominator: str) -> str:
-    """Rate of one counter divided by the rate of another; no value while the denominator does not increase."""
-    return f"{rate(numerator)} / ({rate(denominator)} > 0)"
-
-
 def fraction(part: str, total: str) -> str:
     """Rate of a counter as a fraction of the rate of another; 0 while the other does not increase."""
     return f"{rate(part)} / clamp_min({rate(total)}, 1e-9)"
@@ -61,25 +56,24 @@ def quantile(q: float, histogram: str) -> str:
 
 
 def mean(histogram: str) -> str:
-    """Mean of a server's histogram. It is exact and does not depend on the buckets."""
-    return ratio(f"{histogram}_sum", f"{histogram}_count")
+    """Mean of a server's histogram. It is exact and does not depend on the buckets; no value while the count does not increase."""
+    return f"{rate(histogram + '_sum')} / ({rate(histogram + '_count')} > 0)"
 
 
 def client_rate(metric: str, by: str = "config") -> str:
-    """Rate of a load generator's counter, per second of model time.
-
-    `thinkload:client_run` adds the labels of the run; its value is the time scale of the server.
-    """
-    labels = ", ".join(["instance", *_other_labels(by)])
-    run = f"on (instance) group_left ({SERVER_LABELS}) {client_series('thinkload:client_run')}"
-    return f"sum by ({by}) (sum by ({labels}) (rate({metric}[{WINDOW}])) / {run})"
+    """Rate of a load generator's counter, per second of model time."""
+    return _of_runs(f"rate({metric}[{WINDOW}])", "/", client_series("thinkload:client_run"), by)
 
 
 def client_value(metric: str, by: str = "config") -> str:
     """Current value of a load generator's gauge or counter."""
+    return _of_runs(metric, "*", f"({client_series('thinkload:client_run')} ^ 0)", by)
+
+
+def _of_runs(value: str, operation: str, run: str, by: str) -> str:
+    """Add the labels of the run to a value. The value of `thinkload:client_run` is the time scale of the server."""
     labels = ", ".join(["instance", *_other_labels(by)])
-    run = f"on (instance) group_left ({SERVER_LABELS}) ({client_series('thinkload:client_run')} ^ 0)"
-    return f"sum by ({by}) (sum by ({labels}) ({metric}) * {run})"
+    return f"sum by ({by}) (sum by ({labels}) ({value}) {operation} on (instance) group_left ({SERVER_LABELS}) {run})"
 
 
 def client_quantile(q: float, histogram: str) -> str:

@@ -67,11 +67,9 @@ class QueryError(Exception):
 
 def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list[dict[str, Any]]:
     """Return the series of one query as Prometheus does, sorted by their labels. Raises QueryError."""
-    times = (
-        {"time": selection.end_s}
-        if instant
-        else {"start": selection.start_s, "end": selection.end_s, "step": selection.step_s}
-    )
+    times = {"start": selection.start_s, "end": selection.end_s, "step": selection.step_s}
+    if instant:
+        times = {"time": selection.end_s}
     query = urllib.parse.urlencode({"query": selection.fill_in(expr), **times})
     url = f"{selection.prometheus}/api/v1/{'query' if instant else 'query_range'}?{query}"
     try:
@@ -116,12 +114,8 @@ def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[chart
         for series in run_query(selection, target["expr"], instant=True):
             labels = {heading: series["metric"].get(label, "") for label, heading in headings.items()}
             rows.setdefault(tuple(labels.values()), labels)[target["legendFormat"]] = float(series["value"][1])
-    units = {
-        override["matcher"]["options"]: prop["value"]
-        for override in panel["fieldConfig"]["overrides"]
-        for prop in override["properties"]
-        if prop["id"] == "unit"
-    }
+    overrides = panel["fieldConfig"]["overrides"]  # for each column; the unit is the first property
+    units = {override["matcher"]["options"]: override["properties"][0]["value"] for override in overrides}
     return list(rows.values()), dict.fromkeys(headings.values(), "") | units
 
 

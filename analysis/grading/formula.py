@@ -11,6 +11,7 @@ with integers from 1 to 59, chosen at random. This is evidence but no proof; eve
 This module does not know units, lists or relations, or which of two answers is the reference.
 """
 
+import contextlib
 import math
 import operator
 import random
@@ -352,10 +353,8 @@ def equal(a: Formula, b: Formula) -> bool:
 def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:
     values: list[tuple[Value, Value]] = []
     for point in points:
-        try:
+        with contextlib.suppress(UndefinedError):
             values.append((a.evaluate(point), b.evaluate(point)))
-        except UndefinedError:
-            continue
     if not (a.has_i or b.has_i):
         real = [pair for pair in values if is_real(pair[0]) and is_real(pair[1])]
         values = real if len(real) >= 3 else values

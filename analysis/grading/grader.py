@@ -178,10 +178,10 @@ def _opened(path: Path | None) -> sqlite3.Connection:
 def _read(cache: sqlite3.Connection, pairs: set[Pair]) -> dict[Pair, Grade]:
     """Return the grades of those pairs that this version of the grader has cached."""
     query = "SELECT verdict FROM verdict WHERE version = ? AND gold = ? AND answer = ?"
-    found = {}
     with contextlib.suppress(sqlite3.Error):
-        found = {pair: cache.execute(query, (version(), *pair)).fetchone() for pair in pairs}
-    return {pair: row[0] for pair, row in found.items() if row}
+        found = ((pair, cache.execute(query, (version(), *pair)).fetchone()) for pair in pairs)
+        return {pair: row[0] for pair, row in found if row}
+    return {}
 
 
 def _write(cache: sqlite3.Connection, grades: dict[Pair, Grade]) -> None:

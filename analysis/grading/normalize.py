@@ -25,8 +25,6 @@ _RULES = {
 }
 _RE = compiled(_NOTATION["patterns"], _PARTS)
 
-Rewrite = Callable[[str], str]
-
 
 def normalize(answer: str) -> str:
     """Apply every rewrite in order, and repeat up to three times until nothing changes. Nested wrappers need two rounds."""
@@ -129,7 +127,7 @@ plain_spacing = partial(_by_rules, "spacing")
 named_functions = partial(_by_rules, "functions")
 scientific = partial(_by_rules, "scientific")
 plain_signs = partial(_by_rules, "signs")
-REWRITES: tuple[Rewrite, ...] = (
+REWRITES: tuple[Callable[[str], str], ...] = (
     plain_unicode,
     plain_presentation,
     unwrapped,

@@ -60,7 +60,8 @@ def _order(a: Value, b: Value) -> int:
 def _solved(form: Form) -> Form:
     """Rewrite inequalities and lists as intervals and operations on them."""
     if isinstance(form, forms.Inequality):
-        return _solved_chain(form)
+        chain = zip(form.sides, form.signs, form.sides[1:], strict=False)  # all of its inequalities must hold
+        return SetOperation("and", tuple(_solve(*part) for part in chain))
     if isinstance(form, SetOperation):
         return SetOperation(form.operation, tuple(map(_solved, form.items)))
     if isinstance(form, forms.UnorderedList):
@@ -98,12 +99,6 @@ def _cells(form: Form, cells: dict[End, int]) -> frozenset[int]:
         start, stop = low + (form.opening != "["), high + (form.closing == "]")
         return frozenset(range(max(start, 0), min(stop, cells[Infinity(1)])))
     raise UnreadableError("not a set of real numbers")
-
-
-def _solved_chain(form: forms.Inequality) -> Form:
-    """Solve a chain of inequalities, all of which must hold."""
-    parts = zip(form.sides, form.signs, form.sides[1:], strict=False)
-    return SetOperation("and", tuple(_solve(*part) for part in parts))
 
 
 def _solve(left: str, relation: str, right: str) -> Form:

@@ -18,7 +18,7 @@ _SCALES: dict[str, int] = _TABLE["scales"]
 _PARTS = filled_in_turn(_TABLE["parts"], {"number_words": "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))})
 _RE = compiled(_TABLE["patterns"], _PARTS)
 _LETTERS = frozenset("ABCDEFGHIJ")
-_YES_NO = (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
+_OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
 def normalize_words(text: str) -> str:
@@ -160,7 +160,6 @@ def same_yes_no(gold: str, answer: str) -> bool | None:
     asked = normalize_words(gold)
     given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).casefold())
     words = set(re.findall(r"[a-z]+", _plain(answer).casefold()))
-    for pair in _YES_NO:
-        if given and asked == pair[0] and given[1] in pair and not words.issuperset(pair):
-            return given[1] == asked
-    return None
+    pair = {asked, _OPPOSITES.get(asked)}
+    is_comparable = given and asked in _OPPOSITES and given[1] in pair and not words.issuperset(pair)
+    return given[1] == asked if given and is_comparable else None

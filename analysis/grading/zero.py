@@ -11,9 +11,8 @@ This module does not know formulas with variables (see `formula.equal`), and doe
 
 import contextlib
 import math
-import operator
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -38,11 +37,6 @@ MAX_BOUND_BITS = 60_000
 MAX_BITS = 200_000
 """Size limit for exact powers: 10^60000 is a fraction, and larger powers are evaluated approximately."""
 MAX_TERMS = 100
-_OPERATIONS: dict[str, Callable[[Any, Any], Value]] = {
-    "add": operator.add,
-    "multiply": operator.mul,
-    "divide": operator.truediv,
-}
 _ARCS = {"asin", "acos", "atan"}
 _SEEDS = (20_250_923, 1_004)
 
@@ -211,12 +205,17 @@ class _Identity:
         return self.fraction(self._representative(value))
 
     def _operation(self, value: Number) -> Value:
-        arguments = [self.rewritten(argument) for argument in value.arguments]
-        if value.function in _OPERATIONS:
-            return _OPERATIONS[value.function](*arguments)
-        if value.function == "power":
-            return integer_power(arguments[0], value.constant)
-        return number("root", arguments[0], constant=value.constant)
+        match value.function, [self.rewritten(argument) for argument in value.arguments]:
+            case "add", [a, b]:
+                return a + b
+            case "multiply", [a, b]:
+                return a * b
+            case "divide", [a, b]:
+                return a / b
+            case "power", [a]:
+                return integer_power(a, value.constant)
+            case _, arguments:
+                return number("root", *arguments, constant=value.constant)
 
     def _representative(self, value: Number) -> Number:
         """Return a known constant with the same function and an equal argument."""

@@ -115,9 +115,9 @@ def _budgets() -> list[PanelOrRow]:
         Column("E2E p99", run_quantile(0.99, E2E, by, BUDGET_FILTER), "s"),
         Column("Good", f"{good} / {ended}", "percentunit", 0),
     ]
-    title = "Latency by budget and configuration"
+    labels = {"budget": "Budget", "config": "Configuration"}
     return [
-        table_panel(title, {"budget": "Budget", "config": "Configuration"}, columns).span(16).height(9),
+        table_panel("Latency by budget and configuration", labels, columns).span(16).height(9),
         bar_gauge_panel(
             "End to end p50, by budget", "s", (run_quantile(0.5, E2E, by, BUDGET_FILTER), "{{budget}} · {{config}}")
         ).height(9),

@@ -20,8 +20,6 @@ from grafana.queries import (
     server_series,
 )
 
-FAILED = 'outcome!="ok"'
-
 
 def dashboard() -> Dashboard:
     """Build the dashboard. Its first 21 grid rows are one screen; the panels on the quality of the measurement follow below."""
@@ -41,7 +39,8 @@ def _progress() -> list[PanelOrRow]:
     states = {"INVALID": "red", "SUSPECT": "orange", "RUNNING": "blue", "VALID": "green"}
     verdict = " or ".join(f'max(loadgen_verdict{{verdict="{name}"}} == 1) * {n}' for n, name in enumerate(states))
     ended = client_value("loadgen_requests_total")
-    failed = or_zero(f"sum({client_value(f'loadgen_requests_total{{{FAILED}}}')})", f"sum({ended})")
+    not_ok = client_value('loadgen_requests_total{outcome!="ok"}')
+    failed = or_zero(f"sum({not_ok})", f"sum({ended})")
     planned = client_value("loadgen_requests_planned")
     return [
         stat_panel(
