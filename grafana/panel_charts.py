@@ -48,6 +48,8 @@ def formatted(unit: str, value: str = "datum.value") -> str:
 
 def time_series(panel: Panel, rows: list[Row], span_s: float, marks_s: list[float]) -> Chart:
     """A line for each name in the rows (`name`, `at_s`, `value`, `part`). At `marks_s`, a run or a cell starts or ends."""
+    if not rows:
+        return _data([{}]).mark_text(fontSize=14, color=DIM).encode(text=alt.datum("no data"))
     defaults = panel["fieldConfig"]["defaults"]
     unit = defaults["unit"]
     legend = f"datum.name + '  ' + {formatted(unit, 'datum.mean')} + ' (max ' + {formatted(unit, 'datum.max')} + ')'"
@@ -78,14 +80,14 @@ def time_series(panel: Panel, rows: list[Row], span_s: float, marks_s: list[floa
 def stat(panel: Panel, rows: list[Row]) -> Chart:
     """The newest value as a large number, in the color of its threshold or of the text that stands for it."""
     defaults = panel["fieldConfig"]["defaults"]
-    color, text = "text", formatted(defaults["unit"])
+    color, text = "text", formatted(defaults["unit"]) if rows else "'–'"
     for row in rows[-1:]:
         steps = defaults["thresholds"]["steps"]
         color = [step["color"] for step in steps if step["value"] is None or row["value"] >= step["value"]][-1]
         for mapping in defaults.get("mappings", []):
             if result := mapping["options"].get(f"{row['value']:g}"):
                 color, text = result["color"], f"'{result['text']}'"
-    large = _data(rows[-1:]).mark_text(fontSize=26, fontWeight=600, color=COLORS.get(color, INK))
+    large = _data(rows[-1:] or [{}]).mark_text(fontSize=26, fontWeight=600, color=COLORS.get(color, INK))
     return large.transform_calculate(text=text).encode(text="text:N")
 
 

@@ -18,14 +18,13 @@ from analysis.grading import forms
 from analysis.grading.forms import Form, Inequality, Quantity, SetOperation, TupleOrInterval, UnorderedList
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.numbers import UndecidedError, UnreadableError
-from analysis.grading.patterns import compiled, read_table
+from analysis.grading.patterns import expressions, read_table
 from analysis.grading.solutions import rational_roots
 from analysis.grading.units import DEGREE, split_sum, split_unit
 from analysis.grading.words import NUMBER_WORDS, with_digits
 
 MAX_ITEMS = 1_000
-_TABLE = read_table("forms.toml")
-_RE = compiled(_TABLE["patterns"], _TABLE["parts"])
+_RE = expressions(read_table("forms.toml"))
 _SET_OPERATORS: tuple[tuple[Literal["or", "and", "minus"], re.Pattern[str]], ...] = (
     ("or", _RE.union),
     ("and", _RE.intersection),

@@ -22,14 +22,13 @@ from analysis.grading.formula import Formula
 from analysis.grading.latex_parser import parse_formula
 from analysis.grading.normalize import decimal_comma, normalize, plain_unicode, without_spacing
 from analysis.grading.numbers import PI, UndecidedError, UndefinedError, UnreadableError, Value
-from analysis.grading.patterns import compiled, read_table
+from analysis.grading.patterns import expressions, read_table
 from analysis.grading.solutions import same_intervals, same_solutions, variables
 from analysis.grading.units import DEGREE, PERCENT, RADIAN, Unit, with_text_unit
 from analysis.grading.zero import equal_values, is_real, sign, to_float
 
 _DEGREE_RADIANS = PI / 180
-_TABLE = read_table("forms.toml")
-_RE = compiled(_TABLE["patterns"], _TABLE["parts"])
+_RE = expressions(read_table("forms.toml"))
 
 
 def equivalent(gold: str, answer: str) -> bool | None:

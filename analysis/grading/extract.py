@@ -11,12 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from analysis.grading.patterns import compiled, filled_in_turn, read_table
+from analysis.grading.patterns import expressions, read_table
 from analysis.grading.sentences import is_doubted, stated_value
 from analysis.grading.words import NUMBER_WORDS
 
-_TABLE = read_table("answers.toml")
-_RE = compiled(_TABLE["patterns"], filled_in_turn(_TABLE["parts"], {"number_words": "|".join(NUMBER_WORDS)}))
+_RE = expressions(read_table("answers.toml"), {"number_words": "|".join(NUMBER_WORDS)})
 END_OF_REASONING = ("</think>", "<|im_start|>answer")
 """Marks at the end of the reasoning: of R1 and similar models, and of s1.1 with its special tokens."""
 

@@ -16,10 +16,10 @@ from functools import lru_cache, partial
 from analysis.grading import formula as fx
 from analysis.grading.formula import FUNCTIONS, Formula, apply, combine, constant
 from analysis.grading.numbers import PI, E, I, UndecidedError, UnreadableError, Value
-from analysis.grading.patterns import compiled, read_table
+from analysis.grading.patterns import expressions, read_table
 
 _TABLE = read_table("notation.toml")
-_RE = compiled(_TABLE["formula"], {})
+_RE = expressions(_TABLE)
 _GREEK = frozenset(_TABLE["greek"].split())
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}

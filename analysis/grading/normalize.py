@@ -2,7 +2,7 @@ r"""Normalize answers: rewrite LaTeX, Unicode and plain text to one notation, a 
 
 Rules: a rewrite never changes the value, and each has a test in tests/analysis/test_grade_normalize.py. The result has `\frac`, `\sqrt`,
 `\le`, `^\circ`, `\text{}` and plain brackets only. `\!` and digit group separators are removed, and spacing commands become spaces.
-`notation.toml` lists the characters and commands that have a synonym.
+`notation.toml` lists the characters and commands that have a synonym, and the rewrites.
 
 This module does not know what the notation means.
 """
@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import partial
 
-from analysis.grading.patterns import compiled, filled, filled_in_turn, read_table
+from analysis.grading.patterns import expressions, filled, filled_in_turn, read_table
 
 _NOTATION = read_table("notation.toml")
 _UNICODE: dict[str, str] = {char: latex for latex, chars in _NOTATION["unicode"].items() for char in chars}
@@ -23,7 +23,7 @@ _RULES = {
     step: [(re.compile(filled(pattern, _PARTS)), replacement) for pattern, replacement in rules]
     for step, rules in _NOTATION["rewrites"].items()
 }
-_RE = compiled(_NOTATION["patterns"], _PARTS)
+_RE = expressions(_NOTATION)
 
 
 def normalize(answer: str) -> str:

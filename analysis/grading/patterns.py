@@ -28,7 +28,7 @@ def filled_in_turn(patterns: dict[str, Any], parts: dict[str, str]) -> dict[str,
     return known
 
 
-def compiled(patterns: dict[str, Any], parts: dict[str, str], flags: int = 0) -> SimpleNamespace:
-    """Return the compiled patterns by name."""
-    known = filled_in_turn(patterns, parts)
-    return SimpleNamespace(**{name: re.compile(known[name], flags) for name in patterns})
+def expressions(table: dict[str, Any], words: dict[str, str] | None = None, flags: int = 0) -> SimpleNamespace:
+    """Return the compiled expressions of `[patterns]` by name. They may contain the words and the expressions of `[parts]`."""
+    known = filled_in_turn(table["patterns"], filled_in_turn(table.get("parts", {}), words or {}))
+    return SimpleNamespace(**{name: re.compile(known[name], flags) for name in table["patterns"]})

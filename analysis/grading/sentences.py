@@ -15,7 +15,7 @@ from analysis.grading.answer_parser import parse_answer
 from analysis.grading.forms import BaseNumber, Equation, Form, Matrix, Quantity, TupleOrInterval, UnorderedList
 from analysis.grading.normalize import normalize
 from analysis.grading.numbers import OutOfTimeError, UndefinedError, UnreadableError, time_limit
-from analysis.grading.patterns import compiled, read_table
+from analysis.grading.patterns import expressions, read_table
 
 MAX_CHARACTERS = 400
 """A longer last line states no value."""
@@ -29,7 +29,7 @@ def _any_of(words: str) -> str:
 
 
 _TABLE = read_table("sentences.toml")
-_RE = compiled(_TABLE["patterns"], {name: _any_of(words) for name, words in _TABLE["words"].items()}, re.IGNORECASE)
+_RE = expressions(_TABLE, {name: _any_of(words) for name, words in _TABLE["words"].items()}, re.IGNORECASE)
 """The compiled expressions of the table `[patterns]`, by name."""
 
 

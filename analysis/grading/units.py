@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 
-from analysis.grading.patterns import compiled, filled_in_turn, read_table
+from analysis.grading.patterns import expressions, read_table
 
 Measure = tuple[Counter[str], Fraction]
 """The powers of base dimensions, and the size in base units."""
 _TABLE = read_table("units.toml")
 _NOT_UNITS = frozenset(_TABLE["not_units"].split())
 _CLEAR = frozenset(_TABLE["clear_without_text"].split())
-_RE = compiled(_TABLE["patterns"], filled_in_turn(_TABLE["parts"], {}))
+_RE = expressions(_TABLE)
 _MARK_NAMES = {"\\euro": "€", "\\pounds": "£", "\\yen": "¥"}
 _REWRITES = [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in _TABLE["rewrites"]]
 """Rewrites of the text of a unit: `\frac{\text{m}}{\text{s}}` is `m/s`."""

@@ -10,13 +10,12 @@ This module does not know units.
 
 import re
 
-from analysis.grading.patterns import compiled, filled_in_turn, read_table
+from analysis.grading.patterns import expressions, read_table
 
 _TABLE = read_table("words.toml")
 NUMBER_WORDS: dict[str, int] = _TABLE["numbers"]
 _SCALES: dict[str, int] = _TABLE["scales"]
-_PARTS = filled_in_turn(_TABLE["parts"], {"number_words": "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))})
-_RE = compiled(_TABLE["patterns"], _PARTS)
+_RE = expressions(_TABLE, {"number_words": "|".join((*NUMBER_WORDS, *_SCALES, "hundred"))})
 _LETTERS = frozenset("ABCDEFGHIJ")
 _OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 

@@ -76,6 +76,11 @@ def test_a_line_ends_at_a_gap_and_its_legend_has_mean_and_maximum() -> None:
         assert drawn(made).count('aria-roledescription="line mark"') == 2
 
 
+def test_a_panel_without_data_says_so() -> None:
+    assert texts(panel_charts.stat(panel("s"), [])) == ["–", "Title"]
+    assert texts(panel_charts.time_series(panel("s"), [], 120, [1.0])) == ["no data", "Title"]
+
+
 def test_a_table_has_a_row_for_each_set_of_labels() -> None:
     rows = [{"Configuration": "tp1", "TTFT": 0.5}, {"Configuration": "tp2"}]
     found = texts(panel_charts.table(rows, {"Configuration": "", "TTFT": "s"}))
