@@ -66,7 +66,7 @@ class QueryError(Exception):
 
 
 def run_query(selection: Selection, expr: str, *, instant: bool = False) -> list[dict[str, Any]]:
-    """Return the series of one query as Prometheus does, sorted by their labels. Raises QueryError."""
+    """Return the series of one query in the form of Prometheus's API, sorted by their labels. Raises QueryError."""
     times = {"start": selection.start_s, "end": selection.end_s, "step": selection.step_s}
     if instant:
         times = {"time": selection.end_s}
@@ -98,7 +98,7 @@ def panel_rows(selection: Selection, panel: dict[str, Any]) -> Iterator[charts.R
             name = legend(target["legendFormat"], labels)
             part, last_s = 0, -math.inf
             for at_s, value in series.get("values") or [series["value"]]:
-                if value != "NaN":
+                if math.isfinite(float(value)):
                     part += at_s - last_s > LINE_GAP_S
                     last_s = at_s
                     row = {"name": name, "config": labels.get("config", name), "part": f"{labels} {part}"}
@@ -113,7 +113,9 @@ def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[chart
     for target in panel["targets"]:
         for series in run_query(selection, target["expr"], instant=True):
             labels = {heading: series["metric"].get(label, "") for label, heading in headings.items()}
-            rows.setdefault(tuple(labels.values()), labels)[target["legendFormat"]] = float(series["value"][1])
+            value = float(series["value"][1])
+            row = rows.setdefault(tuple(labels.values()), labels)
+            row[target["legendFormat"]] = value if math.isfinite(value) else None
     overrides = panel["fieldConfig"]["overrides"]  # for each column; the unit is the first property
     units = {override["matcher"]["options"]: override["properties"][0]["value"] for override in overrides}
     return list(rows.values()), dict.fromkeys(headings.values(), "") | units
