@@ -17,7 +17,7 @@ Row = dict[str, Any]
 """The values of one point, or of one row of a table, by the names of their fields."""
 Chart = Any
 """An Altair chart or layered chart."""
-INK, DIM = "#1f2329", "#6b7280"
+INK, DIM, GRID = "#1f2329", "#6b7280", "#eceef1"
 COLORS = {"green": "#2e8b57", "orange": "#d9822b", "red": "#c23030", "blue": "#2965cc"}
 MINUTES = "floor(datum.value / 60) + ':' + format(datum.value % 60, '02')"
 _SCALED = "replace(format(v, '.3~s'), /([a-zµ]?)$/, ' $1')"
@@ -61,13 +61,10 @@ def time_series(panel: Panel, rows: list[Row], span_s: float, marks_s: list[floa
     else:
         lines = base.transform_calculate(top="datum.value").mark_line(strokeWidth=1.6)
     highest = defaults.get("max", alt.Undefined if any(row["value"] for row in rows) else 1)
+    units = alt.Axis(labelExpr=formatted(unit), tickCount=5)
     lines = lines.encode(
         x=alt.X("at_s:Q", scale=alt.Scale(domain=[0, span_s]), axis=alt.Axis(labelExpr=MINUTES, grid=False)),
-        y=alt.Y(
-            "top:Q",
-            scale=alt.Scale(domainMin=0, domainMax=highest),
-            axis=alt.Axis(labelExpr=formatted(unit), tickCount=5),
-        ),
+        y=alt.Y("top:Q", scale=alt.Scale(domainMin=0, domainMax=highest), axis=units),
         color=alt.Color("legend:N", legend=alt.Legend(columns=panel["gridPos"]["w"] // 4)),
         detail="part:N",  # a line ends at a gap
     )
@@ -122,22 +119,7 @@ def _data(rows: list[Row]) -> Chart:
 
 def specification(chart: Chart, title: str, width: float, height: float) -> dict[str, Any]:
     """Return the Vega-Lite specification of a chart with its title, in a size that includes both."""
-    placed = chart.properties(
-        title=alt.Title(title, anchor="start", frame="bounds", fontSize=13),
-        width=width,
-        height=height,
-        autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-        padding=10,
-        background="white",
-    )
-    axis = {
-        "title": None,
-        "labelColor": DIM,
-        "labelLimit": width / 2,
-        "gridColor": "#eceef1",
-        "domain": False,
-        "ticks": False,
-    }
+    axis = {"title": None, "labelColor": DIM, "labelLimit": 200, "gridColor": GRID, "domain": False, "ticks": False}
     legend = {
         "title": None,
         "orient": "bottom",
@@ -146,6 +128,13 @@ def specification(chart: Chart, title: str, width: float, height: float) -> dict
         "labelLimit": 0,
         "offset": 4,
     }
-    config = alt.Config(font="Liberation Sans, Arial, sans-serif", view={"stroke": None}, axis=axis, legend=legend)
-    specified: dict[str, Any] = placed.properties(config=config).to_dict()
+    specified: dict[str, Any] = chart.properties(
+        title=alt.Title(title, anchor="start", frame="bounds", fontSize=13),
+        width=width,
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit", contains="padding"),
+        padding=10,
+        background="white",
+        config=alt.Config(font="Liberation Sans, Arial, sans-serif", view={"stroke": None}, axis=axis, legend=legend),
+    ).to_dict()
     return specified
