@@ -6,7 +6,6 @@ Commands of other blocks have to be in `NEEDS`. The options of all commands exis
 This file does not compare the output on a page with that of the command, because times differ from run to run.
 """
 
-import functools
 import importlib.util
 import json
 import os
@@ -14,7 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import pytest
 from tests import ROOT
 from tests.fixtures import make_records
 from tests.fixtures.emulated import emulated
+from tests.fixtures.once import made_once
 from tests.fixtures.swarm import free_port
 from thinkload.__main__ import PROGRAM_OF
 
@@ -101,17 +101,23 @@ def test_commands_that_no_test_runs_are_listed(page: Path) -> None:
     assert [start for start in reasons if not any(line.startswith(start) for line in others)] == []
 
 
-@functools.cache
-def known_options(program: str, verb: str) -> set[str]:
-    """The options in the help of a command."""
-    done = subprocess.run(
-        [sys.executable, "-m", program, verb, "--help"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(re.findall(r"--[a-z][\w-]*", done.stdout))
+KnownOptions = Callable[[str, str], set[str]]
+
+
+@pytest.fixture
+def known_options(tmp_path_factory: pytest.TempPathFactory) -> KnownOptions:
+    """The options in the help of a command. Importing what a command needs takes seconds, so each help is made once."""
+
+    def options(program: str, verb: str) -> set[str]:
+        def save_help(folder: Path) -> None:
+            command = [sys.executable, "-m", program, verb, "--help"]
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+            (folder / "help.txt").write_text(done.stdout)
+
+        saved = made_once(tmp_path_factory, f"help-{program}-{verb}", save_help)
+        return set(re.findall(r"--[a-z][\w-]*", (saved / "help.txt").read_text()))
+
+    return options
 
 
 def quoted_commands(page: Path) -> Iterator[list[str]]:
@@ -123,7 +129,7 @@ def quoted_commands(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_options_and_modules_of_commands_exist(page: Path) -> None:
+def test_options_and_modules_of_commands_exist(page: Path, known_options: KnownOptions) -> None:
     """Each module can be imported, and each option of a command of the three programs is in the help of the command."""
     wrong = []
     for module, *words in quoted_commands(page):

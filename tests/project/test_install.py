@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.fixtures.once import made_once
 from thinkload.__main__ import PROGRAM_OF, renamed
 
 SOURCE = ("server", "loadgen", "analysis", "benchmarks", "thinkload", "plans", "prometheus", "grafana")
@@ -29,7 +30,12 @@ def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 @pytest.fixture(scope="module")
 def thinkload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, installed with pip from a copy of the source."""
-    source, home = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("environment")
+    return made_once(tmp_path_factory, "installed", install) / "home" / "bin" / "thinkload"
+
+
+def install(folder: Path) -> None:
+    source, home = folder / "source", folder / "home"
+    source.mkdir()
     for name in SOURCE:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
@@ -42,7 +48,6 @@ def thinkload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     packages = next(home.glob("lib/python3.*/site-packages"))
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
-    return home / "bin" / "thinkload"
 
 
 def test_it_says_its_version_and_its_commands(thinkload: Path, tmp_path: Path) -> None:
