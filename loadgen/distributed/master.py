@@ -31,7 +31,6 @@ from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, par
 from loadgen.errors import DiskFullError, UsageError
 from loadgen.files import private_files, write_json
 from loadgen.lock import locked
-from loadgen.option_types import SYNTHETIC
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
@@ -153,7 +152,7 @@ def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared,
     options = parse_options(argv)
     if users < 1:
         raise UsageError("--users 0 would send nothing: give at least 1")
-    if options.dataset.startswith(SYNTHETIC):
+    if options.synthetic:
         raise UsageError("--dataset synthetic:… makes its prompts in one process: use python -m loadgen --workers auto")
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))

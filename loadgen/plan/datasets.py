@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadgen import option_types
 from loadgen.errors import UsageError
 from loadgen.files import cache_folder, write_atomically
+from loadgen.option_types import meant
 from loadgen.options import RunOptions
 from loadgen.plan import hub, synthetic
 from loadgen.plan.data_files import SUFFIXES, Row, paths_of, read_rows
@@ -50,9 +50,9 @@ class Dataset:
 def load(options: RunOptions) -> Dataset:
     """Load --dataset; --problems selects some of its problems, by the seed. Raises UsageError."""
     count = options.problems
-    if options.dataset.startswith(option_types.SYNTHETIC):
+    if (lengths := options.synthetic) is not None:
         needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
-        found = synthetic.problems(option_types.synthetic(options.dataset), count or needed, options.seed)
+        found = synthetic.problems(lengths, count or needed, options.seed)
         return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
     whole = _whole(options)
     if count is not None and count > len(whole.problems):
@@ -82,7 +82,7 @@ def canonical_hash(rows: list[Problem]) -> str:
 
 def emulator_file(options: RunOptions) -> str:
     """Return a file with the problems and their solutions in the format that an emulated server reads. Raises UsageError."""
-    if options.dataset.startswith(option_types.SYNTHETIC):
+    if options.synthetic:
         return str(SAMPLE)  # the emulated model then knows none of the prompts
     whole = _whole(options)
     return whole.path if whole.known_to_emulator else _written(whole)
@@ -200,4 +200,4 @@ def _file(name: str) -> Path:
     folder = path.parent if path.parent.is_dir() else Path()
     beside = [str(each) for each in itertools.islice(folder.iterdir(), 1000) if each.suffix in SUFFIXES]
     known += ["hf:OWNER/NAME:SPLIT", "synthetic:input=512,output=256", *beside[:10]]
-    raise UsageError(f"--dataset {name}: there is no such file{option_types.meant(name, known)}")
+    raise UsageError(f"--dataset {name}: there is no such file{meant(name, known)}")
