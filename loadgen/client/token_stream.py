@@ -9,6 +9,7 @@ This module does no I/O and reads no clock. It does not know HTTP, nor when the 
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from loadgen.client.error_text import clip, describe_error, find_error, is_error
@@ -30,6 +31,11 @@ from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_
 from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
+NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
+    "failed": ("server_error", "the server gave the answer up"),
+    "filtered": ("filtered", "the server filtered the answer"),
+}
+"""Outcome and error text of an answer that its finish_reason says to be none."""
 MAX_EVENT_BYTES = 16 * 2**20
 """No server sends a longer event or a longer answer. Without a limit, an endless one would fill the memory."""
 
@@ -87,16 +93,10 @@ class TokenStream:
             return
         if exchange.finish_reason is None:
             exchange.outcome = "cut"
-            exchange.error = (
-                "[DONE] without a finish_reason" if self.done else "the answer ended without a finish_reason"
-            )
-            return
-        if self._meaning == "failed":
-            exchange.outcome = "server_error"
-            exchange.error = f"the server gave the answer up: finish_reason {exchange.finish_reason}"
-        elif self._meaning == "filtered":
-            exchange.outcome = "filtered"
-            exchange.error = f"the server filtered the answer: finish_reason {exchange.finish_reason}"
+            exchange.error = f"{DONE.decode() if self.done else 'the answer ended'} without a finish_reason"
+        elif self._meaning in NO_ANSWER:
+            exchange.outcome, said = NO_ANSWER[self._meaning]
+            exchange.error = f"{said}: finish_reason {exchange.finish_reason}"
 
     def complete(self) -> bool:
         """Return whether the response is complete, however the connection ends."""
@@ -256,7 +256,7 @@ class TokenStream:
                 log.texts[other] = True
             found = settle(log) if exchange.streamed else settle_whole(log)
             exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
-        exchange.tokens, exchange.token_source = found.tokens, found.source
+        exchange.tokens, exchange.token_source = list(found.tokens), found.source
         if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
         if usage is not None:
@@ -266,19 +266,10 @@ class TokenStream:
 
 def _remove_empty(exchange: Exchange) -> None:
     """Remove the events without tokens. Their text is added to the event before them, or to the first one with tokens."""
-    before: tuple[str, str] = ("", "")
-    kept: list[int] = []
-    pieces: list[tuple[str, str]] = []
-    for i, (reasoning, content) in enumerate(exchange.pieces):
-        if exchange.tokens[i] > 0:
-            kept.append(i)
-            pieces.append((before[0] + reasoning, before[1] + content))
-            before = ("", "")
-        elif pieces:
-            pieces[-1] = (pieces[-1][0] + reasoning, pieces[-1][1] + content)
-        else:
-            before = (before[0] + reasoning, before[1] + content)
-    exchange.pieces = pieces
+    kept = [i for i, tokens in enumerate(exchange.tokens) if tokens > 0]
+    starts = [0, *kept[1:]] if kept else []
+    groups = [exchange.pieces[start:end] for start, end in pairwise([*starts, None])]
+    exchange.pieces = [("".join(r for r, _ in group), "".join(c for _, c in group)) for group in groups]
     exchange.arrival_ns = [exchange.arrival_ns[i] for i in kept]
     exchange.tokens = [exchange.tokens[i] for i in kept]
     if exchange.token_ids is not None:
