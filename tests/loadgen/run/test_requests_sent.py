@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from loadgen.client.addresses import Addresses
 from loadgen.client.client import Client
+from loadgen.client.endpoint import Addresses
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
 from loadgen.option_types import route
