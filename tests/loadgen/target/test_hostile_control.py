@@ -11,8 +11,7 @@ import pytest
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.record import read_run
-from loadgen.target.control_api import ControlApi
-from loadgen.target.credentials import check_url
+from loadgen.target.control_api import ControlApi, check_url
 from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
 from loadgen.target.server_info import ServerInfo
