@@ -49,35 +49,34 @@ def choose(options: RunOptions, api: ControlApi, response: ControlResponse) -> S
     """Return the model that --model names, or the first listed one. Raises UsageError where the server cannot be used."""
     _check_response(options, api, response)
     models = listed(response.json())
-    if not models:
-        return _trusted(options, api, response.status)
+    if not models and options.model is None:
+        hint = "check that --target ends with /v1, or give --model"
+        raise UsageError(f"{api.target}/models lists no model (HTTP {response.status}): {hint}")
     found = next((model for model in models if options.model in (None, model.id)), None)
     if found is not None:
         return found
     name = options.model or ""
     names = printable(", ".join(model.id for model in models[:5]), 400)
     if (similar := similar_name(name, [model.id for model in models[:MODELS_LIMIT]])) is not None:
-        raise UsageError(
-            f"--model {name!r} is not served at {api.target}: it serves {names}; did you mean {printable(similar, 200)!r}?"
-        )
+        meant = f"it serves {names}; did you mean {printable(similar, 200)!r}?"
+        raise UsageError(f"--model {name!r} is not served at {api.target}: {meant}")
     return ServedModel(name, others=names)
 
 
 def _check_response(options: RunOptions, api: ControlApi, response: ControlResponse) -> None:
-    if not response.reached or (response.status is None and options.model is None):
-        raise UsageError(
-            f"no server at {api.target} ({response.error}): start one (python -m server emulate tp1) or give --target"
-        )
-    if response.status in (401, 403) and options.api_key_env is None and not options.headers:
-        raise UsageError(
-            f"{api.target} requires a key (HTTP {response.status}): name the variable that holds it with --api-key-env NAME"
-        )
-    if response.status in (401, 403) and options.model is None:
-        raise UsageError(
-            f"{api.target} rejects the key in {options.api_key_env or '--header'} (HTTP {response.status})"
-        )
-    if response.status == 503 and options.model is None:
-        raise UsageError(f"{api.target} is not ready (HTTP 503): wait until its /health answers")
+    """Raise UsageError where the response shows that the server cannot be used. With --model, it need not list its models."""
+    status, named = response.status, options.model is not None
+    refused = status in (401, 403)
+    key = options.api_key_env or ("--header" if options.headers else None)
+    rules = [
+        (not response.reached or (status is None and not named), f"no server at {api.target} ({response.error}): start one (python -m server emulate tp1) or give --target"),
+        (refused and key is None, f"{api.target} requires a key (HTTP {status}): name the variable that holds it with --api-key-env NAME"),
+        (refused and not named, f"{api.target} rejects the key in {key} (HTTP {status})"),
+        (status == 503 and not named, f"{api.target} is not ready (HTTP 503): wait until its /health answers"),
+    ]  # fmt: skip
+    for wrong, message in rules:
+        if wrong:
+            raise UsageError(message)
 
 
 def listed(said: Any) -> list[ServedModel]:
@@ -112,12 +111,3 @@ def similar_name(name: str, names: list[str]) -> str | None:
 
 def _numbers(name: str) -> list[str]:
     return re.findall(r"\d+", name)
-
-
-def _trusted(options: RunOptions, api: ControlApi, status: int | None) -> ServedModel:
-    """Return --model, which is trusted where the server lists no models. Raises UsageError without it."""
-    if options.model is None:
-        raise UsageError(
-            f"{api.target}/models lists no model (HTTP {status}): check that --target ends with /v1, or give --model"
-        )
-    return ServedModel(options.model)
