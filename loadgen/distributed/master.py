@@ -189,7 +189,7 @@ class MasterRun:
             run_id=prepared.run_id,
             folder=str(folder),
             dataset_sha256=prepared.dataset.sha256,
-            server=dataclasses.asdict(prepared.server),
+            server=msgspec.structs.asdict(prepared.server),
             open_loop=isinstance(schedule, OpenLoop),
             boot_id=boot_id(),
             start_s=self.run.clock["perf_s"],

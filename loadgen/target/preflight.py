@@ -11,7 +11,7 @@ This module does not know how the load is generated.
 import asyncio
 import re
 import time
-from typing import Annotated
+from typing import Any
 
 import msgspec
 
@@ -23,7 +23,7 @@ from loadgen.options import RunOptions
 from loadgen.plan.workload import Workload
 from loadgen.target import models
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
-from loadgen.target.server_info import ServerInfo, with_gpus
+from loadgen.target.server_info import Reported, ServerInfo, with_gpus
 from loadgen.target.server_metrics import MetricsPage, engines, read_page
 from loadgen.terminal import printable, say
 
@@ -37,25 +37,8 @@ TIME_SCALES = (1e-3, 1e6)
 LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
 """A plain form, about which no two URL parsers disagree."""
 
-Text = Annotated[str, msgspec.Meta(max_length=500)]
-Count = Annotated[int, msgspec.Meta(gt=0, le=100_000)]
-
-
-class Reported(msgspec.Struct):
-    """What this suite's emulator says at /version. vLLM says only its version."""
-
-    version: Text | None = None
-    emulated: bool = False
-    simulated: bool = False
-    gpu: Text | None = None
-    config: Text | None = None
-    preset: Text | None = None
-    num_gpus: Count | None = None
-    tensor_parallel_size: Count | None = None
-    speculation: Text | None = None
-    draft_tokens: Count | None = None
-    acceptance: Text | None = None
-    gpu_metrics: Text | None = None
+GIVEN = ("gpu", "preset", "num_gpus", "tensor_parallel_size", "speculation")
+"""Options that describe the server, with the names of the fields of ServerInfo."""
 
 
 def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
@@ -66,29 +49,24 @@ def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
         _check_telemetry(options.gpu_metrics, api)
     reported = lenient(version.json(), Reported)
     metrics = page.response.text()
-    # vLLM has these metrics only where it speculates, and does not report the method.
-    unnamed = "unnamed" if "vllm:spec_decode_num_drafts" in metrics else None
-    speculation = options.speculation or _plain(reported.speculation) or unnamed
+    facts = {name: _plain(said) for name, said in msgspec.structs.asdict(reported).items()}
+    facts["gpu_metrics"] = options.gpu_metrics or _telemetry_url(options, api, reported)
+    if "vllm:spec_decode_num_drafts" in metrics:
+        # vLLM has these metrics only where it speculates, and does not report the method.
+        facts["speculation"] = facts["speculation"] or "unnamed"
+    given = {name: getattr(options, name) for name in GIVEN} | {"config": options.config_name}
+    facts |= {name: value for name, value in given.items() if value}
+    if facts["speculation"] == "none":
+        facts["speculation"] = None
     server = ServerInfo(
         model=model.id,
         max_model_len=model.max_model_len,
-        version=_plain(reported.version),
-        emulated=reported.emulated,
-        simulated=reported.simulated,
         time_scale=_time_scale(version, reported, api),
-        gpu=options.gpu or _plain(reported.gpu),
-        config=options.config_name or _plain(reported.config),
-        preset=options.preset or _plain(reported.preset),
-        num_gpus=options.num_gpus or reported.num_gpus,
-        tensor_parallel_size=options.tensor_parallel_size or reported.tensor_parallel_size,
-        speculation=None if speculation == "none" else speculation or None,
-        draft_tokens=reported.draft_tokens,
-        acceptance=_plain(reported.acceptance),
-        gpu_metrics=options.gpu_metrics or _telemetry_url(options, api, reported),
         metrics="# TYPE vllm:" in metrics,
         engines=max(1, engines(metrics)),
         replicas=page.replicas,
         others=model.others,
+        **facts,
     )
     check_lengths(options, server)
     return with_gpus(server)
@@ -99,17 +77,16 @@ async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, Metri
     return await asyncio.gather(api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api))
 
 
-def _plain(text: str | None) -> str | None:
-    return printable(text, 200) if text else None
+def _plain(said: Any) -> Any:
+    """A value that can be printed on one line; None for an empty text."""
+    return (printable(said, 200) or None) if isinstance(said, str) else said
 
 
 def _time_scale(version: ControlResponse, reported: Reported, api: ControlApi) -> float:
     """Return how much faster than its model an emulated server runs. Raises UsageError where the value cannot be true."""
     said = version.json()
-    if not isinstance(said, dict):
-        value: object = "(unreadable)" if version.status == 200 and b'"time_scale"' in version.body else None
-    else:
-        value = said.get("time_scale")
+    unreadable = "(unreadable)" if version.status == 200 and b'"time_scale"' in version.body else None
+    value = said.get("time_scale") if isinstance(said, dict) else unreadable
     if value is None:
         return 1.0
     least, most = TIME_SCALES

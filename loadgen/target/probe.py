@@ -8,8 +8,9 @@ measures the failures.
 This module does not know what a run asks (see loadgen/plan/budgets.py).
 """
 
-import dataclasses
 import re
+
+from msgspec import structs
 
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
@@ -28,7 +29,7 @@ def identify(options: RunOptions, server: ServerInfo, api: ControlApi) -> Server
         return server
     response = _ask(options, server, api)
     if _refuses(response, "max_tokens"):
-        instead = dataclasses.replace(server, limit_field="max_completion_tokens")
+        instead = structs.replace(server, limit_field="max_completion_tokens")
         again = _ask(options, instead, api)
         _check_temperature(again, api)
         if again.status == 200 or b"max_completion_tokens" in response.body:
@@ -77,7 +78,7 @@ def with_fingerprint(server: ServerInfo, fingerprint: object) -> ServerInfo:
         return server
     sizes = {kind: int(size) for kind, size in re.findall(r"-(tp|pp|dp)([1-9]\d{0,4})(?![\w.])", fingerprint)}
     return with_gpus(
-        dataclasses.replace(
+        structs.replace(
             server,
             tensor_parallel_size=server.tensor_parallel_size or sizes.get("tp", 1),
             pipeline_parallel_size=sizes.get("pp", 1),
