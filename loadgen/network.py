@@ -28,7 +28,7 @@ class Proxy:
     """Value of the `Proxy-Authorization` header."""
 
 
-def tls_context(ca_file: Path | str | None, *, verify: bool) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
     """Return a context that trusts the system's authorities and those of `ca_file`.
 
     Raises UsageError where `ca_file` cannot be read or holds no certificate.

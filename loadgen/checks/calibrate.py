@@ -22,6 +22,7 @@ import uvloop
 
 from loadgen.checks.reference_server import serving
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.exchange import Exchange, Request
 from loadgen.files import write_atomically
 from loadgen.measure.client_health import ClientHealth
@@ -124,7 +125,7 @@ async def _load(target: str, streams: int) -> tuple[list[Exchange], dict[str, An
             request = Request(number, "calibrate", 0, TOKENS, "cut", "/chat/completions", body)
             exchanges.append(await client.send(request))
 
-    async with Client(target, timeout_s=60) as client:
+    async with Client(endpoint_of(target), timeout_s=60) as client:
         health.start()
         began = time.perf_counter()
         await asyncio.gather(*(stream(number, client) for number in range(streams)))

@@ -18,6 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -87,14 +88,8 @@ class Endpoint:
 
     def request_bytes(self, path: str, body: bytes) -> bytes:
         """Return one request, ready to write. `path` is relative to the target."""
-        return b"%s%s%s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n%s" % (
-            self.prefix,
-            path.encode(),
-            self.query,
-            self.head,
-            len(body),
-            body,
-        )
+        line = b"%s%s%s HTTP/1.1\r\n" % (self.prefix, path.encode(), self.query)
+        return b"%s%scontent-length: %d\r\n\r\n%s" % (line, self.head, len(body), body)
 
     async def connect(self, protocol: Callable[[], P]) -> P:
         """Open a new connection. Raises OSError, of which ssl.SSLError is a subclass."""
@@ -145,11 +140,14 @@ def endpoint_of(
     target: str,
     *,
     api_key: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    ca_file: str | None = None,
+    headers: Mapping[str, str] = {},
+    ca_file: Path | None = None,
     verify: bool = True,
 ) -> Endpoint:
-    """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password. Raises UsageError."""
+    """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password.
+
+    Raises UsageError where the URL or the proxy cannot be used.
+    """
     url = urlsplit(target)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UsageError(f"{target.rpartition('@')[2]}: not an http(s) URL")
@@ -166,7 +164,7 @@ def endpoint_of(
     }
     if api_key:
         lines["authorization"] = f"Bearer {api_key}"
-    lines |= {name.lower(): value for name, value in (headers or {}).items()}
+    lines |= {name.lower(): value for name, value in headers.items()}
     absolute = proxy is not None and url.scheme == "http"
     if absolute and proxy and proxy.authorization:
         lines["proxy-authorization"] = proxy.authorization
