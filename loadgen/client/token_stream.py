@@ -130,34 +130,30 @@ class TokenStream:
         if event == DONE:
             self.done = True
             return
+        chunk: Chunk | None
         try:
             chunk = decode_typed(event)
         except TYPE_ERRORS as error:
-            self._read_unusual(stamp_ns, event, error)
-            return
-        if not chunk.choices and chunk.usage is None and self._reports_error(event):
-            return
-        self._read_chunk(stamp_ns, chunk, event)
-
-    def _read_unusual(self, stamp_ns: int, event: bytes, error: Exception) -> None:
-        """Read an event that is not a chunk of the usual types: `[DONE]`, an error, or a chunk to be read loosely."""
-        if event.strip() == DONE:
-            self.done = True
-            return
-        try:
-            chunk = decode_loosely(event)
-        except NotJSONError:
-            if isinstance(event, ErrorEvent):
-                self.fail("server_error", clip(event.decode(errors="replace").strip()))
-            else:
-                self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
-            return
+            if event.strip() == DONE:
+                self.done = True
+                return
+            try:
+                chunk = decode_loosely(event)
+            except NotJSONError:
+                self._fail_without_json(event, error)
+                return
         if (chunk is None or not chunk.choices) and self._reports_error(event):
             return
         if chunk is None:
             self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
         else:
             self._read_chunk(stamp_ns, chunk, event)
+
+    def _fail_without_json(self, event: bytes, error: Exception) -> None:
+        if isinstance(event, ErrorEvent):
+            self.fail("server_error", clip(event.decode(errors="replace").strip()))
+        else:
+            self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
 
     def _reports_error(self, event: bytes) -> bool:
         """End the stream where an event without choices reports an error, in whatever shape."""
