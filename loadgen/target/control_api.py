@@ -19,6 +19,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -88,15 +89,19 @@ class ControlApi:
     """Sends control requests. `fetch` is for event loops; `get` and `post` block until the response is there."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError where --target is no URL or --ca-file cannot be used."""
+        """Raises UsageError where --target is no URL."""
         check_url(options.target)
         self.target = base(options.target)
         self.root = root(options.target)
         self._query = urlsplit(options.target).query
         self._options = options
-        self._tls = network.tls_context(options.ca_file, verify=not options.insecure)
         self._silent: set[str] = set()
         """URLs whose response did not arrive within TIMEOUT_S."""
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """For https alone, because it takes some time to read the certificates of the system."""
+        return network.tls_context(self._options.ca_file, verify=not self._options.insecure)
 
     def get(self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES) -> ControlResponse:
         """Send GET to an absolute URL."""
@@ -127,7 +132,8 @@ class ControlApi:
         # This import takes a third of a second, which `--help` and the processes that only send the load do not need.
         import aiohttp  # noqa: PLC0415
 
-        if urlsplit(url).scheme not in ("http", "https"):
+        scheme = urlsplit(url).scheme
+        if scheme not in ("http", "https"):
             return ControlResponse(None, error=f"{printable(url, 200)} is not an http(s) URL", reached=False)
         url_asked = url
         if url in self._silent and not every_time:
@@ -135,7 +141,7 @@ class ControlApi:
         if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
             url = f"{url}?{self._query}"
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
+            connector=aiohttp.TCPConnector(ssl=self._tls if scheme == "https" else True, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=CONNECT_SHARE * timeout_s),
             auto_decompress=False,
