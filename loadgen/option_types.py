@@ -301,11 +301,10 @@ def workers(text: str) -> int | None:
 
 def arrival(text: str) -> str:
     """Check the name of an arrival process: `poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
-    name, _, parameter = text.partition(":")
-    if text not in ("poisson", "constant", "burst") and not (name in ("gamma", "burst") and parameter):
-        raise UsageError(f"{text!r}: write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N")
-    if parameter:
-        count(parameter) if name == "burst" else positive(parameter)
+    wrong = ": write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N"
+    match = _matched(rf"poisson|constant|gamma:(.+)|burst(:{ABOVE_ZERO})?", text, wrong)
+    if match[1]:
+        positive(match[1])
     return text
 
 

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -286,16 +287,10 @@ def saved(options: RunOptions) -> dict[str, Any]:
 
 def redacted(argv: Sequence[str]) -> list[str]:
     """Return the command line without the values of headers."""
-    words = []
-    for before, word in zip(("", *argv), argv, strict=False):
-        option, equals, value = word.partition("=")
-        if before == "--header":
-            words.append(f"{word.partition(':')[0]}: {HIDDEN}")
-        elif option == "--header" and equals:
-            words.append(f"--header={value.partition(':')[0]}: {HIDDEN}")
-        else:
-            words.append(word)
-    return words
+    return [
+        f"{word.partition(':')[0]}: {HIDDEN}" if before == "--header" or word.startswith("--header=") else word
+        for before, word in pairwise(["", *argv])
+    ]
 
 
 def decode(kind: type, value: Any) -> Any:
