@@ -100,14 +100,8 @@ def timetable(
 
 def true_values(ttft: float, per_token: float, e2e: float, **others: float) -> dict[str, float]:
     """Return the true values, in ms, for a stream whose tokens are evenly spaced."""
-    values = {
-        "ttft_s": ttft,
-        "tpot_s": per_token,
-        "itl_s": per_token,
-        "inter_chunk_s": per_token,
-        "e2e_s": e2e,
-    }
-    return values | {"stream_end_s": e2e} | others
+    gaps = dict.fromkeys(("tpot_s", "itl_s", "inter_chunk_s"), per_token)
+    return {"ttft_s": ttft, **gaps, "e2e_s": e2e, "stream_end_s": e2e} | others
 
 
 QUEUED = {
