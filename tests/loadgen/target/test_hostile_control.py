@@ -16,7 +16,7 @@ from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
 from loadgen.target.server_info import ServerInfo
 from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
-from tests.fixtures.emulated import loadgen
+from tests.fixtures.emulated import loadgen_here
 
 EMULATED = {"version": "0.32.0", "emulated": True, "time_scale": 2.0}
 
@@ -133,7 +133,7 @@ METRICS = b'vllm:num_requests_running{engine="0"} 1\nvllm:generation_tokens_tota
 def test_no_body_of_a_control_endpoint_ends_in_a_traceback() -> None:
     """A bounded fuzz; THINKLOAD_FUZZ sets the number of bodies."""
     rng = random.Random(16)
-    rounds = int(os.environ.get("THINKLOAD_FUZZ", "120"))
+    rounds = int(os.environ.get("THINKLOAD_FUZZ", "60"))
     assert sum(one_round(damaged(rng)) for _ in range(rounds)) > rounds / 3
 
 
@@ -185,7 +185,7 @@ def test_a_run_says_which_snapshot_is_missing(tmp_path: Path) -> None:
 
     server = ControlServer({"/metrics": metrics})
     with server.running() as target:
-        done = loadgen(
+        done = loadgen_here(
             "--target", target, "--dataset", "sample", "--problems", "2", "--budgets", "64", "--out", str(tmp_path / "run"),
         )  # fmt: skip
     assert "server-after.prom is missing" in done.stderr
@@ -201,7 +201,7 @@ def test_a_key_that_a_server_echoes_is_not_in_a_refusal(monkeypatch: pytest.Monk
 
     server = ControlServer({"/v1/models": {"data": [{"id": "other"}]}, "/v1/chat/completions": echo})
     with server.running() as target:
-        done = loadgen(
+        done = loadgen_here(
             "--target", target, "--model", "m", "--api-key-env", "ECHO_KEY", "--dataset", "sample", "--budgets", "8",
             env={"ECHO_KEY": key},
         )  # fmt: skip
