@@ -142,7 +142,8 @@ class TokenStream:
             except NotJSONError:
                 self._fail_without_json(event, error)
                 return
-        if (chunk is None or not chunk.choices) and self._reports_error(event):
+        has_answer = chunk is not None and (chunk.choices or chunk.usage is not None)
+        if not has_answer and self._reports_error(event):
             return
         if chunk is None:
             self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")

@@ -66,7 +66,7 @@ def prepare(options: RunOptions) -> Prepared:
     schedule = make_schedule(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, OpenLoop) else workload.planned
     resume.check_same(previous, dataset, server)
-    preflight.check_mode(options, workload, api)
+    probe.check_mode(options, workload, api)
     return Prepared(options, api, server, dataset, workload, schedule, planned, run_id, previous)
 
 

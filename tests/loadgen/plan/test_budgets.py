@@ -15,7 +15,7 @@ from loadgen.plan.workload import Item, Workload
 from loadgen.record import read_records
 from loadgen.run.forced import joined, second_call
 from loadgen.target.control_api import ControlResponse
-from loadgen.target.preflight import native_refusal
+from loadgen.target.probe import native_refusal
 from tests.fixtures.emulated import emulated, loadgen_here
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i}+1?", str(i + 1)) for i in range(5)]

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi
-from loadgen.target.models import listed, similar_name
-from loadgen.target.preflight import inspect
+from loadgen.target.preflight import inspect, listed, similar_name
 from tests.fixtures.control import ControlServer
 from tests.fixtures.emulated import loadgen_here
 
@@ -36,7 +35,7 @@ ROW = {"id": "org/model-7b", "object": "model"}
     ],
 )
 def test_every_shape_of_the_list_is_read(said: Any, expected: list[tuple[str, int | None]]) -> None:
-    assert [(model.id, model.max_model_len) for model in listed(said)] == expected
+    assert [(server.model, server.max_model_len) for server in listed(said)] == expected
 
 
 LEAF = st.none() | st.booleans() | st.floats() | st.text(max_size=3)
@@ -46,8 +45,8 @@ LISTS = ROWS | st.lists(ROWS, max_size=3)
 
 @given(LISTS | st.dictionaries(st.sampled_from(["data", "models"]), LISTS))
 def test_no_list_raises(said: Any) -> None:
-    for model in listed(said):
-        assert model.id.isprintable()
+    for server in listed(said):
+        assert server.model.isprintable()
 
 
 @pytest.mark.parametrize(
