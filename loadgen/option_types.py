@@ -302,9 +302,11 @@ def workers(text: str) -> int | None:
 def arrival(text: str) -> str:
     """Check the name of an arrival process: `poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
     wrong = ": write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N"
-    match = _matched(rf"poisson|constant|gamma:(.+)|burst(:{ABOVE_ZERO})?", text, wrong)
+    match = _matched("poisson|constant|burst|gamma:(.+)|burst:(.+)", text, wrong)
     if match[1]:
         positive(match[1])
+    if match[2]:
+        count(match[2])
     return text
 
 

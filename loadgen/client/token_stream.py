@@ -142,12 +142,10 @@ class TokenStream:
             except NotJSONError:
                 self._fail_without_json(event, error)
                 return
-        has_answer = chunk is not None and (chunk.choices or chunk.usage is not None)
-        if not has_answer and self._reports_error(event):
-            return
         if chunk is None:
-            self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
-        else:
+            if not self._reports_error(event):
+                self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
+        elif chunk.choices or chunk.usage is not None or not self._reports_error(event):
             self._read_chunk(stamp_ns, chunk, event)
 
     def _fail_without_json(self, event: bytes, error: Exception) -> None:

@@ -133,7 +133,7 @@ METRICS = b'vllm:num_requests_running{engine="0"} 1\nvllm:generation_tokens_tota
 def test_no_body_of_a_control_endpoint_ends_in_a_traceback() -> None:
     """A bounded fuzz; THINKLOAD_FUZZ sets the number of bodies."""
     rng = random.Random(16)
-    rounds = int(os.environ.get("THINKLOAD_FUZZ", "60"))
+    rounds = int(os.environ.get("THINKLOAD_FUZZ", "120"))
     assert sum(one_round(damaged(rng)) for _ in range(rounds)) > rounds / 3
 
 
