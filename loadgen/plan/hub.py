@@ -3,8 +3,8 @@
 The hash of a published data set is either written here, for data that was compared with its source, or it is that of the first
 use on this machine. A data set whose content differs from it is refused, because results on the two could not be compared.
 
-What the cache of the Hub's client holds is used without asking the Hub, so that all runs on a machine have the same revision and need no network.
-Where the Hub does not give a data set, a UsageError says why and what to do.
+What the cache of the Hub's client holds is used without asking the Hub, so that all runs on a machine have the same revision
+and need no network. Where the Hub does not give a data set, a UsageError says why and what to do.
 
 This module does not know how a file is read.
 """

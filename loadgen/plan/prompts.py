@@ -1,6 +1,7 @@
 """The prompt styles: the text of the user's message, the raw template for `/completions`, and the forced answer.
 
-prompts.toml has the styles that are known, with their sources. `--prompt` names a style; without this option, the model's id decides, and any other model gets `chat`.
+prompts.toml has the styles that are known, with their sources. `--prompt` names a style; without this option, the model's id
+decides, and any other model gets `chat`.
 
 This module does not know how a reply is limited or graded.
 """
