@@ -35,14 +35,14 @@ CLIENT_FAULTS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS,
 """Connection errors caused by this machine and not by the server. Their error text begins with `client:`."""
 
 
+@dataclass
 class Addresses:
     """The addresses of one host and port. Use it in one event loop."""
 
-    def __init__(self, host: str, port: int, found: Sequence[aiohappyeyeballs.AddrInfoType] = ()) -> None:
-        """`found` are addresses that are known already."""
-        self.host = host
-        self.port = port
-        self._found = list(found)
+    host: str
+    port: int
+    found: Sequence[aiohappyeyeballs.AddrInfoType] = ()
+    """The addresses that are known, the one that answered first; empty until the name is resolved."""
 
     async def connect(
         self,
@@ -52,20 +52,20 @@ class Addresses:
     ) -> tuple[asyncio.Transport, P]:
         """Open a connection, with TLS where there is a context. Raises OSError, of which socket.gaierror is a subclass."""
         loop = asyncio.get_running_loop()
-        if not self._found:
-            self._found = list(await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
+        if not self.found:
+            self.found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         try:
-            if len(self._found) == 1:
-                host, port = self._found[0][4][:2]
+            if len(self.found) == 1:
+                host, port = self.found[0][4][:2]
                 return await loop.create_connection(protocol, host, port, ssl=tls, server_hostname=server_hostname)
-            sock = await aiohappyeyeballs.start_connection(self._found, happy_eyeballs_delay=DELAY_S, interleave=1)
+            sock = await aiohappyeyeballs.start_connection(self.found, happy_eyeballs_delay=DELAY_S, interleave=1)
         except ssl.SSLError:
             raise
         except OSError:
-            self._found = []
+            self.found = ()
             raise
         peer = sock.getpeername()[:2]
-        self._found = sorted(self._found, key=lambda info: info[4][:2] != peer)
+        self.found = sorted(self.found, key=lambda info: info[4][:2] != peer)
         return await loop.create_connection(protocol, sock=sock, ssl=tls, server_hostname=server_hostname)
 
 
