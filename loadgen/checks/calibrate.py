@@ -12,7 +12,6 @@ This module does not know how much load a real server can take.
 
 import asyncio
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import tpot_ns
 from loadgen.measure.verdict import LIMITS
 from loadgen.run.capacity import machine, path
+from loadgen.terminal import say
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 GAP_MS = 5
@@ -59,7 +59,7 @@ def main(most: int) -> int:
     with serving() as url:
         for streams in (s for s in STREAMS if s <= most):
             levels.append(best(f"{url}/paced-{TOKENS}-{GAP_MS}/v1", streams))
-            print(f"loadgen: {line(levels[-1])}", file=sys.stderr)
+            say(line(levels[-1]))
             if not levels[-1].fit:
                 break
     passed = [level for level in levels if level.fit]
