@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.client.response import ResponseReader
 from loadgen.client.work_queue import WorkQueue
 from loadgen.clock import RunClock
@@ -37,7 +38,7 @@ async def closed_loop(
 ) -> None:
     """Send the requests as a run does. `steps` processes each response, with its due time, when the client has time."""
     work_queue = WorkQueue()
-    async with Client(url, timeout_s=60, on_tokens=on_tokens, work_queue=work_queue) as client:
+    async with Client(endpoint_of(url), timeout_s=60, on_tokens=on_tokens, work_queue=work_queue) as client:
 
         async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
             return request, due_ns, await client.call(request)

@@ -28,7 +28,7 @@ class Proxy:
     """Value of the `Proxy-Authorization` header."""
 
 
-def tls_context(ca_file: Path | str | None, *, verify: bool) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
     """Return a context that trusts the system's authorities and those of `ca_file`.
 
     Raises UsageError where `ca_file` cannot be read or holds no certificate.
@@ -67,7 +67,9 @@ def http_proxy(url: str) -> Proxy | None:
         where = address(proxy)
     except ValueError:
         raise UsageError(f"{variable}: its port is not a number from 0 to 65535") from None
-    return Proxy(*where, basic_authorization(proxy) if proxy.username else None)
+    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    basic = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    return Proxy(*where, basic if proxy.username else None)
 
 
 def address(url: SplitResult) -> tuple[str, int]:
@@ -91,9 +93,3 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def basic_authorization(url: SplitResult) -> str:
-    """Return the user and password in a URL as the value of an HTTP authorization header."""
-    pair = f"{unquote(url.username or '')}:{unquote(url.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()

@@ -25,6 +25,8 @@ LATENCIES = (*SLO_NAMES, "itl")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 SHARES = ("failed", "goodput")
 RATES = ("requests_per_s", "tokens_per_s")
+ABOVE_ZERO = r"0*[1-9]\d*"
+"""A whole number above zero."""
 AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1000.0, "e2e_due": 1000.0}
 """From this many seconds on, a number without a unit may have been meant in milliseconds."""
 
@@ -66,6 +68,14 @@ def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action.choices, dict):
             for command in action.choices.values():
                 yield from _options_of(command)
+
+
+def _matched(pattern: str, text: str, wrong: str) -> re.Match[str]:
+    """Match the whole text. Raises UsageError with the text and what is `wrong` with it."""
+    match = re.fullmatch(pattern, text, re.ASCII)
+    if match is None:
+        raise UsageError(f"{text!r}{wrong}")
+    return match
 
 
 def header(text: str) -> tuple[str, str]:
@@ -114,8 +124,10 @@ class Synthetic(NamedTuple):
     output: Length
 
 
-def synthetic(name: str) -> Synthetic:
-    """Parse `synthetic:input=512±128,output=256`."""
+def synthetic(name: str) -> Synthetic | None:
+    """Parse `synthetic:input=512±128,output=256`; None where the data set is not synthetic."""
+    if not name.startswith(SYNTHETIC):
+        return None
     parts = dict(part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(","))
     if parts.keys() != {"input", "output"}:
         raise UsageError(f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128")
@@ -144,9 +156,8 @@ class Proportion:
 
 def _proportion(text: str) -> Proportion:
     """Parse `2x`, `2x at least 4`, `1x at most 16`, or `2x at least 4 at most 16`."""
-    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x(?: at least ([0-9]{1,9}))?(?: at most ([0-9]{1,9}))?", text)
-    if match is None:
-        raise UsageError(f"{text!r} is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16")
+    pattern = r"(\d{1,6}(?:\.\d{1,6})?)x(?: at least (\d{1,9}))?(?: at most (\d{1,9}))?"
+    match = _matched(pattern, text, " is not a number of requests: write 64, 2x, 2x at least 4, or 1x at most 16")
     return Proportion(positive(match[1]), int(match[2] or 1), int(match[3] or 2**31))
 
 
@@ -195,9 +206,8 @@ def load_points(text: str) -> tuple[LoadPoint, ...]:
 def _load_point(text: str) -> LoadPoint:
     if text.endswith("/s"):
         return LoadPoint("open", rate(text))
-    if not text.isdecimal() or int(text) == 0:
-        raise UsageError(f"{text!r} is not a load point: write 1,32 for closed loops, or 2/s for an open loop")
-    return LoadPoint("closed", int(text))
+    wrong = " is not a load point: write 1,32 for closed loops, or 2/s for an open loop"
+    return LoadPoint("closed", int(_matched(ABOVE_ZERO, text, wrong)[0]))
 
 
 def budgets(text: str) -> tuple[int, ...]:
@@ -206,9 +216,8 @@ def budgets(text: str) -> tuple[int, ...]:
 
 
 def _budget(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([kK]?)", text)
-    if not match or int(match[1]) == 0:
-        raise UsageError(f"{text!r} is not a number of tokens: write for example 1024,4096 or 1k,4k")
+    wrong = " is not a number of tokens: write for example 1024,4096 or 1k,4k"
+    match = _matched(rf"({ABOVE_ZERO})([kK]?)", text, wrong)
     return int(match[1]) * (1024 if match[2] else 1)
 
 
@@ -254,16 +263,12 @@ def share(text: str) -> float:
 
 def whole(text: str) -> int:
     """Parse a whole number that is zero or above."""
-    if not re.fullmatch(r"\d+", text):
-        raise UsageError(f"{text!r} is not a whole number of zero or above")
-    return int(text)
+    return int(_matched(r"\d+", text, " is not a whole number of zero or above")[0])
 
 
 def count(text: str) -> int:
     """Parse a whole number above zero."""
-    if not re.fullmatch(r"\d+", text) or int(text) == 0:
-        raise UsageError(f"{text!r} is not a whole number above zero")
-    return int(text)
+    return int(_matched(ABOVE_ZERO, text, " is not a whole number above zero")[0])
 
 
 def web(text: str) -> str:
@@ -276,11 +281,8 @@ def web(text: str) -> str:
 
 def route(text: str) -> str:
     """Parse the endpoint: `chat`, `completions`, or a path below the target that begins with a slash."""
-    if text not in ("chat", "completions") and not re.fullmatch(r"/[\w./~%:@+-]+", text, re.ASCII):
-        raise UsageError(
-            f"{text!r}: write chat, completions, or a path below --target such as /api/chat (a query belongs to --target)"
-        )
-    return text
+    wrong = ": write chat, completions, or a path below --target such as /api/chat (a query belongs to --target)"
+    return _matched(r"chat|completions|/[\w./~%:@+-]+", text, wrong)[0]
 
 
 def port(text: str) -> int:
@@ -299,11 +301,12 @@ def workers(text: str) -> int | None:
 
 def arrival(text: str) -> str:
     """Check the name of an arrival process: `poisson`, `constant`, `gamma:B`, `burst:N` or `burst`."""
-    name, _, parameter = text.partition(":")
-    if text not in ("poisson", "constant", "burst") and not (name in ("gamma", "burst") and parameter):
-        raise UsageError(f"{text!r}: write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N")
-    if parameter:
-        count(parameter) if name == "burst" else positive(parameter)
+    wrong = ": write poisson, constant, gamma:B (for example gamma:0.5), burst or burst:N"
+    match = _matched("poisson|constant|burst|gamma:(.+)|burst:(.+)", text, wrong)
+    if match[1]:
+        positive(match[1])
+    if match[2]:
+        count(match[2])
     return text
 
 
@@ -353,12 +356,8 @@ def requirement(text: str) -> str:
 
 def parse_requirement(text: str) -> Requirement:
     """Parse `METRIC.STATISTIC<TIME`, `failed<1%`, `goodput>=0.95`, `requests_per_s>4` or `tokens_per_s>500`."""
-    match = re.fullmatch(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*", text, re.ASCII)
-    if not match:
-        raise UsageError(
-            f"{text!r}: write METRIC, then <, <=, > or >=, then the limit, for example 'ttft.p95<200ms' or 'failed<1%'"
-        )
-    name, comparison, limit = match.groups()
+    wrong = ": write METRIC, then <, <=, > or >=, then the limit, for example 'ttft.p95<200ms' or 'failed<1%'"
+    name, comparison, limit = _matched(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*", text, wrong).groups()
     metric, _, statistic = name.partition(".")
     if name in SHARES:
         return Requirement(name, "", comparison, _share_or_percent(limit))
@@ -380,9 +379,8 @@ def _share_or_percent(text: str) -> float:
 
 def failures(text: str) -> str:
     """Check a number of failures, such as `20`, or a share of the requests, such as `50%`."""
-    if not re.fullmatch(r"[1-9]\d*|(?!0+(\.0+)?%)(100|\d{1,2}(\.\d+)?)%", text, re.ASCII):
-        raise UsageError(f"{text!r}: write a number of failed requests such as 20, or a share such as 50%")
-    return text
+    wrong = ": write a number of failed requests such as 20, or a share such as 50%"
+    return _matched(r"[1-9]\d*|(?!0+(\.0+)?%)(100|\d{1,2}(\.\d+)?)%", text, wrong)[0]
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ This module does not know how much load a real server can take.
 
 import asyncio
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,12 +21,14 @@ import uvloop
 
 from loadgen.checks.reference_server import serving
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.exchange import Exchange, Request
 from loadgen.files import write_atomically
 from loadgen.measure.client_health import ClientHealth
 from loadgen.measure.formulas import tpot_ns
 from loadgen.measure.verdict import LIMITS
 from loadgen.run.capacity import machine, path
+from loadgen.terminal import say
 
 STREAMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 GAP_MS = 5
@@ -58,7 +59,7 @@ def main(most: int) -> int:
     with serving() as url:
         for streams in (s for s in STREAMS if s <= most):
             levels.append(best(f"{url}/paced-{TOKENS}-{GAP_MS}/v1", streams))
-            print(f"loadgen: {line(levels[-1])}", file=sys.stderr)
+            say(line(levels[-1]))
             if not levels[-1].fit:
                 break
     passed = [level for level in levels if level.fit]
@@ -124,7 +125,7 @@ async def _load(target: str, streams: int) -> tuple[list[Exchange], dict[str, An
             request = Request(number, "calibrate", 0, TOKENS, "cut", "/chat/completions", body)
             exchanges.append(await client.send(request))
 
-    async with Client(target, timeout_s=60) as client:
+    async with Client(endpoint_of(target), timeout_s=60) as client:
         health.start()
         began = time.perf_counter()
         await asyncio.gather(*(stream(number, client) for number in range(streams)))

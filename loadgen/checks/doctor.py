@@ -12,10 +12,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
 
-from loadgen.checks import client_checks, server_checks
-from loadgen.checks.check import Check, DoctorContext
+from loadgen.checks.doctor_checks import CHECKS, DoctorContext
 from loadgen.clock import RunClock
 from loadgen.exchange import Exchange, Request
 from loadgen.measure.formulas import to_record
@@ -26,7 +24,6 @@ from loadgen.run.sender import client_of
 from loadgen.target.control_api import ControlApi
 from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
-from loadgen.target.server_info import ServerInfo
 
 TOKENS = 32
 """Of the small answer: enough to see whether its chunks arrive one by one."""
@@ -38,9 +35,11 @@ def main(options: RunOptions) -> int:
     api = ControlApi(options)
     server = identify(options, inspect(options, api), api)
     metrics = api.get(f"{api.root}/metrics").text()
-    request = small_request(options, server)
+    stream = STREAM if options.stream else {"stream": False}
+    body = stream | small_body(options, server.model, server.limit_field, "Count from 1 to 30.", TOKENS)
+    request = Request(0, "doctor", 0, TOKENS, "cut", budgets.path(options), body)
     clock = RunClock(time.perf_counter_ns(), server.time_scale)
-    exchange = asyncio.run(send(options, request))
+    exchange = asyncio.run(_send(options, request))
     record = to_record(
         request, exchange, exchange.sent_ns, clock, run_id="doctor", emulated=server.emulated, keep_text=False
     )
@@ -58,29 +57,7 @@ def main(options: RunOptions) -> int:
     return int(worst == "bad")
 
 
-def small_request(options: RunOptions, server: ServerInfo) -> Request:
-    """Return a request in the form in which a run sends its requests."""
-    stream = STREAM if options.stream else {"stream": False}
-    body = stream | small_body(options, server.model, server.limit_field, "Count from 1 to 30.", TOKENS)
-    return Request(0, "doctor", 0, TOKENS, "cut", budgets.path(options), body)
-
-
-async def send(options: RunOptions, request: Request) -> Exchange:
+async def _send(options: RunOptions, request: Request) -> Exchange:
     """Send the request as a run does."""
     async with client_of(options, timeout_s=60) as client:
         return await client.send(request)
-
-
-CHECKS: tuple[Callable[[DoctorContext], Iterator[Check]], ...] = (
-    server_checks.server_identity,
-    server_checks.gpus,
-    server_checks.requests,
-    server_checks.answer,
-    server_checks.prefix_cache,
-    server_checks.other_load,
-    server_checks.clocks,
-    client_checks.file_descriptors,
-    client_checks.client_machine,
-    server_checks.round_trip,
-    client_checks.disk_space,
-)

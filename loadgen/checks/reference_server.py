@@ -49,42 +49,25 @@ class Case:
     truth: dict[str, float] = field(default_factory=dict)
 
 
-def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) -> bytes:
+def event(choices: list[dict[str, Any]], tokens: int | None, **more: Any) -> bytes:
     """Return one event of a chat stream as vLLM writes it. `tokens` is the count until now; None leaves the usage out."""
-    body: dict[str, Any] = {
+    body = {
         "id": "chatcmpl-8018ffae731979fe",
         "object": "chat.completion.chunk",
         "created": 1795306932,
         "model": "reference",
-        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}],
     }
+    body |= {"choices": choices, **more}
     if tokens is not None:
-        body["usage"] = usage(tokens)
-    return event(body)
-
-
-def usage(tokens: int) -> dict[str, Any]:
-    """Return a usage object."""
-    return {
-        "prompt_tokens": PROMPT_TOKENS,
-        "total_tokens": PROMPT_TOKENS + tokens,
-        "completion_tokens": tokens,
-    }
-
-
-def event(body: dict[str, Any]) -> bytes:
-    """Return one server-sent event."""
+        total = PROMPT_TOKENS + tokens
+        body["usage"] = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": total, "completion_tokens": tokens}
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-def tail(tokens: int | None, metrics: dict[str, float] | None = None) -> bytes:
-    """Return what follows the last token: the final usage, where usage is reported, and [DONE]."""
-    if tokens is None:
-        return DONE
-    final: dict[str, Any] = {"id": "chatcmpl-8018ffae731979fe", "choices": [], "usage": usage(tokens)}
-    if metrics is not None:
-        final["metrics"] = metrics
-    return event(final) + DONE
+def chunk(delta: dict[str, str], tokens: int | None, finish: str | None = None) -> bytes:
+    """Return the event of one chunk."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
+    return event([choice], tokens)
 
 
 def timetable(
@@ -111,20 +94,14 @@ def timetable(
         key = keys[index * len(keys) // chunks]
         finish = "stop" if index == chunks - 1 else None
         events.append((first_ms + gap_ms * index, chunk({key: " token"}, tokens if counted else None, finish)))
-    events.append((events[-1][0] + tail_ms, tail(tokens if counted else None, metrics)))
-    return tuple(events)
+    end = event([], tokens, **({"metrics": metrics} if metrics else {})) + DONE if counted else DONE
+    return (*events, (events[-1][0] + tail_ms, end))
 
 
 def true_values(ttft: float, per_token: float, e2e: float, **others: float) -> dict[str, float]:
     """Return the true values, in ms, for a stream whose tokens are evenly spaced."""
-    values = {
-        "ttft_s": ttft,
-        "tpot_s": per_token,
-        "itl_s": per_token,
-        "inter_chunk_s": per_token,
-        "e2e_s": e2e,
-    }
-    return values | {"stream_end_s": e2e} | others
+    gaps = dict.fromkeys(("tpot_s", "itl_s", "inter_chunk_s"), per_token)
+    return {"ttft_s": ttft, **gaps, "e2e_s": e2e, "stream_end_s": e2e} | others
 
 
 QUEUED = {
@@ -151,21 +128,18 @@ CASES = {
 """The cases of the published comparison (docs/truth.md), and a case with a queue in the server."""
 
 
-def case(name: str) -> Case | None:
-    """Return a case by its name; None where there is no such case."""
-    if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
-        gap_ms = float(paced[2])
-        return Case(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
-    if burst := re.fullmatch(r"burst-(\d+)", name):
-        return Case(timetable(first_ms=0, gap_ms=0, chunks=int(burst[1])))
-    return CASES.get(name)
-
-
 @cache
 def frames(name: str) -> tuple[tuple[int, bytes], ...] | None:
-    """Return a case as HTTP chunks: (ns after the request, bytes). Each event of a burst is a separate write."""
-    found = case(name)
-    return None if found is None else chunked(found.events)
+    """Return a case as HTTP chunks: (ns after the request, bytes); None where there is no such case.
+
+    Each event of a burst is a separate write.
+    """
+    if paced := re.fullmatch(r"(?:paced|apart)-(\d+)-(\d+(?:\.\d+)?)", name):
+        gap_ms = float(paced[2])
+        return chunked(timetable(first_ms=gap_ms, gap_ms=gap_ms, chunks=int(paced[1])))
+    if burst := re.fullmatch(r"burst-(\d+)", name):
+        return chunked(timetable(first_ms=0, gap_ms=0, chunks=int(burst[1])))
+    return chunked(CASES[name].events) if name in CASES else None
 
 
 def chunked(events: Sequence[tuple[float, bytes]], *, ended: bool = True) -> tuple[tuple[int, bytes], ...]:

@@ -9,14 +9,15 @@ This module does not know when the request was due, nor what the response is wor
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Self
 
 import msgspec
 
 from loadgen.client.connection import Connection
-from loadgen.client.endpoint import connect_failure, endpoint_of
+from loadgen.client.endpoint import Endpoint, connect_failure
 from loadgen.client.response import ResponseReader
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange, Request
@@ -37,42 +38,38 @@ WARM_UP_LIMIT_S = 5.0
 """After this time the load starts even if the server has accepted no connection; its requests then time out."""
 
 
+@dataclass(eq=False)
 class Client:
     """Talks to one target. `on_tokens` is called with the number of new tokens as they are decoded, for live views."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        api_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        ca_file: str | None = None,
-        verify: bool = True,
-        on_tokens: Callable[[Request, int], None] | None = None,
-        work_queue: WorkQueue | None = None,
-    ) -> None:
-        """`target` is a base URL such as `http://host:8000/v1`. Raises UsageError where it or the proxy cannot be used."""
-        self._endpoint = endpoint_of(target, api_key=api_key, headers=headers or {}, ca_file=ca_file, verify=verify)
-        self._timeout_s = timeout_s
-        self._on_tokens = on_tokens
-        self._work_queue = work_queue or WorkQueue()
-        self._in_flight: dict[ResponseReader, None] = {}
-        """Responses that have not ended, in the order in which their requests were sent."""
-        self._decode_timer: asyncio.TimerHandle | None = None
-        self._timeout_timer: asyncio.TimerHandle | None = None
-        self._idle: list[Connection] = []
-        self._max_idle_ns = MAX_IDLE_NS
-        self._open: set[Connection] = set()
-        self._all_lost = asyncio.Event()
-        self.connections_opened = 0
-        self.connections_peak = 0
+    endpoint: Endpoint
+    timeout_s: float | None = None
+    on_tokens: Callable[[Request, int], None] | None = None
+    work_queue: WorkQueue = field(default_factory=WorkQueue)
+    connections_opened: int = 0
+    _in_flight: dict[ResponseReader, None] = field(default_factory=dict)
+    """Responses that have not ended, in the order in which their requests were sent."""
+    _decode_timer: asyncio.TimerHandle | None = None
+    _timeout_timer: asyncio.TimerHandle | None = None
+    _idle: list[Connection] = field(default_factory=list)
+    _max_idle_ns: int = MAX_IDLE_NS
+    _open: set[Connection] = field(default_factory=set)
+    _all_lost: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        """Close every connection."""
+        for timer in (self._decode_timer, self._timeout_timer):
+            if timer is not None:
+                timer.cancel()
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.abort()
+        while self._open:
+            self._all_lost.clear()
+            await self._all_lost.wait()
 
     async def warm(self, connections: int) -> None:
         """Open connections in advance, so that the first requests of a closed loop do not include the time to connect.
@@ -98,12 +95,12 @@ class Client:
 
     async def call(self, request: Request) -> ResponseReader:
         """Do the same as `send`, but leave the events undecoded until `result` asks for the Exchange."""
-        payload = self._endpoint.request_bytes(request.path, msgspec.json.encode(request.body))
+        payload = self.endpoint.request_bytes(request.path, msgspec.json.encode(request.body))
         exchange = Exchange(sent_ns=perf_counter_ns())
-        on_tokens = self._on_tokens
+        on_tokens = self.on_tokens
         reader = ResponseReader(
             exchange,
-            self._work_queue,
+            self.work_queue,
             None if on_tokens is None else lambda tokens: on_tokens(request, tokens),
         )
         connection: Connection | None = None
@@ -127,32 +124,20 @@ class Client:
                 self._release(connection, reader)
         return reader
 
-    async def close(self) -> None:
-        """Close every connection."""
-        for timer in (self._decode_timer, self._timeout_timer):
-            if timer is not None:
-                timer.cancel()
-        self._idle.clear()
-        for connection in list(self._open):
-            connection.abort()
-        while self._open:
-            self._all_lost.clear()
-            await self._all_lost.wait()
-
     def _start_timers(self) -> None:
         """Start the timers that decode responses while they arrive and that end those which take too long."""
         loop = asyncio.get_running_loop()
         if self._decode_timer is None:
             self._decode_timer = loop.call_later(DECODE_INTERVAL_S, self._decode_waiting)
-        if self._timeout_timer is None and self._timeout_s is not None:
-            self._timeout_timer = loop.call_later(self._timeout_s, self._time_out, self._timeout_s)
+        if self._timeout_timer is None and self.timeout_s is not None:
+            self._timeout_timer = loop.call_later(self.timeout_s, self._time_out, self.timeout_s)
 
     def _decode_waiting(self) -> None:
         """Decode the reads of every response that have waited for some time. Short responses have none."""
         before_ns = perf_counter_ns() - round(DECODE_INTERVAL_S / 2 * 1e9)
         for reader in self._in_flight:
             if reader.reads and reader.reads[0][0] < before_ns:
-                self._work_queue.add_steps(reader.decode_steps())
+                self.work_queue.add_steps(reader.decode_steps())
         self._decode_timer = None
         if self._in_flight:
             self._start_timers()
@@ -195,11 +180,10 @@ class Client:
         return connection
 
     async def _open_connection(self) -> Connection:
-        connection = await self._endpoint.connect(Connection)
+        connection = await self.endpoint.connect(Connection)
         connection.on_lost = self._lost
         self._open.add(connection)
         self.connections_opened += 1
-        self.connections_peak = max(self.connections_peak, len(self._open))
         return connection
 
     def _lost(self, connection: Connection) -> None:

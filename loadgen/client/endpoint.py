@@ -3,27 +3,70 @@
 A target with http goes to a proxy in absolute form, a target with https through a CONNECT tunnel. A mistake of the
 operator is a UsageError that contains neither the API key nor a password.
 
+A host name may have several addresses, of which some may not answer. The name is resolved once. With several addresses, a
+second one is tried 250 ms after the first (RFC 8305, "Happy Eyeballs"), by the library that aiohttp uses: an IPv6 address to
+which no route leads must not cost every connection seconds. The address that answered is tried first from then on. When no
+address answers, the next connection resolves the name again.
+
 This module does not know requests, responses, or how many connections there are.
 """
 
 import asyncio
 import errno
 import re
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
+import aiohappyeyeballs
+
 from loadgen import network
-from loadgen.client.addresses import Addresses
 from loadgen.errors import UsageError
 from loadgen.exchange import Outcome
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
+DELAY_S = 0.25
 CLIENT_FAULTS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 """Connection errors caused by this machine and not by the server. Their error text begins with `client:`."""
+
+
+@dataclass
+class Addresses:
+    """The addresses of one host and port. Use it in one event loop."""
+
+    host: str
+    port: int
+    found: Sequence[aiohappyeyeballs.AddrInfoType] = ()
+    """The addresses that are known, the one that answered first; empty until the name is resolved."""
+
+    async def connect(
+        self,
+        protocol: Callable[[], P],
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """Open a connection, with TLS where there is a context. Raises OSError, of which socket.gaierror is a subclass."""
+        loop = asyncio.get_running_loop()
+        if not self.found:
+            self.found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        try:
+            if len(self.found) == 1:
+                host, port = self.found[0][4][:2]
+                return await loop.create_connection(protocol, host, port, ssl=tls, server_hostname=server_hostname)
+            sock = await aiohappyeyeballs.start_connection(self.found, happy_eyeballs_delay=DELAY_S, interleave=1)
+        except ssl.SSLError:
+            raise
+        except OSError:
+            self.found = ()
+            raise
+        peer = sock.getpeername()[:2]
+        self.found = sorted(self.found, key=lambda info: info[4][:2] != peer)
+        return await loop.create_connection(protocol, sock=sock, ssl=tls, server_hostname=server_hostname)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +88,8 @@ class Endpoint:
 
     def request_bytes(self, path: str, body: bytes) -> bytes:
         """Return one request, ready to write. `path` is relative to the target."""
-        return b"%s%s%s HTTP/1.1\r\n%scontent-length: %d\r\n\r\n%s" % (
-            self.prefix,
-            path.encode(),
-            self.query,
-            self.head,
-            len(body),
-            body,
-        )
+        line = b"%s%s%s HTTP/1.1\r\n" % (self.prefix, path.encode(), self.query)
+        return b"%s%scontent-length: %d\r\n\r\n%s" % (line, self.head, len(body), body)
 
     async def connect(self, protocol: Callable[[], P]) -> P:
         """Open a new connection. Raises OSError, of which ssl.SSLError is a subclass."""
@@ -103,14 +140,15 @@ def endpoint_of(
     target: str,
     *,
     api_key: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    ca_file: str | None = None,
+    headers: Mapping[str, str] = {},
+    ca_file: Path | None = None,
     verify: bool = True,
 ) -> Endpoint:
-    """Return the endpoint of a base URL such as `http://host:8000/v1`, which holds no password. Raises UsageError."""
+    """Return the endpoint of a base URL such as `http://host:8000/v1`, which `control_api.check_url` accepts.
+
+    Raises UsageError where the headers, the proxy or the certificates cannot be used.
+    """
     url = urlsplit(target)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise UsageError(f"{target.rpartition('@')[2]}: not an http(s) URL")
     host, port = network.address(url)
     proxy = network.http_proxy(target)
     bracketed = f"[{host}]" if ":" in host else host
@@ -124,7 +162,7 @@ def endpoint_of(
     }
     if api_key:
         lines["authorization"] = f"Bearer {api_key}"
-    lines |= {name.lower(): value for name, value in (headers or {}).items()}
+    lines |= {name.lower(): value for name, value in headers.items()}
     absolute = proxy is not None and url.scheme == "http"
     if absolute and proxy and proxy.authorization:
         lines["proxy-authorization"] = proxy.authorization

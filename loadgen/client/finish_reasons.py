@@ -25,17 +25,11 @@ UNFINISHED = ("", "null", "none")
 """Some servers send these in every chunk before the last."""
 UNKNOWN = ("parse_error", "malformed_function_call")
 """The tokens were generated, but the server could not read its own tool call: neither a failure nor a complete answer."""
-PARTS: tuple[tuple[Meaning, re.Pattern[str]], ...] = (
-    (
-        "filtered",
-        re.compile("filter|safety|blocklist|prohibited|recitation|moderation|sensitive|guardrail|refusal|spii"),
-    ),
-    (
-        "failed",
-        re.compile("abort|error|fail|cancel|timeout|timed_out|insufficient|overload|unavailable|disconnect"),
-    ),
-    ("truncated", re.compile("length|max.*token|token.*limit|context_window|^limit$|^max_output$")),
-)
+PARTS: dict[Meaning, str] = {
+    "filtered": "filter|safety|blocklist|prohibited|recitation|moderation|sensitive|guardrail|refusal|spii",
+    "failed": "abort|error|fail|cancel|timeout|timed_out|insufficient|overload|unavailable|disconnect",
+    "truncated": "length|max.*token|token.*limit|context_window|^limit$|^max_output$",
+}
 """Parts of words, in the order in which they are looked for."""
 
 
@@ -49,7 +43,7 @@ def meaning_of(reason: str) -> tuple[Meaning, str | None]:
         return "complete", COMPLETE[word]
     kept = reason.strip()[:MAX_REASON_CHARS]
     if word not in UNKNOWN:
-        for meaning, part in PARTS:
-            if part.search(word):
+        for meaning, part in PARTS.items():
+            if re.search(part, word):
                 return meaning, "length" if meaning == "truncated" else kept
     return "unknown", kept

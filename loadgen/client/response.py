@@ -62,9 +62,8 @@ class ResponseReader:
         self._head_bytes = 0
         self._message_complete = False
         self._headers: dict[bytes, bytes] = {}
-        self._body_start: list[bytes] = []
+        self._body = bytearray()
         """A body that is not an event stream: the start of an error response, or a whole answer in JSON."""
-        self._body_bytes = 0
         self._body_ns = 0
         """Timestamp of the last part of the body of a whole answer."""
         self._is_json: bool | None = None
@@ -94,10 +93,8 @@ class ResponseReader:
         if self.finished:
             return
         if self.unanswered():
-            self.fail(
-                "reset",
-                f"the server closed the idle connection as the request was sent: {error or 'no answer'}",
-            )
+            cause = f"the server closed the idle connection as the request was sent: {error or 'no answer'}"
+            self.fail("reset", cause)
         elif self.exchange.headers_ns is None:
             self.fail("reset", f"connection lost before the response: {error or 'closed by the server'}")
         elif error is not None:
@@ -136,7 +133,7 @@ class ResponseReader:
         del self._parser  # the parser refers to this object, and only the garbage collector could free the cycle
         exchange = self.exchange
         self._decode()
-        body = b"".join(self._body_start)
+        body = bytes(self._body)
         is_lost = exchange.outcome != "ok"
         is_answer = bool(self._is_json) and not is_lost and self.stream.read_answer(self._body_ns, body)
         self.stream.finish(self._stamp_ns)
@@ -228,16 +225,16 @@ class ResponseReader:
         if not self.stream.events:  # a body that is no event stream is an error text or an answer in JSON
             self._body_ns = bodies[-1][0]
             for _, body in bodies:
-                if self._body_bytes <= limit:
-                    self._body_start.append(body[:limit])
-                self._body_bytes += len(body)
+                if len(self._body) <= limit:
+                    self._body += body
         if self._is_success() and not self._is_json:
             self.stream.feed(bodies)
-        elif self._is_json and self._body_bytes > limit:
-            self._body_start.clear()
-            self.stream.fail("malformed", f"an answer of more than {limit} bytes")
-        elif self._body_bytes > limit:
-            self._end()
+        elif len(self._body) > limit:
+            if self._is_json:
+                self._body.clear()
+                self.stream.fail("malformed", f"an answer of more than {limit} bytes")
+            else:
+                self._end()
 
     def _report_tokens(self) -> None:
         if self._on_tokens is not None and self.stream.token_count > self._reported_tokens:

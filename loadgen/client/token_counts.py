@@ -9,6 +9,7 @@ says in one line what contradicts what, with the numbers.
 This module does not know JSON, timestamps or outcomes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import sub
@@ -17,8 +18,6 @@ from typing import NamedTuple
 from loadgen.client.stream_chunk import TokenUsage
 from loadgen.exchange import TokenSource
 
-DROPPED = -1
-"""Number of tokens of an entry that is no token event."""
 SPARE_SHARE = 0.02
 """Some servers split the text of a token between two chunks, for example where the reasoning ends. So many more chunks than
 tokens, and at least one, contradict nothing: they change a time per token by no more than this."""
@@ -51,25 +50,16 @@ class StreamLog:
 
 
 class Settled(NamedTuple):
-    """The tokens of an answer."""
+    """The tokens of an answer; without `tokens`, what the usage says about the whole answer."""
 
-    tokens: list[int]
-    """Tokens of each entry; 0 where its text belongs to the entry before it, DROPPED where it is no token event."""
-    source: TokenSource | None
     total: int | None
     """All output tokens; None where the server reported no count that can be used."""
+    source: TokenSource | None = "usage"
     hidden: int = 0
     """Tokens that were generated before the first chunk and are not shown. They are part of the first entry's tokens."""
     disagree: str | None = None
-
-
-class _Reported(NamedTuple):
-    """What the usage says about the whole answer."""
-
-    total: int | None
-    source: TokenSource = "usage"
-    hidden: int = 0
-    disagree: str | None = None
+    tokens: Sequence[int] = ()
+    """Tokens of each entry; 0 where its text belongs to the entry before it, or where it is no token event."""
 
     @property
     def visible(self) -> int | None:
@@ -79,27 +69,23 @@ class _Reported(NamedTuple):
 
 def settle(log: StreamLog) -> Settled:
     """Return the tokens of each entry and of the answer."""
-    counts = _without_early_counts(log)
-    kept = [i for i, count in enumerate(counts) if count != DROPPED]
+    kept = _token_events(log)
     part = replace(
         log,
-        counts=[counts[i] or None for i in kept],
+        counts=[log.counts[i] or None for i in kept],
         ids=None if log.ids is None else [log.ids[i] for i in kept],
         texts=[log.texts[i] for i in kept],
     )
-    found = _settle_entries(part)
-    tokens = [DROPPED] * len(counts)
-    for i, count in zip(kept, found.tokens, strict=True):
-        tokens[i] = count
-    return found._replace(tokens=tokens)
+    found = _with_hidden(_settle_entries(part))
+    by_entry = dict(zip(kept, found.tokens, strict=True))
+    return found._replace(tokens=[by_entry.get(i, 0) for i in range(len(log.counts))])
 
 
 def settle_whole(log: StreamLog) -> Settled:
     """Return the tokens of an answer that came in one JSON body. Nothing is guessed where the server counts none."""
-    whole = StreamLog(texts=[True] if any(log.texts) else [], usage=log.usage, reasoning=True)
-    total, source, _, why = _reported(whole, in_chunks=False)
-    tokens = [total or 0] * len(log.texts)
-    return Settled(tokens, None if total is None else source, total, 0, why)
+    found = _reported(StreamLog(texts=log.texts, usage=log.usage, reasoning=True), in_chunks=False)
+    source = None if found.total is None else found.source
+    return found._replace(tokens=[found.total or 0] * len(log.texts), source=source, hidden=0)
 
 
 def settle_usual(log: StreamLog) -> Settled | None:
@@ -116,148 +102,141 @@ def settle_usual(log: StreamLog) -> Settled | None:
         return None
     if usage.total_tokens != (usage.prompt_tokens or 0) + total or (usage.reasoning() or 0) > total:
         return None
-    return Settled(tokens, "continuous_usage", total)
+    return Settled(total, "continuous_usage", tokens=tokens)
 
 
-def _without_early_counts(log: StreamLog) -> list[int | None]:
-    """Return the counts, with DROPPED for entries before the first text that are no token event.
+def _token_events(log: StreamLog) -> list[int]:
+    """Return the numbers of the entries that can be token events: all but some of those before the first text.
 
     A chunk without text before the first text can hold a token (vLLM, where a parser holds its text back). It holds none
     where it only says who speaks, or where the first text does not raise its count, or where text comes without counts.
     """
-    counts = list(log.counts)
-    ids = log.ids or [None] * len(counts)
-    first = next((i for i, text in enumerate(log.texts) if text or ids[i]), len(counts))
-    for i in range(first):
-        after = counts[first] if first < len(counts) else None
-        if i in log.roles or (first < len(counts) and (after is None or (counts[i] or 0) >= after)):
-            counts[i] = DROPPED
-    return counts
+    counts, ids = log.counts, log.ids or [None] * len(log.counts)
+    first = next((i for i, text in enumerate(log.texts) if text or ids[i]), None)
+    if first is None:
+        return [i for i in range(len(counts)) if i not in log.roles]
+    after = counts[first] or 0
+    early = [i for i in range(first) if i not in log.roles and (counts[i] or 0) < after]
+    return early + list(range(first, len(counts)))
 
 
 def _settle_entries(log: StreamLog) -> Settled:
     known = [count for count in log.counts if count]
     if known and (log.counts[0] or 2 * len(known) > len(log.counts)):
-        return _with_hidden(_from_each_chunk(log, known, _reported(log, in_chunks=True)))
+        return _from_each_chunk(log, known, _reported(log, in_chunks=True))
     reported = _reported(log, in_chunks=False)
-    return _with_hidden(_evenly(log, reported) if log.ids is None else _from_ids(log, reported))
+    return _evenly(log, reported) if log.ids is None else _from_ids(log, reported)
 
 
-def _from_each_chunk(log: StreamLog, known: list[int], reported: _Reported) -> Settled:
+def _from_each_chunk(log: StreamLog, known: list[int], reported: Settled) -> Settled:
     """Return the tokens of a stream whose chunks carry counts. These can grow, count each chunk alone, or repeat the total."""
     chunks, last = sum(log.texts), known[-1]
-    falls = any(b < a for a, b in pairwise(known))
+    total, visible, why = reported.total, reported.visible, reported.disagree
+    steps = [b - a for a, b in pairwise(known)]
+    falls = any(step < 0 for step in steps)
+    rises = any(step > 0 for step in steps)
     pairs = zip(pairwise(log.counts), log.texts[1:], strict=True)
     flat = sum(text and a is not None and a == b for (a, b), text in pairs)
-    total, source, hidden, why = reported
-    visible = reported.visible
     each = [count or int(text) for count, text in zip(log.counts, log.texts, strict=True)]
-    rises = any(b > a for a, b in pairwise(known))
     alone = 4 * flat <= chunks or (rises and last >= chunks)
     grows = not falls and (alone if visible is None else 2 * flat <= chunks)
     exact = visible is not None and sum(each) == visible != last
+    few = _too_few(last, chunks)
     if grows and not exact and (visible is None or visible - last in (0, 1)):
         grown = _growth(log)
         if why is None and sum(grown) > (visible or last):
             why = f"{sum(grown) - last} chunks brought text after the last count, which is {last} tokens"
-        return Settled(grown, "continuous_usage", total or last, hidden, why or _too_few(last, chunks))
+        return reported._replace(tokens=grown, source="continuous_usage", total=total or last, disagree=why or few)
     ids = [len(i or ()) for i in log.ids or ()]
     if ids and visible is not None and visible - sum(ids) in (0, 1):
-        return Settled(ids, "token_ids", total, hidden, why)
+        return reported._replace(tokens=ids, source="token_ids")
     if visible is not None and visible - sum(each) in (0, 1):
-        return Settled(each, "chunk_usage", total, hidden, why)
-    repeats = not falls and (2 * flat > chunks or not rises) and _too_few(last, chunks) is None
-    if repeats and visible in (None, last):
-        return _evenly(log, _Reported(total or last, source, hidden, why))
-    return _contradictory(log, known, each, reported)
+        return reported._replace(tokens=each, source="chunk_usage")
+    if not falls and (2 * flat > chunks or not rises) and few is None and visible in (None, last):
+        return _evenly(log, reported._replace(total=total or last))
+    return _contradictory(log, known, each, reported, may_grow=not falls and few is None)
 
 
-def _contradictory(log: StreamLog, known: list[int], each: list[int], reported: _Reported) -> Settled:
+def _contradictory(log: StreamLog, known: list[int], each: list[int], reported: Settled, *, may_grow: bool) -> Settled:
     """Return the likeliest tokens of a stream in which no reading of the chunks' counts agrees with the rest."""
-    chunks, last = sum(log.texts), known[-1]
-    falls = any(b < a for a, b in pairwise(known))
-    visible, why = reported.visible, reported.disagree
+    last, visible, numbers = known[-1], reported.visible, f"the counts of the chunks ({_some(known)})"
     if visible is None:
-        why = (
-            f"the counts of the chunks ({_some(known)}) fall or repeat, and no total confirms their sum of {sum(each)}"
-        )
-        return Settled(each, "chunk_usage", sum(each), 0, why)
-    why = why or f"the counts of the chunks ({_some(known)}) do not lead to the total of {visible}"
-    if not falls and last > visible and _too_few(last, chunks) is None:
-        return Settled(_growth(log), "continuous_usage", last, 0, why)
+        why = f"{numbers} fall or repeat, and no total confirms their sum of {sum(each)}"
+        return Settled(sum(each), "chunk_usage", 0, why, each)
+    why = reported.disagree or f"{numbers} do not lead to the total of {visible}"
+    if may_grow and last > visible:
+        return Settled(last, "continuous_usage", 0, why, _growth(log))
     return _evenly(log, reported._replace(disagree=why))
 
 
-def _from_ids(log: StreamLog, reported: _Reported) -> Settled:
+def _from_ids(log: StreamLog, reported: Settled) -> Settled:
     """Return the tokens of a stream whose chunks carry token ids and no counts."""
     ids = [len(i or ()) for i in log.ids or ()]
-    total, _, hidden, why = reported
-    if total is None or total - hidden - sum(ids) in (0, 1):
-        return Settled(ids, "token_ids", total or sum(ids), hidden, why)
-    why = why or f"{sum(ids)} token ids came, but the usage says {total} tokens"
-    return Settled(ids, "token_ids", max(total, sum(ids)), 0, why)
+    found = reported._replace(tokens=ids, source="token_ids", total=reported.total or sum(ids))
+    if reported.visible is None or reported.visible - sum(ids) in (0, 1):
+        return found
+    why = reported.disagree or f"{sum(ids)} token ids came, but the usage says {reported.total} tokens"
+    return found._replace(total=max(reported.total or 0, sum(ids)), hidden=0, disagree=why)
 
 
-def _evenly(log: StreamLog, reported: _Reported) -> Settled:
+def _evenly(log: StreamLog, reported: Settled) -> Settled:
     """Return one token for each chunk with text. Where a total is known, the formulas divide it between the chunks.
 
     A total of one more is taken as one token in each chunk and an end token that has none: where several tokens share a
     chunk, a whole answer seldom has only one such chunk.
     """
-    chunks = sum(log.texts)
-    tokens = [int(text) for text in log.texts]
-    total, source, hidden, why = reported
-    if total is None:
-        return Settled(tokens, "chunks" if chunks else None, None, 0, why)
+    chunks, visible = sum(log.texts), reported.visible
+    found = reported._replace(tokens=[int(text) for text in log.texts])
+    if visible is None:
+        return found._replace(source="chunks" if chunks else None)
     if chunks == 0:
-        if total > 1:
-            why = why or f"the usage says {total} tokens, but no chunk brought text"
-        return Settled(tokens, source, total, 0, why)
-    if (few := _too_few(total - hidden, chunks)) is not None:
-        return Settled(tokens, "chunks", chunks, 0, why or few)
-    if log.complete and total - hidden == chunks + 1:
-        source = "chunks_and_end"
-    return Settled(tokens, source, total, hidden, why)
+        unseen = f"the usage says {found.total} tokens, but no chunk brought text" if (found.total or 0) > 1 else None
+        return found._replace(hidden=0, disagree=found.disagree or unseen)
+    if (few := _too_few(visible, chunks)) is not None:
+        return found._replace(source="chunks", total=chunks, hidden=0, disagree=found.disagree or few)
+    if log.complete and visible == chunks + 1:
+        return found._replace(source="chunks_and_end")
+    return found
 
 
-def _reported(log: StreamLog, *, in_chunks: bool) -> _Reported:
+def _reported(log: StreamLog, *, in_chunks: bool) -> Settled:
     """Return what the last usage object says about the whole answer. With `in_chunks`, the chunks carry counts too."""
     usage, chunks = log.usage, sum(log.texts)
     if usage is None:
-        return _Reported(None)
+        return Settled(None)
     why = None if usage.unusable is None else f"{usage.unusable} is not a number of tokens"
     prompt, total, completion = usage.prompt_tokens, usage.total_tokens, usage.completion_tokens
     added = None if prompt is None or total is None else total - prompt
     if log.other_choices:
         several = None if in_chunks else f"the usage of {completion} tokens counts several choices"
-        return _Reported(None, disagree=why or several)
+        return Settled(None, disagree=why or several)
     if completion is None or (completion == 0 and chunks):  # some servers send a 0 that stays 0
         if added is None or added <= 0:
-            return _Reported(None, disagree=why)
+            return Settled(None, disagree=why)
         why = why or f"completion_tokens is missing, and total_tokens − prompt_tokens is {added}"
-        return _Reported(added, "corrected_usage", 0, why)
+        return Settled(added, "corrected_usage", 0, why)
     return _completed(log, usage, completion, added, why, in_chunks=in_chunks)
 
 
 def _completed(
     log: StreamLog, usage: TokenUsage, completion: int, added: int | None, why: str | None, *, in_chunks: bool
-) -> _Reported:
+) -> Settled:
     """Return the total where the server counts `completion` tokens, and total minus prompt is `added`."""
     chunks, reasoning = sum(log.texts), usage.reasoning() or 0
     if added is not None and added > completion:
         if added != completion + reasoning:
             why = why or f"completion_tokens is {completion}, but total_tokens − prompt_tokens is {added}"
         hidden = 0 if log.reasoning or _too_few(completion, chunks) else added - completion
-        return _Reported(added, "corrected_usage", hidden, why)
+        return Settled(added, "corrected_usage", hidden, why)
     if added is not None and added < completion:
         why = why or f"completion_tokens is {completion}, but total_tokens − prompt_tokens is only {added}"
     if reasoning > completion:
         why = why or f"completion_tokens is {completion}, but reasoning_tokens is {reasoning}"
     if in_chunks:
-        return _Reported(completion if log.has_total else None, "usage", 0, why)
+        return Settled(completion if log.has_total else None, "usage", 0, why)
     shown = completion - reasoning
     hides = shown > 0 and chunks > 0 and not log.reasoning and _too_few(shown, chunks) is None
-    return _Reported(completion, "usage", reasoning if hides else 0, why)
+    return Settled(completion, "usage", reasoning if hides else 0, why)
 
 
 def _with_hidden(found: Settled) -> Settled:

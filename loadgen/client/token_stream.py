@@ -9,6 +9,7 @@ This module does no I/O and reads no clock. It does not know HTTP, nor when the 
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from loadgen.client.error_text import clip, describe_error, find_error, is_error
@@ -30,6 +31,11 @@ from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_
 from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
+NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
+    "failed": ("server_error", "the server gave the answer up"),
+    "filtered": ("filtered", "the server filtered the answer"),
+}
+"""Outcome and error text of an answer that its finish_reason says to be none."""
 MAX_EVENT_BYTES = 16 * 2**20
 """No server sends a longer event or a longer answer. Without a limit, an endless one would fill the memory."""
 
@@ -87,16 +93,10 @@ class TokenStream:
             return
         if exchange.finish_reason is None:
             exchange.outcome = "cut"
-            exchange.error = (
-                "[DONE] without a finish_reason" if self.done else "the answer ended without a finish_reason"
-            )
-            return
-        if self._meaning == "failed":
-            exchange.outcome = "server_error"
-            exchange.error = f"the server gave the answer up: finish_reason {exchange.finish_reason}"
-        elif self._meaning == "filtered":
-            exchange.outcome = "filtered"
-            exchange.error = f"the server filtered the answer: finish_reason {exchange.finish_reason}"
+            exchange.error = f"{DONE.decode() if self.done else 'the answer ended'} without a finish_reason"
+        elif self._meaning in NO_ANSWER:
+            exchange.outcome, said = NO_ANSWER[self._meaning]
+            exchange.error = f"{said}: finish_reason {exchange.finish_reason}"
 
     def complete(self) -> bool:
         """Return whether the response is complete, however the connection ends."""
@@ -130,34 +130,29 @@ class TokenStream:
         if event == DONE:
             self.done = True
             return
+        chunk: Chunk | None
         try:
             chunk = decode_typed(event)
         except TYPE_ERRORS as error:
-            self._read_unusual(stamp_ns, event, error)
-            return
-        if not chunk.choices and chunk.usage is None and self._reports_error(event):
-            return
-        self._read_chunk(stamp_ns, chunk, event)
-
-    def _read_unusual(self, stamp_ns: int, event: bytes, error: Exception) -> None:
-        """Read an event that is not a chunk of the usual types: `[DONE]`, an error, or a chunk to be read loosely."""
-        if event.strip() == DONE:
-            self.done = True
-            return
-        try:
-            chunk = decode_loosely(event)
-        except NotJSONError:
-            if isinstance(event, ErrorEvent):
-                self.fail("server_error", clip(event.decode(errors="replace").strip()))
-            else:
-                self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
-            return
-        if (chunk is None or not chunk.choices) and self._reports_error(event):
-            return
+            if event.strip() == DONE:
+                self.done = True
+                return
+            try:
+                chunk = decode_loosely(event)
+            except NotJSONError:
+                self._fail_without_json(event, error)
+                return
         if chunk is None:
-            self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
-        else:
+            if not self._reports_error(event):
+                self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
+        elif chunk.choices or chunk.usage is not None or not self._reports_error(event):
             self._read_chunk(stamp_ns, chunk, event)
+
+    def _fail_without_json(self, event: bytes, error: Exception) -> None:
+        if isinstance(event, ErrorEvent):
+            self.fail("server_error", clip(event.decode(errors="replace").strip()))
+        else:
+            self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
 
     def _reports_error(self, event: bytes) -> bool:
         """End the stream where an event without choices reports an error, in whatever shape."""
@@ -256,7 +251,7 @@ class TokenStream:
                 log.texts[other] = True
             found = settle(log) if exchange.streamed else settle_whole(log)
             exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
-        exchange.tokens, exchange.token_source = found.tokens, found.source
+        exchange.tokens, exchange.token_source = list(found.tokens), found.source
         if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
         if usage is not None:
@@ -266,19 +261,10 @@ class TokenStream:
 
 def _remove_empty(exchange: Exchange) -> None:
     """Remove the events without tokens. Their text is added to the event before them, or to the first one with tokens."""
-    before: tuple[str, str] = ("", "")
-    kept: list[int] = []
-    pieces: list[tuple[str, str]] = []
-    for i, (reasoning, content) in enumerate(exchange.pieces):
-        if exchange.tokens[i] > 0:
-            kept.append(i)
-            pieces.append((before[0] + reasoning, before[1] + content))
-            before = ("", "")
-        elif pieces:
-            pieces[-1] = (pieces[-1][0] + reasoning, pieces[-1][1] + content)
-        else:
-            before = (before[0] + reasoning, before[1] + content)
-    exchange.pieces = pieces
+    kept = [i for i, tokens in enumerate(exchange.tokens) if tokens > 0]
+    starts = [0, *kept[1:]] if kept else []
+    groups = [exchange.pieces[start:end] for start, end in pairwise([*starts, None])]
+    exchange.pieces = [("".join(r for r, _ in group), "".join(c for _, c in group)) for group in groups]
     exchange.arrival_ns = [exchange.arrival_ns[i] for i in kept]
     exchange.tokens = [exchange.tokens[i] for i in kept]
     if exchange.token_ids is not None:

@@ -31,7 +31,6 @@ from loadgen.distributed.messages import DISTRIBUTED, Distributed, RunSetup, par
 from loadgen.errors import DiskFullError, UsageError
 from loadgen.files import private_files, write_json
 from loadgen.lock import locked
-from loadgen.option_types import SYNTHETIC
 from loadgen.options import open_loop
 from loadgen.plan.schedule import WARMUP_CONCURRENCY, OpenLoop
 from loadgen.record import SERVER_AFTER, SERVER_BEFORE
@@ -153,7 +152,7 @@ def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared,
     options = parse_options(argv)
     if users < 1:
         raise UsageError("--users 0 would send nothing: give at least 1")
-    if options.dataset.startswith(SYNTHETIC):
+    if options.synthetic:
         raise UsageError("--dataset synthetic:… makes its prompts in one process: use python -m loadgen --workers auto")
     concurrency = None if open_loop(options) else users
     prepared = prepare(dataclasses.replace(options, concurrency=concurrency, argv=("locust", *argv)))
@@ -190,7 +189,7 @@ class MasterRun:
             run_id=prepared.run_id,
             folder=str(folder),
             dataset_sha256=prepared.dataset.sha256,
-            server=dataclasses.asdict(prepared.server),
+            server=msgspec.structs.asdict(prepared.server),
             open_loop=isinstance(schedule, OpenLoop),
             boot_id=boot_id(),
             start_s=self.run.clock["perf_s"],

@@ -51,14 +51,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _json(path: Path, file: TextIO) -> Iterator[Row]:
     """Rows of JSON lines, or of one JSON document: a list, an object in which one key holds the list, or one row."""
-    if path.suffix != ".json" or _has_lines(file.read()):
+    document = file.read() if path.suffix == ".json" else ""
+    if not document or _has_lines(document):
         file.seek(0)
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _row(f"{path}:{number}", f"line/{number}", _decoded(f"{path}:{number}", line))
         return
-    file.seek(0)
-    rows = _decoded(str(path), file.read())
+    rows = _decoded(str(path), document)
     if isinstance(rows, dict):
         lists = [value for value in rows.values() if isinstance(value, list)]
         rows = lists[0] if len(lists) == 1 else [rows]

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadgen import option_types
 from loadgen.errors import UsageError
 from loadgen.files import cache_folder, write_atomically
+from loadgen.option_types import meant
 from loadgen.options import RunOptions
 from loadgen.plan import hub, synthetic
 from loadgen.plan.data_files import SUFFIXES, Row, paths_of, read_rows
+from loadgen.plan.hub import PUBLISHED, check_hash
 from loadgen.plan.problems import Problem, names_of, problems
-from loadgen.plan.published import PUBLISHED, check_hash
 from loadgen.terminal import say
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
@@ -50,9 +50,9 @@ class Dataset:
 def load(options: RunOptions) -> Dataset:
     """Load --dataset; --problems selects some of its problems, by the seed. Raises UsageError."""
     count = options.problems
-    if options.dataset.startswith(option_types.SYNTHETIC):
+    if (lengths := options.synthetic) is not None:
         needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
-        found = synthetic.problems(option_types.synthetic(options.dataset), count or needed, options.seed)
+        found = synthetic.problems(lengths, count or needed, options.seed)
         return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
     whole = _whole(options)
     if count is not None and count > len(whole.problems):
@@ -82,7 +82,7 @@ def canonical_hash(rows: list[Problem]) -> str:
 
 def emulator_file(options: RunOptions) -> str:
     """Return a file with the problems and their solutions in the format that an emulated server reads. Raises UsageError."""
-    if options.dataset.startswith(option_types.SYNTHETIC):
+    if options.synthetic:
         return str(SAMPLE)  # the emulated model then knows none of the prompts
     whole = _whole(options)
     return whole.path if whole.known_to_emulator else _written(whole)
@@ -92,9 +92,8 @@ def emulator_file(options: RunOptions) -> str:
 def _written(whole: Dataset) -> str:
     """Write the rows with the names of MATH-500 into the cache. Raises UsageError."""
     names = ("unique_id", "problem", "answer", "solution", "subject", "level")
-    rows = ({name: getattr(row, name) for name in names} for row in whole.problems)
-    stated = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    lines = b"".join(json.dumps(row).encode() + b"\n" for row in stated)
+    rows = [{name: value for name in names if (value := getattr(row, name)) is not None} for row in whole.problems]
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     path = cache_folder() / "datasets" / f"{hashlib.sha256(lines).hexdigest()}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,9 +172,8 @@ def _converted(
         try:
             yield row._replace(fields=convert(number, row.fields))
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{row.where}: is not a row of this data set ({error!r}): delete {path} and try again"
-            ) from None
+            wrong = f"is not a row of this data set ({error!r})"
+            raise UsageError(f"{row.where}: {wrong}: delete {path} and try again") from None
 
 
 def _files(name: str) -> tuple[list[Path], str | None]:
@@ -183,7 +181,7 @@ def _files(name: str) -> tuple[list[Path], str | None]:
     if name == "sample":
         return [SAMPLE], None
     if name in PUBLISHED:
-        return hub.one_file(PUBLISHED[name].repository, PUBLISHED[name].filename)
+        return hub.split(PUBLISHED[name].file)
     if name.startswith(HUB):
         return hub.split(name.removeprefix(HUB))
     folder, _, part = (name, "", "") if Path(name).exists() else name.rpartition(":")
@@ -200,4 +198,4 @@ def _file(name: str) -> Path:
     folder = path.parent if path.parent.is_dir() else Path()
     beside = [str(each) for each in itertools.islice(folder.iterdir(), 1000) if each.suffix in SUFFIXES]
     known += ["hf:OWNER/NAME:SPLIT", "synthetic:input=512,output=256", *beside[:10]]
-    raise UsageError(f"--dataset {name}: there is no such file{option_types.meant(name, known)}")
+    raise UsageError(f"--dataset {name}: there is no such file{meant(name, known)}")

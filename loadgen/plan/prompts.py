@@ -1,23 +1,20 @@
-r"""Holds the prompt styles: the text of the user's message, the raw template for `/completions`, and the forced answer.
+"""The prompt styles: the text of the user's message, the raw template for `/completions`, and the forced answer.
 
-A style is text with the placeholders `{problem}`, `{user}` and `{budget}`. `--prompt` names it; without this option, the
-model's id decides, and any other model gets `chat`. Raw templates are those of the models' tokenizer files, up to the start of
-the reasoning. They contain the special tokens, so the server must not add them again.
-
-Sources: R1's instruction and sampling parameters are from the README of deepseek-ai/DeepSeek-R1; s1's markers and
-final-answer text are from simplescaling/s1. The authors of s1 ask the question alone and let a language model grade the
-answer. Here every style but `bare` asks for a boxed answer, so that it can be graded by rules (docs/guide.md names this
-deviation).
+prompts.toml has the styles that are known, with their sources. `--prompt` names a style; without this option, the model's id
+decides, and any other model gets `chat`.
 
 This module does not know how a reply is limited or graded.
 """
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadgen.errors import UsageError
-from loadgen.exchange import THINK_END, ForcedAnswer
+from loadgen.exchange import ForcedAnswer
 from loadgen.option_types import meant
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -48,30 +45,7 @@ class Style:
         return replace(self, user="{problem}")
 
 
-CHATML = "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n"
-QWEN_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-END_THINKING = ForcedAnswer(tail=f"\n{THINK_END}\n\n**Final Answer**\n\n\\boxed{{", ended=THINK_END)
-NO_SPECIAL_TOKENS = {"add_special_tokens": False}
-
-STYLES = {
-    "chat": Style(),
-    "bare": Style(user="{problem}", raw="{user}"),
-    "r1": Style(
-        raw="<｜begin▁of▁sentence｜><｜User｜>{user}<｜Assistant｜><think>\n",
-        force=END_THINKING,
-        recommended={"temperature": 0.6, "top_p": 0.95},
-        raw_body=NO_SPECIAL_TOKENS,
-    ),
-    "s1": Style(
-        raw=QWEN_SYSTEM + "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<|im_start|>think\n",
-        force=ForcedAnswer(tail="\n<|im_start|>answer\nFinal Answer:", ended="<|im_start|>answer"),
-        recommended={"temperature": 0.0},
-        body={"skip_special_tokens": False},  # Otherwise the markers become the words "think" and "answer".
-        raw_body=NO_SPECIAL_TOKENS,
-    ),
-    "chatml": Style(raw=CHATML, force=END_THINKING, raw_body=NO_SPECIAL_TOKENS),
-}
-
+STYLES = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_bytes(), type=dict[str, Style])
 BY_MODEL = ((r"r1-distill|deepseek-r1", "r1"), (r"(^|/)s1(\.1)?-", "s1"))
 
 

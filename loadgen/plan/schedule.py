@@ -55,7 +55,8 @@ def arrivals(
     """Return the due times of `requests` requests, or of those due before `duration_s` or the end of the last step.
 
     `kind` is `constant`, `poisson`, `gamma:B` (B is the shape of the gamma distribution: 1 is Poisson, smaller is burstier),
-    `burst` (all are due at once) or `burst:N` (N are due together, at the given mean rate). Raises ValueError for any other.
+    `burst` (all are due at once) or `burst:N` (N are due together, at the given mean rate), as `option_types.arrival` accepts it.
+    Raises ValueError where nothing limits the requests.
     """
     end_s = min(duration_s or math.inf, sum(step.seconds for step in rate))
     if requests is None and math.isinf(end_s):
@@ -93,34 +94,24 @@ def _numbers(path: Path) -> Iterator[float]:
         try:
             time_s = float(text)
         except ValueError:
-            raise ValueError(f"{path}:{number}: {text!r} is not a number of seconds") from None
+            time_s = math.nan
         if not math.isfinite(time_s):
-            raise ValueError(f"{path}:{number}: {text!r} is not a finite time")
+            raise ValueError(f"{path}:{number}: {text!r} is not a number of seconds")
         yield time_s
 
 
 def _unit_arrivals(kind: str, rng: random.Random) -> Iterator[float]:
     """Yield the arrivals of a process with mean rate 1. A constant process begins at 0."""
     name, _, parameter = kind.partition(":")
-    if name == "constant" and not parameter:
+    if name == "constant":
         return map(float, count())
-    if name == "poisson" and not parameter:
+    if name == "poisson":
         return accumulate(rng.expovariate(1.0) for _ in count())
-    if name == "gamma" and (shape := _positive(kind, parameter)):
+    if name == "gamma":
+        shape = float(parameter)
         return accumulate(rng.gammavariate(shape, 1 / shape) for _ in count())
-    if name == "burst" and (size := int(_positive(kind, parameter))):
-        return (float(index // size * size) for index in count())
-    raise ValueError(f"{kind}: arrivals are constant, poisson, gamma:B, burst or burst:N")
-
-
-def _positive(kind: str, parameter: str) -> float:
-    try:
-        value = float(parameter)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"{kind}: {kind.partition(':')[0]} needs a number above 0 after the colon")
-    return value
+    size = int(parameter)
+    return (float(index // size * size) for index in count())
 
 
 def _at_rate(unit_arrivals: Iterable[float], rate: Sequence[RateStep]) -> Iterator[float]:

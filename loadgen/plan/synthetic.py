@@ -9,15 +9,12 @@ This module does not know the options of a run or the server.
 """
 
 import random
+from pathlib import Path
 
 from loadgen.option_types import Length, Synthetic
 from loadgen.plan.problems import Problem
 
-WORDS = """time year people way day man thing woman life child world school state family student group country problem hand
-part place case week company system program question work government number night point home water room mother area money
-story fact month lot right study book eye job word business issue side kind head house service friend father power hour game
-line end member law car city community name president team minute idea body information back parent face level office door
-health person art war history party result change morning reason research girl guy moment air teacher force education""".split()  # noqa: SIM905
+WORDS = (Path(__file__).parents[1] / "data" / "words.txt").read_text().split()
 """Common nouns, nearly all of which are one token in the vocabularies of today's models."""
 
 

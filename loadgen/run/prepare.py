@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from loadgen.errors import UsageError
-from loadgen.option_types import SYNTHETIC
 from loadgen.options import RunOptions, open_loop
 from loadgen.plan import budgets, datasets
 from loadgen.plan.datasets import Dataset
@@ -60,14 +59,14 @@ def prepare(options: RunOptions) -> Prepared:
     budgets.check_style(options, name, style)
     options = dataclasses.replace(options, prompt=name)
     server = server if options.dry_run else probe.identify(options, server, api)
-    if options.dataset.startswith(SYNTHETIC) and not options.dry_run:
+    if options.synthetic and not options.dry_run:
         dataset = prompt_sizes.fitted(dataset, options, style, server.model, api)
     run_id = previous.run.run_id if previous.run is not None else options.run_id or new_run_id(server)
     workload = Workload(dataset.problems, options, server.model, style, run_id, server.limit_field)
     schedule = make_schedule(options, workload.planned)
     planned = len(schedule.times_s) if isinstance(schedule, OpenLoop) else workload.planned
     resume.check_same(previous, dataset, server)
-    preflight.check_mode(options, workload, api)
+    probe.check_mode(options, workload, api)
     return Prepared(options, api, server, dataset, workload, schedule, planned, run_id, previous)
 
 

@@ -24,7 +24,7 @@ from loadgen.redaction import Redactor
 from loadgen.run.forced import Phase
 from loadgen.run.partition import Partition
 from loadgen.run.record_writer import RecordWriter
-from loadgen.target.credentials import secrets
+from loadgen.target.control_api import secrets
 
 
 class RecordListener(Protocol):

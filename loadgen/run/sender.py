@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Self
 
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Request
 from loadgen.measure.client_health import ClientHealth, HealthReport
@@ -39,16 +40,14 @@ def client_of(
     work_queue: WorkQueue | None = None,
 ) -> Client:
     """The client of the server that the options name."""
-    return Client(
+    endpoint = endpoint_of(
         options.target,
         api_key=control_api.api_key(options),
         headers=dict(options.headers),
-        timeout_s=timeout_s,
-        ca_file=str(options.ca_file) if options.ca_file else None,
+        ca_file=options.ca_file,
         verify=not options.insecure,
-        on_tokens=on_tokens,
-        work_queue=work_queue,
     )
+    return Client(endpoint, timeout_s, on_tokens, work_queue or WorkQueue())
 
 
 def workload_of(partition: Partition) -> Workload:

@@ -15,7 +15,7 @@ from pathlib import Path
 from loadgen.errors import FAILED, INVALID
 from loadgen.interrupts import INTERRUPTED
 from loadgen.lock import locked
-from loadgen.option_types import SYNTHETIC, budgets
+from loadgen.option_types import budgets, synthetic
 from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args, hide
 from loadgen.run.resume import read_options
 from loadgen.search import result
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
     """Search, and return the exit code: 0 found, 1 not met at any load, 4 a run is INVALID, 130 interrupted."""
-    if not hasattr(args, "budgets") and not getattr(args, "dataset", "").startswith(SYNTHETIC):
+    if not hasattr(args, "budgets") and synthetic(getattr(args, "dataset", "")) is None:
         args.budgets = (1024,)
     options = dataclasses.replace(from_args(args), argv=argv, quiet=True, expect_failures=True)
     if options.resume:

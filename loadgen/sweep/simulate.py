@@ -19,7 +19,7 @@ from pathlib import Path
 
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
-from loadgen.option_types import SYNTHETIC, LoadPoint
+from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions, greedy
 from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
@@ -86,7 +86,7 @@ def check(planned: PlannedSweep) -> None:
             raise UsageError(
                 "--backend simulate supports only greedy chat requests with --budget-mode cut: use --backend emulator"
             )
-        if options.dataset.startswith(SYNTHETIC):
+        if options.synthetic:
             raise UsageError("--backend simulate has no tokenizer for synthetic prompts: use --backend emulator")
         if options.duration_s or options.ramp or options.times:
             raise UsageError("--backend simulate always runs the whole plan: remove --duration, --ramp and --times")

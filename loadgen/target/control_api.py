@@ -2,7 +2,8 @@
 
 They use the same target, headers, API key, proxies and certificates as the load. Rules:
 
-- Only http and https. A redirect is not followed. The key and the extra headers go to the origin of --target alone.
+- Only http and https. A redirect is not followed. The key is read from the environment for each use and is not kept. It and
+  the extra headers go to the origin (scheme, host and port) of --target alone, whoever names another URL.
 - Every request ends after `timeout_s`, however slowly the server sends, and a response of more than `limit_bytes` is
   refused. A compressed response was not asked for and is refused.
 - A page or an answer that did not arrive within TIMEOUT_S is not asked for again, so that it costs a command one deadline.
@@ -14,11 +15,13 @@ This module does not interpret the responses (see preflight.py and server_metric
 import asyncio
 import json
 import os
+import re
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -26,19 +29,18 @@ from loadgen import network
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.redaction import Redactor
-from loadgen.target.credentials import api_key, base, check_url, headers_for, root, secrets
 from loadgen.terminal import printable
 
 if TYPE_CHECKING:
     import aiohttp
-
-__all__ = ["ControlApi", "ControlResponse", "api_key", "lenient", "root"]
 
 TIMEOUT_S = 4.0
 """A server that takes longer to say what it is would delay the start of every run."""
 CONNECT_SHARE = 0.6
 """Share of the deadline after which a connection that is not open counts as a server that is not there."""
 PAGE_BYTES, METRICS_BYTES = 4 * 2**20, 16 * 2**20
+SECRET_PARAMETERS = {"key", "api-key", "api_key", "apikey", "code", "token", "access_token", "sig", "signature"}
+CREDENTIALS = ("auth", "key", "token", "secret", "cookie", "password")
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -87,15 +89,19 @@ class ControlApi:
     """Sends control requests. `fetch` is for event loops; `get` and `post` block until the response is there."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError where --target is no URL or --ca-file cannot be used."""
+        """Raises UsageError where --target is no URL."""
         check_url(options.target)
         self.target = base(options.target)
         self.root = root(options.target)
         self._query = urlsplit(options.target).query
         self._options = options
-        self._tls = network.tls_context(options.ca_file, verify=not options.insecure)
         self._silent: set[str] = set()
         """URLs whose response did not arrive within TIMEOUT_S."""
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """For https alone, because it takes some time to read the certificates of the system."""
+        return network.tls_context(self._options.ca_file, verify=not self._options.insecure)
 
     def get(self, url: str, timeout_s: float = TIMEOUT_S, limit_bytes: int = METRICS_BYTES) -> ControlResponse:
         """Send GET to an absolute URL."""
@@ -126,7 +132,8 @@ class ControlApi:
         # This import takes a third of a second, which `--help` and the processes that only send the load do not need.
         import aiohttp  # noqa: PLC0415
 
-        if urlsplit(url).scheme not in ("http", "https"):
+        scheme = urlsplit(url).scheme
+        if scheme not in ("http", "https"):
             return ControlResponse(None, error=f"{printable(url, 200)} is not an http(s) URL", reached=False)
         url_asked = url
         if url in self._silent and not every_time:
@@ -134,7 +141,7 @@ class ControlApi:
         if self._query and not urlsplit(url).query and network.origin(url) == network.origin(self.target):
             url = f"{url}?{self._query}"
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True),
+            connector=aiohttp.TCPConnector(ssl=self._tls if scheme == "https" else True, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=CONNECT_SHARE * timeout_s),
             auto_decompress=False,
@@ -204,3 +211,60 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, OSError):
         return (cause.strerror or str(cause) or type(cause).__name__).lower()
     return str(error) or type(error).__name__
+
+
+def check_url(target: str) -> None:
+    """Raise UsageError where the target is not an HTTP URL, or holds a secret, which run.json would keep."""
+    try:
+        parts = urlsplit(target)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or not re.fullmatch(r"[!-~]+", target) or parts.fragment:
+        raise UsageError(
+            f"--target {printable(target, 200)!r} is not an http(s) URL: write e.g. http://127.0.0.1:8000/v1"
+        )
+    if parts.username or parts.password:
+        raise UsageError("--target must hold no user or password: use --header or --api-key-env")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name.lower() in SECRET_PARAMETERS:
+            raise UsageError(f"--target must hold no key in its query ({name}=…): use --header or --api-key-env")
+
+
+def api_key(options: RunOptions) -> str | None:
+    """Return the API key from the variable that --api-key-env names. Raises UsageError where it is not set."""
+    if options.api_key_env is None:
+        return None
+    key = os.environ.get(options.api_key_env, "").strip()
+    if not key:
+        raise UsageError(
+            f"--api-key-env {options.api_key_env}: that variable is not set: export it, or leave the option out"
+        )
+    return key
+
+
+def headers_for(url: str, options: RunOptions) -> dict[str, str]:
+    """Return the extra headers and the key for a URL of the target's origin, and nothing for any other URL."""
+    if network.origin(url) != network.origin(options.target):
+        return {}
+    key = api_key(options)
+    return dict(options.headers) | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def secrets(options: RunOptions, *, all_headers: bool = True) -> list[str]:
+    """Return the key and the values of the extra headers: all of them, or those whose name says that they are credentials."""
+    found = [api_key(options) or ""]
+    for name, value in options.headers:
+        if all_headers or any(word in name.lower() for word in CREDENTIALS):
+            found += [value, *value.split()[1:]]  # `Bearer KEY` and KEY
+    return found
+
+
+def root(target: str) -> str:
+    """Return the server's root URL: the target without its query and its /v1."""
+    return base(target).removesuffix("/v1")
+
+
+def base(target: str) -> str:
+    """Return the target without its query."""
+    return urlsplit(target)._replace(query="", fragment="").geturl().rstrip("/")

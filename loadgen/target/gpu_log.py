@@ -10,9 +10,13 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.samples import Sample
 
 from loadgen.target.control_api import ControlApi
 from loadgen.target.server_metrics import parse
@@ -34,107 +38,98 @@ BUSY_UTIL = 50.0
 """In percent. Below this a GPU may lower its clocks although nothing is wrong."""
 
 
+def _samples(text: str) -> Iterator[Sample]:
+    """Yield the samples of GPUs."""
+    for sample in parse(text, tuple(DCGM)):
+        if sample.name in DCGM and re.fullmatch(GPU_INDEX, sample.labels.get("gpu", ""), re.ASCII):
+            yield sample
+
+
 def gpu_rows(text: str) -> dict[str, dict[str, float]]:
     """Return the values of one scrape: GPU index → column → value."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in parse(text, tuple(DCGM)):
-        if sample.name in DCGM and _is_index(sample.labels.get("gpu")):
-            column, factor = DCGM[sample.name]
-            rows[sample.labels["gpu"]][column] = sample.value * factor
+    for sample in _samples(text):
+        column, factor = DCGM[sample.name]
+        rows[sample.labels["gpu"]][column] = sample.value * factor
     return dict(rows)
 
 
 def gpu_inventory(text: str) -> list[dict[str, Any]]:
     """Return one row for each GPU with its index, UUID and name."""
-    found = {
-        labels["gpu"]: {
-            "index": labels["gpu"],
-            "uuid": _plain(labels.get("UUID")),
-            "name": _plain(labels.get("modelName")),
-        }
-        for name, labels, *_ in parse(text, tuple(DCGM))
-        if name in DCGM and _is_index(labels.get("gpu"))
-    }
-    return [found[index] for index in sorted(found)]
-
-
-def _is_index(label: str | None) -> bool:
-    return label is not None and re.fullmatch(GPU_INDEX, label, re.ASCII) is not None
+    labels = {sample.labels["gpu"]: sample.labels for sample in _samples(text)}
+    return [
+        {"index": gpu, "uuid": _plain(labels[gpu].get("UUID")), "name": _plain(labels[gpu].get("modelName"))}
+        for gpu in sorted(labels)
+    ]
 
 
 def _plain(label: str | None) -> str | None:
     return None if label is None else printable(label, 200)
 
 
+@dataclass
 class GpuLog:
     """Scrapes telemetry into gpu.csv until it is stopped. Without a URL it does nothing."""
 
-    def __init__(
-        self, api: ControlApi, url: str | None, path: Path, now_s: Callable[[], float], every_s: float
-    ) -> None:
-        self._api = api
-        self._url = url
-        self._path = path
-        self._now_s = now_s
-        self._every_s = every_s
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self.inventory: list[dict[str, Any]] = []
-        self.energy: list[tuple[float, float]] = []
-        """(t_s, joules of all GPUs since boot) of each scrape."""
-        self.clocks_mhz: list[float] = []
-        """SM clock of every busy GPU in each scrape."""
-        self.scrapes = 0
-        self.gaps: list[str] = []
-        """The reason of each scrape that failed."""
+    api: ControlApi
+    url: str | None
+    path: Path
+    now_s: Callable[[], float]
+    every_s: float
+    inventory: list[dict[str, Any]] = field(default_factory=list)
+    energy: list[tuple[float, float]] = field(default_factory=list)
+    """(t_s, joules of all GPUs since boot) of each scrape."""
+    clocks_mhz: list[float] = field(default_factory=list)
+    """SM clock of every busy GPU in each scrape."""
+    _scrapes: int = 0
+    _gaps: list[str] = field(default_factory=list)
+    """The reason of each scrape that failed."""
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start scraping."""
-        if self._url is None:
+        if self.url is None:
             return
-        if not self._path.exists():
-            self._path.write_text(",".join(GPU_COLUMNS) + "\n")
-        self._task = asyncio.create_task(self._loop())
+        if not self.path.exists():
+            self.path.write_text(",".join(GPU_COLUMNS) + "\n")
+        self._task = asyncio.create_task(self._loop(self.url))
 
     async def stop(self) -> None:
         """Scrape once more, then end."""
         self._stop.set()
         if self._task is not None:
             await self._task
-        if self.gaps:
+        if self._gaps:
             say(
-                f"{len(self.gaps)} of {self.scrapes} readings of {self._url} failed (the last: {self.gaps[-1]}): "
+                f"{len(self._gaps)} of {self._scrapes} readings of {self.url} failed (the last: {self._gaps[-1]}): "
                 "the energy between the others is interpolated"
             )
 
-    async def _loop(self) -> None:
-        while self._url is not None:
-            await self._scrape(self._url)
-            if self._stop.is_set():
-                return
-            try:
-                await asyncio.wait_for(self._stop.wait(), self._every_s)
-            except TimeoutError:
-                continue
+    async def _loop(self, url: str) -> None:
+        await self._scrape(url)
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self.every_s)
+            await self._scrape(url)
 
     async def _scrape(self, url: str) -> None:
-        t_s = self._now_s()
-        response = await self._api.fetch(url, every_time=True)
-        self.scrapes += 1
-        text = response.text()
-        rows = gpu_rows(text)
+        t_s = self.now_s()
+        response = await self.api.fetch(url, every_time=True)
+        self._scrapes += 1
+        rows = gpu_rows(response.text())
         if not rows:
             no_rows = "no metrics of a GPU" if response.status == 200 else f"HTTP {response.status}"
-            self.gaps.append(response.error or no_rows)
+            self._gaps.append(response.error or no_rows)
             return
-        self.inventory = self.inventory or gpu_inventory(text)
+        self.inventory = self.inventory or gpu_inventory(response.text())
         if all("energy_j" in row for row in rows.values()):
             self.energy.append((t_s, sum(row["energy_j"] for row in rows.values())))
         self.clocks_mhz += [
             row["sm_clock_mhz"] for row in rows.values() if "sm_clock_mhz" in row and row.get("util", 0) > BUSY_UTIL
         ]
         try:
-            with self._path.open("a") as file:
+            with self.path.open("a") as file:
                 file.writelines(csv_lines(t_s, rows))
         except OSError:
             self._stop.set()  # the disk is full; the record writer reports this

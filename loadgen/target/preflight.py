@@ -1,94 +1,81 @@
-"""Checks before the first request: that the server answers, which server it is, and that it can do what was asked.
+"""Checks before the first request: that the server answers, which server it is, and that it serves the model.
 
-Whatever can be refused is refused here, with one line. No prompt is sent, except the probe that `native` budgets need (and
-that of probe.py). What a server does not report stays None: nothing is guessed that would look measured. An emulated server
-says so at /version. A value of another type than expected counts as not reported, except the time scale of an emulated
-server, without which every time would be wrong.
+Whatever can be refused is refused here, with one line. No prompt is sent (see probe.py). What a server does not report stays
+None: nothing is guessed that would look measured. An emulated server says so at /version. A value of another type than
+expected counts as not reported, except the time scale of an emulated server, without which every time would be wrong.
 
-This module does not know how the load is generated.
+Servers write the list of their models as `{"data": [...]}`, as a bare array, or as `{"models": [...]}`, and the length of the
+context under several names, sometimes as a string. A model that is not in the list can be asked for by --model, because
+gateways do not list everything that they serve. A name that is nearly a listed one is a typing mistake and is refused.
+
+This module does not know whether the server really answers for the model, or how the load is generated.
 """
 
 import asyncio
+import difflib
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from loadgen.client.stream_chunk import Chunk, Delta, TokenUsage, chunk_of
 from loadgen.errors import UsageError
-from loadgen.exchange import THINK_END
 from loadgen.network import is_loopback
 from loadgen.options import RunOptions
-from loadgen.plan.workload import Workload
-from loadgen.target import models
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
-from loadgen.target.server_info import ServerInfo, with_gpus
+from loadgen.target.server_info import Reported, ServerInfo, with_gpus
 from loadgen.target.server_metrics import MetricsPage, engines, read_page
 from loadgen.terminal import printable, say
 
 TELEMETRY_WAIT_S = 3.0
 """How long to wait for a telemetry exporter. A sweep starts its own exporter just before the run."""
-PROBE_BUDGET, PROBE_TOKENS = 16, 48
-"""Of a probe with a thinking budget of 16 tokens, 16 are reasoning where the budget is kept, and some are the sentence that ends
-it; the others are left for the answer. No reasoning model ends its reasoning within 16 tokens by itself. The probe is as short
-as this so that a server with 12 tokens a second answers it in time."""
 TIME_SCALES = (1e-3, 1e6)
 LOOPBACK_URL = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/[\w./-]*)?"
 """A plain form, about which no two URL parsers disagree."""
 
-Text = Annotated[str, msgspec.Meta(max_length=500)]
-Count = Annotated[int, msgspec.Meta(gt=0, le=100_000)]
+MODELS_LIMIT = 2000
+"""Of a longer list only the beginning is searched for similar names."""
+SIMILAR = 0.8
+GIVEN = ("gpu", "preset", "num_gpus", "tensor_parallel_size", "speculation")
+"""Options that describe the server, with the names of the fields of ServerInfo."""
+Tokens = Annotated[int, msgspec.Meta(gt=0, le=10**9)]
 
 
-class Reported(msgspec.Struct):
-    """What this suite's emulator says at /version. vLLM says only its version."""
+class _Row(msgspec.Struct):
+    """The fields of a listed model that matter here."""
 
-    version: Text | None = None
-    emulated: bool = False
-    simulated: bool = False
-    gpu: Text | None = None
-    config: Text | None = None
-    preset: Text | None = None
-    num_gpus: Count | None = None
-    tensor_parallel_size: Count | None = None
-    speculation: Text | None = None
-    draft_tokens: Count | None = None
-    acceptance: Text | None = None
-    gpu_metrics: Text | None = None
+    id: str = ""
+    name: str = ""
+    max_model_len: Tokens | None = None
+    context_length: Tokens | None = None
+    context_window: Tokens | None = None
+    max_context_length: Tokens | None = None
 
 
 def inspect(options: RunOptions, api: ControlApi) -> ServerInfo:
     """Return the description of the server; options take precedence over what it reports. Raises UsageError."""
     model_list, version, page = asyncio.run(_ask(api))
-    model = models.choose(options, api, model_list)
+    server = choose_model(options, api, model_list)
     if options.gpu_metrics:
         _check_telemetry(options.gpu_metrics, api)
     reported = lenient(version.json(), Reported)
     metrics = page.response.text()
-    # vLLM has these metrics only where it speculates, and does not report the method.
-    unnamed = "unnamed" if "vllm:spec_decode_num_drafts" in metrics else None
-    speculation = options.speculation or _plain(reported.speculation) or unnamed
-    server = ServerInfo(
-        model=model.id,
-        max_model_len=model.max_model_len,
-        version=_plain(reported.version),
-        emulated=reported.emulated,
-        simulated=reported.simulated,
+    facts = {name: _plain(said) for name, said in msgspec.structs.asdict(reported).items()}
+    facts["gpu_metrics"] = options.gpu_metrics or _telemetry_url(options, api, reported)
+    if "vllm:spec_decode_num_drafts" in metrics:
+        # vLLM has these metrics only where it speculates, and does not report the method.
+        facts["speculation"] = facts["speculation"] or "unnamed"
+    given = {name: getattr(options, name) for name in GIVEN} | {"config": options.config_name}
+    facts |= {name: value for name, value in given.items() if value}
+    if facts["speculation"] == "none":
+        facts["speculation"] = None
+    server = msgspec.structs.replace(
+        server,
         time_scale=_time_scale(version, reported, api),
-        gpu=options.gpu or _plain(reported.gpu),
-        config=options.config_name or _plain(reported.config),
-        preset=options.preset or _plain(reported.preset),
-        num_gpus=options.num_gpus or reported.num_gpus,
-        tensor_parallel_size=options.tensor_parallel_size or reported.tensor_parallel_size,
-        speculation=None if speculation == "none" else speculation or None,
-        draft_tokens=reported.draft_tokens,
-        acceptance=_plain(reported.acceptance),
-        gpu_metrics=options.gpu_metrics or _telemetry_url(options, api, reported),
         metrics="# TYPE vllm:" in metrics,
         engines=max(1, engines(metrics)),
         replicas=page.replicas,
-        others=model.others,
+        **facts,
     )
     check_lengths(options, server)
     return with_gpus(server)
@@ -99,17 +86,16 @@ async def _ask(api: ControlApi) -> tuple[ControlResponse, ControlResponse, Metri
     return await asyncio.gather(api.fetch(f"{api.target}/models"), api.fetch(f"{api.root}/version"), read_page(api))
 
 
-def _plain(text: str | None) -> str | None:
-    return printable(text, 200) if text else None
+def _plain(said: Any) -> Any:
+    """A value that can be printed on one line; None for an empty text."""
+    return (printable(said, 200) or None) if isinstance(said, str) else said
 
 
 def _time_scale(version: ControlResponse, reported: Reported, api: ControlApi) -> float:
     """Return how much faster than its model an emulated server runs. Raises UsageError where the value cannot be true."""
     said = version.json()
-    if not isinstance(said, dict):
-        value: object = "(unreadable)" if version.status == 200 and b'"time_scale"' in version.body else None
-    else:
-        value = said.get("time_scale")
+    unreadable = "(unreadable)" if version.status == 200 and b'"time_scale"' in version.body else None
+    value = said.get("time_scale") if isinstance(said, dict) else unreadable
     if value is None:
         return 1.0
     least, most = TIME_SCALES
@@ -163,51 +149,69 @@ def check_lengths(options: RunOptions, server: ServerInfo) -> None:
         )
 
 
-def check_mode(options: RunOptions, workload: Workload, api: ControlApi) -> None:
-    """Raise UsageError where the server ignores a native budget or cannot reset its prefix cache."""
-    if options.budget_mode == "native":
-        _probe_native(workload, api)
-    if options.cache == "reset" and not options.dry_run:
-        response = api.post(f"{api.root}/reset_prefix_cache")
-        if response.status != 200:
-            raise UsageError(
-                f"--cache reset: {api.root}/reset_prefix_cache answered {response.status or response.error} "
-                "(vLLM needs VLLM_SERVER_DEV_MODE=1): use --cache salt"
-            )
+def choose_model(options: RunOptions, api: ControlApi, response: ControlResponse) -> ServerInfo:
+    """Return the server with the model that --model names, or the first listed one. Raises UsageError where it cannot be used."""
+    _check_response(options, api, response)
+    models = listed(response.json())
+    if not models and options.model is None:
+        hint = "check that --target ends with /v1, or give --model"
+        raise UsageError(f"{api.target}/models lists no model (HTTP {response.status}): {hint}")
+    found = next((server for server in models if options.model in (None, server.model)), None)
+    if found is not None:
+        return found
+    name = options.model or ""
+    names = printable(", ".join(server.model for server in models[:5]), 400)
+    if (similar := similar_name(name, [server.model for server in models[:MODELS_LIMIT]])) is not None:
+        meant = f"it serves {names}; did you mean {printable(similar, 200)!r}?"
+        raise UsageError(f"--model {name!r} is not served at {api.target}: {meant}")
+    return ServerInfo(name, others=names)
 
 
-def _probe_native(workload: Workload, api: ControlApi) -> None:
-    request = next(workload.requests(0, 1))
-    body = request.body | {
-        "stream": False,
-        workload.limit_field: PROBE_TOKENS,
-        "thinking_token_budget": PROBE_BUDGET,
-    }
-    body.pop("stream_options", None)
-    response = api.post(f"{api.target}{request.path}", body)
-    if response.late:  # A slow or busy server may keep the budget. Its answers show whether it does.
-        say(
-            f"warning: --budget-mode native: the probe of {PROBE_TOKENS} tokens has no answer ({response.error}): whether the server "
-            "keeps thinking_token_budget is judged after the run, by the reasoning tokens that it reports"
-        )
-    elif (reason := native_refusal(response)) is not None:
-        raise UsageError(f"--budget-mode native: {api.quote(reason, 400)}: use --budget-mode forced or cut")
+def _check_response(options: RunOptions, api: ControlApi, response: ControlResponse) -> None:
+    """Raise UsageError where the response shows that the server cannot be used. With --model, it need not list its models."""
+    status, named = response.status, options.model is not None
+    refused = status in (401, 403)
+    key = options.api_key_env or ("--header" if options.headers else None)
+    rules = [
+        (not response.reached or (status is None and not named), f"no server at {api.target} ({response.error}): start one (python -m server emulate tp1) or give --target"),
+        (refused and key is None, f"{api.target} requires a key (HTTP {status}): name the variable that holds it with --api-key-env NAME"),
+        (refused and not named, f"{api.target} rejects the key in {key} (HTTP {status})"),
+        (status == 503 and not named, f"{api.target} is not ready (HTTP 503): wait until its /health answers"),
+    ]  # fmt: skip
+    for wrong, message in rules:
+        if wrong:
+            raise UsageError(message)
 
 
-def native_refusal(response: ControlResponse) -> str | None:
-    """Return why a response to the probe shows that the thinking budget is not kept; None where it is kept."""
-    reply = response.json()
-    if reply is None:
-        return f"the probe was answered with {response.status or response.error} {response.body[:2000].decode(errors='replace')}".strip()
-    chunk = chunk_of(reply) if isinstance(reply, dict) else Chunk()
-    if not chunk.choices:
-        return "the response to the probe is not a completion"
-    choice, used = chunk.choices[0], (chunk.usage or TokenUsage()).reasoning() or 0
-    if used > 2 * PROBE_BUDGET:
-        return f"the server ignores thinking_token_budget (given {PROBE_BUDGET}, it used {used} reasoning tokens)"
-    answer = choice.delta or Delta()
-    text = answer.content or ""
-    ended = bool(text.strip()) if answer.reasoning else THINK_END in text
-    if choice.finish_reason == "length" and not ended:
-        return f"the server ignores thinking_token_budget (after {PROBE_TOKENS} tokens at a budget of {PROBE_BUDGET} it was still reasoning)"
-    return None
+def listed(said: Any) -> list[ServerInfo]:
+    """Return the server with each model of a list in any of its shapes. An id that cannot be printed on one line is not a model's."""
+    rows = said
+    if isinstance(said, dict):
+        rows = next((said[key] for key in ("data", "models") if isinstance(said.get(key), list)), [])
+    if not isinstance(rows, list):
+        return []
+    found = []
+    for said_row in rows:
+        row = _Row(id=said_row) if isinstance(said_row, str) else lenient(said_row, _Row)
+        name = row.id or row.name
+        lengths = (row.max_model_len, row.context_length, row.context_window, row.max_context_length)
+        if name and len(name) <= 500 and name.isprintable():
+            found.append(ServerInfo(name, next((length for length in lengths if length is not None), None)))
+    return found
+
+
+def similar_name(name: str, names: list[str]) -> str | None:
+    """Return the listed name that was probably meant, or None.
+
+    Names with other numbers in them, such as another size or date, are other models.
+    """
+    alike = {other.lower(): other for other in names if _numbers(other) == _numbers(name)}
+    for lower, other in alike.items():
+        if lower.rpartition("/")[2] == name.lower().rpartition("/")[2]:
+            return other
+    matches = difflib.get_close_matches(name.lower(), list(alike), n=1, cutoff=SIMILAR)
+    return alike[matches[0]] if matches else None
+
+
+def _numbers(name: str) -> list[str]:
+    return re.findall(r"\d+", name)

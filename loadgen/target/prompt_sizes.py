@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import json
 import random
+from collections.abc import Awaitable, Callable
 
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
@@ -27,59 +28,51 @@ ROUNDS = 40
 AT_ONCE = 8
 LIMIT_S = 300.0
 """For all prompts together."""
+Counter = Callable[[str], Awaitable[int | None]]
 
 
 def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api: ControlApi) -> Dataset:
     """Return the data set with prompts of the exact length. Raises UsageError where that cannot be done."""
-    try:
-        problems = asyncio.run(_fit_all(dataset.problems, _Tokenizer(options, style, model, api)))
-    except TimeoutError:
-        raise UsageError(
-            f"{api.root}/tokenize needs more than {LIMIT_S:g} s for {len(dataset.problems)} prompts: give fewer --problems"
-        ) from None
-    if problems is None:
-        say(
-            f"warning: {api.root} has no /tokenize: the lengths of the prompts are approximate, one word for each token"
-        )
-        return dataclasses.replace(dataset, facts={"exact_tokens": False})
-    return dataclasses.replace(
-        dataset, problems=problems, sha256=canonical_hash(problems), facts={"exact_tokens": True}
-    )
+    url = f"{api.root}/tokenize"
 
-
-class _Tokenizer:
-    """Counts the tokens of a prompt as the server does."""
-
-    def __init__(self, options: RunOptions, style: Style, model: str, api: ControlApi) -> None:
-        self._options, self._style, self._model, self._api = options, style.as_written, model, api
-        self.url = f"{api.root}/tokenize"
-
-    async def count(self, text: str) -> int | None:
-        """The number of tokens, or None where the server does not say it."""
-        body = budgets.body(self._options, self._style, text, 1)
+    async def count(text: str) -> int | None:
+        """Return the number of tokens of a prompt as the server counts it, or None where it does not say it."""
+        body = budgets.body(options, style.as_written, text, 1)
         fields = {name: body[name] for name in ("messages", "prompt", "add_special_tokens") if name in body}
-        response = await self._api.fetch(self.url, json.dumps({"model": self._model, **fields}).encode())
-        said = response.json()
+        said = (await api.fetch(url, json.dumps({"model": model, **fields}).encode())).json()
         found = said.get("count") if isinstance(said, dict) else None
         return found if isinstance(found, int) and 0 <= found < 1 << 30 else None
 
+    try:
+        problems = asyncio.run(_fit_all(dataset.problems, count))
+    except TimeoutError:
+        needed = f"more than {LIMIT_S:g} s for {len(dataset.problems)} prompts"
+        raise UsageError(f"{url} needs {needed}: give fewer --problems") from None
+    if problems is None:
+        approximate = "the lengths of the prompts are approximate, one word for each token"
+        say(f"warning: {api.root} has no /tokenize: {approximate}")
+        return dataclasses.replace(dataset, facts={"exact_tokens": False})
+    sha256 = canonical_hash(problems)
+    return dataclasses.replace(dataset, problems=problems, sha256=sha256, facts={"exact_tokens": True})
 
-async def _fit_all(problems: list[Problem], tokenizer: _Tokenizer) -> list[Problem] | None:
+
+async def _fit_all(problems: list[Problem], count: Counter) -> list[Problem] | None:
     """The prompts with their exact lengths; None where the server has no tokenizer."""
-    if await tokenizer.count("time") is None:
+    if await count("time") is None:
         return None
     slots = asyncio.Semaphore(AT_ONCE)
     async with asyncio.timeout(LIMIT_S):
-        return list(await asyncio.gather(*(_fit(problem, tokenizer, slots) for problem in problems)))
+        return list(await asyncio.gather(*(_fit(problem, count, slots) for problem in problems)))
 
 
-async def _fit(problem: Problem, tokenizer: _Tokenizer, slots: asyncio.Semaphore) -> Problem:
+async def _fit(problem: Problem, count_tokens: Counter, slots: asyncio.Semaphore) -> Problem:
+    """Return the problem with a prompt of the exact length. Raises UsageError."""
     words, rng, wanted = problem.problem.split(), random.Random(problem.unique_id), problem.input_tokens or 0
     async with slots:
         for _ in range(ROUNDS):
-            count = await tokenizer.count(" ".join(words))
+            count = await count_tokens(" ".join(words))
             if count is None:
-                raise UsageError(f"{tokenizer.url} stopped answering while prompts were made: check the server")
+                raise UsageError("/tokenize stopped answering while prompts were made: check the server")
             if count == wanted:
                 return dataclasses.replace(problem, problem=" ".join(words))
             if count < wanted:
@@ -88,7 +81,5 @@ async def _fit(problem: Problem, tokenizer: _Tokenizer, slots: asyncio.Semaphore
                 del words[-min(count - wanted, len(words) - 1) :]
             else:
                 break
-    raise UsageError(
-        f"--dataset: no prompt of {wanted} tokens can be made (the template and one word have {count}): "
-        "give a larger input"
-    )
+    least = f"the template and one word have {count}"
+    raise UsageError(f"--dataset: no prompt of {wanted} tokens can be made ({least}): give a larger input")

@@ -1,35 +1,41 @@
 """The description of a server. What a server does not report stays None; nothing is guessed."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 LimitField = Literal["max_tokens", "max_completion_tokens"]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Count = Annotated[int, msgspec.Meta(gt=0, le=100_000)]
 
 
-@dataclass(frozen=True)
-class ServerInfo:
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """What this suite's emulator says at /version. vLLM says only its version."""
+
+    version: Text | None = None
+    emulated: bool = False
+    simulated: bool = False
+    gpu: Text | None = None
+    config: Text | None = None
+    preset: Text | None = None
+    num_gpus: Count | None = None
+    """None means that it is not known, so that no cost is calculated."""
+    tensor_parallel_size: Count | None = None
+    speculation: Text | None = None
+    draft_tokens: Count | None = None
+    acceptance: Text | None = None
+    """Which acceptance of drafts an emulated server imposes, and its source."""
+    gpu_metrics: Text | None = None
+
+
+class ServerInfo(Reported, frozen=True):
     """The server at the target, as it describes itself or as the operator describes it by options."""
 
     model: str
     max_model_len: int | None = None
-    version: str | None = None
-    emulated: bool = False
-    simulated: bool = False
     time_scale: float = 1.0
-    gpu: str | None = None
-    config: str | None = None
-    preset: str | None = None
-    num_gpus: int | None = None
-    """None means that it is not known, so that no cost is calculated."""
-    tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
     data_parallel_size: int | None = None
-    speculation: str | None = None
-    draft_tokens: int | None = None
-    acceptance: str | None = None
-    """Which acceptance of drafts an emulated server imposes, and its source."""
-    gpu_metrics: str | None = None
     fingerprint: str | None = None
     metrics: bool = False
     """It serves the /metrics of vLLM."""
@@ -49,4 +55,4 @@ def with_gpus(server: ServerInfo) -> ServerInfo:
         return server
     data_parallel = max(server.data_parallel_size or 1, server.engines)
     gpus = server.tensor_parallel_size * (server.pipeline_parallel_size or 1) * data_parallel
-    return dataclasses.replace(server, num_gpus=gpus)
+    return msgspec.structs.replace(server, num_gpus=gpus)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from loadgen.errors import DiskFullError
+from loadgen.errors import naming_full_disk
 from loadgen.files import write_atomically
 from loadgen.measure.observations import REPLICAS, WAITING
 from loadgen.target.control_api import METRICS_BYTES, PAGE_BYTES, ControlApi, ControlResponse
@@ -125,10 +125,8 @@ def snapshot(api: ControlApi, path: Path) -> dict[str, float]:
         say(f"{api.root}/metrics: {page.response.error}: {path.name} is missing, and what it would show")
     if page.response.status != 200:
         return {}
-    try:
+    with naming_full_disk(path):
         write_atomically(path, page.response.body)
-    except OSError as error:
-        raise DiskFullError(f"{path}: {error.strerror}") from error
     found = totals(page.response.text())
     return found | {REPLICAS: float(page.replicas)} if page.replicas > 1 else found
 

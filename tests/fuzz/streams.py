@@ -22,6 +22,7 @@ from typing import Any, cast
 import uvloop
 
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.console_table import METRICS
@@ -90,7 +91,7 @@ async def ask(url: str, indices: list[int], streams: int = STREAMS) -> dict[int,
     records: dict[int, Record] = {}
     clock = RunClock(perf_counter_ns())
     remaining = iter(indices)
-    async with Client(url, timeout_s=60) as client:
+    async with Client(endpoint_of(url), timeout_s=60) as client:
 
         async def stream() -> None:
             for index in remaining:

@@ -18,7 +18,7 @@ from loadgen.record import RunInfo, write_run
 from loadgen.redaction import HIDDEN, Redactor
 from loadgen.sweep.command import expanded
 from loadgen.sweep.manifest import Manifest
-from loadgen.target.credentials import secrets
+from loadgen.target.control_api import secrets
 
 KEYS = st.text(st.characters(codec="utf-8"), min_size=4).filter(lambda key: "***" not in key)
 

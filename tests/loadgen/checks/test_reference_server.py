@@ -18,6 +18,7 @@ from scipy import stats
 
 from loadgen.checks.reference_server import CASES, serving
 from loadgen.client.client import Client
+from loadgen.client.endpoint import endpoint_of
 from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
@@ -37,7 +38,7 @@ def server() -> Iterator[str]:
 async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
     records: list[Record] = []
     clock = RunClock(perf_counter_ns())
-    async with Client(url, timeout_s=30) as client:
+    async with Client(endpoint_of(url), timeout_s=30) as client:
 
         async def send(request: Request, due_ns: int) -> Record:
             return to_record(request, await client.send(request), due_ns, clock, run_id="truth")

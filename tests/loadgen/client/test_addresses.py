@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.client.addresses import Addresses
+from loadgen.client.endpoint import Addresses
 
 Info = tuple[Any, Any, int, str, tuple[Any, ...]]
 

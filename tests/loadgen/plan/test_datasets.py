@@ -18,8 +18,8 @@ import pytest
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import canonical_hash, choose, load
+from loadgen.plan.hub import MATH500_SHA256
 from loadgen.plan.problems import Problem
-from loadgen.plan.published import MATH500_SHA256
 from tests.fixtures.emulated import ROOT
 
 REVISION = "0123456789" * 4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from loadgen.errors import UsageError
-from loadgen.option_types import ramp, rate
+from loadgen.option_types import arrival, ramp, rate
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals, replay, split
 
 RATE = 4.0
@@ -134,8 +134,8 @@ def test_an_error_in_a_replay_file_names_the_line(tmp_path: Path, text: str, say
     "kind", ["", "uniform", "gamma", "gamma:", "gamma:0", "gamma:x", "burst:-1", "poisson:2", "gamma:nan"]
 )
 def test_unknown_arrivals_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match=r"arrivals are|needs a number"):
-        arrivals(kind, [RateStep(1)], seed=0, requests=1)
+    with pytest.raises(UsageError, match=r"write poisson|is not a"):
+        arrival(kind)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "1,2", "1:0", "1:-3,2", "inf", "nan"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from loadgen.client.addresses import Addresses
 from loadgen.client.client import Client
+from loadgen.client.endpoint import Addresses, endpoint_of
 from loadgen.errors import UsageError
 from loadgen.exchange import Request
 from loadgen.option_types import route
@@ -115,7 +115,7 @@ def test_several_addresses_are_tried_on_uvloop() -> None:
         peer = transport.get_extra_info("peername")
         transport.abort()
         request = Request(0, "p", 0, 64, "cut", "/chat/completions", {"model": "m", "stream": True})
-        async with Client(target, timeout_s=60) as client:
+        async with Client(endpoint_of(target), timeout_s=60) as client:
             return peer[0], [(await client.send(request)).outcome for _ in range(2)]
 
     with ControlServer().running() as target, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi
-from loadgen.target.models import listed, similar_name
-from loadgen.target.preflight import inspect
+from loadgen.target.preflight import inspect, listed, similar_name
 from tests.fixtures.control import ControlServer
-from tests.fixtures.emulated import loadgen
+from tests.fixtures.emulated import loadgen_here
 
 ROW = {"id": "org/model-7b", "object": "model"}
 
@@ -36,7 +35,7 @@ ROW = {"id": "org/model-7b", "object": "model"}
     ],
 )
 def test_every_shape_of_the_list_is_read(said: Any, expected: list[tuple[str, int | None]]) -> None:
-    assert [(model.id, model.max_model_len) for model in listed(said)] == expected
+    assert [(server.model, server.max_model_len) for server in listed(said)] == expected
 
 
 LEAF = st.none() | st.booleans() | st.floats() | st.text(max_size=3)
@@ -46,8 +45,8 @@ LISTS = ROWS | st.lists(ROWS, max_size=3)
 
 @given(LISTS | st.dictionaries(st.sampled_from(["data", "models"]), LISTS))
 def test_no_list_raises(said: Any) -> None:
-    for model in listed(said):
-        assert model.id.isprintable()
+    for server in listed(said):
+        assert server.model.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_a_mistyped_model_stops_before_the_first_request() -> None:
 def test_a_model_that_is_not_listed_is_asked_with_a_warning(tmp_path: Path) -> None:
     server = ControlServer({"/v1/models": [ROW]})
     with server.running() as target:
-        done = loadgen(
+        done = loadgen_here(
             "--target", target, "--model", "gateway-alias", "--dataset", "sample", "--problems", "2", "--budgets", "8",
             "--out", str(tmp_path / "run"),
         )  # fmt: skip
@@ -90,7 +89,7 @@ def test_a_model_that_is_not_listed_and_that_the_server_refuses_stops() -> None:
 
     server = ControlServer({"/v1/models": {"data": [ROW]}, "/v1/chat/completions": refuse})
     with server.running() as target:
-        done = loadgen("--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8")
+        done = loadgen_here("--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8")
     assert done.returncode == 2
     assert "HTTP 404" in done.stderr.splitlines()[-1]
     assert "does not exist" in done.stderr.splitlines()[-1]

@@ -1,20 +1,44 @@
-"""Checks of the server for `doctor`: who it is, what it accepts, how its answers arrive, and what disturbs them.
+"""The checks of `doctor`: of the server (who it is, what it accepts, how its answers arrive) and of this machine.
 
-What one small request shows is judged as a run judges its requests (see loadgen/measure/stream_faults.py).
+What one small request shows is judged as a run judges its requests (see loadgen/measure/stream_faults.py). A check yields one
+result or several, or none where it has nothing to say.
 
-This module does not know this machine.
+This module does not know in which order the checks are made or how they are shown.
 """
 
 import email.utils
+import os
+import resource
+import shutil
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from loadgen import network
-from loadgen.checks.check import Check, DoctorContext, State, either
+from loadgen.errors import UsageError
+from loadgen.exchange import Exchange
 from loadgen.measure.stream_faults import StreamFaults
-from loadgen.plan import budgets
+from loadgen.options import RunOptions, open_loop
+from loadgen.plan import budgets, datasets
+from loadgen.record import Record
+from loadgen.run import capacity, environment
+from loadgen.run.prepare import DEFAULT_CONCURRENCY
 from loadgen.target import server_metrics
+from loadgen.target.control_api import ControlApi
+from loadgen.target.server_info import ServerInfo
+
+OTHER_DESCRIPTORS = 64
+"""File descriptors that a run needs in addition to its connections."""
+BYTES_PER_TOKEN, BYTES_PER_TOKEN_WITHOUT_TEXT = 8, 3
+"""Disk space of one token: 4 to 5 bytes of text and 2 to 3 of timing."""
+BYTES_PER_RECORD = 1500
+
+State = Literal["good", "warn", "bad", "unknown"]
 
 COUNTS: dict[str | None, tuple[State, str]] = {
     "continuous_usage": ("good", "exact for every chunk (continuous_usage_stats)"),
@@ -28,16 +52,42 @@ COUNTS: dict[str | None, tuple[State, str]] = {
         "warn",
         "from the usage at the end, corrected by the server's other counts (such as reasoning that it leaves out)",
     ),
-    "chunks_and_end": (
-        "good",
-        "one token in each chunk; the usage counts one more, the end token without text",
-    ),
+    "chunks_and_end": ("good", "one token in each chunk; the usage counts one more, the end token without text"),
     "chunks": (
         "bad",
         "the server reports no usage: chunks would be counted as tokens, which is wrong under speculation",
     ),
 }
 """What a run counts with, by `token_source`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check."""
+
+    name: str
+    state: State
+    detail: str
+
+
+def either(name: str, is_good: bool, good: str, otherwise: str, state: State = "warn") -> Check:
+    """Return a check that is good, or else in `state` with the text `otherwise`."""
+    return Check(name, "good", good) if is_good else Check(name, state, otherwise)
+
+
+@dataclass(frozen=True)
+class DoctorContext:
+    """What the checks look at."""
+
+    options: RunOptions
+    api: ControlApi
+    server: ServerInfo
+    metrics: str
+    """Text of the server's /metrics; empty where it has none."""
+    exchange: Exchange
+    """One small request, sent in the way a run sends its requests."""
+    record: Record
+    """What a run would record of it."""
 
 
 def server_identity(context: DoctorContext) -> Iterator[Check]:
@@ -49,11 +99,8 @@ def server_identity(context: DoctorContext) -> Iterator[Check]:
     if server.others:
         yield Check("model", "warn", f"{server.model} is not in the server's list of models: check its spelling")
     if server.config is None:
-        yield Check(
-            "configuration",
-            "warn",
-            "the server does not report its configuration: give --config-name and --num-gpus",
-        )
+        hint = "give --config-name and --num-gpus"
+        yield Check("configuration", "warn", f"the server does not report its configuration: {hint}")
 
 
 def gpus(context: DoctorContext) -> Iterator[Check]:
@@ -68,11 +115,8 @@ def gpus(context: DoctorContext) -> Iterator[Check]:
     unknown = "number not known, so a run has no cost: give --num-gpus"
     yield either("GPUs", server.num_gpus is not None, f"{server.num_gpus} ({parallel})", unknown)
     if server.replicas > 1:
-        yield Check(
-            "replicas",
-            "warn",
-            f"{server.replicas} servers answer at this address: a run cannot use their counters, and --num-gpus must be the GPUs of all",
-        )
+        consequence = "a run cannot use their counters, and --num-gpus must be the GPUs of all"
+        yield Check("replicas", "warn", f"{server.replicas} servers answer at this address: {consequence}")
 
 
 def requests(context: DoctorContext) -> Iterator[Check]:
@@ -107,14 +151,10 @@ def answer(context: DoctorContext) -> Iterator[Check]:
     elif record.clumped_share is None:
         yield Check("delivery", "unknown", "the answer was too short to tell whether chunks are held back")
     elif not faults.clumped:
-        yield Check(
-            "delivery",
-            "good",
-            f"{record.chunks} token events, of which {record.clumped_share:.0%} arrived together with another one",
-        )
+        together = f"{record.clumped_share:.0%} arrived together with another one"
+        yield Check("delivery", "good", f"{record.chunks} token events, of which {together}")
     none = "none: start vLLM with --enable-per-request-metrics to separate server time from network time"
-    timings = bool(exchange.server_timings)
-    yield either("server timings", timings, "for each request (queue, prefill, decode)", none)
+    yield either("server timings", bool(exchange.server_timings), "for each request (queue, prefill, decode)", none)
 
 
 def prefix_cache(context: DoctorContext) -> Iterator[Check]:
@@ -124,14 +164,10 @@ def prefix_cache(context: DoctorContext) -> Iterator[Check]:
     cache = context.options.cache
     if not enabled:
         yield Check("prefix cache", "unknown", "the server does not report it: use --cache salt to be safe")
-    elif any(enabled) and cache is None:
-        yield Check(
-            "prefix cache",
-            "warn",
-            "ON: repeats and several budgets hide the prefill time; use --cache salt or start the server without it",
-        )
-    else:
-        yield Check("prefix cache", "good", f"on, --cache {cache}" if any(enabled) else "off")
+        return
+    hint = "repeats and several budgets hide the prefill time; use --cache salt or start the server without it"
+    known = f"on, --cache {cache}" if any(enabled) else "off"
+    yield either("prefix cache", not any(enabled) or cache is not None, known, f"ON: {hint}")
 
 
 def other_load(context: DoctorContext) -> Iterator[Check]:
@@ -158,8 +194,42 @@ def clocks(context: DoctorContext) -> Iterator[Check]:
     except (ValueError, TypeError, OverflowError):
         yield Check("clock", "unknown", f"the server's Date header is no date: {date}")
         return
-    state: State = "good" if abs(off_s) < 2 else "warn"
-    yield Check("clock", state, f"the server's is {off_s:+.0f} s from ours (latencies do not depend on it)")
+    difference = f"the server's is {off_s:+.0f} s from ours (latencies do not depend on it)"
+    yield either("clock", abs(off_s) < 2, difference, difference)
+
+
+def file_descriptors(context: DoctorContext) -> Iterator[Check]:
+    """Check that there is a file descriptor for every connection."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    default = 1024 if open_loop(context.options) else DEFAULT_CONCURRENCY
+    needed = (context.options.concurrency or default) + OTHER_DESCRIPTORS
+    hint = f"{limit}, {needed} needed: ulimit -n {2 * needed}"
+    yield either("file descriptors", limit >= needed, f"{limit}", hint, "bad")
+
+
+def client_machine(context: DoctorContext) -> Iterator[Check]:
+    """Check that this machine is free to generate load, and is not the server's machine."""
+    host = urlsplit(context.options.target).hostname or ""
+    cpus, load = environment.host()["cpus"], os.getloadavg()[0]
+    shared = f"client and server share this machine's {cpus} CPUs: chunks may arrive in groups"
+    yield either("host", not is_local(host), f"{host} is another machine", shared)
+    yield Check("CPU", "good" if load < cpus / 2 else "warn", f"load average {load:.2f} on {cpus} CPUs")
+    calibration = capacity.stored()
+    if calibration is None:
+        yield Check("calibration", "warn", "none for this machine: python -m loadgen calibrate (a minute)")
+    else:
+        events_per_s, day = calibration["events_per_s"], calibration["at"][:10]
+        yield Check("calibration", "good", f"{events_per_s:,.0f} events/s in each process, measured on {day}")
+
+
+def is_local(host: str) -> bool:
+    """Return whether a host name leads to this machine, which is so where its address can be bound."""
+    with suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with suppress(OSError), socket.socket(family, kind) as probe:
+                probe.bind(address)
+                return True
+    return False
 
 
 def round_trip(context: DoctorContext) -> Iterator[Check]:
@@ -176,3 +246,37 @@ def round_trip(context: DoctorContext) -> Iterator[Check]:
         yield Check("round trip", "good", f"{sorted(times_ms)[2]:.1f} ms, connection included")
     if network.proxy_url(context.options.target) is not None:
         yield Check("proxy", "warn", "requests go through a proxy, and its time is part of every latency")
+
+
+def disk_space(context: DoctorContext) -> Iterator[Check]:
+    """Check that there is room for the results."""
+    options = context.options
+    try:
+        problems = len(datasets.load(options).problems)
+    except UsageError as error:
+        yield Check("disk", "unknown", f"the data set cannot be read: {error}")
+        return
+    per_token = BYTES_PER_TOKEN if options.keep_text else BYTES_PER_TOKEN_WITHOUT_TEXT
+    per_problem = sum(BYTES_PER_RECORD + per_token * budget for budget in options.budgets)
+    needed = problems * options.samples * options.repeats * per_problem
+    out = (options.out or Path("results")).absolute()
+    folder = next(path for path in (out, *out.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    sizes = f"at most {needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free in {folder}"
+    yield either("disk", free > 2 * needed, sizes, sizes, "bad")
+
+
+CHECKS = (
+    server_identity,
+    gpus,
+    requests,
+    answer,
+    prefix_cache,
+    other_load,
+    clocks,
+    file_descriptors,
+    client_machine,
+    round_trip,
+    disk_space,
+)
+"""In the order in which they are shown."""
