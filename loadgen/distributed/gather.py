@@ -32,7 +32,7 @@ from loadgen.plan import datasets
 from loadgen.plan.prompts import style_of
 from loadgen.plan.workload import Workload
 from loadgen.record import PROBLEMS, RUN, SERVER_AFTER, SERVER_BEFORE, RunInfo
-from loadgen.run.close_out import VerdictOptions, close_out
+from loadgen.run.close_out import close_out
 from loadgen.run.manifest import make_folder
 from loadgen.run.merge import chunk_files, merge_hosts, record_files
 from loadgen.target.server_metrics import totals
@@ -134,8 +134,7 @@ def close(out: Path, description: Distributed, found: WorkerFiles, missing: list
         after=_totals(out / SERVER_AFTER),
         stopped=stopped,
     )
-    doubts = list(_doubts(description, found))
-    close_out(out, run, observations, VerdictOptions(description.cache, description.percentile, doubts=doubts))
+    close_out(out, run, observations, doubts=_doubts(description, found))
     return run
 
 

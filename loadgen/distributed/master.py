@@ -214,9 +214,6 @@ class MasterRun:
         description = Distributed(
             run=self.run,
             total=self.total,
-            planned=self.prepared.planned,
-            cache=self.prepared.options.cache,
-            percentile=self.prepared.options.percentile,
             stopped=stopped,
             workers=list(self.ready.values()),
         )

@@ -107,9 +107,6 @@ class Distributed(msgspec.Struct, kw_only=True):
     run: RunInfo
     total: int | None
     """The number of requests including warm-ups, or None where a duration ends the run."""
-    planned: int | None
-    cache: str | None
-    percentile: str
     stopped: str | None = None
     """Why the run ended early."""
     workers: list[str] = []

@@ -101,7 +101,7 @@ def hosts(tmp_path: Path) -> tuple[Path, Path]:
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, worker("a-0"), seqs=(range(3),))
     write(there, worker("b-1"), worker("b-2"), seqs=(range(3, 5), range(5, 9)))
-    found = Distributed(run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1", "b-2"])
+    found = Distributed(run=RUN, total=9, workers=["a-0", "b-1", "b-2"])
     (here / "distributed.json").write_bytes(msgspec.json.encode(found))
     return here, there
 
