@@ -160,9 +160,10 @@ def connect_master(environment: Environment, runner: Any, master: LocustMaster) 
     )
     on.test_stop.add_listener(lambda **_: master.end_run())
     for name, listener in {
-        "probe": master.answer_probe, "ready": master.worker_ready, "request-work": master.work_requested, "finished": master.work_finished,
+        "probe": master.answer_probe,
+        "state": master.worker_state,
         "failed": master.worker_failed,
-    }.items():  # fmt: skip
+    }.items():
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 
 

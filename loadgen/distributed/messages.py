@@ -63,26 +63,6 @@ class Slots(msgspec.Struct, array_like=True, tag="slots"):
     count: int
 
 
-class FinishedRequest(msgspec.Struct, omit_defaults=True, tag="finished"):
-    """What Locust is told of a request that has ended."""
-
-    seq: int
-    budget: int
-    outcome: str
-    seconds: float
-    """From the due time to the last token or to the failure."""
-    tokens: int = 0
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    error: str | None = None
-
-
-class Failed(msgspec.Struct, tag="failed"):
-    """The last message of a sender process that cannot record anything more."""
-
-    reason: str
-
-
 class WorkerInfo(msgspec.Struct, kw_only=True):
     """`worker.NAME.json`, which describes the worker that wrote `records.NAME.jsonl`."""
 

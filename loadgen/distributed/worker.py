@@ -1,8 +1,8 @@
 """A Locust worker: asks the master for requests, passes them to its sender process, and reports the results to Locust.
 
 Rules: nothing that happens for each token passes through this process (docs/decisions/0031). Each request is one `request`
-event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. A worker has a few more requests
-assigned than it has users, so that no user waits for the master.
+event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. The master learns how many users the
+worker has and how many requests it has finished, and assigns it more.
 
 This module does not know how a request is sent (`sender_process`), what a number stands for, or which other workers there are.
 """
@@ -16,12 +16,12 @@ from typing import Any
 
 import gevent
 import msgspec
-from gevent.event import Event
 from locust.env import Environment
 
 from loadgen.distributed.clock_sync import ClockProbe, estimate_start_s
-from loadgen.distributed.messages import Failed, FinishedRequest, RunSetup, SenderSetup, Slots, Work
-from loadgen.run.process_protocol import Ready, command, encode
+from loadgen.distributed.messages import RunSetup, SenderSetup, Slots, Work
+from loadgen.record import Record
+from loadgen.run.process_protocol import Report, command, encode
 from loadgen.terminal import printable
 
 LOG = logging.getLogger("loadgen")
@@ -32,7 +32,7 @@ REPORT_S = 0.1
 WAIT_S = 8.0
 """The longest wait for the sender process to end. Locust's master waits 10 s for a worker."""
 
-_message = msgspec.json.Decoder(Ready | FinishedRequest | Failed)
+_report = msgspec.json.Decoder(Report)
 
 
 class LocustWorker:
@@ -57,8 +57,9 @@ class LocustWorker:
         self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
 
     def work_assigned(self, data: dict[str, Any]) -> None:
-        """Handle requests that the master has assigned."""
-        self.run.pass_on([Work(*each) for each in data["work"]], no_more=data["no_more"])
+        """Pass on requests that the master has assigned. Each is sent when it is due or when a slot is free."""
+        for seq, due_s in data["work"]:
+            self.run.send(Work(seq, due_s))
 
     def set_users(self, count: int) -> None:
         """Note how many users run in this worker now."""
@@ -73,36 +74,39 @@ class LocustWorker:
         """Wait until the sender process has ended."""
         self.run.wait()
 
-    def report(self, finished: FinishedRequest) -> None:
+    def report(self, record: Record) -> None:
         """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
-        name = f"budget {finished.budget}"
-        failure = printable(f"{finished.outcome}: {finished.error or ''}".strip(": "))
+        name = f"budget {record.budget}"
+        end_s = record.last_token_s if record.outcome == "ok" else record.end_s
+        seconds = max(0.0, (end_s or record.due_s) - record.due_s)
+        failure = printable(f"{record.outcome}: {record.error or ''}".strip(": "))
         fire: Any = self.environment.events.request.fire
         fire(
-            request_type="POST", name=name, response_time=finished.seconds * 1e3, response_length=finished.tokens,
-            exception=None if finished.outcome == "ok" else RuntimeError(failure), context={"seq": finished.seq},
+            request_type="POST", name=name, response_time=seconds * 1e3, response_length=record.completion_tokens or 0,
+            exception=None if record.outcome == "ok" else RuntimeError(failure), context={"seq": record.seq},
             response=None, url=None, start_time=None,
         )  # fmt: skip
-        for kind, seconds in (("TTFT", finished.ttft_s), ("TPOT", finished.tpot_s)):
-            if seconds is not None:
-                self.environment.stats.get(name, kind).log(round(seconds * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
+        for kind, latency_s in (("TTFT", record.ttft_s), ("TPOT", record.tpot_s)):
+            if latency_s is not None:
+                self.environment.stats.get(name, kind).log(round(latency_s * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
 
 class WorkerRun:
-    """One run in one worker: the sender process, and the requests that are assigned to it."""
+    """One run in one worker: the sender process, and how many requests it has finished."""
+
+    setup: RunSetup
+    """Known once the sender process is started."""
+    name: str
 
     def __init__(self, worker: LocustWorker) -> None:
         self.worker = worker
-        self.setup: RunSetup | None = None
         self.probes: list[ClockProbe] = []
         self.process: subprocess.Popen[bytes] | None = None
-        self.ready = Event()
-        self.unfinished = 0
-        """Assigned requests that have not ended."""
-        self.work_requested = False
-        self.no_more = False
-        self.unreported = 0
-        """Finished requests that the master has not been told of."""
+        self.ready = False
+        self.finished = 0
+        """Requests that have ended."""
+        self.told = 0
+        """How many of them the master knows of, or will be told of soon."""
 
     def send_probe(self) -> None:
         """Ask the master for the time."""
@@ -111,7 +115,7 @@ class WorkerRun:
     def probe_answered(self, probe: ClockProbe, setup: RunSetup) -> None:
         """Use an answered probe, and start the sender process after enough of them."""
         if self.process is not None:
-            self._send(probe)
+            self.send(probe)
             return
         self.probes.append(probe)
         if len(self.probes) < PROBES:
@@ -120,36 +124,35 @@ class WorkerRun:
             self._start(setup)
 
     def _start(self, setup: RunSetup) -> None:
-        self.setup = setup
-        start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
-        name = f"{platform.node()}-{index}".replace("/", "-")
+        self.setup, self.name = setup, f"{platform.node()}-{index}".replace("/", "-")
+        start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         sender = command("loadgen.distributed.sender_process")
         self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._send(SenderSetup(run=setup, name=name, start_s=start_s, error_s=error_s, probes=self.probes))
-        gevent.spawn(self._listen, self.process, name)
+        self.send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
+        gevent.spawn(self._listen, self.process)
 
-    def _send(self, message: msgspec.Struct) -> None:
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message to the sender process, if there is one."""
         stdin = self.process.stdin if self.process is not None else None
         if stdin is not None and not stdin.closed:
             with suppress(BrokenPipeError):  # the process has died, which _listen reports
                 stdin.write(encode(message))
                 stdin.flush()
 
-    def _listen(self, process: "subprocess.Popen[bytes]", name: str) -> None:
-        """Handle the messages of the sender process until it ends."""
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Handle the reports of the sender process until it ends."""
         assert process.stdout is not None  # noqa: S101  Popen was given PIPE
         for line in process.stdout:
-            message = _message.decode(line)
-            if isinstance(message, Ready):
-                self.ready.set()
-                self.worker.runner.send_message("thinkload-ready", {"name": name})
-                gevent.spawn(self._keep_probing)
+            report = _report.decode(line)
+            if report.disk_full is not None:
+                self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
+            elif not self.ready:
+                self.ready = True
                 self.resize()
-            elif isinstance(message, Failed):
-                self.worker.runner.send_message("thinkload-failed", {"name": name, "reason": message.reason})
-            else:
-                self._finished(message)
+                gevent.spawn(self._keep_probing)
+            for record in report.records:
+                self._finished(record)
         if process.wait() != 0:
             LOG.error(
                 "thinkload: the sender process ended with exit status %s: this worker stops",
@@ -163,42 +166,25 @@ class WorkerRun:
             gevent.sleep(PROBE_S)
             self.send_probe()
 
-    def _finished(self, finished: FinishedRequest) -> None:
+    def _finished(self, record: Record) -> None:
         if self.worker.run is self:  # otherwise Locust's statistics are of the next run already
-            self.worker.report(finished)
-        self.unfinished -= 1
-        self.unreported += 1
-        self.request_work()
-        if self.unreported == 1:
-            gevent.spawn_later(REPORT_S, self._report_finished, self.setup.run_id if self.setup else "")
+            self.worker.report(record)
+        self.finished += 1
+        if self.finished == self.told + 1:
+            # In a closed loop the worker may wait for more. An open loop can end many requests in a short time.
+            gevent.spawn_later(REPORT_S if self.setup.open_loop else 0, self._tell_master)
 
-    def _report_finished(self, run_id: str) -> None:
-        count, self.unreported = self.unreported, 0
-        self.worker.runner.send_message("thinkload-finished", {"count": count, "run_id": run_id})
-
-    def pass_on(self, work: list[Work], *, no_more: bool) -> None:
-        """Pass assigned requests to the sender process, which sends each when it is due or when a slot is free."""
-        self.work_requested, self.no_more = False, no_more
-        self.unfinished += len(work)
-        for each in work:
-            self._send(each)
-        self.request_work()
+    def _tell_master(self) -> None:
+        self.told = self.finished
+        state = {"run_id": self.setup.run_id, "name": self.name, "slots": self.worker.slots, "finished": self.finished}
+        self.worker.runner.send_message("thinkload-state", state)
 
     def resize(self) -> None:
         """Set the number of slots to the number of users. An open loop has no slots."""
-        if self.ready.is_set() and self.setup is not None and not self.setup.open_loop:
-            self._send(Slots(self.worker.slots))
-            self.request_work()
-
-    def request_work(self) -> None:
-        """Ask the master for more requests in a closed loop, if the worker has fewer than it needs."""
-        slots = self.worker.slots
-        wanted = slots + max(2, slots // 4)
-        if self.setup is None or self.setup.open_loop or not slots or self.work_requested or self.no_more:
-            return
-        if self.unfinished < wanted:
-            self.work_requested = True
-            self.worker.runner.send_message("thinkload-request-work", {"count": wanted - self.unfinished})
+        if self.ready:
+            if not self.setup.open_loop:
+                self.send(Slots(self.worker.slots))
+            self._tell_master()
 
     def close(self) -> None:
         """Tell the sender process that no more work follows."""

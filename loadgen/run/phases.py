@@ -32,9 +32,9 @@ from loadgen.run.dispatch import StopControl
 from loadgen.run.merge import merge_workers
 from loadgen.run.partition import Partition
 from loadgen.run.prepare import Prepared
-from loadgen.run.process_protocol import ProcessDiedError
+from loadgen.run.process_protocol import ProcessDiedError, Report
+from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
-from loadgen.run.workers import ProgressReport
 from loadgen.target.gpu_log import GpuLog
 from loadgen.target.server_metrics import snapshot, waiting
 
@@ -46,7 +46,7 @@ ABORT_LEAST = 10
 T = TypeVar("T")
 
 
-class RunPhases:
+class RunPhases(RunListener):
     """The phases of one run. It is the listener of its partitions and of its worker processes."""
 
     def __init__(
@@ -138,9 +138,9 @@ class RunPhases:
         cpus = int(self.run.host.get("cpus") or 1)
         processes = workers.worker_count(prepared.options.workers, partition, cpus)
         if processes == 1:
-            return [await send_partition(partition, self.stop, self, self.metrics.loop_lag.observe)]
+            return [await send_partition(partition, self.stop, self)]
         try:
-            return await workers.run_workers(partition, processes, self.stop, self, self.lock)
+            return await workers.run_workers(partition, processes, self.stop, self.worker_progress, self.lock)
         finally:
             merge_workers(self.folder)
 
@@ -195,7 +195,7 @@ class RunPhases:
             loop.call_later(self.prepared.options.drain_s / self.clock.scale, self.stop.stop)
             self.progress.say("stopping: requests in flight may end; Ctrl-C again cancels them")
 
-    def due(self, _request: Request) -> None:
+    def due(self) -> None:
         """Count a request that is being sent."""
         self.metrics.due.inc()
         self.metrics.in_flight.inc()
@@ -206,7 +206,7 @@ class RunPhases:
         self.metrics.completion.labels(budget=str(request.budget)).inc(count)
         self.progress.tokens(count)
 
-    def worker_progress(self, report: ProgressReport) -> None:
+    def worker_progress(self, report: Report) -> None:
         """Count what happened in a worker process."""
         self.metrics.due.inc(report.due)
         self.metrics.in_flight.inc(report.due - report.answered)
@@ -215,7 +215,7 @@ class RunPhases:
             self.metrics.completion.labels(budget=str(budget)).inc(count)
             self.progress.tokens(count)
         for lag_s in report.lags_s:
-            self.metrics.loop_lag.observe(lag_s)
+            self.lag(lag_s)
         for record in report.records:
             self.ended(record, [])
         if report.gaps:
@@ -224,6 +224,10 @@ class RunPhases:
     def answered(self) -> None:
         """Count a request that is not in flight any more."""
         self.metrics.in_flight.dec()
+
+    def lag(self, lag_s: float) -> None:
+        """Count a lag of the event loop."""
+        self.metrics.loop_lag.observe(lag_s)
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
         """Show a finished request in the metrics and on the terminal."""

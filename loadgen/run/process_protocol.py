@@ -2,10 +2,10 @@
 
 `loadgen.run.workers` (`--workers`) and `loadgen.distributed.worker` (Locust) start such child processes. A message is one
 line of JSON: the parent writes to the child's stdin, and the child writes to its stdout. The first message tells the child
-what to do, and the child answers with Ready when it can send requests. When stdin ends, the parent has no more messages or
-does not exist any more.
+what to do. The child answers with Reports, the first one when it can send requests. When stdin ends, the parent has no more
+messages or does not exist any more.
 
-This module does not know which messages follow Ready: each kind of child process defines its own.
+This module does not know what the parent tells its child: each kind of child process defines its own messages.
 """
 
 import asyncio
@@ -15,6 +15,10 @@ from typing import TypeVar
 
 import msgspec
 import uvloop
+from msgspec.json import Decoder
+
+from loadgen.measure.client_health import HealthReport
+from loadgen.record import Record
 
 LINE_LIMIT = 1 << 26
 """Largest message in bytes. A partition contains all problems, and a health report contains every measured lag."""
@@ -26,8 +30,26 @@ class ProcessDiedError(Exception):
     """A child process ended before it had sent its last message."""
 
 
-class Ready(msgspec.Struct, tag="ready"):
-    """The child process can send requests."""
+class Report(msgspec.Struct, omit_defaults=True):
+    """What happened in a child process since its last report. The last one has either `health` or `disk_full`."""
+
+    due: int = 0
+    answered: int = 0
+    tokens: dict[int, int] = {}
+    """Completion tokens by budget."""
+    records: list[Record] = []
+    """Without the texts."""
+    lags_s: list[float] = []
+    gaps: list[int] = []
+    gaps_sum_s: float = 0.0
+    health: HealthReport | None = None
+    disk_full: str | None = None
+    """Why nothing more can be recorded."""
+
+
+def without_texts(record: Record) -> Record:
+    """A record as it is reported."""
+    return msgspec.structs.replace(record, text=None, reasoning=None, phases=None)
 
 
 def command(module: str) -> list[str]:
@@ -71,13 +93,13 @@ class ChildProcess:
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode(message))
 
-    async def receive(self, decoder: msgspec.json.Decoder[T]) -> T:
-        """The next message. Raises ProcessDiedError where the child process ends without one."""
+    async def receive(self) -> Report:
+        """The next report. Raises ProcessDiedError where the child process ends without one."""
         stdout = self._process.stdout
         line = await stdout.readline() if stdout is not None else b""
         if not line.endswith(b"\n"):
             raise ProcessDiedError(f"{self._name} died (exit status {await self.wait()})")
-        return decoder.decode(line)
+        return msgspec.json.decode(line, type=Report)
 
     async def wait(self) -> int:
         """Wait until the child process has ended, and return its exit status."""
@@ -101,13 +123,13 @@ class ParentConnection(asyncio.BaseProtocol):
         connection._out, _ = await loop.connect_write_pipe(lambda: connection, sys.stdout)
         return connection
 
-    async def receive(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+    async def receive(self, decoder: Decoder[T]) -> T | None:
         """The next message, or None when the parent has closed the pipe or has ended."""
         line = await self._lines.readline()
         return decoder.decode(line) if line.endswith(b"\n") else None
 
-    def send(self, message: msgspec.Struct) -> None:
-        """Send a message without waiting for the parent, which may be slow; one that has ended does not receive it."""
+    def send(self, message: Report) -> None:
+        """Send a report without waiting for the parent, which may be slow; one that has ended does not receive it."""
         if not self._out.is_closing():
             self._out.write(encode(message))
 
