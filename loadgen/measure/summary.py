@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.measure.dependence import Load, described, kind_of, share_interval
-from loadgen.measure.quantiles import CONFIDENCE, describe
+from loadgen.measure.quantiles import CONFIDENCE
 from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
@@ -27,16 +27,8 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     measured, load = facts.measured, kind_of(run.load)
     run.duration_s = facts.whole_s[1] if facts.spans else None
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
-    token_times = describe_token_times(
-        folder,
-        facts.mean_tokens,
-        run.load.get("warmup") or 0,
-        facts.first_check,
-        load=load,
-        clumped=facts.streams.clumped,
-        failed_share=measured.failed / measured.n if measured.n else 0.0,
-    )
-    itl_with_failures = token_times["itl_s"].pop("with_failures", describe([]))
+    itl, inter_chunk = describe_token_times(folder, run, facts, load)
+    itl_with_failures = itl.pop("with_failures")
     run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),
@@ -50,7 +42,8 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(load),
-        **token_times,
+        "itl_s": itl,
+        "inter_chunk_s": inter_chunk,
         "with_failures": measured.with_failures(load) | {"itl_s": itl_with_failures},
         "budgets": _by_budget(facts, load),
         "throughput": _throughput(facts, run.num_gpus),

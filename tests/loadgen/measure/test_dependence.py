@@ -7,11 +7,11 @@ from statistics import NormalDist
 
 import pytest
 
-from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.dependence import InTime, Load, described, kind_of, share_interval
 from loadgen.measure.quantiles import interval_ranks
 from loadgen.measure.run_facts import RunFacts
 from loadgen.measure.summary import goodput
+from loadgen.measure.token_times import Cluster, describe_clusters
 from loadgen.record import Record
 
 

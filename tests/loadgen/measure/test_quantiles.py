@@ -7,8 +7,8 @@ from statistics import NormalDist
 import pytest
 from scipy.stats import binom, binomtest
 
-from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.quantiles import LEVELS, describe, interval_ranks, least_sample, wilson
+from loadgen.measure.token_times import Cluster, describe_clusters
 
 
 @pytest.mark.parametrize("level", LEVELS.values())
