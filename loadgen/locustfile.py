@@ -171,10 +171,10 @@ def connect_worker(environment: Environment, runner: Any, worker: LocustWorker) 
     """Call the worker for Locust's events and for messages of the master."""
     on: Any = environment.events
     on.test_start.add_listener(lambda **_: worker.start_run())
-    on.test_stop.add_listener(lambda **_: worker.end_run())
-    on.quit.add_listener(lambda **_: worker.wait())
-    runner.register_message("thinkload-probe-answer", lambda msg, **_: worker.probe_answered(msg.data))
-    runner.register_message("thinkload-work", lambda msg, **_: worker.work_assigned(msg.data))
+    on.test_stop.add_listener(lambda **_: worker.run.close())
+    on.quit.add_listener(lambda **_: worker.run.wait())
+    runner.register_message("thinkload-probe-answer", lambda msg, **_: worker.run.probe_answered(msg.data))
+    runner.register_message("thinkload-work", lambda msg, **_: worker.run.work_assigned(msg.data["work"]))
     if isinstance(runner, WorkerRunner) and runner.worker_state != STATE_INIT:
         worker.set_users(ROLES.users)  # this worker joined a running test before Locust's init event
         worker.start_run()

@@ -51,44 +51,10 @@ class LocustWorker:
         previous.wait()
         self.run.send_probe()
 
-    def probe_answered(self, data: dict[str, Any]) -> None:
-        """Handle the master's answer to a probe."""
-        probe = ClockProbe(data["sent_s"], data["master_s"], time.perf_counter())
-        self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
-
-    def work_assigned(self, data: dict[str, Any]) -> None:
-        """Pass on requests that the master has assigned. Each is sent when it is due or when a slot is free."""
-        for seq, due_s in data["work"]:
-            self.run.send(Work(seq, due_s))
-
     def set_users(self, count: int) -> None:
         """Note how many users run in this worker now."""
         self.slots = count
         self.run.resize()
-
-    def end_run(self) -> None:
-        """Send no more work. This does not wait for the sender process, because Locust's last report must be in time."""
-        self.run.close()
-
-    def wait(self) -> None:
-        """Wait until the sender process has ended."""
-        self.run.wait()
-
-    def report(self, record: Record) -> None:
-        """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
-        name = f"budget {record.budget}"
-        end_s = record.last_token_s if record.outcome == "ok" else record.end_s
-        seconds = max(0.0, (end_s or record.due_s) - record.due_s)
-        failure = printable(f"{record.outcome}: {record.error or ''}".strip(": "))
-        fire: Any = self.environment.events.request.fire
-        fire(
-            request_type="POST", name=name, response_time=seconds * 1e3, response_length=record.completion_tokens or 0,
-            exception=None if record.outcome == "ok" else RuntimeError(failure), context={"seq": record.seq},
-            response=None, url=None, start_time=None,
-        )  # fmt: skip
-        for kind, latency_s in (("TTFT", record.ttft_s), ("TPOT", record.tpot_s)):
-            if latency_s is not None:
-                self.environment.stats.get(name, kind).log(round(latency_s * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
 
 class WorkerRun:
@@ -112,16 +78,22 @@ class WorkerRun:
         """Ask the master for the time."""
         self.worker.runner.send_message("thinkload-probe", {"sent_s": time.perf_counter()})
 
-    def probe_answered(self, probe: ClockProbe, setup: RunSetup) -> None:
-        """Use an answered probe, and start the sender process after enough of them."""
+    def probe_answered(self, data: dict[str, Any]) -> None:
+        """Use the master's answer to a probe, and start the sender process after enough of them."""
+        probe = ClockProbe(data["sent_s"], data["master_s"], time.perf_counter())
         if self.process is not None:
-            self.send(probe)
+            self._send(probe)
             return
         self.probes.append(probe)
         if len(self.probes) < PROBES:
             self.send_probe()
         else:
-            self._start(setup)
+            self._start(msgspec.convert(data["setup"], RunSetup))
+
+    def work_assigned(self, work: list[tuple[int, float]]) -> None:
+        """Pass on requests that the master has assigned. Each is sent when it is due or when a slot is free."""
+        for seq, due_s in work:
+            self._send(Work(seq, due_s))
 
     def _start(self, setup: RunSetup) -> None:
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
@@ -129,10 +101,10 @@ class WorkerRun:
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         sender = command("loadgen.distributed.sender_process")
         self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
+        self._send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process)
 
-    def send(self, message: msgspec.Struct) -> None:
+    def _send(self, message: msgspec.Struct) -> None:
         """Send a message to the sender process, if there is one."""
         stdin = self.process.stdin if self.process is not None else None
         if stdin is not None and not stdin.closed:
@@ -168,11 +140,27 @@ class WorkerRun:
 
     def _finished(self, record: Record) -> None:
         if self.worker.run is self:  # otherwise Locust's statistics are of the next run already
-            self.worker.report(record)
+            self._show(record)
         self.finished += 1
         if self.finished == self.told + 1:
             # In a closed loop the worker may wait for more. An open loop can end many requests in a short time.
             gevent.spawn_later(REPORT_S if self.setup.open_loop else 0, self._tell_master)
+
+    def _show(self, record: Record) -> None:
+        """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
+        name = f"budget {record.budget}"
+        end_s = record.last_token_s if record.outcome == "ok" else record.end_s
+        seconds = max(0.0, (end_s or record.due_s) - record.due_s)
+        failure = printable(f"{record.outcome}: {record.error or ''}".strip(": "))
+        fire: Any = self.worker.environment.events.request.fire
+        fire(
+            request_type="POST", name=name, response_time=seconds * 1e3, response_length=record.completion_tokens or 0,
+            exception=None if record.outcome == "ok" else RuntimeError(failure), context={"seq": record.seq},
+            response=None, url=None, start_time=None,
+        )  # fmt: skip
+        for kind, latency_s in (("TTFT", record.ttft_s), ("TPOT", record.tpot_s)):
+            if latency_s is not None:
+                self.worker.environment.stats.get(name, kind).log(round(latency_s * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
     def _tell_master(self) -> None:
         self.told = self.finished
@@ -183,11 +171,11 @@ class WorkerRun:
         """Set the number of slots to the number of users. An open loop has no slots."""
         if self.ready:
             if not self.setup.open_loop:
-                self.send(Slots(self.worker.slots))
+                self._send(Slots(self.worker.slots))
             self._tell_master()
 
     def close(self) -> None:
-        """Tell the sender process that no more work follows."""
+        """Tell the sender process that no more work follows. Locust's last report must be in time, so nothing is awaited."""
         if self.process is not None and self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
