@@ -9,13 +9,11 @@ This module does not know HTTP, what a result contains, or where results are sto
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractContextManager
 from itertools import takewhile
 from time import perf_counter_ns
 
 from loadgen.client.timer import sleep_until
 from loadgen.exchange import Request
-from loadgen.interrupts import INTERRUPTS
 from loadgen.plan.schedule import OpenLoop, Schedule
 
 Send = Callable[[Request, int], Coroutine[None, None, None]]
@@ -53,16 +51,6 @@ class StopControl:
         self.stopped = True
         for task in self._in_flight:
             task.cancel()
-
-    def interrupt_on_signals(self, on_interrupt: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """Within the block, call `interrupt` and then `on_interrupt` in the event loop for each SIGINT and SIGTERM."""
-        loop = asyncio.get_running_loop()
-
-        def handle() -> None:
-            self.interrupt()
-            on_interrupt()
-
-        return INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(handle))
 
     def fail(self, error: BaseException) -> None:
         """Stop because of an error, which `raise_error` raises at the end."""

@@ -78,9 +78,10 @@ class RunPhases(RunListener):
             INTERRUPTS.wake_thread()
 
     async def _show_phases(self) -> Observations:
-        """Run all phases while the progress is shown."""
+        """Run all phases while the progress is shown. SIGINT and SIGTERM are handled in the event loop."""
+        loop = asyncio.get_running_loop()
         self.metrics.begin(self.run, self.prepared.planned, self.run.load.get("rate"))
-        with self.stop.interrupt_on_signals(self._interrupted), self.progress:
+        with INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(self._interrupted)), self.progress:
             return await self._run_phases()
 
     async def _run_phases(self) -> Observations:
@@ -180,6 +181,7 @@ class RunPhases(RunListener):
         return OpenLoop([time_s - rest[0] for time_s in rest]) if skipped else OpenLoop(rest)
 
     def _interrupted(self) -> None:
+        self.stop.interrupt()
         self.interrupts += 1
         if self.interrupts > 1:
             self.interrupted_twice.set()

@@ -136,17 +136,16 @@ class Recorder:
 
     def _make_record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
         partition = self._partition
-        record = to_record(
+        return to_record(
             request,
             exchange,
             due_ns,
             partition.clock,
             run_id=partition.run_id,
             emulated=partition.server.emulated,
+            simulated=partition.server.simulated,
             keep_text=partition.options.keep_text,
         )
-        record.simulated = partition.server.simulated
-        return record
 
     def _derive(self, request: Request, due_ns: int, largest: Exchange) -> Iterator[None]:
         """Write the records of the smaller budgets, which are derived from the answer at the largest."""

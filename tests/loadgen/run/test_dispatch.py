@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from loadgen.exchange import Request
+from loadgen.interrupts import INTERRUPTS
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals
 from loadgen.run.dispatch import StopControl, dispatch
 
@@ -145,7 +146,10 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
         server = FakeServer(start_ns, lambda _seq: 0.4 if interrupts == 1 else 60, sent)
         stop = StopControl()
 
-        def interrupt_again() -> None:
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            stop.interrupt()
             if interrupts == 2 and not stop.stopped:
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -157,7 +161,7 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
             await server.send(request, due_ns)
 
         plan = map(request, range(1000))
-        with stop.interrupt_on_signals(interrupt_again):
+        with INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(interrupt)):
             await dispatch(plan, schedule, send, start_ns=start_ns, stop=stop)
         assert stop.draining
         assert stop.stopped == (interrupts == 2)
