@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadgen.distributed.messages import WorkerInfo
+from loadgen.distributed.messages import WorkerInfo, parse_options
+from loadgen.errors import UsageError
 from loadgen.record import read_records
 from tests.fixtures.emulated import emulated, loadgen
 from tests.fixtures.swarm import (
@@ -152,8 +153,6 @@ def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path)
     ("options", "message"),
     [
         (("--target", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
-        (("--budgets", "many"), "budgets"),
-        (("--more=--one-pass",), "--one-pass"),
         (("--more=--dry-run",), "--dry-run"),
         (("--more=--label 'a=b",), "--more"),
         (("--requests", "5", "-t", "5s"), "--duration and --requests"),
@@ -167,3 +166,9 @@ def test_bad_options_stop_locust_in_one_line(options: tuple[str, ...], message: 
     assert process.wait(timeout=200) == 2, log.read_text()
     assert message in next(line for line in log.read_text().splitlines() if line.startswith("loadgen:"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--one-pass", "--abort-after=5", "--resume=run", "--out=run", "--workers=2"])
+def test_options_that_locust_does_not_support_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=option.partition("=")[0]):
+        parse_options([option])
