@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 
 from loadgen.distributed.clock_sync import drift_s, wall_offset_s
-from loadgen.distributed.messages import DISTRIBUTED, Distributed, WorkerInfo
-from loadgen.distributed.worker_files import COPY_AGAIN, WorkerFiles, find_master, read_workers
+from loadgen.distributed.messages import WorkerInfo
+from loadgen.distributed.worker_files import WorkerFiles, find_master, read_workers
 from loadgen.errors import UsageError
-from loadgen.files import private_files, read_json
+from loadgen.files import private_files
 from loadgen.live.announce import announce, exit_code, print_result
 from loadgen.lock import locked
 from loadgen.measure.client_health import merge
@@ -81,64 +81,50 @@ def main(args: argparse.Namespace) -> int:
         folders = {path.resolve() for path in (out, *args.folders) if os.access(path, os.W_OK)}
         for folder in sorted(folders):
             stack.enter_context(locked(folder))
-        description = read_json(master / DISTRIBUTED, Distributed, COPY_AGAIN)
-        found = read_workers(args.folders, description, partial=args.partial)
+        found = read_workers(args.folders, master, partial=args.partial)
         if not out.exists():
             stack.enter_context(locked(make_folder(out)))
-        run, missing = _gather(args.folders, master, out, description, found)
+        for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
+            if out != master and (master / name).exists():
+                shutil.copyfile(master / name, out / name)
+        merge_hosts(args.folders, found.records, out)
+        run = close(out, found)
+        # If the run is resumed, the files of the workers must not be merged again.
+        for path in [*record_files(out), *chunk_files(out), *out.glob("worker.*.json")]:
+            (out / "workers").mkdir(exist_ok=True)
+            path.rename(out / "workers" / path.name)
+        for text in report(run, found):
+            print(printable(text), file=sys.stderr)
+        announce(run, out)
     line = {
-        "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": missing,
+        "verdict": run.verdict, "reasons": run.reasons, "requests": len(found.records), "missing": found.missing,
         "workers": run.client.get("each", []), "out": str(out), "run_id": run.run_id,
     }  # fmt: skip
     print_result(line, always=args.json)
     return exit_code(run, strict=args.strict)
 
 
-def _gather(
-    folders: Sequence[Path], master: Path, out: Path, description: Distributed, found: WorkerFiles
-) -> tuple[RunInfo, list[int]]:
-    missing = found.missing(description.total)
-    for name in (PROBLEMS, SERVER_BEFORE, SERVER_AFTER):
-        if out != master and (master / name).exists():
-            shutil.copyfile(master / name, out / name)
-    merge_hosts(folders, found.records, out)
-    run = close(out, description, found, missing)
-    move_worker_files(out)
-    for line in report(description, run, found, missing):
-        print(printable(line), file=sys.stderr)
-    announce(run, out)
-    return run, missing
-
-
-def move_worker_files(out: Path) -> None:
-    """Move the workers' files to `workers/`. If the run is resumed, they must not be merged again."""
-    for path in [*record_files(out), *chunk_files(out), *out.glob("worker.*.json")]:
-        (out / "workers").mkdir(exist_ok=True)
-        path.rename(out / "workers" / path.name)
-
-
-def close(out: Path, description: Distributed, found: WorkerFiles, missing: list[int]) -> RunInfo:
+def close(out: Path, found: WorkerFiles) -> RunInfo:
     """Close the run as a run of one process is closed."""
+    description, missing = found.description, found.missing
     run = description.run
     reports = [worker.report for worker in found.workers if worker.report]
-    rows = [_row(worker, found, run) for worker in found.workers]
+    rows = [_row(worker, found) for worker in found.workers]
     run.client = (merge(reports).summary() if reports else {}) | {"each": rows}
-    if lags_s := [
-        row["loop_lag_p99_s"] for row in rows if row["loop_lag_p99_s"] is not None
-    ]:  # the p99 over all workers would hide that one of many is slow
+    # The p99 over all workers would hide that one of many is slow.
+    if lags_s := [row["loop_lag_p99_s"] for row in rows if row["loop_lag_p99_s"] is not None]:
         run.client["loop_lag_p99_s"] = max(lags_s)
     stopped = description.stopped or (f"{len(missing)} requests were lost" if missing else None)
-    observations = Observations(
-        reports=reports,
-        before=_totals(out / SERVER_BEFORE),
-        after=_totals(out / SERVER_AFTER),
-        stopped=stopped,
+    before, after = (
+        totals(path.read_text(errors="replace")) if path.exists() else {}
+        for path in (out / SERVER_BEFORE, out / SERVER_AFTER)
     )
-    close_out(out, run, observations, doubts=_doubts(description, found))
+    observations = Observations(reports=reports, before=before, after=after, stopped=stopped)
+    close_out(out, run, observations, doubts=_doubts(found))
     return run
 
 
-def _row(worker: WorkerInfo, found: WorkerFiles, run: RunInfo) -> dict[str, Any]:
+def _row(worker: WorkerInfo, found: WorkerFiles) -> dict[str, Any]:
     """One worker in run.json."""
     health: dict[str, Any] = worker.report.summary() if worker.report else {}
     return {
@@ -146,18 +132,14 @@ def _row(worker: WorkerInfo, found: WorkerFiles, run: RunInfo) -> dict[str, Any]
         "host": worker.host,
         "records": found.records_by_worker[worker.name],
         "lost": worker.report is None,
-        "clock_offset_s": wall_offset_s(run.clock, worker.clock, worker.zero_s),
+        "clock_offset_s": wall_offset_s(found.description.run.clock, worker.clock, worker.zero_s),
         "clock_error_s": worker.error_s,
         "clock_drift_s": drift_s(worker.zero_s, worker.probes),
         **{name: health.get(name) for name in ("cpu_share", "loop_lag_p99_s", "wall_s", "cpu_s")},
     }
 
 
-def _totals(path: Path) -> dict[str, float]:
-    return totals(path.read_text(errors="replace")) if path.exists() else {}
-
-
-def _doubts(description: Distributed, found: WorkerFiles) -> Iterator[str]:
+def _doubts(found: WorkerFiles) -> Iterator[str]:
     """Reasons against the run that only a run of several processes can have."""
     limit = f"(limit {CLOCK_ERROR_S * 1e3:g} ms)"
     for worker in found.workers:
@@ -167,19 +149,18 @@ def _doubts(description: Distributed, found: WorkerFiles) -> Iterator[str]:
             yield f"worker {worker.name}: its clock is known to {worker.error_s * 1e3:.3g} ms only {limit}"
         if (drifted_s := drift_s(worker.zero_s, worker.probes)) > CLOCK_ERROR_S:
             yield f"worker {worker.name}: its clock drifted from the master's by at least {drifted_s * 1e3:.3g} ms {limit}"
-    for name in sorted(set(description.workers) - {worker.name for worker in found.workers}):
-        yield f"worker {name} left no files: how busy it was is not known"
+    yield from (f"worker {name} left no files: how busy it was is not known" for name in found.absent)
 
 
-def report(description: Distributed, run: RunInfo, found: WorkerFiles, missing: list[int]) -> Iterator[str]:
+def report(run: RunInfo, found: WorkerFiles) -> Iterator[str]:
     """The workers, their clocks, and the missing requests by problem and budget, as lines for people."""
     for row in run.client["each"]:
         cpu = "lost" if row["lost"] else f"{row['cpu_share']:.0%} of a core"
         clock = f"clock {row['clock_offset_s'] * 1e3:+.2f} ± {row['clock_error_s'] * 1e3:.2f} ms"
         yield f"worker {row['name']}: {row['records']} records, {clock}, {cpu}"
-    total = "" if description.total is None else f" of {description.total}"
-    yield f"{len(found.records)}{total} requests are recorded, each once"
-    names = _names(description, missing[-1]) if missing else {}
+    total, missing = found.description.total, found.missing
+    yield f"{len(found.records)}{'' if total is None else f' of {total}'} requests are recorded, each once"
+    names = _names(run, missing[-1]) if missing else {}
     for seq in missing[:MAX_NAMED]:
         yield f"missing: seq {seq}{names.get(seq, '')}"
     if missing:
@@ -187,9 +168,8 @@ def report(description: Distributed, run: RunInfo, found: WorkerFiles, missing: 
         yield f"{more}python -m loadgen --resume completes the run"
 
 
-def _names(description: Distributed, last: int) -> dict[int, str]:
+def _names(run: RunInfo, last: int) -> dict[int, str]:
     """The problem and the budget of each request, if the data set is on this machine."""
-    run = description.run
     options = msgspec.convert(run.options, RunOptions, strict=False, dec_hook=decode)
     try:
         problems = datasets.load(options).problems

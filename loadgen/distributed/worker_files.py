@@ -23,18 +23,26 @@ COPY_AGAIN = "copy it again from its host"
 
 @dataclass
 class WorkerFiles:
-    """What the workers have recorded."""
+    """What the master has described and the workers have recorded."""
 
+    description: Distributed
     records: dict[int, Record] = field(default_factory=dict)
     cancelled: set[int] = field(default_factory=set)
     duplicates: set[int] = field(default_factory=set)
     workers: list[WorkerInfo] = field(default_factory=list)
     records_by_worker: Counter[str] = field(default_factory=Counter)
 
-    def missing(self, total: int | None) -> list[int]:
+    @property
+    def missing(self) -> list[int]:
         """The planned requests that have no record; in a run without a number of requests, the cancelled ones."""
+        total = self.description.total
         planned = range(total) if total is not None else sorted(self.cancelled)
         return [seq for seq in planned if seq not in self.records]
+
+    @property
+    def absent(self) -> list[str]:
+        """The workers that were ready to send and have left no files."""
+        return sorted(set(self.description.workers) - {worker.name for worker in self.workers})
 
 
 def find_master(folders: Sequence[Path]) -> Path:
@@ -50,18 +58,19 @@ def find_master(folders: Sequence[Path]) -> Path:
     return masters[0]
 
 
-def read_workers(folders: Sequence[Path], description: Distributed, *, partial: bool) -> WorkerFiles:
+def read_workers(folders: Sequence[Path], master: Path, *, partial: bool) -> WorkerFiles:
     """The complete records of every worker. With `partial`, files may be missing or damaged. Raises UsageError."""
-    found = WorkerFiles()
+    found = WorkerFiles(read_json(master / DISTRIBUTED, Distributed, COPY_AGAIN))
     for path in (path for folder in folders for path in sorted(folder.glob("worker.*.json"))):
-        _add_worker(found, path, description.run.run_id, partial=partial)
+        _add_worker(found, path, partial=partial)
     known = {worker.name for worker in found.workers}
     for path in (path for folder in folders for path in record_files(folder)):
         if (name := path.name.removeprefix("records.").removesuffix(".jsonl")) not in known:
             raise UsageError(f"gather: {path} has no worker.{name}.json beside it: copy that from its host")
-    if (absent := sorted(set(description.workers) - known)) and not partial:
-        names = ", ".join(absent)
-        raise UsageError(f"gather: no files of worker {names}: give the folders of their hosts, or --partial")
+    if found.absent and not partial:
+        raise UsageError(
+            f"gather: no files of worker {', '.join(found.absent)}: give the folders of their hosts, or --partial"
+        )
     if found.duplicates:
         what = f"{len(found.duplicates)} requests are recorded twice (first: seq {min(found.duplicates)})"
         raise UsageError(f"gather: {what}: check that all folders are of the same run")
@@ -71,7 +80,8 @@ def read_workers(folders: Sequence[Path], description: Distributed, *, partial: 
     return found
 
 
-def _add_worker(found: WorkerFiles, path: Path, run_id: str, *, partial: bool) -> None:
+def _add_worker(found: WorkerFiles, path: Path, *, partial: bool) -> None:
+    run_id = found.description.run.run_id
     worker = read_json(path, WorkerInfo, COPY_AGAIN)
     records = path.with_name(f"records.{worker.name}.jsonl")
     if worker.run_id != run_id:

@@ -86,16 +86,11 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
             "requests": totals.n,
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
-            "completion_tokens_mean": _mean_tokens(totals),
+            "completion_tokens_mean": round(totals.completion_tokens / totals.counted, 2) if totals.counted else None,
             **{name: described(totals.values(name), load) for name in BY_PART},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
-
-
-def _mean_tokens(totals: RequestTotals) -> float | None:
-    """Return the mean number of tokens of the requests whose tokens are known."""
-    return round(totals.completion_tokens / totals.counted, 2) if totals.counted else None
 
 
 def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None]:
