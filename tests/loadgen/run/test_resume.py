@@ -15,8 +15,7 @@ import pytest
 
 from loadgen.chunks import read_chunks
 from loadgen.record import read_records, read_run, write_run
-from tests.fixtures.emulated import ROOT, emulated, loadgen
-from tests.fixtures.forked import Command
+from tests.fixtures.emulated import ROOT, Command, emulated, loadgen
 
 
 @pytest.fixture(scope="module")
