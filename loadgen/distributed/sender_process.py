@@ -39,7 +39,7 @@ from loadgen.record import Record
 from loadgen.run import environment
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import ParentConnection, Report, run_child, without_texts
+from loadgen.run.process_protocol import Channel, Report, run_child, without_texts
 from loadgen.run.recorder import RunListener
 from loadgen.run.sender import Sending, sending, workload_of
 from loadgen.target.server_info import ServerInfo
@@ -52,7 +52,7 @@ DRAIN_S = 2.0
 class Reporter(RunListener):
     """The listener of a partition: it tells the worker of each request that has ended."""
 
-    def __init__(self, parent: ParentConnection) -> None:
+    def __init__(self, parent: Channel) -> None:
         self._parent = parent
 
     def ended(self, record: Record, _arrival_ns: list[int]) -> None:
@@ -74,7 +74,7 @@ class Sender:
         """The requests of a closed loop that wait for a slot, and from when on (ns) each may be sent."""
         self.slots: list[asyncio.Task[None]] = []
 
-    async def serve(self, parent: ParentConnection) -> None:
+    async def serve(self, parent: Channel) -> None:
         """Send and record until the worker has no more work. Raises DiskFullError."""
         health = ClientHealth()
         self._write_info(None)
@@ -89,7 +89,7 @@ class Sender:
         self._write_info(health.report)
         self.stop.raise_error()
 
-    async def _work(self, parent: ParentConnection, process: Sending) -> None:
+    async def _work(self, parent: Channel, process: Sending) -> None:
         """Handle the messages of the worker until it has no more."""
         decoder = Decoder(Work | Slots | ClockProbe)
         while (message := await parent.receive(decoder)) is not None:
@@ -168,7 +168,7 @@ def make_partition(setup: SenderSetup, folder: Path) -> Partition:
     )
 
 
-async def serve(parent: ParentConnection) -> None:
+async def serve(parent: Channel) -> None:
     """Run one sender process. Raises UsageError or DiskFullError."""
     if (setup := await parent.receive(Decoder(SenderSetup))) is None:
         return

@@ -9,6 +9,7 @@ This module does not know how a request is sent (`sender_process`), what a numbe
 
 import logging
 import platform
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -61,8 +62,9 @@ class WorkerRun:
     """One run in one worker: the sender process, and how many requests it has finished."""
 
     setup: RunSetup
-    """Known once the sender process is started."""
     name: str
+    channel: socket.socket
+    """These are known once the sender process is started."""
 
     def __init__(self, worker: LocustWorker) -> None:
         self.worker = worker
@@ -99,23 +101,21 @@ class WorkerRun:
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
         self.setup, self.name = setup, f"{platform.node()}-{index}".replace("/", "-")
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
-        sender = command("loadgen.distributed.sender_process")
-        self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.channel, its = socket.socketpair()
+        with its:
+            self.process = subprocess.Popen(command("loadgen.distributed.sender_process"), stdin=its.fileno())
         self._send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process)
 
     def _send(self, message: msgspec.Struct) -> None:
         """Send a message to the sender process, if there is one."""
-        stdin = self.process.stdin if self.process is not None else None
-        if stdin is not None and not stdin.closed:
-            with suppress(BrokenPipeError):  # the process has died, which _listen reports
-                stdin.write(encode(message))
-                stdin.flush()
+        if self.process is not None:
+            with suppress(OSError):  # it has died, which _listen reports, or it needs no more work
+                self.channel.sendall(encode(message))
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         """Handle the reports of the sender process until it ends."""
-        assert process.stdout is not None  # noqa: S101  Popen was given PIPE
-        for line in process.stdout:
+        for line in self.channel.makefile("rb"):
             report = _report.decode(line)
             if report.disk_full is not None:
                 self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
@@ -126,10 +126,7 @@ class WorkerRun:
             for record in report.records:
                 self._finished(record)
         if process.wait() != 0:
-            LOG.error(
-                "thinkload: the sender process ended with exit status %s: this worker stops",
-                process.returncode,
-            )
+            LOG.error("thinkload: the sender process ended with exit status %s: this worker stops", process.returncode)
             self.worker.environment.process_exit_code = 2 if process.returncode == 2 else 1
             self.worker.runner.quit()
 
@@ -176,9 +173,9 @@ class WorkerRun:
 
     def close(self) -> None:
         """Tell the sender process that no more work follows. Locust's last report must be in time, so nothing is awaited."""
-        if self.process is not None and self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
+        if self.process is not None:
+            with suppress(OSError):
+                self.channel.shutdown(socket.SHUT_WR)
 
     def wait(self) -> None:
         """Wait until the sender process has ended, or kill it."""

@@ -29,7 +29,7 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import ChildProcess, ParentConnection, Report, run_child, without_texts
+from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child, without_texts
 from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
 
@@ -92,7 +92,7 @@ async def run_workers(
         await child.receive()
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
     for child in children:
-        child.send(Start(start_ns))
+        child.channel.send(Start(start_ns))
     forwarding = asyncio.create_task(_forward_stop(stop, children))
     try:
         ended = await asyncio.gather(*(_follow(child, on_report) for child in children), return_exceptions=True)
@@ -113,7 +113,7 @@ async def _forward_stop(stop: StopControl, children: list[ChildProcess]) -> None
         if state != sent:
             sent = state
             for child in children:
-                child.send(Stop(cancel=stop.stopped))
+                child.channel.send(Stop(cancel=stop.stopped))
 
 
 async def _follow(child: ChildProcess, on_report: Callable[[Report], None]) -> HealthReport:
@@ -122,17 +122,17 @@ async def _follow(child: ChildProcess, on_report: Callable[[Report], None]) -> H
         report = await child.receive()
         on_report(report)
         if report.disk_full is not None:
-            await child.wait()
+            await child.end()
             raise DiskFullError(report.disk_full)
         if report.health is not None:
-            await child.wait()
+            await child.end()
             return report.health
 
 
 class _Reporter(RunListener):
     """The listener of a partition in a worker: it collects what happens and reports it to the parent."""
 
-    def __init__(self, parent: ParentConnection, scale: float) -> None:
+    def __init__(self, parent: Channel, scale: float) -> None:
         self._parent = parent
         self._scale = scale
         self._next = Report()
@@ -167,7 +167,7 @@ class _Reporter(RunListener):
             self.report()
 
 
-async def _obey(parent: ParentConnection, stop: StopControl) -> None:
+async def _obey(parent: Channel, stop: StopControl) -> None:
     """Stop when the parent says so or has ended."""
     decoder = Decoder(Stop)
     while (message := await parent.receive(decoder)) is not None:
@@ -178,7 +178,7 @@ async def _obey(parent: ParentConnection, stop: StopControl) -> None:
     stop.stop()
 
 
-async def serve(parent: ParentConnection) -> None:
+async def serve(parent: Channel) -> None:
     """Run one worker process."""
     if (setup := await parent.receive(Decoder(Setup))) is None:
         return
