@@ -200,13 +200,10 @@ class MasterRun:
 
     def write_description(self, stopped: str | None) -> None:
         """Write distributed.json. `stopped` is the reason that holds if this process ends without writing the file again."""
-        description = Distributed(
-            run=self.run,
-            total=self.total,
-            stopped=stopped,
-            workers=list(self.ready.values()),
+        names = list(self.ready.values())
+        write_json(
+            self.folder / DISTRIBUTED, Distributed(run=self.run, total=self.total, stopped=stopped, workers=names)
         )
-        write_json(self.folder / DISTRIBUTED, description)
 
     def end(self) -> None:
         """Take the last snapshot of the server and write the final description."""
@@ -259,7 +256,7 @@ class MasterRun:
             self._allow(sys.maxsize)
 
     def _allow(self, limit: int) -> None:
-        """Allow numbers below `limit` to be assigned, first to the workers that wait for them."""
+        """Allow numbers below `limit` to be assigned, and assign them to the workers that wait for some."""
         self.assignments.limit = limit
         self.not_before_s = self.now_s() + LEAD_S
         for worker in self._ready_workers():
@@ -275,27 +272,21 @@ class MasterRun:
         self._assign(worker)
 
     def _assign(self, worker: str) -> None:
-        """Assign a few more numbers of a closed loop than the worker has users, so that no user waits for the master."""
-        if self.setup.open_loop:
-            self._assign_warmups()
-            return
+        """Assign numbers of a closed loop or of the warm-up to a worker, as it can send them.
+
+        A worker of a closed loop has a few more than it has users, so that no user waits for the master.
+        """
         self._close_after_duration()
         slots = self.slots[worker]
         wanted = slots + max(2, slots // 4) if slots else 0
+        if self.setup.open_loop:
+            wanted = max(1, WARMUP_CONCURRENCY // len(self.ready)) if self.measured_from_s == math.inf else 0
         numbers = self.assignments.assign(worker, wanted - self.assignments.unfinished([worker]))
         self._send_work(worker, [(seq, self.not_before_s) for seq in numbers])
 
     def _ready_workers(self) -> list[str]:
         """The live workers that can send."""
         return [worker for worker in self.master.workers() if worker in self.ready]
-
-    def _assign_warmups(self) -> None:
-        """Assign the warm-up requests of an open loop, at most WARMUP_CONCURRENCY at a time."""
-        workers, assignments = self._ready_workers(), self.assignments
-        end = min(self.prepared.options.warmup, assignments.limit)
-        while workers and assignments.next < end and assignments.unfinished(workers) < WARMUP_CONCURRENCY:
-            worker = workers[assignments.next % len(workers)]
-            self._send_work(worker, [(seq, self.not_before_s) for seq in assignments.assign(worker, 1)])
 
     def _assign_due(self) -> None:
         """Assign the requests of an open loop that are due soon to the workers in turn."""
