@@ -33,7 +33,7 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "requests": measured.n,
         "planned": run.load.get("requests"),
         "warmups": facts.warmups,
-        "derived": facts.derived,
+        "derived": sum(totals.n for totals in facts.derived_budgets.values()),
         "checks": facts.checks.n,
         "outcomes": dict(sorted(measured.outcomes.items())),
         "finish_reasons": dict(sorted(measured.finish.items())),
@@ -115,10 +115,11 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
 
 def goodput(totals: RequestTotals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
+    good = sum(totals.met)
     return {
         "slo": slo,
-        "good": totals.good,
-        "share": round(totals.good / totals.n, 6) if totals.n else None,
+        "good": good,
+        "share": round(good / totals.n, 6) if totals.n else None,
         "interval": share_interval(totals.met, load, totals.and_failures("e2e_s")),
-        "requests_per_s": round(totals.good / duration_s, 6) if duration_s else None,
+        "requests_per_s": round(good / duration_s, 6) if duration_s else None,
     }

@@ -67,8 +67,9 @@ def execute(options: RunOptions) -> RunInfo:
 
 
 def _load_and_judge(prepared: Prepared, folder: Path, run: RunInfo, metrics: Metrics, lock: int) -> None:
-    """Send the requests and close the run."""
-    clock = _clock(prepared)
+    """Send the requests and close the run. The clock of a resumed run continues where the last record ended."""
+    scale = prepared.server.time_scale
+    clock = RunClock(time.perf_counter_ns() - round(prepared.previous.offset_s / scale * 1e9), scale)
     anchor = environment.clock_anchor()
     _begin(prepared, folder, run, anchor)
     observations = RunPhases(prepared, folder, run, clock, metrics, lock=lock).run_all()
@@ -99,12 +100,6 @@ def _begin(prepared: Prepared, folder: Path, run: RunInfo, anchor: dict[str, flo
             shutil.rmtree(folder, ignore_errors=True)
         where = f"{folder}: {error.strerror}"
         raise UsageError(f"{where}: nothing was sent: make room, or choose another --out") from None
-
-
-def _clock(prepared: Prepared) -> RunClock:
-    """The run's clock. The clock of a resumed run continues where the last record ended."""
-    offset_ns = round(prepared.previous.offset_s / prepared.server.time_scale * 1e9)
-    return RunClock(time.perf_counter_ns() - offset_ns, prepared.server.time_scale)
 
 
 def _dry_run(prepared: Prepared) -> str:
