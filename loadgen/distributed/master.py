@@ -200,10 +200,9 @@ class MasterRun:
 
     def write_description(self, stopped: str | None) -> None:
         """Write distributed.json. `stopped` is the reason that holds if this process ends without writing the file again."""
-        names = list(self.ready.values())
-        write_json(
-            self.folder / DISTRIBUTED, Distributed(run=self.run, total=self.total, stopped=stopped, workers=names)
-        )
+        workers = list(self.ready.values())
+        description = Distributed(run=self.run, total=self.total, stopped=stopped, workers=workers)
+        write_json(self.folder / DISTRIBUTED, description)
 
     def end(self) -> None:
         """Take the last snapshot of the server and write the final description."""

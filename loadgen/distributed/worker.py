@@ -1,4 +1,4 @@
-"""A Locust worker: asks the master for requests, passes them to its sender process, and reports the results to Locust.
+"""A Locust worker: passes the requests that the master assigns to its sender process, and reports the results to Locust.
 
 Rules: nothing that happens for each token passes through this process (docs/decisions/0031). Each request is one `request`
 event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. The master learns how many users the
@@ -74,7 +74,7 @@ class WorkerRun:
         self.finished = 0
         """Requests that have ended."""
         self.told = 0
-        """How many of them the master knows of, or will be told of soon."""
+        """How many of them the master has been told of."""
 
     def send_probe(self) -> None:
         """Ask the master for the time."""
@@ -115,16 +115,17 @@ class WorkerRun:
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         """Handle the reports of the sender process until it ends."""
-        for line in self.channel.makefile("rb"):
-            report = _report.decode(line)
-            if report.disk_full is not None:
-                self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
-            elif not self.ready:
-                self.ready = True
-                self.resize()
-                gevent.spawn(self._keep_probing)
-            for record in report.records:
-                self._finished(record)
+        with suppress(ConnectionError):  # it was killed before it had read everything
+            for line in self.channel.makefile("rb"):
+                report = _report.decode(line)
+                if report.disk_full is not None:
+                    self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
+                elif not self.ready:
+                    self.ready = True
+                    self.resize()
+                    gevent.spawn(self._keep_probing)
+                for record in report.records:
+                    self._finished(record)
         if process.wait() != 0:
             LOG.error("thinkload: the sender process ended with exit status %s: this worker stops", process.returncode)
             self.worker.environment.process_exit_code = 2 if process.returncode == 2 else 1

@@ -197,25 +197,26 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
 
     Raises UsageError where the port was given by the user and is in use.
     """
-    if port == -1:
-        yield "metrics: off"
-        return
+    where, served = "metrics: off", None
+    if port != -1:
+        try:
+            served = start_http_server(PORT if port is None else port, host, metrics.registry)
+            where = f"metrics: http://{host}:{served[0].server_port}/metrics"
+        except OSError as error:
+            reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
+            if port is not None:
+                raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
+            where = f"metrics: off: cannot listen on {reason}"
     try:
-        server, thread = start_http_server(PORT if port is None else port, host, metrics.registry)
-    except OSError as error:
-        reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
-        if port is not None:
-            raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
-        yield f"metrics: off: cannot listen on {reason}"
-        return
-    try:
-        yield f"metrics: http://{host}:{server.server_port}/metrics"
+        yield where
         if INTERRUPTS.count < 2:
             linger(metrics.registry)
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        if served is not None:
+            server, thread = served
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 def linger(registry: CountingRegistry) -> None:

@@ -103,7 +103,8 @@ def _compare(
     budget: int, derived: dict[Key, Reply], real: dict[Key, Reply], main: Part, run: RunInfo
 ) -> dict[str, Any]:
     part = Part([reply.span for reply in real.values()], run)
-    both = [key for key in sorted(derived.keys() & real.keys()) if derived[key].span[2] and real[key].span[2]]
+    keys = sorted(derived.keys() & real.keys())
+    both = [key for key in keys if derived[key].record.outcome == real[key].record.outcome == "ok"]
     pairs = [(derived[key], real[key]) for key in both]
     steady = [(a, b) for a, b in pairs if main.steady(a) and part.steady(b) and a.record.e2e_s and b.record.e2e_s]
     of_derived = _figures([a for a, _ in steady], derived.values(), main, run.num_gpus)

@@ -30,10 +30,10 @@ def close_out(
     capacity: dict[str, Any] | None = None,
     doubts: Iterable[str] = (),
 ) -> None:
-    """Complete `run` and write it to the folder; `run.client` is complete already. For the rest see `judge`.
+    """Complete `run` and write it to the folder; `run.client` is complete already.
 
-    A run that is not `judged` is VALID: no client and no server took part in a simulation, so nothing could disturb it.
-    Raises OSError.
+    `capacity` and `doubts` are for the verdict (`judge`). A run that is not `judged` is VALID: no client and no server took
+    part in a simulation, so nothing could disturb it. Raises OSError.
     """
     facts = read_facts(folder, run)
     run.gpus = observations.gpus or run.gpus
