@@ -27,8 +27,7 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     measured, load = facts.measured, kind_of(run.load)
     run.duration_s = facts.whole_s[1] if facts.spans else None
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
-    itl, inter_chunk = describe_token_times(folder, run, facts, load)
-    itl_with_failures = itl.pop("with_failures")
+    itl, itl_with_failures, inter_chunk = describe_token_times(folder, run, facts, load)
     run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),

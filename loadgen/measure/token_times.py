@@ -38,11 +38,11 @@ class Cluster(NamedTuple):
 
 def describe_token_times(
     folder: Path, run: RunInfo, facts: RunFacts, load: Load
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe `itl_s` (one value per token) and `inter_chunk_s` (one value per chunk) of the measured requests.
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Describe the measured requests: `itl_s` (one value per token), the same with failures, and `inter_chunk_s` (per chunk).
 
-    Requests whose chunks arrived in clumps are left out: their gaps were lost on the way. In `with_failures` of `itl_s`, a
-    failed request counts as infinitely slow for as many tokens as a mean request has.
+    Requests whose chunks arrived in clumps are left out: their gaps were lost on the way. With failures, a failed request
+    counts as infinitely slow for as many tokens as a mean request has.
     """
     path, first, measured = folder / CHUNKS, run.load.get("warmup") or 0, facts.measured
 
@@ -60,26 +60,20 @@ def describe_token_times(
             else:
                 yield Cluster(list(map(truediv, gaps_us, counts)), counts), gaps
 
-    found = describe_clusters(clusters, 1e-6, load, measured.failed / measured.n if measured.n else 0.0)
-    itl, inter_chunk = found or (describe([]) | {"with_failures": describe([])}, describe([]))
-    inter_chunk.pop("with_failures", None)  # nothing is required of raw gaps
-    return itl, inter_chunk
+    pools = pooled(clusters)
+    if not pools:
+        return describe([]), describe([]), describe([])
+    itl, inter_chunk = pools
+    row = itl.described(1e-6, load)
+    failures = itl.with_failures(row, 1e-6, measured.failed / measured.n if measured.n else 0.0)
+    return row, failures, inter_chunk.described(1e-6, load)
 
 
-def describe_clusters(
-    clusters: Callable[[], Iterable[Sequence[Cluster]]],
-    unit: float,
-    load: Load = "alone",
-    failed_share: float = 0.0,
-) -> list[dict[str, Any]]:
-    """Describe several metrics at once, with the keys of `quantiles.describe` and `with_failures`.
-
-    `clusters` is called twice. Each time it yields for every request one cluster per metric, in the same order. The results
-    are multiplied by `unit`. Below `with_failures`, `failed_share` of all values are infinite.
-    """
-    pools: list[_Pool] = []
+def pooled(clusters: Callable[[], Iterable[Sequence[Cluster]]]) -> list["Pool"]:
+    """Return the values of several metrics. `clusters` yields one cluster per metric for every request, and is called twice."""
+    pools: list[Pool] = []
     for row in clusters():
-        pools += [_Pool() for _ in row[len(pools) :]]
+        pools += [Pool() for _ in row[len(pools) :]]
         for pool, cluster in zip(pools, row, strict=True):
             pool.add(cluster)
     for pool in pools:
@@ -87,14 +81,10 @@ def describe_clusters(
     for row in clusters():
         for pool, cluster in zip(pools, row, strict=True):
             pool.add_variance(cluster)
-    rows = [pool.described(unit, load) for pool in pools]
-    return [
-        row | {"with_failures": pool.with_failures(row, unit, failed_share)}
-        for row, pool in zip(rows, pools, strict=True)
-    ]
+    return pools
 
 
-class _Pool:
+class Pool:
     """All values of one metric. The values are added first, then the variance between the requests."""
 
     def __init__(self) -> None:
@@ -149,7 +139,7 @@ class _Pool:
         return T * math.sqrt(BLOCKS / (BLOCKS - 1) * squares * factor)
 
     def described(self, unit: float, load: Load) -> dict[str, Any]:
-        """Return the percentiles and their intervals."""
+        """Describe the values, multiplied by `unit`, with the keys of `quantiles.describe`."""
         if not self._values:
             return describe([])
         total, n = self._cumulated[-1], len(self._excess["p50"])
