@@ -40,13 +40,10 @@ async def closed_loop(
     work_queue = WorkQueue()
     async with Client(endpoint_of(url), timeout_s=60, on_tokens=on_tokens, work_queue=work_queue) as client:
 
-        async def send(request: Request, due_ns: int) -> tuple[Request, int, ResponseReader]:
-            return request, due_ns, await client.call(request)
+        async def send(request: Request, due_ns: int) -> None:
+            work_queue.add_steps(steps(request, due_ns, await client.call(request)))
 
-        def keep(ended: tuple[Request, int, ResponseReader]) -> None:
-            work_queue.add_steps(steps(*ended))
-
-        await dispatch(planned, ClosedLoop(streams), send, keep, start_ns=clock.start_ns)
+        await dispatch(planned, ClosedLoop(streams), send, start_ns=clock.start_ns)
     work_queue.finish()
 
 

@@ -160,9 +160,10 @@ def connect_master(environment: Environment, runner: Any, master: LocustMaster) 
     )
     on.test_stop.add_listener(lambda **_: master.end_run())
     for name, listener in {
-        "probe": master.answer_probe, "ready": master.worker_ready, "request-work": master.work_requested, "finished": master.work_finished,
+        "probe": master.answer_probe,
+        "state": master.worker_state,
         "failed": master.worker_failed,
-    }.items():  # fmt: skip
+    }.items():
         runner.register_message(f"thinkload-{name}", lambda msg, listener=listener, **_: listener(msg))
 
 
@@ -170,10 +171,10 @@ def connect_worker(environment: Environment, runner: Any, worker: LocustWorker) 
     """Call the worker for Locust's events and for messages of the master."""
     on: Any = environment.events
     on.test_start.add_listener(lambda **_: worker.start_run())
-    on.test_stop.add_listener(lambda **_: worker.end_run())
-    on.quit.add_listener(lambda **_: worker.wait())
-    runner.register_message("thinkload-probe-answer", lambda msg, **_: worker.probe_answered(msg.data))
-    runner.register_message("thinkload-work", lambda msg, **_: worker.work_assigned(msg.data))
+    on.test_stop.add_listener(lambda **_: worker.run.close())
+    on.quit.add_listener(lambda **_: worker.run.wait())
+    runner.register_message("thinkload-probe-answer", lambda msg, **_: worker.run.probe_answered(msg.data))
+    runner.register_message("thinkload-work", lambda msg, **_: worker.run.work_assigned(msg.data["work"]))
     if isinstance(runner, WorkerRunner) and runner.worker_state != STATE_INIT:
         worker.set_users(ROLES.users)  # this worker joined a running test before Locust's init event
         worker.start_run()

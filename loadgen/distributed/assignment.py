@@ -19,18 +19,19 @@ class Assignments:
         self.limit = 0
         """Numbers from here on cannot be assigned yet."""
         self.next = 0
-        self._unfinished: Counter[str] = Counter()
+        self._assigned: Counter[str] = Counter()
+        self._finished: Counter[str] = Counter()
 
     def assign(self, worker: str, count: int) -> range:
-        """Up to `count` numbers for a worker."""
+        """Up to `count` numbers for a worker; none where `count` is not positive."""
         assigned = range(self.next, min(self.next + count, self.limit, self.end))
         self.next += len(assigned)
-        self._unfinished[worker] += len(assigned)
+        self._assigned[worker] += len(assigned)
         return assigned
 
-    def finish(self, worker: str, count: int) -> None:
-        """Note that a worker has finished `count` of its numbers."""
-        self._unfinished[worker] -= count
+    def finish(self, worker: str, total: int) -> None:
+        """Note that a worker has finished `total` of its numbers so far."""
+        self._finished[worker] = total
 
     def close(self) -> None:
         """Assign no more numbers."""
@@ -38,7 +39,7 @@ class Assignments:
 
     def unfinished(self, alive: Collection[str]) -> int:
         """How many numbers these workers have not finished."""
-        return sum(self._unfinished[worker] for worker in alive)
+        return sum(self._assigned[worker] - self._finished[worker] for worker in alive)
 
     @property
     def exhausted(self) -> bool:

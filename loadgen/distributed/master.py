@@ -1,6 +1,6 @@
 """Locust's master: prepares the run, assigns its requests to workers by number, and knows when the run is over.
 
-In a closed loop, workers request more numbers as their users become free. In an open loop, numbers are assigned to the
+In a closed loop, a worker is assigned more numbers as its users become free. In an open loop, numbers are assigned to the
 workers in turn shortly before they are due. Times are real seconds since the start of the run.
 
 Rules: nothing is assigned before all connected workers are ready. A worker that connects later takes part once it is ready.
@@ -127,24 +127,13 @@ class LocustMaster:
             data = {"sent_s": message.data["sent_s"], "master_s": self.run.now_s(), "setup": setup}
             self.runner.send_message("thinkload-probe-answer", data, message.node_id)
 
-    def worker_ready(self, message: Any) -> None:
-        """Called when a worker's sender process is ready."""
-        if self.run is not None:
-            self.run.ready[message.node_id] = message.data["name"]
+    def worker_state(self, message: Any) -> None:
+        """Called when a worker is ready, has another number of users, or has finished requests."""
+        if self.run is not None and self.run.setup.run_id == message.data["run_id"]:
             try:
-                self.run.write_description(self.run.stopped or KILLED)
+                self.run.worker_state(message.node_id, message.data)
             except OSError as error:
                 self.run_failed("the master", str(error))
-
-    def work_requested(self, message: Any) -> None:
-        """Called when a worker of a closed loop requests more numbers."""
-        if self.run is not None:
-            self.run.assign(message.node_id, message.data["count"])
-
-    def work_finished(self, message: Any) -> None:
-        """Called when a worker has finished requests."""
-        if self.run is not None and self.run.setup.run_id == message.data["run_id"]:
-            self.run.finish(message.node_id, message.data["count"])
 
 
 def prepare_run(argv: list[str], users: int, out: str | None) -> tuple[Prepared, Path]:
@@ -174,8 +163,8 @@ class MasterRun:
         self.duration_s = math.inf if self.total is not None else (prepared.options.duration_s or 0.0) / scale
         self.ready: dict[str, str] = {}
         """The names of the workers that can send, by id, in the order in which they became ready."""
-        self.waiting: list[tuple[str, int]] = []
-        """Workers whose request for more numbers could not be met yet."""
+        self.slots: dict[str, int] = {}
+        """The users of each of them."""
         self.not_before_s = 0.0
         """The time from which requests of a closed loop and warm-ups may be sent."""
         self.measured_from_s = math.inf
@@ -210,15 +199,8 @@ class MasterRun:
 
     def write_description(self, stopped: str | None) -> None:
         """Write distributed.json. `stopped` is the reason that holds if this process ends without writing the file again."""
-        description = Distributed(
-            run=self.run,
-            total=self.total,
-            planned=self.prepared.planned,
-            cache=self.prepared.options.cache,
-            percentile=self.prepared.options.percentile,
-            stopped=stopped,
-            workers=list(self.ready.values()),
-        )
+        workers = list(self.ready.values())
+        description = Distributed(run=self.run, total=self.total, stopped=stopped, workers=workers)
         write_json(self.folder / DISTRIBUTED, description)
 
     def end(self) -> None:
@@ -272,42 +254,37 @@ class MasterRun:
             self._allow(sys.maxsize)
 
     def _allow(self, limit: int) -> None:
-        """Allow numbers below `limit` to be assigned, first to the workers that wait for them."""
+        """Allow numbers below `limit` to be assigned, and assign them to the workers that wait for some."""
         self.assignments.limit = limit
         self.not_before_s = self.now_s() + LEAD_S
-        waiting, self.waiting = self.waiting, []
-        for worker, count in waiting:
-            if worker in self.master.workers():
-                self.assign(worker, count)
-        if self.setup.open_loop:
-            self._assign_warmups()
+        for worker in self._ready_workers():
+            self._assign(worker)
 
-    def assign(self, worker: str, count: int) -> None:
-        """Assign up to `count` numbers of a closed loop to a worker, or let it wait until there are some."""
+    def worker_state(self, worker: str, state: dict[str, Any]) -> None:
+        """Note the state of a worker, and assign what it needs. Raises OSError."""
+        self.slots[worker] = state["slots"]
+        self.assignments.finish(worker, state["finished"])
+        if worker not in self.ready:
+            self.ready[worker] = state["name"]
+            self.write_description(self.stopped or KILLED)
+        self._assign(worker)
+
+    def _assign(self, worker: str) -> None:
+        """Assign numbers of a closed loop or of the warm-up to a worker, as it can send them.
+
+        A worker of a closed loop has a few more than it has users, so that no user waits for the master.
+        """
         self._close_after_duration()
-        assigned = self.assignments.assign(worker, count)
-        if assigned or self.assignments.exhausted:
-            self._send_work(worker, [(seq, self.not_before_s) for seq in assigned])
-        else:
-            self.waiting.append((worker, count))
-
-    def finish(self, worker: str, count: int) -> None:
-        """Note that a worker has finished requests."""
-        self.assignments.finish(worker, count)
+        slots = self.slots[worker]
+        wanted = slots + max(2, slots // 4) if slots else 0
         if self.setup.open_loop:
-            self._assign_warmups()
+            wanted = max(1, WARMUP_CONCURRENCY // len(self.ready)) if self.measured_from_s == math.inf else 0
+        numbers = self.assignments.assign(worker, wanted - self.assignments.unfinished([worker]))
+        self._send_work(worker, [(seq, self.not_before_s) for seq in numbers])
 
     def _ready_workers(self) -> list[str]:
         """The live workers that can send."""
         return [worker for worker in self.master.workers() if worker in self.ready]
-
-    def _assign_warmups(self) -> None:
-        """Assign the warm-up requests of an open loop, at most WARMUP_CONCURRENCY at a time."""
-        workers, assignments = self._ready_workers(), self.assignments
-        end = min(self.prepared.options.warmup, assignments.limit)
-        while workers and assignments.next < end and assignments.unfinished(workers) < WARMUP_CONCURRENCY:
-            worker = workers[assignments.next % len(workers)]
-            self._send_work(worker, [(seq, self.not_before_s) for seq in assignments.assign(worker, 1)])
 
     def _assign_due(self) -> None:
         """Assign the requests of an open loop that are due soon to the workers in turn."""
@@ -321,9 +298,8 @@ class MasterRun:
             worker = workers[assignments.next % len(workers)]
             batches[worker] += [(seq, self.measured_from_s + time_s) for seq in assignments.assign(worker, 1)]
         for worker, work in batches.items():
-            if work:
-                self._send_work(worker, work)
+            self._send_work(worker, work)
 
     def _send_work(self, worker: str, work: list[tuple[int, float]]) -> None:
-        no_more = not self.setup.open_loop and self.assignments.exhausted
-        self.master.runner.send_message("thinkload-work", {"work": work, "no_more": no_more}, worker)
+        if work:
+            self.master.runner.send_message("thinkload-work", {"work": work}, worker)

@@ -63,26 +63,6 @@ class Slots(msgspec.Struct, array_like=True, tag="slots"):
     count: int
 
 
-class FinishedRequest(msgspec.Struct, omit_defaults=True, tag="finished"):
-    """What Locust is told of a request that has ended."""
-
-    seq: int
-    budget: int
-    outcome: str
-    seconds: float
-    """From the due time to the last token or to the failure."""
-    tokens: int = 0
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    error: str | None = None
-
-
-class Failed(msgspec.Struct, tag="failed"):
-    """The last message of a sender process that cannot record anything more."""
-
-    reason: str
-
-
 class WorkerInfo(msgspec.Struct, kw_only=True):
     """`worker.NAME.json`, which describes the worker that wrote `records.NAME.jsonl`."""
 
@@ -107,9 +87,6 @@ class Distributed(msgspec.Struct, kw_only=True):
     run: RunInfo
     total: int | None
     """The number of requests including warm-ups, or None where a duration ends the run."""
-    planned: int | None
-    cache: str | None
-    percentile: str
     stopped: str | None = None
     """Why the run ended early."""
     workers: list[str] = []

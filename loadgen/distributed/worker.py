@@ -1,14 +1,15 @@
-"""A Locust worker: asks the master for requests, passes them to its sender process, and reports the results to Locust.
+"""A Locust worker: passes the requests that the master assigns to its sender process, and reports the results to Locust.
 
 Rules: nothing that happens for each token passes through this process (docs/decisions/0031). Each request is one `request`
-event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. A worker has a few more requests
-assigned than it has users, so that no user waits for the master.
+event of Locust; TTFT and TPOT are rows of their own, which Locust's totals do not include. The master learns how many users the
+worker has and how many requests it has finished, and assigns it more.
 
 This module does not know how a request is sent (`sender_process`), what a number stands for, or which other workers there are.
 """
 
 import logging
 import platform
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -16,12 +17,12 @@ from typing import Any
 
 import gevent
 import msgspec
-from gevent.event import Event
 from locust.env import Environment
 
 from loadgen.distributed.clock_sync import ClockProbe, estimate_start_s
-from loadgen.distributed.messages import Failed, FinishedRequest, RunSetup, SenderSetup, Slots, Work
-from loadgen.run.process_protocol import Ready, command, encode
+from loadgen.distributed.messages import RunSetup, SenderSetup, Slots, Work
+from loadgen.record import Record
+from loadgen.run.process_protocol import Report, command, encode
 from loadgen.terminal import printable
 
 LOG = logging.getLogger("loadgen")
@@ -32,7 +33,7 @@ REPORT_S = 0.1
 WAIT_S = 8.0
 """The longest wait for the sender process to end. Locust's master waits 10 s for a worker."""
 
-_message = msgspec.json.Decoder(Ready | FinishedRequest | Failed)
+_report = msgspec.json.Decoder(Report)
 
 
 class LocustWorker:
@@ -51,65 +52,37 @@ class LocustWorker:
         previous.wait()
         self.run.send_probe()
 
-    def probe_answered(self, data: dict[str, Any]) -> None:
-        """Handle the master's answer to a probe."""
-        probe = ClockProbe(data["sent_s"], data["master_s"], time.perf_counter())
-        self.run.probe_answered(probe, msgspec.convert(data["setup"], RunSetup))
-
-    def work_assigned(self, data: dict[str, Any]) -> None:
-        """Handle requests that the master has assigned."""
-        self.run.pass_on([Work(*each) for each in data["work"]], no_more=data["no_more"])
-
     def set_users(self, count: int) -> None:
         """Note how many users run in this worker now."""
         self.slots = count
         self.run.resize()
 
-    def end_run(self) -> None:
-        """Send no more work. This does not wait for the sender process, because Locust's last report must be in time."""
-        self.run.close()
-
-    def wait(self) -> None:
-        """Wait until the sender process has ended."""
-        self.run.wait()
-
-    def report(self, finished: FinishedRequest) -> None:
-        """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
-        name = f"budget {finished.budget}"
-        failure = printable(f"{finished.outcome}: {finished.error or ''}".strip(": "))
-        fire: Any = self.environment.events.request.fire
-        fire(
-            request_type="POST", name=name, response_time=finished.seconds * 1e3, response_length=finished.tokens,
-            exception=None if finished.outcome == "ok" else RuntimeError(failure), context={"seq": finished.seq},
-            response=None, url=None, start_time=None,
-        )  # fmt: skip
-        for kind, seconds in (("TTFT", finished.ttft_s), ("TPOT", finished.tpot_s)):
-            if seconds is not None:
-                self.environment.stats.get(name, kind).log(round(seconds * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
-
 
 class WorkerRun:
-    """One run in one worker: the sender process, and the requests that are assigned to it."""
+    """One run in one worker: the sender process, and how many requests it has finished."""
+
+    setup: RunSetup
+    name: str
+    channel: socket.socket
+    """These are known once the sender process is started."""
 
     def __init__(self, worker: LocustWorker) -> None:
         self.worker = worker
-        self.setup: RunSetup | None = None
         self.probes: list[ClockProbe] = []
         self.process: subprocess.Popen[bytes] | None = None
-        self.ready = Event()
-        self.unfinished = 0
-        """Assigned requests that have not ended."""
-        self.work_requested = False
-        self.no_more = False
-        self.unreported = 0
-        """Finished requests that the master has not been told of."""
+        self.ready = False
+        self.finished = 0
+        """Requests that have ended."""
+        self.told = 0
+        """How many of them the master has been told of."""
 
     def send_probe(self) -> None:
         """Ask the master for the time."""
         self.worker.runner.send_message("thinkload-probe", {"sent_s": time.perf_counter()})
 
-    def probe_answered(self, probe: ClockProbe, setup: RunSetup) -> None:
-        """Use an answered probe, and start the sender process after enough of them."""
+    def probe_answered(self, data: dict[str, Any]) -> None:
+        """Use the master's answer to a probe, and start the sender process after enough of them."""
+        probe = ClockProbe(data["sent_s"], data["master_s"], time.perf_counter())
         if self.process is not None:
             self._send(probe)
             return
@@ -117,44 +90,44 @@ class WorkerRun:
         if len(self.probes) < PROBES:
             self.send_probe()
         else:
-            self._start(setup)
+            self._start(msgspec.convert(data["setup"], RunSetup))
+
+    def work_assigned(self, work: list[tuple[int, float]]) -> None:
+        """Pass on requests that the master has assigned. Each is sent when it is due or when a slot is free."""
+        for seq, due_s in work:
+            self._send(Work(seq, due_s))
 
     def _start(self, setup: RunSetup) -> None:
-        self.setup = setup
-        start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
-        name = f"{platform.node()}-{index}".replace("/", "-")
-        sender = command("loadgen.distributed.sender_process")
-        self.process = subprocess.Popen(sender, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._send(SenderSetup(run=setup, name=name, start_s=start_s, error_s=error_s, probes=self.probes))
-        gevent.spawn(self._listen, self.process, name)
+        self.setup, self.name = setup, f"{platform.node()}-{index}".replace("/", "-")
+        start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
+        self.channel, its = socket.socketpair()
+        with its:
+            self.process = subprocess.Popen(command("loadgen.distributed.sender_process"), stdin=its.fileno())
+        self._send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
+        gevent.spawn(self._listen, self.process)
 
     def _send(self, message: msgspec.Struct) -> None:
-        stdin = self.process.stdin if self.process is not None else None
-        if stdin is not None and not stdin.closed:
-            with suppress(BrokenPipeError):  # the process has died, which _listen reports
-                stdin.write(encode(message))
-                stdin.flush()
+        """Send a message to the sender process, if there is one."""
+        if self.process is not None:
+            with suppress(OSError):  # it has died, which _listen reports, or it needs no more work
+                self.channel.sendall(encode(message))
 
-    def _listen(self, process: "subprocess.Popen[bytes]", name: str) -> None:
-        """Handle the messages of the sender process until it ends."""
-        assert process.stdout is not None  # noqa: S101  Popen was given PIPE
-        for line in process.stdout:
-            message = _message.decode(line)
-            if isinstance(message, Ready):
-                self.ready.set()
-                self.worker.runner.send_message("thinkload-ready", {"name": name})
-                gevent.spawn(self._keep_probing)
-                self.resize()
-            elif isinstance(message, Failed):
-                self.worker.runner.send_message("thinkload-failed", {"name": name, "reason": message.reason})
-            else:
-                self._finished(message)
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Handle the reports of the sender process until it ends."""
+        with suppress(ConnectionError):  # it was killed before it had read everything
+            for line in self.channel.makefile("rb"):
+                report = _report.decode(line)
+                if report.disk_full is not None:
+                    self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
+                elif not self.ready:
+                    self.ready = True
+                    self.resize()
+                    gevent.spawn(self._keep_probing)
+                for record in report.records:
+                    self._finished(record)
         if process.wait() != 0:
-            LOG.error(
-                "thinkload: the sender process ended with exit status %s: this worker stops",
-                process.returncode,
-            )
+            LOG.error("thinkload: the sender process ended with exit status %s: this worker stops", process.returncode)
             self.worker.environment.process_exit_code = 2 if process.returncode == 2 else 1
             self.worker.runner.quit()
 
@@ -163,48 +136,47 @@ class WorkerRun:
             gevent.sleep(PROBE_S)
             self.send_probe()
 
-    def _finished(self, finished: FinishedRequest) -> None:
+    def _finished(self, record: Record) -> None:
         if self.worker.run is self:  # otherwise Locust's statistics are of the next run already
-            self.worker.report(finished)
-        self.unfinished -= 1
-        self.unreported += 1
-        self.request_work()
-        if self.unreported == 1:
-            gevent.spawn_later(REPORT_S, self._report_finished, self.setup.run_id if self.setup else "")
+            self._show(record)
+        self.finished += 1
+        if self.finished == self.told + 1:
+            # In a closed loop the worker may wait for more. An open loop can end many requests in a short time.
+            gevent.spawn_later(REPORT_S if self.setup.open_loop else 0, self._tell_master)
 
-    def _report_finished(self, run_id: str) -> None:
-        count, self.unreported = self.unreported, 0
-        self.worker.runner.send_message("thinkload-finished", {"count": count, "run_id": run_id})
+    def _show(self, record: Record) -> None:
+        """Give a request to Locust as an event, and its TTFT and TPOT as statistics of their own."""
+        name = f"budget {record.budget}"
+        end_s = record.last_token_s if record.outcome == "ok" else record.end_s
+        seconds = max(0.0, (end_s or record.due_s) - record.due_s)
+        failure = printable(f"{record.outcome}: {record.error or ''}".strip(": "))
+        fire: Any = self.worker.environment.events.request.fire
+        fire(
+            request_type="POST", name=name, response_time=seconds * 1e3, response_length=record.completion_tokens or 0,
+            exception=None if record.outcome == "ok" else RuntimeError(failure), context={"seq": record.seq},
+            response=None, url=None, start_time=None,
+        )  # fmt: skip
+        for kind, latency_s in (("TTFT", record.ttft_s), ("TPOT", record.tpot_s)):
+            if latency_s is not None:
+                self.worker.environment.stats.get(name, kind).log(round(latency_s * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
-    def pass_on(self, work: list[Work], *, no_more: bool) -> None:
-        """Pass assigned requests to the sender process, which sends each when it is due or when a slot is free."""
-        self.work_requested, self.no_more = False, no_more
-        self.unfinished += len(work)
-        for each in work:
-            self._send(each)
-        self.request_work()
+    def _tell_master(self) -> None:
+        self.told = self.finished
+        state = {"run_id": self.setup.run_id, "name": self.name, "slots": self.worker.slots, "finished": self.finished}
+        self.worker.runner.send_message("thinkload-state", state)
 
     def resize(self) -> None:
         """Set the number of slots to the number of users. An open loop has no slots."""
-        if self.ready.is_set() and self.setup is not None and not self.setup.open_loop:
-            self._send(Slots(self.worker.slots))
-            self.request_work()
-
-    def request_work(self) -> None:
-        """Ask the master for more requests in a closed loop, if the worker has fewer than it needs."""
-        slots = self.worker.slots
-        wanted = slots + max(2, slots // 4)
-        if self.setup is None or self.setup.open_loop or not slots or self.work_requested or self.no_more:
-            return
-        if self.unfinished < wanted:
-            self.work_requested = True
-            self.worker.runner.send_message("thinkload-request-work", {"count": wanted - self.unfinished})
+        if self.ready:
+            if not self.setup.open_loop:
+                self._send(Slots(self.worker.slots))
+            self._tell_master()
 
     def close(self) -> None:
-        """Tell the sender process that no more work follows."""
-        if self.process is not None and self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
+        """Tell the sender process that no more work follows. Locust's last report must be in time, so nothing is awaited."""
+        if self.process is not None:
+            with suppress(OSError):
+                self.channel.shutdown(socket.SHUT_WR)
 
     def wait(self) -> None:
         """Wait until the sender process has ended, or kill it."""

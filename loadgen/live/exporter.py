@@ -9,14 +9,13 @@ distinguish two configurations. Completion tokens are counted when they arrive, 
 This module does not know files, percentiles or the rules of the verdict.
 """
 
-import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, pairwise
 from operator import sub
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -43,6 +42,14 @@ E2E_BUCKETS = (
     27.5, 30, 35, 40, 45, 50, 60, 75, 90, 120, 150, 180, 240, 360, 480, 960, 1920, 7680,
 )  # fmt: skip
 LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+LATENCIES = {
+    "ttft": ("First token - sent", TTFT_BUCKETS),
+    "tpot": ("(last token - first token) / (tokens - tokens of the first chunk)", TPOT_BUCKETS),
+    "e2e": ("Last token - sent", E2E_BUCKETS),
+    "e2e_due": ("Last token - due", E2E_BUCKETS),
+}
+"""The latencies of a record that have a histogram, with its help text and its buckets."""
+BUDGET = ["budget"]
 VERDICTS = ("RUNNING", "VALID", "SUSPECT", "INVALID")
 
 
@@ -65,52 +72,38 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CountingRegistry()
-        self._define_run()
-        self._define_requests()
-        self._define_latencies()
-        self.set_verdict("RUNNING")
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-
-    def _define_run(self) -> None:
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
         names = ("run", "config", "model", "tp", "speculation", "target", "emulated")
-        self.info = self._gauge("loadgen_run_info", "The current run", *names)
-        self.cell = self._gauge("loadgen_cell_info", "The current cell of a sweep", "cell")
-        self.started = self._gauge("loadgen_run_started_timestamp_seconds", "Unix time of the run's start")
-        self.ended = self._gauge("loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, or 0")
-        self.verdict = self._gauge("loadgen_verdict", "1 for the current verdict of the run", "verdict")
-        self.planned = self._gauge("loadgen_requests_planned", "Planned requests, NaN with a duration")
-        self.slo = self._gauge("loadgen_slo_seconds", "Limit of an objective of --slo", "objective")
-        self.rate_asked = self._gauge("loadgen_rate_asked_per_second", "Scheduled rate, NaN in a closed loop")
+        self.info = gauge("loadgen_run_info", "The current run", names)
+        self.cell = gauge("loadgen_cell_info", "The current cell of a sweep", ["cell"])
+        self.started = gauge("loadgen_run_started_timestamp_seconds", "Unix time of the run's start")
+        self.ended = gauge("loadgen_run_ended_timestamp_seconds", "Unix time of the run's end, or 0")
+        self.verdict = gauge("loadgen_verdict", "1 for the current verdict of the run", ["verdict"])
+        self.planned = gauge("loadgen_requests_planned", "Planned requests, NaN with a duration")
+        self.slo = gauge("loadgen_slo_seconds", "Limit of an objective of --slo", ["objective"])
+        self.rate_asked = gauge("loadgen_rate_asked_per_second", "Scheduled rate, NaN in a closed loop")
 
-    def _define_requests(self) -> None:
-        self.due = self._counter("loadgen_requests_due", "Requests that have become due")
-        self.in_flight = self._gauge("loadgen_requests_in_flight", "Requests sent and not ended")
-        self.requests = self._counter("loadgen_requests", "Requests that have ended", "outcome", "budget")
-        self.completion = self._counter("loadgen_completion_tokens", "Tokens that have arrived", "budget")
-        self.prompt = self._counter("loadgen_prompt_tokens", "Prompt tokens of ended requests", "budget")
+        self.due = counter("loadgen_requests_due", "Requests that have become due")
+        self.in_flight = gauge("loadgen_requests_in_flight", "Requests sent and not ended")
+        self.requests = counter("loadgen_requests", "Requests that have ended", ["outcome", "budget"])
+        self.completion = counter("loadgen_completion_tokens", "Tokens that have arrived", BUDGET)
+        self.prompt = counter("loadgen_prompt_tokens", "Prompt tokens of ended requests", BUDGET)
         text = "Measured requests of a run with --slo that have ended"
-        self.slo_requests = self._counter("loadgen_slo_requests", text, "budget")
-        self.good = self._counter("loadgen_good_requests", "Requests that met every --slo", "budget")
+        self.slo_requests = counter("loadgen_slo_requests", text, BUDGET)
+        self.good = counter("loadgen_good_requests", "Requests that met every --slo", BUDGET)
 
-    def _define_latencies(self) -> None:
-        tpot = "(last token - first token) / (tokens - tokens of the first chunk)"
-        lag = "Delay of the generator's event loop, real time"
-        self.ttft = self._histogram("loadgen_ttft_seconds", "First token - sent", TTFT_BUCKETS, "budget")
-        self.tpot = self._histogram("loadgen_tpot_seconds", tpot, TPOT_BUCKETS, "budget")
-        self.e2e = self._histogram("loadgen_e2e_seconds", "Last token - sent", E2E_BUCKETS, "budget")
-        self.e2e_due = self._histogram("loadgen_e2e_due_seconds", "Last token - due", E2E_BUCKETS, "budget")
+        self.latencies = {
+            name: histogram(f"loadgen_{name}_seconds", text, BUDGET, buckets=buckets)
+            for name, (text, buckets) in LATENCIES.items()
+        }
         self.gaps = GapHistogram()
         self.registry.register(self.gaps)
-        self.send_lag = self._histogram("loadgen_send_lag_seconds", "Sent - due", LAG_BUCKETS)
-        self.loop_lag = self._histogram("loadgen_loop_lag_seconds", lag, LAG_BUCKETS)
+        self.send_lag = histogram("loadgen_send_lag_seconds", "Sent - due", buckets=LAG_BUCKETS)
+        text = "Delay of the generator's event loop, real time"
+        self.loop_lag = histogram("loadgen_loop_lag_seconds", text, buckets=LAG_BUCKETS)
+        self.set_verdict("RUNNING")
 
     def begin(self, run: RunInfo, planned: int | None, rate: float | None) -> None:
         """Set the metrics that describe the run; `rate` is in requests per second of the schedule."""
@@ -124,7 +117,7 @@ class Metrics:
             emulated=str(run.emulated).lower(),
         ).set(1)
         self.cell.labels(cell=run.run_id).set(1)
-        by_budget = [self.completion, self.prompt, self.good, self.ttft, self.tpot, self.e2e, self.e2e_due]
+        by_budget = [self.completion, self.prompt, self.good, *self.latencies.values()]
         by_budget += [self.slo_requests] if run.slo else []
         for budget in map(str, run.budgets):
             # rate() does not see the first increase of a counter without a 0.
@@ -154,13 +147,8 @@ class Metrics:
         self.prompt.labels(budget=budget).inc(record.prompt_tokens or 0)
         if record.warmup:
             return
-        for value, histogram in (
-            (record.ttft_s, self.ttft),
-            (record.tpot_s, self.tpot),
-            (record.e2e_s, self.e2e),
-            (record.e2e_due_s, self.e2e_due),
-        ):
-            if value is not None:
+        for name, histogram in self.latencies.items():
+            if (value := getattr(record, f"{name}_s")) is not None:
                 histogram.labels(budget=budget).observe(value)
         if record.send_lag_s is not None:
             self.send_lag.observe(record.send_lag_s)
@@ -203,69 +191,42 @@ class GapHistogram:
         yield HistogramMetricFamily("loadgen_inter_chunk_seconds", "Gap between token events", buckets, self._sum_s)
 
 
-class Exporter:
-    """An HTTP server for the metrics."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """Start to serve. Raises OSError where the port is in use."""
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        self._registry = metrics.registry
-        self._server, self._thread = start_http_server(port, host, metrics.registry)
-        self.port = int(self._server.server_port)
-        self.url = f"metrics: http://{host}:{self.port}/metrics"
-
-    def linger(self) -> None:
-        """If the metrics were scraped before, wait for two more scrapes, which contain the last counts and the verdict.
-
-        Prometheus marks all series of a target as stale at the first scrape that fails. With two scrapes, its recording rules
-        are evaluated between them and include the end of the run.
-        """
-        begun = self._registry.begun
-        if begun:
-            wait_until(lambda: self._registry.answered > begun + 1, LINGER_S)
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def wait_until(done: Callable[[], bool], timeout_s: float) -> None:
-    """Poll until `done` or the timeout, and then wait 200 ms, in which the last response can be sent."""
-    deadline_s = time.monotonic() + timeout_s
-    while not done() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    time.sleep(0.2)
-
-
 @contextmanager
 def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
-    """Serve until the block has ended and its end was scraped. Yields a message that says where, or why not.
+    """Serve until the block has ended and its end was scraped. Yields a message that says where, or why not; -1 means off.
 
     Raises UsageError where the port was given by the user and is in use.
     """
-    exporter = serve(metrics, host, port)
-    if isinstance(exporter, str):
-        yield exporter
-        return
+    where, served = "metrics: off", None
+    if port != -1:
+        try:
+            served = start_http_server(PORT if port is None else port, host, metrics.registry)
+            where = f"metrics: http://{host}:{served[0].server_port}/metrics"
+        except OSError as error:
+            reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
+            if port is not None:
+                raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
+            where = f"metrics: off: cannot listen on {reason}"
     try:
-        yield exporter.url
+        yield where
         if INTERRUPTS.count < 2:
-            exporter.linger()
+            linger(metrics.registry)
     finally:
-        exporter.close()
+        if served is not None:
+            server, thread = served
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
-def serve(metrics: Metrics, host: str, port: int | None) -> Exporter | str:
-    """An exporter, or a message why there is none. Raises UsageError where the user's port is in use; -1 means off."""
-    if port == -1:
-        return "metrics: off"
-    try:
-        return Exporter(metrics, host, PORT if port is None else port)
-    except OSError as error:
-        reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
-        if port is not None:
-            raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
-        return f"metrics: off: cannot listen on {reason}"
+def linger(registry: CountingRegistry) -> None:
+    """If the metrics were scraped before, wait for two more scrapes, which contain the last counts and the verdict.
+
+    Prometheus marks all series of a target as stale at the first scrape that fails. With two scrapes, its recording rules are
+    evaluated between them and include the end of the run. The last response is sent in the 200 ms after it was made.
+    """
+    begun, deadline_s = registry.begun, time.monotonic() + LINGER_S
+    if begun:
+        while registry.answered <= begun + 1 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        time.sleep(0.2)

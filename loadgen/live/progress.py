@@ -30,14 +30,15 @@ METRICS = {"TTFT": "ttft_s", "TPOT": "tpot_s", "E2E": "e2e_s"}
 
 
 class Progress:
-    """Counts requests and tokens, and shows them while its context is open."""
+    """Counts requests and tokens, and shows them while its context is open. Who sends adds to `sent` and `tokens`."""
 
     def __init__(self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]) -> None:
         self.run = run
         self.total = None if planned is None else planned + int(run.load.get("warmup") or 0)
         self.earlier = done
         self.sent = 0
-        self.received = 0
+        self.tokens = 0
+        """Tokens that have arrived."""
         self.outcomes: Counter[str] = Counter()
         self.recent: defaultdict[int, deque[Record]] = defaultdict(lambda: deque(maxlen=WINDOW))
         """The last successful requests of each budget."""
@@ -56,16 +57,8 @@ class Progress:
         """Note the begin of the measured load, and the due times of an open loop. Further phases of the load change nothing."""
         if self._load_began is None:
             self._load_began, self._ended_before_load = time.perf_counter(), self.count
-            self.received = 0
+            self.tokens = 0
             self._last_due_s = due_s[-1] if due_s else duration_s
-
-    def due(self, count: int = 1) -> None:
-        """Count requests that are being sent."""
-        self.sent += count
-
-    def tokens(self, count: int) -> None:
-        """Count tokens that have arrived."""
-        self.received += count
 
     def ended(self, record: Record) -> None:
         """Count a request that has ended."""
@@ -168,7 +161,7 @@ class Progress:
         yield "done", f"{self.earlier + self.count:,}" + ("" if self.total is None else f" of {self.total:,}")
         yield "in flight", f"{self.sent - self.count}" + (" (warm-up)" if self._load_began is None else "")
         yield "rate", f"{ended * per_s:.3g}/s" + (f" of {scheduled:.3g}/s scheduled" if scheduled else "")
-        yield "tokens", f"{self.received * per_s:,.0f}/s"
+        yield "tokens", f"{self.tokens * per_s:,.0f}/s"
         yield "failed", f"{self.failed}" + (f" ({kinds})" if kinds else "")
         if self.good:
             hits = list(self.good)

@@ -69,6 +69,9 @@ def merge(reports: Sequence[HealthReport]) -> HealthReport:
 class ClientHealth:
     """Measures this process from `start` to `stop`. It needs a running event loop."""
 
+    report: HealthReport
+    """Known from `stop` on."""
+
     def __init__(self, on_lag: Callable[[float], None] | None = None) -> None:
         self._on_lag = on_lag
         self._lags_s = array("d")
@@ -100,7 +103,7 @@ class ClientHealth:
         self._count_files()
         wall_s = (perf_counter_ns() - self._started[0]) / 1e9
         cpu_s = (process_time_ns() - self._started[1]) / 1e9
-        return HealthReport(
+        self.report = HealthReport(
             wall_s=wall_s,
             cpu_s=cpu_s,
             cpu_share=cpu_s / wall_s,
@@ -112,6 +115,7 @@ class ClientHealth:
             open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             rss_max_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
+        return self.report
 
     def _sample(self) -> None:
         lag_s = max(0, perf_counter_ns() - self._due_ns) / 1e9

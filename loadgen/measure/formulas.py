@@ -49,6 +49,7 @@ def to_record(
     *,
     run_id: str,
     emulated: bool = False,
+    simulated: bool = False,
     keep_text: bool = True,
 ) -> Record:
     """Return the record of one request, which is one line of `records.jsonl`."""
@@ -57,6 +58,7 @@ def to_record(
     record = Record(
         run_id=run_id,
         emulated=emulated,
+        simulated=simulated,
         **{name: getattr(request, name) for name in OF_REQUEST},
         **{name: getattr(exchange, name) for name in OF_EXCHANGE},
         **_times(exchange, due_ns, clock),

@@ -16,6 +16,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from loadgen.measure.steady_window import Span, steady_window, tokens_within
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
@@ -29,23 +31,12 @@ Key = tuple[str, int]
 
 
 class Reply(NamedTuple):
-    """What is compared of one record."""
+    """A record without its texts, of which the hash is compared."""
 
-    sent_s: float
-    end_s: float
-    first_s: float | None
-    last_s: float | None
-    tokens: int | None
-    e2e_s: float | None
-    ok: bool
+    record: Record
+    span: Span
+    """The time in which the request was in flight."""
     text: int
-    """Hash of the reasoning and the text."""
-    cut_at_chunk: bool
-
-    @property
-    def span(self) -> Span:
-        """The time in which the request was in flight."""
-        return (self.sent_s, self.end_s, self.ok)
 
 
 class Part:
@@ -63,15 +54,15 @@ class Part:
 
     def steady(self, reply: Reply) -> bool:
         """Tell whether a request was sent in the steady window; without one, every request counts."""
-        return self.window is None or self.window[0] <= reply.sent_s <= self.window[1]
+        return self.window is None or self.window[0] <= reply.span[0] <= self.window[1]
 
     def seconds_per_token(self, replies: Iterable[Reply]) -> float | None:
         """Return the seconds of the whole server per token of these replies, idle time included, in the window."""
         since_s, until_s = window = self.window or self._whole
         seconds = tokens = 0.0
-        for reply in replies:
-            tokens += tokens_within(reply.first_s, reply.last_s, reply.tokens, window)
-            start_s, end_s = max(reply.sent_s, since_s), min(reply.end_s, until_s)
+        for record, span, _ in replies:
+            tokens += tokens_within(record.first_token_s, record.last_token_s, record.completion_tokens, window)
+            start_s, end_s = max(span[0], since_s), min(span[1], until_s)
             if end_s > start_s:
                 seconds += self._at(self._shared, end_s) - self._at(self._shared, start_s)
         busy_s = self._at(self._busy, until_s) - self._at(self._busy, since_s)
@@ -92,12 +83,14 @@ def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
     for record in read_records(folder / RECORDS):
         if record.warmup or record.sent_s is None or record.end_s is None:
             continue
-        reply = _reply(record, record.sent_s, record.end_s)
+        span = (record.sent_s, record.end_s, record.outcome == "ok")
+        text = hash((record.reasoning or "", record.text or ""))
+        reply = Reply(msgspec.structs.replace(record, text=None, reasoning=None), span, text)
         if record.derived or run.checks(record):
             replies = derived if record.derived else real
             replies[record.budget][record.problem_id, record.repeat] = reply
         else:
-            spans.append(reply.span)
+            spans.append(span)
     checked = sorted(derived.keys() & real.keys())
     if not checked or not spans:
         return None
@@ -106,27 +99,14 @@ def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
     return {"holds": all(row["holds"] for row in rows), "limit": LIMIT, "checks": rows}
 
 
-def _reply(record: Record, sent_s: float, end_s: float) -> Reply:
-    return Reply(
-        sent_s,
-        end_s,
-        record.first_token_s,
-        record.last_token_s,
-        record.completion_tokens,
-        record.e2e_s,
-        record.outcome == "ok",
-        hash((record.reasoning or "", record.text or "")),
-        record.cut_at == "chunk",
-    )
-
-
 def _compare(
     budget: int, derived: dict[Key, Reply], real: dict[Key, Reply], main: Part, run: RunInfo
 ) -> dict[str, Any]:
     part = Part([reply.span for reply in real.values()], run)
-    both = [key for key in sorted(derived.keys() & real.keys()) if derived[key].ok and real[key].ok]
+    keys = sorted(derived.keys() & real.keys())
+    both = [key for key in keys if derived[key].record.outcome == real[key].record.outcome == "ok"]
     pairs = [(derived[key], real[key]) for key in both]
-    steady = [(a, b) for a, b in pairs if main.steady(a) and part.steady(b) and a.e2e_s and b.e2e_s]
+    steady = [(a, b) for a, b in pairs if main.steady(a) and part.steady(b) and a.record.e2e_s and b.record.e2e_s]
     of_derived = _figures([a for a, _ in steady], derived.values(), main, run.num_gpus)
     of_real = _figures([b for _, b in steady], real.values(), part, run.num_gpus)
     ratio = {name: _over(of_derived[name], of_real[name]) for name in of_derived}
@@ -138,7 +118,7 @@ def _compare(
         "problems": len(pairs),
         "same_text": sum(a.text == b.text for a, b in pairs),
         "different": [key[0] for key in both if derived[key].text != real[key].text][:NAMED],
-        "cut_at_chunk": sum(a.cut_at_chunk for a, _ in pairs),
+        "cut_at_chunk": sum(a.record.cut_at == "chunk" for a, _ in pairs),
         "compared": len(steady),
         "steady": windows,
         "derived": of_derived,
@@ -153,7 +133,7 @@ def _figures(
 ) -> dict[str, float | None]:
     """Return mean latency, and rate and cost of the tokens of one budget."""
     seconds = part.seconds_per_token(replies)
-    latencies = [reply.e2e_s for reply in pairs if reply.e2e_s is not None]
+    latencies = [reply.record.e2e_s for reply in pairs if reply.record.e2e_s is not None]
     return {
         "e2e_s_mean": sum(latencies) / len(latencies) if latencies else None,
         "tokens_per_s": 1 / seconds if seconds else None,

@@ -5,7 +5,7 @@ with the binomial distribution, so that no assumption about the shape of the dis
 small for the interval to have both bounds, the percentile is not reported: this is the suite's only rule for when a
 percentile may be shown. Failed requests can be in the sample as infinity; a percentile that falls among them is infinite.
 
-This module does not know what the values measure. Values that depend on each other need `loadgen.measure.dependence` or `clusters`.
+This module does not know what the values measure. Values that depend on each other need `loadgen.measure.dependence` or `token_times`.
 """
 
 import math

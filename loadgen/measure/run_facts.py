@@ -65,11 +65,6 @@ class RequestTotals:
         """Number of requests that did not succeed."""
         return self.n - self.outcomes["ok"]
 
-    @property
-    def good(self) -> int:
-        """Number of requests that succeeded and met every objective."""
-        return sum(self.met)
-
     def described(self, load: Load = "alone") -> dict[str, Any]:
         """Describe every latency over the successful requests."""
         return {name: described(self.values(name), load) for name in LATENCIES}
@@ -103,7 +98,6 @@ class RunFacts:
     """What the summary and the verdict need to know about the records of a run."""
 
     measured: RequestTotals = field(default_factory=RequestTotals)
-    derived: int = 0
     warmups: int = 0
     checks: RequestTotals = field(default_factory=RequestTotals)
     """The requests that check derived budgets. They are sent after the measured requests have ended."""
@@ -182,7 +176,6 @@ def read_facts(folder: Path, run: RunInfo) -> RunFacts:
             facts.checks.add(record, slo)
             facts.first_check = min(facts.first_check, record.seq)
         elif record.derived:
-            facts.derived += 1
             facts.derived_budgets[record.budget].add(record, slo)
         else:
             facts.add(record, slo)

@@ -43,28 +43,26 @@ def steady_window(
     return max(found, key=lambda window: window[1] - window[0], default=None)
 
 
-def why_no_window(spans: Iterable[Span], load: Mapping[str, Any]) -> str:
+def why_no_window(spans: Sequence[Span], load: Mapping[str, Any]) -> str:
     """Return why a run has no steady window, and how many requests to ask for."""
-    rows = list(spans)
     if load.get("ramp"):
         return "no steady window: the rate changes during the run"
-    if not any(ok for _, _, ok in rows):
+    if not any(ok for _, _, ok in spans):
         return "no steady window: no request succeeded"
-    streams = requests_in_flight(rows, load)
-    enough = enough_requests(streams) if len(rows) < enough_requests(streams) else 2 * len(rows)
+    streams = requests_in_flight(spans, load)
+    enough = enough_requests(streams) if len(spans) < enough_requests(streams) else 2 * len(spans)
     return (
-        f"no steady window: {len(rows)} requests are too few with {streams:.3g} in flight, so throughput, cost and energy "
+        f"no steady window: {len(spans)} requests are too few with {streams:.3g} in flight, so throughput, cost and energy "
         f"contain the beginning and the end of the run: send about {enough} requests (--problems, --repeats or --requests)"
     )
 
 
-def requests_in_flight(spans: Iterable[Span], load: Mapping[str, Any]) -> float:
+def requests_in_flight(spans: Sequence[Span], load: Mapping[str, Any]) -> float:
     """Return the streams of a closed loop; of an open loop the mean number of requests in flight, at least 1."""
     if load.get("concurrency"):
         return float(load["concurrency"])
-    rows = list(spans)
-    duration_s = max((row[1] for row in rows), default=0.0) - min((row[0] for row in rows), default=0.0)
-    return max(1.0, math.fsum(end_s - sent_s for sent_s, end_s, _ in rows) / duration_s) if duration_s > 0 else 1.0
+    duration_s = max((span[1] for span in spans), default=0.0) - min((span[0] for span in spans), default=0.0)
+    return max(1.0, math.fsum(end_s - sent_s for sent_s, end_s, _ in spans) / duration_s) if duration_s > 0 else 1.0
 
 
 def after_first_generation(rows: Sequence[Span]) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.measure.dependence import Load, described, kind_of, share_interval
-from loadgen.measure.quantiles import CONFIDENCE, describe
+from loadgen.measure.quantiles import CONFIDENCE
 from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.steady_window import steady_window, tokens_within, why_no_window
 from loadgen.measure.token_times import describe_token_times
@@ -27,21 +27,12 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
     measured, load = facts.measured, kind_of(run.load)
     run.duration_s = facts.whole_s[1] if facts.spans else None
     run.window_s = steady_window(facts.spans, run.load, [part["offset_s"] for part in run.segments])
-    token_times = describe_token_times(
-        folder,
-        facts.mean_tokens,
-        run.load.get("warmup") or 0,
-        facts.first_check,
-        load=load,
-        clumped=facts.streams.clumped,
-        failed_share=measured.failed / measured.n if measured.n else 0.0,
-    )
-    itl_with_failures = token_times["itl_s"].pop("with_failures", describe([]))
+    itl, itl_with_failures, inter_chunk = describe_token_times(folder, run, facts, load)
     run.summary = {
         "requests": measured.n,
         "planned": run.load.get("requests"),
         "warmups": facts.warmups,
-        "derived": facts.derived,
+        "derived": sum(totals.n for totals in facts.derived_budgets.values()),
         "checks": facts.checks.n,
         "outcomes": dict(sorted(measured.outcomes.items())),
         "finish_reasons": dict(sorted(measured.finish.items())),
@@ -50,7 +41,8 @@ def summarize(folder: Path, run: RunInfo, facts: RunFacts) -> None:
         "completion_tokens": measured.completion_tokens,
         "confidence": CONFIDENCE,
         **measured.described(load),
-        **token_times,
+        "itl_s": itl,
+        "inter_chunk_s": inter_chunk,
         "with_failures": measured.with_failures(load) | {"itl_s": itl_with_failures},
         "budgets": _by_budget(facts, load),
         "throughput": _throughput(facts, run.num_gpus),
@@ -93,16 +85,11 @@ def _by_budget(facts: RunFacts, load: Load) -> dict[str, Any]:
             "requests": totals.n,
             "outcomes": dict(totals.outcomes),
             "finish_reasons": dict(totals.finish),
-            "completion_tokens_mean": _mean_tokens(totals),
+            "completion_tokens_mean": round(totals.completion_tokens / totals.counted, 2) if totals.counted else None,
             **{name: described(totals.values(name), load) for name in BY_PART},
         }
         for budget, totals, derived in sorted(rows, key=lambda row: (row[0], row[2]))
     }
-
-
-def _mean_tokens(totals: RequestTotals) -> float | None:
-    """Return the mean number of tokens of the requests whose tokens are known."""
-    return round(totals.completion_tokens / totals.counted, 2) if totals.counted else None
 
 
 def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None]:
@@ -127,10 +114,11 @@ def _throughput(facts: RunFacts, num_gpus: int | None) -> dict[str, float | None
 
 def goodput(totals: RequestTotals, slo: dict[str, float], duration_s: float, load: Load = "alone") -> dict[str, Any]:
     """Return the share and the rate of the requests that succeeded and met every objective, among all sent."""
+    good = sum(totals.met)
     return {
         "slo": slo,
-        "good": totals.good,
-        "share": round(totals.good / totals.n, 6) if totals.n else None,
+        "good": good,
+        "share": round(good / totals.n, 6) if totals.n else None,
         "interval": share_interval(totals.met, load, totals.and_failures("e2e_s")),
-        "requests_per_s": round(totals.good / duration_s, 6) if duration_s else None,
+        "requests_per_s": round(good / duration_s, 6) if duration_s else None,
     }

@@ -7,14 +7,14 @@ client's own lag apply to real time, whatever the server's time scale is.
 This module does not know whether a configuration is good: a slow or failing server can be measured validly.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from loadgen.measure.observations import REPLICAS, WAITING, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
 from loadgen.measure.run_facts import RunFacts
 from loadgen.measure.saturation import achieved_rate
+from loadgen.options import DEFAULTS
 from loadgen.record import RunInfo, Verdict
 
 RESTARTED = "the server was restarted during the run"
@@ -37,56 +37,42 @@ LASTING = ("client:", "the emulated server", "GPU clocks", "the prefix cache", "
 """Prefixes of reasons that are kept when a run is resumed, because the records alone would not show them again."""
 
 
-@dataclass(frozen=True)
-class EarlierParts:
-    """What counts against the parts of a run before its last resume."""
+def before_resuming(run: RunInfo) -> dict[str, Any]:
+    """Return what counts against the parts of a run that is about to be resumed, for `earlier` in `RunInfo.client`.
 
-    reasons: tuple[str, ...] = ()
-    killed: int = 0
-    """Number of parts that ended without a verdict."""
-
-    @classmethod
-    def before_resuming(cls, run: RunInfo) -> "EarlierParts":
-        """Return this for a run that is about to be resumed."""
-        earlier = cls.saved(run)
-        lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
-        return cls(tuple(dict.fromkeys((*earlier.reasons, *lasting))), earlier.killed + (run.verdict is None))
-
-    @classmethod
-    def saved(cls, run: RunInfo) -> "EarlierParts":
-        """Return this as saved in run.json."""
-        saved = run.client.get("earlier", {})
-        return cls(tuple(saved.get("reasons", ())), saved.get("killed", 0))
+    `killed` is the number of parts that ended without a verdict.
+    """
+    earlier = _earlier(run)
+    lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
+    reasons = list(dict.fromkeys([*earlier["reasons"], *lasting]))
+    return {"reasons": reasons, "killed": earlier["killed"] + (run.verdict is None)}
 
 
-@dataclass(frozen=True)
-class VerdictInputs:
-    """Everything that the verdict depends on."""
-
-    run: RunInfo
-    facts: RunFacts
-    observations: Observations
-    client: dict[str, Any]
-    cache: str | None
-    """Option `--cache`."""
-    percentile: str
-    """Option `--percentile`."""
-    capacity: dict[str, Any] | None = None
-    """What `loadgen calibrate` measured on this machine."""
-    earlier: EarlierParts = EarlierParts()
+def _earlier(run: RunInfo) -> dict[str, Any]:
+    earlier: dict[str, Any] = run.client.get("earlier", {})
+    return {"reasons": [], "killed": 0} | earlier
 
 
-def judge(inputs: VerdictInputs) -> tuple[Verdict, list[str]]:
-    """Return the verdict and every reason against VALID, with those for INVALID first."""
-    invalid = list(_invalid(inputs))
-    suspect = list(_suspect(inputs))
+def judge(
+    run: RunInfo,
+    facts: RunFacts,
+    observations: Observations,
+    capacity: dict[str, Any] | None = None,
+    doubts: Iterable[str] = (),
+) -> tuple[Verdict, list[str]]:
+    """Return the verdict and every reason against VALID, with those for INVALID first.
+
+    `capacity` is what `loadgen calibrate` measured on this machine. `doubts` are further reasons to call the run SUSPECT.
+    """
+    invalid = list(_invalid(run, facts, observations))
+    suspect = [*_suspect(run, facts, observations, capacity), *doubts]
     verdict: Verdict = "INVALID" if invalid else "SUSPECT" if suspect else "VALID"
     return verdict, invalid + suspect
 
 
-def _invalid(inputs: VerdictInputs) -> Iterator[str]:
-    measured, observations = inputs.facts.measured, inputs.observations
-    planned, recorded = inputs.run.load.get("requests"), measured.n + inputs.facts.checks.n
+def _invalid(run: RunInfo, facts: RunFacts, observations: Observations) -> Iterator[str]:
+    measured, planned = facts.measured, run.load.get("requests")
+    recorded = measured.n + facts.checks.n
     if planned is not None and recorded != planned:
         why = f" ({observations.stopped})" if observations.stopped else ""
         yield f"{planned - recorded} of {planned} records are missing{why}: complete the run with --resume"
@@ -95,13 +81,13 @@ def _invalid(inputs: VerdictInputs) -> Iterator[str]:
     if measured.n == 0:
         yield "no request was measured"
         return
-    if _restarted(observations.before, observations.after) or RESTARTED in inputs.earlier.reasons:
+    if _restarted(observations.before, observations.after) or RESTARTED in _earlier(run)["reasons"]:
         yield RESTARTED
-    share = inputs.facts.client_faults / measured.n
+    share = facts.client_faults / measured.n
     if share > LIMITS["client_faults_share"]:
         yield f"{share:.1%} of the requests failed because of this machine's own limits (open files, ports, memory)"
     failed = measured.failed / measured.n
-    if failed > LIMITS["failed_most_share"] and not inputs.run.options.get("expect_failures"):
+    if failed > LIMITS["failed_most_share"] and not run.options.get("expect_failures"):
         yield f"{failed:.0%} of the requests failed (limit {LIMITS['failed_most_share']:.0%}): if failures are what is measured, use --expect-failures"
     if measured.outcomes["ok"] == 0:
         yield "no request succeeded: " + ", ".join(f"{k} {v}" for k, v in measured.outcomes.items())
@@ -128,38 +114,43 @@ def _replicas(before: dict[str, float], after: dict[str, float]) -> int:
     return max(int(seen), 2 if earlier else 1)
 
 
-def _suspect(inputs: VerdictInputs) -> Iterator[str]:
-    if inputs.facts.measured.n == 0:
+def _suspect(
+    run: RunInfo, facts: RunFacts, observations: Observations, capacity: dict[str, Any] | None
+) -> Iterator[str]:
+    if facts.measured.n == 0:
         return
-    yield from _client(inputs)
-    yield from _saturation(inputs)
-    yield from _server(inputs)
-    yield from inputs.facts.streams.reasons(stream_asked=inputs.run.options.get("stream", True))
-    yield from _cache(inputs)
-    yield from _sample(inputs)
-    earlier = inputs.earlier
-    yield from (f"before it was resumed: {reason}" for reason in earlier.reasons if reason != RESTARTED)
-    if earlier.killed:
-        yield f"{earlier.killed} earlier parts were killed: the state of the client in them is not known"
+    yield from _client(run, facts, capacity or {})
+    rate = None if run.segments else achieved_rate(facts.spans, run.load)
+    if rate is not None and rate.reason:
+        yield rate.reason + _server_queue(observations)
+    yield from _server(run, facts, observations)
+    yield from facts.streams.reasons(stream_asked=run.options.get("stream", True))
+    yield from _cache(run, facts, observations)
+    percentile = run.options.get("percentile", DEFAULTS.percentile)
+    ok, needed = facts.measured.outcomes["ok"], least_sample(LEVELS[percentile])
+    if ok < needed:
+        yield f"{ok} successful requests are too few for {percentile}, which needs {needed}: use more --problems, --samples or --repeats"
+    earlier = _earlier(run)
+    yield from (f"before it was resumed: {reason}" for reason in earlier["reasons"] if reason != RESTARTED)
+    if earlier["killed"]:
+        yield f"{earlier['killed']} earlier parts were killed: the state of the client in them is not known"
 
 
-def _client(inputs: VerdictInputs) -> Iterator[str]:
-    scale = inputs.run.time_scale
-    summary, client = inputs.run.summary, inputs.client
+def _client(run: RunInfo, facts: RunFacts, capacity: dict[str, Any]) -> Iterator[str]:
+    scale, summary, client = run.time_scale, run.summary, run.client
     lag_s = client.get("loop_lag_p99_s")
     tpot_s = (summary["tpot_s"]["p50"] or 0.0) / scale
     share_s = max(LIMITS["loop_lag_of_tpot"] * tpot_s, LIMITS["loop_lag_least_s"]) if tpot_s else 1.0
     limit_s = min(LIMITS["loop_lag_p99_s"], share_s)
     if lag_s is not None and lag_s > limit_s:
         yield f"client: event-loop lag p99 {lag_s * 1e3:.2g} ms (limit {limit_s * 1e3:.2g} ms): the load is too high for this machine"
-    send_lag_s = _nearest_rank(inputs.facts.measured.values("send_lag_s"), 0.99)
+    send_lag_s = _nearest_rank(facts.measured.values("send_lag_s"), 0.99)
     if send_lag_s is not None and send_lag_s / scale > LIMITS["send_lag_p99_s"]:
         yield f"client: send lag p99 {send_lag_s / scale * 1e3:.3g} ms (limit {LIMITS['send_lag_p99_s'] * 1e3:g} ms)"
     cores = client.get("cpu_share") or 0.0
     if cores > LIMITS["cpu_cores"]:
         yield f"client: {cores:.0%} of a core (limit {LIMITS['cpu_cores']:.0%}): use more --workers or another machine"
-    rate = summary["throughput"].get("chunks_per_s")
-    most = (inputs.capacity or {}).get("events_per_s")
+    rate, most = summary["throughput"].get("chunks_per_s"), capacity.get("events_per_s")
     if rate and most and rate * scale > most * (client.get("workers") or 1):
         yield f"client: {rate * scale:,.0f} events/s is beyond the {most:,.0f} events/s that calibrate measured on this machine"
 
@@ -171,12 +162,6 @@ def _nearest_rank(values: Sequence[float], level: float) -> float | None:
     return sorted(values)[min(len(values) - 1, int(level * len(values)))]
 
 
-def _saturation(inputs: VerdictInputs) -> Iterator[str]:
-    found = None if inputs.run.segments else achieved_rate(list(inputs.facts.spans), inputs.run.load)
-    if found is not None and found.reason:
-        yield found.reason + _server_queue(inputs.observations)
-
-
 def _server_queue(observations: Observations) -> str:
     """Return what the server says of its own queue. A queue of one server among several says nothing of the others."""
     if observations.waiting is None or _replicas(observations.before, observations.after) > 1:
@@ -185,14 +170,14 @@ def _server_queue(observations: Observations) -> str:
     return f"; {WAITING} of the server was {before:g} before the run and {observations.waiting:g} at the last request"
 
 
-def _server(inputs: VerdictInputs) -> Iterator[str]:
-    measured, observations = inputs.facts.measured, inputs.observations
+def _server(run: RunInfo, facts: RunFacts, observations: Observations) -> Iterator[str]:
+    measured = facts.measured
     share = measured.failed / measured.n
     if share > LIMITS["failed_share"]:
         kinds = ", ".join(f"{k} {v}" for k, v in measured.outcomes.most_common() if k != "ok")
         yield f"{share:.1%} of the requests failed ({kinds}; limit {LIMITS['failed_share']:.0%})"
-    behind_s = _behind_s(observations.before, observations.after) * inputs.run.time_scale
-    e2e_s = inputs.run.summary["e2e_s"]["p50"]
+    behind_s = _behind_s(observations.before, observations.after) * run.time_scale
+    e2e_s = run.summary["e2e_s"]["p50"]
     if e2e_s and behind_s > LIMITS["behind_of_e2e"] * e2e_s:
         yield (
             f"the emulated server fell {behind_s:.3g} model seconds behind its clock "
@@ -216,38 +201,32 @@ def _behind_s(before: dict[str, float], after: dict[str, float]) -> float:
     return most_s if most_s > before.get(name, 0.0) else after.get("thinkload_emulator_behind_seconds", 0.0)
 
 
-def _cache(inputs: VerdictInputs) -> Iterator[str]:
-    share = _hit_share(inputs)
+def _cache(run: RunInfo, facts: RunFacts, observations: Observations) -> Iterator[str]:
+    cache, share = run.options.get("cache"), _hit_share(facts, observations)
     if share is None:
-        if inputs.cache in ("salt", "reset"):
-            yield f"--cache {inputs.cache} can't be verified: the server has no prefix_cache_hits counter"
+        if cache in ("salt", "reset"):
+            yield f"--cache {cache} can't be verified: the server has no prefix_cache_hits counter"
         return
-    if inputs.cache == "keep" or share <= LIMITS["cache_hit_share"]:
+    if cache == "keep" or share <= LIMITS["cache_hit_share"]:
         return
     hint = {
         "salt": "although every request was salted: the server ignores cache_salt",
         "reset": "although it was reset before the run: requests for the same problem (other budgets or samples) hit each other's entries; use --cache salt",
         None: "which hides the cost of prefill: use --cache salt, or --cache keep if this is intended",
-    }[inputs.cache]
+    }[cache]
     yield f"the prefix cache served {share:.1%} of the prompt tokens, {hint}"
 
 
-def _hit_share(inputs: VerdictInputs) -> float | None:
+def _hit_share(facts: RunFacts, observations: Observations) -> float | None:
     """Return the share of prompt tokens that the prefix cache served, or None where the server does not count them.
 
     The prompt tokens of second calls (budget mode `forced`) are left out, because the cache is meant to serve them.
     """
     hits_name, queries_name = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
-    before, after = inputs.observations.before, inputs.observations.after
+    before, after = observations.before, observations.after
     if hits_name not in after:
         return None
     hits = after[hits_name] - before.get(hits_name, 0.0)
     queries = after.get(queries_name, 0.0) - before.get(queries_name, 0.0)
-    prompt_tokens = max(queries, float(inputs.facts.measured.prompt_tokens + inputs.facts.checks.prompt_tokens))
-    return max(0.0, hits - inputs.facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0
-
-
-def _sample(inputs: VerdictInputs) -> Iterator[str]:
-    ok, needed = inputs.facts.measured.outcomes["ok"], least_sample(LEVELS[inputs.percentile])
-    if ok < needed:
-        yield f"{ok} successful requests are too few for {inputs.percentile}, which needs {needed}: use more --problems, --samples or --repeats"
+    prompt_tokens = max(queries, float(facts.measured.prompt_tokens + facts.checks.prompt_tokens))
+    return max(0.0, hits - facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0

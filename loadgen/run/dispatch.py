@@ -8,23 +8,16 @@ This module does not know HTTP, what a result contains, or where results are sto
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import takewhile
 from time import perf_counter_ns
-from typing import TypeVar
 
 from loadgen.client.timer import sleep_until
 from loadgen.exchange import Request
-from loadgen.interrupts import INTERRUPTS
 from loadgen.plan.schedule import OpenLoop, Schedule
 
-T = TypeVar("T")
-
-Send = Callable[[Request, int], Awaitable[T]]
-"""Sends a request that is due at a time (ns), and returns its result. When cancelled, it returns the result so far."""
-
-SendAndReport = Callable[[Request, int], Coroutine[None, None, None]]
+Send = Callable[[Request, int], Coroutine[None, None, None]]
+"""Sends a request that is due at a time (ns), and records its result. When cancelled, it records the result so far."""
 
 
 class StopControl:
@@ -58,16 +51,6 @@ class StopControl:
         self.stopped = True
         for task in self._in_flight:
             task.cancel()
-
-    def interrupt_on_signals(self, on_interrupt: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """Within the block, call `interrupt` and then `on_interrupt` in the event loop for each SIGINT and SIGTERM."""
-        loop = asyncio.get_running_loop()
-
-        def handle() -> None:
-            self.interrupt()
-            on_interrupt()
-
-        return INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(handle))
 
     def fail(self, error: BaseException) -> None:
         """Stop because of an error, which `raise_error` raises at the end."""
@@ -114,33 +97,29 @@ class StopControl:
 async def dispatch(
     requests: Iterable[Request],
     schedule: Schedule,
-    send: Send[T],
-    on_result: Callable[[T], None],
+    send: Send,
     *,
     start_ns: int,
     time_scale: float = 1.0,
     duration_s: float | None = None,
     stop: StopControl | None = None,
 ) -> None:
-    """Send every request at the time that `schedule` gives, counted from `start_ns`; pass each result to `on_result`.
+    """Send every request at the time that `schedule` gives, counted from `start_ns`.
 
     In one real second, `time_scale` model seconds pass. After `duration_s` model seconds no more requests are sent. A
-    request is taken from `requests` when it is sent, so a generator needs little memory. An exception of `send` or
-    `on_result` ends the run: the requests in flight are cancelled, and then the exception is raised.
+    request is taken from `requests` when it is sent, so a generator needs little memory. An exception of `send` ends
+    the run: the requests in flight are cancelled, and then the exception is raised.
     """
     stop = stop or StopControl()
     end_ns = None if duration_s is None else start_ns + round(duration_s / time_scale * 1e9)
     remaining = takewhile(lambda _: end_ns is None or perf_counter_ns() < end_ns, requests)
 
-    async def send_and_report(request: Request, due_ns: int) -> None:
-        on_result(await send(request, due_ns))
-
     try:
         if isinstance(schedule, OpenLoop):
             due = (start_ns + round(time_s / time_scale * 1e9) for time_s in schedule.times_s)
-            await _open_loop(remaining, due, send_and_report, stop)
+            await _open_loop(remaining, due, send, stop)
         else:
-            await _closed_loop(remaining, schedule.concurrency, send_and_report, stop, start_ns)
+            await _closed_loop(remaining, schedule.concurrency, send, stop, start_ns)
     except BaseException:
         stop.stop()
         raise
@@ -149,7 +128,7 @@ async def dispatch(
     stop.raise_error()
 
 
-async def _open_loop(requests: Iterator[Request], due: Iterable[int], send: SendAndReport, stop: StopControl) -> None:
+async def _open_loop(requests: Iterator[Request], due: Iterable[int], send: Send, stop: StopControl) -> None:
     for due_ns in due:
         if not await stop.unless_draining(sleep_until(due_ns)):
             return
@@ -160,7 +139,7 @@ async def _open_loop(requests: Iterator[Request], due: Iterable[int], send: Send
 
 
 async def _closed_loop(
-    requests: Iterator[Request], concurrency: int, send: SendAndReport, stop: StopControl, start_ns: int
+    requests: Iterator[Request], concurrency: int, send: Send, stop: StopControl, start_ns: int
 ) -> None:
     async def fill_slot(free_ns: int) -> None:
         for request in requests:

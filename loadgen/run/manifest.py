@@ -19,6 +19,10 @@ from loadgen.run import environment
 from loadgen.run.prepare import Prepared, config_name
 from loadgen.target.server_info import ServerInfo
 
+OF_SERVER = ("model", "num_gpus", "speculation", "gpu", "emulated", "simulated", "time_scale", "preset")
+OF_OPTIONS = ("target", "labels", "price_per_gpu_hour", "seed", "budget_mode", "one_pass", "samples", "slo")
+"""What a run is described by under the names that the server's description and the options have."""
+
 
 def run_folder(options: RunOptions, run_id: str) -> Path:
     """The folder for the files of a run."""
@@ -48,33 +52,21 @@ def describe(prepared: Prepared) -> RunInfo:
 
 def describe_run(options: RunOptions, server: ServerInfo, dataset: Dataset, run_id: str) -> RunInfo:
     """What is known of a run from its options, its server and its data set, without `load`, `sampling` and `clock`."""
+    of_server = {name: getattr(server, name) for name in OF_SERVER}
+    of_options = {name: getattr(options, name) for name in OF_OPTIONS}
     return RunInfo(
+        **of_server,
+        **of_options,
         run_id=run_id,
         config=config_name(server),
-        model=server.model,
-        target=options.target,
-        num_gpus=server.num_gpus,
         tensor_parallel_size=server.tensor_parallel_size or 1,
-        speculation=server.speculation,
-        gpu=server.gpu,
-        emulated=server.emulated,
-        simulated=server.simulated,
-        time_scale=server.time_scale,
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         clock={},
         argv=redacted(options.argv),
         options=saved(options),
-        labels=options.labels,
-        price_per_gpu_hour=options.price_per_gpu_hour,
-        seed=options.seed,
         budgets=list(options.budgets),
-        budget_mode=options.budget_mode,
-        one_pass=options.one_pass,
-        samples=options.samples,
         dataset=_dataset(dataset),
-        preset=server.preset,
         cache=options.cache or "keep",
-        slo=options.slo,
         host=environment.host(),
         packages=environment.packages(),
         git=environment.git(),

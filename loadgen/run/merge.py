@@ -33,23 +33,19 @@ def merge_workers(folder: Path) -> None:
     twice; both copies are equal. Damaged lines are kept. Raises DiskFullError.
     """
     with naming_full_disk(folder):
-        _merge_workers(folder)
-
-
-def _merge_workers(folder: Path) -> None:
-    parts = record_files(folder)
-    drop_torn_line(folder / RECORDS)
-    recorded = {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
-    for part in parts:
-        drop_torn_line(part)
-        lines = (line for line, record in _lines(part) if record is None or record.seq not in recorded)
-        _append(folder / RECORDS, lines)
-        part.unlink()
-    drop_torn_frame(folder / CHUNKS)
-    for part in chunk_files(folder):
-        drop_torn_frame(part)
-        _append(folder / CHUNKS, [part.read_bytes()])
-        part.unlink()
+        parts = record_files(folder)
+        drop_torn_line(folder / RECORDS)
+        recorded = {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
+        for part in parts:
+            drop_torn_line(part)
+            lines = (line for line, record in _lines(part) if record is None or record.seq not in recorded)
+            _append(folder / RECORDS, lines)
+            part.unlink()
+        drop_torn_frame(folder / CHUNKS)
+        for part in chunk_files(folder):
+            drop_torn_frame(part)
+            _append(folder / CHUNKS, [part.read_bytes()])
+            part.unlink()
 
 
 def merge_hosts(folders: Iterable[Path], records: Mapping[int, Record], out: Path) -> None:

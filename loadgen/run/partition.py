@@ -25,11 +25,11 @@ class Partition:
     chunks: Path
     clock: RunClock
     schedule: Schedule
-    first: int
+    first: int = 0
     """`seq` of the first request. Warm-up requests have lower numbers than measured requests."""
-    last: int | None
+    last: int | None = None
     """`seq` after that of the last request, or None where a duration ends the run."""
-    start_ns: int
+    start_ns: int = 0
     duration_s: float | None = None
     done: frozenset[int] = field(default_factory=frozenset)
     """`seq` of the requests that are recorded already, in a resumed run."""

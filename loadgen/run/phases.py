@@ -32,9 +32,9 @@ from loadgen.run.dispatch import StopControl
 from loadgen.run.merge import merge_workers
 from loadgen.run.partition import Partition
 from loadgen.run.prepare import Prepared
-from loadgen.run.process_protocol import ProcessDiedError
+from loadgen.run.process_protocol import ProcessDiedError, Report
+from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
-from loadgen.run.workers import ProgressReport
 from loadgen.target.gpu_log import GpuLog
 from loadgen.target.server_metrics import snapshot, waiting
 
@@ -46,7 +46,7 @@ ABORT_LEAST = 10
 T = TypeVar("T")
 
 
-class RunPhases:
+class RunPhases(RunListener):
     """The phases of one run. It is the listener of its partitions and of its worker processes."""
 
     def __init__(
@@ -78,19 +78,28 @@ class RunPhases:
             INTERRUPTS.wake_thread()
 
     async def _show_phases(self) -> Observations:
-        """Run all phases while the progress is shown."""
+        """Run all phases while the progress is shown. SIGINT and SIGTERM are handled in the event loop."""
+        loop = asyncio.get_running_loop()
         self.metrics.begin(self.run, self.prepared.planned, self.run.load.get("rate"))
-        with self.stop.interrupt_on_signals(self._interrupted), self.progress:
+        with INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(self._interrupted)), self.progress:
             return await self._run_phases()
 
     async def _run_phases(self) -> Observations:
         observations = Observations()
         options, api = self.prepared.options, self.prepared.api
-        gpu = self._gpu_log()
+        gpu = GpuLog(
+            api,
+            self.prepared.server.gpu_metrics,
+            self.folder / GPU_LOG,
+            lambda: (time.perf_counter_ns() - self.clock.start_ns) * self.clock.scale / 1e9,
+            every_s=max(0.25, GPU_EVERY_S / self.clock.scale),
+        )
         try:
             if options.warmup:
                 await self._phase(0, options.warmup, ClosedLoop(WARMUP_CONCURRENCY), None)
-            before = asyncio.to_thread(snapshot, api, self._snapshot_before())
+            # A resumed run keeps the snapshot of its first part.
+            before_file = SERVER_BEFORE if self.prepared.previous.run is None else f"resumed-{SERVER_BEFORE}"
+            before = asyncio.to_thread(snapshot, api, self.folder / before_file)
             observations.before = await self._unless_interrupted_twice(before) or {}
             with naming_full_disk(self.folder / GPU_LOG):
                 gpu.start()
@@ -138,9 +147,9 @@ class RunPhases:
         cpus = int(self.run.host.get("cpus") or 1)
         processes = workers.worker_count(prepared.options.workers, partition, cpus)
         if processes == 1:
-            return [await send_partition(partition, self.stop, self, self.metrics.loop_lag.observe)]
+            return [await send_partition(partition, self.stop, self)]
         try:
-            return await workers.run_workers(partition, processes, self.stop, self, self.lock)
+            return await workers.run_workers(partition, processes, self.stop, self.worker_reported, self.lock)
         finally:
             merge_workers(self.folder)
 
@@ -171,22 +180,8 @@ class RunPhases:
         rest = schedule.times_s[skipped : None if last is None else before + last - first]
         return OpenLoop([time_s - rest[0] for time_s in rest]) if skipped else OpenLoop(rest)
 
-    def _snapshot_before(self) -> Path:
-        """The file of the snapshot before the load. A resumed run keeps the snapshot of its first part."""
-        resumed = self.prepared.previous.run is not None
-        return self.folder / (f"resumed-{SERVER_BEFORE}" if resumed else SERVER_BEFORE)
-
-    def _gpu_log(self) -> GpuLog:
-        scale = self.clock.scale
-        return GpuLog(
-            self.prepared.api,
-            self.prepared.server.gpu_metrics,
-            self.folder / GPU_LOG,
-            lambda: (time.perf_counter_ns() - self.clock.start_ns) * scale / 1e9,
-            every_s=max(0.25, GPU_EVERY_S / scale),
-        )
-
     def _interrupted(self) -> None:
+        self.stop.interrupt()
         self.interrupts += 1
         if self.interrupts > 1:
             self.interrupted_twice.set()
@@ -195,35 +190,40 @@ class RunPhases:
             loop.call_later(self.prepared.options.drain_s / self.clock.scale, self.stop.stop)
             self.progress.say("stopping: requests in flight may end; Ctrl-C again cancels them")
 
-    def due(self, _request: Request) -> None:
-        """Count a request that is being sent."""
-        self.metrics.due.inc()
-        self.metrics.in_flight.inc()
-        self.progress.due()
+    def due(self, count: int = 1) -> None:
+        """Count requests that are being sent."""
+        self.metrics.due.inc(count)
+        self.metrics.in_flight.inc(count)
+        self.progress.sent += count
 
     def tokens(self, request: Request, count: int) -> None:
         """Count tokens that have arrived."""
-        self.metrics.completion.labels(budget=str(request.budget)).inc(count)
-        self.progress.tokens(count)
+        self._arrived(request.budget, count)
 
-    def worker_progress(self, report: ProgressReport) -> None:
+    def answered(self, count: int = 1) -> None:
+        """Count requests that are not in flight any more."""
+        self.metrics.in_flight.dec(count)
+
+    def lag(self, lag_s: float) -> None:
+        """Count a lag of the event loop."""
+        self.metrics.loop_lag.observe(lag_s)
+
+    def worker_reported(self, report: Report) -> None:
         """Count what happened in a worker process."""
-        self.metrics.due.inc(report.due)
-        self.metrics.in_flight.inc(report.due - report.answered)
-        self.progress.due(report.due)
+        self.due(report.due)
+        self.answered(report.answered)
         for budget, count in report.tokens.items():
-            self.metrics.completion.labels(budget=str(budget)).inc(count)
-            self.progress.tokens(count)
+            self._arrived(budget, count)
         for lag_s in report.lags_s:
-            self.metrics.loop_lag.observe(lag_s)
+            self.lag(lag_s)
         for record in report.records:
             self.ended(record, [])
         if report.gaps:
             self.metrics.gaps.add(report.gaps, report.gaps_sum_s)
 
-    def answered(self) -> None:
-        """Count a request that is not in flight any more."""
-        self.metrics.in_flight.dec()
+    def _arrived(self, budget: int, count: int) -> None:
+        self.metrics.completion.labels(budget=str(budget)).inc(count)
+        self.progress.tokens += count
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
         """Show a finished request in the metrics and on the terminal."""

@@ -9,7 +9,7 @@ This module does not know how a request was sent, or what a run's summary contai
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -27,10 +27,10 @@ from loadgen.run.record_writer import RecordWriter
 from loadgen.target.control_api import secrets
 
 
-class RecordListener(Protocol):
-    """An object that follows a run while it is running, such as the metrics and the terminal."""
+class RunListener:
+    """Follows what one process sends, for example to show it. A subclass has the methods that it needs."""
 
-    def due(self, _request: Request) -> None:
+    def due(self) -> None:
         """Called when a request is due and is being sent."""
 
     def tokens(self, request: Request, count: int) -> None:
@@ -41,6 +41,9 @@ class RecordListener(Protocol):
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
         """Called when the record of a request has been written."""
+
+    def lag(self, lag_s: float) -> None:
+        """Called for each measurement of the event loop's lag."""
 
 
 class Result(NamedTuple):
@@ -64,7 +67,7 @@ class Recorder:
     def __init__(
         self,
         partition: Partition,
-        listener: RecordListener,
+        listener: RunListener,
         work_queue: WorkQueue,
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -133,17 +136,16 @@ class Recorder:
 
     def _make_record(self, request: Request, exchange: Exchange, due_ns: int) -> Record:
         partition = self._partition
-        record = to_record(
+        return to_record(
             request,
             exchange,
             due_ns,
             partition.clock,
             run_id=partition.run_id,
             emulated=partition.server.emulated,
+            simulated=partition.server.simulated,
             keep_text=partition.options.keep_text,
         )
-        record.simulated = partition.server.simulated
-        return record
 
     def _derive(self, request: Request, due_ns: int, largest: Exchange) -> Iterator[None]:
         """Write the records of the smaller budgets, which are derived from the answer at the largest."""

@@ -10,7 +10,6 @@ This module does not know how requests are sent.
 """
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,67 +106,38 @@ def _headers(saved: RunOptions, options: RunOptions) -> tuple[tuple[str, str], .
 
 def clean(folder: Path, run: RunInfo) -> PreviousRun:
     """Remove what is incomplete from the folder, and return what it has. Raises OSError or DiskFullError."""
-    path = folder / RECORDS
+    path, stride = folder / RECORDS, _stride(run)
     if torn := drop_torn_line(path):
         say(f"{path}: removed an incomplete last line of {torn} bytes")
     merge_workers(folder)
-    _set_damaged_aside(path)
-    stride = _stride(run)
-    finished = {r.seq for r in _records(path) if not r.derived and r.outcome != "cancelled"}
+    if not path.exists():
+        path.touch()
+    damaged = DamagedLines()
+    finished = {r.seq for r in read_records(path, damaged) if not r.derived and r.outcome != "cancelled"}
 
     def is_complete(record: Record) -> bool:
         return record.outcome != "cancelled" and (record.seq % stride if record.derived else record.seq) in finished
 
-    if removed := _filter_records(path, is_complete):
-        say(f"{path}: removed {removed} records of requests that the stop had cancelled; they are sent again")
-    clean_chunks(folder / CHUNKS, finished)
-    ends = [r.end_s for r in _records(path) if r.end_s is not None]
-    say(f"{folder}: {len(finished)} requests are recorded")
-    return PreviousRun(folder, run, frozenset(finished), max([0.0, *ends]))
-
-
-def _set_damaged_aside(path: Path) -> None:
-    """Move damaged lines to a file of their own. Their requests are sent again."""
-    if not path.exists():
-        return
-    damaged = DamagedLines()
-    for _ in record_lines(path, damaged):
-        pass
     if damaged.count:
         with path.with_name(DAMAGED).open("ab") as file:
             file.writelines(line for line, record in record_lines(path) if record is None)
-        _filter_records(path, lambda _: True)
         say(f"{path}: {damaged}; moved to {DAMAGED}, and their requests are sent again")
-
-
-def clean_chunks(path: Path, finished: Container[int]) -> None:
-    """Keep only the frames of finished requests. Frames after a damaged frame could not be read."""
-    if not path.exists():
-        return
-    write_atomically(path, (encode_frame(*chunks) for chunks in read_chunks(path) if chunks.seq in finished))
+    if removed := sum(not is_complete(record) for record in read_records(path)):
+        say(f"{path}: removed {removed} records of requests that the stop had cancelled; they are sent again")
+    if damaged.count or removed:
+        kept = (line for line, record in record_lines(path) if record is not None and is_complete(record))
+        write_atomically(path, kept, sync=True)
+    if (folder / CHUNKS).exists():  # frames after a damaged frame could not be read, so they are left out too
+        frames = (encode_frame(*chunks) for chunks in read_chunks(folder / CHUNKS) if chunks.seq in finished)
+        write_atomically(folder / CHUNKS, frames)
+    ends_s = [record.end_s or 0.0 for record in read_records(path)]
+    say(f"{folder}: {len(finished)} requests are recorded")
+    return PreviousRun(folder, run, frozenset(finished), max(ends_s, default=0.0))
 
 
 def _stride(run: RunInfo) -> int:
     """The `seq` of a derived record modulo this number is the `seq` of the record that it is derived from."""
     return int(run.load.get("requests") or 0) + int(run.load.get("warmup") or 0) or 1 << 62
-
-
-def _records(path: Path) -> Iterable[Record]:
-    return read_records(path) if path.exists() else ()
-
-
-def _filter_records(path: Path, keep: Callable[[Record], bool]) -> int:
-    """Remove damaged lines and all records that are not to be kept in one atomic step, and return their number."""
-    if not path.exists():
-        return 0
-
-    def kept(record: Record | None) -> bool:
-        return record is not None and keep(record)
-
-    removed = sum(not kept(record) for _, record in record_lines(path))
-    if removed:
-        write_atomically(path, (line for line, record in record_lines(path) if kept(record)), sync=True)
-    return removed
 
 
 def check_same(previous: PreviousRun, dataset: Dataset, server: ServerInfo) -> None:

@@ -9,7 +9,6 @@ This module does not know how a request is sent (`loadgen.run.sender`) or what m
 (`loadgen.measure.verdict`).
 """
 
-import dataclasses
 import shutil
 import time
 from contextlib import ExitStack
@@ -23,15 +22,14 @@ from loadgen.interrupts import INTERRUPTS
 from loadgen.live.announce import announce
 from loadgen.live.exporter import Metrics, serving
 from loadgen.lock import locked
-from loadgen.measure.acceptance import drafted
 from loadgen.measure.client_health import merge
 from loadgen.measure.console_table import METRICS
 from loadgen.measure.observations import Observations
-from loadgen.measure.verdict import EarlierParts
+from loadgen.measure.verdict import before_resuming
 from loadgen.options import RunOptions
 from loadgen.record import RECORDS, RUN, RunInfo, write_run
 from loadgen.run import capacity, environment, one_pass_files
-from loadgen.run.close_out import VerdictOptions, close_out
+from loadgen.run.close_out import close_out
 from loadgen.run.manifest import describe, make_folder, run_folder, write_problems
 from loadgen.run.one_pass_files import Detokenizer
 from loadgen.run.phases import RunPhases
@@ -51,10 +49,8 @@ def execute(options: RunOptions) -> RunInfo:
         if options.dry_run:
             say(_dry_run(prepared))
             return run
-        if previous.complete and run.verdict in (
-            "VALID",
-            "SUSPECT",
-        ):  # INVALID may be due to how an earlier part ended
+        # A run whose last part was INVALID is judged again, because that may be due to how the part ended.
+        if previous.complete and run.verdict in {"VALID", "SUSPECT"}:
             say(f"{previous.folder}: no request is missing")
             return run
         metrics = Metrics()
@@ -71,8 +67,9 @@ def execute(options: RunOptions) -> RunInfo:
 
 
 def _load_and_judge(prepared: Prepared, folder: Path, run: RunInfo, metrics: Metrics, lock: int) -> None:
-    """Send the requests and close the run."""
-    clock = _clock(prepared)
+    """Send the requests and close the run. The clock of a resumed run continues where the last record ended."""
+    scale = prepared.server.time_scale
+    clock = RunClock(time.perf_counter_ns() - round(prepared.previous.offset_s / scale * 1e9), scale)
     anchor = environment.clock_anchor()
     _begin(prepared, folder, run, anchor)
     observations = RunPhases(prepared, folder, run, clock, metrics, lock=lock).run_all()
@@ -95,7 +92,7 @@ def _begin(prepared: Prepared, folder: Path, run: RunInfo, anchor: dict[str, flo
             run.clock = anchor
         else:
             run.segments.append({"offset_s": previous.offset_s, **anchor})
-            run.client = {"earlier": dataclasses.asdict(EarlierParts.before_resuming(run))}
+            run.client = {"earlier": before_resuming(run)}
             run.verdict, run.reasons = None, []  # unless the run is closed, its last part counts as killed
         write_run(folder, run)
     except OSError as error:
@@ -103,12 +100,6 @@ def _begin(prepared: Prepared, folder: Path, run: RunInfo, anchor: dict[str, flo
             shutil.rmtree(folder, ignore_errors=True)
         where = f"{folder}: {error.strerror}"
         raise UsageError(f"{where}: nothing was sent: make room, or choose another --out") from None
-
-
-def _clock(prepared: Prepared) -> RunClock:
-    """The run's clock. The clock of a resumed run continues where the last record ended."""
-    offset_ns = round(prepared.previous.offset_s / prepared.server.time_scale * 1e9)
-    return RunClock(time.perf_counter_ns() - offset_ns, prepared.server.time_scale)
 
 
 def _dry_run(prepared: Prepared) -> str:
@@ -123,19 +114,14 @@ def _dry_run(prepared: Prepared) -> str:
 
 def _finish(prepared: Prepared, folder: Path, run: RunInfo, observations: Observations) -> None:
     """Complete the derived records, close the run and print the result. Raises OSError."""
-    more_summary = {}
-    if (drafts := drafted(observations.before, observations.after)) and prepared.previous.run is None:
-        more_summary["speculation"] = drafts
     if run.one_pass and INTERRUPTS.count < 2:
         one_pass_files.complete_cuts(folder, Detokenizer(prepared.api, run.model))
     if observations.reports:
         earlier = {"earlier": run.client["earlier"]} if run.client else {}
         run.client = merge(observations.reports).summary() | earlier
-    options = prepared.options
-    for_verdict = VerdictOptions(options.cache, options.percentile, capacity.stored())
-    close_out(folder, run, observations, for_verdict, more_summary)
-    if not options.quiet:
-        announce(run, folder, verbose=options.verbose)
+    close_out(folder, run, observations, capacity=capacity.stored())
+    if not prepared.options.quiet:
+        announce(run, folder, verbose=prepared.options.verbose)
 
 
 def result_line(run: RunInfo, options: RunOptions) -> dict[str, Any]:

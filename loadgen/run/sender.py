@@ -1,15 +1,16 @@
 """Sends the requests of one partition: its schedule, its client, and the files that it records to.
 
-Rules: the steps of a request are, in this order, `requests_of`, `deliver` and `Recorder.record`. Partitions share
+Rules: the steps of a request are, in this order, `requests_of`, `Sending.send` and `Recorder.record`. Partitions share
 nothing but the start time of the clock; sums over several partitions are computed from their files.
 
 This module does not know how the server is checked, how a run is summarized or judged, or who shows its progress.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Self
 
 from loadgen.client.client import Client
 from loadgen.client.endpoint import endpoint_of
@@ -23,14 +24,8 @@ from loadgen.plan.workload import Workload
 from loadgen.run import forced
 from loadgen.run.dispatch import StopControl, dispatch
 from loadgen.run.partition import Partition
-from loadgen.run.recorder import Recorder, RecordListener, Result
+from loadgen.run.recorder import Recorder, Result, RunListener
 from loadgen.target import control_api
-
-
-def make_client(partition: Partition, listener: RecordListener, work_queue: WorkQueue) -> Client:
-    """The client that sends the requests of a partition."""
-    timeout_s = partition.options.timeout_s / partition.clock.scale
-    return client_of(partition.options, timeout_s, listener.tokens, work_queue)
 
 
 def client_of(
@@ -64,73 +59,71 @@ def requests_of(partition: Partition) -> Iterator[Request]:
     return islice(missing, partition.worker, None, partition.workers)
 
 
-async def deliver(client: Client, request: Request, due_ns: int) -> Result:
-    """Send one request, in two calls where its budget is forced and the first call has used it up."""
-    if request.force is None:
-        return Result(request, due_ns, (await client.call(request)).result, [])
-    exchange, phases = await forced.send_forced(client.send, request)
-    return Result(request, due_ns, lambda: exchange, phases)
+@dataclass(frozen=True)
+class Sending:
+    """What sends and records the requests of one process."""
+
+    client: Client
+    recorder: Recorder
+    listener: RunListener
+
+    async def send(self, request: Request, due_ns: int) -> None:
+        """Send one request, in two calls where its budget is forced and the first call has used it up, and record it."""
+        self.listener.due()
+        if request.force is None:
+            result = Result(request, due_ns, (await self.client.call(request)).result, [])
+        else:
+            exchange, phases = await forced.send_forced(self.client.send, request)
+            result = Result(request, due_ns, lambda: exchange, phases)
+        self.recorder.record(result)
 
 
-async def send_partition(
-    partition: Partition, stop: StopControl, listener: RecordListener, on_lag: Callable[[float], None]
-) -> HealthReport:
-    """Send every request of a partition, and return the health of this process. Raises DiskFullError."""
-    health = ClientHealth(on_lag)
-    work_queue = WorkQueue()
-    client = make_client(partition, listener, work_queue)
+@asynccontextmanager
+async def sending(
+    partition: Partition, stop: StopControl, listener: RunListener, health: ClientHealth
+) -> AsyncIterator[Sending]:
+    """Connections and files for the requests of a partition. The health of the process is measured within the block.
 
-    async def send(request: Request, due_ns: int) -> Result:
-        listener.due(request)
-        return await deliver(client, request, due_ns)
-
-    with (
-        Recorder(partition, listener, work_queue, stop.fail) as recorder,
-        DrainTimer(partition, stop) as timer,
-    ):
+    Raises DiskFullError at the end where a record could not be written. Then `stop` has ended the sending.
+    """
+    options, work_queue = partition.options, WorkQueue()
+    client = client_of(options, options.timeout_s / partition.clock.scale, listener.tokens, work_queue)
+    with Recorder(partition, listener, work_queue, stop.fail) as recorder:
         health.start()
         try:
             async with client:
-                schedule = split(partition.schedule, partition.worker, partition.workers)
-                if isinstance(schedule, ClosedLoop):
-                    await client.warm(schedule.concurrency)
-                await dispatch(
-                    timer.start_after(requests_of(partition)),
-                    schedule,
-                    send,
-                    recorder.record,
-                    start_ns=partition.start_ns,
-                    time_scale=partition.clock.scale,
-                    duration_s=partition.duration_s,
-                    stop=stop,
-                )
+                yield Sending(client, recorder, listener)
         finally:
-            report = health.stop()
-    return report
+            health.stop()
 
 
-class DrainTimer:
-    """Cancels the requests in flight `drain_s` after the last request was sent or the run's duration was over."""
+async def send_partition(partition: Partition, stop: StopControl, listener: RunListener) -> HealthReport:
+    """Send every request of a partition, and return the health of this process. Raises DiskFullError."""
+    health, scale = ClientHealth(listener.lag), partition.clock.scale
+    schedule = split(partition.schedule, partition.worker, partition.workers)
+    async with sending(partition, stop, listener, health) as process:
+        with ExitStack() as timers:
 
-    def __init__(self, partition: Partition, stop: StopControl) -> None:
-        self._partition = partition
-        self._stop = stop
-        self._timers: list[asyncio.TimerHandle] = []
+            def cancel_after(delay_s: float) -> None:
+                """Cancel the requests that are still in flight `drain_s` after a delay."""
+                wait_s = (delay_s + partition.options.drain_s) / scale
+                timers.callback(asyncio.get_running_loop().call_later(wait_s, stop.stop).cancel)
 
-    def __enter__(self) -> Self:
-        if self._partition.duration_s is not None:
-            self._start(self._partition.duration_s)
-        return self
+            def requests() -> Iterator[Request]:
+                yield from requests_of(partition)
+                cancel_after(0)
 
-    def __exit__(self, *_: object) -> None:
-        for timer in self._timers:
-            timer.cancel()
-
-    def start_after(self, requests: Iterator[Request]) -> Iterator[Request]:
-        """Yield the requests, and start the timer when none is left."""
-        yield from requests
-        self._start(0)
-
-    def _start(self, delay_s: float) -> None:
-        wait_s = (delay_s + self._partition.options.drain_s) / self._partition.clock.scale
-        self._timers.append(asyncio.get_running_loop().call_later(wait_s, self._stop.stop))
+            if partition.duration_s is not None:
+                cancel_after(partition.duration_s)
+            if isinstance(schedule, ClosedLoop):
+                await process.client.warm(schedule.concurrency)
+            await dispatch(
+                requests(),
+                schedule,
+                process.send,
+                start_ns=partition.start_ns,
+                time_scale=scale,
+                duration_s=partition.duration_s,
+                stop=stop,
+            )
+    return health.report

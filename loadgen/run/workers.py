@@ -15,9 +15,11 @@ import asyncio
 import dataclasses
 import pickle
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
 from loadgen.errors import DiskFullError
 from loadgen.exchange import Request
@@ -27,7 +29,8 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import ChildProcess, ParentConnection, Ready, run_child
+from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child, without_texts
+from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
 
 REPORT_S = 0.25
@@ -37,53 +40,23 @@ STOP_POLL_S = 0.05
 MAX_WORKERS = 1 << 16
 
 
-class Setup(msgspec.Struct, tag="setup"):
+class Setup(msgspec.Struct):
     """The first message to a worker."""
 
     partition: bytes
     """A pickled Partition."""
 
 
-class Start(msgspec.Struct, tag="start"):
+class Start(msgspec.Struct):
     """The start time of the schedule, by the monotonic clock."""
 
     start_ns: int
 
 
-class Stop(msgspec.Struct, tag="stop"):
+class Stop(msgspec.Struct):
     """Send no more requests, and cancel those in flight if `cancel` is true."""
 
     cancel: bool
-
-
-class ProgressReport(msgspec.Struct, omit_defaults=True, tag="progress"):
-    """What happened in a worker since its last report. The final report has either `health` or `disk_full`."""
-
-    due: int = 0
-    answered: int = 0
-    tokens: dict[int, int] = {}
-    """Completion tokens by budget."""
-    records: list[Record] = []
-    """Without the texts."""
-    lags_s: list[float] = []
-    gaps: list[int] = []
-    gaps_sum_s: float = 0.0
-    health: HealthReport | None = None
-    disk_full: str | None = None
-
-
-class ProgressListener(Protocol):
-    """An object that shows the progress of a run with workers."""
-
-    def worker_progress(self, report: ProgressReport) -> None:
-        """Called for each report of each worker."""
-
-
-_setup = msgspec.json.Decoder(Setup)
-_start = msgspec.json.Decoder(Start)
-_stop = msgspec.json.Decoder(Stop)
-_ready = msgspec.json.Decoder(Ready)
-_report = msgspec.json.Decoder(ProgressReport)
 
 
 def worker_count(requested: int | None, partition: Partition, cpus: int) -> int:
@@ -105,29 +78,24 @@ def worker_partition(partition: Partition, worker: int, workers: int) -> Partiti
 
 
 async def run_workers(
-    partition: Partition, workers: int, stop: StopControl, listener: ProgressListener, lock: int
+    partition: Partition, workers: int, stop: StopControl, on_report: Callable[[Report], None], lock: int
 ) -> list[HealthReport]:
     """Send a partition with several processes, which all hold the folder's lock, and return their health.
 
     Raises DiskFullError or ProcessDiedError, but only after all processes have ended.
     """
+    module, parts = "loadgen.run.workers", [worker_partition(partition, n, workers) for n in range(workers)]
     children = [
-        await ChildProcess.start(
-            "loadgen.run.workers",
-            f"worker {worker}",
-            Setup(pickle.dumps(worker_partition(partition, worker, workers))),
-            lock,
-        )
-        for worker in range(workers)
+        await ChildProcess.start(module, f"worker {part.worker}", Setup(pickle.dumps(part)), lock) for part in parts
     ]
     for child in children:
-        await child.receive(_ready)
+        await child.receive()
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
     for child in children:
-        child.send(Start(start_ns))
+        child.channel.send(Start(start_ns))
     forwarding = asyncio.create_task(_forward_stop(stop, children))
     try:
-        ended = await asyncio.gather(*(_follow(child, listener) for child in children), return_exceptions=True)
+        ended = await asyncio.gather(*(_follow(child, on_report) for child in children), return_exceptions=True)
     finally:
         forwarding.cancel()
     for failure in ended:
@@ -145,32 +113,32 @@ async def _forward_stop(stop: StopControl, children: list[ChildProcess]) -> None
         if state != sent:
             sent = state
             for child in children:
-                child.send(Stop(cancel=stop.stopped))
+                child.channel.send(Stop(cancel=stop.stopped))
 
 
-async def _follow(child: ChildProcess, listener: ProgressListener) -> HealthReport:
-    """Pass a worker's reports to the listener until the final one. Raises DiskFullError or ProcessDiedError."""
+async def _follow(child: ChildProcess, on_report: Callable[[Report], None]) -> HealthReport:
+    """Pass on a worker's reports until the final one. Raises DiskFullError or ProcessDiedError."""
     while True:
-        report = await child.receive(_report)
-        listener.worker_progress(report)
+        report = await child.receive()
+        on_report(report)
         if report.disk_full is not None:
-            await child.wait()
+            await child.end()
             raise DiskFullError(report.disk_full)
         if report.health is not None:
-            await child.wait()
+            await child.end()
             return report.health
 
 
-class _Reporter:
+class _Reporter(RunListener):
     """The listener of a partition in a worker: it collects what happens and reports it to the parent."""
 
-    def __init__(self, parent: ParentConnection, scale: float) -> None:
+    def __init__(self, parent: Channel, scale: float) -> None:
         self._parent = parent
         self._scale = scale
-        self._next = ProgressReport()
+        self._next = Report()
         self._gaps = GapHistogram()
 
-    def due(self, _request: Request) -> None:
+    def due(self) -> None:
         self._next.due += 1
 
     def tokens(self, request: Request, count: int) -> None:
@@ -181,7 +149,7 @@ class _Reporter:
         self._next.answered += 1
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        self._next.records.append(msgspec.structs.replace(record, text=None, reasoning=None, phases=None))
+        self._next.records.append(without_texts(record))
         self._gaps.observe(arrival_ns, self._scale)
 
     def lag(self, lag_s: float) -> None:
@@ -190,7 +158,7 @@ class _Reporter:
     def report(self, **final: Any) -> None:
         """Send what happened since the last report."""
         gaps, gaps_sum_s = self._gaps.take()
-        report, self._next = self._next, ProgressReport()
+        report, self._next = self._next, Report()
         self._parent.send(msgspec.structs.replace(report, gaps=gaps, gaps_sum_s=gaps_sum_s, **final))
 
     async def report_regularly(self) -> None:
@@ -199,9 +167,10 @@ class _Reporter:
             self.report()
 
 
-async def _obey(parent: ParentConnection, stop: StopControl) -> None:
+async def _obey(parent: Channel, stop: StopControl) -> None:
     """Stop when the parent says so or has ended."""
-    while (message := await parent.receive(_stop)) is not None:
+    decoder = Decoder(Stop)
+    while (message := await parent.receive(decoder)) is not None:
         if message.cancel:
             stop.stop()
         else:
@@ -209,19 +178,19 @@ async def _obey(parent: ParentConnection, stop: StopControl) -> None:
     stop.stop()
 
 
-async def serve(parent: ParentConnection) -> None:
+async def serve(parent: Channel) -> None:
     """Run one worker process."""
-    if (setup := await parent.receive(_setup)) is None:
+    if (setup := await parent.receive(Decoder(Setup))) is None:
         return
     partition: Partition = pickle.loads(setup.partition)  # noqa: S301  it comes from our own parent process
-    parent.send(Ready())
-    if (start := await parent.receive(_start)) is None:
+    parent.send(Report())
+    if (start := await parent.receive(Decoder(Start))) is None:
         return
     stop, reporter = StopControl(), _Reporter(parent, partition.clock.scale)
     tasks = [asyncio.create_task(_obey(parent, stop)), asyncio.create_task(reporter.report_regularly())]
     partition = dataclasses.replace(partition, start_ns=start.start_ns)
     try:
-        health = await send_partition(partition, stop, reporter, reporter.lag)
+        health = await send_partition(partition, stop, reporter)
     except DiskFullError as error:
         reporter.report(disk_full=str(error))
     else:

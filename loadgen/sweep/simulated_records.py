@@ -151,7 +151,7 @@ def write(
         encoder = msgspec.json.Encoder()
         with (folder / RECORDS).open("wb") as file:
             file.writelines(encoder.encode(record) + b"\n" for record in records)
-        close_out(folder, run, Observations(energy=energy), options=None)
+        close_out(folder, run, Observations(energy=energy), judged=False)
     return run
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.record import Record, RunInfo, read_records, read_run
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 ATTEMPTS = 5
 ELSEWHERE = {"23-import-no-start-times", "24-import-lines", "28-data-parallel-and-tp6"}
@@ -171,7 +171,7 @@ def replayed(folder: Path, out: Path) -> Done:
     """Replay a case to a run."""
     options = shlex.split(text_of(folder / "options", ""), posix='"' not in text_of(folder / "options", ""))
     with replaying(folder) as url:
-        done = loadgen_here(
+        done = loadgen(
             *("--target", url + text_of(folder / "target-suffix", "/v1")),
             *("--dataset", str(folder.parent / "problems.jsonl"), "--budgets", "64"),
             *(*options, "--out", str(out)),

@@ -16,7 +16,7 @@ import pytest
 from loadgen.record import Record, read_records, read_run
 from tests import ROOT
 from tests.fixtures import replays
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 from tests.fixtures.replays import serving
 
 FOLDER = Path(__file__).parent
@@ -63,7 +63,7 @@ def test_a_run_makes_the_right_record(server: str, problems: Path, tmp_path: Pat
     options = ("--budgets", "64", "--percentile", "p50", "--concurrency", "4", *right.get("options", ()))
     for attempt in range(ATTEMPTS):
         folder = tmp_path / str(attempt)
-        done = loadgen_here("--target", target, "--dataset", str(problems), *options, "--out", str(folder))
+        done = loadgen("--target", target, "--dataset", str(problems), *options, "--out", str(folder))
         assert done.returncode == (4 if right.get("verdict") == "INVALID" else 0), done.stderr
         try:
             check_run(folder, right)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import replays
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 from tests.fixtures.replays import serving
 
 FOLDER = Path(__file__).parent
@@ -35,7 +35,7 @@ def server() -> Iterator[str]:
 def test_doctor_says_what_is_special(server: str, name: str) -> None:
     """The line is there, and the exit code is 1 where a check is bad."""
     right = replays.read(FOLDER / f"{name}.jsonl").right
-    done = loadgen_here(f"{server}/{name}{right.get('target', '/v1')}", *right.get("options", ()), verb="doctor")
+    done = loadgen(f"{server}/{name}{right.get('target', '/v1')}", *right.get("options", ()), verb="doctor")
     assert done.stdout, done.stderr
     checks = json.loads(done.stdout.splitlines()[-1])["checks"]
     check, state, words = SAYS[name]

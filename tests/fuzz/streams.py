@@ -29,7 +29,7 @@ from loadgen.measure.console_table import METRICS
 from loadgen.measure.formulas import to_record
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RunFacts
-from loadgen.measure.verdict import VerdictInputs, judge
+from loadgen.measure.verdict import judge
 from loadgen.record import Record, RunInfo
 from tests.fuzz.mutated_answers import GAP_MS, Answer, answer
 
@@ -109,8 +109,9 @@ def valid(record: Record) -> bool:
     facts = RunFacts()
     facts.add(record, {})
     run = RunInfo(run_id="fuzz", config="fuzz", model="m", target="", started_at="", clock={}, load={"requests": 1})
+    run.options = {"cache": "keep", "percentile": "p50"}
     run.summary = {name: {"p50": getattr(record, name)} for name in METRICS} | {"throughput": {}}
-    _, reasons = judge(VerdictInputs(run, facts, Observations(), {}, "keep", "p50"))
+    _, reasons = judge(run, facts, Observations())
     return not [reason for reason in reasons if TOO_FEW not in reason]
 
 

@@ -72,6 +72,7 @@ def test_resume_waits_for_the_workers_of_a_killed_parent(target: str, tmp_path: 
     out = tmp_path / "run"
     process = start(target, out, "--workers", "2")
     process.kill()
+    process.wait()
     done = loadgen("--resume", str(out))
     process.communicate()
     assert done.returncode == 0, done.stderr

@@ -117,7 +117,7 @@ def test_gather_on_a_full_disk_is_one_line_and_can_be_repeated(tmp_path: Path, s
     master, host, out = tmp_path / "master", tmp_path / "host", tmp_path / "out"
     write_workers(master, worker("a-0"), seqs=(range(3),))
     write_workers(host, worker("b-1"), seqs=(range(3, 9),))
-    found = Distributed(run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1"])
+    found = Distributed(run=RUN, total=9, workers=["a-0", "b-1"])
     (master / "distributed.json").write_bytes(msgspec.json.encode(found))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
     done = full(size, "gather", str(master), str(host), "--out", str(out))

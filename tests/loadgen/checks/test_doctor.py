@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from tests.fixtures.control import ControlServer, completion, stream, trickle
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 CHAT = "/v1/chat/completions"
 
@@ -37,7 +37,7 @@ def examine(server: ControlServer, *options: str, suffix: str = "/v1", **env: st
     """Run doctor; return its exit code, its lines by name, and everything that it printed."""
     with server.running() as target:
         url = target.replace("/v1", suffix)
-        done = loadgen_here(url, "--dataset", "sample", *options, verb="doctor", env=env)
+        done = loadgen(url, "--dataset", "sample", *options, verb="doctor", env=env)
     lines = {}
     for line in done.stderr.splitlines():
         assert re.match(r"(GOOD|WARN|BAD|UNKNOWN) +\S", line) or line.startswith("loadgen: "), line
@@ -130,6 +130,6 @@ def test_a_page_that_never_arrives_is_asked_for_once_and_gives_no_round_trip() -
 @pytest.mark.parametrize("option", ["--json", "--junit=x.xml"])
 def test_an_option_on_the_result_of_a_run_is_refused(option: str) -> None:
     with ControlServer().running() as target:
-        done = loadgen_here(target, "--dataset", "sample", option, verb="doctor")
+        done = loadgen(target, "--dataset", "sample", option, verb="doctor")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert option.partition("=")[0] in done.stderr

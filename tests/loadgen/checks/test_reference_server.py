@@ -40,11 +40,12 @@ async def load(url: str, schedule: Schedule, requests: int) -> list[Record]:
     clock = RunClock(perf_counter_ns())
     async with Client(endpoint_of(url), timeout_s=30) as client:
 
-        async def send(request: Request, due_ns: int) -> Record:
-            return to_record(request, await client.send(request), due_ns, clock, run_id="truth")
+        async def send(request: Request, due_ns: int) -> None:
+            exchange = await client.send(request)
+            records.append(to_record(request, exchange, due_ns, clock, run_id="truth"))
 
         planned = (Request(i, "p", 0, 65, "cut", "/chat/completions", {"stream": True}) for i in range(requests))
-        await dispatch(planned, schedule, send, records.append, start_ns=clock.start_ns)
+        await dispatch(planned, schedule, send, start_ns=clock.start_ns)
     assert {record.outcome for record in records} == {"ok"}
     return records
 

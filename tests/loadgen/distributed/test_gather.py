@@ -1,5 +1,6 @@
 """`gather` and what it relies on: numbers are assigned once, clocks are compared, and wrong folders are refused."""
 
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ def test_every_number_is_assigned_once_while_workers_come_and_go(
     """Workers request, finish and disappear in any order: no number is assigned twice, skipped or beyond the limit."""
     assignments, assigned = Assignments(measured + warmup), []
     unfinished: dict[str, int] = {}
+    finished: Counter[str] = Counter()
     assignments.limit = warmup
     for worker, count, leaves in steps:
         numbers = assignments.assign(worker, count)
@@ -35,7 +37,8 @@ def test_every_number_is_assigned_once_while_workers_come_and_go(
         if leaves:
             unfinished[worker] = 0
         elif unfinished[worker]:
-            assignments.finish(worker, 1)
+            finished[worker] += 1
+            assignments.finish(worker, finished[worker])
             unfinished[worker] -= 1
         if len(assigned) == warmup:
             assignments.limit = measured + warmup
@@ -101,7 +104,7 @@ def hosts(tmp_path: Path) -> tuple[Path, Path]:
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, worker("a-0"), seqs=(range(3),))
     write(there, worker("b-1"), worker("b-2"), seqs=(range(3, 5), range(5, 9)))
-    found = Distributed(run=RUN, total=9, planned=9, cache=None, percentile="p90", workers=["a-0", "b-1", "b-2"])
+    found = Distributed(run=RUN, total=9, workers=["a-0", "b-1", "b-2"])
     (here / "distributed.json").write_bytes(msgspec.json.encode(found))
     return here, there
 

@@ -13,12 +13,7 @@ from benchmarks.locust_agreement import reported_s, same_tokens
 from loadgen.chunks import Chunks, read_chunks
 from loadgen.record import Record
 from tests.fixtures.emulated import emulated, loadgen
-from tests.fixtures.swarm import (
-    gathered,
-    locust_rows,
-    records,
-    swarm,
-)
+from tests.fixtures.swarm import gathered, locust, locust_rows, records
 
 ROUNDED_S = 2e-6
 """Arrivals are stored in whole microseconds."""
@@ -39,8 +34,10 @@ def test_2000_requests_once_each_and_the_metrics_of_one_process(target: str, tmp
     plan = ("--dataset", "sample", "--budgets", "8,16", "--requests", "2000", "--rate", "160")
     options = ("--target", target, *plan)
     out, alone = tmp_path / "swarm", tmp_path / "alone"
-    with swarm(out, *options, "--more=--cache=salt", "--csv", str(tmp_path / "locust")) as running:
-        running.end()
+    more = ("--more=--cache=salt", "--csv", str(tmp_path / "locust"), "--out", str(out))
+    log = tmp_path / "log"
+    process = locust("--headless", "--only-summary", "--processes", "3", *options, *more, log=log)
+    assert process.wait(timeout=200) == 0, log.read_text()
     line, _ = gathered(out)
     done = loadgen(*options, "--cache", "salt", "--out", str(alone))
     assert done.returncode == 0, done.stderr

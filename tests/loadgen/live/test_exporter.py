@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from loadgen.errors import UsageError
-from loadgen.live.exporter import Metrics, serve, serving
+from loadgen.live.exporter import Metrics, serving
 from loadgen.measure.formulas import meets
 from loadgen.record import Record, RunInfo
 from tests.fixtures.emulated import ROOT, emulated, loadgen
@@ -85,9 +85,11 @@ def test_a_port_that_the_user_gives_must_be_free() -> None:
         url = where.removeprefix("metrics: ")
         page = urllib.request.urlopen(url).read().decode()
         assert "loadgen_requests_in_flight 0.0" in page
-        with pytest.raises(UsageError, match="--metrics-port"):
-            serve(Metrics(), "127.0.0.1", int(url.split(":")[2].split("/")[0]))
-    assert serve(Metrics(), "127.0.0.1", -1) == "metrics: off"
+        used = serving(Metrics(), "127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        with pytest.raises(UsageError, match="--metrics-port"), used:
+            pass
+    with serving(Metrics(), "127.0.0.1", -1) as where:
+        assert where == "metrics: off"
 
 
 def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def shown(progress: Progress, width: int = 80) -> str:
 
 def ended(progress: Progress, count: int, **more: Any) -> None:
     for _ in range(count):
-        progress.due()
+        progress.sent += 1
         progress.ended(record(**more))
 
 
@@ -56,7 +56,7 @@ def test_the_line_shows_counts_failures_and_the_scheduled_rate() -> None:
     assert "failed 0" in progress.line()
     ended(progress, 3)
     ended(progress, 1, outcome="timeout")
-    progress.due()
+    progress.sent += 1
     line = progress.line()
     assert "done 6 of 10" in line
     assert "failed 1 (timeout 1)" in line

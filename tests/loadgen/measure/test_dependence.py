@@ -7,11 +7,11 @@ from statistics import NormalDist
 
 import pytest
 
-from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.dependence import InTime, Load, described, kind_of, share_interval
 from loadgen.measure.quantiles import interval_ranks
 from loadgen.measure.run_facts import RunFacts
 from loadgen.measure.summary import goodput
+from loadgen.measure.token_times import Cluster, pooled
 from loadgen.record import Record
 
 
@@ -135,7 +135,7 @@ def test_times_between_tokens_allow_for_requests_that_shared_a_server() -> None:
         drift = [value * 0.3 / math.hypot(0.3, 0.5) for value in waves(rng, 400)]
         clusters = make(drift.__getitem__, rng)
         for load in ("alone", "closed"):
-            bounds = describe_clusters(lambda: clusters, 1.0, load)[0]["interval"].get("p90")  # noqa: B023  called at once
+            bounds = pooled(lambda: clusters)[0].described(1.0, load)["interval"].get("p90")  # noqa: B023  called at once
             if bounds:
                 covered[load][0] += 1
                 covered[load][1] += bounds[0] <= truth <= bounds[1]

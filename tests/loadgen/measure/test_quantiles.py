@@ -7,8 +7,8 @@ from statistics import NormalDist
 import pytest
 from scipy.stats import binom, binomtest
 
-from loadgen.measure.clusters import Cluster, describe_clusters
 from loadgen.measure.quantiles import LEVELS, describe, interval_ranks, least_sample, wilson
+from loadgen.measure.token_times import Cluster, pooled
 
 
 @pytest.mark.parametrize("level", LEVELS.values())
@@ -63,11 +63,11 @@ def test_failures_count_as_infinity() -> None:
 def test_percentiles_over_requests_are_those_of_the_pooled_values() -> None:
     """Each of 50 requests has chunks of three sizes, given as values with weights."""
     clusters = [[Cluster([5.0, 20.0, 100.0], [18.0, 3.0, 1.0])]] * 50
-    pooled = describe_clusters(lambda: clusters, 1.0)[0]
+    found = pooled(lambda: clusters)[0].described(1.0, "alone")
     plain = describe(([5.0] * 18 + [20.0] * 3 + [100.0]) * 50)
     for name in ("p50", "p90", "p95", "mean", "n"):
-        assert pooled[name] == pytest.approx(plain[name])
-    assert pooled["interval"]["p50"] == [5.0, 5.0]
+        assert found[name] == pytest.approx(plain[name])
+    assert found["interval"]["p50"] == [5.0, 5.0]
 
 
 def test_intervals_over_requests_are_right_although_values_are_dependent() -> None:
@@ -78,7 +78,7 @@ def test_intervals_over_requests_are_right_although_values_are_dependent() -> No
     for _ in range(150):
         centres = [rng.gauss(0, 1) for _ in range(60)]
         clusters = [[Cluster([rng.gauss(centre, 0.3) for _ in range(30)])] for centre in centres]
-        low, high = describe_clusters(lambda: clusters, 1.0)[0]["interval"]["p90"]  # noqa: B023  called at once
+        low, high = pooled(lambda: clusters)[0].described(1.0, "alone")["interval"]["p90"]  # noqa: B023  called at once
         contained += low <= truth <= high
         low, high = describe([v for (cluster,) in clusters for v in cluster.values])["interval"]["p90"]
         naive += low <= truth <= high

@@ -7,7 +7,7 @@ import pytest
 from loadgen.measure.observations import Observations
 from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.summary import goodput
-from loadgen.measure.verdict import VerdictInputs, judge
+from loadgen.measure.verdict import judge
 from loadgen.record import Record, RunInfo
 
 IDLE = {"loop_lag_p99_s": 0.0011, "cpu_share": 0.2, "workers": 1}
@@ -22,7 +22,7 @@ def record(seq: int, **more: Any) -> Record:
     return Record(**{**fields, **more})
 
 
-def inputs(records: list[Record], **more: Any) -> VerdictInputs:
+def inputs(records: list[Record], **more: Any) -> tuple[RunInfo, RunFacts, Observations, dict[str, Any] | None]:
     facts = RunFacts()
     for row in records:
         facts.add(row, {})
@@ -33,8 +33,10 @@ def inputs(records: list[Record], **more: Any) -> VerdictInputs:
     run.summary = {**facts.measured.described(), "throughput": {"chunks_per_s": 100.0}}
     before, after = more.pop("before", {}), more.pop("after", {})
     observations = Observations([], before, after, [], more.pop("clocks", []), [], more.pop("stopped", None))
-    fields = {"client": IDLE, "cache": None, "percentile": "p90"} | more
-    return VerdictInputs(run, facts, observations, **fields)
+    run.client = more.pop("client", IDLE)
+    capacity = more.pop("capacity", None)
+    run.options = {"cache": None, "percentile": "p90"} | more
+    return run, facts, observations, capacity
 
 
 RECORDS = [record(i) for i in range(100)]
@@ -44,7 +46,7 @@ BEHIND = "thinkload_emulator_behind_max_seconds"
 
 
 def test_a_run_without_any_reason_is_valid() -> None:
-    assert judge(inputs(RECORDS)) == ("VALID", [])
+    assert judge(*inputs(RECORDS)) == ("VALID", [])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_run_without_any_reason_is_valid() -> None:
     ],
 )  # fmt: skip
 def test_each_reason_is_given_where_it_applies(more: dict[str, Any], verdict: str, says: str | None) -> None:
-    found, reasons = judge(inputs(RECORDS, **more))
+    found, reasons = judge(*inputs(RECORDS, **more))
     assert found == verdict, reasons
     assert says is None or says in reasons[0]
 
@@ -79,8 +81,8 @@ def test_the_limit_on_lag_depends_on_the_tpot() -> None:
     """A lag of 2.5 ms is below the limit at 50 ms per token and above it at 10 ms."""
     fast = [record(i, tpot_s=0.010) for i in range(100)]
     lagging = IDLE | {"loop_lag_p99_s": 0.0025}
-    assert judge(inputs(RECORDS, client=lagging))[0] == "VALID"
-    assert judge(inputs(fast, client=lagging))[0] == "SUSPECT"
+    assert judge(*inputs(RECORDS, client=lagging))[0] == "VALID"
+    assert judge(*inputs(fast, client=lagging))[0] == "SUSPECT"
 
 
 def test_failures_of_the_server_are_suspect_and_those_of_this_machine_are_invalid() -> None:
@@ -89,34 +91,34 @@ def test_failures_of_the_server_are_suspect_and_those_of_this_machine_are_invali
         *RECORDS,
         *(record(100 + i, outcome="refused", error="client: too many open files") for i in range(6)),
     ]
-    assert judge(inputs(server))[0] == "SUSPECT"
-    verdict, reasons = judge(inputs(ours))
+    assert judge(*inputs(server))[0] == "SUSPECT"
+    verdict, reasons = judge(*inputs(ours))
     assert (verdict, "this machine's own limits" in reasons[0]) == ("INVALID", True)
 
 
 def test_a_fifth_of_failures_is_invalid_unless_failures_are_measured() -> None:
     failing = [*RECORDS, *(record(100 + i, outcome="reset", error="connection lost") for i in range(26))]
-    verdict, reasons = judge(inputs(failing))
+    verdict, reasons = judge(*inputs(failing))
     assert (verdict, "--expect-failures" in reasons[0]) == ("INVALID", True)
     measured = inputs(failing)
-    measured.run.options["expect_failures"] = True
-    assert judge(measured)[0] == "SUSPECT"
-    assert judge(inputs(failing[:125]))[0] == "SUSPECT"
+    measured[0].options["expect_failures"] = True
+    assert judge(*measured)[0] == "SUSPECT"
+    assert judge(*inputs(failing[:125]))[0] == "SUSPECT"
 
 
 def test_the_limit_on_send_lag_is_real_time() -> None:
     """60 ms of model time at time scale 20 are 3 ms of real time."""
     late = [record(i, send_lag_s=0.06) for i in range(100)]
-    assert "send lag p99 60" in judge(inputs(late))[1][0]
+    assert "send lag p99 60" in judge(*inputs(late))[1][0]
     scaled = inputs(late, scale=20.0, client=IDLE | {"loop_lag_p99_s": 0.0})
-    assert judge(scaled) == ("VALID", [])
+    assert judge(*scaled) == ("VALID", [])
 
 
 def test_cache_hits_of_second_calls_are_intended() -> None:
     """The prefix cache is meant to serve the prompt of a forced answer."""
     phases = [{"prompt_tokens": 100}, {"prompt_tokens": 164}]
     forced = [record(i, phases=phases) for i in range(100)]
-    assert judge(inputs(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
+    assert judge(*inputs(forced, before={HITS: 0.0}, after={HITS: 16000.0}))[0] == "VALID"
 
 
 @pytest.mark.parametrize(("chunks", "truncated", "doubtful"), [(20, 21, True), (20, 20, False), (400, 21, False)])
@@ -126,7 +128,7 @@ def test_an_end_token_is_doubted_where_truncated_answers_count_it_too(
     """A truncated answer of 20 chunks has no end token. The doubt matters where one token is more than 1 % of an answer."""
     ended = [record(i, token_source="chunks_and_end", chunks=chunks, completion_tokens=chunks + 1) for i in range(99)]
     cut = record(99, token_source="usage", chunks=20, completion_tokens=truncated, finish_reason="length")
-    verdict, reasons = judge(inputs([*ended, cut]))
+    verdict, reasons = judge(*inputs([*ended, cut]))
     assert (verdict, len(reasons)) == (("SUSPECT", 1) if doubtful else ("VALID", 0)), reasons
     if doubtful:
         assert reasons[0].endswith("so do 1 truncated answers, which have none: TPOT may be too high by up to 5%")
@@ -169,7 +171,7 @@ def test_goodput_is_a_share_of_every_request_that_was_sent() -> None:
 )  # fmt: skip
 def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], count: int, says: str) -> None:
     odd = [record(i, **fields) for i in range(count)]
-    verdict, reasons = judge(inputs([*odd, *RECORDS[count:]]))
+    verdict, reasons = judge(*inputs([*odd, *RECORDS[count:]]))
     assert (verdict, len(reasons)) == ("SUSPECT", 1)
     assert says in reasons[0]
 
@@ -188,21 +190,21 @@ def test_a_stream_that_is_not_what_it_seems_is_suspect(fields: dict[str, Any], c
 )
 def test_what_is_normal_or_rare_is_no_reason(fields: dict[str, Any], count: int) -> None:
     odd = [record(i, **fields) for i in range(count)]
-    assert judge(inputs([*odd, *RECORDS[count:]])) == ("VALID", [])
+    assert judge(*inputs([*odd, *RECORDS[count:]])) == ("VALID", [])
 
 
 def test_idle_connections_that_the_server_closed_are_counted() -> None:
     error = "the server closed the idle connection as the request was sent: no answer"
     odd = [record(i, outcome="reset", error=error, connection_reused=True) for i in range(2)]
     assert (
-        "requests that met an idle connection as the server closed it: 2" in judge(inputs([*odd, *RECORDS[2:]]))[1][1]
+        "requests that met an idle connection as the server closed it: 2" in judge(*inputs([*odd, *RECORDS[2:]]))[1][1]
     )
 
 
 def test_an_answer_in_one_body_is_no_reason_where_no_stream_was_asked_for() -> None:
     given = inputs([record(i, streamed=False, token_source="usage") for i in range(100)])
-    given.run.options["stream"] = False
-    assert judge(given) == ("VALID", [])
+    given[0].options["stream"] = False
+    assert judge(*given) == ("VALID", [])
     uncounted = inputs([record(i, streamed=False, completion_tokens=None) for i in range(100)])
-    uncounted.run.options["stream"] = False
-    assert "no number of tokens in 100 of 100 answers" in judge(uncounted)[1][0]
+    uncounted[0].options["stream"] = False
+    assert "no number of tokens in 100 of 100 answers" in judge(*uncounted)[1][0]

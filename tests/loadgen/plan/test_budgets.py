@@ -16,7 +16,7 @@ from loadgen.record import read_records
 from loadgen.run.forced import joined, second_call
 from loadgen.target.control_api import ControlResponse
 from loadgen.target.probe import native_refusal
-from tests.fixtures.emulated import emulated, loadgen_here
+from tests.fixtures.emulated import emulated, loadgen
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i}+1?", str(i + 1)) for i in range(5)]
 
@@ -164,7 +164,7 @@ def test_with_forced_answers_every_reply_has_a_boxed_answer(tmp_path: Path) -> N
     """On the emulated server, one record holds both calls, with the latency and the tokens of both."""
     out = tmp_path / "run"
     with emulated("tp1", "--speed", "20") as url:
-        done = loadgen_here(
+        done = loadgen(
             "--target", url, "--dataset", "sample", "--budgets", "64", "--budget-mode", "forced", "--out", str(out)
         )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from loadgen.errors import UsageError
 from loadgen.options import RunOptions
 from loadgen.plan.data_files import files_of, read_rows
 from loadgen.plan.datasets import Dataset, emulator_file, load
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 ROWS = [{"question": "1+1?", "answer": "2"}, {"question": 'Zwei, "mal"\nzwei?', "answer": "4"}]  # fmt: skip
 
@@ -177,7 +177,7 @@ def test_what_a_file_lacks_is_one_line(content: str, suffix: str, fields: str, s
     path = tmp_path / f"d.{suffix}"
     path.write_text(content)
     given = ("--fields", fields) if fields else ()
-    done = loadgen_here("--dataset", str(path), "--target", "http://127.0.0.1:9/v1", *given)
+    done = loadgen("--dataset", str(path), "--target", "http://127.0.0.1:9/v1", *given)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert says in done.stderr

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from loadgen.exchange import Request
+from loadgen.interrupts import INTERRUPTS
 from loadgen.plan.schedule import ClosedLoop, OpenLoop, RateStep, arrivals
 from loadgen.run.dispatch import StopControl, dispatch
 
@@ -25,16 +26,19 @@ def request(seq: int) -> Request:
 class FakeServer:
     """An implementation of `send` that takes a given time for each request, once `stalled_until` requests have been in flight."""
 
-    def __init__(self, start_ns: int, takes_s: Callable[[int], float], stalled_until: int = 0) -> None:
+    def __init__(
+        self, start_ns: int, takes_s: Callable[[int], float], sent: list[Sent], stalled_until: int = 0
+    ) -> None:
         self.start_ns = start_ns
         self.takes_s = takes_s
         self.stalled_until = stalled_until
         self.answers = asyncio.Event()
         self.in_flight = 0
         self.peak = 0
+        self.sent = sent
 
-    async def send(self, request: Request, due_ns: int) -> Sent:
-        """Wait for the time that the request takes."""
+    async def send(self, request: Request, due_ns: int) -> None:
+        """Wait for the time that the request takes, and record it in `sent`."""
         start_ns = time.perf_counter_ns()
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
@@ -47,7 +51,8 @@ class FakeServer:
         except asyncio.CancelledError:
             ended = "cancelled"
         self.in_flight -= 1
-        return request.seq, (due_ns - self.start_ns) / 1e9, (start_ns - self.start_ns) / 1e9, ended
+        times_s = (due_ns - self.start_ns) / 1e9, (start_ns - self.start_ns) / 1e9
+        self.sent.append((request.seq, *times_s, ended))
 
 
 def run(work: Callable[[int], Awaitable[None]]) -> None:
@@ -71,9 +76,9 @@ def test_an_open_loop_sends_at_the_due_times_while_the_server_stalls() -> None:
             sleeper_lags.append((time.perf_counter_ns() - start_ns) / 1e9 - time_s)
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0, stalled_until=100)
+        server = FakeServer(start_ns, lambda _seq: 0, sent, stalled_until=100)
         schedule = arrivals("poisson", [RateStep(200)], seed=0, requests=100)
-        sending = dispatch(map(request, range(100)), schedule, server.send, sent.append, start_ns=start_ns)
+        sending = dispatch(map(request, range(100)), schedule, server.send, start_ns=start_ns)
         await asyncio.gather(sending, sleeper(start_ns, schedule.times_s))
         assert server.peak == 100
         assert [due for _, due, _, _ in sorted(sent)] == pytest.approx(list(schedule.times_s), abs=1e-6)
@@ -89,8 +94,8 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3))
-        await dispatch(map(request, range(40)), ClosedLoop(8), server.send, sent.append, start_ns=start_ns)
+        server = FakeServer(start_ns, lambda seq: 0.01 * (1 + seq % 3), sent)
+        await dispatch(map(request, range(40)), ClosedLoop(8), server.send, start_ns=start_ns)
         assert server.peak == 8
         assert server.in_flight == 0
 
@@ -107,9 +112,9 @@ def test_time_scale_divides_the_waiting() -> None:
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0)
+        server = FakeServer(start_ns, lambda _seq: 0, sent)
         times = OpenLoop([0.0, 1.0, 2.0])
-        await dispatch(map(request, range(3)), times, server.send, sent.append, start_ns=start_ns, time_scale=20)
+        await dispatch(map(request, range(3)), times, server.send, start_ns=start_ns, time_scale=20)
 
     run(work)
     assert [due for _, due, _, _ in sent] == pytest.approx([0, 0.05, 0.1])
@@ -121,9 +126,9 @@ def test_a_duration_ends_the_sending_and_drains(schedule: ClosedLoop | OpenLoop)
     sent: list[Sent] = []
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0.1)
+        server = FakeServer(start_ns, lambda _seq: 0.1, sent)
         plan = map(request, range(1000))
-        await dispatch(plan, schedule, server.send, sent.append, start_ns=start_ns, time_scale=2, duration_s=0.6)
+        await dispatch(plan, schedule, server.send, start_ns=start_ns, time_scale=2, duration_s=0.6)
 
     run(work)
     assert 2 <= len(sent) <= 12
@@ -138,23 +143,26 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
     started: list[int] = []
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0.4 if interrupts == 1 else 60)
+        server = FakeServer(start_ns, lambda _seq: 0.4 if interrupts == 1 else 60, sent)
         stop = StopControl()
 
-        def interrupt_again() -> None:
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            stop.interrupt()
             if interrupts == 2 and not stop.stopped:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        async def send(request: Request, due_ns: int) -> Sent:
+        async def send(request: Request, due_ns: int) -> None:
             assert not stop.draining, "nothing is sent after an interrupt"
             started.append(request.seq)
             if len(started) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-            return await server.send(request, due_ns)
+            await server.send(request, due_ns)
 
         plan = map(request, range(1000))
-        with stop.interrupt_on_signals(interrupt_again):
-            await dispatch(plan, schedule, send, sent.append, start_ns=start_ns, stop=stop)
+        with INTERRUPTS.passed_to(lambda: loop.call_soon_threadsafe(interrupt)):
+            await dispatch(plan, schedule, send, start_ns=start_ns, stop=stop)
         assert stop.draining
         assert stop.stopped == (interrupts == 2)
 
@@ -165,19 +173,20 @@ def test_first_interrupt_drains_second_stops(schedule: ClosedLoop | OpenLoop, in
 
 
 @pytest.mark.parametrize("schedule", [ClosedLoop(3), OpenLoop([0.01 * i for i in range(1000)])])
-def test_an_error_of_on_result_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
+def test_an_error_of_recording_ends_the_run_and_is_raised(schedule: ClosedLoop | OpenLoop) -> None:
     """A full disk stops the run at once, and nothing is sent after it."""
     seen = 0
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0.05)
+        server = FakeServer(start_ns, lambda _seq: 0.05, [])
 
-        def write(_sent: Sent) -> None:
+        async def send(request: Request, due_ns: int) -> None:
             nonlocal seen
+            await server.send(request, due_ns)
             seen += 1
             raise OSError(28, "No space left on device")
 
-        await dispatch(map(request, range(1000)), schedule, server.send, write, start_ns=start_ns)
+        await dispatch(map(request, range(1000)), schedule, send, start_ns=start_ns)
 
     with pytest.raises(OSError, match="No space left"):
         run(work)
@@ -195,8 +204,8 @@ def test_requests_are_taken_one_by_one() -> None:
             yield request(seq)
 
     async def work(start_ns: int) -> None:
-        server = FakeServer(start_ns, lambda _seq: 0.01)
-        await dispatch(plan(), ClosedLoop(4), server.send, lambda _sent: None, start_ns=start_ns, duration_s=0.1)
+        server = FakeServer(start_ns, lambda _seq: 0.01, [])
+        await dispatch(plan(), ClosedLoop(4), server.send, start_ns=start_ns, duration_s=0.1)
 
     run(work)
     assert taken < 200
@@ -208,9 +217,9 @@ def test_an_interrupt_before_the_first_request_sends_nothing() -> None:
     async def work(start_ns: int) -> None:
         stop = StopControl()
         asyncio.get_running_loop().call_later(0.05, stop.interrupt)
-        server = FakeServer(start_ns, lambda _seq: 0)
+        server = FakeServer(start_ns, lambda _seq: 0, sent)
         later_ns = start_ns + 60 * 10**9
-        await dispatch([request(0)], ClosedLoop(1), server.send, sent.append, start_ns=later_ns, stop=stop)
+        await dispatch([request(0)], ClosedLoop(1), server.send, start_ns=later_ns, stop=stop)
 
     run(work)
     assert sent == []

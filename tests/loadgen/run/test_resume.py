@@ -15,9 +15,7 @@ import pytest
 
 from loadgen.chunks import read_chunks
 from loadgen.record import read_records, read_run, write_run
-from tests.fixtures.emulated import ROOT, emulated, loadgen
-
-COMMAND = (sys.executable, "-m", "loadgen", "--metrics-port", "off")
+from tests.fixtures.emulated import ROOT, Command, emulated, loadgen
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +24,8 @@ def target() -> Iterator[str]:
         yield url
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+def start(*arguments: str) -> Command:
+    return Command("run", "--metrics-port", "off", *arguments)
 
 
 def whole_lines(folder: Path) -> list[bytes]:
@@ -63,8 +61,8 @@ def test_killed_twenty_times_every_request_is_recorded_exactly_once(target: str,
         process = start(*arguments)
         wait_for_records(out, len(kept) + rng.randrange(1, 25))
         time.sleep(rng.uniform(0, 0.02))
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.end()
         lines = whole_lines(out)
         assert lines[: len(kept)] == kept
         kept = lines
@@ -100,17 +98,16 @@ def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Pa
     process = start(*plan, "--out", str(out))
     wait_for_records(out, 5)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=200)
-    first = json.loads(stdout.splitlines()[-1])
-    assert (process.returncode, first["verdict"]) == (130, "INVALID"), stderr
+    done = process.end()
+    first = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, first["verdict"]) == (130, "INVALID"), done.stderr
     assert set(first["outcomes"]) == {"ok"}
     assert "missing (interrupted)" in first["reasons"][0]
     process = start("--resume", str(out))
     wait_for_records(out, first["requests"] + 5)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    stdout, _ = process.communicate(timeout=200)
-    assert json.loads(stdout.splitlines()[-1])["outcomes"]["cancelled"] > 0
+    assert json.loads(process.end().stdout.splitlines()[-1])["outcomes"]["cancelled"] > 0
     done = loadgen("--resume", str(out))
     assert "had cancelled; they are sent again" in done.stderr
     assert_complete(out, 98)
@@ -140,7 +137,8 @@ def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path, monk
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the limit would cut the bytecode of modules too
     out = tmp_path / "run"
     plan = ("--target", target, "--dataset", "sample", "--budgets", "512,1024", "--concurrency", "8")
-    process = start(*plan, "--out", str(out))
+    command = (sys.executable, "-m", "loadgen", "--metrics-port", "off", *plan, "--out", str(out))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (128 * 1024, 128 * 1024))
     stdout, stderr = process.communicate(timeout=200)
     line = json.loads(stdout.splitlines()[-1])
@@ -168,8 +166,8 @@ def test_one_pass_survives_a_kill(target: str, tmp_path: Path) -> None:
     )
     process = start(*plan, "--out", str(out))
     wait_for_records(out, 40)
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.end()
     done = loadgen("--resume", str(out))
     assert done.returncode == 0, done.stderr
     assert_complete(out, 147)

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.__main__ import main
 from analysis.data.frame import load as frame_of
 from analysis.data.setting import asked_labels
 from loadgen.options import RunOptions
 from loadgen.plan.datasets import load
 from loadgen.record import read_records, read_run
-from tests import ROOT
 from tests.fixtures.control import ControlServer
 from tests.fixtures.emulated import emulated, loadgen
 
@@ -77,18 +74,15 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize(
     "shape", [gsm8k, spreadsheet, parquet, prompts, sharegpt, hub], ids=lambda shape: shape.__name__
 )
-def test_a_file_of_another_shape_becomes_a_report(shape: Any, server: str, tmp_path: Path) -> None:
-    home, out = (
-        {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)},
-        tmp_path / "run",
-    )
-    done = loadgen("--target", server, "--dataset", shape(tmp_path), "--budgets", "64", "--out", str(out), env=home)
+def test_a_file_of_another_shape_becomes_a_report(
+    shape: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    for name, value in {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    done = loadgen("--target", server, "--dataset", shape(tmp_path), "--budgets", "64", "--out", str(out))
     assert done.returncode in (0, 3), done.stderr
-    page = subprocess.run(
-        [sys.executable, "-m", "analysis", "report", str(out), "--page-only"],
-        cwd=ROOT, env=os.environ | home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert page.returncode == 0, page.stderr
+    assert main(["report", str(out), "--page-only"]) == 0
     assert (out / "report" / "index.html").is_file()
     run, graded = json.loads((out / "run.json").read_text()), shape not in (prompts, sharegpt)
     assert run["dataset"]["answers"] == (6 if graded else 0)

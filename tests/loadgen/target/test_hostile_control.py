@@ -16,7 +16,7 @@ from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify
 from loadgen.target.server_info import ServerInfo
 from tests.fixtures.control import ControlServer, Raw, endless, nothing, trickle
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 EMULATED = {"version": "0.32.0", "emulated": True, "time_scale": 2.0}
 
@@ -185,7 +185,7 @@ def test_a_run_says_which_snapshot_is_missing(tmp_path: Path) -> None:
 
     server = ControlServer({"/metrics": metrics})
     with server.running() as target:
-        done = loadgen_here(
+        done = loadgen(
             "--target", target, "--dataset", "sample", "--problems", "2", "--budgets", "64", "--out", str(tmp_path / "run"),
         )  # fmt: skip
     assert "server-after.prom is missing" in done.stderr
@@ -201,7 +201,7 @@ def test_a_key_that_a_server_echoes_is_not_in_a_refusal(monkeypatch: pytest.Monk
 
     server = ControlServer({"/v1/models": {"data": [{"id": "other"}]}, "/v1/chat/completions": echo})
     with server.running() as target:
-        done = loadgen_here(
+        done = loadgen(
             "--target", target, "--model", "m", "--api-key-env", "ECHO_KEY", "--dataset", "sample", "--budgets", "8",
             env={"ECHO_KEY": key},
         )  # fmt: skip

@@ -12,7 +12,7 @@ from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi
 from loadgen.target.preflight import inspect, listed, similar_name
 from tests.fixtures.control import ControlServer
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 ROW = {"id": "org/model-7b", "object": "model"}
 
@@ -75,7 +75,7 @@ def test_a_mistyped_model_stops_before_the_first_request() -> None:
 def test_a_model_that_is_not_listed_is_asked_with_a_warning(tmp_path: Path) -> None:
     server = ControlServer({"/v1/models": [ROW]})
     with server.running() as target:
-        done = loadgen_here(
+        done = loadgen(
             "--target", target, "--model", "gateway-alias", "--dataset", "sample", "--problems", "2", "--budgets", "8",
             "--out", str(tmp_path / "run"),
         )  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_model_that_is_not_listed_and_that_the_server_refuses_stops() -> None:
 
     server = ControlServer({"/v1/models": {"data": [ROW]}, "/v1/chat/completions": refuse})
     with server.running() as target:
-        done = loadgen_here("--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8")
+        done = loadgen("--target", target, "--model", "gateway-alias", "--dataset", "sample", "--budgets", "8")
     assert done.returncode == 2
     assert "HTTP 404" in done.stderr.splitlines()[-1]
     assert "does not exist" in done.stderr.splitlines()[-1]

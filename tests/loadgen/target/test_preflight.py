@@ -16,7 +16,7 @@ from loadgen.target.control_api import root
 from loadgen.target.preflight import check_lengths
 from loadgen.target.probe import with_fingerprint
 from loadgen.target.server_info import ServerInfo
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 from tests.fixtures.hostile import HostileServer
 
 
@@ -93,9 +93,9 @@ def test_model_is_enough_for_a_server_that_lists_no_models(tmp_path: Path) -> No
             "--out",
             str(out),
         )
-        refused = loadgen_here(*options)
+        refused = loadgen(*options)
         assert (refused.returncode, "--model" in refused.stderr) == (2, True)
-        done = loadgen_here(*options, "--model", "m")
+        done = loadgen(*options, "--model", "m")
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["outcomes"] == {"ok": 49}, done.stderr
     run = read_run(out)
@@ -125,7 +125,7 @@ def test_with_model_given_a_misbehaving_server_is_measured_and_not_refused(
             "--budgets",
             "8",
         )
-        refused = loadgen_here(*options, "--out", str(tmp_path / "run"))
-        done = loadgen_here(*options, "--model", "m", "--timeout", "5", "--out", str(tmp_path / "run"))
+        refused = loadgen(*options, "--out", str(tmp_path / "run"))
+        done = loadgen(*options, "--model", "m", "--timeout", "5", "--out", str(tmp_path / "run"))
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {outcome: 3}, done.stderr

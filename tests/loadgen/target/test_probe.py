@@ -14,7 +14,7 @@ from loadgen.target.preflight import inspect
 from loadgen.target.probe import identify, with_fingerprint
 from loadgen.target.server_info import ServerInfo
 from tests.fixtures.control import ControlServer, completion, nothing, stream
-from tests.fixtures.emulated import loadgen_here
+from tests.fixtures.emulated import loadgen
 
 OPENAI = {
     "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
@@ -67,7 +67,7 @@ def test_a_server_that_refuses_max_tokens_is_asked_with_the_other_field(
 
     server = ControlServer({"/v1/chat/completions": answer})
     with server.running() as target:
-        done = loadgen_here(
+        done = loadgen(
             "--target", target, "--dataset", "sample", "--problems", "2", "--budgets", "64", "--out", str(tmp_path / "run"),
         )  # fmt: skip
     assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {"ok": 2}, done.stderr
@@ -101,12 +101,12 @@ def test_a_refused_temperature_is_one_line_with_the_option_to_give(
     server = ControlServer({"/v1/chat/completions": answer})
     with server.running() as target:
         plan = ("--target", target, "--dataset", "sample", "--problems", "2", "--budgets", "64")
-        refused = loadgen_here(*plan, "--out", str(tmp_path / "refused"))
+        refused = loadgen(*plan, "--out", str(tmp_path / "refused"))
         assert (refused.returncode, refused.stderr.count("\n"), server.bodies()) == (2, 1, [])
         assert refused.stderr.endswith(f": give {option}\n")
-        done = loadgen_here(*plan, *option.split(), "--out", str(tmp_path / "run"))
+        done = loadgen(*plan, *option.split(), "--out", str(tmp_path / "run"))
         assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {"ok": 2}, done.stderr
-        doctor = loadgen_here(*plan, *option.split(), verb="doctor")
+        doctor = loadgen(*plan, *option.split(), verb="doctor")
         assert "a small request ended as" not in doctor.stderr
 
 
@@ -141,9 +141,7 @@ def test_a_probe_without_an_answer_in_time_says_so(capsys: pytest.CaptureFixture
 def test_without_a_sign_of_the_gpus_a_run_has_no_cost(tmp_path: Path) -> None:
     """One GPU would be a guess: eight may work."""
     with ControlServer().running() as target:
-        done = loadgen_here(
-            "--target", target, "--dataset", "sample", "--budgets", "64", "--out", str(tmp_path / "run")
-        )
+        done = loadgen("--target", target, "--dataset", "sample", "--budgets", "64", "--out", str(tmp_path / "run"))
     run = read_run(tmp_path / "run")
     assert run.num_gpus is None, done.stderr
     assert '"num_gpus": null' in (tmp_path / "run" / "run.json").read_text()

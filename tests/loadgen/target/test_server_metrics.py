@@ -24,7 +24,7 @@ from loadgen.target.server_metrics import (
     waiting,
 )
 from tests.fixtures.control import ControlServer, InTurn
-from tests.fixtures.emulated import emulated, loadgen_here
+from tests.fixtures.emulated import emulated, loadgen
 
 PAGE = """\
 # HELP vllm:prompt_tokens Tokens.
@@ -82,7 +82,7 @@ def page(started: float, tokens: int, engine: str = "0") -> bytes:
 def run_on(pages: list[bytes], out: Path) -> RunInfo:
     """Run against a server that serves these /metrics pages in turn."""
     with ControlServer({"/metrics": InTurn(pages)}).running() as target:
-        loadgen_here("--target", target, "--dataset", "sample", "--problems", "3", "--budgets", "64", "--out", str(out))
+        loadgen("--target", target, "--dataset", "sample", "--problems", "3", "--budgets", "64", "--out", str(out))
     return read_run(out)
 
 
@@ -131,7 +131,7 @@ def test_the_queue_is_the_sum_over_the_engines(page: object, requests: float | N
 def test_a_run_beyond_the_capacity_names_the_queue_of_the_server(tmp_path: Path) -> None:
     """A server that works on one request at a time is asked for many more than it answers."""
     with emulated("tp1", "--max-num-seqs", "1", "--speed", "4") as target:
-        loadgen_here(
+        loadgen(
             "--target", target, "--dataset", "sample", "--budgets", "32", "--rate", "30", "--requests", "150",
             "--out", str(tmp_path / "run"),
         )  # fmt: skip
