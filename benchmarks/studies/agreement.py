@@ -8,19 +8,21 @@ speculation on against off. It prints a line for each budget and for each proble
 problems that both runs answered count. If a run has both derived and measured outputs for a budget, the measured ones are used.
 """
 
-import argparse
 import json
+import os.path
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from analysis.stats import mcnemar
+from benchmarks.common import parser
 from loadgen.record import read_records
 
-BOTH = ["budget", "problem"]
+BOTH = ["budget", "problem_id"]
 
 
 def read_outputs(run: Path) -> pd.DataFrame:
@@ -28,27 +30,21 @@ def read_outputs(run: Path) -> pd.DataFrame:
 
     `correct` is strict: the answer is correct and the output finished.
     """
-    rows = [
-        (
-            r.seq,
-            r.budget,
-            r.problem_id,
-            (r.reasoning or "") + (r.text or ""),
-            r.completion_tokens or 0,
-            r.derived,
-        )
-        for r in read_records(run / "records.jsonl")
-        if r.outcome == "ok" and not r.warmup
-    ]
-    outputs = pd.DataFrame(rows, columns=["seq", *BOTH, "text", "tokens", "derived"])
-    graded = outputs.merge(pd.read_parquet(run / "grades.parquet"), on="seq").sort_values("derived", kind="stable")
+    records = pd.DataFrame([msgspec.structs.asdict(record) for record in read_records(run / "records.jsonl")])
+    outputs = records[(records["outcome"] == "ok") & ~records["warmup"]]
+    outputs = outputs.assign(
+        text=outputs["reasoning"].fillna("") + outputs["text"].fillna(""),
+        tokens=outputs["completion_tokens"].fillna(0).astype(int),
+    )
+    grades = pd.read_parquet(run / "grades.parquet")[["seq", "grade", "finished"]]
+    graded = outputs.merge(grades, on="seq").sort_values("derived", kind="stable")
     correct = (graded["grade"] == "correct") & graded["finished"]
     return graded.assign(correct=correct).drop_duplicates(BOTH)
 
 
 def compare(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Compare text, grade and accuracy over the problems that both runs answered, for each budget."""
-    both = one.merge(other, on=BOTH, suffixes=("_one", "_other")).sort_values("problem")
+    both = one.merge(other, on=BOTH, suffixes=("_one", "_other")).sort_values("problem_id")
     for budget, pairs in both.groupby("budget"):
         first, second = pairs["correct_one"], pairs["correct_other"]
         different = pairs[pairs["text_one"] != pairs["text_other"]]
@@ -61,8 +57,8 @@ def compare(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "p_value": mcnemar(first, second).p_value,
             "different": [
                 {
-                    "problem": row["problem"],
-                    "characters_shared": common_prefix(row["text_one"], row["text_other"]),
+                    "problem": row["problem_id"],
+                    "characters_shared": len(os.path.commonprefix([row["text_one"], row["text_other"]])),  # noqa: RUF071 - of characters
                     "tokens": [row["tokens_one"], row["tokens_other"]],
                     "grades": [row["grade_one"], row["grade_other"]],
                 }
@@ -71,21 +67,11 @@ def compare(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def common_prefix(one: str, other: str) -> int:
-    """Number of characters at the start that two texts have in common."""
-    differences = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differences, min(len(one), len(other)))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Print the comparison of two runs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.agreement",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a graded run")
-    args = parser.parse_args(argv)
+    arguments = parser(__doc__)
+    arguments.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a graded run")
+    args = arguments.parse_args(argv)
     for run in args.runs:
         if not (run / "grades.parquet").is_file():
             print(f"agreement: {run} is not graded; run python -m analysis grade {run}", file=sys.stderr)

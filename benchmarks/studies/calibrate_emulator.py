@@ -1,30 +1,39 @@
-"""Fit the emulator to half of the measured cells and evaluate it on the other half.
+"""Fit the emulator to half of the measured cells, and evaluate it on both halves.
 
     python -m benchmarks.studies.calibrate_emulator h200=CELLS h200=CELLS h100=CELLS [--half even] [--engine-version 0.26]
 
-`--half` selects the cells for the fit by the hash of their names; the other half is used for the evaluation. The fit minimizes the errors of
-TPOT and TTFT together, and then those of power. An error far beyond what runs differ by counts linearly, not squared, so that one disturbed cell does not decide. The
-parameters of the engine are common to all GPUs; each GPU model has further parameters. A parameter may change as much as its start is
-uncertain: by a tenth if earlier runs measured it, by a third if it depends on the host's processor, by a factor of two if it was assumed or
-is new. Of an engine version other than 0.26, only the parameters of the engine are fitted, from the values in the profile: the GPUs are the
-same. The script prints the fitted parameters, which are copied by hand into the emulator's hardware.yaml, and the errors of both halves for
-each GPU model. The last line on stdout is one JSON object.
+Each cell with outputs of a fixed length is one row with the median TPOT and TTFT of its requests and the mean power of a GPU. The halves
+are the cells whose name has an even and an odd hash, so that nobody chooses them; `--half` is the one for the fit.
+
+The fit has two steps: first the parameters of time, from the errors of TPOT and TTFT together, and then those of power. Errors are
+divided by the spread that equal cells have between days. An error far beyond it counts linearly and not squared, so that one disturbed
+cell does not decide. Each parameter starts at a known value and costs more the further it moves from it, by how uncertain the
+value is: a tenth if earlier runs measured it, a third if it depends on the host's processor, a factor of two if it was assumed or is new.
+The parameters of the engine are common to all GPU models, which have further parameters of their own. For another engine version than
+0.26 only the parameters of the engine are fitted, from the values in its profile, because the GPUs are the same.
+
+The script prints the fitted parameters and the errors of both halves for each GPU model; the parameters are copied by hand into the
+emulator's hardware.yaml. The last line on stdout is one JSON object. It does not know how a row is emulated (emulator_fidelity.py).
 """
 
 import argparse
 import json
 import sys
+import zlib
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 from scipy.optimize import least_squares
 
-from benchmarks.emulator_fidelity import ComparedRow, compare, show, summary
-from benchmarks.studies.measured_rows import configurations
+from analysis.stats import Floats
+from benchmarks.emulator_fidelity import compare, show, summary
+from benchmarks.studies.cells import MeasuredCell, read_cells
 from server.emulator.engine.hardware import EngineVersion, engine_versions, gpus
+from server.emulator.engine.model_runner import RUNNER
 
 FITTED_VERSION = "0.26"
 SPREAD = {"tpot": 0.07, "ttft": 0.3, "power": 0.04}
@@ -58,28 +67,75 @@ Configs = list[dict[str, Any]]
 """Measured configurations; `gpu` of each is the GPU model."""
 
 
-def rows(configs: Configs, values: Values, engine: EngineVersion) -> list[ComparedRow]:
+def half_of(name: str) -> str:
+    """Return `even` or `odd` for the name of a cell. The result is the same on every machine."""
+    return "odd" if zlib.crc32(name.encode()) % 2 else "even"
+
+
+def decode_row(cell: MeasuredCell) -> dict[str, Any]:
+    """The row of one cell, as in the reference measurements that benchmarks.emulator_fidelity reads."""
+    run, requests = cell.run, cell.requests
+    mean_w = run.energy.get("mean_w")
+    return {
+        "concurrency": run.load["concurrency"],
+        "requests": len(requests),
+        "temperature": run.sampling["temperature"],
+        "output_tokens": int(requests["completion_tokens"].mode()[0]),
+        "mean_prompt_tokens": requests["prompt_tokens"].mean(),
+        "ttft_p50_ms": round(cell.ms("ttft_s").median(), 3),
+        "tpot_p50_ms": round(cell.ms("tpot_s").median(), 4),
+        "tokens_per_chunk": round((requests["completion_tokens"] / requests["chunks"]).median(), 3),
+        "gpu_power_w": round(mean_w / run.num_gpus, 1) if mean_w and run.num_gpus else None,
+    }
+
+
+def configurations(root: Path, half: str | None, version: str = "") -> Configs:
+    """Read the cells of a vLLM version in `root` by configuration. Cells whose outputs may end before their budget are left out."""
+    found: dict[tuple[str, str, int, str | None, str | None], list[dict[str, Any]]] = defaultdict(list)
+    for cell in read_cells(root):
+        run = cell.run
+        fixed_length = (run.sampling.get("extra_body") or run.options.get("extra_body") or {}).get("ignore_eos")
+        # The emulator has no setting for CUDA graphs of pieces only.
+        emulated = "piecewise" not in run.config and run.server["version"].startswith(version)
+        if emulated and fixed_length and len(cell.requests) and half in {None, half_of(cell.name)}:
+            runner = (run.server.get("environment") or {}).get(RUNNER)
+            found[run.model, run.config, run.tensor_parallel_size, run.speculation, runner].append(decode_row(cell))
+    return [
+        {
+            "config": f"{model}-{config}",
+            "model": model,
+            "tensor_parallel_size": tp,
+            "speculation": "ngram k=5 lookup 1..4" if spec else None,
+            "async_scheduling": not config.endswith("-sync"),
+            "environment": {RUNNER: runner} if runner else {},
+            "decode": rows,
+        }
+        for (model, config, tp, spec, runner), rows in sorted(found.items(), key=str)
+    ]
+
+
+def rows(configs: Configs, values: Values, engine: EngineVersion) -> pd.DataFrame:
     """Emulate every measured configuration with these parameters."""
     common: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     found = []
     for config in configs:
-        gpu = config["gpu"]
+        prefix = f"{config['gpu']}."
         own: dict[str, Any] = {
-            name.removeprefix(f"{gpu}."): value for name, value in values.items() if name.startswith(f"{gpu}.")
+            name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)
         }
-        found += compare([config], replace(GPUS[gpu], **own), replace(engine, **common))
-    return found
+        found.append(compare([config], replace(GPUS[config["gpu"]], **own), replace(engine, **common)))
+    return pd.concat(found)
 
 
-def _scaled(row: ComparedRow) -> float:
-    """The error of a row in units of its spread.
+def scaled(rows: pd.DataFrame) -> Floats:
+    """The errors of rows in units of their spread.
 
     TTFT counts by its relative error, not by its logarithm: twice the measured time weighs more than half of it.
     """
-    if row.kind == "ttft":
-        return row.error / SPREAD["ttft"]
-    by_gpu = row.kind == "tpot" and "ngram" not in row.name and not row.name.startswith("1.5b")
-    return float(np.log1p(row.error)) / (GPU_SPREAD if by_gpu else SPREAD[row.kind])
+    kind, name, error = rows["kind"], rows["row"], rows["error"]
+    by_gpu = (kind == "tpot") & ~name.str.contains("ngram") & ~name.str.startswith("1.5b")
+    spread = kind.map(SPREAD).mask(by_gpu, GPU_SPREAD)
+    return (error.where(kind == "ttft", np.log1p(error)) / spread).to_numpy()
 
 
 def fit(
@@ -94,13 +150,12 @@ def fit(
     """Fit the parameters in `start` to the rows of these kinds, with the parameters in `known` fixed, in at most `rounds` rounds."""
     starts, widths = np.array(list(start.values())).T
 
-    def values(shifts: NDArray[np.float64]) -> Values:
+    def values(shifts: Floats) -> Values:
         return dict(zip(start, (starts * np.exp(shifts * widths)).tolist(), strict=True))
 
-    def residuals(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def residuals(shifts: Floats) -> Floats:
         found = rows(configs, (known or {}) | values(shifts), engine)
-        errors = [_scaled(row) for row in found if row.kind in kinds and row.judged]
-        return np.array([*errors, *shifts])
+        return np.concatenate([scaled(found[found["judged"] & found["kind"].isin(kinds)]), shifts])
 
     # Each round computes the rows once more than there are parameters. Later rounds change little: steps are whole numbers.
     found = least_squares(

@@ -6,7 +6,6 @@ Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup
 position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
 """
 
-import argparse
 import json
 import re
 import statistics
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
+from benchmarks.common import parser
 from server.emulator.engine.ngram import Steps, speculate
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem, read_problems
@@ -57,9 +58,7 @@ class Output:
         self.ids = reply.ids[:cap]
         self.finished = reply.ended and len(reply.ids) <= cap
         self.answer_tokens = len(self.ids) - reply.thinking_end if reply.thinking_end else 0
-        started = time.perf_counter()
         self.steps = speculate(self.prompt, self.ids, Ngram(5, 1, 4))
-        self.lookup_s = time.perf_counter() - started
         self.ends = np.cumsum(self.steps.emitted) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)
         self.repeated = repeated_8grams(self.prompt, self.ids)
@@ -67,14 +66,8 @@ class Output:
 
 def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> Numbers:
     """For each output token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
-    tokens = [*prompt, *ids]
-    seen: set[tuple[int, ...]] = set()
-    found = []
-    for end in range(8, len(tokens) + 1):
-        gram = tuple(tokens[end - 8 : end])
-        found.append(gram in seen)
-        seen.add(gram)
-    return np.array(found[max(0, len(prompt) - 7) :], dtype=np.bool_)
+    grams = np.lib.stride_tricks.sliding_window_view(np.array([*prompt, *ids]), 8)
+    return pd.DataFrame(grams).duplicated().to_numpy()[max(0, len(prompt) - 7) :]
 
 
 def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
@@ -129,32 +122,29 @@ def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str]]
 
 def position_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on tokens per step and repetition by position in the output."""
-    ends = np.concatenate([each.ends for each in outputs])
-    emitted = np.concatenate([each.steps.emitted for each in outputs])
-    flags = np.concatenate([each.repeated for each in outputs])
-    at = np.concatenate([np.arange(len(each.repeated)) for each in outputs])
+    steps = pd.concat([pd.DataFrame({"end": each.ends, "emitted": each.steps.emitted}) for each in outputs])
+    flags = pd.concat([pd.Series(each.repeated) for each in outputs])  # the index is the position
     for low, high in pairwise(POSITIONS):
-        here = (ends > low) & (ends <= high)
-        if here.sum() > ENOUGH_STEPS:
-            yield f"tokens a step at {low}-{high if high < POSITIONS[-1] else ''}", emitted[here].mean()
-    for low, high in (*pairwise((0, *POSITIONS[2:7])), (0, POSITIONS[-1])):
-        here = (at >= low) & (at < high)
-        if here.any():
-            name = f"{low}-{high}" if high < POSITIONS[-1] else "all"
-            yield f"repeated 8-grams, {name}", flags[here].mean()
+        here = steps["emitted"][steps["end"].between(low, high, inclusive="right")]
+        if len(here) > ENOUGH_STEPS:
+            yield f"tokens a step at {low}-{high if high < POSITIONS[-1] else ''}", here.mean()
+    for low, high in pairwise((0, *POSITIONS[2:7])):
+        if len(repeated := flags[(flags.index >= low) & (flags.index < high)]):
+            yield f"repeated 8-grams, {low}-{high}", repeated.mean()
+    yield "repeated 8-grams, all", flags.mean()
 
 
 def main() -> int:
     """Print the table of each model."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.text_statistics", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop")
-    parser.add_argument("--every", type=int, default=1, help="use only every Nth problem")
-    parser.add_argument("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("dataset", type=Path)
+    add("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
+    add("--seed", type=int, default=1)
+    add("--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop")
+    add("--every", type=int, default=1, help="use only every Nth problem")
+    add("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
+    args = arguments.parse_args()
     problems = read_problems(args.dataset)[:: args.every]
     tokenizer = Tokenizer()
     result = {}
@@ -164,10 +154,7 @@ def main() -> int:
         seed = None if args.greedy else args.seed
         outputs = [Output(model, problem, seed, args.cap) for problem in problems]
         tokens = sum(len(each.ids) for each in outputs)
-        result[name] = dict(rows(outputs)) | {
-            "written tokens/s": tokens / sum(each.write_s for each in outputs),
-            "looked up tokens/s": tokens / sum(each.lookup_s for each in outputs),
-        }
+        result[name] = dict(rows(outputs)) | {"written tokens/s": tokens / sum(each.write_s for each in outputs)}
         how = "greedy" if seed is None else f"sampled, seed {seed}"
         print(f"\n{name}, {len(outputs)} problems, {how}", file=sys.stderr)
         for what, value in result[name].items():
