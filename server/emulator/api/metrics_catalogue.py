@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 
 from server.emulator.api.prometheus_text import Family, Histogram
+from server.emulator.engine.hardware import EngineVersion
 
 TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("metrics_catalogue.yaml").read_text())
 
@@ -33,18 +34,16 @@ def decades(limit: int) -> tuple[float, ...]:
 class Catalogue:
     """All metrics of one server."""
 
-    def __init__(self, model: str, release: str, max_model_len: int, draft_tokens: int) -> None:
-        self._v0 = release.startswith("0.7")
-        self._old = release.startswith("0.26") or self._v0
-        self._cache_labels = TABLE["cache_since_0.33"] if release.startswith("0.33") else {}
+    def __init__(self, model: str, version: EngineVersion, max_model_len: int, draft_tokens: int) -> None:
+        self._version = version
         self._model = {"model_name": model}
-        self._engine = {} if self._v0 else {"engine": "0"}
+        self._engine = {} if version.v0 else {"engine": "0"}
         self._max_model_len = max_model_len
         self._families: dict[str, Family] = {}
         positions = [str(position) for position in range(draft_tokens)]
         for name, row in TABLE["engine"].items():
             if self._has(row) and (positions or row.get("when") != "speculation"):
-                shown = row["v0"] if self._v0 and isinstance(row["v0"], str) else name
+                shown = row["v0"] if version.v0 and isinstance(row["v0"], str) else name
                 common = self._model | (self._engine if row.get("engine", True) else {})
                 self._add(name, f"vllm:{shown}", row, common, row.get("values", positions))
         for name, row in TABLE["others"].items():
@@ -55,7 +54,7 @@ class Catalogue:
             self._registry.register(collector)
 
     def _has(self, row: dict[str, Any]) -> bool:
-        return bool(row.get("v0")) if self._v0 else not (self._old and "since" in row)
+        return "v0" in row if self._version.v0 else self._version.since(row.get("since", "0.26"))
 
     def _bounds(self, row: dict[str, Any]) -> tuple[float, ...]:
         name = row.get("buckets")
@@ -75,10 +74,13 @@ class Catalogue:
 
     def describe_cache(self, labels: dict[str, str]) -> None:
         """Set `cache_config_info`, which holds its information in labels."""
-        if self._old:
+        version = self._version
+        if not version.since("0.32"):
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        common = (self._model if self._v0 else self._engine) | labels | self._cache_labels
+        if version.since("0.33"):
+            labels |= TABLE["cache_since_0.33"]
+        common = (self._model if version.v0 else self._engine) | labels
         family = Family("vllm:cache_config_info", "gauge", "The KV cache's configuration.", common)
         self._families[family.name] = family
         family.child()[0] = 1.0

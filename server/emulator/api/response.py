@@ -28,16 +28,16 @@ class Dialect:
     model: str
     fingerprint: str
     reasoning_parser: bool
-    reasoning_key: str = "reasoning"
-    usage_details: bool = True
+    reasoning_key: str
+    usage_details: bool
     """Whether usage has completion_tokens_details: 0.32 has them, 0.26 does not."""
-    prompt_details: bool = False
-    stream_interval: int = 1
-    null_usage: bool = False
+    prompt_details: bool
+    stream_interval: int
+    null_usage: bool
     """Whether chunks have `"usage":null` if no usage was requested, as in 0.7.3."""
-    engine_dead_text: str = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    engine_dead_text: str
     """What a server whose engine has died says."""
-    null_fields: bool = False
+    null_fields: bool
     """Whether chunks have `kv_transfer_params` and last choices `weight_versions`, both null, as in 0.33."""
 
 
