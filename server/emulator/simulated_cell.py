@@ -15,9 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.drafts import Drafts, TextSteps, steps_of
@@ -27,7 +24,7 @@ from server.emulator.engine.model_runner import served
 from server.emulator.engine.precision import quantized
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import GIB
-from server.emulator.engine.virtual_time import Simulation
+from server.emulator.engine.virtual_time import SimulatedResponse, Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import read_problems
 from server.emulator.text.tokenizer import Tokenizer
@@ -67,15 +64,6 @@ class PreparedRequest:
     def stopped(self) -> bool:
         """Whether the output ends by itself, not because of the limit."""
         return self.output.ended and len(self.output.ids) <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedResponse:
-    """When each chunk of a response arrived, in model seconds, and how many tokens it held."""
-
-    sent_s: float
-    times_s: NDArray[np.float64]
-    tokens: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -203,16 +191,11 @@ class SimulatedServer:
         yield from self._responses()
 
     def _responses(self, until_s: float = float("inf")) -> Iterator[tuple[int, SimulatedResponse]]:
-        for done in self._simulation.run(until_s):
-            self.energy.append((float(done.times_s[-1]), self._energy_j()))
-            yield (
-                self._number.pop(done.sequence),
-                SimulatedResponse(done.sequence.arrived_s, done.times_s, done.tokens),
-            )
-
-    def _energy_j(self) -> float:
         engine = self._simulation.engine
-        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
+        for sequence, response in self._simulation.run(until_s):
+            energy_j = self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
+            self.energy.append((float(response.times_s[-1]), energy_j))
+            yield self._number.pop(sequence), response
 
     def _drafts(self, settings: Speculation, sequence: TokenSequence) -> Drafts:
         if sequence.preemptions:  # after a preemption its steps begin at other positions than the precomputed ones
