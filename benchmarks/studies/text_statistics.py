@@ -21,7 +21,8 @@ import pandas as pd
 import yaml
 
 from benchmarks.common import parser
-from server.emulator.engine.ngram import Steps, speculate
+from server.emulator.engine.drafts import steps_of
+from server.emulator.engine.ngram import NgramProposer
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
@@ -58,10 +59,23 @@ class Output:
         self.ids = reply.ids[:cap]
         self.finished = reply.ended and len(reply.ids) <= cap
         self.answer_tokens = len(self.ids) - reply.thinking_end if reply.thinking_end else 0
-        self.steps = speculate(self.prompt, self.ids, Ngram(5, 1, 4))
-        self.ends = np.cumsum(self.steps.emitted) + 1  # position in the output at the end of each step
+        self.steps = steps(self.prompt, self.ids, Ngram(5, 1, 4))
+        self.ends = np.cumsum(self.steps["emitted"]) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)
         self.repeated = repeated_8grams(self.prompt, self.ids)
+
+
+def steps(prompt: list[int], output: list[int], settings: Ngram) -> pd.DataFrame:
+    """The decode steps of an output: tokens emitted, drafted and accepted, and the length of the suffix found (0: none)."""
+    drafted, accepted = steps_of(prompt, output, settings)
+    proposer, matched, emitted = NgramProposer(settings, [*prompt, *output[:1]]), [], []
+    for right in accepted:
+        proposer.propose()
+        matched.append(proposer.matched)
+        at = len(proposer.tokens) - len(prompt)
+        proposer.extend(output[at : at + right + 1])
+        emitted.append(len(proposer.tokens) - len(prompt) - at)
+    return pd.DataFrame({"emitted": emitted, "drafted": drafted, "accepted": accepted, "matched": matched})
 
 
 def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> Numbers:
@@ -87,11 +101,10 @@ def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     for name, pattern in PER_1000.items():
         count = sum(len(re.findall(pattern, each.text)) for each in outputs)
         yield f"{name} per 1000 tokens", 1000 * count / lengths.sum()
-    yield from lookup_rows([each.steps for each in outputs])
-    v2 = [speculate(each.prompt, each.ids, Ngram(5, 1, 4, v2_runner=True)) for each in outputs]
-    emitted, drafted = (sum(getattr(each, name).sum() for each in v2) for name in ("emitted", "drafted"))
-    yield "V2 runner: tokens a step", emitted / sum(len(each.emitted) for each in v2)
-    yield "V2 runner: accepted / drafted", sum(each.accepted.sum() for each in v2) / drafted
+    yield from lookup_rows(outputs)
+    v2 = pd.concat([steps(each.prompt, each.ids, Ngram(5, 1, 4, v2_runner=True)) for each in outputs])
+    yield "V2 runner: tokens a step", v2["emitted"].mean()
+    yield "V2 runner: accepted / drafted", v2["accepted"].sum() / v2["drafted"].sum()
     yield from position_rows(outputs)
 
 
@@ -100,29 +113,26 @@ def deciles(values: Sequence[float] | Numbers, form: str) -> str:
     return "/".join(f"{quantile:{form}}" for quantile in np.quantile(values, (0.1, 0.5, 0.9)))
 
 
-def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str]]:
+def lookup_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on n-gram speculation: tokens per step, drafts, acceptance by draft position and by match length."""
-    emitted, drafted, accepted, matched = (
-        np.concatenate([getattr(steps, name) for steps in all_steps])
-        for name in ("emitted", "drafted", "accepted", "matched")
-    )
-    drafts = drafted > 0
-    yield "tokens a step", emitted.mean()
-    each = [steps.emitted.mean() for steps in all_steps if len(steps.emitted)]
+    steps = pd.concat([each.steps for each in outputs])
+    drafts = steps[steps["drafted"] > 0]
+    yield "tokens a step", steps["emitted"].mean()
+    each = [one.steps["emitted"].mean() for one in outputs if len(one.steps)]
     yield "  per output p10/p50/p90", deciles(each, ".2f")
-    yield "steps with a draft", drafts.mean()
-    yield "accepted / drafted", accepted.sum() / drafted.sum()
+    yield "steps with a draft", len(drafts) / len(steps)
+    yield "accepted / drafted", steps["accepted"].sum() / steps["drafted"].sum()
     for position in range(1, 6):
-        yield f"  position {position} accepted", (accepted[drafts] >= position).mean()
+        yield f"  position {position} accepted", (drafts["accepted"] >= position).mean()
     for n in range(1, 5):
-        here = matched == n
-        yield f"  match {n}: steps", here.mean()
-        yield f"  match {n}: accepted / drafted", accepted[here].sum() / drafted[here].sum()
+        here = steps[steps["matched"] == n]
+        yield f"  match {n}: steps", len(here) / len(steps)
+        yield f"  match {n}: accepted / drafted", here["accepted"].sum() / here["drafted"].sum()
 
 
 def position_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on tokens per step and repetition by position in the output."""
-    steps = pd.concat([pd.DataFrame({"end": each.ends, "emitted": each.steps.emitted}) for each in outputs])
+    steps = pd.concat([pd.DataFrame({"end": each.ends, "emitted": each.steps["emitted"]}) for each in outputs])
     flags = pd.concat([pd.Series(each.repeated) for each in outputs])  # the index is the position
     for low, high in pairwise(POSITIONS):
         here = steps["emitted"][steps["end"].between(low, high, inclusive="right")]
