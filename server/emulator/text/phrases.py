@@ -71,12 +71,14 @@ def phrase_book() -> Mapping[str, tuple[Phrase, ...]]:
     return {kind: tuple(phrases) for kind, phrases in book.items()}
 
 
-def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str], out: list[str]) -> None:
-    """Append the phrase's words to `out`. `fill` returns the text for a slot by its name."""
+def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str]) -> str:
+    """The phrase in words. `fill` returns the text for a slot by its name."""
+    text = ""
     for part in phrase:
         if isinstance(part, str):
-            out.append(part)
+            text += part
         elif isinstance(part, Slot):
-            out.append(fill(part.name))
+            text += fill(part.name)
         else:
-            write(part[int(rng.random() ** WORD_SKEW * len(part))], rng, fill, out)
+            text += write(part[int(rng.random() ** WORD_SKEW * len(part))], rng, fill)
+    return text
