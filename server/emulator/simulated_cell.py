@@ -8,6 +8,7 @@ from a run over sockets by the time that sockets and a client need (measured: do
 records, budgets or files.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,7 +35,7 @@ TURNAROUND_S = 0.8e-3
 """Time between the end of a response and the client's next request: 0.65 to 1 ms measured (docs/decisions/0066)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PreparedOutput:
     """A prompt and its whole output, which is the same under every configuration."""
 
@@ -85,16 +86,12 @@ class ModelOutputs:
         self.tokenizer = Tokenizer()
         self.problems = read_problems(Path(dataset))
         self._text = TextModel(self.model.behaviour, self.problems, self.tokenizer)
-        self._outputs: dict[tuple[str, int], PreparedOutput] = {}
-        self._excerpts: dict[tuple[int, int], tuple[str | None, str]] = {}
+        self._output = functools.cache(self._generate)
+        self.excerpt = functools.cache(self._excerpt)
 
     def prepare(self, messages: list[dict[str, str]], limit: int, longest: int) -> PreparedRequest:
         """A request with these messages for `limit` tokens. The output is generated once, with `longest` tokens."""
-        text = self.tokenizer.render_chat(messages, self.model.prompt)
-        key = (text, longest)
-        if key not in self._outputs:
-            self._outputs[key] = self._generate(text, longest)
-        return PreparedRequest(self._outputs[key], limit)
+        return PreparedRequest(self._output(self.tokenizer.render_chat(messages, self.model.prompt), longest), limit)
 
     def _generate(self, text: str, max_tokens: int) -> PreparedOutput:
         """The output of greedy decoding."""
@@ -115,17 +112,11 @@ class ModelOutputs:
         """Whether the server separates the thinking from the answer."""
         return bool(self.model.reasoning_parser)
 
-    def excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
+    def _excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
         """Reasoning and content of the first `tokens` tokens, for grading.
 
         The answer is complete; the thinking is cut to what follows its last box.
         """
-        key = (id(output), tokens)
-        if key not in self._excerpts:
-            self._excerpts[key] = self._excerpt(output, tokens)
-        return self._excerpts[key]
-
-    def _excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
         ids, end = output.ids, output.thinking_end
         end = end if end is not None and end <= tokens else None
         thinking = self._decode(ids[: end or tokens])

@@ -33,6 +33,8 @@ from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 ENGINE_DEAD_SINCE_33 = "The server had an error while processing your request."
+UNREADABLE_BODY = "There was an error parsing the body"
+"""FastAPI's message for a body whose parser fails other than by invalid JSON."""
 METRICS_TYPE = "text/plain; version={}; charset=utf-8"
 GUARDED = ("/v1", "/v2", "/inference")
 """Beginnings of the paths for which vLLM requires `--api-key`."""
@@ -145,11 +147,15 @@ class EmulatorApp:
         try:
             route(exchange)
         except RequestError as error:
-            self.generations.respond(exchange, error.code, error.body)
+            refused = error
+        except RecursionError:  # lists and objects in more than about 1,000 levels
+            refused = RequestError(UNREADABLE_BODY, type_="Bad Request")
         except Exception as error:  # noqa: BLE001 - a defect must fail one response only, not the connection's parser
             traceback.print_exc()
-            internal = RequestError(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
-            self.generations.respond(exchange, internal.code, internal.body)
+            refused = RequestError(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
+        else:
+            return
+        self.generations.respond(exchange, refused.code, refused.body)
 
     def _allowed(self, exchange: HttpExchange) -> bool:
         keys = self.settings.serving.api_key

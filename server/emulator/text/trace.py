@@ -82,7 +82,7 @@ class TraceWriter:
         letters = [span for span in self.expressions if len(span) == 1 and span.isalpha()]
         self.letters = letters or ["n", "x", "k"]
         self.numbers = [int(n) for n in re.findall(r"\d{1,3}", problem.problem)] or [2, 3, 5]
-        self.topics = WORDS["topics"].get(problem.subject, WORDS["any_topic"])
+        self.topics: list[str] = WORDS["topics"].get(problem.subject, WORDS["any_topic"])
         self.preference = rng.random()
         self.computed = 0
         self.step = 0
