@@ -18,6 +18,7 @@ class Choice:
     index: int
     params: RequestBody
     sequence: TokenSequence
+    prompt_text: str
     decoder: IncrementalDecoder
     splits_reasoning: bool
     """Whether a reasoning parser splits the text."""
