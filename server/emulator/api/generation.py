@@ -31,7 +31,7 @@ from server.emulator.api.sampling_params import read_sampling_params
 from server.emulator.engine.realtime import RealtimeEngine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.model import GeneratedText, TextModel
-from server.emulator.text.tokenizer import END_THINK, THINK
+from server.emulator.text.tokenizer import END_THINK, THINK, IncrementalDecoder
 
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
@@ -175,7 +175,7 @@ class Generations:
         room = self.serving.max_model_len - len(prompt)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
         sequence = TokenSequence(ids=list(prompt), prompt=len(prompt), end=limit, salt=params.cache_salt)
-        decoder = self.tokenizer.decoder(skip_special_tokens=params.skip_special_tokens)
+        decoder = IncrementalDecoder(self.tokenizer, skip_special_tokens=params.skip_special_tokens)
         splits_reasoning = self.dialect.reasoning_parser and params.chat
         choice = Choice(index, params, sequence, text, decoder, splits_reasoning, self.tokenizer.id(THINK))
         if splits_reasoning and self._thinking_ended(prompt):
