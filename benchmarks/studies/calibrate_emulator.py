@@ -89,10 +89,10 @@ def decode_row(cell: MeasuredCell) -> dict[str, Any]:
     }
 
 
-def configurations(root: Path, half: str | None, version: str = "") -> Configs:
-    """Read the cells of a vLLM version in `root` by configuration. Cells whose outputs may end before their budget are left out."""
+def configurations(cells: list[MeasuredCell], half: str | None, version: str = "") -> Configs:
+    """The cells of a vLLM version by configuration. Cells whose outputs may end before their budget are left out."""
     found: dict[tuple[str, str, int, str | None, str | None], list[dict[str, Any]]] = defaultdict(list)
-    for cell in read_cells(root):
+    for cell in cells:
         run = cell.run
         fixed_length = (run.sampling.get("extra_body") or run.options.get("extra_body") or {}).get("ignore_eos")
         # The emulator has no setting for CUDA graphs of pieces only.
@@ -171,13 +171,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--half", choices=("even", "odd"), default="even", help="half for the fit [even]")
     parser.add_argument("--engine-version", default=FITTED_VERSION, help="vLLM version of the runs [0.26]")
     args = parser.parse_args(argv)
-    folders = [(gpu, Path(path)) for gpu, _, path in (each.partition("=") for each in args.cells)]
+    measured = [(gpu, read_cells(Path(path))) for gpu, _, path in (each.partition("=") for each in args.cells)]
     version, halves = args.engine_version, {}
     for name, half in (("calibrating", args.half), ("judging", "odd" if args.half == "even" else "even")):
         halves[name] = [
-            config | {"gpu": gpu} for gpu, path in folders for config in configurations(path, half, version)
+            config | {"gpu": gpu} for gpu, cells in measured for config in configurations(cells, half, version)
         ]
-    models, engine, powers = dict(folders), engine_versions()[version], {}
+    models, engine, powers = dict(measured), engine_versions()[version], {}
     times: Start = {name: (getattr(engine, name), UNKNOWN) for name in TIMES}
     if version == FITTED_VERSION:
         times = TIMES | {f"{gpu}.{name}": at for gpu in models for name, at in GPU_TIMES[gpu].items()}

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ class Output:
         self.steps = steps(self.prompt, self.ids, Ngram(5, 1, 4))
         self.ends = np.cumsum(self.steps["emitted"]) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)
-        self.repeated = repeated_8grams(self.prompt, self.ids)
+
+    @cached_property
+    def repeated(self) -> Numbers:
+        """For each token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
+        grams = np.lib.stride_tricks.sliding_window_view(np.array([*self.prompt, *self.ids]), 8)
+        return pd.DataFrame(grams).duplicated().to_numpy()[max(0, len(self.prompt) - 7) :]
 
 
 def steps(prompt: list[int], output: list[int], settings: Ngram) -> pd.DataFrame:
@@ -76,12 +82,6 @@ def steps(prompt: list[int], output: list[int], settings: Ngram) -> pd.DataFrame
         proposer.extend(output[at : at + right + 1])
         emitted.append(len(proposer.tokens) - len(prompt) - at)
     return pd.DataFrame({"emitted": emitted, "drafted": drafted, "accepted": accepted, "matched": matched})
-
-
-def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> Numbers:
-    """For each output token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
-    grams = np.lib.stride_tricks.sliding_window_view(np.array([*prompt, *ids]), 8)
-    return pd.DataFrame(grams).duplicated().to_numpy()[max(0, len(prompt) - 7) :]
 
 
 def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:

@@ -143,7 +143,7 @@ def test_every_number_in_the_profiles_has_a_source() -> None:
 # The engine
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32),
     speculates=st.booleans(),
@@ -173,7 +173,7 @@ def test_every_request_ends_whole_and_no_block_leaks(
     empty(subject)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), speculates=st.booleans(), caching=st.booleans())
 def test_fast_forward_and_single_steps_agree(seed: int, speculates: bool, caching: bool) -> None:
     """The same load in single steps and with fast_forward: the same times, tokens, steps and counters."""
@@ -201,7 +201,7 @@ def test_fast_forward_and_single_steps_agree(seed: int, speculates: bool, cachin
 
 
 @pytest.mark.parametrize("speculates", [False, True])
-def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(speculates: bool) -> None:
+def test_thousands_of_requests_with_random_cancels_leave_the_engine_empty(speculates: bool) -> None:
     rng = random.Random(7)
     subject = engine(
         speculation=NGRAM if speculates else None,
@@ -210,7 +210,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_the_engine_empty(specul
         enable_prefix_caching=True,
     )
     live: list[TokenSequence] = []
-    for number in range(10_000):
+    for number in range(4_000):
         one = sequence(rng.randint(1, 60), rng.randint(1, 12), number % 300)
         subject.arrive(one)
         live.append(one)
