@@ -14,7 +14,7 @@ from pathlib import Path
 PHRASES = Path(__file__).with_name("phrases.txt")
 # How strongly the first wordings of a choice are preferred, as in real text. With 1 all are equally likely.
 WORD_SKEW = 3.4
-SYNTAX = re.compile(r"[\[\]|]|@[a-z]")
+SYNTAX = re.compile(r"([\[\]|]|@[a-z])")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,31 +30,21 @@ Phrase = tuple[Part, ...]
 
 
 def compile_phrase(line: str) -> Phrase:
-    """Parse a template such as `[a|b] of @e`. Raises ValueError if the brackets do not match."""
+    """Parse a template such as `[a|b] of @e`. Raises ValueError if a bracket is not closed."""
     stack: list[list[list[Part]]] = [[[]]]
-    at = 0
-    for mark in SYNTAX.finditer(line):
-        here = stack[-1][-1]
-        if literal := line[at : mark.start()]:
-            here.append(literal)
-        at = mark.end()
-        match mark.group():
-            case "[":
-                stack.append([[]])
-            case "|":
-                if len(stack) == 1:
-                    raise ValueError(f"'|' outside brackets: {line}")
-                stack[-1].append([])
-            case "]":
-                options = stack.pop()
-                if not stack:
-                    raise ValueError(f"']' without '[': {line}")
-                stack[-1][-1].append(tuple(tuple(option) for option in options))
-            case slot:
-                here.append(Slot(slot[1:]))
-    if len(stack) != 1:
-        raise ValueError(f"'[' without ']': {line}")
-    return (*stack[0][0], line[at:])
+    """For each open bracket, the options so far; the last part belongs to the last option."""
+    for mark in filter(None, SYNTAX.split(line)):
+        if mark == "[":
+            stack.append([[]])
+        elif mark == "|":
+            stack[-1].append([])
+        elif mark == "]":
+            options = stack.pop()
+            stack[-1][-1].append(tuple(tuple(option) for option in options))
+        else:
+            stack[-1][-1].append(Slot(mark[1:]) if mark[0] == "@" else mark)
+    ((phrase,),) = stack
+    return tuple(phrase)
 
 
 @functools.cache
