@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy.optimize import least_squares
 
 from analysis.stats import Floats
@@ -41,30 +42,19 @@ SPREAD = {"tpot": 0.07, "ttft": 0.3, "power": 0.04}
 GPU_SPREAD = 0.03
 """The same for TPOT where the GPU determines the step: 7B and 14B without n-gram speculation."""
 ROUNDS = 8
-KNOWN, HOST, UNKNOWN = 0.1, 0.3, 0.7
-# fmt: off
-TIMES = {
-    "gap_ms": (0.121, KNOWN), "parallel_gap_ms": (0.09, UNKNOWN), "row_us": (2.26, KNOWN), "allreduce_exposed": (0.7, UNKNOWN),
-    "async_step_ms": (1.35, HOST), "async_parallel_step_ms": (1.35, HOST), "async_worker_ms": (2.0, UNKNOWN),
-    "async_per_stream_us": (18.5, HOST), "async_parallel_per_stream_us": (12.5, HOST),
-    "sync_step_ms": (0.826, HOST), "sync_parallel_ms": (0.259, UNKNOWN), "sync_per_stream_us": (20.2, HOST), "sync_slowdown": (1.05, KNOWN),
-    "ngram_step_ms": (0.982, HOST), "ngram_per_stream_us": (4.0, UNKNOWN), "ngram_context_ns": (4.0, UNKNOWN),
-    "piecewise_layer_ms": (0.116, HOST), "eager_layer_ms": (0.53, HOST), "parallel_overlap": (1.45, HOST), "parallel_launch": (0.15, UNKNOWN),
-    "prefill_ms": (3.0, UNKNOWN), "prefill_request_us": (400.0, UNKNOWN), "async_fill_ms": (1.8, HOST), "parallel_fill_ms": (3.6, UNKNOWN),
-    "read_request_us": (620.0, HOST), "tokenize_request_us": (800.0, HOST), "ingest_ms": (3.6, HOST),
-}
-GPU_TIMES = {
-    "h200": {"bandwidth_tb_s": (4.13, KNOWN), "layer_ms": (0.039, KNOWN)},
-    "h100": {"bandwidth_tb_s": (2.92, KNOWN), "layer_ms": (0.0361, KNOWN)},
-}
-POWERS = {"base_w": (110.0, UNKNOWN), "memory_w": (330.0, UNKNOWN), "compute_w": (400.0, UNKNOWN), "link_w": (30.0, UNKNOWN)}
-# fmt: on
+STARTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 GPUS = gpus()
 Start = dict[str, tuple[float, float]]
 """Start value and log uncertainty of each parameter. Parameters of a GPU model have its name as prefix: `h100.base_w`."""
 Values = dict[str, float]
 Configs = list[dict[str, Any]]
 """Measured configurations; `gpu` of each is the GPU model."""
+
+
+def starts(section: str, prefix: str = "") -> Start:
+    """The start values of a section of calibrate_emulator.yaml."""
+    uncertainty = STARTS["uncertainty"]
+    return {prefix + name: (value, uncertainty[how]) for name, (value, how) in STARTS[section].items()}
 
 
 def half_of(name: str) -> str:
@@ -177,11 +167,13 @@ def main(argv: list[str]) -> int:
         halves[name] = [
             config | {"gpu": gpu} for gpu, cells in measured for config in configurations(cells, half, version)
         ]
-    models, engine, powers = dict(measured), engine_versions()[version], {}
-    times: Start = {name: (getattr(engine, name), UNKNOWN) for name in TIMES}
+    models, engine, powers = dict(measured), engine_versions()[version], Start()
+    times: Start = {name: (getattr(engine, name), STARTS["uncertainty"]["unknown"]) for name in STARTS["times"]}
     if version == FITTED_VERSION:
-        times = TIMES | {f"{gpu}.{name}": at for gpu in models for name, at in GPU_TIMES[gpu].items()}
-        powers = {f"{gpu}.{name}": at for gpu in models for name, at in POWERS.items()}
+        times = starts("times")
+        for gpu in models:
+            times |= starts(f"{gpu} times", f"{gpu}.")
+            powers |= starts("powers", f"{gpu}.")
     fitted = fit(halves["calibrating"], ("tpot", "ttft"), times, engine)
     if powers:
         fitted |= fit(halves["calibrating"], ("power",), powers, engine, fitted)
