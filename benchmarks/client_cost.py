@@ -49,14 +49,6 @@ BODY = {
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
-PUBLISHED = {
-    "vllm bench serve": (61, 12),
-    "vLLM's Rust client": (23, 19),
-    "evalscope": (93, 32),
-    "guidellm": (430, 138),
-    "AIPerf": (534, 173),
-}
-"""CPU µs per event, paced and burst, measured in November 2026 on another 2-core machine with the same kind of server."""
 
 
 async def ours(url: str, requests: int) -> None:
@@ -228,8 +220,6 @@ def main() -> int:
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         for kind, case in SERVERS.items():
             found[kind] = measure(kind, f"{server}/{case}/v1", names, Path(folder), quick=options.quick)
-    for at, kind in enumerate(("paced", "burst")):
-        print(f"{kind}  published: " + ", ".join(f"{name} {cost[at]}" for name, cost in PUBLISHED.items()))
     result: dict[str, Any] = {"us_per_event": found}
     if "bare" in names and "ours" in names:
         result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)
