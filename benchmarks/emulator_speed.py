@@ -26,9 +26,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.common import emulated, parser
+from benchmarks.common import parser
+from tests.fixtures.emulated import emulated
 
-MODEL = "r1-distill-qwen-1.5b"
 LATE = "thinkload_emulator_write_late_seconds"
 
 
@@ -107,9 +107,14 @@ def _late_p99_s(spent: dict[str, float]) -> float:
     return float(np.interp(wanted, [0, *counts.values()], [0, *counts]))
 
 
-def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadResult:
-    """Run one load."""
-    with emulated(core, "--model", MODEL, "--text", "random", *flags) as url:
+def measure(cores: list[int], streams: int, tokens: int, *flags: str) -> LoadResult:
+    """Run one load. The server inherits the first of several cores, and the client keeps the others."""
+    if cores:
+        os.sched_setaffinity(0, cores[:1])
+    with emulated("tp1", "--text", "random", *flags) as target:
+        if cores:
+            os.sched_setaffinity(0, cores[1:])
+        url = target.removesuffix("/v1")
         _read_all(url, min(streams, 4), 8)  # the first requests are a warm-up
         before = _scrape(url)
         chunks, wall_s = _read_all(url, streams, tokens)
@@ -131,12 +136,10 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=8.0, help="approximate duration of each load [8]")
     seconds = arguments.parse_args().seconds
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    core = cores[0] if len(cores) > 1 else None
-    if core is not None:
-        os.sched_setaffinity(0, set(cores[1:]))
-    paced = measure(core, 16, int(seconds / 0.00206), "--speed", "1.1")
-    sustained = measure(core, 20, int(seconds / 0.00206 * 2), "--speed", "2")
-    beyond = measure(core, 64, int(seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
+    cores = cores if len(cores) > 1 else []
+    paced = measure(cores, 16, int(seconds / 0.00206), "--speed", "1.1")
+    sustained = measure(cores, 20, int(seconds / 0.00206 * 2), "--speed", "2")
+    beyond = measure(cores, 64, int(seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
     for name, result in {"paced": paced, "sustained": sustained, "beyond": beyond}.items():
         print(name, *(f"{key} {value:.4g}" for key, value in asdict(result).items()), sep="  ", file=sys.stderr)
     summary = {

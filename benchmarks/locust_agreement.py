@@ -26,8 +26,9 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from benchmarks.common import emulated, parser
+from benchmarks.common import parser
 from loadgen.record import Record, read_records
+from tests.fixtures.emulated import emulated
 
 MODEL = "r1-distill-qwen-14b"
 WORKERS = 3
@@ -126,11 +127,11 @@ def main() -> int:
     arguments.add_argument("--requests", type=int, default=1000, metavar="N", help="in each run [1000]")
     options = arguments.parse_args()
     runs: dict[str, list[list[Record]]] = {"single": [], "locust": []}
-    flags = ("--model", MODEL, "--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
-    with emulated(None, *flags) as url, tempfile.TemporaryDirectory() as folder:
+    flags = ("--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
+    with emulated("tp1", *flags, model=MODEL) as target, tempfile.TemporaryDirectory() as folder:
         for pair in range(options.pairs):
             for kind, done in runs.items():
-                done.append(run(kind, f"{url}/v1", options.requests, Path(folder) / f"{kind}-{pair}"))
+                done.append(run(kind, target, options.requests, Path(folder) / f"{kind}-{pair}"))
     same = all(same_tokens(one, other) for one, other in zip(runs["single"], runs["locust"], strict=True))
     rows = compare(runs["single"], runs["locust"])
     print(
