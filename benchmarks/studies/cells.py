@@ -79,7 +79,8 @@ def read_cells(*roots: Path) -> list[MeasuredCell]:
         frame = study.frame
         requests = frame[frame["ok"] & ~frame["warmup"] & ~frame["derived"] & (frame["tpot_s"] > 0)]
         cells += [
-            MeasuredCell(root / name, run, requests[requests["cell"] == name]) for name, run in study.runs.items()
+            MeasuredCell(study.folder(name), run, requests[requests["cell"] == name])
+            for name, run in study.runs.items()
         ]
     return cells
 
