@@ -115,27 +115,27 @@ def deciles(values: Sequence[float] | Numbers, form: str) -> str:
 
 def lookup_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on n-gram speculation: tokens per step, drafts, acceptance by draft position and by match length."""
-    steps = pd.concat([each.steps for each in outputs])
-    drafts = steps[steps["drafted"] > 0]
-    yield "tokens a step", steps["emitted"].mean()
+    all_steps = pd.concat([each.steps for each in outputs])
+    drafts = all_steps[all_steps["drafted"] > 0]
+    yield "tokens a step", all_steps["emitted"].mean()
     each = [one.steps["emitted"].mean() for one in outputs if len(one.steps)]
     yield "  per output p10/p50/p90", deciles(each, ".2f")
-    yield "steps with a draft", len(drafts) / len(steps)
-    yield "accepted / drafted", steps["accepted"].sum() / steps["drafted"].sum()
+    yield "steps with a draft", len(drafts) / len(all_steps)
+    yield "accepted / drafted", all_steps["accepted"].sum() / all_steps["drafted"].sum()
     for position in range(1, 6):
         yield f"  position {position} accepted", (drafts["accepted"] >= position).mean()
     for n in range(1, 5):
-        here = steps[steps["matched"] == n]
-        yield f"  match {n}: steps", len(here) / len(steps)
+        here = all_steps[all_steps["matched"] == n]
+        yield f"  match {n}: steps", len(here) / len(all_steps)
         yield f"  match {n}: accepted / drafted", here["accepted"].sum() / here["drafted"].sum()
 
 
 def position_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on tokens per step and repetition by position in the output."""
-    steps = pd.concat([pd.DataFrame({"end": each.ends, "emitted": each.steps["emitted"]}) for each in outputs])
+    all_steps = pd.concat([each.steps.assign(end=each.ends) for each in outputs])
     flags = pd.concat([pd.Series(each.repeated) for each in outputs])  # the index is the position
     for low, high in pairwise(POSITIONS):
-        here = steps["emitted"][steps["end"].between(low, high, inclusive="right")]
+        here = all_steps["emitted"][all_steps["end"].between(low, high, inclusive="right")]
         if len(here) > ENOUGH_STEPS:
             yield f"tokens a step at {low}-{high if high < POSITIONS[-1] else ''}", here.mean()
     for low, high in pairwise((0, *POSITIONS[2:7])):
