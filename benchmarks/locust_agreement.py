@@ -98,22 +98,20 @@ def same_tokens(single: list[Record], locust: list[Record]) -> bool:
     return one == other
 
 
-def command(kind: str, target: str, requests: int, out: Path) -> list[str]:
-    """Return the command line of one run."""
-    plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}".split()
+def commands(kind: str, target: str, requests: int, out: Path) -> list[list[str]]:
+    """Return the command lines of one run."""
+    plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}"
     if kind == "single":
-        ours = ["-m", "loadgen", "run", "--metrics-port", "off", "--progress", "none", "--cache", "salt"]
-        return [sys.executable, *ours, *plan]
-    quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt".split()
-    return [sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *quiet, *plan]
+        lines = [f"loadgen run --metrics-port off --progress none --cache salt {plan}"]
+    else:
+        quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt"
+        lines = [f"locust -f loadgen/locustfile.py {quiet} {plan}", f"loadgen gather {out}"]
+    return [[sys.executable, "-m", *line.split()] for line in lines]
 
 
 def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
     """Carry out one run and return its records."""
-    lines = [command(kind, target, requests, out)]
-    if kind == "locust":
-        lines.append([sys.executable, "-m", "loadgen", "gather", str(out)])
-    for line in lines:
+    for line in commands(kind, target, requests, out):
         done = subprocess.run(line, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"locust_agreement: {' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
