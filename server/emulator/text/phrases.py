@@ -31,8 +31,8 @@ Phrase = tuple[Part, ...]
 
 def compile_phrase(line: str) -> Phrase:
     """Parse a template such as `[a|b] of @e`. Raises ValueError if a bracket is not closed."""
+    # For the line and each open bracket, the options so far. What follows belongs to the last option.
     stack: list[list[list[Part]]] = [[[]]]
-    """For each open bracket, the options so far; the last part belongs to the last option."""
     for mark in filter(None, SYNTAX.split(line)):
         if mark == "[":
             stack.append([[]])
