@@ -36,40 +36,10 @@ from server.emulator.text.tokenizer import END_THINK, THINK, IncrementalDecoder
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
 JSON = ("content-type", "application/json")
-AHEAD_TOKENS = 64
-"""The output is extended by at least this many tokens at a time."""
 
 
 def _busy() -> RequestError:
     return RequestError(BUSY, type_="Service Unavailable", code=503)
-
-
-class OutputFeed:
-    """Extends the sequence of a choice with the text model's output as far as the engine needs it."""
-
-    def __init__(self, reply: GeneratedText, limit: int, choice: Choice) -> None:
-        self._reply, self._limit, self._choice = reply, limit, choice
-
-    def __call__(self, tokens: int) -> None:
-        """Make `tokens` output tokens known, or set the end of the sequence if the text ends before."""
-        choice, reply = self._choice, self._reply
-        sequence, params = choice.sequence, choice.params
-        have = len(sequence.ids) - sequence.prompt
-        available = min(reply.grow(min(max(tokens, have + AHEAD_TOKENS), self._limit)), self._limit)
-        new_ids = reply.ids[have:available]
-        sequence.ids += new_ids
-        if choice.think_end_at is None and reply.thinking_end is not None and reply.thinking_end <= available:
-            choice.think_end_at = reply.thinking_end - 1
-        if reply.ended and available == len(reply.ids):
-            sequence.end, choice.finish = available, "stop"
-        if params.stop_token_ids:
-            self._stop_at_token(new_ids, have)
-
-    def _stop_at_token(self, new_ids: list[int], first: int) -> None:
-        choice = self._choice
-        for position, token in enumerate(new_ids, first):
-            if token in choice.params.stop_token_ids and choice.params.min_tokens <= position < choice.sequence.end:
-                choice.sequence.end, choice.finish, choice.stop_reason = position + 1, "stop", token
 
 
 @dataclass(slots=True, eq=False)
@@ -177,10 +147,13 @@ class Generations:
         sequence = TokenSequence(ids=list(prompt), prompt=len(prompt), end=limit, salt=params.cache_salt)
         decoder = IncrementalDecoder(self.tokenizer, skip_special_tokens=params.skip_special_tokens)
         splits_reasoning = self.dialect.reasoning_parser and params.chat
-        choice = Choice(index, params, sequence, text, decoder, splits_reasoning, self.tokenizer.id(THINK))
+        reply = self._reply(params, text, prompt, sample)
+        choice = Choice(
+            index, params, sequence, text, reply, limit, decoder, splits_reasoning, self.tokenizer.id(THINK)
+        )
         if splits_reasoning and self._thinking_ended(prompt):
             choice.think_end_at = -1
-        sequence.grow = OutputFeed(self._reply(params, text, prompt, sample), limit, choice)
+        sequence.grow = choice.extend
         return choice
 
     def _thinking_ended(self, prompt: list[int]) -> bool:
