@@ -69,7 +69,7 @@ test-vllm: env ## the emulator beside a real vLLM 0.32.0 (CPU), in an environmen
 bench: env ## what client and emulator cost, and how true they are (minutes; needs an otherwise idle machine)
 	$(BIN)/python -m benchmarks.truth
 	$(BIN)/python -m benchmarks.client_cost
-	$(BIN)/python -m benchmarks.locust_cost --quick
+	$(BIN)/python -m benchmarks.client_cost --only command,locust
 	$(BIN)/python -m benchmarks.locust_agreement
 	$(BIN)/python -m benchmarks.emulator_speed
 	$(BIN)/python -m benchmarks.emulator_fidelity $${THINKLOAD_SHARED:-../shared}/measurements/h200-vllm-0.26.0.json

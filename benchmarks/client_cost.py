@@ -7,24 +7,25 @@ at once, each in a segment of its own. Every client runs in a process of its own
 run lengths give a slope, so that the cost of starting drops out. The last line is JSON.
 
 `bare` is the lower bound for Python: a uvloop Protocol that reads, timestamps, and sends the next request. `ours` is the
-whole path of a request: send, timestamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen`.
+whole path of a request: send, timestamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen`. `locust` is
+`locust -f loadgen/locustfile.py`, with master and worker in one process; a worker on a machine of its own does less.
 """
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 import uvloop
 
@@ -48,14 +49,6 @@ BODY = {
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
-PUBLISHED = {
-    "vllm bench serve": (61, 12),
-    "vLLM's Rust client": (23, 19),
-    "evalscope": (93, 32),
-    "guidellm": (430, 138),
-    "AIPerf": (534, 173),
-}
-"""CPU µs per event, paced and burst, measured in November 2026 on another 2-core machine with the same kind of server."""
 
 
 async def ours(url: str, requests: int) -> None:
@@ -135,23 +128,12 @@ async def bare(url: str, requests: int) -> None:
     await done
 
 
-async def in_slots(requests: int, one: Callable[[], Awaitable[int]]) -> None:
-    """Run a closed loop around one call, which returns its number of events."""
-    numbers = iter(range(requests))
-
-    async def slot() -> None:
-        for _ in numbers:
-            assert await one() >= EVENTS
-
-    await asyncio.gather(*(slot() for _ in range(STREAMS)))
-
-
 async def bare_aiohttp(url: str, requests: int) -> None:
     """Send requests as most tools do: aiohttp `iter_any`, split at blank lines, decode the JSON and timestamp."""
-    aiohttp: Any = importlib.import_module("aiohttp")
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    numbers = iter(range(requests))
 
-        async def one() -> int:
+    async def slot(session: aiohttp.ClientSession) -> None:
+        for _ in numbers:
             stamps = []
             rest = b""
             async with session.post(f"{url}/chat/completions", json=BODY) as response:
@@ -161,53 +143,16 @@ async def bare_aiohttp(url: str, requests: int) -> None:
                         if event != b"data: [DONE]":
                             json.loads(event[6:])
                             stamps.append(time.perf_counter_ns())
-            return len(stamps)
+            assert len(stamps) >= EVENTS
 
-        await in_slots(requests, one)
-
-
-async def openai_sdk(url: str, requests: int) -> None:
-    """Send requests by the openai SDK."""
-    openai: Any = importlib.import_module("openai")
-    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
-
-    async def one() -> int:
-        stamps = []
-        async for _ in await client.chat.completions.create(**BODY):
-            stamps.append(time.perf_counter_ns())  # noqa: PERF401 each event needs its own timestamp
-        return len(stamps)
-
-    await in_slots(requests, one)
-
-
-async def bare_httpx(url: str, requests: int) -> None:
-    """Send requests by httpx, read the stream by lines and decode the JSON."""
-    httpx: Any = importlib.import_module(httpx_name() or "httpx")
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
-
-        async def one() -> int:
-            stamps = []
-            async with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
-                async for line in response.aiter_lines():
-                    if line.startswith("data: {"):
-                        json.loads(line[6:])
-                        stamps.append(time.perf_counter_ns())
-            return len(stamps)
-
-        await in_slots(requests, one)
-
-
-def httpx_name() -> str | None:
-    """Return the name under which httpx is installed."""
-    return next((name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)), None)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(slot(session) for _ in range(STREAMS)))
 
 
 CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {
     "bare": bare,
     "ours": ours,
     "aiohttp": bare_aiohttp,
-    "httpx": bare_httpx,
-    "openai": openai_sdk,
 }
 
 
@@ -242,16 +187,17 @@ def slope_us(name: str, url: str, lengths: tuple[int, int], folder: Path) -> flo
     return (long - short) / (lengths[1] - lengths[0]) / EVENTS * 1e6
 
 
-def measure(kind: str, url: str, lengths: Mapping[str, tuple[int, int]], rounds: int, folder: Path) -> dict[str, float]:
-    """Print what each client costs in one case, and return the medians. `lengths` are the two run lengths of each."""
-    costs: dict[str, list[float]] = {name: [] for name in lengths}
+def measure(kind: str, url: str, names: list[str], folder: Path, *, quick: bool) -> dict[str, float]:
+    """Print what each client costs in one case, and return the medians."""
+    rounds, lengths = 3, (400, 2400) if kind == "burst" else (100, 500)
+    if quick:
+        rounds, lengths = 1, (40, 200)
     # The clients alternate, so that other load on the machine affects all of them.
-    for _ in range(rounds):
-        for name, both in lengths.items():
-            costs[name].append(slope_us(name, url, both, folder))
-    found = {name: round(statistics.median(values), 2) for name, values in costs.items()}
-    for name, values in costs.items():
-        each = [round(cost, 1) for cost in values]
+    costs = [{name: slope_us(name, url, lengths, folder) for name in names} for _ in range(rounds)]
+    found = {}
+    for name in names:
+        each = [round(one[name], 1) for one in costs]
+        found[name] = round(statistics.median(one[name] for one in costs), 2)
         print(f"{kind}  {name:8} {found[name]:8.2f} µs/event  {each}", flush=True)
     return found
 
@@ -262,24 +208,18 @@ def main() -> int:
     arguments.add_argument("--client", nargs=3, metavar=("NAME", "URL", "REQUESTS"), help=argparse.SUPPRESS)
     arguments.add_argument("--quick", action="store_true", help="send a fifth of the requests, once")
     arguments.add_argument(
-        "--only", default="bare,ours,command,aiohttp,httpx,openai", help="clients, by comma [%(default)s]"
+        "--only", default="bare,ours,command,aiohttp", help="clients, by comma [%(default)s]; there is also locust"
     )
     options = arguments.parse_args()
     if options.client:
         name, url, requests = options.client
         uvloop.run(cast("Any", CLIENTS[name](url, int(requests))))
         return 0
-    names = [name for name in options.only.split(",") if name != "httpx" or httpx_name()]
+    names = options.only.split(",")
     found: dict[str, dict[str, float]] = {}
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         for kind, case in SERVERS.items():
-            long = (400, 2400) if kind == "burst" else (100, 500)
-            slow = names if options.quick else ("httpx", "openai")
-            lengths = {name: (40, 200) if name in slow else long for name in names}
-            rounds = 1 if options.quick else 3
-            found[kind] = measure(kind, f"{server}/{case}/v1", lengths, rounds, Path(folder))
-    for at, kind in enumerate(("paced", "burst")):
-        print(f"{kind}  published: " + ", ".join(f"{name} {cost[at]}" for name, cost in PUBLISHED.items()))
+            found[kind] = measure(kind, f"{server}/{case}/v1", names, Path(folder), quick=options.quick)
     result: dict[str, Any] = {"us_per_event": found}
     if "bare" in names and "ours" in names:
         result["paced_ours_to_bare"] = round(found["paced"]["ours"] / found["paced"]["bare"], 2)

@@ -1,15 +1,10 @@
-"""What several benchmarks share: their command line, the full path of a request in this suite, and an emulated server.
+"""What several benchmarks share: their command line, and the full path of a request in this suite.
 
 This module does not know what is measured.
 """
 
 import argparse
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 from loadgen.client.client import Client
 from loadgen.client.endpoint import endpoint_of
@@ -45,20 +40,3 @@ async def closed_loop(
 
         await dispatch(planned, ClosedLoop(streams), send, start_ns=clock.start_ns)
     work_queue.finish()
-
-
-@contextmanager
-def emulated(core: int | None, *flags: str) -> Iterator[str]:
-    """Run an emulated server on a free port, on one core if it is given; yield its URL."""
-    command = [sys.executable, "-m", "server", "emulate", "tp1", "--port", "0", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        assert process.stderr is not None
-        try:
-            started = (re.search(r"at (http://\S+)/v1", line) for line in process.stderr)
-            if (found := next(filter(None, started), None)) is None:
-                raise SystemExit("the emulator did not start")
-            yield found[1]
-        finally:
-            process.terminate()

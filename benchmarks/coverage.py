@@ -1,4 +1,4 @@
-"""How often the intervals contain the true value: `python -m benchmarks.coverage [--studies 600] [--json FILE]`.
+"""How often the intervals contain the true value: `python -m benchmarks.coverage [--studies 600]`.
 
 Every row simulates studies in which the true value is known, and computes the interval with the suite's own functions. *given*
 is the share of studies that get an interval, *covers* the share of these that contains the true value; where more than 5 % of
@@ -12,15 +12,12 @@ This module does not know real servers: `docs/measurements.md` has what was meas
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,29 +35,14 @@ MOST_WRONG = 0.07
 """Above this share of all studies with a wrong interval a row is marked: 5 %, and what 600 studies can deviate by chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoverageRow:
-    """One line of the table."""
-
-    estimate: str
-    method: str
-    n: str
-    distribution: str
-    load: str
-    given: float
-    covers: float
-
-    @property
-    def mark(self) -> str:
-        """Empty where at most about 5 % of all studies print a wrong interval."""
-        return "✗" if self.given * (1 - self.covers) > MOST_WRONG else ""
-
-
-def measured(intervals: list[Interval], truth: float) -> tuple[float, float]:
-    """The share of studies with an interval, and the share of these intervals that contain the true value."""
+def row(intervals: list[Interval], truth: float, *words: object) -> str:
+    """One line of the table, from the intervals of all studies and the true value. `words` are its first five cells."""
     given = [one for one in intervals if np.isfinite(one.low)]
     inside = [not one.low > truth and not one.high < truth for one in given]  # no upper bound is an infinite one
-    return len(given) / len(intervals), float(np.mean(inside)) if inside else math.nan
+    share, covers = len(given) / len(intervals), float(np.mean(inside)) if inside else math.nan
+    mark = "✗" if share * (1 - covers) > MOST_WRONG else ""
+    rate = "–" if math.isnan(covers) else f"{covers:.0%}"
+    return f"| {' | '.join(map(str, words))} | {share:.0%} | {rate} | {mark} |"
 
 
 def independent(rng: np.random.Generator, studies: int, n: int) -> Floats:
@@ -102,7 +84,7 @@ LOADS: dict[str, tuple[Load, Draw]] = {
 }
 
 
-def latencies(studies: int, name: str) -> Iterator[CoverageRow]:
+def latencies(studies: int, name: str) -> Iterator[str]:
     """Percentiles and goodput under one load."""
     load, draw = LOADS[name]
     long = draw(np.random.default_rng(1), 200, 5000)
@@ -113,16 +95,14 @@ def latencies(studies: int, name: str) -> Iterator[CoverageRow]:
         runs = draw(rng, studies, n)
         for p in (0.5, 0.95):
             found = [stats.percentile(run, p, load) for run in runs]
-            yield CoverageRow(
-                f"p{p * 100:.0f}", blocks, str(n), shape, name, *measured(found, float(np.quantile(long, p)))
-            )
+            yield row(found, float(np.quantile(long, p)), f"p{p * 100:.0f}", blocks, n, shape, name)
         slo = float(np.quantile(long, 0.8))
         bounds = [share_interval((run <= slo).tolist(), load, run.tolist()) for run in runs]
         shares = [stats.NOTHING if one is None else Interval(math.nan, *one) for one in bounds]
-        yield CoverageRow("goodput", "Wilson, effective n", str(n), shape, name, *measured(shares, 0.8))
+        yield row(shares, 0.8, "goodput", "Wilson, effective n", n, shape, name)
 
 
-def ratios(studies: int) -> Iterator[CoverageRow]:
+def ratios(studies: int) -> Iterator[str]:
     """Means, speed-ups and costs of correct answers, over problems."""
     rng = np.random.default_rng(3)
     for sigma in (0.2, 0.5, 1.0):
@@ -140,22 +120,22 @@ def ratios(studies: int) -> Iterator[CoverageRow]:
             for name, (found, truth) in pairs.items():
                 method = "jackknife, log t" if name == "variation" else "log t"
                 shape = f"log-normal {sigma:g}"
-                yield CoverageRow(name, method, str(n), shape, "problems", *measured(found, truth))
+                yield row(found, truth, name, method, n, shape, "problems")
 
 
-def shares(studies: int) -> Iterator[CoverageRow]:
+def shares(studies: int) -> Iterator[str]:
     """Accuracies, with and without several samples of a problem, their differences, and percentiles of samples."""
     rng = np.random.default_rng(4)
     for share in (0.8, 0.98):
         for n in (42, 500):
             found = [stats.proportion(int(k), n) for k in rng.binomial(n, share, studies)]
-            yield CoverageRow("accuracy", "Wilson", str(n), f"share {share}", "problems", *measured(found, share))
+            yield row(found, share, "accuracy", "Wilson", n, f"share {share}", "problems")
             a = share * 2.0
             chances = rng.beta(a, 2.0 - a, (studies, n))  # most problems are nearly always right or wrong
             means = rng.binomial(8, chances) / 8
             found = [stats.proportion_of_units(row, 8 * n) for row in means]
             label = f"share {share}, by problem"
-            yield CoverageRow("accuracy", "Wilson, effective n", f"{n} × 8", label, "samples", *measured(found, share))
+            yield row(found, share, "accuracy", "Wilson, effective n", f"{n} × 8", label, "samples")
     for lost, gained in ((0.04, 0.03), (0.02, 0.0)):
         first = np.ones((studies, 500))
         kind = rng.random((studies, 500))
@@ -163,17 +143,17 @@ def shares(studies: int) -> Iterator[CoverageRow]:
         second = np.where(kind < gained, 1.0, np.where(kind < gained + lost, 0.0, first))
         truth, label = gained - lost, f"−{lost:g} +{gained:g}"
         found = [stats.mcnemar(*row).difference for row in zip(first, second, strict=True)]
-        yield CoverageRow("accuracy change", "Bonett and Price", "500", label, "problems", *measured(found, truth))
+        yield row(found, truth, "accuracy change", "Bonett and Price", "500", label, "problems")
         found = [stats.change(b - a) for a, b in zip(first, second, strict=True)]
-        yield CoverageRow("accuracy change", "t, one more pair", "500", label, "problems", *measured(found, truth))
+        yield row(found, truth, "accuracy change", "t, one more pair", "500", label, "problems")
     units = np.repeat(np.arange(60), 8)
     hard = np.repeat(rng.normal(0, 0.7, (studies, 60)), 8, axis=1)
     runs = np.exp(hard + rng.normal(0, 0.4, hard.shape))
     found = [stats.percentile(run, 0.5, "alone", units) for run in runs]
-    yield CoverageRow("p50", "clusters of samples", "60 × 8", "log-normal", "samples", *measured(found, 1.0))
+    yield row(found, 1.0, "p50", "clusters of samples", "60 × 8", "log-normal", "samples")
 
 
-def runs(studies: int) -> Iterator[CoverageRow]:
+def runs(studies: int) -> Iterator[str]:
     """Speed-ups of 1 between runs that differ by 2 %, with one run each, with three, and without allowing for it."""
     rng = np.random.default_rng(5)
     for count, allowed in ((1, 0.0), (1, 0.02), (3, 0.02)):
@@ -191,17 +171,10 @@ def runs(studies: int) -> Iterator[CoverageRow]:
             )
             found.append(effect.interval())
         method = "log t, runs" if count > 1 else f"log t, noise {allowed:.0%}"
-        yield CoverageRow(
-            "speed-up",
-            method,
-            f"200, {count} run(s)",
-            "runs differ by 2 %",
-            "problems",
-            *measured(found, 1.0),
-        )
+        yield row(found, 1.0, "speed-up", method, f"200, {count} run(s)", "runs differ by 2 %", "problems")
 
 
-def best_of_ten(studies: int) -> Iterator[CoverageRow]:
+def best_of_ten(studies: int) -> Iterator[str]:
     """The cost of a correct answer of the cheapest of ten settings that are equal, each asked other problems of the same kind."""
     rng = np.random.default_rng(6)
     found, raw = [], []
@@ -217,39 +190,27 @@ def best_of_ten(studies: int) -> Iterator[CoverageRow]:
     for name, intervals in (("as measured", raw), ("corrected", found)):
         bias = np.mean([one.estimate for one in intervals]) / truth - 1
         label = f"mean error {bias:+.0%}"
-        yield CoverageRow("cost of the best of ten", name, "100", label, "equal settings", *measured(intervals, truth))
+        yield row(intervals, truth, "cost of the best of ten", name, "100", label, "equal settings")
 
 
-def one_job(job: tuple[str, int]) -> list[CoverageRow]:
+def one_job(job: tuple[str, int]) -> list[str]:
     """The rows of one part of the table."""
     name, studies = job
     parts = {"ratios": ratios, "shares": shares, "runs": runs, "best": best_of_ten}
     return list(parts[name](studies) if name in parts else latencies(studies, name))
 
 
-def table(rows: list[CoverageRow]) -> Iterator[str]:
-    """The table in Markdown."""
-    yield "| estimate | method | n | distribution | load or unit | given | covers | |"
-    yield "|---|---|--:|---|---|--:|--:|---|"
-    for row in rows:
-        *texts, given, covers = astuple(row)
-        rate = "–" if math.isnan(covers) else f"{covers:.0%}"
-        cells = (*texts, f"{given:.0%}", rate, row.mark)
-        yield f"| {' | '.join(cells)} |"
-
-
 def main(argv: list[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=600)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     jobs = [(name, args.studies) for name in (*LOADS, "ratios", "shares", "runs", "best")]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        rows = [row for found in pool.map(one_job, jobs) for row in found]
-    print(*table(rows), sep="\n")
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        print("| estimate | method | n | distribution | load or unit | given | covers | |")
+        print("|---|---|--:|---|---|--:|--:|---|")
+        for lines in pool.map(one_job, jobs):
+            print(*lines, sep="\n")
     return 0
 
 

@@ -11,12 +11,14 @@ import re
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from server.config import Model, Serving, load_model, load_serving
+import pandas as pd
+
+from server.config import Serving, load_model, load_serving
 from server.emulator.engine.hardware import (
     ENGINE_VERSION,
     EngineVersion,
@@ -32,29 +34,10 @@ from server.emulator.text.model import TextModel
 from server.emulator.text.tokenizer import Tokenizer
 from server.speculation import Ngram, of_length
 
+KINDS = ("tpot", "ttft", "power")
 JUDGED_STREAMS = 128
+"""With more streams, the API server and the client of the measurement determine the time."""
 MEASURED_UTILIZATION = 0.85  # of the H200 runs, from their cache_config_info
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedRow:
-    """One comparison: `tpot` and `ttft` in milliseconds, `power` of one GPU in watts."""
-
-    name: str
-    kind: str
-    streams: int
-    measured: float
-    emulated: float
-
-    @property
-    def error(self) -> float:
-        """Relative error with its sign."""
-        return self.emulated / self.measured - 1
-
-    @property
-    def judged(self) -> bool:
-        """Whether the row counts. With more streams, the API server and the client of the measurement determine the time."""
-        return self.streams <= JUDGED_STREAMS
 
 
 def _served(config: dict[str, Any], version: EngineVersion) -> tuple[Serving, EngineVersion]:
@@ -77,10 +60,11 @@ def _served(config: dict[str, Any], version: EngineVersion) -> tuple[Serving, En
 
 
 def _imposed(serving: Serving, row: dict[str, Any]) -> Serving:
-    """The configuration with the acceptance that was measured in a row with temperature 0.
+    """The configuration in which as many drafts are accepted as in a measured row.
 
-    The text of random weights repeats itself, so something is drafted in nearly every step. How much of it is accepted depends on the
-    model and on the tensor parallel size, unless it was imposed.
+    At temperature 0 the text of random weights repeats itself, so that something is drafted in nearly every step; how much of it is
+    accepted depends on the model and the tensor parallel size. The emulator's repeating text has every draft accepted. Where the
+    measured one had fewer, its mean number of tokens a step is imposed. At temperature 1 no draft is accepted in either text.
     """
     ngram, length = serving.speculation, row.get("tokens_per_chunk")
     if ngram is None or row["temperature"] or not length or length > 0.9 * (1 + ngram.num_speculative_tokens):
@@ -104,56 +88,56 @@ def _output(mode: str, number: int, prompt: int, tokens: int) -> PreparedOutput:
     return PreparedOutput(ids, reply.ids[: tokens + 8], ended=False, thinking_end=None)
 
 
-def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[ComparedRow]:
-    model: Model = load_model(f"r1-distill-qwen-{config['model']}")
-    name, tp = config["config"], config["tensor_parallel_size"]
+def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterator[tuple[str, str, int, float, float]]:
+    """Each value of a configuration: row, kind, streams, measured and emulated."""
+    model, name, tp = load_model(f"r1-distill-qwen-{config['model']}"), config["config"], config["tensor_parallel_size"]
     serving, version = _served(config, version)
-    for row in config["decode"]:
-        streams, tokens, prompt = row["concurrency"], row["output_tokens"], round(row["mean_prompt_tokens"])
-        title, mode = f"{name} T={row['temperature']:g}", "random" if row["temperature"] else "loop"
+
+    def emulate(row: dict[str, Any], mode: str, prompt: int, tokens: int) -> tuple[float, float, float]:
+        """Median TPOT and TTFT in ms, and the mean power of a GPU in W."""
+        streams = row.get("concurrency", 1)
         numbers = range(row.get("requests", streams))
         requests = [PreparedRequest(_output(mode, n, prompt, tokens), tokens) for n in numbers]
-        simulation = Simulation(_imposed(serving, row), model, gpu, version)
-        server = SimulatedServer(simulation, requests)
+        server = SimulatedServer(Simulation(_imposed(serving, row), model, gpu, version), requests)
         done = [response for _, response in server.closed_loop(numbers, streams, 0.0)]
-        tpot = [1e3 * (one.times_s[-1] - one.times_s[0]) / one.tokens[1:].sum() for one in done]
-        ttft = [1e3 * (one.times_s[0] - one.sent_s) for one in done]
-        yield ComparedRow(title, "tpot", streams, row["tpot_p50_ms"], statistics.median(tpot))
-        yield ComparedRow(title, "ttft", streams, row["ttft_p50_ms"], statistics.median(ttft))
-        if row.get("gpu_power_w"):
-            end_s, energy_j = server.energy[-1]
-            yield ComparedRow(title, "power", streams, row["gpu_power_w"], energy_j / end_s / tp)
+        tpot_s = statistics.median((one.times_s[-1] - one.times_s[0]) / one.tokens[1:].sum() for one in done)
+        ttft_s = statistics.median(one.times_s[0] - one.sent_s for one in done)
+        end_s, energy_j = server.energy[-1]
+        return 1e3 * tpot_s, 1e3 * ttft_s, energy_j / end_s / tp
+
+    for row in config["decode"]:
+        title, mode = f"{name} T={row['temperature']:g}", "random" if row["temperature"] else "loop"
+        found = emulate(row, mode, round(row["mean_prompt_tokens"]), row["output_tokens"])
+        for kind, key, value in zip(KINDS, ("tpot_p50_ms", "ttft_p50_ms", "gpu_power_w"), found, strict=True):
+            if row.get(key):
+                yield title, kind, row["concurrency"], row[key], value
     for row in config.get("prefill") or []:
-        request = PreparedRequest(_output("random", 0, row["prompt_tokens"], 2), 2)
-        server = SimulatedServer(Simulation(serving, model, gpu, version), [request])
-        ((_, one),) = server.closed_loop(range(1), 1, 0.0)
-        ttft_ms = 1e3 * (float(one.times_s[0]) - one.sent_s)
-        yield ComparedRow(f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms)
+        _, ttft_ms, _ = emulate(row | {"temperature": 1.0}, "random", row["prompt_tokens"], 2)
+        yield f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms
 
 
-def show(rows: list[ComparedRow]) -> None:
+def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> pd.DataFrame:
+    """One row for every measured value: `tpot` and `ttft` in ms, `power` of one GPU in W; `error` is relative, with its sign."""
+    found = [row for config in configs for row in _compare(config, gpu, engine)]
+    rows = pd.DataFrame(found, columns=["row", "kind", "streams", "measured", "emulated"])
+    return rows.assign(error=rows["emulated"] / rows["measured"] - 1, judged=rows["streams"] <= JUDGED_STREAMS)
+
+
+def show(rows: pd.DataFrame) -> None:
     """Print the table on stderr."""
-    print(f"{'row':<32}{'':<6}{'streams':>8}{'measured':>10}{'emulated':>10}{'error':>8}", file=sys.stderr)
-    for row in rows:
-        mark = "" if row.judged else "  (not judged)"
-        line = f"{row.name:<32}{row.kind:<6}{row.streams:>8}{row.measured:>10.3f}{row.emulated:>10.3f}{row.error:>+8.1%}{mark}"
-        print(line, file=sys.stderr)
+    shown = rows.to_string(index=False, float_format="{:.3f}".format, formatters={"error": "{:+.1%}".format})
+    print(shown, file=sys.stderr)
 
 
-def compare(configs: list[dict[str, Any]], gpu: Gpu, engine: EngineVersion) -> list[ComparedRow]:
-    """Return one comparison for every row of the measured configurations."""
-    return [row for config in configs for row in _compare(config, gpu, engine)]
-
-
-def summary(rows: list[ComparedRow]) -> dict[str, float | int | None]:
+def summary(rows: pd.DataFrame) -> dict[str, float]:
     """Return the median and the worst errors of the rows that are judged."""
-    found: dict[str, float | int | None] = {}
-    for kind in ("tpot", "ttft", "power"):
-        errors = [abs(row.error) for row in rows if row.kind == kind and row.judged]
+    found: dict[str, float] = {}
+    for kind in KINDS:
+        errors = rows.loc[rows["judged"] & (rows["kind"] == kind), "error"].abs()
         found[f"{kind}_rows"] = len(errors)
-        if errors:
-            found[f"{kind}_median_error"] = round(statistics.median(errors), 4)
-            found[f"{kind}_worst_error"] = round(max(errors), 4)
+        if len(errors):
+            found[f"{kind}_median_error"] = round(errors.median(), 4)
+            found[f"{kind}_worst_error"] = round(errors.max(), 4)
     return found
 
 

@@ -12,7 +12,6 @@ The client is a plain socket loop on the other core that counts chunks and does 
 own, from /metrics: the time of the write minus the time when it was due. The last line on stdout is one JSON object.
 """
 
-import argparse
 import json
 import math
 import os
@@ -21,15 +20,15 @@ import socket
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.common import emulated
+from benchmarks.common import parser
+from tests.fixtures.emulated import emulated
 
-MODEL = "r1-distill-qwen-1.5b"
 LATE = "thinkload_emulator_write_late_seconds"
 
 
@@ -108,9 +107,14 @@ def _late_p99_s(spent: dict[str, float]) -> float:
     return float(np.interp(wanted, [0, *counts.values()], [0, *counts]))
 
 
-def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadResult:
-    """Run one load."""
-    with emulated(core, "--model", MODEL, "--text", "random", *flags) as url:
+def measure(cores: list[int], streams: int, tokens: int, *flags: str) -> LoadResult:
+    """Run one load. The server inherits the first of several cores, and the client keeps the others."""
+    if cores:
+        os.sched_setaffinity(0, cores[:1])
+    with emulated("tp1", "--text", "random", *flags) as target:
+        if cores:
+            os.sched_setaffinity(0, cores[1:])
+        url = target.removesuffix("/v1")
         _read_all(url, min(streams, 4), 8)  # the first requests are a warm-up
         before = _scrape(url)
         chunks, wall_s = _read_all(url, streams, tokens)
@@ -128,26 +132,16 @@ def measure(core: int | None, streams: int, tokens: int, *flags: str) -> LoadRes
 
 def main() -> int:
     """Run the three loads and print their results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=8.0, help="approximate duration of each load [8]")
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=8.0, help="approximate duration of each load [8]")
+    seconds = arguments.parse_args().seconds
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    core = cores[0] if len(cores) > 1 else None
-    if core is not None:
-        os.sched_setaffinity(0, set(cores[1:]))
-    paced = measure(core, 16, int(args.seconds / 0.00206), "--speed", "1.1")
-    sustained = measure(core, 20, int(args.seconds / 0.00206 * 2), "--speed", "2")
-    beyond = measure(core, 64, int(args.seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
-    for name, result in (
-        ("16 streams, 2 ms a step", paced),
-        ("20 streams, 2x real time", sustained),
-        ("64 streams, 6x real time", beyond),
-    ):
-        print(
-            f"{name:<26}{result.chunks_per_s:>9.0f} chunks/s {result.tokens_per_s:>9.0f} tokens/s  late p99 {result.late_p99_ms:6.2f} ms"
-            f"  wall {result.wall_s:6.2f} s of {result.expected_s:6.2f} s  {result.cpu:4.0%} of a core",
-            file=sys.stderr,
-        )
+    cores = cores if len(cores) > 1 else []
+    paced = measure(cores, 16, int(seconds / 0.00206), "--speed", "1.1")
+    sustained = measure(cores, 20, int(seconds / 0.00206 * 2), "--speed", "2")
+    beyond = measure(cores, 64, int(seconds / 0.0025 * 6), "--speed", "6", "--max-model-len", "40000")
+    for name, result in {"paced": paced, "sustained": sustained, "beyond": beyond}.items():
+        print(name, *(f"{key} {value:.4g}" for key, value in asdict(result).items()), sep="  ", file=sys.stderr)
     summary = {
         "paced_chunks_per_s": round(paced.chunks_per_s),
         "paced_late_p99_ms": round(paced.late_p99_ms, 3),

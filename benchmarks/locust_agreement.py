@@ -26,8 +26,9 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from benchmarks.common import emulated, parser
+from benchmarks.common import parser
 from loadgen.record import Record, read_records
+from tests.fixtures.emulated import emulated
 
 MODEL = "r1-distill-qwen-14b"
 WORKERS = 3
@@ -97,22 +98,20 @@ def same_tokens(single: list[Record], locust: list[Record]) -> bool:
     return one == other
 
 
-def command(kind: str, target: str, requests: int, out: Path) -> list[str]:
-    """Return the command line of one run."""
-    plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}".split()
+def commands(kind: str, target: str, requests: int, out: Path) -> list[list[str]]:
+    """Return the command lines of one run."""
+    plan = f"--target {target} --dataset sample --budgets 8,16 --requests {requests} --rate {RATE} --out {out}"
     if kind == "single":
-        ours = ["-m", "loadgen", "run", "--metrics-port", "off", "--progress", "none", "--cache", "salt"]
-        return [sys.executable, *ours, *plan]
-    quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt".split()
-    return [sys.executable, "-m", "locust", "-f", "loadgen/locustfile.py", *quiet, *plan]
+        lines = [f"loadgen run --metrics-port off --progress none --cache salt {plan}"]
+    else:
+        quiet = f"--headless --only-summary --loglevel ERROR --processes {WORKERS} --more=--cache=salt"
+        lines = [f"locust -f loadgen/locustfile.py {quiet} {plan}", f"loadgen gather {out}"]
+    return [[sys.executable, "-m", *line.split()] for line in lines]
 
 
 def run(kind: str, target: str, requests: int, out: Path) -> list[Record]:
     """Carry out one run and return its records."""
-    lines = [command(kind, target, requests, out)]
-    if kind == "locust":
-        lines.append([sys.executable, "-m", "loadgen", "gather", str(out)])
-    for line in lines:
+    for line in commands(kind, target, requests, out):
         done = subprocess.run(line, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"locust_agreement: {' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -126,11 +125,11 @@ def main() -> int:
     arguments.add_argument("--requests", type=int, default=1000, metavar="N", help="in each run [1000]")
     options = arguments.parse_args()
     runs: dict[str, list[list[Record]]] = {"single": [], "locust": []}
-    flags = ("--model", MODEL, "--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
-    with emulated(None, *flags) as url, tempfile.TemporaryDirectory() as folder:
+    flags = ("--text", "trace", "--speed", str(SPEED), "--enable-per-request-metrics")
+    with emulated("tp1", *flags, model=MODEL) as target, tempfile.TemporaryDirectory() as folder:
         for pair in range(options.pairs):
             for kind, done in runs.items():
-                done.append(run(kind, f"{url}/v1", options.requests, Path(folder) / f"{kind}-{pair}"))
+                done.append(run(kind, target, options.requests, Path(folder) / f"{kind}-{pair}"))
     same = all(same_tokens(one, other) for one, other in zip(runs["single"], runs["locust"], strict=True))
     rows = compare(runs["single"], runs["locust"])
     print(

@@ -1,10 +1,9 @@
 """Compares the client's measurements with the true values of a server that keeps a fixed timetable.
 
 `python -m benchmarks.truth [--requests N]` runs each case of the reference server (loadgen/checks/reference_server.py) at
-concurrency 1 and 64 and prints the median of every metric beside its true value. It also prints what published tools
-measured in the same cases (docs/truth.md: November 2026, one request at a time, another 2-core machine). At concurrency 64
-the server has a CPU core of its own. The exit code is 1 where a median differs by more than 1 ms and more than 1 %. The
-last line is JSON.
+concurrency 1 and 64 and prints the median of every metric beside its true value; docs/truth.md has what published tools
+measured in the same cases. At concurrency 64 the server has a CPU core of its own. The exit code is 1 where a median differs
+by more than 1 ms and more than 1 %. The last line is JSON.
 """
 
 import json
@@ -24,17 +23,6 @@ from loadgen.clock import RunClock
 from loadgen.exchange import Request
 from loadgen.measure.formulas import to_record
 from loadgen.record import Record
-
-OTHER_TOOLS = {
-    "plain": "vllm bench serve (Rust): TTFT 11.7, TPOT 6.41 · guidellm: TPOT 6.51 · the others are right",
-    "spec": "vllm bench serve: ITL 20.0 · its Rust client: 24.2 · evalscope: 20.0 · sglang: 20 · inference-perf: median 0.0",
-    "tail": "guidellm: e2e 630 · AIPerf: effective 628 · evalscope: e2e 626, TPOT 8.14 · inference-perf: 624 · sglang: TPOT 8.13",
-    "reasoning": "vLLM's Rust client: TTFT 11, TPOT 12.3 · sglang: TPOT 6.1",
-    "reasoning_content": "vllm bench serve: TTFT 304, TPOT 4.87",
-    "no-usage": "sglang: takes the requested 200 tokens for the 65 sent: TPOT 1.61",
-    "early-role": "vLLM's Rust client: TTFT 11.7",
-}
-"""True values of these cases: plain and tail TTFT 100, TPOT 5, e2e 420; spec ITL 5; reasoning TTFT 100, TPOT 10."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,7 @@ def main() -> int:
             for name in CASES:
                 found += rows(name, concurrency, uvloop.run(load(f"{server}/{name}/v1", concurrency, number)))
     for name in CASES:
-        print(f"\n{name}    other tools: {OTHER_TOOLS.get(name, 'not published')}")
+        print(f"\n{name}")
         for row in (row for row in found if row.case == name):
             mark = "" if row.ok else "  ← wrong"
             print(

@@ -87,9 +87,7 @@ def sentences(seed: int, rounds: int) -> Iterator[str]:
     for phrases in phrase_book().values():
         for phrase in phrases:
             for _ in range(rounds):
-                out: list[str] = []
-                write(phrase, rng, fill, out)
-                yield "".join(out) + rng.choice([" ", "\n\n", "\n"])
+                yield write(phrase, rng, fill) + rng.choice([" ", "\n\n", "\n"])
     for word in WORDS.read_text(encoding="utf-8").split():
         # A word of the list occurs about as often as a word that a few phrases use.
         yield f" {word}" * (rounds // 4) + f" {word.capitalize()}" * 3

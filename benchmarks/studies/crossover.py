@@ -30,8 +30,7 @@ from analysis.figures.base import Figure, rows_data
 from analysis.figures.style import HEIGHT, MUTED, PALETTE
 from analysis.page.export import specification
 from analysis.tables.crossover import crossing
-from benchmarks.studies.day_noise import Setting, cells
-from benchmarks.studies.study_tables import MeasuredCell
+from benchmarks.studies.cells import MeasuredCell, Setting, by_setting, interval, table
 from server.emulator.engine.hardware import engine_versions, version_name
 from server.emulator.engine.model_runner import RUNNER
 
@@ -39,8 +38,8 @@ LOADS, SIZES = (1, 8, 32, 128), ("1.5b", "7b", "14b")
 NOTE = (
     "TPOT of the baseline / TPOT, same problems. Bars: 95 % intervals with the noise between runs. Above 1 is faster."
 )
-SPECULATION = "| model | TP | vLLM | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %) |"
-SCALING = "| model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token |"
+SPECULATION = "model | TP | vLLM | tokens a step | c1 | c8 | c32 | c128 | falls to 1 at (95 %)"
+SCALING = "model | load | TP | TPOT p50, ms | speed-up | J a token | GPU-ms a token"
 
 
 class Kind(NamedTuple):
@@ -84,8 +83,7 @@ def speedups(studies: list[dict[Setting, MeasuredCell]], *, parallel: bool) -> S
             base = study.get(same) or study.get(same._replace(budget=1024))
             if base is None or same == key:
                 continue
-            both = base.tpot_ms.keys() & cell.tpot_ms.keys()
-            sides = ([one.tpot_ms[problem] for problem in sorted(both)] for one in (base, cell))
+            sides = base.tpot_ms.align(cell.tpot_ms, join="inner")
             tokens = "" if parallel else tokens_per_step(key)
             kind = Kind(key.model, int(config.removeprefix("tp")), engine_of(cell), tokens)
             found.setdefault(kind, {}).setdefault(key.streams, []).append(stats.log_ratio(*sides))
@@ -116,31 +114,25 @@ def by_size(found: Speedups) -> list[Kind]:
 
 
 def rows(found: Speedups) -> Iterator[str]:
-    """Markdown rows with the speed-up at each load and the load at which it falls to 1."""
+    """Rows with the speed-up at each load and the load at which it falls to 1."""
     for kind in by_size(found):
         loads = found[kind]
-        shown = [interval(loads[n]) if n in loads else "–" for n in LOADS]
+        shown = [interval(*loads[n]) if n in loads else "–" for n in LOADS]
         at, low, high = (shown_crossing({n: one[place] for n, one in loads.items()}) for place in range(3))
         falls = at if low == at == high else f"{at} ({low} to {high})"
-        yield f"| {kind.model} | {kind.tp} | {kind.engine} | {kind.tokens} | {' | '.join(shown)} | {falls} |"
-
-
-def interval(found: stats.Interval) -> str:
-    """A speed-up with its 95 % interval."""
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        yield f"{kind.model} | {kind.tp} | {kind.engine} | {kind.tokens} | {' | '.join(shown)} | {falls}"
 
 
 def scaling_rows(study: dict[Setting, MeasuredCell], found: Speedups) -> Iterator[str]:
-    """Markdown rows of the cells without speculation: TPOT, speed-up by the number of GPUs, energy and GPU time of a token."""
+    """Rows of the cells without speculation: TPOT, speed-up by the number of GPUs, energy and GPU time of a token."""
     plain = [key for key in study if "-" not in key.config and key.model in SIZES]
     for key in sorted(plain, key=lambda key: (SIZES.index(key.model), key.streams, key.config)):
         cell, tp = study[key], int(key.config.removeprefix("tp"))
         speedup = found.get(Kind(key.model, tp, engine_of(cell), ""), {}).get(key.streams)
-        tpot_ms = statistics.median(1e3 * (record.tpot_s or math.nan) for record in cell.records)
         w, tokens_per_s = cell.power_and_rate
         yield (
-            f"| {key.model} | c{key.streams} | {tp} | {tpot_ms:.2f} | {interval(speedup) if speedup else '1'}"
-            f" | {w / tokens_per_s:.3f} | {1e3 * tp / tokens_per_s:.3f} |"
+            f"{key.model} | c{key.streams} | {tp} | {cell.ms('tpot_s').median():.2f} | {interval(*speedup) if speedup else '1'}"
+            f" | {w / tokens_per_s:.3f} | {1e3 * tp / tokens_per_s:.3f}"
         )
 
 
@@ -192,10 +184,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--figures", type=Path, metavar="OUT", help="folder for crossover.svg and tp-scaling.svg")
     args = parser.parse_args(argv)
-    studies = [cells(folder) for folder in args.folders]
+    studies = [by_setting(folder) for folder in args.folders]
     speculation, parallel = speedups(studies, parallel=False), speedups(studies, parallel=True)
-    print(SPECULATION, f"|{' --- |' * 9}", *rows(speculation), sep="\n")
-    print("", SCALING, f"|{' --- |' * 7}", *scaling_rows(studies[0], parallel), sep="\n")
+    table(SPECULATION, rows(speculation))
+    print()
+    table(SCALING, scaling_rows(studies[0], parallel))
     if args.figures:
         draw(speculation, parallel, args.figures)
     return 0

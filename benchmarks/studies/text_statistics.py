@@ -6,21 +6,24 @@ Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup
 position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
 """
 
-import argparse
 import json
 import re
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
-from server.emulator.engine.ngram import Steps, speculate
+from benchmarks.common import parser
+from server.emulator.engine.drafts import steps_of
+from server.emulator.engine.ngram import NgramProposer
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem, read_problems
 from server.emulator.text.tokenizer import Tokenizer
@@ -57,24 +60,28 @@ class Output:
         self.ids = reply.ids[:cap]
         self.finished = reply.ended and len(reply.ids) <= cap
         self.answer_tokens = len(self.ids) - reply.thinking_end if reply.thinking_end else 0
-        started = time.perf_counter()
-        self.steps = speculate(self.prompt, self.ids, Ngram(5, 1, 4))
-        self.lookup_s = time.perf_counter() - started
-        self.ends = np.cumsum(self.steps.emitted) + 1  # position in the output at the end of each step
+        self.steps = steps(self.prompt, self.ids, Ngram(5, 1, 4))
+        self.ends = np.cumsum(self.steps["emitted"]) + 1  # position in the output at the end of each step
         self.text = model.tokenizer.decode(self.ids)
-        self.repeated = repeated_8grams(self.prompt, self.ids)
+
+    @cached_property
+    def repeated(self) -> Numbers:
+        """For each token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
+        grams = np.lib.stride_tricks.sliding_window_view(np.array([*self.prompt, *self.ids]), 8)
+        return pd.DataFrame(grams).duplicated().to_numpy()[max(0, len(self.prompt) - 7) :]
 
 
-def repeated_8grams(prompt: Sequence[int], ids: Sequence[int]) -> Numbers:
-    """For each output token, whether it and the seven tokens before it occur earlier in the prompt or the output."""
-    tokens = [*prompt, *ids]
-    seen: set[tuple[int, ...]] = set()
-    found = []
-    for end in range(8, len(tokens) + 1):
-        gram = tuple(tokens[end - 8 : end])
-        found.append(gram in seen)
-        seen.add(gram)
-    return np.array(found[max(0, len(prompt) - 7) :], dtype=np.bool_)
+def steps(prompt: list[int], output: list[int], settings: Ngram) -> pd.DataFrame:
+    """The decode steps of an output: tokens emitted, drafted and accepted, and the length of the suffix found (0: none)."""
+    drafted, accepted = steps_of(prompt, output, settings)
+    proposer, matched, emitted = NgramProposer(settings, [*prompt, *output[:1]]), [], []
+    for right in accepted:
+        proposer.propose()
+        matched.append(proposer.matched)
+        at = len(proposer.tokens) - len(prompt)
+        proposer.extend(output[at : at + right + 1])
+        emitted.append(len(proposer.tokens) - len(prompt) - at)
+    return pd.DataFrame({"emitted": emitted, "drafted": drafted, "accepted": accepted, "matched": matched})
 
 
 def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
@@ -94,11 +101,10 @@ def rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     for name, pattern in PER_1000.items():
         count = sum(len(re.findall(pattern, each.text)) for each in outputs)
         yield f"{name} per 1000 tokens", 1000 * count / lengths.sum()
-    yield from lookup_rows([each.steps for each in outputs])
-    v2 = [speculate(each.prompt, each.ids, Ngram(5, 1, 4, v2_runner=True)) for each in outputs]
-    emitted, drafted = (sum(getattr(each, name).sum() for each in v2) for name in ("emitted", "drafted"))
-    yield "V2 runner: tokens a step", emitted / sum(len(each.emitted) for each in v2)
-    yield "V2 runner: accepted / drafted", sum(each.accepted.sum() for each in v2) / drafted
+    yield from lookup_rows(outputs)
+    v2 = pd.concat([steps(each.prompt, each.ids, Ngram(5, 1, 4, v2_runner=True)) for each in outputs])
+    yield "V2 runner: tokens a step", v2["emitted"].mean()
+    yield "V2 runner: accepted / drafted", v2["accepted"].sum() / v2["drafted"].sum()
     yield from position_rows(outputs)
 
 
@@ -107,54 +113,48 @@ def deciles(values: Sequence[float] | Numbers, form: str) -> str:
     return "/".join(f"{quantile:{form}}" for quantile in np.quantile(values, (0.1, 0.5, 0.9)))
 
 
-def lookup_rows(all_steps: Sequence[Steps]) -> Iterator[tuple[str, float | str]]:
+def lookup_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on n-gram speculation: tokens per step, drafts, acceptance by draft position and by match length."""
-    emitted, drafted, accepted, matched = (
-        np.concatenate([getattr(steps, name) for steps in all_steps])
-        for name in ("emitted", "drafted", "accepted", "matched")
-    )
-    drafts = drafted > 0
-    yield "tokens a step", emitted.mean()
-    each = [steps.emitted.mean() for steps in all_steps if len(steps.emitted)]
+    all_steps = pd.concat([each.steps for each in outputs])
+    drafts = all_steps[all_steps["drafted"] > 0]
+    yield "tokens a step", all_steps["emitted"].mean()
+    each = [one.steps["emitted"].mean() for one in outputs if len(one.steps)]
     yield "  per output p10/p50/p90", deciles(each, ".2f")
-    yield "steps with a draft", drafts.mean()
-    yield "accepted / drafted", accepted.sum() / drafted.sum()
+    yield "steps with a draft", len(drafts) / len(all_steps)
+    yield "accepted / drafted", all_steps["accepted"].sum() / all_steps["drafted"].sum()
     for position in range(1, 6):
-        yield f"  position {position} accepted", (accepted[drafts] >= position).mean()
+        yield f"  position {position} accepted", (drafts["accepted"] >= position).mean()
     for n in range(1, 5):
-        here = matched == n
-        yield f"  match {n}: steps", here.mean()
-        yield f"  match {n}: accepted / drafted", accepted[here].sum() / drafted[here].sum()
+        here = all_steps[all_steps["matched"] == n]
+        yield f"  match {n}: steps", len(here) / len(all_steps)
+        yield f"  match {n}: accepted / drafted", here["accepted"].sum() / here["drafted"].sum()
 
 
 def position_rows(outputs: Sequence[Output]) -> Iterator[tuple[str, float | str]]:
     """Rows on tokens per step and repetition by position in the output."""
-    ends = np.concatenate([each.ends for each in outputs])
-    emitted = np.concatenate([each.steps.emitted for each in outputs])
-    flags = np.concatenate([each.repeated for each in outputs])
-    at = np.concatenate([np.arange(len(each.repeated)) for each in outputs])
+    all_steps = pd.concat([each.steps.assign(end=each.ends) for each in outputs])
+    flags = pd.concat([pd.Series(each.repeated) for each in outputs])  # the index is the position
     for low, high in pairwise(POSITIONS):
-        here = (ends > low) & (ends <= high)
-        if here.sum() > ENOUGH_STEPS:
-            yield f"tokens a step at {low}-{high if high < POSITIONS[-1] else ''}", emitted[here].mean()
-    for low, high in (*pairwise((0, *POSITIONS[2:7])), (0, POSITIONS[-1])):
-        here = (at >= low) & (at < high)
-        if here.any():
-            name = f"{low}-{high}" if high < POSITIONS[-1] else "all"
-            yield f"repeated 8-grams, {name}", flags[here].mean()
+        here = all_steps["emitted"][all_steps["end"].between(low, high, inclusive="right")]
+        if len(here) > ENOUGH_STEPS:
+            yield f"tokens a step at {low}-{high if high < POSITIONS[-1] else ''}", here.mean()
+    for low, high in pairwise((0, *POSITIONS[2:7])):
+        if len(repeated := flags[(flags.index >= low) & (flags.index < high)]):
+            yield f"repeated 8-grams, {low}-{high}", repeated.mean()
+    yield "repeated 8-grams, all", flags.mean()
 
 
 def main() -> int:
     """Print the table of each model."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.text_statistics", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop")
-    parser.add_argument("--every", type=int, default=1, help="use only every Nth problem")
-    parser.add_argument("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("dataset", type=Path)
+    add("--model", action="append", help="preset, repeatable (default: r1-distill-qwen-7b)")
+    add("--seed", type=int, default=1)
+    add("--greedy", action="store_true", help="greedy decoding instead of a seed; some outputs loop")
+    add("--every", type=int, default=1, help="use only every Nth problem")
+    add("--cap", type=int, default=20_480, help="maximum number of tokens of an output")
+    args = arguments.parse_args()
     problems = read_problems(args.dataset)[:: args.every]
     tokenizer = Tokenizer()
     result = {}
@@ -164,10 +164,7 @@ def main() -> int:
         seed = None if args.greedy else args.seed
         outputs = [Output(model, problem, seed, args.cap) for problem in problems]
         tokens = sum(len(each.ids) for each in outputs)
-        result[name] = dict(rows(outputs)) | {
-            "written tokens/s": tokens / sum(each.write_s for each in outputs),
-            "looked up tokens/s": tokens / sum(each.lookup_s for each in outputs),
-        }
+        result[name] = dict(rows(outputs)) | {"written tokens/s": tokens / sum(each.write_s for each in outputs)}
         how = "greedy" if seed is None else f"sampled, seed {seed}"
         print(f"\n{name}, {len(outputs)} problems, {how}", file=sys.stderr)
         for what, value in result[name].items():

@@ -11,14 +11,17 @@ This module does not know how a prediction was made. The two in docs/results wer
 """
 
 import argparse
-import csv
 import math
-import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadgen.record import RunInfo, find_runs, read_records, read_run
+import pandas as pd
+
+from benchmarks.studies.cells import interval, read_cells, table
+from loadgen.record import RunInfo
+
+KEY = ["model", "tp", "ngram", "streams", "output_tokens"]
 
 
 def predicted_kind(run: RunInfo) -> str | None:
@@ -33,35 +36,27 @@ def predicted_kind(run: RunInfo) -> str | None:
 
 def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
     """Return Markdown rows with the prediction and the measurement of each cell. Cells with 512 tokens use the row for 1,024."""
-    with prediction.open() as file:
-        written = {
-            tuple(row[name] for name in ("model", "tp", "ngram", "streams", "output_tokens")): row
-            for row in csv.DictReader(file)
-        }
-    found: dict[tuple[str, str], list[tuple[float, bool]]] = {}
-    for folder in find_runs(cells):
-        run = read_run(folder)
-        ngram, tp = predicted_kind(run), str(run.tensor_parallel_size)
+    written = pd.read_csv(prediction).set_index(KEY).to_dict("index")
+    judged = []
+    for cell in read_cells(cells):
+        run, ngram = cell.run, predicted_kind(cell.run)
         if ngram is None:
             continue
-        tokens = "4096" if run.budgets == [4096] else "1024"
-        row = written[run.model, tp, ngram, str(run.load["concurrency"]), tokens]
-        kept = [record for record in read_records(folder / "records.jsonl") if not record.warmup and record.tpot_s]
-        tpot_ms = 1e3 * statistics.median(record.tpot_s or 0.0 for record in kept)
-        inside = float(row["tpot_low_ms"]) <= tpot_ms <= float(row["tpot_high_ms"])
-        error = float(row["tpot_ms"]) / tpot_ms - 1
-        found.setdefault((ngram, tp), []).append((abs(error), inside))
+        tokens = 4096 if run.budgets == [4096] else 1024
+        row = written[run.model, run.tensor_parallel_size, ngram, run.load["concurrency"], tokens]
+        tpot_ms = cell.ms("tpot_s").median()
+        inside = row["tpot_low_ms"] <= tpot_ms <= row["tpot_high_ms"]
+        error = row["tpot_ms"] / tpot_ms - 1
+        judged.append({"ngram": ngram, "tp": run.tensor_parallel_size, "error": abs(error), "inside": inside})
         gpu_w = run.energy["mean_w"] / run.num_gpus if run.energy and run.num_gpus else math.nan
         yield (
-            f"{folder.name} | {ngram} | {float(row['tpot_ms']):.2f} [{float(row['tpot_low_ms']):.2f}, {float(row['tpot_high_ms']):.2f}]"
-            f" | {tpot_ms:.2f} | {error:+.1%} | {'in' if inside else 'out'} | {row['gpu_w']} | {gpu_w:.0f}"
+            f"{cell.name} | {ngram} | {interval(row['tpot_ms'], row['tpot_low_ms'], row['tpot_high_ms'])} | {tpot_ms:.2f}"
+            f" | {error:+.1%} | {'in' if inside else 'out'} | {row['gpu_w']:.0f} | {gpu_w:.0f}"
         )
-    for (ngram, tp), judged in sorted(found.items()):
-        errors = [error for error, _ in judged]
-        inside_n = sum(inside for _, inside in judged)
+    for (kind, tp), group in pd.DataFrame(judged).groupby(["ngram", "tp"]):
         yield (
-            f"median, worst | {ngram}, TP {tp} | | | {statistics.median(errors):.1%}, {max(errors):.1%}"
-            f" | {inside_n} of {len(judged)} in | |"
+            f"median, worst | {kind}, TP {tp} | | | {group['error'].median():.1%}, {group['error'].max():.1%}"
+            f" | {group['inside'].sum()} of {len(group)} in | |"
         )
 
 
@@ -70,8 +65,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--judge", nargs=2, type=Path, required=True, metavar=("PREDICTION", "CELLS"))
     args = parser.parse_args(argv)
-    print("| cell | n-gram | predicted, ms | measured | error | bounds | W a GPU, predicted | measured |")
-    print(f"|{' --- |' * 8}", *(f"| {row} |" for row in compare_with_measurements(*args.judge)), sep="\n")
+    head = "cell | n-gram | predicted, ms | measured | error | bounds | W a GPU, predicted | measured"
+    table(head, compare_with_measurements(*args.judge))
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 GENERATIONS = 2
 """Least number of requests that must end in the window, as a multiple of the requests in flight. With it, the cost per token
-agrees within 1 % with that of a long run (`python -m benchmarks.windows`)."""
+agrees within 1 % with that of a long run (docs/measurements.md has the table)."""
 REQUESTS_PER_STREAM = 10
 """Number of requests to ask for, as a multiple of the requests in flight. The first generation lasts as long as its longest
 request, in which time several shorter ones end in each other stream."""

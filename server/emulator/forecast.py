@@ -5,6 +5,7 @@ This module does not know queues or how the load changes over time; a simulated 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,6 @@ from server.emulator.engine.model_runner import served
 from server.emulator.engine.precision import quantized
 from server.emulator.engine.step_time import StepModel
 from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, prepared_steps
-from server.emulator.text.problems import KnownProblem
 from server.speculation import Speculation
 
 
@@ -35,7 +35,16 @@ class Forecast:
 
 SAMPLE = 12
 """Number of problems whose outputs are generated for a forecast."""
-_outputs: dict[str, list[PreparedOutput]] = {}
+
+
+@cache
+def _sample(model: str, dataset: str, tokens: int) -> list[PreparedOutput]:
+    """Outputs of at most this many tokens for a few problems of the data set."""
+    source = ModelOutputs(model, dataset)
+    problems = source.problems[:: max(len(source.problems) // SAMPLE, 1)][:SAMPLE]
+    return [
+        source.prepare([{"role": "user", "content": problem.problem}], tokens, tokens).output for problem in problems
+    ]
 
 
 def forecast(
@@ -64,11 +73,7 @@ def forecast(
         preset = quantized(load_model(model), serving, profile)
     except ConfigError:
         return None
-    if model not in _outputs:
-        source = ModelOutputs(model, dataset)
-        sample = source.problems[:: max(len(source.problems) // SAMPLE, 1)][:SAMPLE]
-        _outputs[model] = [source.prepare(_messages(problem), max(limits), max(limits)).output for problem in sample]
-    outputs = _outputs[model]
+    outputs = _sample(model, dataset, max(limits))
     streams = concurrency or serving.max_num_seqs // 8
     lengths = [
         limit if whole_budget else float(np.mean([min(len(output.ids), limit) for output in outputs]))
@@ -82,10 +87,6 @@ def forecast(
     step_s = float(step_model.step_s(streams, width, width, context))
     requests = count * len(limits)
     return Forecast(requests, tokens, requests / rate if rate else tokens / emitted * step_s / streams)
-
-
-def _messages(problem: KnownProblem) -> list[dict[str, str]]:
-    return [{"role": "user", "content": problem.problem}]
 
 
 def _tokens_per_step(outputs: Sequence[PreparedOutput], settings: Speculation | None) -> tuple[float, float]:

@@ -8,15 +8,13 @@ from a run over sockets by the time that sockets and a client need (measured: do
 records, budgets or files.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from server.config import Model, Serving, load_model, load_serving
 from server.emulator.engine import hardware
@@ -27,7 +25,7 @@ from server.emulator.engine.model_runner import served
 from server.emulator.engine.precision import quantized
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import GIB
-from server.emulator.engine.virtual_time import Simulation
+from server.emulator.engine.virtual_time import SimulatedResponse, Simulation
 from server.emulator.text.model import TextModel
 from server.emulator.text.problems import read_problems
 from server.emulator.text.tokenizer import Tokenizer
@@ -37,7 +35,7 @@ TURNAROUND_S = 0.8e-3
 """Time between the end of a response and the client's next request: 0.65 to 1 ms measured (docs/decisions/0066)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PreparedOutput:
     """A prompt and its whole output, which is the same under every configuration."""
 
@@ -69,15 +67,6 @@ class PreparedRequest:
         return self.output.ended and len(self.output.ids) <= self.limit
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedResponse:
-    """When each chunk of a response arrived, in model seconds, and how many tokens it held."""
-
-    sent_s: float
-    times_s: NDArray[np.float64]
-    tokens: NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class SimulatedRun:
     """The responses of one cell, in the order of the requests, and what the GPUs consumed."""
@@ -97,16 +86,12 @@ class ModelOutputs:
         self.tokenizer = Tokenizer()
         self.problems = read_problems(Path(dataset))
         self._text = TextModel(self.model.behaviour, self.problems, self.tokenizer)
-        self._outputs: dict[tuple[str, int], PreparedOutput] = {}
-        self._excerpts: dict[tuple[int, int], tuple[str | None, str]] = {}
+        self._output = functools.cache(self._generate)
+        self.excerpt = functools.cache(self._excerpt)
 
     def prepare(self, messages: list[dict[str, str]], limit: int, longest: int) -> PreparedRequest:
         """A request with these messages for `limit` tokens. The output is generated once, with `longest` tokens."""
-        text = self.tokenizer.render_chat(messages, self.model.prompt)
-        key = (text, longest)
-        if key not in self._outputs:
-            self._outputs[key] = self._generate(text, longest)
-        return PreparedRequest(self._outputs[key], limit)
+        return PreparedRequest(self._output(self.tokenizer.render_chat(messages, self.model.prompt), longest), limit)
 
     def _generate(self, text: str, max_tokens: int) -> PreparedOutput:
         """The output of greedy decoding."""
@@ -127,17 +112,11 @@ class ModelOutputs:
         """Whether the server separates the thinking from the answer."""
         return bool(self.model.reasoning_parser)
 
-    def excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
+    def _excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
         """Reasoning and content of the first `tokens` tokens, for grading.
 
         The answer is complete; the thinking is cut to what follows its last box.
         """
-        key = (id(output), tokens)
-        if key not in self._excerpts:
-            self._excerpts[key] = self._excerpt(output, tokens)
-        return self._excerpts[key]
-
-    def _excerpt(self, output: PreparedOutput, tokens: int) -> tuple[str | None, str]:
         ids, end = output.ids, output.thinking_end
         end = end if end is not None and end <= tokens else None
         thinking = self._decode(ids[: end or tokens])
@@ -203,16 +182,11 @@ class SimulatedServer:
         yield from self._responses()
 
     def _responses(self, until_s: float = float("inf")) -> Iterator[tuple[int, SimulatedResponse]]:
-        for done in self._simulation.run(until_s):
-            self.energy.append((float(done.times_s[-1]), self._energy_j()))
-            yield (
-                self._number.pop(done.sequence),
-                SimulatedResponse(done.sequence.arrived_s, done.times_s, done.tokens),
-            )
-
-    def _energy_j(self) -> float:
         engine = self._simulation.engine
-        return self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
+        for sequence, response in self._simulation.run(until_s):
+            energy_j = self._telemetry.energy_j(engine.now_s, engine.usage) * self._gpus
+            self.energy.append((float(response.times_s[-1]), energy_j))
+            yield self._number.pop(sequence), response
 
     def _drafts(self, settings: Speculation, sequence: TokenSequence) -> Drafts:
         if sequence.preemptions:  # after a preemption its steps begin at other positions than the precomputed ones

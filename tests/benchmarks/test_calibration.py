@@ -3,51 +3,60 @@
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks.emulator_fidelity import compare
-from benchmarks.studies.calibrate_emulator import fit
-from benchmarks.studies.measured_rows import configurations, half_of
-from server.emulator.engine.hardware import engine_versions, gpus
+from benchmarks.studies.calibrate_emulator import configurations, fit, half_of
+from benchmarks.studies.cells import MeasuredCell, read_cells
+from server.emulator.engine.hardware import EngineVersion, engine_versions, gpus
 from tests import ROOT
 
-CELLS = ROOT / "docs/results/h200-vllm-0.26.0/cells"
+RESULTS = ROOT / "docs/results"
 GPU, ENGINE = gpus()["h200"], engine_versions()["0.26"]
 
 
-def test_the_halves_together_are_all_cells() -> None:
+@pytest.fixture(scope="module")
+def cells() -> list[MeasuredCell]:
+    return read_cells(RESULTS / "h200-vllm-0.26.0/cells")
+
+
+def tpot(configs: list[dict[str, Any]], engine: EngineVersion) -> pd.DataFrame:
+    """The compared rows of TPOT."""
+    rows = compare(configs, GPU, engine)
+    return rows[rows["kind"] == "tpot"]
+
+
+def test_the_halves_together_are_all_cells(cells: list[MeasuredCell]) -> None:
     """The hash of the name decides, which is the same on every machine. Cells with real text are left out."""
-    whole, even, odd = (configurations(CELLS, half) for half in (None, "even", "odd"))
+    whole, even, odd = (configurations(cells, half) for half in (None, "even", "odd"))
     rows = [sum(len(config["decode"]) for config in half) for half in (whole, even, odd)]
     assert rows[0] == rows[1] + rows[2] == 27
     assert (half_of("tp1_14b_c32_t0"), half_of("tp1-sync_14b_c32_t0")) == ("odd", "even")
     assert not [config for config in whole if config["model"] == "memo-20m"]
 
 
-def test_the_synchronous_baseline_is_a_separate_row() -> None:
+def test_the_synchronous_baseline_is_a_separate_row(cells: list[MeasuredCell]) -> None:
     """N-gram speculation turns asynchronous scheduling off, so cells without both are a baseline and are emulated as synchronous."""
-    found = {config["config"]: config for config in configurations(CELLS, None)}
+    found = {config["config"]: config for config in configurations(cells, None)}
     assert found["1.5b-tp1"]["async_scheduling"]
     assert not found["1.5b-tp1-sync"]["async_scheduling"]
-    plain, matched = (
-        next(row for row in compare([found[name]], GPU, ENGINE) if row.kind == "tpot")
-        for name in ("1.5b-tp1", "1.5b-tp1-sync")
-    )
+    plain, matched = (tpot([found[name]], ENGINE).iloc[0] for name in ("1.5b-tp1", "1.5b-tp1-sync"))
     assert matched.measured > 1.4 * plain.measured
     assert matched.emulated > 1.3 * plain.emulated
 
 
-def test_cells_that_differ_only_in_temperature_are_separate_rows() -> None:
+def test_cells_that_differ_only_in_temperature_are_separate_rows(cells: list[MeasuredCell]) -> None:
     """With every draft accepted a token takes 0.58 ms, with none 4.7 ms; one row with the mean of 2.6 ms would be wrong."""
-    rows = next(c for c in configurations(CELLS, None) if c["config"] == "1.5b-tp1-ngram")["decode"]
+    rows = next(c for c in configurations(cells, None) if c["config"] == "1.5b-tp1-ngram")["decode"]
     single = {row["temperature"]: row["tpot_p50_ms"] for row in rows if row["concurrency"] == 1}
     assert single[1] > 7 * single[0]
 
 
-def test_cells_of_another_version_are_not_used() -> None:
+def test_cells_of_another_version_are_not_used(cells: list[MeasuredCell]) -> None:
     """Each version has a profile of its own, which only its own cells may change."""
-    assert configurations(CELLS, "even", "0.26") == configurations(CELLS, "even")
-    assert not configurations(CELLS, "even", "0.32")
+    assert configurations(cells, "even", "0.26") == configurations(cells, "even")
+    assert not configurations(cells, "even", "0.32")
 
 
 def emulated(row: dict[str, Any]) -> dict[str, float]:
@@ -59,7 +68,7 @@ def emulated(row: dict[str, Any]) -> dict[str, float]:
         "speculation": "ngram k=5 lookup 1..4",
     }
     measurement = {"output_tokens": 120, "mean_prompt_tokens": 100, "tpot_p50_ms": 1.0, "ttft_p50_ms": 1.0}
-    return {made.kind: made.emulated for made in compare([config | {"decode": [measurement | row]}], GPU, ENGINE)}
+    return compare([config | {"decode": [measurement | row]}], GPU, ENGINE).set_index("kind")["emulated"].to_dict()
 
 
 def test_a_row_is_emulated_with_its_acceptance() -> None:
@@ -95,9 +104,8 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
         | {"async_scheduling": is_async, "decode": [dict(row)], "prefill": []}
         for name, is_async in (("plain", True), ("sync", False))
     ]
-    for made in compare(configs, GPU, truth):
-        if made.kind == "tpot":
-            next(c for c in configs if made.name.startswith(c["config"]))["decode"][0]["tpot_p50_ms"] = made.emulated
+    for config, made in zip(configs, tpot(configs, truth)["emulated"], strict=True):
+        config["decode"][0]["tpot_p50_ms"] = made
     uncertainty = 10.0  # an uncertainty so large that the start does not matter
     start = {
         "async_step_ms": (ENGINE.async_step_ms, uncertainty),
@@ -109,21 +117,13 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
 
 def test_cells_of_the_older_runner_are_emulated_with_its_times() -> None:
     """On 0.32 the environment chooses the runner; a changed engine must change the cells of the V2 runner alone."""
-    cells = configurations(ROOT / "docs/results/h200-vllm-0.32.0/cells", None, "0.32")
+    found = configurations(read_cells(RESULTS / "h200-vllm-0.32.0/cells"), None, "0.32")
     newer = engine_versions()["0.32"]
     chosen = [
-        next(config for config in cells if config["config"] == name) for name in ("7b-tp1-ngram-v1", "7b-tp1-ngram")
+        next(config for config in found if config["config"] == name) for name in ("7b-tp1-ngram-v1", "7b-tp1-ngram")
     ]
-    v1, v2 = (
-        [
-            [
-                row.emulated
-                for row in compare([config | {"decode": config["decode"][:1]}], GPU, engine)
-                if row.kind == "tpot"
-            ]
-            for engine in (newer, replace(newer, ngram_step_ms=50.0))
-        ]
-        for config in chosen
-    )
-    assert v1[0] == v1[1]
-    assert v2[1][0] > 2 * v2[0][0]
+    chosen = [config | {"decode": config["decode"][:1]} for config in chosen]
+    v1, v2 = tpot(chosen, newer)["emulated"]
+    same_v1, slower_v2 = tpot(chosen, replace(newer, ngram_step_ms=50.0))["emulated"]
+    assert same_v1 == v1
+    assert slower_v2 > 2 * v2

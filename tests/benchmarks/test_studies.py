@@ -4,12 +4,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from analysis import stats
 from benchmarks.studies import crossover, day_noise
-from benchmarks.studies.study_tables import MeasuredCell
+from benchmarks.studies.cells import MeasuredCell, Setting, read_cells
 from tests import ROOT
 
 RESULTS = ROOT / "docs/results"
@@ -18,21 +17,20 @@ NEWER = RESULTS / "h200-vllm-0.32.0"
 STUDIES = [FOUR / "cells", FOUR / "acceptance", FIRST / "cells", FIRST / "day-2"]
 
 
-def setting(config: str, streams: int = 1, temperature: float = 0.0) -> day_noise.Setting:
+def setting(config: str, streams: int = 1, temperature: float = 0.0) -> Setting:
     """A setting of 7B with 1,024 tokens."""
-    return day_noise.Setting("h200", config, "7b", streams, temperature, 1024)
+    return Setting("h200", config, "7b", streams, temperature, 1024)
 
 
 @pytest.fixture(scope="module")
 def cell() -> MeasuredCell:
-    """A cell with 64 requests; the tests need its records only."""
-    return MeasuredCell.read(FOUR / "cells/tp1_7b_c32_t0")
+    """A cell with 64 requests; the tests need these only."""
+    return read_cells(FOUR / "cells/tp1_7b_c32_t0")[0]
 
 
 def taking(cell: MeasuredCell, factor: float) -> MeasuredCell:
     """The same cell with every TPOT times a factor."""
-    records = [msgspec.structs.replace(one, tpot_s=factor * (one.tpot_s or 0.0)) for one in cell.records]
-    return replace(cell, records=records)
+    return replace(cell, requests=cell.requests.assign(tpot_s=factor * cell.requests["tpot_s"]))
 
 
 def test_the_noise_between_days_is_what_a_common_factor_leaves(cell: MeasuredCell) -> None:
@@ -83,7 +81,7 @@ def test_the_crossing_has_the_interval_of_the_speed_up() -> None:
     """The bounds cross 1 at their own loads; a load that was not measured is left blank."""
     loads = {8: stats.Interval(2.0, 1.0, 4.0), 32: stats.Interval(0.5, 0.25, 1.0)}
     (row,) = crossover.rows({crossover.Kind("7b", 2, "0.26", "1.75"): loads})
-    assert row == "| 7b | 2 | 0.26 | 1.75 | – | 2.00 [1.00, 4.00] | 0.50 [0.25, 1.00] | – | 16 (8 to >32) |"
+    assert row == "7b | 2 | 0.26 | 1.75 | – | 2.00 [1.00, 4.00] | 0.50 [0.25, 1.00] | – | 16 (8 to >32)"
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -101,7 +99,7 @@ def test_the_pages_have_the_rows_that_the_commands_print(capsys: pytest.CaptureF
         arguments = ["--table"] if command is day_noise.main else []
         assert command([str(NEWER / "cells"), str(NEWER / "day-2"), *arguments]) == 0
         page = (NEWER / "README.md").read_text().splitlines()
-        without_scaling = [row for row in printed(capsys) if row.count("|") != crossover.SCALING.count("|")]
+        without_scaling = [row for row in printed(capsys) if row.count("|") != crossover.SCALING.count("|") + 2]
         assert not [row for row in without_scaling if row not in page]
     page = (FIRST / "README.md").read_text().splitlines()
     for other in (FIRST / "cells", FOUR):

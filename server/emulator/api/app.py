@@ -31,7 +31,10 @@ from server.emulator.text.model import TextModel
 from server.emulator.text.problems import KnownProblem
 from server.emulator.text.tokenizer import VOCABULARY, Tokenizer
 
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 ENGINE_DEAD_SINCE_33 = "The server had an error while processing your request."
+UNREADABLE_BODY = "There was an error parsing the body"
+"""FastAPI's message for a body whose parser fails other than by invalid JSON."""
 METRICS_TYPE = "text/plain; version={}; charset=utf-8"
 GUARDED = ("/v1", "/v2", "/inference")
 """Beginnings of the paths for which vLLM requires `--api-key`."""
@@ -53,20 +56,19 @@ class EmulatorSettings:
 
     def dialect(self) -> Dialect:
         """The response format of this release and these options. The fingerprint contains `emulated`."""
-        serving, release = self.serving, self.version.release
-        tp = serving.tensor_parallel_size
+        serving, version, tp = self.serving, self.version, self.serving.tensor_parallel_size
         parser = serving.reasoning_parser if serving.reasoning_parser is not None else self.model.reasoning_parser
-        since_33: dict[str, Any] = {"null_fields": True, "engine_dead_text": ENGINE_DEAD_SINCE_33}
         return Dialect(
             model=(serving.served_model_name or (self.model.id,))[0],
-            fingerprint=f"vllm-{release}{f'-tp{tp}' if tp > 1 else ''}-emulated",
+            fingerprint=f"vllm-{version.release}{f'-tp{tp}' if tp > 1 else ''}-emulated",
             reasoning_parser=parser not in {None, "", "none"},
-            reasoning_key="reasoning_content" if release.startswith("0.7") else "reasoning",
-            usage_details=not release.startswith(("0.26", "0.7")),
+            reasoning_key="reasoning_content" if version.v0 else "reasoning",
+            usage_details=version.since("0.32"),
             prompt_details=serving.enable_prompt_tokens_details,
             stream_interval=serving.stream_interval,
-            null_usage=release.startswith("0.7"),
-            **(since_33 if release.startswith("0.33") else {}),
+            null_usage=version.v0,
+            null_fields=version.since("0.33"),
+            engine_dead_text=ENGINE_DEAD_SINCE_33 if version.since("0.33") else ENGINE_DEAD,
         )
 
 
@@ -106,9 +108,8 @@ class EmulatorApp:
 
     def _metrics_recorder(self, draft_tokens: int) -> MetricsRecorder:
         settings, serving = self.settings, self.settings.serving
-        release, name = settings.version.release, settings.dialect().model
-        catalogue = Catalogue(name, release, serving.max_model_len, draft_tokens)
-        info = (settings.gpu_name, serving.name, settings.model.name, release, self.text.mode)
+        catalogue = Catalogue(settings.dialect().model, settings.version, serving.max_model_len, draft_tokens)
+        info = (settings.gpu_name, serving.name, settings.model.name, settings.version.release, self.text.mode)
         catalogue.gauge("thinkload_emulated_info", 1, *info)
         return MetricsRecorder(catalogue, serving, self.realtime, {path for _, path in self._routes})
 
@@ -146,11 +147,15 @@ class EmulatorApp:
         try:
             route(exchange)
         except RequestError as error:
-            self.generations.respond(exchange, error.code, error.body)
+            refused = error
+        except RecursionError:  # lists and objects in more than about 1,000 levels
+            refused = RequestError(UNREADABLE_BODY, type_="Bad Request")
         except Exception as error:  # noqa: BLE001 - a defect must fail one response only, not the connection's parser
             traceback.print_exc()
-            internal = RequestError(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
-            self.generations.respond(exchange, internal.code, internal.body)
+            refused = RequestError(f"{type(error).__name__}: {error}", type_="InternalServerError", code=500)
+        else:
+            return
+        self.generations.respond(exchange, refused.code, refused.body)
 
     def _allowed(self, exchange: HttpExchange) -> bool:
         keys = self.settings.serving.api_key

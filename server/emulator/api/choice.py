@@ -1,4 +1,4 @@
-"""One choice of a response: decodes its token ids and splits the text into reasoning and content.
+"""One choice of a response: takes its token ids from the text model, decodes them and splits the text into reasoning and content.
 
 Rules: a token is counted when it arrives, but its text may be held back until a stop string is ruled out or a character is
 complete. A stop token that ends the text is counted but not written. This module does not know JSON, sockets or time.
@@ -8,16 +8,24 @@ from dataclasses import dataclass
 
 from server.emulator.api.request_body import RequestBody
 from server.emulator.engine.sequence import TokenSequence
+from server.emulator.text.model import GeneratedText
 from server.emulator.text.tokenizer import IncrementalDecoder
+
+AHEAD_TOKENS = 64
+"""The output is extended by at least this many tokens at a time."""
 
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One choice. `take` decodes tokens; the writer of the response takes `text()` and increases `sent`."""
+    """One choice. The engine calls `extend`, `take` decodes tokens; the writer of the response takes `text()` and increases `sent`."""
 
     index: int
     params: RequestBody
     sequence: TokenSequence
+    prompt_text: str
+    reply: GeneratedText
+    limit: int
+    """Largest number of output tokens."""
     decoder: IncrementalDecoder
     splits_reasoning: bool
     """Whether a reasoning parser splits the text."""
@@ -54,6 +62,22 @@ class Choice:
     def ids(self, start: int, end: int) -> list[int]:
         """Output ids between two positions."""
         return self.sequence.ids[self.sequence.prompt + start : self.sequence.prompt + end]
+
+    def extend(self, tokens: int) -> None:
+        """Make `tokens` output tokens known to the engine, or set the end of the sequence if the text ends before."""
+        sequence, reply = self.sequence, self.reply
+        have = len(sequence.ids) - sequence.prompt
+        available = min(reply.grow(min(max(tokens, have + AHEAD_TOKENS), self.limit)), self.limit)
+        new_ids = reply.ids[have:available]
+        sequence.ids += new_ids
+        if self.think_end_at is None and reply.thinking_end is not None and reply.thinking_end <= available:
+            self.think_end_at = reply.thinking_end - 1
+        if reply.ended and available == len(reply.ids):
+            sequence.end, self.finish = available, "stop"
+        if stops := self.params.stop_token_ids:
+            for position, token in enumerate(new_ids, have):
+                if token in stops and self.params.min_tokens <= position < sequence.end:
+                    sequence.end, self.finish, self.stop_reason = position + 1, "stop", token
 
     def take(self, count: int) -> bool:
         """Count and decode the next tokens. Returns True if they end the choice."""

@@ -31,45 +31,15 @@ from server.emulator.api.sampling_params import read_sampling_params
 from server.emulator.engine.realtime import RealtimeEngine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.text.model import GeneratedText, TextModel
-from server.emulator.text.tokenizer import END_THINK, THINK
+from server.emulator.text.tokenizer import END_THINK, THINK, IncrementalDecoder
 
 EVENTS = ("content-type", "text/event-stream; charset=utf-8")
 VARY = ("vary", "Origin")
 JSON = ("content-type", "application/json")
-AHEAD_TOKENS = 64
-"""The output is extended by at least this many tokens at a time."""
 
 
 def _busy() -> RequestError:
     return RequestError(BUSY, type_="Service Unavailable", code=503)
-
-
-class OutputFeed:
-    """Extends the sequence of a choice with the text model's output as far as the engine needs it."""
-
-    def __init__(self, reply: GeneratedText, limit: int, choice: Choice) -> None:
-        self._reply, self._limit, self._choice = reply, limit, choice
-
-    def __call__(self, tokens: int) -> None:
-        """Make `tokens` output tokens known, or set the end of the sequence if the text ends before."""
-        choice, reply = self._choice, self._reply
-        sequence, params = choice.sequence, choice.params
-        have = len(sequence.ids) - sequence.prompt
-        available = min(reply.grow(min(max(tokens, have + AHEAD_TOKENS), self._limit)), self._limit)
-        new_ids = reply.ids[have:available]
-        sequence.ids += new_ids
-        if choice.think_end_at is None and reply.thinking_end is not None and reply.thinking_end <= available:
-            choice.think_end_at = reply.thinking_end - 1
-        if reply.ended and available == len(reply.ids):
-            sequence.end, choice.finish = available, "stop"
-        if params.stop_token_ids:
-            self._stop_at_token(new_ids, have)
-
-    def _stop_at_token(self, new_ids: list[int], first: int) -> None:
-        choice = self._choice
-        for position, token in enumerate(new_ids, first):
-            if token in choice.params.stop_token_ids and choice.params.min_tokens <= position < choice.sequence.end:
-                choice.sequence.end, choice.finish, choice.stop_reason = position + 1, "stop", token
 
 
 @dataclass(slots=True, eq=False)
@@ -123,45 +93,38 @@ class Generations:
         check_model(params.model, self.names)
         check_thinking(params.thinking_token_budget, parsed=self.dialect.reasoning_parser)
         params.include_usage |= self.serving.enable_force_include_usage and params.stream
-        texts, prompts = self._prompts(params)
-        for prompt in prompts:
-            check_length(len(prompt), params.max_tokens, self.serving.max_model_len)
-        check_memory(sum(map(len, prompts)), params.n)
+        prompts = self._prompts(params)
+        for _, ids in prompts:
+            check_length(len(ids), params.max_tokens, self.serving.max_model_len)
+        prompt_tokens = sum(len(ids) for _, ids in prompts)
+        check_memory(prompt_tokens, params.n)
         fault = self.faults.next_fault(exchange.headers.get(HEADER))
         if fault.error:
             raise RequestError("Internal server error", type_="InternalServerError", code=500)
-        full = full_queue(self.serving, self.realtime.engine.waiting, sum(map(len, prompts)))
+        full = full_queue(self.serving, self.realtime.engine.waiting, prompt_tokens)
         if full:
             self.metrics.rejected(full)
             raise _busy()
-        self._start(exchange, params, fault, texts, prompts)
+        self._start(exchange, params, fault, prompts)
 
-    def _prompts(self, params: RequestBody) -> tuple[list[str], list[list[int]]]:
+    def _prompts(self, params: RequestBody) -> list[tuple[str, list[int]]]:
+        """Text and ids of each prompt."""
         encode_text, decode = self.tokenizer.encode, self.tokenizer.decode
         if params.chat:
             text = self.tokenizer.render_chat(
                 params.messages, self.model.prompt, continues=params.continue_final_message
             )
-            return [text], [encode_text(text)]
+            return [(text, encode_text(text))]
         check_ids(params.prompt, max(self.tokenizer.vocab_size, self.model.shape.vocab_size))
-        texts = [prompt if isinstance(prompt, str) else decode(prompt) for prompt in params.prompt]
-        return texts, [encode_text(p) if isinstance(p, str) else list(p) for p in params.prompt]
+        return [(p, encode_text(p)) if isinstance(p, str) else (decode(p), p) for p in params.prompt]
 
     def _start(
-        self,
-        exchange: HttpExchange,
-        params: RequestBody,
-        fault: InjectedFault,
-        texts: list[str],
-        prompts: list[list[int]],
+        self, exchange: HttpExchange, params: RequestBody, fault: InjectedFault, prompts: list[tuple[str, list[int]]]
     ) -> None:
         choices: list[Choice] = []
-        for text, prompt in zip(texts, prompts, strict=True):
-            choices += [self._choice(params, text, prompt, len(choices) + n, n) for n in range(params.n)]
-        writer = ResponseWriter(params, self.dialect, choices, prompts)
-        writer.echo = lambda choice: texts[choice.index // params.n]
-        writer.token_text = lambda token: self.tokenizer.decode([token])
-        writer.timings = lambda: self.metrics.timings(choices)
+        for text, ids in prompts:
+            choices += [self._choice(params, text, ids, len(choices) + n, n) for n in range(params.n)]
+        writer = ResponseWriter(params, self.dialect, choices, self.tokenizer)
         shortest = min(choice.sequence.end for choice in choices)
         generation = Generation(exchange, writer, fault, fault_after=min(max(shortest // 8, 4), 32))
         exchange.on_close = lambda: self._abort(generation)
@@ -182,12 +145,15 @@ class Generations:
         room = self.serving.max_model_len - len(prompt)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
         sequence = TokenSequence(ids=list(prompt), prompt=len(prompt), end=limit, salt=params.cache_salt)
-        decoder = self.tokenizer.decoder(skip_special_tokens=params.skip_special_tokens)
+        decoder = IncrementalDecoder(self.tokenizer, skip_special_tokens=params.skip_special_tokens)
         splits_reasoning = self.dialect.reasoning_parser and params.chat
-        choice = Choice(index, params, sequence, decoder, splits_reasoning, self.tokenizer.id(THINK))
+        reply = self._reply(params, text, prompt, sample)
+        choice = Choice(
+            index, params, sequence, text, reply, limit, decoder, splits_reasoning, self.tokenizer.id(THINK)
+        )
         if splits_reasoning and self._thinking_ended(prompt):
             choice.think_end_at = -1
-        sequence.grow = OutputFeed(self._reply(params, text, prompt, sample), limit, choice)
+        sequence.grow = choice.extend
         return choice
 
     def _thinking_ended(self, prompt: list[int]) -> bool:
@@ -231,7 +197,7 @@ class Generations:
         exchange, writer = generation.exchange, generation.writer
         if not writer.params.stream:
             if writer.done:
-                self.respond(exchange, 200, writer.body())
+                self.respond(exchange, 200, writer.body(self.metrics.timings(writer.choices)))
             return
         if exchange.blocked and not writer.done:
             return
@@ -239,7 +205,7 @@ class Generations:
         if piece:
             exchange.write(piece)
         if writer.done:
-            exchange.finish(writer.tail())
+            exchange.finish(writer.tail(self.metrics.timings(writer.choices)))
             self.metrics.exchange(exchange)
 
     def _resume(self, generation: Generation) -> None:

@@ -95,13 +95,10 @@ class HttpExchange:
         if self.open:
             self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece)
 
-    def finish(self, piece: bytes = b"") -> None:
-        """End a streamed response, with an optional last piece."""
+    def finish(self, piece: bytes) -> None:
+        """End a streamed response with its last piece."""
         if self.open:
-            if self.chunked:
-                self._connection.write((b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"") + b"0\r\n\r\n")
-            elif piece:
-                self._connection.write(piece)
+            self._connection.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece) if self.chunked else piece)
             self._connection.end(self)
 
     def cut(self) -> None:

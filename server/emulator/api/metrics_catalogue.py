@@ -1,14 +1,20 @@
 """The metrics of one vLLM server, built from `metrics_catalogue.yaml`, and how to update and render them.
 
 Rules: names, types, labels and buckets are vLLM's for the release. Inter-token latency is observed once per sequence and
-step, as in vLLM, not once per token. Thinkload's own metrics begin with `thinkload_`. This module does not know when
-events happen.
+step, as in vLLM, not once per token. Counters, histograms and summaries also have a `_created` gauge. Many observations at once
+are cheap, which those of prometheus_client's own metrics are not; prometheus_client writes the text format. Thinkload's own
+metrics begin with `thinkload_`. This module does not know when events happen.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from prometheus_client import (
     GC_COLLECTOR,
@@ -18,10 +24,88 @@ from prometheus_client import (
     Metric,
     generate_latest,
 )
+from prometheus_client.utils import floatToGoString
 
-from server.emulator.api.prometheus_text import Family, Histogram
+from server.emulator.engine.hardware import EngineVersion
 
 TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("metrics_catalogue.yaml").read_text())
+
+
+class Histogram:
+    """A histogram: observations counted by bucket."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Add `count` observations of one value."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += value * count
+
+    def observe_all(self, values: Any, weight: int = 1) -> None:
+        """Add each value `weight` times."""
+        if len(values) < 32:  # for fewer values numpy costs more than it saves
+            for value in values:
+                self.observe(float(value), weight)
+            return
+        array = np.asarray(values, float)
+        buckets = np.bincount(np.searchsorted(self.bounds, array), minlength=len(self.counts))
+        self.counts = [old + new * weight for old, new in zip(self.counts, buckets.tolist(), strict=True)]
+        self.sum += float(array.sum()) * weight
+
+    def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Suffix, further labels and value of each sample: the cumulative buckets, the count and the sum."""
+        for bound, count in zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True):
+            yield "_bucket", {"le": floatToGoString(bound)}, count  # type: ignore[no-untyped-call]
+        yield "_count", {}, sum(self.counts)
+        yield "_sum", {}, self.sum
+
+
+@dataclass(slots=True)
+class Family:
+    """One metric with its children by label values."""
+
+    name: str
+    kind: str
+    help: str
+    common: Mapping[str, str]
+    """Labels with the same value in every sample."""
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    children: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    created: dict[tuple[str, ...], float] = field(default_factory=dict)
+
+    def child(self, *values: str) -> Any:
+        """The child with these label values, created on first use.
+
+        It is a Histogram, a list of count and sum for a summary, or else a list with one value.
+        """
+        if values not in self.children:
+            size = 2 if self.kind == "summary" else 1
+            self.children[values] = Histogram(self.bounds) if self.kind == "histogram" else [0.0] * size
+            self.created[values] = time.time()
+        return self.children[values]
+
+    def metric(self) -> Metric:
+        """The metric with its samples."""
+        base = self.name.removesuffix("_total") if self.kind == "counter" else self.name
+        found = Metric(base, self.help, self.kind)
+        suffixes = ("_count", "_sum") if self.kind == "summary" else ("",)
+        for values, child in self.children.items():
+            labels = {**self.common, **dict(zip(self.labels, values, strict=True))}
+            if isinstance(child, Histogram):
+                samples = child.samples()
+            else:
+                samples = ((suffix, {}, value) for suffix, value in zip(suffixes, child, strict=True))
+            for suffix, more, value in samples:
+                found.add_sample(self.name + suffix, labels | more, value)
+            if self.kind != "gauge":
+                found.add_sample(f"{base}_created", labels, self.created[values])
+        return found
 
 
 def decades(limit: int) -> tuple[float, ...]:
@@ -33,18 +117,16 @@ def decades(limit: int) -> tuple[float, ...]:
 class Catalogue:
     """All metrics of one server."""
 
-    def __init__(self, model: str, release: str, max_model_len: int, draft_tokens: int) -> None:
-        self._v0 = release.startswith("0.7")
-        self._old = release.startswith("0.26") or self._v0
-        self._cache_labels = TABLE["cache_since_0.33"] if release.startswith("0.33") else {}
+    def __init__(self, model: str, version: EngineVersion, max_model_len: int, draft_tokens: int) -> None:
+        self._version = version
         self._model = {"model_name": model}
-        self._engine = {} if self._v0 else {"engine": "0"}
+        self._engine = {} if version.v0 else {"engine": "0"}
         self._max_model_len = max_model_len
         self._families: dict[str, Family] = {}
         positions = [str(position) for position in range(draft_tokens)]
         for name, row in TABLE["engine"].items():
             if self._has(row) and (positions or row.get("when") != "speculation"):
-                shown = row["v0"] if self._v0 and isinstance(row["v0"], str) else name
+                shown = row["v0"] if version.v0 and isinstance(row["v0"], str) else name
                 common = self._model | (self._engine if row.get("engine", True) else {})
                 self._add(name, f"vllm:{shown}", row, common, row.get("values", positions))
         for name, row in TABLE["others"].items():
@@ -55,7 +137,7 @@ class Catalogue:
             self._registry.register(collector)
 
     def _has(self, row: dict[str, Any]) -> bool:
-        return bool(row.get("v0")) if self._v0 else not (self._old and "since" in row)
+        return "v0" in row if self._version.v0 else self._version.since(row.get("since", "0.26"))
 
     def _bounds(self, row: dict[str, Any]) -> tuple[float, ...]:
         name = row.get("buckets")
@@ -75,10 +157,13 @@ class Catalogue:
 
     def describe_cache(self, labels: dict[str, str]) -> None:
         """Set `cache_config_info`, which holds its information in labels."""
-        if self._old:
+        version = self._version
+        if not version.since("0.32"):
             labels = {key: value for key, value in labels.items() if key not in TABLE["cache_since_0.32"]}
             labels |= TABLE["cache_until_0.26"]
-        common = (self._model if self._v0 else self._engine) | labels | self._cache_labels
+        if version.since("0.33"):
+            labels |= TABLE["cache_since_0.33"]
+        common = (self._model if version.v0 else self._engine) | labels
         family = Family("vllm:cache_config_info", "gauge", "The KV cache's configuration.", common)
         self._families[family.name] = family
         family.child()[0] = 1.0

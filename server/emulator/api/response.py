@@ -7,7 +7,6 @@ streams. This module does not know sockets or the engine's scheduling.
 import json
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 
 from server.emulator.api.choice import Choice
 from server.emulator.api.request_body import RequestBody, RequestError
+from server.emulator.text.tokenizer import Tokenizer
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -28,31 +28,27 @@ class Dialect:
     model: str
     fingerprint: str
     reasoning_parser: bool
-    reasoning_key: str = "reasoning"
-    usage_details: bool = True
+    reasoning_key: str
+    usage_details: bool
     """Whether usage has completion_tokens_details: 0.32 has them, 0.26 does not."""
-    prompt_details: bool = False
-    stream_interval: int = 1
-    null_usage: bool = False
+    prompt_details: bool
+    stream_interval: int
+    null_usage: bool
     """Whether chunks have `"usage":null` if no usage was requested, as in 0.7.3."""
-    engine_dead_text: str = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    engine_dead_text: str
     """What a server whose engine has died says."""
-    null_fields: bool = False
+    null_fields: bool
     """Whether chunks have `kv_transfer_params` and last choices `weight_versions`, both null, as in 0.33."""
 
 
 class ResponseWriter:
     """Writes one response with one or more choices."""
 
-    def __init__(self, params: RequestBody, dialect: Dialect, choices: list[Choice], prompts: list[list[int]]) -> None:
-        self.params, self.dialect, self.choices = params, dialect, choices
+    def __init__(self, params: RequestBody, dialect: Dialect, choices: list[Choice], tokenizer: Tokenizer) -> None:
+        self.params, self.dialect, self.choices, self._tokenizer = params, dialect, choices, tokenizer
         self.id = f"{'chatcmpl' if params.chat else 'cmpl'}-{secrets.token_hex(8)}"
         self.created = int(time.time())
-        self._prompts = prompts
-        self.prompt_tokens = sum(map(len, prompts))
-        self.timings: Callable[[], dict[str, Any] | None] = lambda: None
-        self.echo: Callable[[Choice], str] = lambda _choice: ""
-        self.token_text: Callable[[int], str] = str
+        self.prompt_tokens = sum(choice.sequence.prompt for choice in choices) // params.n
         kind = b"chat.completion.chunk" if params.chat else b"text_completion"
         head = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":['
         self._head = head % (encode(self.id), kind, self.created, encode(dialect.model))
@@ -84,7 +80,7 @@ class ResponseWriter:
             self._head,
             choice.index,
             self._usage(0, 0) if self.params.continuous_usage else b"",
-            encode(self._prompts[0] if self.params.return_token_ids else None),
+            encode(self._prompt_ids(choice)),
         )
 
     def _chat(self, choice: Choice) -> bytes:
@@ -125,7 +121,7 @@ class ResponseWriter:
         _, content = choice.text()
         choice.sent = end
         if not start and self.params.echo:
-            content = self.echo(choice) + content
+            content = choice.prompt_text + content
         return (
             b'%b{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b,"stop_reason":%b,"prompt_token_ids":%b'
             b',"token_ids":%b%b}]%b}\n\n'
@@ -160,12 +156,12 @@ class ResponseWriter:
         form = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d%b}'
         return form % (self.prompt_tokens, total, completion, details)
 
-    def tail(self) -> bytes:
-        """The events after the last chunk of the last choice."""
+    def tail(self, timings: dict[str, Any] | None) -> bytes:
+        """The events after the last chunk of the last choice. `timings` are the server's own, if its options enable them."""
         if not self.params.include_usage:
             return DONE
         usage = {key: value for key, value in self.usage().items() if value is not None}
-        metrics = _without_nulls(self.timings() or {})
+        metrics = _without_nulls(timings or {})
         extra = b',"metrics":' + encode(metrics) if metrics else b""
         return b'%b],"usage":%b%b%b}\n\n%b' % (self._head, encode(usage), self._fingerprint, extra, DONE)
 
@@ -188,9 +184,9 @@ class ResponseWriter:
             else None,
         }
 
-    def body(self) -> dict[str, Any]:
+    def body(self, timings: dict[str, Any] | None) -> dict[str, Any]:
         """The response without streaming. It may be called once."""
-        params, chat = self.params, self.params.chat
+        chat = self.params.chat
         body: dict[str, Any] = {
             "id": self.id,
             "object": "chat.completion" if chat else "text_completion",
@@ -202,9 +198,9 @@ class ResponseWriter:
             "usage": self.usage(),
         }
         if chat:
-            ids = self._prompts[0] if params.return_token_ids else None
+            ids = self._prompt_ids(self.choices[0])
             body |= {"prompt_logprobs": None, "prompt_token_ids": ids, "prompt_text": None}
-        return body | {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": self.timings()}
+        return body | {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": timings}
 
     def _chat_choice(self, choice: Choice) -> dict[str, Any]:
         reasoning, content = choice.text()
@@ -221,7 +217,7 @@ class ResponseWriter:
         return {"index": choice.index, "message": message, **self._ending(choice), "routed_experts": None}
 
     def _completion_choice(self, choice: Choice) -> dict[str, Any]:
-        text = (self.echo(choice) if self.params.echo else "") + choice.text()[1]
+        text = (choice.prompt_text if self.params.echo else "") + choice.text()[1]
         ids = self._prompt_ids(choice)
         rest = {"prompt_logprobs": None, "prompt_token_ids": ids, "routed_experts": None}
         return {"index": choice.index, "text": text, **self._ending(choice), **rest}
@@ -243,7 +239,7 @@ class ResponseWriter:
         """Every token has probability 1 and is its own only alternative."""
         if self.params.logprobs is None:
             return b"null"
-        texts = [self.token_text(token) for token in choice.ids(start, end)]
+        texts = [self._tokenizer.decode([token]) for token in choice.ids(start, end)]
         if self.params.chat:
             rows = [{"token": text, "logprob": 0.0, "bytes": list(text.encode())} for text in texts]
             shown = self.params.logprobs

@@ -91,15 +91,6 @@ def _logprobs(body: RequestBody, *, chat: bool) -> int | None:
     return count
 
 
-def _check_choices(n: int, prompts: int) -> None:
-    """Raise RequestError for more choices in one request than the limit of `n`, which vLLM applies to each prompt.
-
-    The emulator creates all choices of a request at once, and answers nobody else until it has done so.
-    """
-    if n * prompts > MOST_CHOICES:
-        raise RequestError(f"n must be at most {MOST_CHOICES} for all prompts together, got {n} for each of {prompts}.")
-
-
 def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> RequestBody:
     """Read and check one body. Raises RequestError."""
     body = read_body(sent)
@@ -119,7 +110,12 @@ def read_sampling_params(sent: dict[str, Any], *, chat: bool) -> RequestBody:
         message = f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
         raise RequestError(message)
     body.prompt = [] if chat else read_prompts(body.prompt)
-    _check_choices(body.n, len(body.prompt))
+    # vLLM limits the choices of each prompt. The emulator creates all of a request at once, and meanwhile answers nobody else.
+    if body.n * len(body.prompt) > MOST_CHOICES:
+        message = (
+            f"n must be at most {MOST_CHOICES} for all prompts together, got {body.n} for each of {len(body.prompt)}."
+        )
+        raise RequestError(message)
     options = body.stream_options or StreamOptions()
     body.chat, body.messages = chat, read_messages(sent) if chat else []
     body.include_usage = bool(options.include_usage)

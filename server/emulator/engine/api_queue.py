@@ -16,7 +16,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -102,8 +101,3 @@ class ApiQueue:
             self._batch_s, self._batch_cost_s = float(times[-1]), cost_s
             return times
         return np.array([self.emit(float(at_s), streams) for at_s in times])
-
-
-def without_api_process(engine: EngineVersion) -> ApiQueue:
-    """A queue in which requests reach the engine when they are submitted."""
-    return ApiQueue(replace(engine, read_request_us=0.0, tokenize_request_us=0.0, tokenize_token_us=0.0, ingest_ms=0.0))

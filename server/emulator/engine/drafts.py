@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.emulator.engine.ngram import NgramProposer, speculate
+from server.emulator.engine.ngram import NgramProposer
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.suffix import SuffixProposer
 from server.speculation import Ngram, Speculation, Suffix
@@ -85,8 +85,5 @@ class Drafts:
 
 def steps_of(prompt: list[int], output: list[int], settings: Speculation) -> TextSteps:
     """All steps of a complete text."""
-    if isinstance(settings, Ngram) and settings.acceptance is None:
-        steps = speculate(prompt, output, settings)
-        return steps.drafted.tolist(), steps.accepted.tolist()
     sequence = TokenSequence(ids=prompt + output, prompt=len(prompt), end=len(output), emitted=1)
     return Drafts(settings, sequence).whole_text()

@@ -89,6 +89,16 @@ class EngineVersion:
     chunk_us: float
     baseline_async: bool = True
 
+    def since(self, name: str) -> bool:
+        """Whether the release is the one of this name or a later one: the only place that compares releases."""
+        number, of_name = ([int(part) for part in text.split(".")[:2]] for text in (self.release, name))
+        return number >= of_name
+
+    @property
+    def v0(self) -> bool:
+        """Whether the release has vLLM's V0 engine, as that of the paper has."""
+        return not self.since("0.26")
+
     def may_be_async(self, speculation: Speculation | None) -> bool:
         """Whether asynchronous scheduling is possible; drafters with weights do not turn it off."""
         looks_up = speculation is not None and not isinstance(speculation, Drafter)

@@ -42,7 +42,7 @@ def served(
         if acceptance is not None:
             raise ConfigError(f"--acceptance {acceptance}: {serving.name} does not speculate: leave it out")
         return serving, engine
-    if engine.release.startswith("0.7") and settings.method not in ("ngram", "draft_model"):
+    if engine.v0 and settings.method not in ("ngram", "draft_model"):
         raise ConfigError(f"{serving.name}: speculative-config.method: vLLM {engine.release} has no {settings.method}")
     if not isinstance(settings, Drafter):
         serving, engine = _looked_up(serving, engine, chosen)
@@ -58,10 +58,9 @@ def served(
 
 def _with_batch_sizes(serving: Serving, engine: EngineVersion, gpu: Gpu | None) -> Serving:
     """The configuration with vLLM's default batch sizes, which are smaller on an A100 and on a GPU with less than 70 GiB."""
-    old = engine.release.startswith("0.7")
-    if not old and (gpu is None or (gpu.memory_gib >= 70 and "A100" not in gpu.name)):
+    if not engine.v0 and (gpu is None or (gpu.memory_gib >= 70 and "A100" not in gpu.name)):
         return serving
-    sizes: dict[str, Any] = {"max_num_seqs": 256} | ({} if old else {"max_num_batched_tokens": 2048})
+    sizes: dict[str, Any] = {"max_num_seqs": 256} | ({} if engine.v0 else {"max_num_batched_tokens": 2048})
     return replace(serving, **{k: v for k, v in sizes.items() if k.replace("_", "-") not in serving.raw})
 
 

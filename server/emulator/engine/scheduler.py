@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from server.config import Serving
-from server.emulator.engine.api_queue import ApiQueue, without_api_process
+from server.emulator.engine.api_queue import ApiQueue
 from server.emulator.engine.drafts import Drafts
 from server.emulator.engine.fast_forward import RepeatedSteps, repeated_steps
 from server.emulator.engine.kv_cache import BlockPool
@@ -29,9 +29,8 @@ from server.speculation import Speculation
 class Engine:
     """Sequences are submitted, and step outputs come out. `now_s` is the end of the last step, in model seconds."""
 
-    def __init__(self, model: StepModel, serving: Serving, arrivals: ApiQueue | None = None) -> None:
-        self.model, self.serving = model, serving
-        self.arrivals = arrivals or without_api_process(model.engine)
+    def __init__(self, model: StepModel, serving: Serving, arrivals: ApiQueue) -> None:
+        self.model, self.serving, self.arrivals = model, serving, arrivals
         self.pool = BlockPool(model.kv_blocks(serving), serving.block_size, caching=serving.enable_prefix_caching)
         self.now_s = 0.0
         self.waiting: deque[TokenSequence] = deque()
@@ -49,9 +48,9 @@ class Engine:
         self._pipeline_empty = True
         """Whether the engine was idle before the next step, so that nothing hides the host's work."""
 
-    def submit(self, sequence: TokenSequence, at_s: float | None = None) -> None:
-        """Add a sequence whose request arrives at `at_s` (default: now)."""
-        self.arrivals.submit(sequence, self.now_s if at_s is None else at_s)
+    def submit(self, sequence: TokenSequence, at_s: float) -> None:
+        """Add a sequence whose request arrives at `at_s`."""
+        self.arrivals.submit(sequence, at_s)
 
     def abort(self, sequence: TokenSequence) -> None:
         """Stop a sequence that is waiting or running; a finished sequence stays finished."""
@@ -74,14 +73,6 @@ class Engine:
         next_s = step.end_s if step else self.arrivals.next_s()
         return next_s if next_s < float("inf") else None
 
-    def step(self) -> StepOutput | None:
-        """Complete one step, however long it takes; None if there is nothing to compute."""
-        step = self._current_step()
-        if step is None and self.arrivals.next_s() < float("inf"):
-            self._idle_until(self.arrivals.next_s())
-            step = self._current_step()
-        return self._complete(step) if step else None
-
     def advance(self, until_s: float) -> Iterator[StepOutput]:
         """Complete every step that ends by `until_s`. The caller may submit further sequences between outputs."""
         while True:
@@ -96,16 +87,13 @@ class Engine:
                     if self.empty and until_s < float("inf"):
                         self.now_s = max(self.now_s, until_s)
                     return
-                self._idle_until(arrival_s)
+                self.now_s, self._pipeline_empty = max(self.now_s, arrival_s), True
             elif step.end_s > until_s:
                 return
             else:
                 yield self._complete(step)
 
     # Scheduling
-
-    def _idle_until(self, until_s: float) -> None:
-        self.now_s, self._pipeline_empty = max(self.now_s, until_s), True
 
     def _admit(self) -> None:
         """Move sequences that have arrived by now to the waiting queue."""

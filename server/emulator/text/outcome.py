@@ -10,10 +10,12 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any
 
 import msgspec
+import yaml
 
 from server.config import ConfigError
 from server.emulator.text.problems import KnownProblem
@@ -23,7 +25,8 @@ GREEDY = "greedy"
 LEVEL_SHARES = (0.086, 0.180, 0.210, 0.256, 0.268)  # of MATH-500's problems, by level
 # Any number works. Of 24 numbers tried, this one brings MATH-500 closest to the published accuracies and curve.
 SALT = 1
-LEVEL_KEYS = {"accuracy", "length_mu", "length_sigma"}
+LEVEL_KEYS = ("accuracy", "length_mu", "length_sigma")
+DEFAULTS = Path(__file__).with_suffix(".yaml")
 # The answer is found at the latest after this share of the thinking and this many tokens before its end, because the
 # last paragraphs can end up to that far from the planned length.
 LATEST_FIND = 0.95
@@ -39,36 +42,23 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 @dataclasses.dataclass(frozen=True)
 class TextStatistics:
-    """Statistics of a model's outputs. The defaults are assumed values of a 7B model, for presets without the key."""
+    """Statistics of a model's outputs. outcome.yaml has the values that a preset does not give."""
 
     # share of right answers among finished outputs, by level 1..5
-    accuracy: tuple[Share, ...] = (0.954, 0.967, 0.959, 0.912, 0.856)
+    accuracy: tuple[Share, ...]
     # mean and standard deviation of ln(tokens of the whole output), by level 1..5
-    length_mu: tuple[Exponent, ...] = (7.47, 7.38, 7.69, 7.82, 8.20)
-    length_sigma: tuple[Exponent, ...] = (0.60, 0.63, 0.62, 0.65, 0.81)
-    wrong_longer: Positive = 1.9  # length of a wrong output divided by that of a right one
-    answer_tokens: Positive = 330  # median tokens after the thinking
-    answer_sigma: Exponent = 0.33
-    forced: Mapping[Count, Share] = dataclasses.field(
-        default_factory=lambda: {
-            0: 0.2,
-            256: 0.4,
-            717: 0.624,
-            1010: 0.72,
-            1339: 0.76,
-            2000: 0.84,
-            4000: 0.905,
-            8000: 0.93,
-        }
-    )  # thinking tokens -> share of right answers if the answer is forced after them
-    loops_right: Share = 0.01  # share of greedy outputs that loop, of those that would be right
-    loops_wrong: Share = 0.3  # the same, of those that would be wrong
-    loop_onset: Positive = 2900  # median tokens before the loop
-    loop_period: Positive = 322  # median tokens
-    detours: Mapping[str, Rate] = dataclasses.field(  # occurrences per 1000 tokens, measured in set B
-        default_factory=lambda: {"Wait": 3.8, "Alternatively": 0.6, "Hmm": 0.7, "Let me": 4.0}
-    )
-    spread: Exponent = 2.5  # of the difficulty in logits; it decides how often samples of one problem agree
+    length_mu: tuple[Exponent, ...]
+    length_sigma: tuple[Exponent, ...]
+    wrong_longer: Positive  # length of a wrong output divided by that of a right one
+    answer_tokens: Positive  # median tokens after the thinking
+    answer_sigma: Exponent
+    forced: Mapping[Count, Share]  # thinking tokens -> share of right answers if the answer is forced after them
+    loops_right: Share  # share of greedy outputs that loop, of those that would be right
+    loops_wrong: Share  # the same, of those that would be wrong
+    loop_onset: Positive  # median tokens before the loop
+    loop_period: Positive  # median tokens
+    detours: Mapping[str, Rate]  # occurrences per 1000 tokens
+    spread: Exponent  # of the difficulty in logits; it decides how often samples of one problem agree
 
     @functools.cached_property
     def right_lengths(self) -> tuple[float, float]:
@@ -89,9 +79,9 @@ class TextStatistics:
         unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ConfigError(f"{name}: text: unknown key {', '.join(sorted(map(str, unknown)))}")
-        found = dict(text)
-        for key in LEVEL_KEYS & set(text):
-            levels = text[key]
+        found: dict[str, Any] = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8")) | dict(text)
+        for key in LEVEL_KEYS:
+            levels = found[key]
             if not isinstance(levels, Mapping) or set(levels) != {1, 2, 3, 4, 5}:
                 raise ConfigError(f"{name}: text: {key}: must have a value for each level from 1 to 5")
             found[key] = [levels[level] for level in sorted(levels)]

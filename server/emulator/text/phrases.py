@@ -14,7 +14,7 @@ from pathlib import Path
 PHRASES = Path(__file__).with_name("phrases.txt")
 # How strongly the first wordings of a choice are preferred, as in real text. With 1 all are equally likely.
 WORD_SKEW = 3.4
-SYNTAX = re.compile(r"[\[\]|]|@[a-z]")
+SYNTAX = re.compile(r"([\[\]|]|@[a-z])")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,31 +30,21 @@ Phrase = tuple[Part, ...]
 
 
 def compile_phrase(line: str) -> Phrase:
-    """Parse a template such as `[a|b] of @e`. Raises ValueError if the brackets do not match."""
+    """Parse a template such as `[a|b] of @e`. Raises ValueError if a bracket is not closed."""
+    # For the line and each open bracket, the options so far. What follows belongs to the last option.
     stack: list[list[list[Part]]] = [[[]]]
-    at = 0
-    for mark in SYNTAX.finditer(line):
-        here = stack[-1][-1]
-        if literal := line[at : mark.start()]:
-            here.append(literal)
-        at = mark.end()
-        match mark.group():
-            case "[":
-                stack.append([[]])
-            case "|":
-                if len(stack) == 1:
-                    raise ValueError(f"'|' outside brackets: {line}")
-                stack[-1].append([])
-            case "]":
-                options = stack.pop()
-                if not stack:
-                    raise ValueError(f"']' without '[': {line}")
-                stack[-1][-1].append(tuple(tuple(option) for option in options))
-            case slot:
-                here.append(Slot(slot[1:]))
-    if len(stack) != 1:
-        raise ValueError(f"'[' without ']': {line}")
-    return (*stack[0][0], line[at:])
+    for mark in filter(None, SYNTAX.split(line)):
+        if mark == "[":
+            stack.append([[]])
+        elif mark == "|":
+            stack[-1].append([])
+        elif mark == "]":
+            options = stack.pop()
+            stack[-1][-1].append(tuple(tuple(option) for option in options))
+        else:
+            stack[-1][-1].append(Slot(mark[1:]) if mark[0] == "@" else mark)
+    ((phrase,),) = stack
+    return tuple(phrase)
 
 
 @functools.cache
@@ -71,12 +61,14 @@ def phrase_book() -> Mapping[str, tuple[Phrase, ...]]:
     return {kind: tuple(phrases) for kind, phrases in book.items()}
 
 
-def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str], out: list[str]) -> None:
-    """Append the phrase's words to `out`. `fill` returns the text for a slot by its name."""
+def write(phrase: Phrase, rng: random.Random, fill: Callable[[str], str]) -> str:
+    """The phrase in words. `fill` returns the text for a slot by its name."""
+    text = ""
     for part in phrase:
         if isinstance(part, str):
-            out.append(part)
+            text += part
         elif isinstance(part, Slot):
-            out.append(fill(part.name))
+            text += fill(part.name)
         else:
-            write(part[int(rng.random() ** WORD_SKEW * len(part))], rng, fill, out)
+            text += write(part[int(rng.random() ** WORD_SKEW * len(part))], rng, fill)
+    return text

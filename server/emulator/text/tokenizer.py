@@ -52,7 +52,6 @@ class Tokenizer:
     """Converts text to token ids and back."""
 
     def __init__(self, path: Path = VOCABULARY) -> None:
-        self.path = path
         self._library = HuggingFaceTokenizer.from_file(str(path))
         self.vocab_size = self._library.get_vocab_size()
         added = self._library.get_added_tokens_decoder()
@@ -99,10 +98,6 @@ class Tokenizer:
         hidden = self.hidden_ids if skip_special_tokens else frozenset()
         return b"".join(self.piece(i) for i in ids if i not in hidden).decode("utf-8", errors="replace")
 
-    def decoder(self, *, skip_special_tokens: bool = True) -> "IncrementalDecoder":
-        """An incremental decoder for one output."""
-        return IncrementalDecoder(self, skip_special_tokens=skip_special_tokens)
-
     def render_chat(self, messages: Sequence[Mapping[str, str]], style: str, *, continues: bool = False) -> str:
         """The prompt that the model's chat template makes of a chat. `style` is the `prompt` of a model preset.
 
@@ -117,7 +112,7 @@ class Tokenizer:
 class IncrementalDecoder:
     """Decodes the ids of one output as they arrive."""
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
         self._hidden = tokenizer.hidden_ids if skip_special_tokens else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")

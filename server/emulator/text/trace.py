@@ -1,36 +1,23 @@
 """Writes the text of a reasoning trace: the worked solution with detours, calculations, checks and repetition.
 
-Rules: a writer produces any number of paragraphs from one `random.Random`. The probabilities below were fitted so that
-word rates, n-gram acceptance and repetition are those of real traces (`benchmarks/studies/text_statistics.py` prints
-both). Repeated sentences are shortened and reworded, because real traces seldom repeat themselves word for word. This
-module does not know tokens or when a trace ends.
+Rules: a writer produces any number of paragraphs from one `random.Random`. The probabilities below and those in trace.yaml
+were fitted so that word rates, n-gram acceptance and repetition are those of real traces (docs/emulated-text.md compares them).
+Repeated sentences are shortened and reworded, because real traces seldom repeat themselves word for word. This module does not
+know tokens or when a trace ends.
 """
 
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from server.emulator.text.phrases import phrase_book, write
 from server.emulator.text.problems import KnownProblem
 
-# Relative frequency of each kind of sentence; those of the detours come from the model's measured rates.
-KINDS: Mapping[str, float] = {
-    "step": 0.13,
-    "plan": 0.05,
-    "recap": 0.05,
-    "filler": 0.11,
-    "compute": 0.41,
-    "repeat": 0.008,  # a sentence written before
-}
-# For each detour word: its kind of sentence, how often per 1000 tokens the word occurs in other sentences, and the
-# relative frequency for a rate of one per 1000 tokens (a sentence has about 23 tokens).
-DETOURS: Mapping[str, tuple[str, float, float]] = {
-    "Wait": ("wait", 0.0, 0.027),
-    "Alternatively": ("alt", 0.0, 0.033),
-    "Hmm": ("hmm", 0.0, 0.015),
-    "Let me": ("letme", 1.8, 0.03),
-}
+TABLES: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 WORD_CHANGES = 0.25  # probability that a word of a repeated text is replaced
 KNOWN_EXPRESSION = 0.62  # probability that an expression is used unchanged
 KNOWN_EQUATION = 0.12  # probability that a calculation is one made before
@@ -45,33 +32,6 @@ DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)\s*", re.DOTALL)
 WORD = re.compile(r"[^\s$]*\$[^$]*\$[^\s$]*|\S+")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\(])|\n+")
 NUMBER = re.compile(r"\d+")
-TOPICS = {
-    "Algebra": ("linear equations", "factoring", "the quadratic formula", "exponents"),
-    "Intermediate Algebra": ("polynomials", "the roots", "Vieta's formulas", "inequalities"),
-    "Prealgebra": ("fractions", "ratios", "unit conversions", "percentages"),
-    "Number Theory": ("modular arithmetic", "divisibility", "prime factors", "remainders"),
-    "Precalculus": ("trigonometry", "vectors", "complex numbers", "polar coordinates"),
-    "Geometry": ("similar triangles", "the Pythagorean theorem", "areas", "angles"),
-    "Counting & Probability": ("combinations", "counting cases", "probability", "complementary counting"),
-}
-ANY_TOPIC = ("a direct calculation", "known formulas", "a substitution", "small cases")
-OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
-    "the": ("this", "that", "our"),
-    "is": ("equals", "must be", "becomes"),
-    "so": ("hence", "thus", "and so"),
-    "we": ("I", "you", "one"),
-    "have": ("get", "know", "see"),
-    "then": ("next", "after that", "now"),
-    "and": ("and also", "plus", "then"),
-    "of": ("for", "in"),
-    "a": ("some", "one", "the"),
-    "to": ("in order to", "so as to"),
-    "find": ("determine", "compute", "get"),
-    "what": ("which value", "how much"),
-    "therefore": ("so", "hence", "thus"),
-    "since": ("because", "as"),
-}
-FILLERS = ("", "", "I mean", "basically", "actually", "say", "I guess", "again")
 
 
 Item = TypeVar("Item")
@@ -102,36 +62,27 @@ class TraceWriter:
         self.question = sentences(problem.problem) or [problem.problem]
         spans: list[str] = [span for text in (*self.question, *self.steps) for span in MATH.findall(text)]
         self.expressions = list(dict.fromkeys(span for span in spans if len(span) <= LONGEST_SPAN)) or ["x"]
-        self.letters = [span for span in self.expressions if len(span) == 1 and span.isalpha()] or [
-            "n",
-            "x",
-            "k",
-        ]
+        letters = [span for span in self.expressions if len(span) == 1 and span.isalpha()]
+        self.letters = letters or ["n", "x", "k"]
         self.numbers = [int(n) for n in re.findall(r"\d{1,3}", problem.problem)] or [2, 3, 5]
-        self.topics = TOPICS.get(problem.subject, ANY_TOPIC)
+        self.topics: list[str] = TABLES["topics"].get(problem.subject, TABLES["any_topic"])
         self.preference = rng.random()
         self.computed = 0
         self.step = 0
         self.written: list[str] = []
         self.equations: list[tuple[str, int]] = []
-        chances = dict(KINDS)
-        for word, (kind, elsewhere, chance) in DETOURS.items():
+        chances = dict(TABLES["kinds"])
+        for word, (kind, elsewhere, chance) in TABLES["detours"].items():
             chances[kind] = max(0.005, (detours.get(word, 0.0) - elsewhere) * chance)
         self._kinds, self._weights = list(chances), list(chances.values())
         self._slots: Mapping[str, Callable[[], str]] = {name: getattr(self, f"_slot_{name}") for name in "aefinpqstv"}
 
-    def _fill(self, slot: str) -> str:
-        """The text for a slot, such as `e` for `@e`."""
-        return self._slots[slot]()
-
     def sentence(self, kind: str) -> str:
         """One sentence of a kind."""
-        out: list[str] = []
         phrases = self.book[kind]
         # Each writer prefers other phrases, because real traces use the same few openings again and again.
         index = int(len(phrases) * self.rng.random() ** PHRASE_SKEW + self.preference * len(phrases)) % len(phrases)
-        write(phrases[index], self.rng, self._fill, out)
-        return "".join(out).strip()
+        return write(phrases[index], self.rng, lambda slot: self._slots[slot]()).strip()
 
     def opening(self) -> str:
         """The first paragraph of the thinking."""
@@ -166,9 +117,9 @@ class TraceWriter:
         for word in words:
             if "$" in word or self.rng.random() > WORD_CHANGES:
                 out.append(word)
-            elif other := OTHER_WORDS.get(word.lower()):
+            elif other := TABLES["other_words"].get(word.lower()):
                 out.append(self._one_of(other))
-            elif filler := self._one_of(FILLERS):
+            elif filler := self._one_of(TABLES["fillers"]):
                 out += [word, filler]
         return " ".join(out)
 

@@ -76,7 +76,7 @@ def first_tokens(config: str, requests: int) -> list[float]:
     )
     for _ in range(requests):
         simulation.submit(request(200, 40), 0.0)
-    return sorted(1e3 * float(done.times_s[0]) for done in simulation.run())
+    return sorted(1e3 * float(response.times_s[0]) for _, response in simulation.run())
 
 
 def test_on_one_gpu_an_output_waits_until_the_next_prompts_are_launched() -> None:

@@ -16,11 +16,11 @@ from server.emulator.engine.drafter import drafter_of
 from server.emulator.engine.drafts import Drafts, steps_of
 from server.emulator.engine.hardware import gpus
 from server.emulator.engine.model_runner import RUNNER, served
-from server.emulator.engine.scheduler import Engine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
 from server.emulator.engine.suffix import SuffixProposer
 from server.speculation import METHODS, Drafter, Suffix, rates, speculation_of
+from tests.server.emulator.stepped import SteppedEngine
 
 EAGLE = load_serving("tp1-eagle3")
 SEVEN = load_model("r1-distill-qwen-7b")
@@ -253,12 +253,11 @@ def test_the_cost_of_a_drafter_follows_its_shape() -> None:
 def test_the_engine_accepts_as_the_curve_says() -> None:
     """Counters of the engine against the shares of the curve, and single steps against steps that are computed together."""
     serving, version = served(EAGLE, "0.32", {})
-    engines = [Engine(StepModel(SEVEN, serving, gpus()["h200"], version), serving) for _ in range(2)]
+    engines = [SteppedEngine(StepModel(SEVEN, serving, gpus()["h200"], version), serving) for _ in range(2)]
     for engine in engines:
         for number in range(8):
-            engine.submit(TokenSequence(ids=[number, *range(2000)], prompt=1, end=2000))
-    for _ in engines[0].advance(float("inf")):
-        pass
+            engine.arrive(TokenSequence(ids=[number, *range(2000)], prompt=1, end=2000))
+    engines[0].finish()
     while engines[1].step():
         pass
     one, other = (engine.totals for engine in engines)

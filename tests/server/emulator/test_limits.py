@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from server.emulator.api.http import MAX_HEAD
-from server.emulator.api.request_body import MAX_DEPTH
 from server.emulator.api.sampling_params import MOST_CHOICES
 from tests.fixtures.emulated import emulated
 
@@ -58,7 +57,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-@pytest.mark.parametrize("depth", [MAX_DEPTH, 2_000, 200_000])
+@pytest.mark.parametrize("depth", [1_000, 2_000, 200_000])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -76,7 +75,7 @@ def test_deep_json_is_refused(address: tuple[str, int], path: str, body: str, de
 def test_many_brackets_in_a_text_or_side_by_side_are_not_deep(address: tuple[str, int]) -> None:
     sent = {"prompt": "[{" * 2_000, "max_tokens": 1, "unknown": [[[]]] * 2_000}
     assert post(address, "/v1/completions", json.dumps(sent))[0] == 200
-    below = f'{{"prompt": "Hi", "max_tokens": 1, "unknown": {nested(MAX_DEPTH - 1)}}}'
+    below = f'{{"prompt": "Hi", "max_tokens": 1, "unknown": {nested(500)}}}'
     assert post(address, "/v1/completions", below)[0] == 200
 
 

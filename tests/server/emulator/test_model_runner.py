@@ -7,9 +7,9 @@ import pytest
 from server.config import ConfigError, Serving, load_model, load_serving
 from server.emulator.engine.hardware import gpus
 from server.emulator.engine.model_runner import RUNNER, served
-from server.emulator.engine.scheduler import Engine
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
+from tests.server.emulator.stepped import SteppedEngine
 
 NGRAM = load_serving("tp1-ngram")
 
@@ -69,14 +69,13 @@ def test_a_setting_that_changes_the_drafts_is_not_ignored() -> None:
         load_serving("tp1", {"speculative-config": given})
 
 
-def engine_after(text: list[int], version: str) -> Engine:
+def engine_after(text: list[int], version: str) -> SteppedEngine:
     """The engine when it has generated this text, of which nothing is in the prompt."""
     serving, release = served(NGRAM, version, {})
     model = StepModel(load_model("r1-distill-qwen-1.5b"), serving, gpus()["h200"], release)
-    engine = Engine(model, serving)
-    engine.submit(TokenSequence(ids=[7, *text], prompt=1, end=len(text)))
-    for _ in engine.advance(float("inf")):
-        pass
+    engine = SteppedEngine(model, serving)
+    engine.arrive(TokenSequence(ids=[7, *text], prompt=1, end=len(text)))
+    engine.finish()
     return engine
 
 

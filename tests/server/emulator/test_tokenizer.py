@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.emulator.text.tokenizer import SPECIAL, THINKING_TOKENS, Tokenizer
+from server.emulator.text.tokenizer import SPECIAL, THINKING_TOKENS, IncrementalDecoder, Tokenizer
 
 TOKENIZER = Tokenizer()
 
@@ -22,7 +22,7 @@ def test_the_cache_for_ascii_words_gives_the_same_ids(text: str) -> None:
 def test_a_stream_of_ids_gives_whole_characters_only(text: str, size: int) -> None:
     """However the ids are split, the decoded pieces together are the text, without extra replacement characters."""
     ids = TOKENIZER.encode(text)
-    decoder = TOKENIZER.decoder(skip_special_tokens=False)
+    decoder = IncrementalDecoder(TOKENIZER, skip_special_tokens=False)
     pieces = [decoder.push(ids[at : at + size]) for at in range(0, len(ids), size)]
     assert "".join(pieces) == text
 
