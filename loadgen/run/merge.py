@@ -3,8 +3,10 @@
 This module does not know what started the processes, or whether the merged run is complete.
 """
 
+import heapq
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,7 @@ def chunk_files(folder: Path) -> list[Path]:
 def merge_workers(folder: Path) -> None:
     """Append the files of worker processes to those of the run, without incomplete lines and frames, and delete them.
 
+    Records are appended in the order in which their requests ended, as in a run of one process: intervals depend on it.
     No record is added twice, so a merge that a crash or a full disk has interrupted can be repeated. A frame may then be there
     twice; both copies are equal. Damaged lines are kept. Raises DiskFullError.
     """
@@ -38,8 +41,9 @@ def merge_workers(folder: Path) -> None:
         recorded = {record.seq for _, record in _lines(folder / RECORDS) if record is not None} if parts else set()
         for part in parts:
             drop_torn_line(part)
-            lines = (line for line, record in _lines(part) if record is None or record.seq not in recorded)
-            _append(folder / RECORDS, lines)
+        lines = heapq.merge(*map(_in_time, parts), key=itemgetter(0))
+        _append(folder / RECORDS, (line for _, line, record in lines if record is None or record.seq not in recorded))
+        for part in parts:
             part.unlink()
         drop_torn_frame(folder / CHUNKS)
         for part in chunk_files(folder):
@@ -64,6 +68,15 @@ def _append(path: Path, pieces: Iterable[bytes]) -> None:
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _in_time(path: Path) -> Iterator[tuple[float, bytes, Record | None]]:
+    """The lines of a file with the time at which the request ended; a damaged line has the time of the one before it."""
+    end_s = 0.0
+    for line, record in _lines(path):
+        if record is not None and record.end_s is not None:
+            end_s = record.end_s
+        yield end_s, line, record
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Record | None]]:
