@@ -6,6 +6,8 @@ take text and background colours from the page's CSS. Exported figures use the l
 This module does not know what a figure shows.
 """
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
@@ -53,9 +55,9 @@ LIGHT: dict[str, Any] = {
 }
 
 
-def colours(configs: list[str]) -> dict[str, str]:
+def colours(configs: Iterable[Any]) -> dict[str, str]:
     """A colour for each configuration. Beyond ten configurations colours repeat."""
-    return {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(sorted(configs, key=natural))}
+    return dict(zip(sorted(map(str, configs), key=natural), itertools.cycle(PALETTE), strict=False))
 
 
 def colour() -> alt.Color:
