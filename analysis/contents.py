@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import claims
 from analysis.data.frame import Study
 from analysis.data.setting import varying
-from analysis.figures import budget, crossover, load, pareto, sampling, serving, time
+from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
@@ -86,7 +86,7 @@ def _figures(
     return [
         *pareto.figures(table, found, between_runs),
         *load.figures(tables["loads"], slo),
-        *crossover.figures(tables["speculation"], tables["crossover"]),
+        *load.crossover(tables["speculation"], tables["crossover"]),
         *budget.figures(table, endings, verdicts, between_runs),
         *serving.figures(
             tables["speculation"],

@@ -116,8 +116,12 @@ def against_budget(
     if f"{name}_low" in rows:
         low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
         layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
-    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
-    return chart
+    return layered(layers)
+
+
+def layered(layers: list[Any], height: int = HEIGHT) -> Chart:
+    """Layers as one panel, which is as wide as the page lets it be."""
+    return alt.layer(*layers).properties(width="container", height=height)
 
 
 def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
@@ -129,12 +133,10 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     )
     layers = [bars]
     if f"{name}_low" in rows:
-        low = alt.X(f"{name}_low:Q", title=title)
         rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
-        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
-    height = 26 * len(rows["config"].unique()) + 10
-    chart: Chart = alt.layer(*layers).properties(width="container", height=height)
-    return chart
+        ends = {"x": alt.X(f"{name}_low:Q", title=title), "x2": f"{name}_high:Q"}
+        layers.append(rule.encode(**ends, color=alt.value(MUTED)))
+    return layered(layers, 26 * len(rows["config"].unique()) + 10)
 
 
 def once(rows: pd.DataFrame, name: str, *by: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.setting import SETTING, conditions, varying
-from analysis.figures.base import DETAIL, Chart, Figure, drawable, rows_data, tooltip, with_interval
+from analysis.figures.base import DETAIL, Chart, Figure, drawable, layered, rows_data, tooltip, with_interval
 from analysis.figures.style import MUTED, colour, shape
 from analysis.format import number, short_budget, short_models, span
 from analysis.noise import DAY_TO_DAY, smallest
@@ -73,8 +73,7 @@ def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -
     sides, places = [_sides(panel, x, y) for panel in panels], [_places(panel, x) for panel in panels]
     if panels:
         known = known.assign(side=pd.concat(sides), optimum_place=pd.concat(places))
-    chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
-    return known, chart.properties(width="container", height=height)
+    return known, _chart(known, x, y, step="step-before" if x_more else "step-after", height=height)
 
 
 def _places(panel: pd.DataFrame, x: Axis) -> "pd.Series[str]":
@@ -118,7 +117,7 @@ def _sides(panel: pd.DataFrame, x: Axis, y: Axis) -> "pd.Series[str]":
     return found
 
 
-def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
+def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any, height: int) -> Chart:
     x_scale: dict[str, Any] = {"type": "log", "nice": False} if x.log else {"zero": False}
     x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=5)
     y_axis = alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
@@ -156,8 +155,7 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
         low = alt.Y(f"{y.name}_low:Q", title=y.title)
         bars = alt.Chart(rows_data()).mark_rule(opacity=0.22, strokeWidth=1.5)
         layers.insert(0, bars.encode(x=along, y=low, y2=f"{y.name}_high:Q", color=colour()))
-    chart: Chart = alt.layer(*layers)
-    return chart
+    return layered(layers, height)
 
 
 def _latency(rows: pd.DataFrame, optima: Optima | None, shown: float) -> Figure | None:

@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import DETAIL, Figure, drawable, rows_data
+from analysis.figures.base import DETAIL, Figure, drawable, layered, rows_data
 from analysis.figures.style import HEIGHT, MUTED, colour, shape
 from analysis.format import records, short_budget, span
 
@@ -38,7 +38,7 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
         base.mark_point(filled=True, size=55, opacity=1).encode(color=colour(), shape=shape(), tooltip=tips),
         base.mark_text(dy=-9, fontSize=10).encode(text="label:N"),
     ]
-    chart = alt.layer(*layers).properties(width="container", height=HEIGHT + 40)
+    chart = layered(layers, HEIGHT + 40)
     note = (
         "Grey: one answer at increasing budgets (sequential). Coloured: majority vote over 2, 4, … answers at one budget "
         "(parallel), at the sum of their costs. The table also has pass@k and the latency of the slowest answer."

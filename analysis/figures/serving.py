@@ -14,11 +14,12 @@ from analysis.figures.base import (
     against_budget,
     comparable,
     drawable,
+    layered,
     numbers,
     over,
     rows_data,
 )
-from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
+from analysis.figures.style import MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import short_models, span
 
 
@@ -133,7 +134,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         base.mark_line(strokeWidth=1.8).encode(strokeDash=dash()),
         base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape(), tooltip=tip),
     ]
-    chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    chart = layered(layers)
     note = str(rows["how"].iloc[0])
     rows = drawable(rows)
     return Figure("acceptance", claim, note, rows, chart, "panel", section="serving", filters=NO_BUDGET)

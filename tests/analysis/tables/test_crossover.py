@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.advice import Requirements
-from analysis.figures import crossover as figures
+from analysis.figures import load as figures
 from analysis.recommend import recommend
 from analysis.tables import capacity, pairs, summary
 from analysis.tables.crossover import best_draft_tokens, beyond, crossing, crossovers
@@ -126,13 +126,13 @@ def test_the_best_number_of_draft_tokens_at_each_load() -> None:
 
 def test_the_figure_names_how_many_settings_pay() -> None:
     table = pairs.speculation(pairs.per_problem(three_loads()), 0.0)
-    (figure,) = figures.figures(table, crossovers(table).assign(draft_tokens=5))
+    (figure,) = figures.crossover(table, crossovers(table).assign(draft_tokens=5))
     assert (
         figure.claim
         == "1 of 1 settings with speculation are faster at 1 in flight, and 0 at every load that was run, up to 16"
     )
     assert figure.rows["load_value"].tolist() == [1, 4, 16]
-    assert figures.figures(table[table["load"] == "c1"], crossovers(table[table["load"] == "c1"])) == []
+    assert figures.crossover(table[table["load"] == "c1"], crossovers(table[table["load"] == "c1"])) == []
 
 
 def test_many_configurations_are_coloured_by_their_number_of_draft_tokens() -> None:
@@ -142,8 +142,8 @@ def test_many_configurations_are_coloured_by_their_number_of_draft_tokens() -> N
     table = pairs.speculation(pairs.per_problem(frame(parts)), 0.0)
     crossing = crossovers(table)
     counts = crossing["config"].astype(str).str.extract(r"k(\d+)$")[0].astype(float)
-    (few,) = figures.figures(table, crossing.assign(draft_tokens=math.nan))
-    (many,) = figures.figures(table, crossing.assign(draft_tokens=counts))
+    (few,) = figures.crossover(table, crossing.assign(draft_tokens=math.nan))
+    (many,) = figures.crossover(table, crossing.assign(draft_tokens=counts))
     assert few.legend is None
     assert list(many.legend or {})[:2] == ["1 draft token", "2 draft tokens"]
     assert len(many.legend or {}) == 10
