@@ -74,12 +74,12 @@ def _among(
     rows: pd.DataFrame, traffic: Traffic, required: Requirements, problems: pd.DataFrame, between_runs: float
 ) -> Recommendation:
     """The recommendation among settings that are alike."""
-    about = {name: str(rows[name].iloc[0]) for name in ("gpu", "dataset", "origin")}
+    about = advice.common(rows)
     known = capacity.capacities(rows)
     able = traffic.sized(known)
     fit = able[advice.fits(able, required)]
-    passing = fit[fit["decision"] == "pass"]
-    fit = passing if len(passing) else fit
+    shown = fit[fit["decision"] == "pass"]
+    fit = shown if len(shown) else fit
     by = RANKED_BY[required.objective]
     by = by if graded(rows) else PER_REQUEST.get(by, by)
     if fit.empty or (required.objective != "cost" and fit[by].isna().all()):
@@ -87,11 +87,13 @@ def _among(
         text = _nothing(known, traffic, required) if fit.empty else unknown
         return Recommendation(None, headline=text, compared=about, nearest=records(able.head(1)))
     fit = fit.sort_values([by, "replicas", "e2e_p50_all_s"], na_position="last", kind="stable")
-    order = records(fit)
-    best = order[0]
-    found = Recommendation(best, next(iter(order[1:]), None), compared=about)
+    best, *others = records(fit)
+    found = Recommendation(best, others[0] if others else None, compared=about)
     found.headline = f"Deploy {_deployment(best)}."
     found.chance = _chance(fit, traffic, required, problems, between_runs)
+    # At a lower load than the capacity, more replicas have a lower latency.
+    passing = rows[rows["decision"] == "pass"]
+    each_load = passing.assign(capacity_per_s=[capacity.per_replica(row) for row in records(passing)])
     truly = "truly costs least and " if required.objective == "cost" else ""
     found.sentences = [
         _why(len(known), len(fit), required, by if fit[by].notna().any() else "replicas"),
@@ -99,16 +101,10 @@ def _among(
         _cost(best),
         *advice.accuracy_doubts(best, required),
         f"Runner-up: {_beside(best, found.second)}." if found.second else "There is no runner-up.",
-        *_stricter(best, fit, traffic.sized(_each_load(rows)), required),
+        *_stricter(best, fit, traffic.sized(each_load), required),
         f"The probability that it {truly}meets the requirements is {advice.probability(found.chance)}.",
     ]
     return found
-
-
-def _each_load(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every load that passes, as if it were the capacity: at a lower load, more replicas have a lower latency."""
-    passing = rows[rows["decision"] == "pass"]
-    return passing.assign(capacity_per_s=[capacity.per_replica(row) for row in records(passing)])
 
 
 def _deployment(row: Row) -> str:
