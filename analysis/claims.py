@@ -17,7 +17,7 @@ This module does not know whether the findings hold on other data.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -71,9 +71,18 @@ class ClaimData:
     """The tables on which claims are tested."""
 
     problems: pd.DataFrame
-    speculation: pd.DataFrame
-    parallel: pd.DataFrame
+    """Means by problem for each setting (pairs.per_problem)."""
     noise: float = noise.DAY_TO_DAY
+
+    @cached_property
+    def speculation(self) -> pd.DataFrame:
+        """The comparisons of configurations with and without speculation."""
+        return pairs.speculation(self.problems, self.noise)
+
+    @cached_property
+    def parallel(self) -> pd.DataFrame:
+        """The comparisons of configurations on several GPUs."""
+        return pairs.tensor_parallel(self.problems, self.noise)
 
     @cached_property
     def arms(self) -> pairs.Arms:
@@ -81,29 +90,23 @@ class ClaimData:
         return pairs.by_arm(self.problems)
 
 
+def of_study(study: Study, data: ClaimData) -> pd.DataFrame:
+    """A row for each claim on a study, which are kept between calls; none where there are no requests."""
+
+    def tested() -> pd.DataFrame:
+        rows = [asdict(claim) for claim in test(data)] if len(data.problems) else []
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
+
+    return study.tables.get("claims", tested, data.noise)
+
+
 def claims(frame: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> list[Claim]:
     """Test every claim, in the order of the paper."""
-    return test(_data(pairs.per_problem(frame), between_runs))
-
-
-def of_study(study: Study, between_runs: float) -> pd.DataFrame:
-    """The claims on a study, which are kept between calls."""
-    return study.tables.get("claims", lambda: table(_data(kept.problems(study), between_runs)), between_runs)
-
-
-def table(data: ClaimData) -> pd.DataFrame:
-    """A row for each claim; none where there are no requests."""
-    rows = [asdict(claim) for claim in test(data)] if len(data.problems) else []
-    return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
-
-
-def _data(problems: pd.DataFrame, between_runs: float) -> ClaimData:
-    speculation = pairs.speculation(problems, between_runs)
-    return ClaimData(problems, speculation, pairs.tensor_parallel(problems, between_runs), between_runs)
+    return test(ClaimData(pairs.per_problem(frame), between_runs))
 
 
 def test(data: ClaimData) -> list[Claim]:
-    """Test every claim on tables that were already computed, each on data of one source, GPU and data set."""
+    """Test every claim, each on data of one source, GPU and data set."""
     tests: tuple[Callable[[ClaimData], Claim], ...] = (
         accuracy_flattens,
         speculation_faster,
@@ -112,48 +115,38 @@ def test(data: ClaimData) -> list[Claim]:
         compute_not_system_optimal,
         ngram_cost_erratic,
     )
-    parts = list(_parts(data)) or [data]
+    parts = _parts(data)
     found = []
     for one in tests:
-        results = [_about(_worth(one(part), part.problems), part) for part in parts]
+        results = [_on(part.problems, one(part)) for part in parts]
         tested = [claim for claim in results if np.isfinite(claim.estimate)]
         found += tested or results[:1]
     return found
 
 
-def _parts(data: ClaimData) -> Iterator[ClaimData]:
+def _parts(data: ClaimData) -> list[ClaimData]:
     """The data by source, GPU and data set, those with most requests first; what was derived belongs to its source."""
-    tables = (data.problems, data.speculation, data.parallel)
-    split = [_by_origin(table) for table in tables]
-    for key in sorted(split[0], key=lambda key: -split[0][key]["samples"].sum()):
-        rows = [parts.get(key, table.iloc[:0]) for parts, table in zip(split, tables, strict=True)]
-        yield ClaimData(rows[0], rows[1], rows[2], data.noise)
+    same = [
+        data.problems["source"].astype(str).map(origin),
+        *(data.problems[name].astype(str) for name in ("gpu", "dataset")),
+    ]
+    parts = [rows for _, rows in data.problems.groupby(same)]
+    if len(parts) < 2:
+        return [data]
+    return [ClaimData(rows, data.noise) for rows in sorted(parts, key=lambda rows: -rows["samples"].sum())]
 
 
-def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """The parts of a table by source, GPU and data set; none where it has no rows."""
-    if table.empty:
-        return {}
-    same = [table["source"].astype(str).map(origin), table["gpu"].astype(str), table["dataset"].astype(str)]
-    return dict(list(table.groupby(same)))
-
-
-def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
-    """The claim, without its result where the data cannot carry any: too few problems, or no correct answer."""
+def _on(problems: pd.DataFrame, claim: Claim) -> Claim:
+    """The claim with what it was tested on; without its result where the data cannot carry any: few problems, or no right answer."""
+    gpu, dataset = (" and ".join(problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
+    words = [word for source in problems["source"].astype(str).unique() for word in source.split(", ")]
+    claim = replace(claim, source=" and ".join(dict.fromkeys(words)), gpu=gpu, dataset=dataset)
     n, correct = problems["problem_id"].nunique(), problems["correct"]
     lacks = f"There are only {n} problems" if n < MIN_PROBLEMS else ""
     if correct.notna().any() and not correct.gt(0).any():
         lacks = "No answer is correct"
     effect = f"{lacks}. {claim.effect[:1].upper()}{claim.effect[1:]}"
     return replace(claim, verdict=CANNOT_TELL, effect=effect, by_load="") if lacks else claim
-
-
-def _about(claim: Claim, part: ClaimData) -> Claim:
-    """The claim with what it was tested on."""
-    gpu, dataset = (" and ".join(part.problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
-    words = [word for source in part.problems["source"].astype(str).unique() for word in source.split(", ")]
-    source = " and ".join(dict.fromkeys(words))
-    return replace(claim, source=source, gpu=gpu, dataset=dataset)
 
 
 def judge(low: float, high: float, bound: float) -> str:
@@ -393,7 +386,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    found = [Claim(**row) for row in records(of_study(read_study(args.results), args.noise))]
+    study = read_study(args.results)
+    found = [Claim(**row) for row in records(of_study(study, ClaimData(kept.problems(study), args.noise)))]
     parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""

@@ -46,11 +46,12 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     settings = kept.settings(study, price_per_gpu_hour, slo)
     problems = kept.problems(study)
     found = optima.optima(settings)
+    data = claims.ClaimData(problems, between_runs)
     tables = {
         "summary": settings,
         "loads": capacity.load_points(settings, study.searches, slo, study.attain()),
-        "speculation": pairs.speculation(problems, between_runs),
-        "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
+        "speculation": data.speculation,
+        "tensor_parallel": data.parallel,
         "cost_variation": pairs.cost_variation(problems),
         **acceptance(study),
         "acceptance_by_draft": acceptance_by_draft(study),
@@ -60,9 +61,8 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "decomposition": distributions.decomposition(study.frame),
         "timelines": distributions.timelines(study),
         "runs": summary.runs_table(study.frame, study.runs),
+        "claims": claims.of_study(study, data),
     }
-    data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
-    tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
     drafts = numbers_of_drafts(study)
     crossing = crossovers(tables["speculation"])
     tables["crossover"] = crossing.assign(draft_tokens=crossing["config"].astype(str).map(drafts))

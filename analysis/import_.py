@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.file}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
-    except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
         hint = "give an unmodified file of the tool"
         raise InputError(f"{args.file}: a field has an unexpected value ({error}); {hint}") from error
     folders = [args.out] if len(found) == 1 else [args.out / f"{n:02}" for n in range(1, len(found) + 1)]
@@ -71,25 +71,35 @@ def main(args: argparse.Namespace) -> int:
 
 
 def read(path: Path) -> list[Foreign]:
-    """Recognize the tool by the fields of its file, and read every benchmark. Raises InputError."""
+    """Recognize the tool by the fields of its file, and read every benchmark. Raises InputError.
+
+    The file is that of an emulated server where it contains the mark of its fingerprint, whatever the tool.
+    """
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise InputError(f"the file is larger than {MOST_BYTES >> 30} GiB; give a part of it")
+    found = _read(data, path)
+    for foreign in found:
+        foreign.emulated = MARK.encode() in data
+    return found
+
+
+def _read(data: bytes, path: Path) -> list[Foreign]:
     if data.startswith(evalscope.MAGIC):
         return evalscope.read(path)
     documents = _parse(data)
     first = documents[0] if documents else None
     if inference_perf.recognizes(first):
-        return inference_perf.read(documents, path)
+        return inference_perf.read(documents)
     if isinstance(first, list) and first and len(documents) == 1:  # the summary of a `vllm bench sweep`
         documents, first = first, first[0]
-    for tool in (aiperf, guidellm, bench_serve):
-        if isinstance(first, dict) and tool.recognizes(first):
-            found: list[Foreign] = tool.read(documents, path)
-            for foreign in found:
-                foreign.emulated = MARK.encode() in data
-            return found
+    if isinstance(first, dict) and "metrics" in first:
+        return aiperf.read(documents, path)
+    if isinstance(first, dict) and "benchmarks" in first:
+        return guidellm.read(first)
+    if isinstance(first, dict) and first.keys() & {"ttfts", "request_throughput"}:
+        return [bench_serve.read(document) for document in documents]
     raise InputError(f"the tool is not recognized; give the result of {FILES}")
 
 

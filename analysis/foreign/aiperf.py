@@ -34,11 +34,6 @@ SPECULATION = {
 """vLLM's name of each value, AIPerf's, and the factor between them."""
 
 
-def recognizes(first: dict[str, Any]) -> bool:
-    """Whether a line has the fields of AIPerf."""
-    return "metrics" in first
-
-
 def read(documents: list[Any], path: Path) -> list[Foreign]:
     """All lines are one benchmark."""
     records = [_request(seq, line) for seq, line in enumerate(documents) if isinstance(line, dict)]

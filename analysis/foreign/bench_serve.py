@@ -5,7 +5,6 @@ has one result in each line. The `summary.json` of `vllm bench sweep` is a list 
 """
 
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
@@ -33,18 +32,8 @@ SERVER_TIMINGS = {"server_queue_times": "queue_time_ms", "server_ttfts": "time_t
 COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times", *SERVER_TIMINGS)
 
 
-def recognizes(first: dict[str, Any]) -> bool:
-    """Whether a document has the fields of these tools."""
-    return "ttfts" in first or "request_throughput" in first
-
-
-def read(documents: list[Any], path: Path) -> list[Foreign]:
-    """Each line of the file is a benchmark."""
-    del path
-    return [_benchmark(document) for document in documents]
-
-
-def _benchmark(document: dict[str, Any]) -> Foreign:
+def read(document: dict[str, Any]) -> Foreign:
+    """One benchmark."""
     sglang = "total_output_tokens_retokenized" in document
     sglang |= "sglang" in str(document.get("backend")) and "tokenizer_id" not in document
     if not document.get("ttfts"):

@@ -1,6 +1,5 @@
 """Read guidellm's benchmarks.json, which has several benchmarks where a sweep or several rates were asked for."""
 
-from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
@@ -27,16 +26,10 @@ NOTES = [
 ]
 
 
-def recognizes(first: dict[str, Any]) -> bool:
-    """Whether a document is a file of guidellm."""
-    return "benchmarks" in first
-
-
-def read(documents: list[Any], path: Path) -> list[Foreign]:
+def read(document: dict[str, Any]) -> list[Foreign]:
     """Each benchmark of the file that has requests."""
-    del path
-    benchmarks = documents[0]["benchmarks"]
-    found = [_benchmark(one, documents[0]) for one in benchmarks] if isinstance(benchmarks, list) else []
+    benchmarks = document["benchmarks"]
+    found = [_benchmark(one, document) for one in benchmarks] if isinstance(benchmarks, list) else []
     found = [one for one in found if one.records]
     if not found:
         raise InputError("the file of guidellm has no benchmark with requests")

@@ -1,10 +1,9 @@
 """Read per_request_lifecycle_metrics.json of inference-perf, a list of requests with the time of each output token."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from analysis.foreign.base import MARK, Foreign, answered, failed, new_record, number, outcome_of
+from analysis.foreign.base import Foreign, answered, failed, new_record, number, outcome_of
 from loadgen.record import Record
 
 NOTES = [
@@ -21,16 +20,13 @@ def recognizes(first: Any) -> bool:
     return isinstance(one, dict) and {"start_time", "end_time", "info"} <= set(one)
 
 
-def read(documents: list[Any], path: Path) -> list[Foreign]:
+def read(documents: list[Any]) -> list[Foreign]:
     """The whole list is one benchmark; stages of several loads are not told apart."""
-    del path
     requests = sorted(documents[0], key=lambda request: float(request["start_time"]))
     records = [_request(seq, request) for seq, request in enumerate(requests)]
     prompts = [str(request.get("request") or "") for request in requests]
-    emulated = any(MARK in str(request.get("response")) for request in requests)
     known = prompts if all(prompts) else []
-    model = _model(prompts)
-    return [Foreign("inference-perf", model, {"kind": "open"}, records, list(NOTES), known, emulated)]
+    return [Foreign("inference-perf", _model(prompts), {"kind": "open"}, records, list(NOTES), known)]
 
 
 def _model(prompts: list[str]) -> str:

@@ -91,9 +91,7 @@ def study(rng: np.random.Generator, runs: int, sd: float, effect: float = 1.0) -
 
 def faster(frame: pd.DataFrame, between_runs: float) -> claims.Claim:
     """The claim on speculation."""
-    problems = pairs.per_problem(frame)
-    table = pairs.speculation(problems, between_runs)
-    return claims.speculation_faster(claims.ClaimData(problems, table, table.iloc[:0], between_runs))
+    return claims.speculation_faster(claims.ClaimData(pairs.per_problem(frame), between_runs))
 
 
 @pytest.mark.parametrize("runs", [1, 3])
