@@ -17,8 +17,9 @@ from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
 from analysis.tables.acceptance_by_draft import acceptance_by_draft, numbers_of_drafts
-from analysis.tables.crossover import best_draft_tokens, crossovers
+from analysis.tables.crossover import best_draft_tokens
 from analysis.tables.optima import Optima
+from analysis.tables.pairs import Evidence
 from analysis.tables.speculation import acceptance
 
 
@@ -31,8 +32,7 @@ class Contents:
     optima: list[Optima]
     """The optima under each set of conditions, those nearest to the paper's first."""
     price_per_gpu_hour: float
-    problems: pd.DataFrame
-    """Means by problem for each setting (pairs.per_problem)."""
+    evidence: Evidence
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -44,15 +44,14 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
     slo = study.slo()
     settings = kept.settings(study, price_per_gpu_hour, slo)
-    problems = kept.problems(study)
     found = optima.optima(settings)
-    data = claims.ClaimData(problems, between_runs)
+    evidence = Evidence(kept.problems(study), between_runs)
     tables = {
         "summary": settings,
         "loads": capacity.load_points(settings, study.searches, slo, study.attain()),
-        "speculation": data.speculation,
-        "tensor_parallel": data.parallel,
-        "cost_variation": pairs.cost_variation(problems),
+        "speculation": evidence.speculation,
+        "tensor_parallel": evidence.tensor_parallel,
+        "cost_variation": pairs.cost_variation(evidence.problems),
         **acceptance(study),
         "acceptance_by_draft": acceptance_by_draft(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
@@ -61,15 +60,15 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "decomposition": distributions.decomposition(study.frame),
         "timelines": distributions.timelines(study),
         "runs": summary.runs_table(study.frame, study.runs),
-        "claims": claims.of_study(study, data),
+        "claims": claims.of_study(study, evidence),
     }
     drafts = numbers_of_drafts(study)
-    crossing = crossovers(tables["speculation"])
+    crossing = evidence.crossovers
     tables["crossover"] = crossing.assign(draft_tokens=crossing["config"].astype(str).map(drafts))
     tables["draft_tokens"] = best_draft_tokens(tables["speculation"], drafts)
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo, between_runs)
-    return Contents(tables, figures, found, price_per_gpu_hour, problems)
+    return Contents(tables, figures, found, price_per_gpu_hour, evidence)
 
 
 def _figures(

@@ -27,9 +27,10 @@ from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
 from analysis.output import add_json, print_result
-from analysis.tables import capacity, crossover, kept, optima, pairs
+from analysis.tables import capacity, crossover, kept, optima
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
+from analysis.tables.pairs import Evidence
 from analysis.traffic import Traffic, recommend_for
 from loadgen import option_types
 from loadgen.measure.quantiles import least_sample
@@ -38,13 +39,8 @@ CORRECTED = 0.005
 """A correction of an estimate below this share is not worth a sentence."""
 
 
-def recommend(
-    table: pd.DataFrame,
-    required: Requirements,
-    problems: pd.DataFrame | None = None,
-    between_runs: float = noise.DAY_TO_DAY,
-) -> Recommendation:
-    """Recommend the best setting of a summary table for the requirements; `problems` is `pairs.per_problem`."""
+def recommend(table: pd.DataFrame, required: Requirements, evidence: Evidence) -> Recommendation:
+    """Recommend the best setting of a summary table for the requirements."""
     known = optima.candidates(table)
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
@@ -52,20 +48,12 @@ def recommend(
         return Recommendation(None, headline=advice.UNGRADED)
     if required.objective == "energy" and known[optima.measure("energy", known)].isna().all():
         return Recommendation(None, headline="Nothing can be recommended by energy, because no run measured it.")
-    compared = pd.DataFrame() if problems is None else pairs.speculation(problems, between_runs)
-    stops = crossover.crossovers(compared)
-    known = known.assign(losing=crossover.beyond(known, stops))
-    found = [_among(rows, required, problems, between_runs, stops) for rows in advice.alike(known, ["load"])]
+    known = known.assign(losing=crossover.beyond(known, evidence.crossovers))
+    found = [_among(rows, required, evidence) for rows in advice.alike(known, ["load"])]
     return advice.joined(found, "Compared were only settings of one load, GPU, data set and source")
 
 
-def _among(
-    alike: pd.DataFrame,
-    required: Requirements,
-    problems: pd.DataFrame | None,
-    between_runs: float,
-    stops: pd.DataFrame,
-) -> Recommendation:
+def _among(alike: pd.DataFrame, required: Requirements, evidence: Evidence) -> Recommendation:
     """The recommendation among settings that are alike, without speculation beyond the load at which it stops paying."""
     about = advice.common(alike, "load")
     losing, known = alike[alike["losing"]], alike[~alike["losing"]]
@@ -80,10 +68,10 @@ def _among(
     if timed.empty:
         found = _nearest(known, required)
         found.compared = about
-        found.sentences += _left_out(losing, stops)
+        found.sentences += _left_out(losing, evidence.crossovers)
         return found
     fit = optima.ranked(timed, required.objective).reset_index(drop=True)
-    choice = choose(fit, problems, measure, between_runs)
+    choice = choose(fit, evidence.problems, measure, evidence.noise)
     order = records(fit)
     best = _corrected(order[0], choice, measure)
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
@@ -98,8 +86,8 @@ def _among(
     if found.tied:
         others = "1 other setting" if len(found.tied) == 1 else f"{len(found.tied)} other settings"
         found.headline += f" The data does not tell it apart from {others}."
-    found.sentences += [*_chance(found, measure, best), *_single(known, problems, between_runs)]
-    found.sentences += _stricter(order[0], known, required, between_runs) + _left_out(losing, stops)
+    found.sentences += [*_chance(found, measure, best), *_single(known, evidence)]
+    found.sentences += _stricter(order[0], known, required, evidence.noise) + _left_out(losing, evidence.crossovers)
     return found
 
 
@@ -138,10 +126,10 @@ def _chance(found: Recommendation, measure: str, best: Row) -> list[str]:
     return out
 
 
-def _single(known: pd.DataFrame, problems: pd.DataFrame | None, between_runs: float) -> list[str]:
+def _single(known: pd.DataFrame, evidence: Evidence) -> list[str]:
     """A sentence on what one run of each setting cannot show."""
-    repeated = problems is not None and (problems["runs"] > 1).all()
-    return [] if repeated or len(known) < 2 else [f"There was {noise.limits(between_runs)}."]
+    repeated = (evidence.problems["runs"] > 1).all()
+    return [] if repeated or len(known) < 2 else [f"There was {noise.limits(evidence.noise)}."]
 
 
 def _nothing_known(table: pd.DataFrame) -> str:
@@ -355,13 +343,13 @@ def main(args: argparse.Namespace) -> int:
         )
     table = kept.settings(study, args.price_per_gpu_hour, slo)
     required = Requirements(args.min_accuracy, args.max_e2e_p95, args.objective)
-    problems = kept.problems(study)
+    evidence = Evidence(kept.problems(study), args.noise)
     if args.rate is None:
-        found = recommend(table, required, problems, args.noise)
+        found = recommend(table, required, evidence)
     else:
         traffic = Traffic(args.rate, slo, args.attain, args.headroom, args.price_per_gpu_hour)
         loads = capacity.load_points(table, study.searches, slo, args.attain)
-        found = recommend_for(traffic, loads, required, problems, args.noise)
+        found = recommend_for(traffic, loads, required, evidence)
     words = [found.headline, *found.sentences]
     print(*words, sep="\n", file=sys.stderr)
     more = {"noise": args.noise, "others": [advice.result(one) for one in found.others]}

@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from error
     contents = compute(study, args.price_per_gpu_hour, args.noise)
     # The report has no requirements from the user: it recommends the least cost close to the best accuracy.
-    advice = recommend(contents.summary, Requirements(near_best=True), contents.problems, args.noise)
+    advice = recommend(contents.summary, Requirements(near_best=True), contents.evidence)
     path, page = out / "index.html", _page(study, contents, advice)
     path.write_text(render(study, page, vega), encoding="utf-8")
     page_s = time.perf_counter() - started

@@ -30,7 +30,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tables_of(study: Study) -> list[pd.DataFrame]:
     """Everything that the commands keep."""
     problems = kept.problems(study)
-    found = claims.of_study(study, claims.ClaimData(problems, 0.06))
+    found = claims.of_study(study, claims.Evidence(problems, 0.06))
     return [study.frame, kept.settings(study, 3.5, {"e2e": 30.0}), problems, found]
 
 

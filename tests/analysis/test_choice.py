@@ -51,7 +51,9 @@ def test_the_best_of_ten_equal_settings_is_not_shown_too_cheap() -> None:
     raw, shown = [], []
     for _ in range(30):
         requests = ten_equal(rng)
-        found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests), 0.0)
+        found = recommend(
+            tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests), 0.0)
+        )
         assert found.best is not None
         raw.append(found.best["measured"] / truth)
         shown.append(found.best["cost_of_pass_gpu_s"] / truth)
@@ -66,7 +68,7 @@ def test_a_clear_best_is_told_apart() -> None:
     """A setting at half the cost on the same problems is the best with certainty, and its estimate is not corrected."""
     hard = np.random.default_rng(2).lognormal(2, 0.8, 100)
     requests = frame([arm(hard * factor, config=f"c{factor}", cell=f"c{factor}") for factor in (1.0, 2.0, 2.1)])
-    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests), 0.02)
+    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests), 0.02))
     assert found.best is not None
     assert (found.best["config"], found.tied) == ("c1.0", [])
     assert found.best["cost_of_pass_gpu_s"] == pytest.approx(found.best["measured"])
@@ -82,7 +84,7 @@ def test_noise_between_runs_makes_a_small_advantage_a_tie() -> None:
     problems, summary = pairs.per_problem(requests), tables.summary(requests, 3.5)
     assert choose(summary, problems, "cost_of_pass_gpu_s", 0.02).tied == [1]
     assert choose(summary, problems, "cost_of_pass_gpu_s", 0.001).tied == []
-    found = recommend(summary, Requirements(), problems, 0.02)
+    found = recommend(summary, Requirements(), pairs.Evidence(problems, 0.02))
     assert any("These two settings cannot be told apart" in line for line in found.sentences)
 
 
@@ -91,7 +93,7 @@ def test_only_like_settings_are_compared(other: dict[str, Any]) -> None:
     """A setting that costs a tenth under another load, or on another GPU, data set or source, has its own recommendation."""
     hard = np.random.default_rng(4).lognormal(2, 0.8, 100)
     requests = frame([arm(hard, cell="a"), arm(hard / 10, cell="b", **other)])
-    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests))
+    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests)))
     assert found.best is not None
     costs = sorted(one.best["cost_of_pass_gpu_s"] for one in [found, *found.others] if one.best)
     assert costs == pytest.approx([float(hard.mean()) / 10, float(hard.mean())], rel=0.01)
@@ -104,7 +106,9 @@ def test_latency_is_ranked_over_all_requests() -> None:
     failed = arm(fast, (np.arange(200) % 12 != 0).astype(float), config="fails", cell="b")
     failed["ok"] = np.arange(200) % 12 != 0
     requests = frame([arm(slow, config="sound", cell="a"), failed])
-    found = recommend(tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.per_problem(requests))
+    found = recommend(
+        tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.Evidence(pairs.per_problem(requests))
+    )
     assert found.best is not None
     assert found.best["config"] == "sound"
 
@@ -115,7 +119,7 @@ def test_few_requests_bound_p95_from_below() -> None:
     summary = tables.summary(requests, 3.5)
     assert np.isnan(summary["e2e_p95_all_s"].iloc[0])
     assert summary["e2e_p95_all_s_low"].iloc[0] == 53.0
-    found = recommend(summary, Requirements())
+    found = recommend(summary, Requirements(), pairs.Evidence(pairs.per_problem(requests)))
     assert "a p95 latency of at least 53" in " ".join(found.sentences)
 
 

@@ -91,7 +91,7 @@ def study(rng: np.random.Generator, runs: int, sd: float, effect: float = 1.0) -
 
 def faster(frame: pd.DataFrame, between_runs: float) -> claims.Claim:
     """The claim on speculation."""
-    return claims.speculation_faster(claims.ClaimData(pairs.per_problem(frame), between_runs))
+    return claims.speculation_faster(claims.Evidence(pairs.per_problem(frame), between_runs))
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -196,7 +196,6 @@ def test_a_table_without_an_effect_shows_no_difference() -> None:
 
 @pytest.mark.parametrize("text", ["2", "x%", "-1%", "200%", "nan%"])
 def test_noise_must_be_a_percentage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["claims", "results", f"--noise={text}"])
+    assert main(["claims", "results", f"--noise={text}"]) == 2
     assert f"--noise: '{text}': give a percentage" in capsys.readouterr().err
     assert noise.percentage("2%") == 0.02

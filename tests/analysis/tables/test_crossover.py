@@ -73,7 +73,7 @@ def test_speculation_is_not_recommended_beyond_the_load_at_which_it_stops_paying
     table, problems = summary.summary(rows, 3.5), pairs.per_problem(rows)
     costs = table[table["load"] == "c16"].set_index("config")["cost_of_pass_gpu_s"]
     assert costs["tp1-ngram"] < costs["tp1"]
-    found = recommend(table, Requirements(), problems, 0.0)
+    found = recommend(table, Requirements(), pairs.Evidence(problems, 0.0))
     by_load = {one.compared["load"]: one for one in [found, *found.others]}
     chosen = {load: one.best["config"] for load, one in by_load.items() if one.best}
     assert (chosen["c1"], chosen["c16"]) == ("tp1-ngram", "tp1")
@@ -86,7 +86,7 @@ def test_a_load_without_its_baseline_recommends_nothing() -> None:
     rows = three_loads()
     problems = pairs.per_problem(rows)
     alone = rows[(rows["load"] == "c16") & (rows["config"] != "tp1")]
-    found = recommend(summary.summary(alone, 3.5), Requirements(), problems, 0.0)
+    found = recommend(summary.summary(alone, 3.5), Requirements(), pairs.Evidence(problems, 0.0))
     assert found.best is None
     assert "speculation does not pay at this load" in found.headline
 
@@ -96,12 +96,12 @@ def test_replicas_are_not_sized_with_speculation_beyond_it() -> None:
     rows = three_loads()
     loads = capacity.load_points(summary.summary(rows, 3.5, slo), {}, slo, 0.95)
     problems = pairs.per_problem(rows)
-    found = recommend_for(Traffic(1.0, slo), loads, Requirements(), problems, 0.0)
+    found = recommend_for(Traffic(1.0, slo), loads, Requirements(), pairs.Evidence(problems, 0.0))
     rejected = beyond(loads, crossovers(pairs.speculation(problems, 0.0)))
     assert loads[rejected][["config", "load"]].to_numpy().tolist() == [["tp1-ngram", "c16"]]
     assert found.best
     assert (found.best["config"], found.best["load"]) != ("tp1-ngram", "c16")
-    nothing = recommend_for(Traffic(1.0, slo), loads[rejected], Requirements(), problems, 0.0)
+    nothing = recommend_for(Traffic(1.0, slo), loads[rejected], Requirements(), pairs.Evidence(problems, 0.0))
     assert nothing.best is None
     assert nothing.headline.startswith("Nothing can be sized: speculation does not pay at these loads")
 
