@@ -16,11 +16,10 @@ from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
-from analysis.tables.acceptance_by_draft import acceptance_by_draft, numbers_of_drafts
 from analysis.tables.crossover import best_draft_tokens
 from analysis.tables.optima import Optima
 from analysis.tables.pairs import Evidence
-from analysis.tables.speculation import acceptance
+from analysis.tables.speculation import acceptance, acceptance_by_draft, numbers_of_drafts
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from analysis.data.cache import LEAST_ROWS, Tables, key_of
 from analysis.data.costs import add_costs, parameters_b
 from analysis.data.grades import empty_columns, grade_columns
-from analysis.data.records_reader import FLAGS, WORDS, read_columns
+from analysis.data.records_reader import FLAGS, WORDS, no_records, read_columns
 from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
 from loadgen.files import cache_folder
 from loadgen.option_types import SLO_NAMES
-from loadgen.record import PROBLEMS, RECORDS, RUN, FutureSchemaError, RunInfo, find_runs, read_run
+from loadgen.record import PROBLEMS, RECORDS, RUN, DamagedLines, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
@@ -148,14 +148,14 @@ def _read_info(folder: Path, cell: str, notes: list[str], *, only: bool) -> RunI
 
 
 def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
-    path = folder / RECORDS
+    path, damaged = folder / RECORDS, DamagedLines()
     if not path.is_file():
         notes.append(f"{cell}: there is no {RECORDS}; the run has no requests")
-        path = Path("/dev/null")
-    columns = read_columns(path)
-    if columns.damaged.count:
-        notes.append(f"{cell}/{RECORDS}: {columns.damaged}")
-    return columns.table
+        return no_records()
+    table = read_columns(path, damaged)
+    if damaged.count:
+        notes.append(f"{cell}/{RECORDS}: {damaged}")
+    return table
 
 
 def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple[str | None, float]]:
@@ -180,7 +180,7 @@ def _assemble(
     runs: dict[str, RunInfo],
 ) -> pd.DataFrame:
     if not tables:
-        tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
+        tables = [no_records().append_column("run_index", pa.array([], pa.int32()))]
         graded = [empty_columns(tables[0])]
     table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
     columns = dict(zip(table.column_names, table.columns, strict=True))

@@ -47,30 +47,24 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     rows = largest_budget(rows[rows["metric"] == "e2e_s"]) if len(rows) else rows
     if rows.empty:
         return None
-    wide = rows.pivot_table(
-        index=["panel", "config", "source"], columns="share", values="seconds", observed=True
-    ).reindex(columns=[0.5, 0.95])
+    arm = ["panel", "config", "source"]
+    wide = rows.pivot_table(index=arm, columns="share", values="seconds", observed=True).reindex(columns=[0.5, 0.95])
     times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
         compared = over(rows[rows["panel"].isin(times.index.get_level_values("panel"))])
         claim = f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{compared}"
     tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
-    chart = (
-        alt.Chart(rows_data())
-        .mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
-        .encode(
-            x=alt.X("seconds:Q", title="e2e, s", axis=alt.Axis(format="~g", tickCount=6)).scale(
-                type="log", nice=False, padding=10
-            ),
-            y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
-            color=colour(),
-            strokeDash=dash(),
-            detail=[*DETAIL, "source:N"],
-            tooltip=tips,
-        )
-        .properties(width="container", height=HEIGHT)
-    )
+    along = alt.X("seconds:Q", title="e2e, s", axis=alt.Axis(format="~g", tickCount=6))
+    lines = alt.Chart(rows_data()).mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
+    chart = lines.encode(
+        x=along.scale(type="log", nice=False, padding=10),
+        y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
+        color=colour(),
+        strokeDash=dash(),
+        detail=[*DETAIL, "source:N"],
+        tooltip=tips,
+    ).properties(width="container", height=HEIGHT)
     budgets = " and ".join(short_budget(b) for b in sorted(rows["budget"].unique()))
     note = f"Order statistics of successful requests at the largest budget ({budgets}). The table has every budget."
     return Figure("distribution", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)

@@ -8,16 +8,8 @@ from itertools import zip_longest
 from typing import Any
 
 from analysis.errors import InputError
-from analysis.foreign.base import (
-    Foreign,
-    answered,
-    closed_load,
-    failed,
-    new_record,
-    number,
-    open_load,
-    outcome_of,
-)
+from analysis.foreign import base
+from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
 NOTES = [
@@ -55,22 +47,22 @@ def read(document: dict[str, Any]) -> Foreign:
 
 def _load(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     streams, even = document.get("max_concurrency"), number(document.get("burstiness", 1.0)) == 1.0
-    asked = open_load(document.get("request_rate"), "poisson" if even else "gamma")
+    asked = base.open_load(document.get("request_rate"), "poisson" if even else "gamma")
     if "rate" in asked and streams:
         notes.append(f"the rate was limited to {streams} requests in flight, so a slow server received less")
-    return asked if "rate" in asked or not streams else closed_load(streams)
+    return asked if "rate" in asked or not streams else base.closed_load(streams)
 
 
 def _request(seq: int, row: dict[str, Any]) -> Record:
     ttft_s, itls = number(row["ttfts"]), row["itls"] or []
     gaps_s = [gap for gap in map(number, itls) if gap is not None]
-    record = new_record(seq, number(row["start_times"]))
+    record = base.new_record(seq, number(row["start_times"]))
     if row["errors"] or not ttft_s:
         words = str(row["errors"] or "no first token")
-        failed(record, outcome_of(None, words, began=bool(ttft_s)), words)
+        base.failed(record, base.outcome_of(None, words, began=bool(ttft_s)), words)
         record.prompt_tokens = None if row["input_lens"] is None else int(row["input_lens"])
         return record
     timings_ms = {name: s * 1e3 for key, name in SERVER_TIMINGS.items() if (s := number(row[key])) is not None}
     record.server_timings = timings_ms or None
     e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
-    return answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))
+    return base.answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))

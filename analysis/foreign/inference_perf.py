@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from analysis.foreign.base import Foreign, answered, failed, new_record, number, outcome_of
+from analysis.foreign import base
+from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
 NOTES = [
@@ -42,16 +43,16 @@ def _request(seq: int, request: dict[str, Any]) -> Record:
     info = request.get("info") or {}
     sent_s, end_s = (number(request[name]) for name in ("start_time", "end_time"))
     answer = info.get("response_metrics") or info
-    record = new_record(seq, sent_s)
+    record = base.new_record(seq, sent_s)
     times = [number(time) for time in answer.get("output_token_times") or answer.get("chunk_times") or []]
     if error := request.get("error"):
         found = error if isinstance(error, dict) else {"error_msg": error}
         words = f"{found.get('error_type') or ''} {found.get('error_msg') or ''}".strip()
-        return failed(record, outcome_of(found.get("status_code"), words, began=bool(times)), words)
+        return base.failed(record, base.outcome_of(found.get("status_code"), words, began=bool(times)), words)
     text = (info.get("request_metrics") or {}).get("text") or info
     usage = (answer.get("server_usage") or {}).get("completion_tokens")
     tokens = number(answer.get("output_tokens") if usage is None else usage)
     first_s, last_s = (times[0], times[-1]) if times else (None, end_s)
     ttft_s = first_s - sent_s if first_s is not None and sent_s is not None else None
     e2e_s = last_s - sent_s if last_s is not None and sent_s is not None else None
-    return answered(record, (ttft_s, e2e_s), number(text.get("input_tokens")), tokens)
+    return base.answered(record, (ttft_s, e2e_s), number(text.get("input_tokens")), tokens)
