@@ -19,7 +19,7 @@ import msgspec
 from analysis.errors import InputError
 from analysis.foreign import aiperf, bench_serve, evalscope, guidellm, inference_perf
 from analysis.foreign.base import MARK, MOST_BYTES, Foreign
-from loadgen.record import RECORDS, Record, RunInfo, write_run
+from loadgen.record import RECORDS, RunInfo, write_run
 
 FILES = (
     "vllm bench serve --save-result --save-detailed (JSON, or the summary.json of vllm bench sweep), SGLang bench_serving "
@@ -116,11 +116,15 @@ def _parse(data: bytes) -> list[Any]:
 
 
 def _write(foreign: Foreign, folder: Path, args: argparse.Namespace) -> None:
+    """Write a run. The stamps of a record are made from its durations, relative to the first request."""
     folder.mkdir(parents=True)
     start_s = min((r.sent_s for r in foreign.records if r.sent_s is not None), default=0.0)
     for record in foreign.records:
         record.budget, record.emulated = args.budget, foreign.emulated or args.emulated
-        _add_stamps(record, start_s)
+        if record.sent_s is not None:  # otherwise no stamp is known
+            record.due_s = record.sent_s = record.sent_s - start_s
+            record.first_token_s = None if record.ttft_s is None else record.sent_s + record.ttft_s
+            record.last_token_s = record.end_s = None if record.e2e_s is None else record.sent_s + record.e2e_s
     encoder = msgspec.json.Encoder()
     (folder / RECORDS).write_bytes(b"".join(encoder.encode(record) + b"\n" for record in foreign.records))
     run = RunInfo(
@@ -139,14 +143,3 @@ def _write(foreign: Foreign, folder: Path, args: argparse.Namespace) -> None:
         reasons=[f"imported from {foreign.tool}: {note}" for note in foreign.notes],
     )
     write_run(folder, run)
-
-
-def _add_stamps(record: Record, start_s: float) -> None:
-    """Make the stamps of a record from its durations, relative to the first request. Without the time when it was sent, none is known."""
-    if record.sent_s is None:
-        return
-    record.due_s = record.sent_s = record.sent_s - start_s
-    if record.ttft_s is not None:
-        record.first_token_s = record.sent_s + record.ttft_s
-    if record.e2e_s is not None:
-        record.last_token_s = record.end_s = record.sent_s + record.e2e_s

@@ -10,11 +10,6 @@ from analysis.foreign import base
 from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "request_latency ends at the last content, as e2e in Thinkload",
-    "tokens are counted by AIPerf's own tokenizer unless it ran with --use-server-token-count",
-    "inter_token_latency is a mean of each request, so tpot is computed as (e2e − ttft)/(n − 1)",
-]
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 SPECULATION = {
     "draft_acceptance_rate": ("spec_decode_draft_acceptance_rate", 0.01),
@@ -26,7 +21,7 @@ SPECULATION = {
 def read(documents: list[Any], path: Path) -> list[Foreign]:
     """All lines are one benchmark."""
     records = [_request(seq, line) for seq, line in enumerate(documents) if isinstance(line, dict)]
-    asked, notes = base.beside(path, "profile_export_aiperf.json").get("input_config"), list(NOTES)
+    asked, notes = base.beside(path, "profile_export_aiperf.json").get("input_config"), base.notes("aiperf")
     if asked is None:
         notes.append("profile_export_aiperf.json is not base.beside the file, so the model and the load are unknown")
     return [Foreign("AIPerf", _model(asked), _load(asked), records, notes)]

@@ -12,13 +12,6 @@ from analysis.foreign import base
 from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "ttft starts when the request is sent, after the semaphore of the client, so it does not contain time in the client's queue",
-    "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
-    "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
-    "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
-    "in chat, ttft of vLLM up to 0.32 ends at the chunk with the role; from 0.33 on at the first output, not counting `reasoning_content`",
-]
 SERVER_TIMINGS = {"server_queue_times": "queue_time_ms", "server_ttfts": "time_to_first_token_ms"}
 """The lists of the server's own timings, in seconds, which 0.33 added, and vLLM's names for them."""
 COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times", *SERVER_TIMINGS)
@@ -34,7 +27,7 @@ def read(document: dict[str, Any]) -> Foreign:
         raise InputError(f"the file has no single requests; run the benchmark with {detailed}")
     rows = zip_longest(*(document.get(name) or [] for name in COLUMNS))
     records = [_request(seq, dict(zip(COLUMNS, row, strict=True))) for seq, row in enumerate(rows)]
-    notes = list(NOTES)
+    notes = base.notes("bench_serve")
     if not document.get("start_times"):
         notes.append(
             "the file has no start times, so throughput, cost and energy of the run are unknown (the file says "

@@ -14,11 +14,6 @@ from analysis.foreign import base
 from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "latency ends at the last JSON chunk, with the usage, so e2e is first_chunk_latency + Σ inter_token_latencies where both were kept",
-    "inter_token_latencies are gaps between chunks, so tpot is computed as (e2e − ttft)/(n − 1)",
-    "tokens come from the server's usage where it was sent, and otherwise from a tokenizer",
-]
 MAGIC = b"SQLite format 3\0"
 TIMES, TOKENS = ("start_time", "latency", "first_chunk_latency"), ("prompt_tokens", "completion_tokens")
 COLUMNS = ("request", "success", *TIMES, *TOKENS)
@@ -38,7 +33,7 @@ def read(path: Path) -> list[Foreign]:
     except sqlite3.Error as error:
         raise InputError(f"the database cannot be read ({error})") from error
     found = [dict(zip(names, row, strict=True)) for row in rows]
-    args, notes = base.beside(path, "benchmark_args.json"), list(NOTES)
+    args, notes = base.beside(path, "benchmark_args.json"), base.notes("evalscope")
     if not args:
         notes.append("benchmark_args.json is not base.beside the file, so the model and the load are unknown")
     rate = number(args.get("rate")) or 0.0

@@ -9,11 +9,6 @@ from loadgen.record import Record
 
 OUTCOMES: dict[str, Outcome] = {"successful": "ok", "errored": "http_error", "incomplete": "cancelled"}
 """The outcome of the requests in each list; guidellm cancels what is not complete when a benchmark ends."""
-NOTES = [
-    "timestamps are wall-clock times (time.time), so an adjustment of the clock during the run changes them",
-    "its time_per_output_token includes the time to first token, so tpot is computed from its timestamps as (last − first)/(n − 1)",
-    "e2e ends at the last token where its timestamp was kept, and otherwise it is the request latency, which ends after usage and [DONE]",
-]
 
 
 def read(document: dict[str, Any]) -> list[Foreign]:
@@ -35,7 +30,7 @@ def _benchmark(benchmark: dict[str, Any], document: dict[str, Any]) -> Foreign:
     model = asked or base.find(about, ("backend_model", "model")) or base.find(document, ("backend_model", "model"))
     prompts = [str(request.get("prompt") or request.get("request_args") or "") for request, _ in found]
     known = prompts if all(prompts) else []
-    return Foreign("guidellm", str(model or "unknown"), _load(benchmark), records, list(NOTES), known)
+    return Foreign("guidellm", str(model or "unknown"), _load(benchmark), records, base.notes("guidellm"), known)
 
 
 def _load(benchmark: dict[str, Any]) -> dict[str, Any]:

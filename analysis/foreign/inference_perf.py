@@ -7,13 +7,6 @@ from analysis.foreign import base
 from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "ttft is the time of the first output token, and reasoning that the tool does not read is not counted",
-    "e2e ends at the last output token where the times were kept, and otherwise at the end of the response",
-    "output tokens are the server's where the file has its usage, and otherwise those of the tool's tokenizer",
-    "the file does not say which load was asked for",
-]
-
 
 def recognizes(first: Any) -> bool:
     """Whether a document is a list of requests of inference-perf."""
@@ -27,7 +20,7 @@ def read(documents: list[Any]) -> list[Foreign]:
     records = [_request(seq, request) for seq, request in enumerate(requests)]
     prompts = [str(request.get("request") or "") for request in requests]
     known = prompts if all(prompts) else []
-    return [Foreign("inference-perf", _model(prompts), {"kind": "open"}, records, list(NOTES), known)]
+    return [Foreign("inference-perf", _model(prompts), {"kind": "open"}, records, base.notes("inference_perf"), known)]
 
 
 def _model(prompts: list[str]) -> str:
