@@ -10,6 +10,7 @@ its numerator and its denominator, and is NaN where either was not measured at a
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,15 @@ def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
     return good.astype(float) if slo else pd.Series(np.nan, index=rows.index)
 
 
+def good_share(rows: pd.DataFrame, good: "pd.Series[float]") -> stats.Interval:
+    """The share of good requests (meets), which are in the order of time, with an interval that allows for their dependence."""
+    if good.isna().any():
+        return stats.NOTHING
+    slowest = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
+    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), slowest)
+    return stats.Interval(float(good.mean()), *(bounds or (math.nan, math.nan)))
+
+
 def judged(frame: pd.DataFrame) -> pd.Series:
     """Which requests belong to INVALID runs: they are shown, but no conclusion uses them."""
     return pd.Series(np.where(frame["run_verdict"] == "INVALID", "INVALID", "usable"), index=frame.index)
@@ -143,8 +153,7 @@ def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     load = dependence(str(rows["load"].iloc[0]))
 
     def percentile(among: pd.DataFrame, values: ArrayLike, p: float) -> stats.Interval:
-        found = stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
-        return found if _enough(values, p) else found._replace(estimate=np.nan)
+        return stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
 
     with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
     out = named("e2e_mean_s", stats.mean(units["e2e_s"] / units["timed"]))
@@ -159,11 +168,8 @@ def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
 
 
 def _nearest_rank(values: ArrayLike, p: float) -> float:
-    return stats.nearest_rank(values, p) if _enough(values, p) else np.nan
-
-
-def _enough(values: ArrayLike, p: float) -> bool:
-    return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
+    known = int((~np.isnan(np.asarray(values, dtype=float))).sum())
+    return stats.nearest_rank(values, p) if known >= least_sample(p) else np.nan
 
 
 def _cost(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
@@ -194,14 +200,11 @@ def _throughput(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     the rate at which the server answers requests of this budget alone.
     """
     out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
-    n, good = len(rows), rows["good"].to_numpy()
     kind, asked = load_point(str(rows["load"].iloc[0]))
     out["asked_per_s"] = asked if kind not in ("", "streams") else np.nan
-    if np.isnan(good).any():
-        return out | named("good_share", stats.NOTHING) | {"goodput_per_s": np.nan}
-    with_failures = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
-    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), with_failures)
-    share = stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan)))
+    good, share = rows["good"].to_numpy(), good_share(rows, rows["good"])
+    if np.isnan(share.estimate):
+        return out | named("good_share", share) | {"goodput_per_s": np.nan}
     # Successes per second × good requests per success: a failed request is not good, and takes its part of the server.
     goodput = out["requests_per_s"] * good.sum() / rows["ok"].sum() if rows["ok"].any() else 0.0
     return out | named("good_share", share) | {"goodput_per_s": goodput}
