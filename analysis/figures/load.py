@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, layered, numbers, rows_data, with_interval
+from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, labels, layered, numbers, rows_data, with_interval
 from analysis.figures.style import MUTED, NUMBER_LABEL, PALETTE, colour, shape
 from analysis.format import number, records, short_models
 from analysis.tables.capacity import CHOICE
@@ -119,8 +119,8 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
         domain=["", *PERCENTILES], range=[[1, 0], [1, 0], [6, 3], [2, 3]]
     )
     good = alt.Tooltip("good_share:Q", title="within the SLO", format=".1%")
-    tips = ["config:N", "model:N", "load:N", "percentile:N", *numbers(value=".3~g"), good, *numbers(n=",d")]
-    tips.append("source:N")
+    tips = [*labels("config", "model", "load", "percentile"), *numbers(value=".3~g"), good, *numbers(n=",d")]
+    tips += labels("source")
     once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
         groupby=["config", "limit_low", "limit_high"]
     )
@@ -130,13 +130,13 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
         limit.mark_rect(opacity=0.1).encode(x=limit_x, x2="limit_high:Q"),
         limit.mark_rule(strokeWidth=1.2).encode(x=limit_x),
         base.transform_filter("isValid(datum.objective)").mark_rule(color=MUTED).encode(y="objective:Q"),
-        marks.mark_line(strokeWidth=1.8).encode(strokeDash=dashes, detail=["percentile:N", *DETAIL]),
-        marks.mark_point(filled=True, size=50, opacity=1).encode(shape=shape(), tooltip=tips, href="link:N"),
+        marks.mark_line(strokeWidth=1.8).encode(strokeDash=dashes, detail=[alt.Detail("percentile:N"), *DETAIL]),
+        marks.mark_point(filled=True, size=50, opacity=1).encode(shape=shape(), tooltip=tips, href=alt.Href("link:N")),
     ]
     return layered(layers)
 
 
-DETAIL = [f"{name}:N" for name in CHOICE]
+DETAIL = [alt.Detail(f"{name}:N") for name in CHOICE]
 
 
 def _claim(points: pd.DataFrame, name: str, what: str, unit: str, factor: float = 1.0) -> str:
@@ -174,7 +174,7 @@ def crossover(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
     y, low = (alt.Y(f"speedup{end}:Q", title=title).scale(type="log", nice=False, padding=12) for end in ("", "_low"))
     hue, legend = _colour(rows)
     base = alt.Chart(rows_data()).encode(x=_load_axis(rows, KINDS["streams"]), color=hue)
-    tip = ["config:N", "base:N", "model:N", "load:N", *with_interval("speedup", title, ".3~g"), *numbers(n=",d")]
+    tip = [*labels("config", "base", "model", "load"), *with_interval("speedup", title, ".3~g"), *numbers(n=",d")]
     layers = [
         alt.Chart(rows_data()).mark_rule(color=MUTED).encode(y=alt.datum(1.0)),
         base.mark_rule(opacity=0.25, strokeWidth=4).encode(y=low, y2="speedup_high:Q"),

@@ -133,20 +133,20 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any, height: int) -> Char
             shape=shape(),
             tooltip=details,
             detail=DETAIL,
-            href="link:N",
+            href=alt.Href("link:N"),
             opacity=alt.condition("datum.front", alt.value(1), alt.value(0.33)),
         ),
         *(
             on_front.transform_filter(f"datum.side === '{side}'")
             .mark_text(align="left" if right > 0 else "right", dx=9 * right, dy=-10 * above, fontSize=11)
-            .encode(text="label:N")
+            .encode(text=alt.Text("label:N"))
             for side, (right, above) in SIDES.items()
         ),
         base.transform_filter("datum.optimum != ''").mark_point(size=330, strokeWidth=2, color=MUTED, shape="circle"),
         *(
             base.transform_filter(f"datum.optimum_place == '{place}' && datum.optimum_side == '{side}'")
             .mark_text(align=side, dx=-8 if side == "right" else 8, dy=dy, fontSize=12, fontWeight="bold")
-            .encode(text="optimum:N")
+            .encode(text=alt.Text("optimum:N"))
             for place, dy in (("above", -19), ("higher", -35))
             for side in ("left", "right")
         ),

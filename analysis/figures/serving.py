@@ -14,6 +14,7 @@ from analysis.figures.base import (
     against_budget,
     comparable,
     drawable,
+    labels,
     layered,
     numbers,
     over,
@@ -126,7 +127,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
     x = alt.X("position:Q", title="position in the output, tokens", axis=along)
     y = alt.Y("per_step:Q", title="tokens per step", axis=alt.Axis(format=".2~f", tickCount=5))
     base = alt.Chart(rows_data()).encode(x=x, y=y.scale(zero=False), color=colour())
-    tip = ["config:N", "model:N", *numbers(position=",d", per_step=".2f", n=",d")]
+    tip = [*labels("config", "model"), *numbers(position=",d", per_step=".2f", n=",d")]
     layers = [
         base.mark_rule(opacity=0.3, strokeWidth=5).encode(
             y=alt.Y("per_step_low:Q", title="tokens per step").scale(zero=False), y2="per_step_high:Q"

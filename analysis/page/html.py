@@ -35,6 +35,7 @@ from loadgen.files import git, shipped
 from loadgen.record import RunInfo
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAGES = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
 MANIFEST_CHARACTERS = 20_000
 """A longer manifest is truncated on the page."""
 VEGA = "window.vegaEmbed = vegaEmbed;"
@@ -52,10 +53,9 @@ def bundle_vega() -> "Future[str]":
 
 def render(study: Study, page: Page, vega: "Future[str]") -> str:
     """The complete page of one study."""
-    environment = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
     scheme = colours(study.frame["config"].unique())
     data = {"font": FONT, "figures": [_figure_data(figure, scheme) for figure in page.figures]}
-    return environment.get_template("report.html").render(
+    return PAGES.get_template("report.html").render(
         name=study.root.resolve().name,
         requests=len(study.frame),
         sources=words(" and ".join(study.frame["source"].astype(str).unique())) if len(study.frame) else [],
