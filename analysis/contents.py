@@ -86,13 +86,7 @@ def _figures(
         *load.figures(tables["loads"], slo),
         *load.crossover(tables["speculation"], tables["crossover"]),
         *budget.figures(table, endings, verdicts, between_runs),
-        *serving.figures(
-            tables["speculation"],
-            tables["tensor_parallel"],
-            tables["cost_variation"],
-            tables["acceptance"],
-            verdicts,
-        ),
+        *serving.figures(tables, verdicts),
         *sampling.figures(tables["parallel_compute"]),
         *time.figures(tables["decomposition"], tables["distributions"], tables["timelines"]),
     ]

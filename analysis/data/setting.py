@@ -138,9 +138,8 @@ def _distance_from_paper(row: "pd.Series[Any]") -> tuple[Any, ...]:
     )
 
 
-def conditions(row: Any, names: list[str] | None = None) -> str:
-    """Conditions in words: `32 in flight, greedy, ignore_eos`. `names` selects some of them."""
-    names = CONDITIONS if names is None else names
+def conditions(row: Any, names: list[str]) -> str:
+    """Some conditions in words: `32 in flight, greedy, ignore_eos`."""
     return ", ".join(in_flight(str(row[name])) if name == "load" else str(row[name]) for name in names)
 
 

@@ -60,20 +60,23 @@ def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
 def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
     known = rows[rows[x.name].notna() & rows[y.name].notna()]
     known = known[known.groupby("under")["under"].transform("size") > 1]  # one point is no front
-    cost = known.assign(less=-known[x.name] if x_more else known[x.name])
-    fronts = [summary.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
-    known = known.assign(front=pd.concat(fronts) if fronts else False)
-    repeated = known[known["front"]].duplicated(["under", "label"])
-    known.loc[repeated[repeated].index, "label"] = ""
-    known = known.assign(optimum=known["optimum"] if x is LATENCY else "")
-    known.loc[known["optimum"] != "", "label"] = ""  # the point has a longer label
-    middle = known.groupby("under")[x.name].transform(lambda values: math.sqrt(values.min() * values.max()))
-    known = known.assign(optimum_side=np.where(known[x.name] > middle, "right", "left"))
-    panels = [panel for _, panel in known.groupby("under", sort=False)]
-    sides, places = [_sides(panel, x, y) for panel in panels], [_places(panel, x) for panel in panels]
-    if panels:
-        known = known.assign(side=pd.concat(sides), optimum_place=pd.concat(places))
+    panels = [_placed(panel, x, y, x_more=x_more) for _, panel in known.groupby("under", sort=False)]
+    known = pd.concat(panels).sort_index() if panels else known
     return known, _chart(known, x, y, step="step-before" if x_more else "step-after", height=height)
+
+
+def _placed(panel: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool) -> pd.DataFrame:
+    """A panel with its front, and with the places of its labels: each label is there once, and an optimum has a longer one."""
+    less = -panel[x.name] if x_more else panel[x.name]
+    front = summary.front(panel.assign(less=less), "less", y.name)
+    panel = panel.assign(front=front, optimum=panel["optimum"] if x is LATENCY else "")
+    repeated = panel["front"] & panel.duplicated(["front", "label"])
+    middle = math.sqrt(panel[x.name].min() * panel[x.name].max())
+    panel = panel.assign(
+        label=panel["label"].mask(repeated | (panel["optimum"] != ""), ""),
+        optimum_side=np.where(panel[x.name] > middle, "right", "left"),
+    )
+    return panel.assign(side=_sides(panel, x, y), optimum_place=_places(panel, x))
 
 
 def _places(panel: pd.DataFrame, x: Axis) -> "pd.Series[str]":

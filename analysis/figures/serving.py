@@ -24,19 +24,13 @@ from analysis.figures.style import MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import short_models, span
 
 
-def figures(
-    speculation: pd.DataFrame,
-    parallel: pd.DataFrame,
-    variation: pd.DataFrame,
-    acceptance: pd.DataFrame,
-    verdicts: dict[str, str],
-) -> list[Figure]:
+def figures(tables: dict[str, pd.DataFrame], verdicts: dict[str, str]) -> list[Figure]:
     """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
     made = [
-        _speculation(speculation, verdicts.get("speculation-faster", "")),
-        _parallel(parallel),
-        _variation(variation, verdicts.get("ngram-cost-erratic", "")),
-        _acceptance(acceptance),
+        _speculation(tables["speculation"], verdicts.get("speculation-faster", "")),
+        _parallel(tables["tensor_parallel"]),
+        _variation(tables["cost_variation"], verdicts.get("ngram-cost-erratic", "")),
+        _acceptance(tables["acceptance"]),
     ]
     return [figure for figure in made if figure is not None]
 

@@ -249,7 +249,7 @@ def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.Capt
             "prompt_tokens INTEGER, completion_tokens INTEGER)"
         )
         rows = [
-            ("a", 100.0, "[0.25, 0.25]", 1, "not a pickle", 101.2, 1.2, 0.5, 10, 11),
+            ("a", 100.0, "[0.25, 0.25]", 1, "no pickle, of vllm-0.26.0-emulated", 101.2, 1.2, 0.5, 10, 11),
             ("b", 101.0, "[]", 0, None, 102.0, None, None, None, None),
         ]
         database.executemany(f"INSERT INTO result VALUES ({', '.join('?' * 10)})", rows)
@@ -259,7 +259,7 @@ def test_evalscope_is_read_from_its_database(tmp_path: Path, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["tool"] == "evalscope perf"
     frame = analysis.load(tmp_path / "run")
     assert frame["outcome"].tolist() == ["ok", "http_error"]
-    assert (frame["model"][0], frame["load"][0]) == ("m-7B", "c4")
+    assert (frame["model"][0], frame["load"][0], frame["source"][0]) == ("m-7B", "c4", "emulated")
     assert frame.loc[0, ["ttft_s", "e2e_s", "tpot_s"]].tolist() == pytest.approx([0.5, 1.0, 0.05])
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE runs(name TEXT)")
