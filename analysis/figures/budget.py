@@ -30,9 +30,7 @@ def figures(
     rows = drawable(table)
     made = [
         _accuracy(rows, verdicts.get("accuracy-flattens", "")),
-        *(_curve(rows, name, between_runs) for name in ("latency", "ttft", "tpot", "cost-per-token")),
-        _cost_of_pass(rows),
-        _curve(rows, "energy", between_runs),
+        *(_curve(rows, name, curve, between_runs) for name, curve in CURVES.items()),
         _endings(endings),
     ]
     return [figure for figure in made if figure is not None]
@@ -70,8 +68,8 @@ class Curve:
     column: str
     title: str
     claim: str
-    alone: str
     note: str
+    alone: str = ""
     number: str = "~g"
 
 
@@ -80,13 +78,12 @@ CURVES = msgspec.convert(
 )
 
 
-def _curve(rows: pd.DataFrame, name: str, between_runs: float) -> Figure | None:
-    curve = CURVES[name]
+def _curve(rows: pd.DataFrame, name: str, curve: Curve, between_runs: float) -> Figure | None:
     rows = comparable(rows[rows[curve.column].gt(0)])
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
-    claim = _extremes(rows, curve, 1 + smallest(between_runs))
+    claim = _extremes(rows, curve, 1 + smallest(between_runs)) if curve.alone else _lowest(rows, curve)
     return Figure(name, claim, curve.note, rows, chart, panel="panel")
 
 
@@ -111,16 +108,10 @@ def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
     return f"{curve.alone}: the highest is {span(largest, '.2g')} times the lowest of the configurations{compared}"
 
 
-def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
-    rows = comparable(rows[rows["cost_of_pass_gpu_s"].gt(0)])
-    if rows.empty:
-        return None
-    chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)
-    lowest = rows.groupby("panel")["cost_of_pass_gpu_s"].min()
-    claim = f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget"
-    claim += f" of each panel{over(rows)}" if len(lowest) > 1 else ""
-    note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
-    return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
+def _lowest(rows: pd.DataFrame, curve: Curve) -> str:
+    """The claim: the lowest value of each panel."""
+    lowest = rows.groupby("panel")[curve.column].min()
+    return curve.claim.format(lowest=span(lowest, ".3g")) + (f" of each panel{over(rows)}" if len(lowest) > 1 else "")
 
 
 def _endings(rows: pd.DataFrame) -> Figure | None:
