@@ -142,9 +142,7 @@ def _histogram(found: pd.DataFrame) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     parts = [*ARM, "budget", "bin"]
     for key, group in found.groupby(parts, observed=True, dropna=False) if len(found) else ():
-        counts = np.zeros(WIDEST + 1)
-        for accepted in group["accepted"]:
-            counts[: len(accepted)] += accepted
+        counts = pd.DataFrame(group["accepted"].tolist()).sum().to_numpy()
         about = {"position": float(group["position"].mean()), "steps": counts.sum(), "n": len(group)}
         about |= dict(zip(parts, key, strict=True))
         shares = np.trim_zeros(counts / counts.sum(), "b")
