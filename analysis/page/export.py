@@ -19,7 +19,7 @@ from analysis.figures.base import Figure
 from analysis.figures.style import LIGHT
 from analysis.format import number, records
 from analysis.page.chart_data import drawn, rows_of
-from analysis.page.layout import Table
+from analysis.page.layout import PAGES, Table
 
 PANEL_WIDTH, WIDE_WIDTH = 300, 720
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -102,24 +102,6 @@ def _on_inherited_data(chart: dict[str, Any]) -> None:
 
 def markdown(headline: str, sentences: list[str], summary: pd.DataFrame, made: list[Figure]) -> str:
     """The report's summary in Markdown, for example for a pull request."""
-    lines = [f"# {headline}", "", *sentences, "", *_table(summary), "", "## Findings", ""]
-    lines += [f"- {figure.claim}" + (f" *({figure.source})*" if figure.source else "") for figure in made]
-    return "\n".join(lines) + "\n"
-
-
-def _table(summary: pd.DataFrame) -> list[str]:
-    if summary.empty:
-        return ["No requests."]
-    lines = [
-        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/correct answer | n | source | verdict |",
-        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
-    ]
-    for row in summary.to_dict("records"):
-        share, low, high = (number(row[f"accuracy{end}"], ".1%") for end in ("", "_low", "_high"))
-        about = [row[name] for name in ("model", "config", "load", "asked")]
-        measures = ("e2e_p50_s", "e2e_p95_s", "gpu_s_per_token", "cost_of_pass_gpu_s")
-        shown = [number(row["budget"], ",d"), f"{share} ({low}–{high})"]
-        shown += [number(row[name], ".3g") for name in measures]
-        cells = [*about, *shown, row["n"], row["source"], row["run_verdict"]]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+    return PAGES.get_template("summary.md").render(
+        headline=headline, sentences=sentences, rows=records(summary), figures=made, number=number
+    )

@@ -14,10 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import msgspec
 import pandas as pd
@@ -29,13 +27,11 @@ from analysis.figures.base import FILTERS, Figure, anchor, link
 from analysis.figures.style import FONT, colours
 from analysis.format import natural, number, plain, records
 from analysis.page.chart_data import columns_of, drawn
-from analysis.page.layout import DEFINITIONS, Column, Page, Table
+from analysis.page.layout import DEFINITIONS, PAGES, TEMPLATES, Column, Page, Table
 from analysis.tables.summary import run_source
 from loadgen.files import git, shipped
 from loadgen.record import RunInfo
 
-TEMPLATES = Path(__file__).parent / "templates"
-PAGES = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
 MANIFEST_CHARACTERS = 20_000
 """A longer manifest is truncated on the page."""
 VEGA = "window.vegaEmbed = vegaEmbed;"

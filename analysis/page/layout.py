@@ -9,12 +9,22 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import jinja2
 import msgspec
 import pandas as pd
 
 from analysis.figures.base import Figure
 from analysis.format import number
 from loadgen.measure.quantiles import least_sample
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=jinja2.select_autoescape(["html"]),
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+"""Templates of HTML escape all text, those of Markdown none."""
 
 
 @dataclass(frozen=True, slots=True)
