@@ -97,8 +97,8 @@ def percentile(values: ArrayLike, p: float, load: Load = "alone", units: NDArray
     """Nearest-rank percentile with its interval; NaN values are ignored, infinite values are the slowest.
 
     `values` are in the order of time; `load` says how they depend on each other. `units` are the numbers of their problems,
-    where problems have several samples. Below `least_sample(p)` values there may be a lower bound but no estimate and no upper
-    one. Above it the interval can be missing, where the values depend on each other too much.
+    where problems have several samples. Below `least_sample(p)` values there may be a lower bound but no upper one, and a
+    table must not show the estimate. Above it the interval can be missing, where the values depend on each other too much.
     """
     ordered = np.asarray(values, dtype=float)
     known = ~np.isnan(ordered)
@@ -107,7 +107,7 @@ def percentile(values: ArrayLike, p: float, load: Load = "alone", units: NDArray
     if n < least_sample(p):
         rank = int(np.searchsorted(special.bdtr(np.arange(n), n, p), ALPHA / 2)) if n else 0
         low = float(np.sort(ordered)[rank - 1]) if rank else math.nan
-        return Interval(math.nan, low, math.nan)
+        return Interval(nearest_rank(ordered, p), low, math.nan)
     at_most = math.inf if units is None else _worth(ordered, p, units[known])
     bounds = InTime(ordered.tolist(), load).interval(p, at_most)
     return Interval(nearest_rank(ordered, p), *(bounds or (math.nan, math.nan)))

@@ -60,7 +60,11 @@ def render(study: Study, page: Page, vega: "Future[str]") -> str:
         legends={figure.name: _legend(figure, scheme) for figure in page.figures},
         words=words,
         tables=[_table(table) for table in page.tables],
-        runs=[_run(cell, run) for cell, run in study.runs.items()],
+        runs=study.runs,
+        anchor=anchor,
+        run_source=run_source,
+        gpus_label=gpus_label,
+        manifest=_manifest,
         definitions=DEFINITIONS.definitions,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
@@ -159,19 +163,9 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
     return cell
 
 
-def _run(cell: str, run: RunInfo) -> dict[str, Any]:
+def _manifest(run: RunInfo) -> markupsafe.Markup:
+    """The manifest of a run as text of the page."""
     manifest = msgspec.json.format(msgspec.json.encode(run), indent=1).decode()
     if len(manifest) > MANIFEST_CHARACTERS:
         manifest = manifest[:MANIFEST_CHARACTERS] + "\n… (truncated; run.json has the complete manifest)"
-    text = markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags
-    speed = f", {run.time_scale:g}× real time" if run.time_scale != 1 else ""
-    line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {gpus_label(run)}{speed}"
-    return {
-        "anchor": "run-" + anchor(cell),
-        "cell": cell,
-        "verdict": run.verdict or "not judged",
-        "source": run_source(run),
-        "line": line,
-        "reasons": run.reasons,
-        "manifest": text,
-    }
+    return markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import stats
 from analysis.data.setting import dependence
 from analysis.tables.summary import good_share, meets
-from loadgen.measure.quantiles import LEVELS
+from loadgen.measure.quantiles import LEVELS, least_sample
 
 RATES = ("throughput", "goodput")
 """Measures of which a lower value is worse."""
@@ -47,9 +47,11 @@ def estimate(rows: pd.DataFrame, measure: str, slo: dict[str, float]) -> Estimat
 
 
 def _percentile(rows: pd.DataFrame, metric: str, level: str) -> Estimate | None:
+    values, p = rows[f"{metric}_s"].where(rows["ok"]), LEVELS[level]
+    if values.notna().sum() < least_sample(p):
+        return None
     units = pd.factorize(rows["problem_id"])[0].astype(np.int64)
-    values, load = rows[f"{metric}_s"].where(rows["ok"]), dependence(str(rows["load"].iloc[0]))
-    return _estimate(stats.percentile(values, LEVELS[level], load, units))
+    return _estimate(stats.percentile(values, p, dependence(str(rows["load"].iloc[0])), units))
 
 
 def _estimate(found: stats.Interval) -> Estimate | None:

@@ -153,7 +153,8 @@ def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     load = dependence(str(rows["load"].iloc[0]))
 
     def percentile(among: pd.DataFrame, values: ArrayLike, p: float) -> stats.Interval:
-        return stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
+        found = stats.percentile(values, p, load, among["problem_id"].cat.codes.to_numpy().astype(np.int64))
+        return found if _enough(values, p) else found._replace(estimate=np.nan)
 
     with_failures = np.where(rows["ok"], rows["e2e_s"], np.inf)
     out = named("e2e_mean_s", stats.mean(units["e2e_s"] / units["timed"]))
@@ -168,8 +169,11 @@ def _latency(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
 
 
 def _nearest_rank(values: ArrayLike, p: float) -> float:
-    known = int((~np.isnan(np.asarray(values, dtype=float))).sum())
-    return stats.nearest_rank(values, p) if known >= least_sample(p) else np.nan
+    return stats.nearest_rank(values, p) if _enough(values, p) else np.nan
+
+
+def _enough(values: ArrayLike, p: float) -> bool:
+    return int((~np.isnan(np.asarray(values, dtype=float))).sum()) >= least_sample(p)
 
 
 def _cost(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
@@ -234,24 +238,22 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
     """One row for each run: its description, its verdict and the reasons for it."""
     groups = requests(frame).groupby("cell", observed=True)["ok"]
     sent, ok = (found.to_dict() for found in (groups.size(), groups.sum()))
-    rows = []
-    for cell, run in runs.items():
-        n = int(sent.get(cell, 0))
-        rows.append(
-            {
-                "cell": cell,
-                "config": run.config,
-                "model": run.model.rsplit("/", 1)[-1],
-                "num_gpus": run.num_gpus,
-                "requests": n,
-                "failed": n - int(ok.get(cell, 0)),
-                "duration_s": run.duration_s,
-                "time_scale": run.time_scale,
-                "source": run_source(run),
-                "verdict": run.verdict or "not judged",
-                "reasons": "; ".join(run.reasons),
-            }
-        )
+    rows = [
+        {
+            "cell": cell,
+            "config": run.config,
+            "model": run.model.rsplit("/", 1)[-1],
+            "num_gpus": run.num_gpus,
+            "requests": int(sent.get(cell, 0)),
+            "failed": int(sent.get(cell, 0) - ok.get(cell, 0)),
+            "duration_s": run.duration_s,
+            "time_scale": run.time_scale,
+            "source": run_source(run),
+            "verdict": run.verdict or "not judged",
+            "reasons": "; ".join(run.reasons),
+        }
+        for cell, run in runs.items()
+    ]
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["cell", "verdict"])
 
 
