@@ -8,9 +8,8 @@ import argparse
 import importlib
 import sys
 from types import ModuleType
-from typing import NoReturn
 
-from loadgen.option_types import suggested
+from loadgen.option_types import LoadgenParser
 from loadgen.terminal import outlast_terminal, printable
 
 COMMANDS = {
@@ -28,17 +27,9 @@ def module(command: str) -> ModuleType:
     return importlib.import_module(f"analysis.{command}" + ("_" if command == "import" else ""))
 
 
-class AnalysisParser(argparse.ArgumentParser):
-    """An argparse parser that prints an error as one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and exit with status 2."""
-        self.exit(2, f"analysis: {suggested(self, message)} (see {self.prog} --help)\n")
-
-
 def main(argv: list[str]) -> int:
     """Run one command and return its exit status."""
-    parser = AnalysisParser(
+    parser = LoadgenParser(
         prog="python -m analysis",
         description="Analyze run folders: report, recommendation, tests of claims, comparison, grading.",
         epilog="example: python -m analysis report results/study",
@@ -49,12 +40,10 @@ def main(argv: list[str]) -> int:
         sub = names.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         if argv[:1] == [name]:
             module(name).add_arguments(sub)
-    args = parser.parse_args(argv)
-    from analysis.errors import InputError  # noqa: PLC0415  # keeps --help light
-
     try:
+        args = parser.parse_args(argv)
         status: int = module(args.command).main(args)
-    except InputError as error:
+    except argparse.ArgumentTypeError as error:  # an InputError, or what the parser raises
         print(f"analysis: {printable(str(error))}", file=sys.stderr)
         return 2
     return status

@@ -60,14 +60,15 @@ class Recommendation:
 def alike(known: pd.DataFrame, same: list[str]) -> list[pd.DataFrame]:
     """Settings that may be compared, by source, GPU, data set and `same`: measured ones, then those nearest to the paper's."""
     known = known.assign(origin=known["source"].astype(str).map(origin))
-    order = ["measured", "emulated", "simulated"]
     same = ["origin", "gpu", "dataset", *same] + ([] if graded(known) else ["model", "budget"])
-    groups: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    for rows in by_conditions(known):
-        for key, part in rows.groupby(same, observed=True):
-            groups.setdefault(tuple(str(value) for value in key), []).append(part)
-    keys = sorted(groups, key=lambda key: order.index(key[0]))
-    return [pd.concat(groups[key]) for key in keys]
+    nearest_first = pd.concat(rows.sort_values(same, kind="stable") for rows in by_conditions(known))
+    groups = [rows for _, rows in nearest_first.groupby(same, observed=True, sort=False)]
+    return sorted(groups, key=lambda rows: ["measured", "emulated", "simulated"].index(rows["origin"].iloc[0]))
+
+
+def common(alike: pd.DataFrame, *more: str) -> Row:
+    """What settings that are alike have in common."""
+    return {name: str(alike[name].iloc[0]) for name in (*more, "gpu", "dataset", "origin")}
 
 
 def joined(found: list[Recommendation], intro: str) -> Recommendation:

@@ -17,9 +17,8 @@ This module does not know whether the findings hold on other data.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin,
 from analysis.format import number, plain, records, short_budget, short_models
 from analysis.output import add_json, print_result
 from analysis.tables import kept, optima, pairs
+from analysis.tables.pairs import Evidence
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "not held", "can't tell"
 LARGE_B, SMALL_B = 10.0, 3.0
@@ -66,45 +66,24 @@ class Claim:
     """For a claim on speed that was tested under several conditions: one line with the result and the effect under each."""
 
 
-@dataclass(frozen=True)
-class ClaimData:
-    """The tables on which claims are tested."""
+def of_study(study: Study, evidence: Evidence) -> pd.DataFrame:
+    """A row for each claim on a study, which are kept between calls; none where there are no requests."""
 
-    problems: pd.DataFrame
-    speculation: pd.DataFrame
-    parallel: pd.DataFrame
-    noise: float = noise.DAY_TO_DAY
+    def tested() -> pd.DataFrame:
+        rows = [asdict(claim) for claim in test(evidence)] if len(evidence.problems) else []
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
 
-    @cached_property
-    def arms(self) -> pairs.Arms:
-        """The problems of each setting."""
-        return pairs.by_arm(self.problems)
+    return study.tables.get("claims", tested, evidence.noise)
 
 
 def claims(frame: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY) -> list[Claim]:
     """Test every claim, in the order of the paper."""
-    return test(_data(pairs.per_problem(frame), between_runs))
+    return test(Evidence(pairs.per_problem(frame), between_runs))
 
 
-def of_study(study: Study, between_runs: float) -> pd.DataFrame:
-    """The claims on a study, which are kept between calls."""
-    return study.tables.get("claims", lambda: table(_data(kept.problems(study), between_runs)), between_runs)
-
-
-def table(data: ClaimData) -> pd.DataFrame:
-    """A row for each claim; none where there are no requests."""
-    rows = [asdict(claim) for claim in test(data)] if len(data.problems) else []
-    return pd.DataFrame(rows, columns=[field.name for field in fields(Claim)])
-
-
-def _data(problems: pd.DataFrame, between_runs: float) -> ClaimData:
-    speculation = pairs.speculation(problems, between_runs)
-    return ClaimData(problems, speculation, pairs.tensor_parallel(problems, between_runs), between_runs)
-
-
-def test(data: ClaimData) -> list[Claim]:
-    """Test every claim on tables that were already computed, each on data of one source, GPU and data set."""
-    tests: tuple[Callable[[ClaimData], Claim], ...] = (
+def test(evidence: Evidence) -> list[Claim]:
+    """Test every claim, each on data of one source, GPU and data set."""
+    tests: tuple[Callable[[Evidence], Claim], ...] = (
         accuracy_flattens,
         speculation_faster,
         parallel_speeds_large,
@@ -112,48 +91,38 @@ def test(data: ClaimData) -> list[Claim]:
         compute_not_system_optimal,
         ngram_cost_erratic,
     )
-    parts = list(_parts(data)) or [data]
+    parts = _parts(evidence)
     found = []
     for one in tests:
-        results = [_about(_worth(one(part), part.problems), part) for part in parts]
+        results = [_on(part.problems, one(part)) for part in parts]
         tested = [claim for claim in results if np.isfinite(claim.estimate)]
         found += tested or results[:1]
     return found
 
 
-def _parts(data: ClaimData) -> Iterator[ClaimData]:
+def _parts(evidence: Evidence) -> list[Evidence]:
     """The data by source, GPU and data set, those with most requests first; what was derived belongs to its source."""
-    tables = (data.problems, data.speculation, data.parallel)
-    split = [_by_origin(table) for table in tables]
-    for key in sorted(split[0], key=lambda key: -split[0][key]["samples"].sum()):
-        rows = [parts.get(key, table.iloc[:0]) for parts, table in zip(split, tables, strict=True)]
-        yield ClaimData(rows[0], rows[1], rows[2], data.noise)
+    same = [
+        evidence.problems["source"].astype(str).map(origin),
+        *(evidence.problems[name].astype(str) for name in ("gpu", "dataset")),
+    ]
+    parts = [rows for _, rows in evidence.problems.groupby(same)]
+    if len(parts) < 2:
+        return [evidence]
+    return [Evidence(rows, evidence.noise) for rows in sorted(parts, key=lambda rows: -rows["samples"].sum())]
 
 
-def _by_origin(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """The parts of a table by source, GPU and data set; none where it has no rows."""
-    if table.empty:
-        return {}
-    same = [table["source"].astype(str).map(origin), table["gpu"].astype(str), table["dataset"].astype(str)]
-    return dict(list(table.groupby(same)))
-
-
-def _worth(claim: Claim, problems: pd.DataFrame) -> Claim:
-    """The claim, without its result where the data cannot carry any: too few problems, or no correct answer."""
+def _on(problems: pd.DataFrame, claim: Claim) -> Claim:
+    """The claim with what it was tested on; without its result where the data cannot carry any: few problems, or no right answer."""
+    gpu, dataset = (" and ".join(problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
+    words = [word for source in problems["source"].astype(str).unique() for word in source.split(", ")]
+    claim = replace(claim, source=" and ".join(dict.fromkeys(words)), gpu=gpu, dataset=dataset)
     n, correct = problems["problem_id"].nunique(), problems["correct"]
     lacks = f"There are only {n} problems" if n < MIN_PROBLEMS else ""
     if correct.notna().any() and not correct.gt(0).any():
         lacks = "No answer is correct"
     effect = f"{lacks}. {claim.effect[:1].upper()}{claim.effect[1:]}"
     return replace(claim, verdict=CANNOT_TELL, effect=effect, by_load="") if lacks else claim
-
-
-def _about(claim: Claim, part: ClaimData) -> Claim:
-    """The claim with what it was tested on."""
-    gpu, dataset = (" and ".join(part.problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
-    words = [word for source in part.problems["source"].astype(str).unique() for word in source.split(", ")]
-    source = " and ".join(dict.fromkeys(words))
-    return replace(claim, source=source, gpu=gpu, dataset=dataset)
 
 
 def judge(low: float, high: float, bound: float) -> str:
@@ -177,11 +146,11 @@ def combined(verdicts: Callable[[int], list[str]]) -> str:
     return NOT_HELD if NOT_HELD in verdicts(len(alone)) else CANNOT_TELL
 
 
-def accuracy_flattens(data: ClaimData) -> Claim:
+def accuracy_flattens(evidence: Evidence) -> Claim:
     """Test by problem that the accuracy rises over all budgets, that the last step adds nothing, and an earlier one more."""
     name, says = "accuracy-flattens", "Accuracy rises with the budget, then flattens."
     curves: dict[str, pd.DataFrame] = {}
-    for model, arms in data.problems.sort_values("params_b").groupby("model", observed=True, sort=False):
+    for model, arms in evidence.problems.sort_values("params_b").groupby("model", observed=True, sort=False):
         wide = next((w for w in map(_by_budget, by_conditions(arms)) if w is not None), None)
         if wide is not None:
             curves[str(model)] = wide
@@ -239,28 +208,28 @@ def _change(found: stats.Interval) -> str:
     return f"{_points(found.estimate)} ({found.low * 100:+.1f} to {found.high * 100:+.1f})"
 
 
-def speculation_faster(data: ClaimData) -> Claim:
+def speculation_faster(evidence: Evidence) -> Claim:
     """Test whether the pooled speed-up of every model is above 1."""
     says = "N-gram speculation lowers latency at every size."
     lacks = "This needs one configuration with speculation and the same one without."
-    return _about_speed(Claim("speculation-faster", says, "", lacks), data, data.speculation)
+    return _about_speed(Claim("speculation-faster", says, "", lacks), evidence, evidence.speculation)
 
 
-def parallel_speeds_large(data: ClaimData) -> Claim:
+def parallel_speeds_large(evidence: Evidence) -> Claim:
     """Test whether large models are faster on the most GPUs."""
     says = "Tensor parallelism speeds up 14B."
-    table = pairs.most_gpus(_sized(data.parallel, low_b=LARGE_B))
+    table = pairs.most_gpus(_sized(evidence.tensor_parallel, low_b=LARGE_B))
     lacks = f"This needs a model of at least {LARGE_B:g}B on one GPU and on more GPUs."
-    claim = _about_speed(Claim("parallel-speeds-large", says, "", lacks), data, table)
+    claim = _about_speed(Claim("parallel-speeds-large", says, "", lacks), evidence, table)
     return replace(claim, effect=f"{claim.effect}; the paper's is about 1.7") if len(table) else claim
 
 
-def parallel_slows_small(data: ClaimData) -> Claim:
+def parallel_slows_small(evidence: Evidence) -> Claim:
     """Test whether small models are slower on the most GPUs than on the fewest."""
     says = "Tensor parallelism slows down 1.5B."
-    table = pairs.most_gpus(_sized(data.parallel, high_b=SMALL_B))
+    table = pairs.most_gpus(_sized(evidence.tensor_parallel, high_b=SMALL_B))
     lacks = f"This needs a model of at most {SMALL_B:g}B on one GPU and on more GPUs."
-    return _about_speed(Claim("parallel-slows-small", says, "", lacks), data, table, slower=True)
+    return _about_speed(Claim("parallel-slows-small", says, "", lacks), evidence, table, slower=True)
 
 
 def _sized(table: pd.DataFrame, low_b: float = 0.0, high_b: float = np.inf) -> pd.DataFrame:
@@ -268,38 +237,38 @@ def _sized(table: pd.DataFrame, low_b: float = 0.0, high_b: float = np.inf) -> p
     return table[table["params_b"].between(low_b, high_b)] if "params_b" in table else table.iloc[:0]
 
 
-def _about_speed(claim: Claim, data: ClaimData, table: pd.DataFrame, *, slower: bool = False) -> Claim:
+def _about_speed(claim: Claim, evidence: Evidence, table: pd.DataFrame, *, slower: bool = False) -> Claim:
     """Judge whether every speed-up is above 1, or below it; the estimate is that of the model that supports the claim least."""
     if table.empty:
         return replace(claim, verdict=CANNOT_TELL)
     kind = table["config"].astype(str).str.replace(r"^tp\d+-?", "", regex=True)
     table = table.assign(kind=kind if len(kind.unique()) > 1 else "")
     near = pd.concat([pairs.nearest_conditions(rows) for _, rows in table.groupby("kind")])
-    pooled, sign = _speeds(data, near), -1 if slower else 1
+    pooled, sign = _speeds(evidence, near), -1 if slower else 1
     least = min(pooled.values(), key=lambda one: one._replace(middle=sign * one.middle).interval().low)
-    single = "" if all(one.repeated for one in pooled.values()) else f"; {noise.limits(data.noise)}"
+    single = "" if all(one.repeated for one in pooled.values()) else f"; {noise.limits(evidence.noise)}"
     effect = f"{_shown(pooled)}{_under(table, near)}{single}"
-    result = replace(claim, verdict=_verdict(pooled, sign), effect=effect, by_load=_by_load(data, table, sign))
+    result = replace(claim, verdict=_verdict(pooled, sign), effect=effect, by_load=_by_load(evidence, table, sign))
     return replace(result, **least.interval()._asdict())
 
 
-def _by_load(data: ClaimData, table: pd.DataFrame, sign: int) -> str:
+def _by_load(evidence: Evidence, table: pd.DataFrame, sign: int) -> str:
     """The result under each of several conditions, for each kind of configuration."""
     names, lines = varying(table), []
     for _, rows in table.groupby("kind"):
         for group in by_conditions(rows) if names else ():
-            here = _speeds(data, group)
+            here = _speeds(evidence, group)
             lines.append(f"{_verdict(here, sign)} at {conditions(group.iloc[0], names)}: {_shown(here)}")
     return "\n".join(lines)
 
 
-def _speeds(data: ClaimData, table: pd.DataFrame) -> dict[str, noise.Effect]:
+def _speeds(evidence: Evidence, table: pd.DataFrame) -> dict[str, noise.Effect]:
     """The pooled speed-up of each model, and of each kind of configuration where there are several, by name."""
     names = short_models(table["model"].unique())
     return {
         f"{names[model]} {kind}".strip(): effect
         for kind, rows in table.groupby("kind")
-        for model, _, effect in pairs.pooled_speedups(data.arms, rows, data.noise)
+        for model, effect in pairs.pooled_speedups(evidence.arms, rows, evidence.noise).items()
     }
 
 
@@ -318,16 +287,16 @@ def _speedup(found: stats.Interval) -> str:
     return f"{number(found.estimate, '.3g')} times as fast ({bounds})"
 
 
-def compute_not_system_optimal(data: ClaimData) -> Claim:
+def compute_not_system_optimal(evidence: Evidence) -> Claim:
     """Test whether the setting with the least arithmetic is slower than the fastest one, both near the best accuracy."""
     name, says = "compute-not-system-optimal", "The compute-optimal point is not the system-optimal one."
-    found = optima.resampled_optima(data.problems, data.noise)
-    if found is None or not data.problems["correct"].gt(0).any():
+    found = optima.resampled_optima(evidence.problems, evidence.noise)
+    if found is None or not evidence.problems["correct"].gt(0).any():
         lacks = "This needs correct answers, and models whose names contain their size."
         return Claim(name, says, CANNOT_TELL, lacks)
     times = found.times
     result = judge(times.low, times.high, MIN_RATIO)
-    names = short_models(data.problems["model"].unique())
+    names = short_models(evidence.problems["model"].unique())
     points = f"within {optima.WITHIN * 100:.0f} points of the best accuracy,"
     compute, system = _choice(found.compute, names), _choice(found.system, names)
     effect = f"{points} {system} has both the least arithmetic and the least latency"
@@ -337,19 +306,19 @@ def compute_not_system_optimal(data: ClaimData) -> Claim:
             f"{number(times.estimate, '.3g')} times as long ({number(times.low, '.3g')} to {number(times.high, '.3g')}; the claim "
             f"needs more than {MIN_RATIO}); the two differ in model or budget in {number(found.point, '.0%')} of the resamples"
         )
-    return Claim(name, says, result, effect + _under(data.problems, pd.DataFrame([found.system])), *times)
+    return Claim(name, says, result, effect + _under(evidence.problems, pd.DataFrame([found.system])), *times)
 
 
 def _choice(row: dict[str, Any], names: dict[str, str]) -> str:
     return f"{names[str(row['model'])]} on {row['config']} at {short_budget(row['budget'])}"
 
 
-def ngram_cost_erratic(data: ClaimData) -> Claim:
+def ngram_cost_erratic(evidence: Evidence) -> Claim:
     """Test whether n-gram speculation increases the variation of the cost per token between problems, for large models."""
     name, says = "ngram-cost-erratic", "At 14B the cost per token of n-gram speculation is erratic."
     found = []
-    for row in records(_largest(data.speculation)):
-        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(data.arms, row)]
+    for row in records(_largest(evidence.speculation)):
+        arms = [arm["gpu_s_per_token"] for arm in pairs.arms_of(evidence.arms, row)]
         both = pd.concat(arms, axis=1, keys=["base", "new"]).dropna()
         found.append(stats.variation_ratio(both["new"], both["base"]))
     found = [one for one in found if np.isfinite(one.estimate)]
@@ -393,7 +362,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its result and effect."""
-    found = [Claim(**row) for row in records(of_study(read_study(args.results), args.noise))]
+    study = read_study(args.results)
+    found = [Claim(**row) for row in records(of_study(study, Evidence(kept.problems(study), args.noise)))]
     parts = {(claim.source, claim.gpu, claim.dataset) for claim in found}
     for claim in found:
         of = f" [{claim.source}, {claim.gpu}, {claim.dataset}]" if len(parts) > 1 else ""

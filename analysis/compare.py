@@ -25,7 +25,7 @@ from analysis.data.frame import read_study
 from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, plain
-from analysis.output import add_json, print_result
+from analysis.output import add_json, print_result, write_text
 from analysis.stats import Z, t_quantile
 from analysis.tables.changes import (
     COLUMN,
@@ -47,6 +47,13 @@ NAMED_LENGTH = 0.01
 NOTHING = "The two results have no setting in common with at least five common problems."
 WORDS = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}
 WIDTH = 80
+LEGEND = (
+    "Latency: mean seconds from send to last token over successful requests. Cost: GPU-seconds per request. Accuracy: "
+    "correct answers / all requests. Throughput: successes per second of the steady load; goodput: those within the SLO. "
+    "Changes of means are paired by problem and have 95 % intervals. ❌ worse than the gate "
+    "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ the data cannot tell: the change "
+    "is just over the gate, or a change of twice the gate might not have been detected."
+)
 
 
 def parse_gate(text: str) -> dict[str, float]:
@@ -71,18 +78,16 @@ def parse_gate(text: str) -> dict[str, float]:
 def short_list(changes: list[Change], code: int, notes: Sequence[str] = ()) -> Iterator[str]:
     """Yield the comparison for people: a line for each measure below its setting, in at most WIDTH columns."""
     yield f"{WORDS[code]} (changes with 95 % intervals)" if changes else "Nothing to compare"
-    bad = {id(change) for change in regressions(changes)}
     if len({_title(change) for change in changes}) > 1:
         for measure in dict.fromkeys(change.measure for change in changes):
-            words = Counter(_word(change, bad) for change in changes if change.measure == measure)
+            words = Counter(change.word for change in changes if change.measure == measure)
             yield f"{measure}: {', '.join(f'{count} {word}' for word, count in words.most_common())}"
     for title, group in groupby(changes, _title):
         yield from textwrap.wrap(printable(title), WIDTH)
         for change in group:
-            word = _word(change, bad)
             base, new, delta, gate, smallest, _ = _values(change)
-            yield f"  {word:11}  {change.measure:10} {base} → {new}  {delta}"
-            if word == "cannot tell":
+            yield f"  {change.word:11}  {change.measure:10} {base} → {new}  {delta}"
+            if change.word == "cannot tell":
                 yield f"{'':15}the gate is {gate}; this data detects {smallest}"
     for note in (*(_remarks(changes) if changes else [NOTHING]), *notes):
         yield from textwrap.wrap(printable(note), WIDTH)
@@ -95,43 +100,34 @@ def _title(change: Change) -> str:
     return setting(about) + versus + (f" [{about['side']}]" if "side" in about else "")
 
 
-def _word(change: Change, bad: set[int]) -> str:
-    if id(change) in bad:
-        return "worse"
-    if change.better:
-        return "better"
-    return "not worse" if change.conclusive else "cannot tell"
-
-
 def markdown(changes: list[Change], code: int, notes: Sequence[str] = ()) -> str:
     """The comparison as Markdown, for example for a pull request."""
     if not changes:
         return "\n".join(["## Nothing to compare", "", NOTHING, *notes]) + "\n"
-    bad = {id(change) for change in regressions(changes)}
     lines = [
         f"## {WORDS[code]}",
         "",
         "| | model | configuration | load | asked | budget | source | measure | base | new | change | gate | smallest detectable change | noise floor | n |",
     ]
     lines.append("|---|---|---|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
-    for change in sorted(changes, key=lambda change: (id(change) not in bad, change.conclusive)):
-        mark = "❌" if id(change) in bad else "✅" if change.conclusive else "❔"
+    for change in sorted(changes, key=lambda change: (not change.regression, change.conclusive)):
+        mark = "❌" if change.regression else "✅" if change.conclusive else "❔"
         s = change.setting
         config = f"{s['config']} ({s['versus']})" if "versus" in s else s["config"]
         names = [s["model"], config, s["load"], s["asked"], number(s["budget"], ",d"), s["source"]]
         shown = [mark, *names, change.measure, *_values(change), change.n]
         lines.append("| " + " | ".join(str(cell) for cell in shown) + " |")
-    lines += ["", *_legend(changes), *notes]
+    lines += ["", LEGEND, *_remarks(changes), *notes]
     return "\n".join(lines) + "\n"
 
 
 def _values(change: Change) -> list[str]:
     """Both means, the change with its interval, the gate, the smallest detectable change, and the noise floor."""
-    unit, form, sign, worst, quantile = " %", ".4g", 1, "+", t_quantile(change.degrees)
-    if change.measure == "accuracy":  # a loss is shown as a negative change
-        unit, form, sign, worst, quantile = " pt", ".1%", -1, "−", Z
-    if change.measure in RATES:
-        sign, worst = -1, "−"
+    accuracy = change.measure == "accuracy"
+    unit, form = (" pt", ".1%") if accuracy else (" %", ".4g")
+    quantile = Z if accuracy else t_quantile(change.degrees)
+    # A loss of accuracy or throughput is shown as a negative change.
+    sign, worst = (-1, "−") if accuracy or change.measure in RATES else (1, "+")
     middle, low, high = (
         sign * change.on_gate_scale(change.worse + sign * side * quantile * change.error) * 100 for side in (0, -1, 1)
     )
@@ -143,19 +139,6 @@ def _values(change: Change) -> list[str]:
         f"{worst}{change.gate * 100:g}{unit}",
         f"{worst}{change.smallest_detectable * 100:.1f}{unit}",
         floor,
-    ]
-
-
-def _legend(changes: list[Change]) -> list[str]:
-    return [
-        (
-            "Latency: mean seconds from send to last token over successful requests. Cost: GPU-seconds per request. Accuracy: "
-            "correct answers / all requests. Throughput: successes per second of the steady load; goodput: those within the SLO. "
-            "Changes of means are paired by problem and have 95 % intervals. ❌ worse than the gate "
-            "(one-sided 95 % confidence, Holm's correction over all rows), ✅ not worse than the gate, ❔ the data cannot tell: the change "
-            "is just over the gate, or a change of twice the gate might not have been detected."
-        ),
-        *_remarks(changes),
     ]
 
 
@@ -220,10 +203,7 @@ def main(args: argparse.Namespace) -> int:
     changes = together(changes)
     code = status(changes)
     if args.out:
-        try:
-            args.out.write_text(markdown(changes, code, notes), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--out {args.out}: {error.strerror}; give a file that can be written") from error
+        write_text(markdown(changes, code, notes), args.out, "--out")
     print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)
     if not sys.stdout.isatty():
         worse, all_changes = ([_brief(c) for c in found] for found in (regressions(changes), changes))

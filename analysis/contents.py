@@ -12,14 +12,14 @@ import pandas as pd
 from analysis import claims
 from analysis.data.frame import Study
 from analysis.data.setting import varying
-from analysis.figures import budget, crossover, load, pareto, sampling, serving, time
+from analysis.figures import budget, load, pareto, sampling, serving, time
 from analysis.figures.base import Figure
 from analysis.noise import DAY_TO_DAY
 from analysis.tables import capacity, distributions, kept, optima, pairs, repeated_sampling, summary
-from analysis.tables.acceptance_by_draft import acceptance_by_draft, numbers_of_drafts
-from analysis.tables.crossover import best_draft_tokens, crossovers
+from analysis.tables.crossover import best_draft_tokens
 from analysis.tables.optima import Optima
-from analysis.tables.speculation import acceptance
+from analysis.tables.pairs import Evidence
+from analysis.tables.speculation import acceptance, acceptance_by_draft, numbers_of_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,7 @@ class Contents:
     optima: list[Optima]
     """The optima under each set of conditions, those nearest to the paper's first."""
     price_per_gpu_hour: float
-    problems: pd.DataFrame
-    """Means by problem for each setting (pairs.per_problem)."""
+    evidence: Evidence
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -44,14 +43,14 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
     """Compute all tables, figures and optima of a study. The price is in dollars, the noise between runs a share."""
     slo = study.slo()
     settings = kept.settings(study, price_per_gpu_hour, slo)
-    problems = kept.problems(study)
     found = optima.optima(settings)
+    evidence = Evidence(kept.problems(study), between_runs)
     tables = {
         "summary": settings,
         "loads": capacity.load_points(settings, study.searches, slo, study.attain()),
-        "speculation": pairs.speculation(problems, between_runs),
-        "tensor_parallel": pairs.tensor_parallel(problems, between_runs),
-        "cost_variation": pairs.cost_variation(problems),
+        "speculation": evidence.speculation,
+        "tensor_parallel": evidence.tensor_parallel,
+        "cost_variation": pairs.cost_variation(evidence.problems),
         **acceptance(study),
         "acceptance_by_draft": acceptance_by_draft(study),
         "parallel_compute": repeated_sampling.parallel(study.frame),
@@ -60,16 +59,15 @@ def compute(study: Study, price_per_gpu_hour: float, between_runs: float = DAY_T
         "decomposition": distributions.decomposition(study.frame),
         "timelines": distributions.timelines(study),
         "runs": summary.runs_table(study.frame, study.runs),
+        "claims": claims.of_study(study, evidence),
     }
-    data = claims.ClaimData(problems, tables["speculation"], tables["tensor_parallel"], between_runs)
-    tables["claims"] = study.tables.get("claims", lambda: claims.table(data), between_runs)
     drafts = numbers_of_drafts(study)
-    crossing = crossovers(tables["speculation"])
+    crossing = evidence.crossovers
     tables["crossover"] = crossing.assign(draft_tokens=crossing["config"].astype(str).map(drafts))
     tables["draft_tokens"] = best_draft_tokens(tables["speculation"], drafts)
     tables["capacity"] = capacity.capacities(tables["loads"]) if slo else pd.DataFrame()
     figures = _figures(tables, found, slo, between_runs)
-    return Contents(tables, figures, found, price_per_gpu_hour, problems)
+    return Contents(tables, figures, found, price_per_gpu_hour, evidence)
 
 
 def _figures(
@@ -86,15 +84,9 @@ def _figures(
     return [
         *pareto.figures(table, found, between_runs),
         *load.figures(tables["loads"], slo),
-        *crossover.figures(tables["speculation"], tables["crossover"]),
+        *load.crossover(tables["speculation"], tables["crossover"]),
         *budget.figures(table, endings, verdicts, between_runs),
-        *serving.figures(
-            tables["speculation"],
-            tables["tensor_parallel"],
-            tables["cost_variation"],
-            tables["acceptance"],
-            verdicts,
-        ),
+        *serving.figures(tables, verdicts),
         *sampling.figures(tables["parallel_compute"]),
         *time.figures(tables["decomposition"], tables["distributions"], tables["timelines"]),
     ]

@@ -76,26 +76,20 @@ def _grade_results(root: Path, by: str, *, fresh: bool) -> int:
     for folder in folders:
         if not (folder / RECORDS).exists():
             continue
-        damaged = DamagedLines()
         try:
-            rows = _accuracy_table(folder, by, damaged, fresh=fresh)
+            runs.append(_grade_run(folder, by, fresh=fresh))
         except (InputError, ValueError, OSError) as error:
             reason = str(error) if isinstance(error, InputError) else f"{folder}: {error}"
             if len(folders) == 1:
                 raise InputError(reason) from None
             print(f"analysis: {printable(reason)}: not graded", file=sys.stderr)
-            continue
-        _print_table(folder, by, rows)
-        about: dict[str, Any] = {"run": str(folder), "accuracy": rows}
-        if damaged.count:
-            print(f"  {folder / RECORDS}: {damaged}", file=sys.stderr)
-            about["damaged_lines"] = damaged.count
-        runs.append(about)
     print(json.dumps({"runs": runs}))
     return 0
 
 
-def _accuracy_table(folder: Path, by: str, damaged: DamagedLines, *, fresh: bool) -> list[dict[str, Any]]:
+def _grade_run(folder: Path, by: str, *, fresh: bool) -> dict[str, Any]:
+    """Print the accuracy of one run, and return it."""
+    damaged = DamagedLines()
     keys = _group_keys(folder, by, damaged)
     grades = grade_run(folder, fresh=fresh)
     grades = grades[grades["seq"].isin(keys)]
@@ -106,7 +100,11 @@ def _accuracy_table(folder: Path, by: str, damaged: DamagedLines, *, fresh: bool
         counts = {str(name): int(count) for name, count in group["grade"].value_counts().items() if count}
         row = {"n": share.n, "strict": share.strict, "lenient": share.lenient, "grades": counts}
         rows.append({by: None if pd.isna(key) else key} | row)
-    return rows
+    _print_table(folder, by, rows)
+    if not damaged.count:
+        return {"run": str(folder), "accuracy": rows}
+    print(f"  {folder / RECORDS}: {damaged}", file=sys.stderr)
+    return {"run": str(folder), "accuracy": rows, "damaged_lines": damaged.count}
 
 
 def _group_keys(folder: Path, by: str, damaged: DamagedLines) -> dict[int, Any]:
@@ -115,13 +113,10 @@ def _group_keys(folder: Path, by: str, damaged: DamagedLines) -> dict[int, Any]:
     measured = [(record.seq, record.budget, record.problem_id) for record in records if not record.warmup]
     if by == "budget":
         return {seq: budget for seq, budget, _ in measured}
-    groups = {row.get("unique_id"): _word(row.get(by)) for row in read_json_lines(folder / PROBLEMS)}
+    # Groups are sorted, so a value that is neither a word nor a number counts as none.
+    named = [row for row in read_json_lines(folder / PROBLEMS) if isinstance(row.get(by), str | int)]
+    groups = {row.get("unique_id"): row[by] for row in named}
     return {seq: groups.get(problem_id) for seq, _, problem_id in measured}
-
-
-def _word(value: Any) -> Any:
-    """A group's name: groups are sorted, so a value of another type counts as none."""
-    return value if isinstance(value, str | int) else None
 
 
 def _print_table(folder: Path, by: str, rows: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from analysis.errors import InputError
 from analysis.foreign import aiperf, bench_serve, evalscope, guidellm, inference_perf
 from analysis.foreign.base import MARK, MOST_BYTES, Foreign
-from loadgen.record import RECORDS, Record, RunInfo, write_run
+from loadgen.record import RECORDS, RunInfo, write_run
 
 FILES = (
     "vllm bench serve --save-result --save-detailed (JSON, or the summary.json of vllm bench sweep), SGLang bench_serving "
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.file}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
-    except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
         hint = "give an unmodified file of the tool"
         raise InputError(f"{args.file}: a field has an unexpected value ({error}); {hint}") from error
     folders = [args.out] if len(found) == 1 else [args.out / f"{n:02}" for n in range(1, len(found) + 1)]
@@ -71,25 +71,35 @@ def main(args: argparse.Namespace) -> int:
 
 
 def read(path: Path) -> list[Foreign]:
-    """Recognize the tool by the fields of its file, and read every benchmark. Raises InputError."""
+    """Recognize the tool by the fields of its file, and read every benchmark. Raises InputError.
+
+    The file is that of an emulated server where it contains the mark of its fingerprint, whatever the tool.
+    """
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise InputError(f"the file is larger than {MOST_BYTES >> 30} GiB; give a part of it")
+    found = _read(data, path)
+    for foreign in found:
+        foreign.emulated = MARK.encode() in data
+    return found
+
+
+def _read(data: bytes, path: Path) -> list[Foreign]:
     if data.startswith(evalscope.MAGIC):
         return evalscope.read(path)
     documents = _parse(data)
     first = documents[0] if documents else None
     if inference_perf.recognizes(first):
-        return inference_perf.read(documents, path)
+        return inference_perf.read(documents)
     if isinstance(first, list) and first and len(documents) == 1:  # the summary of a `vllm bench sweep`
         documents, first = first, first[0]
-    for tool in (aiperf, guidellm, bench_serve):
-        if isinstance(first, dict) and tool.recognizes(first):
-            found: list[Foreign] = tool.read(documents, path)
-            for foreign in found:
-                foreign.emulated = MARK.encode() in data
-            return found
+    if isinstance(first, dict) and "metrics" in first:
+        return aiperf.read(documents, path)
+    if isinstance(first, dict) and "benchmarks" in first:
+        return guidellm.read(first)
+    if isinstance(first, dict) and first.keys() & {"ttfts", "request_throughput"}:
+        return [bench_serve.read(document) for document in documents]
     raise InputError(f"the tool is not recognized; give the result of {FILES}")
 
 
@@ -106,11 +116,15 @@ def _parse(data: bytes) -> list[Any]:
 
 
 def _write(foreign: Foreign, folder: Path, args: argparse.Namespace) -> None:
+    """Write a run. The stamps of a record are made from its durations, relative to the first request."""
     folder.mkdir(parents=True)
     start_s = min((r.sent_s for r in foreign.records if r.sent_s is not None), default=0.0)
     for record in foreign.records:
         record.budget, record.emulated = args.budget, foreign.emulated or args.emulated
-        _add_stamps(record, start_s)
+        if record.sent_s is not None:  # otherwise no stamp is known
+            record.due_s = record.sent_s = record.sent_s - start_s
+            record.first_token_s = None if record.ttft_s is None else record.sent_s + record.ttft_s
+            record.last_token_s = record.end_s = None if record.e2e_s is None else record.sent_s + record.e2e_s
     encoder = msgspec.json.Encoder()
     (folder / RECORDS).write_bytes(b"".join(encoder.encode(record) + b"\n" for record in foreign.records))
     run = RunInfo(
@@ -129,14 +143,3 @@ def _write(foreign: Foreign, folder: Path, args: argparse.Namespace) -> None:
         reasons=[f"imported from {foreign.tool}: {note}" for note in foreign.notes],
     )
     write_run(folder, run)
-
-
-def _add_stamps(record: Record, start_s: float) -> None:
-    """Make the stamps of a record from its durations, relative to the first request. Without the time when it was sent, none is known."""
-    if record.sent_s is None:
-        return
-    record.due_s = record.sent_s = record.sent_s - start_s
-    if record.ttft_s is not None:
-        record.first_token_s = record.sent_s + record.ttft_s
-    if record.e2e_s is not None:
-        record.last_token_s = record.end_s = record.sent_s + record.e2e_s

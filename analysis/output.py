@@ -36,7 +36,12 @@ def print_result(result: dict[str, Any], optional: tuple[str, ...], file: Path |
 
 def write(result: dict[str, Any], path: Path, option: str) -> None:
     """Write a result as indented JSON. Raises InputError."""
+    write_text(json.dumps(result, indent=1) + "\n", path, option)
+
+
+def write_text(text: str, path: Path, option: str) -> None:
+    """Write the file that an option names. Raises InputError."""
     try:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{option} {path}: {error.strerror}; give a file that can be written") from error

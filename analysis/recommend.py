@@ -15,7 +15,6 @@ This module does not know how the numbers were computed (analysis/tables does).
 import argparse
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +27,10 @@ from analysis.data.setting import setting
 from analysis.errors import InputError
 from analysis.format import number, records
 from analysis.output import add_json, print_result
-from analysis.tables import capacity, crossover, kept, optima, pairs
+from analysis.tables import capacity, crossover, kept, optima
 from analysis.tables.choice import Choice, choose
 from analysis.tables.optima import MEASURES
+from analysis.tables.pairs import Evidence
 from analysis.traffic import Traffic, recommend_for
 from loadgen import option_types
 from loadgen.measure.quantiles import least_sample
@@ -39,13 +39,8 @@ CORRECTED = 0.005
 """A correction of an estimate below this share is not worth a sentence."""
 
 
-def recommend(
-    table: pd.DataFrame,
-    required: Requirements,
-    problems: pd.DataFrame | None = None,
-    between_runs: float = noise.DAY_TO_DAY,
-) -> Recommendation:
-    """Recommend the best setting of a summary table for the requirements; `problems` is `pairs.per_problem`."""
+def recommend(table: pd.DataFrame, required: Requirements, evidence: Evidence) -> Recommendation:
+    """Recommend the best setting of a summary table for the requirements."""
     known = optima.candidates(table)
     if known.empty:
         return Recommendation(None, headline=_nothing_known(table))
@@ -53,43 +48,18 @@ def recommend(
         return Recommendation(None, headline=advice.UNGRADED)
     if required.objective == "energy" and known[optima.measure("energy", known)].isna().all():
         return Recommendation(None, headline="Nothing can be recommended by energy, because no run measured it.")
-    compared = pd.DataFrame() if problems is None else pairs.speculation(problems, between_runs)
-    stops = crossover.crossovers(compared)
-    found = [_paying(rows, required, problems, between_runs, stops) for rows in advice.alike(known, ["load"])]
+    known = known.assign(losing=crossover.beyond(known, evidence.crossovers))
+    found = [_among(rows, required, evidence) for rows in advice.alike(known, ["load"])]
     return advice.joined(found, "Compared were only settings of one load, GPU, data set and source")
 
 
-def _paying(
-    known: pd.DataFrame,
-    required: Requirements,
-    problems: pd.DataFrame | None,
-    between_runs: float,
-    stops: pd.DataFrame,
-) -> Recommendation:
+def _among(alike: pd.DataFrame, required: Requirements, evidence: Evidence) -> Recommendation:
     """The recommendation among settings that are alike, without speculation beyond the load at which it stops paying."""
-    losing = crossover.beyond(known, stops)
-    if losing.all():
+    about = advice.common(alike, "load")
+    losing, known = alike[alike["losing"]], alike[~alike["losing"]]
+    if known.empty:
         text = "Nothing can be recommended: speculation does not pay at this load, and the baseline has no usable run."
-        return Recommendation(None, headline=text, compared=_about(known))
-    found = _among(known[~losing], required, problems, between_runs)
-    if losing.any():
-        named = stops.merge(known[losing][capacity.CHOICE]).head(advice.MOST_NAMED)
-        words = "; ".join(map(crossover.words, records(named)))
-        count = "1 setting is" if losing.sum() == 1 else f"{losing.sum()} settings are"
-        found.sentences.append(f"{count} beyond the load at which speculation pays: {words}.")
-    return found
-
-
-def _about(known: pd.DataFrame) -> Row:
-    """What settings that are alike have in common."""
-    return {name: str(known[name].iloc[0]) for name in ("load", "gpu", "dataset", "origin")}
-
-
-def _among(
-    known: pd.DataFrame, required: Requirements, problems: pd.DataFrame | None, between_runs: float
-) -> Recommendation:
-    """The recommendation among settings that are alike."""
-    about = _about(known)
+        return Recommendation(None, headline=text, compared=about)
     if required.near_best and required.min_accuracy is None and optima.graded(known):
         required = replace(required, min_accuracy=optima.default_target(known))
     fit = known[advice.fits(known, required)]
@@ -98,26 +68,36 @@ def _among(
     if timed.empty:
         found = _nearest(known, required)
         found.compared = about
+        found.sentences += _left_out(losing, evidence.crossovers)
         return found
     fit = optima.ranked(timed, required.objective).reset_index(drop=True)
-    choice = choose(fit, problems, measure, between_runs)
+    choice = choose(fit, evidence.problems, measure, evidence.noise)
     order = records(fit)
     best = _corrected(order[0], choice, measure)
     found = Recommendation(best, headline=f"Deploy {setting(best)}.", compared=about, chance=choice.chance())
     found.sentences = [_why(required, fit, len(known)), advice.describe(best), *_doubts(best, required)]
-    servers = [(row["model"], row["config"]) for row in order]
+    servers = list(zip(fit["model"], fit["config"], strict=True))
     unlike = [place for place, server in enumerate(servers) if server != servers[0]]
-    place = next(iter(unlike or range(1, len(order))), None)
-    if place is not None:
+    if len(order) > 1:
+        place = unlike[0] if unlike else 1
         found.second = order[place]
         found.sentences.append(_second(best, order[place], measure, choice, place))
     found.tied = [order[place] for place in choice.tied]
     if found.tied:
         others = "1 other setting" if len(found.tied) == 1 else f"{len(found.tied)} other settings"
         found.headline += f" The data does not tell it apart from {others}."
-    found.sentences += [*_chance(found, measure, best), *_single(known, problems, between_runs)]
-    found.sentences += _stricter(order[0], known, required, between_runs)
+    found.sentences += [*_chance(found, measure, best), *_single(known, evidence)]
+    found.sentences += _stricter(order[0], known, required, evidence.noise) + _left_out(losing, evidence.crossovers)
     return found
+
+
+def _left_out(losing: pd.DataFrame, stops: pd.DataFrame) -> list[str]:
+    """A sentence on the settings beyond the load at which their speculation pays."""
+    if losing.empty:
+        return []
+    named = stops.merge(losing[capacity.CHOICE]).head(advice.MOST_NAMED)
+    count = "1 setting is" if len(losing) == 1 else f"{len(losing)} settings are"
+    return [f"{count} beyond the load at which speculation pays: {'; '.join(map(crossover.words, records(named)))}."]
 
 
 def _corrected(row: Row, choice: Choice, measure: str) -> Row:
@@ -146,10 +126,10 @@ def _chance(found: Recommendation, measure: str, best: Row) -> list[str]:
     return out
 
 
-def _single(known: pd.DataFrame, problems: pd.DataFrame | None, between_runs: float) -> list[str]:
+def _single(known: pd.DataFrame, evidence: Evidence) -> list[str]:
     """A sentence on what one run of each setting cannot show."""
-    repeated = problems is not None and (problems["runs"] > 1).all()
-    return [] if repeated or len(known) < 2 else [f"There was {noise.limits(between_runs)}."]
+    repeated = (evidence.problems["runs"] > 1).all()
+    return [] if repeated or len(known) < 2 else [f"There was {noise.limits(evidence.noise)}."]
 
 
 def _nothing_known(table: pd.DataFrame) -> str:
@@ -247,35 +227,32 @@ def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:
 
     Where none is fast enough, or none is accurate enough, the most accurate and the fastest of all settings are named.
     """
-    asked = advice.requirement(required)
-    headline = (
-        f"No setting measured here can {asked}."
-        if asked
-        else "Nothing can be recommended, because no setting has a finite cost or latency."
-    )
-    found = Recommendation(None, headline=headline)
-    fast = known[advice.fits(known, Requirements(None, required.max_e2e_p95_s))]
-    timed = known[known[advice.P95].notna()]
-    accurate = timed[advice.fits(timed, Requirements(required.min_accuracy))]
-
-    def name(word: str, rows: pd.DataFrame, where: str, gap: Callable[[Row], str]) -> None:
-        row = records(rows)[0]
-        found.nearest.append(row)
-        found.sentences.append(f"{word} {where}: {setting(row)}, {gap(row)}. {advice.describe(row)}")
-
-    if required.min_accuracy is not None:
+    asked, wanted, limit_s = advice.requirement(required), required.min_accuracy, required.max_e2e_p95_s
+    if not asked:
+        return Recommendation(None, headline=NOT_FINITE)
+    found = Recommendation(None, headline=f"No setting measured here can {asked}.")
+    if wanted is not None:
+        fast = known[advice.fits(known, Requirements(None, limit_s))]
         rows, where = (fast, "within the required latency") if len(fast) else (known, "of all")
-        rows = rows.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True])
-        name("Most accurate", rows, where, lambda row: _short_of(row, required.min_accuracy or 0.0))
-    if required.max_e2e_p95_s is not None and timed.empty:
+        row = records(rows.sort_values(["accuracy", "e2e_p50_s"], ascending=[False, True]))[0]
+        found.nearest.append(row)
         found.sentences.append(
-            f"The p95 latency is unknown, because it needs {least_sample(0.95)} requests for each setting."
+            f"Most accurate {where}: {setting(row)}, {_short_of(row, wanted)}. {advice.describe(row)}"
         )
-    elif required.max_e2e_p95_s is not None:
+    timed = known[known[advice.P95].notna()]
+    if limit_s is not None and timed.empty:
+        needs = f"it needs {least_sample(0.95)} requests for each setting"
+        found.sentences.append(f"The p95 latency is unknown, because {needs}.")
+    elif limit_s is not None:
+        accurate = timed[advice.fits(timed, Requirements(wanted))]
         rows, where = (accurate, "with sufficient accuracy") if len(accurate) else (timed, "of all")
-        rows = rows.sort_values([advice.P95, "e2e_p50_s"])
-        name("Fastest", rows, where, lambda row: _too_slow(row, required.max_e2e_p95_s or 0.0))
+        row = records(rows.sort_values([advice.P95, "e2e_p50_s"]))[0]
+        found.nearest.append(row)
+        found.sentences.append(f"Fastest {where}: {setting(row)}, {_too_slow(row, limit_s)}. {advice.describe(row)}")
     return found
+
+
+NOT_FINITE = "Nothing can be recommended, because no setting has a finite cost or latency."
 
 
 def _short_of(row: Row, accuracy: float) -> str:
@@ -366,13 +343,13 @@ def main(args: argparse.Namespace) -> int:
         )
     table = kept.settings(study, args.price_per_gpu_hour, slo)
     required = Requirements(args.min_accuracy, args.max_e2e_p95, args.objective)
-    problems = kept.problems(study)
+    evidence = Evidence(kept.problems(study), args.noise)
     if args.rate is None:
-        found = recommend(table, required, problems, args.noise)
+        found = recommend(table, required, evidence)
     else:
         traffic = Traffic(args.rate, slo, args.attain, args.headroom, args.price_per_gpu_hour)
         loads = capacity.load_points(table, study.searches, slo, args.attain)
-        found = recommend_for(traffic, loads, required, problems, args.noise)
+        found = recommend_for(traffic, loads, required, evidence)
     words = [found.headline, *found.sentences]
     print(*words, sep="\n", file=sys.stderr)
     more = {"noise": args.noise, "others": [advice.result(one) for one in found.others]}

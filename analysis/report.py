@@ -9,7 +9,6 @@ This module arranges the page. It does not know how tables are computed or figur
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,12 @@ from analysis.format import number, records
 from analysis.output import print_result, write
 from analysis.page import export
 from analysis.page.chart_data import rows_of
-from analysis.page.columns import LEDES, TABLES
 from analysis.page.html import bundle_vega, render
-from analysis.page.layout import Answer, Notice, Page, Section, Table
+from analysis.page.layout import DEFINITIONS, Answer, Heading, Notice, Page, Table
 from analysis.recommend import add_price, recommend
 from analysis.tables.optima import WITHIN, Optima
 from loadgen.record import RunInfo
 from loadgen.terminal import printable
-
-SECTIONS = [
-    Section("front", "Which settings to deploy"),
-    Section("load", "Effect of the load"),
-    Section("budget", "Effect of the token budget"),
-    Section(
-        "serving",
-        "Effect of the serving configuration",
-        "Every comparison uses the same problems on both sides.",
-    ),
-    Section("parallel", "One longer answer or several answers"),
-    Section("time", "Where the time goes"),
-]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,16 +64,15 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from error
     contents = compute(study, args.price_per_gpu_hour, args.noise)
     # The report has no requirements from the user: it recommends the least cost close to the best accuracy.
-    advice = recommend(contents.summary, Requirements(near_best=True), contents.problems, args.noise)
-    path = out / "index.html"
-    path.write_text(render(study, _page(study, contents, advice), vega), encoding="utf-8")
+    advice = recommend(contents.summary, Requirements(near_best=True), contents.evidence)
+    path, page = out / "index.html", _page(study, contents, advice)
+    path.write_text(render(study, page, vega), encoding="utf-8")
     page_s = time.perf_counter() - started
     if args.latex:
-        export.latex(_tables(contents.tables), out / "tables")
+        export.latex(page.tables, out / "tables")
     if not args.page_only:
         export.tables(contents.tables, out / "tables")
-        scheme = colours([str(config) for config in study.frame["config"].unique()])
-        export.figures(contents.figures, scheme, out / "figures")
+        export.figures(contents.figures, colours(study.frame["config"].unique()), out / "figures")
     (out / "summary.md").write_text(
         export.markdown(advice.headline, advice.sentences, contents.summary, contents.figures)
     )
@@ -113,30 +97,20 @@ def _summary(contents: Contents, advice: Recommendation) -> dict[str, Any]:
 
 
 def _page(study: Study, contents: Contents, advice: Recommendation) -> Page:
-    answer = _answer(contents, advice)
-    answer.flags = _flags(contents.tables["runs"], advice)
-    return Page(
-        answer=answer,
-        notices=_notices(study, contents.tables["runs"]),
-        sections=_sections(contents.summary),
-        figures=contents.figures,
-        tables=_tables(contents.tables),
-    )
+    answer, runs = _answer(contents, advice), contents.tables["runs"]
+    answer.flags = _flags(runs, advice)
+    sections = _sections(contents.summary)
+    return Page(answer, _notices(study, runs), sections, contents.figures, _tables(contents.tables))
 
 
-def _sections(table: pd.DataFrame) -> list[Section]:
-    one = len(table) > 0 and len(table["budget"].unique()) == 1
-    title = "Latency and cost of each configuration"
-    return [replace(s, title=title) if one and s.name == "budget" else s for s in SECTIONS]
+def _sections(table: pd.DataFrame) -> dict[str, Heading]:
+    one_budget = {"budget": Heading("Latency and cost of each configuration")}
+    return DEFINITIONS.sections | (one_budget if len(table["budget"].unique()) == 1 else {})
 
 
 def _tables(computed: dict[str, pd.DataFrame]) -> list[Table]:
     """The tables that have rows."""
-    return [
-        Table(name, title, LEDES[name], columns, computed[name])
-        for name, (title, columns) in TABLES.items()
-        if len(computed[name])
-    ]
+    return [Table(name, heading, computed[name]) for name, heading in DEFINITIONS.tables.items() if len(computed[name])]
 
 
 def _answer(contents: Contents, advice: Recommendation) -> Answer:

@@ -18,9 +18,10 @@ from analysis import advice
 from analysis.advice import Recommendation, Requirements, Row
 from analysis.data.setting import setting
 from analysis.format import number, records
-from analysis.tables import capacity, crossover, pairs
+from analysis.tables import capacity, crossover
 from analysis.tables.choice import DRAWS, arms_of, resampled_sums
 from analysis.tables.optima import PER_REQUEST, graded, noise_of_runs
+from analysis.tables.pairs import Evidence
 
 RANKED_BY = {"cost": "usd_per_1000", "latency": "e2e_p95_all_s", "energy": "cost_of_pass_j"}
 
@@ -50,36 +51,29 @@ class Traffic:
 
 
 def recommend_for(
-    traffic: Traffic,
-    load_points: pd.DataFrame,
-    required: Requirements,
-    problems: pd.DataFrame,
-    between_runs: float,
+    traffic: Traffic, load_points: pd.DataFrame, required: Requirements, evidence: Evidence
 ) -> Recommendation:
-    """Recommend the best setting for a rate; `load_points` is `capacity.load_points`, `problems` is `pairs.per_problem`."""
+    """Recommend the best setting for a rate; `load_points` is `capacity.load_points`."""
     if load_points.empty:
         text = "Nothing can be sized, because no usable run has one budget and a constant load: run `loadgen search`, or several loads."
         return Recommendation(None, headline=text)
-    stops = crossover.crossovers(pairs.speculation(problems, between_runs))
-    load_points = load_points[~crossover.beyond(load_points, stops)]
+    load_points = load_points[~crossover.beyond(load_points, evidence.crossovers)]
     if load_points.empty:
         text = "Nothing can be sized: speculation does not pay at these loads, and the baseline has no usable run at a constant load."
         return Recommendation(None, headline=text)
-    found = [_among(rows, traffic, required, problems, between_runs) for rows in advice.alike(load_points, [])]
+    found = [_among(rows, traffic, required, evidence) for rows in advice.alike(load_points, [])]
     intro = f"Every setting is compared at its own capacity within {traffic.objective()}, under the same conditions"
     return advice.joined(found, intro)
 
 
-def _among(
-    rows: pd.DataFrame, traffic: Traffic, required: Requirements, problems: pd.DataFrame, between_runs: float
-) -> Recommendation:
+def _among(rows: pd.DataFrame, traffic: Traffic, required: Requirements, evidence: Evidence) -> Recommendation:
     """The recommendation among settings that are alike."""
-    about = {name: str(rows[name].iloc[0]) for name in ("gpu", "dataset", "origin")}
+    about = advice.common(rows)
     known = capacity.capacities(rows)
     able = traffic.sized(known)
     fit = able[advice.fits(able, required)]
-    passing = fit[fit["decision"] == "pass"]
-    fit = passing if len(passing) else fit
+    shown = fit[fit["decision"] == "pass"]
+    fit = shown if len(shown) else fit
     by = RANKED_BY[required.objective]
     by = by if graded(rows) else PER_REQUEST.get(by, by)
     if fit.empty or (required.objective != "cost" and fit[by].isna().all()):
@@ -87,11 +81,13 @@ def _among(
         text = _nothing(known, traffic, required) if fit.empty else unknown
         return Recommendation(None, headline=text, compared=about, nearest=records(able.head(1)))
     fit = fit.sort_values([by, "replicas", "e2e_p50_all_s"], na_position="last", kind="stable")
-    order = records(fit)
-    best = order[0]
-    found = Recommendation(best, next(iter(order[1:]), None), compared=about)
+    best, *others = records(fit)
+    found = Recommendation(best, others[0] if others else None, compared=about)
     found.headline = f"Deploy {_deployment(best)}."
-    found.chance = _chance(fit, traffic, required, problems, between_runs)
+    found.chance = _chance(fit, traffic, required, evidence)
+    # At a lower load than the capacity, more replicas have a lower latency.
+    passing = rows[rows["decision"] == "pass"]
+    each_load = passing.assign(capacity_per_s=[capacity.per_replica(row) for row in records(passing)])
     truly = "truly costs least and " if required.objective == "cost" else ""
     found.sentences = [
         _why(len(known), len(fit), required, by if fit[by].notna().any() else "replicas"),
@@ -99,16 +95,10 @@ def _among(
         _cost(best),
         *advice.accuracy_doubts(best, required),
         f"Runner-up: {_beside(best, found.second)}." if found.second else "There is no runner-up.",
-        *_stricter(best, fit, traffic.sized(_each_load(rows)), required),
+        *_stricter(best, fit, traffic.sized(each_load), required),
         f"The probability that it {truly}meets the requirements is {advice.probability(found.chance)}.",
     ]
     return found
-
-
-def _each_load(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every load that passes, as if it were the capacity: at a lower load, more replicas have a lower latency."""
-    passing = rows[rows["decision"] == "pass"]
-    return passing.assign(capacity_per_s=[capacity.per_replica(row) for row in records(passing)])
 
 
 def _deployment(row: Row) -> str:
@@ -219,20 +209,18 @@ def _cheapest(rows: pd.DataFrame) -> Row | None:
     return next(iter(records(rows.sort_values(["usd_per_1000", "replicas"]))), None)
 
 
-def _chance(
-    fit: pd.DataFrame, traffic: Traffic, required: Requirements, problems: pd.DataFrame, between_runs: float
-) -> float:
+def _chance(fit: pd.DataFrame, traffic: Traffic, required: Requirements, evidence: Evidence) -> float:
     """Probability that the first setting reaches the accuracy, its replicas take the rate, and, if asked for, it costs least.
 
     Problems are drawn again, the same ones for every setting, which changes accuracies and throughputs. The capacity of an
     open loop has the noise between runs alone.
     """
     rng = np.random.default_rng(0)
-    arms, rows = arms_of(fit, problems)
+    arms, rows = arms_of(fit, evidence.problems)
     rows = rows.assign(graded=rows["correct"].notna().astype(float))
     names = ("correct", "graded", "ok", "server_s")
     correct, answers, ok, server_s = resampled_sums(rows, names, len(fit))
-    noise = noise_of_runs(arms, between_runs, DRAWS, rng)[1:]
+    noise = noise_of_runs(arms, evidence.noise, DRAWS, rng)[1:]
     closed = (fit["load_kind"] == "streams").to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         per_replica = np.where(closed, ok / server_s, fit["capacity_per_s"].to_numpy()) / noise

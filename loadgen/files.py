@@ -6,6 +6,7 @@ module does not know what a file contains or which files a run has (`loadgen.rec
 
 import importlib.metadata
 import os
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,18 @@ def shipped(name: str) -> Path:
             path = Path(str(file.locate()))
             return path.parents[after.count("/") - 1] if after else path
     return checkout / name
+
+
+def git(*arguments: str) -> str | None:
+    """Ask git about the checkout of this code. None where this is no checkout, or git is missing or fails."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @contextmanager

@@ -40,13 +40,10 @@ def key_of(files: Iterable[Path], about: str) -> str:
             found.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
     digest = hashlib.sha256("\n".join(found).encode())
     package = Path(__file__).parents[1]
-    for source in sorted([*package.rglob("*.py"), *package.rglob("*.toml"), *_of_loadgen(package.parent)]):
+    measures = [package.parent / "loadgen" / "record.py", *(package.parent / "loadgen" / "measure").glob("*.py")]
+    for source in sorted([*package.rglob("*.py"), *package.rglob("*.toml"), *measures]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
-
-
-def _of_loadgen(root: Path) -> list[Path]:
-    return [root / "loadgen" / "record.py", *(root / "loadgen" / "measure").glob("*.py")]
 
 
 @dataclass(slots=True)

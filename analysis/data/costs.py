@@ -39,25 +39,25 @@ def shares(start_s: Floats, stop_s: Floats, real: NDArray[np.bool_]) -> Floats:
     timed = known & real
     if not timed.any():
         return out
-    times = np.concatenate([start_s[timed], stop_s[timed]])
-    steps = np.concatenate([np.ones(timed.sum()), -np.ones(timed.sum())])
-    order = np.argsort(times, kind="stable")
-    times, in_flight = times[order], np.cumsum(steps[order])[:-1]
-    gaps = np.diff(times)
-    shared = np.divide(gaps, in_flight, out=np.zeros_like(gaps), where=in_flight > 0.5)
+    times, level = _levels(start_s[timed], stop_s[timed], np.ones(timed.sum()))
+    gaps, open_now = np.diff(times), level[:-1]
+    shared = np.divide(gaps, open_now, out=np.zeros_like(gaps), where=open_now > 0.5)
     clock = np.concatenate([[0.0], np.cumsum(shared)])
     out[known] = np.interp(stop_s[known], times, clock) - np.interp(start_s[known], times, clock)
-    busy = float(gaps[in_flight > 0.5].sum())
+    busy = float(gaps[open_now > 0.5].sum())
     return out * (float(times[-1] - times[0]) / busy if busy else 1.0)
+
+
+def _levels(start_s: Floats, stop_s: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """The times at which intervals begin or end, and the weight of the open intervals after each of them."""
+    times, steps = np.concatenate([start_s, stop_s]), np.concatenate([weight, -weight])
+    order = np.argsort(times, kind="stable")
+    return times[order], np.cumsum(steps[order])
 
 
 def in_flight(start_s: Floats, stop_s: Floats, edges: Floats, weight: Floats | None = None) -> Floats:
     """Exact mean number of open intervals in each bin between `edges`, each interval counted `weight` times."""
-    weights = np.ones(len(start_s)) if weight is None else weight
-    times = np.concatenate([start_s, stop_s])
-    steps = np.concatenate([weights, -weights])
-    order = np.argsort(times, kind="stable")
-    times, level = times[order], np.cumsum(steps[order])
+    times, level = _levels(start_s, stop_s, np.ones(len(start_s)) if weight is None else weight)
     area = np.concatenate([[0.0], np.cumsum(level[:-1] * np.diff(times))])
     at_edges = np.interp(edges, times, area)
     means: Floats = np.diff(at_edges) / np.diff(edges)

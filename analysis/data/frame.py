@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from analysis.data.cache import LEAST_ROWS, Tables, key_of
 from analysis.data.costs import add_costs, parameters_b
-from analysis.data.grades import empty_columns, grade_columns
-from analysis.data.records_reader import FLAGS, WORDS, read_columns
+from analysis.data.grades import ungraded, with_grades
+from analysis.data.records_reader import FLAGS, WORDS, no_records, read_columns
 from analysis.data.searches import Search, read_searches
 from analysis.data.setting import asked_labels, config_labels, load_label
 from analysis.errors import InputError
 from loadgen.files import cache_folder
 from loadgen.option_types import SLO_NAMES
-from loadgen.record import PROBLEMS, RECORDS, RUN, FutureSchemaError, RunInfo, find_runs, read_run
+from loadgen.record import PROBLEMS, RECORDS, RUN, DamagedLines, FutureSchemaError, RunInfo, find_runs, read_run
 from loadgen.terminal import printable
 
 SOURCES = ("measured", "emulated", "simulated", "derived", "emulated, derived", "simulated, derived")
@@ -109,14 +109,14 @@ def read_study(root: Path, *, grade: bool = True) -> Study:
 
 def _read_frame(study: Study, notes: list[str], *, grade: bool) -> pd.DataFrame:
     """The frame of all runs, from their files."""
-    tables, graded, problems = [], [], {}
+    tables, problems = [], {}
     for index, cell in enumerate(study.runs):
         folder = study.folder(cell)
         table = _read_table(folder, cell, notes)
-        tables.append(table.append_column("run_index", pa.array(np.full(len(table), index, np.int32))))
+        table = table.append_column("run_index", pa.array(np.full(len(table), index, np.int32)))
         problems.update(_read_problems(folder, cell, notes))
-        graded.append(grade_columns(folder, table, cell, notes) if grade else empty_columns(table))
-    frame = _assemble(tables, graded, problems, study.runs)
+        tables.append(with_grades(folder, table, cell, notes) if grade else ungraded(table))
+    frame = _assemble(tables, problems, study.runs)
     _forget_impossible(frame, notes)
     return frame
 
@@ -148,14 +148,14 @@ def _read_info(folder: Path, cell: str, notes: list[str], *, only: bool) -> RunI
 
 
 def _read_table(folder: Path, cell: str, notes: list[str]) -> pa.Table:
-    path = folder / RECORDS
+    path, damaged = folder / RECORDS, DamagedLines()
     if not path.is_file():
         notes.append(f"{cell}: there is no {RECORDS}; the run has no requests")
-        path = Path("/dev/null")
-    columns = read_columns(path)
-    if columns.damaged.count:
-        notes.append(f"{cell}/{RECORDS}: {columns.damaged}")
-    return columns.table
+        return no_records()
+    table = read_columns(path, damaged)
+    if damaged.count:
+        notes.append(f"{cell}/{RECORDS}: {damaged}")
+    return table
 
 
 def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple[str | None, float]]:
@@ -174,26 +174,20 @@ def _read_problems(folder: Path, cell: str, notes: list[str]) -> dict[str, tuple
 
 
 def _assemble(
-    tables: list[pa.Table],
-    graded: list[pa.Table],
-    problems: dict[str, tuple[str | None, float]],
-    runs: dict[str, RunInfo],
+    tables: list[pa.Table], problems: dict[str, tuple[str | None, float]], runs: dict[str, RunInfo]
 ) -> pd.DataFrame:
     if not tables:
-        tables = [read_columns(Path("/dev/null")).table.append_column("run_index", pa.array([], pa.int32()))]
-        graded = [empty_columns(tables[0])]
-    table, judged = pa.concat_tables(tables), pa.concat_tables(graded)
+        tables = [ungraded(no_records().append_column("run_index", pa.array([], pa.int32())))]
+    table = pa.concat_tables(tables)
     columns = dict(zip(table.column_names, table.columns, strict=True))
-    columns |= zip(("grade", "answer"), judged.columns, strict=True)
     columns["budget_mode"] = columns["budget_mode"].fill_null("cut")  # the load generator omits the default
     for name in (*WORDS, "grade", "answer"):
         columns[name] = columns[name].dictionary_encode().combine_chunks()
     for name in FLAGS:
         columns[name] = columns[name].fill_null(False)
     whole = pa.table(columns)
-    del table, judged, columns  # nothing else may hold the columns while they are converted one by one
+    del table, columns  # nothing else may hold the columns while they are converted one by one
     tables.clear()
-    graded.clear()
     frame: pd.DataFrame = whole.to_pandas(self_destruct=True)
     pa.default_memory_pool().release_unused()
     frame["sample"], frame["chunks"] = frame["sample"].fillna(0), frame["chunks"].fillna(0)

@@ -8,46 +8,38 @@ This module does not know mathematics. `run_grades.py` grades the records.
 
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 
 from analysis.errors import InputError
 from loadgen.record import PROBLEMS
 
 
-def grade_columns(folder: Path, table: pa.Table, cell: str, notes: list[str]) -> pa.Table:
-    """Return the columns `verdict` (the grade) and `answer`, with a row for each record of `table`."""
+def with_grades(folder: Path, table: pa.Table, cell: str, notes: list[str]) -> pa.Table:
+    """Return a table of records with the columns `grade` and `answer`."""
     if table.column("fingerprint").null_count == len(table):
         if len(table):
             notes.append(f"{cell}: not graded (no texts were kept)")
-        return empty_columns(table)
+        return ungraded(table)
     if not (folder / PROBLEMS).exists():
         notes.append(f"{cell}: not graded (no {PROBLEMS} with reference answers)")
-        return empty_columns(table)
+        return ungraded(table)
     try:
         from analysis.data.run_grades import grade_run  # noqa: PLC0415  # imports SymPy, which takes long
 
         grades = grade_run(folder)
     except (InputError, ValueError, OSError) as error:
         notes.append(f"{cell}: not graded ({error})")
-        return empty_columns(table)
-    return _in_order(grades, table)
+        return ungraded(table)
+    # Matched by `seq`, because reading the records may have skipped a line that grading has, and the other way round.
+    rows = grades.drop_duplicates("seq").set_index("seq").reindex(table.column("seq").to_numpy())
+    grade = rows["grade"].astype(object).where(table.column("fingerprint").is_valid().to_numpy())
+    answer = rows["extracted"].astype(object)
+    for name, column in (("grade", grade), ("answer", answer)):
+        table = table.append_column(name, pa.array(column, pa.string(), from_pandas=True))
+    return table
 
 
-def empty_columns(table: pa.Table) -> pa.Table:
-    """Return the same columns without any value."""
-    return pa.table({name: pa.nulls(len(table), pa.string()) for name in ("verdict", "answer")})
-
-
-def _in_order(grades: pd.DataFrame, table: pa.Table) -> pa.Table:
-    """Match rows by `seq`, because reading the records may have skipped a line that grading has, and the other way round."""
-    by_seq = grades.drop_duplicates("seq").set_index("seq")
-    rows = by_seq.reindex(table.column("seq").to_numpy())
-    has_text = table.column("fingerprint").is_valid().to_numpy()
-    grade = rows["grade"].astype(object).where(has_text)
-    return pa.table(
-        {
-            "verdict": pa.array(grade, pa.string(), from_pandas=True),
-            "answer": pa.array(rows["extracted"].astype(object), pa.string(), from_pandas=True),
-        }
-    )
+def ungraded(table: pa.Table) -> pa.Table:
+    """Return the table with the same columns without any value."""
+    nothing = pa.nulls(len(table), pa.string())
+    return table.append_column("grade", nothing).append_column("answer", nothing)

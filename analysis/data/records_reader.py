@@ -8,7 +8,6 @@ This module does not know what a column means (frame.py does) or how answers are
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +45,18 @@ _PARSE = arrow_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavi
 _READ = arrow_json.ReadOptions(use_threads=True, block_size=ARROW_BLOCK_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The content of one `records.jsonl`."""
+def read_columns(path: Path, damaged: DamagedLines) -> pa.Table:
+    """Read every record of `path`. Texts become the column `fingerprint`, and server timings become flat columns.
 
-    table: pa.Table
-    damaged: DamagedLines
-    """The lines that were skipped, including an incomplete last line."""
-
-
-def read_columns(path: Path) -> Columns:
-    """Read every record of `path`. Texts become the column `fingerprint`, and server timings become flat columns."""
-    damaged = DamagedLines()
+    Lines that were skipped, including an incomplete last line, are added to `damaged`.
+    """
     tables = [_slim(_parse(lines)) for lines in _blocks(path, damaged)]
-    return Columns(pa.concat_tables(tables) if tables else _slim(SCHEMA.empty_table()), damaged)
+    return pa.concat_tables([no_records(), *tables])
+
+
+def no_records() -> pa.Table:
+    """The columns without any record."""
+    return _slim(SCHEMA.empty_table())
 
 
 def _blocks(path: Path, damaged: DamagedLines) -> Iterator[list[bytes]]:

@@ -8,6 +8,7 @@ This module does not know latency and cost, or other runs. It imports SymPy, so 
 """
 
 import hashlib
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.errors import InputError
-from analysis.grading.extract import Extract, extract
+from analysis.grading.extract import extract
 from analysis.grading.grader import Pair, grade_pairs, version
 from analysis.stats import Interval, proportion
-from loadgen.files import cache_folder
+from loadgen.files import cache_folder, write_atomically
 from loadgen.record import PROBLEMS, RECORDS, Record, RunInfo, read_records, read_run
 
 GRADES = "grades.parquet"
@@ -34,14 +35,14 @@ _REASONING_MODEL = re.compile(r"r1|s1\.|qwq|think|reason", re.IGNORECASE)
 
 
 class _Output(NamedTuple):
-    """What the text of a record contains. `status` is its grade if there is no answer to compare."""
+    """A row of the result for one record, with the reference answer and the answer where they have to be compared."""
 
     seq: int
-    status: str | None
-    extract: Extract | None
-    pair: Pair | None
-    """The reference answer and the answer, where there are both."""
-    finished: bool
+    grade: str | None
+    extracted: str | None = None
+    boxed_in_thinking: bool = False
+    finished: bool = False
+    pair: Pair | None = None
 
 
 def cache_file() -> Path:
@@ -77,38 +78,26 @@ def grade_records(
     """Grade records. `golds` are the reference answers by problem id, `thinks` says that the model is a reasoning model."""
     outputs = [_read_output(record, golds, thinks=thinks) for record in records]
     grades = grade_pairs({output.pair for output in outputs if output.pair}, cache=cache)
-    rows = [
-        (
-            output.seq,
-            output.status or _grade(output, grades),
-            output.extract.answer if output.extract else None,
-            output.extract.in_thinking if output.extract else False,
-            output.finished,
-        )
-        for output in outputs
-    ]
+    rows = []
+    for output in outputs:
+        grade = grades[output.pair] if output.pair else output.grade
+        # In an output that was cut, an answer is not yet wrong.
+        grade = "truncated" if grade == "wrong" and not output.finished else grade
+        rows.append(output._replace(grade=grade)[:-1])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"grade": "category"})
 
 
 def _read_output(record: Record, golds: Mapping[str, str], *, thinks: bool) -> _Output:
     if record.outcome != "ok":
-        grade = "filtered" if record.outcome == "filtered" else "failed"
-        return _Output(record.seq, grade, None, None, finished=False)
+        return _Output(record.seq, "filtered" if record.outcome == "filtered" else "failed")
     finished, gold = record.finish_reason != "length", golds.get(record.problem_id)
     if gold == "":
-        return _Output(record.seq, "ungraded", None, None, finished)
+        return _Output(record.seq, "ungraded", finished=finished)
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
-    status = None if found else "no_answer" if finished else "truncated"
-    pair = (gold, found.answer) if gold is not None and found else None
-    return _Output(record.seq, status, found, pair, finished)
-
-
-def _grade(output: _Output, grades: Mapping[Pair, str]) -> str:
-    """The grade of an answer. Without a reference it is an error of grading; in a cut output, an answer is not yet wrong."""
-    if output.pair is None:
-        return "grade_error"
-    grade = grades[output.pair]
-    return "truncated" if grade == "wrong" and not output.finished else grade
+    if found is None:
+        return _Output(record.seq, "no_answer" if finished else "truncated", finished=finished)
+    pair = None if gold is None else (gold, found.answer)
+    return _Output(record.seq, "grade_error", found.answer, found.in_thinking, finished, pair)
 
 
 def reference_answers(path: Path) -> dict[str, str]:
@@ -153,15 +142,12 @@ def _stamp(folder: Path) -> str:
 def _save(frame: pd.DataFrame, path: Path, stamp: str) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), b"thinkload": stamp.encode()}
-    partial = path.with_suffix(".partial")
+    content = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), content)
     try:
-        pq.write_table(table.replace_schema_metadata(metadata), partial)
-        partial.replace(path)
+        write_atomically(path, content.getvalue())
     except OSError as error:
-        print(
-            f"grade: {path} could not be written ({error.strerror}); the next call grades again",
-            file=sys.stderr,
-        )
+        print(f"grade: {path} could not be written ({error.strerror}); the next call grades again", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

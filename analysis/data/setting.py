@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from loadgen.measure.dependence import Load
@@ -40,6 +41,13 @@ def load_point(label: str) -> tuple[str, float]:
         return "streams", float(label[1:])
     found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)/s (\S+)", label)
     return (found[2], float(found[1])) if found else ("", float("nan"))
+
+
+def with_load_points(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns `load_kind` and `load_value`, from its column `load` (load_point)."""
+    points = [load_point(str(label)) for label in table["load"]]
+    kinds, values = [kind for kind, _ in points], [value for _, value in points]
+    return table.assign(load_kind=kinds, load_value=np.array(values, dtype=float))
 
 
 def origin(source: str) -> str:
@@ -130,9 +138,8 @@ def _distance_from_paper(row: "pd.Series[Any]") -> tuple[Any, ...]:
     )
 
 
-def conditions(row: Any, names: list[str] | None = None) -> str:
-    """Conditions in words: `32 in flight, greedy, ignore_eos`. `names` selects some of them."""
-    names = CONDITIONS if names is None else names
+def conditions(row: Any, names: list[str]) -> str:
+    """Some conditions in words: `32 in flight, greedy, ignore_eos`."""
     return ", ".join(in_flight(str(row[name])) if name == "load" else str(row[name]) for name in names)
 
 

@@ -66,7 +66,7 @@ class Figure:
         return " and ".join(dict.fromkeys(word for source in found for word in source.split(", ")))
 
 
-DETAIL = [f"{name}:N" for name in ("model", *CONDITIONS)]
+DETAIL = [alt.Detail(f"{name}:N") for name in ("model", *CONDITIONS)]
 """Columns that separate lines. The source is not one of them: a line joins derived budgets and the budget that was sent."""
 
 
@@ -80,7 +80,12 @@ def tooltip(*values: Any) -> list[Any]:
     config = alt.Tooltip("config:N", title="configuration")
     verdict = alt.Tooltip("run_verdict:N", title="verdict")
     about, n = numbers(budget=",d"), numbers(n=",d")
-    return [config, "model:N", "load:N", "asked:N", *about, *values, *n, "source:N", verdict]
+    return [config, *labels("model", "load", "asked"), *about, *values, *n, *labels("source"), verdict]
+
+
+def labels(*names: str) -> list[Any]:
+    """Tooltip entries for columns of words. Altair takes much longer to read a text than to make an object."""
+    return [alt.Tooltip(f"{name}:N") for name in names]
 
 
 def numbers(**formats: str) -> list[Any]:
@@ -91,7 +96,7 @@ def numbers(**formats: str) -> list[Any]:
 def with_interval(name: str, title: str, number: str) -> list[Any]:
     """Tooltip entries for a value and its 95 % interval."""
     ends = {"": title, "_low": "95 % from", "_high": "to"}
-    return [alt.Tooltip(f"{name}{end}:Q", title=words, format=number) for end, words in ends.items()]
+    return [alt.Tooltip(f"{name}{end}:Q", title=text, format=number) for end, text in ends.items()]
 
 
 def against_budget(
@@ -110,14 +115,18 @@ def against_budget(
     )
     lines = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash())
     points = base.mark_point(filled=True, size=62, opacity=1).encode(
-        y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
+        y=y, shape=shape(), tooltip=tooltip(*with_interval(name, title, number)), href=alt.Href("link:N")
     )
     layers = [lines, points]
     if f"{name}_low" in rows:
         low = alt.Y(f"{name}_low:Q", title=title).scale(**scale)
         layers.insert(0, base.mark_rule(opacity=0.3, strokeWidth=5).encode(y=low, y2=f"{name}_high:Q"))
-    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
-    return chart
+    return layered(layers)
+
+
+def layered(layers: list[Any], height: int = HEIGHT) -> Chart:
+    """Layers as one panel, which is as wide as the page lets it be."""
+    return alt.layer(*layers).properties(width="container", height=height)
 
 
 def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
@@ -125,16 +134,14 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     x = alt.X(f"{name}:Q", title=title, axis=alt.Axis(**label, tickCount=5))
     base = alt.Chart(rows_data()).encode(y=alt.Y("config:N", title=None, sort=None), color=colour())
     bars = base.mark_bar(opacity=0.85, height=14).encode(
-        x=x, tooltip=tooltip(*with_interval(name, title, number)), href="link:N"
+        x=x, tooltip=tooltip(*with_interval(name, title, number)), href=alt.Href("link:N")
     )
     layers = [bars]
     if f"{name}_low" in rows:
-        low = alt.X(f"{name}_low:Q", title=title)
         rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
-        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
-    height = 26 * len(rows["config"].unique()) + 10
-    chart: Chart = alt.layer(*layers).properties(width="container", height=height)
-    return chart
+        ends = {"x": alt.X(f"{name}_low:Q", title=title), "x2": f"{name}_high:Q"}
+        layers.append(rule.encode(**ends, color=alt.value(MUTED)))
+    return layered(layers, 26 * len(rows["config"].unique()) + 10)
 
 
 def once(rows: pd.DataFrame, name: str, *by: str) -> pd.DataFrame:

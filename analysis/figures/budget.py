@@ -4,30 +4,20 @@ A title holds in every panel below it: it gives the range over the panels, and i
 ahead in all of them by more than the noise between runs.
 """
 
+import tomllib
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import altair as alt
+import msgspec
 import pandas as pd
 
 from analysis.data.frame import NOT_GRADED
 from analysis.figures.base import Figure, against_budget, comparable, drawable, once, over, rows_data
-from analysis.figures.style import BUDGET_LABEL, HEIGHT
+from analysis.figures.style import BUDGET_LABEL, GRADE_COLOURS, HEIGHT
 from analysis.format import short_budget, span
 from analysis.noise import DAY_TO_DAY, smallest
-
-GRADE_COLOURS = {
-    "correct": "#16906a",
-    "wrong": "#d0454c",
-    "no_answer": "#a8821a",
-    "truncated": "#7a7f87",
-    "undecided": "#4a7fc1",
-    "grade_timeout": "#8567d6",
-    "grade_error": "#b0489c",
-    "filtered": "#c96f2e",
-    "failed": "#3a3f47",
-    "ungraded": "#b9bec5",
-}
 
 
 def figures(
@@ -40,10 +30,7 @@ def figures(
     rows = drawable(table)
     made = [
         _accuracy(rows, verdicts.get("accuracy-flattens", "")),
-        *(_curve(rows, curve, between_runs) for curve in (LATENCY, TTFT, TPOT)),
-        _curve(rows, COST, between_runs),
-        _cost_of_pass(rows),
-        _curve(rows, ENERGY, between_runs),
+        *(_curve(rows, name, curve, between_runs) for name, curve in CURVES.items()),
         _endings(endings),
     ]
     return [figure for figure in made if figure is not None]
@@ -76,68 +63,28 @@ def _flattens(rows: pd.DataFrame, verdict: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A quantity over the budget, with a line for each configuration; the claim compares the best and the worst."""
+    """A quantity over the budget, as curves.toml describes it."""
 
-    name: str
     column: str
     title: str
     claim: str
-    alone: str
-    """The beginning of the claim where there is nothing to compare."""
     note: str
+    alone: str = ""
     number: str = "~g"
 
 
-LATENCY = Curve(
-    "latency",
-    "e2e_p50_s",
-    "median latency, s",
-    "{best} answers {times} times as fast as {worst}",
-    "Median latency",
-    "Median time from send to last token over successful requests. Bars: 95 % order-statistic intervals.",
-)
-TTFT = Curve(
-    "ttft",
-    "ttft_p50_s",
-    "median time to first token, s",
-    "{best} sends the first token {times} times as fast as {worst}",
-    "Median time to first token",
-    "Median over successful requests. The table has p95 too.",
-)
-TPOT = Curve(
-    "tpot",
-    "tpot_p50_s",
-    "median time per output token, s",
-    "{best} generates a token {times} times as fast as {worst}",
-    "Median time per output token",
-    "Median over successful requests of (last − first token) / tokens after the first chunk.",
-)
-COST = Curve(
-    "cost-per-token",
-    "gpu_s_per_token",
-    "GPU-seconds per token",
-    "A token costs {times} times as much on {worst} as on {best}",
-    "Cost per token",
-    "GPUs × wall time / tokens, a ratio of sums. Bars: 95 % intervals over problems. The table also has the paper's GPUs × e2e / tokens.",
-)
-ENERGY = Curve(
-    "energy",
-    "cost_of_pass_j",
-    "joules per correct answer",
-    "A correct answer takes {times} times as much energy on {worst} as on {best}",
-    "Energy per correct answer",
-    "Joules of all GPUs of the configuration / correct answers. Joules are divided among requests like GPU-seconds.",
-    "~s",
+CURVES = msgspec.convert(
+    tomllib.loads((Path(__file__).parent / "curves.toml").read_text(encoding="utf-8")), dict[str, Curve]
 )
 
 
-def _curve(rows: pd.DataFrame, curve: Curve, between_runs: float) -> Figure | None:
+def _curve(rows: pd.DataFrame, name: str, curve: Curve, between_runs: float) -> Figure | None:
     rows = comparable(rows[rows[curve.column].gt(0)])
     if rows.empty:
         return None
     chart = against_budget(rows, curve.column, curve.title, curve.number, log=True)
-    claim = _extremes(rows, curve, 1 + smallest(between_runs))
-    return Figure(curve.name, claim, curve.note, rows, chart, panel="panel")
+    claim = _extremes(rows, curve, 1 + smallest(between_runs)) if curve.alone else _lowest(rows, curve)
+    return Figure(name, claim, curve.note, rows, chart, panel="panel")
 
 
 def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
@@ -161,17 +108,10 @@ def _extremes(rows: pd.DataFrame, curve: Curve, shown: float) -> str:
     return f"{curve.alone}: the highest is {span(largest, '.2g')} times the lowest of the configurations{compared}"
 
 
-def _cost_of_pass(rows: pd.DataFrame) -> Figure | None:
-    rows = comparable(rows[rows["cost_of_pass_gpu_s"].gt(0)])
-    if rows.empty:
-        return None
-    chart = against_budget(rows, "cost_of_pass_gpu_s", "GPU-seconds per correct answer", "~g", log=True)
-    lowest = rows.groupby("panel")["cost_of_pass_gpu_s"].min()
-    claim = f"A correct answer costs {span(lowest, '.3g')} GPU-seconds at the best configuration and budget" + (
-        f" of each panel{over(rows)}" if len(lowest) > 1 else ""
-    )
-    note = "Cost of pass: GPUs × wall time of all requests / correct answers. It includes wrong and truncated answers."
-    return Figure("cost-of-pass", claim, note, rows, chart, panel="panel")
+def _lowest(rows: pd.DataFrame, curve: Curve) -> str:
+    """The claim: the lowest value of each panel."""
+    lowest = rows.groupby("panel")[curve.column].min()
+    return curve.claim.format(lowest=span(lowest, ".3g")) + (f" of each panel{over(rows)}" if len(lowest) > 1 else "")
 
 
 def _endings(rows: pd.DataFrame) -> Figure | None:
@@ -190,7 +130,8 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
         claim += f", {cut.iloc[-1]} at {short_budget(float(cut.index[-1]))}"
     claim += over(rows)
     grades = [grade for grade in GRADE_COLOURS if (rows["grade"] == grade).any()]
-    fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[GRADE_COLOURS[g] for g in grades])
+    legend = {grade: GRADE_COLOURS[grade] for grade in grades}
+    fill = alt.Color("grade:N", title="grade").scale(domain=grades, range=[*legend.values()])
     one = len(cut) == 1  # the bar of a single budget lies on its side, where it takes less room
     along, up = (alt.Y, alt.X) if one else (alt.X, alt.Y)
     label = alt.Axis(labelAngle=0, labelExpr=BUDGET_LABEL)
@@ -202,5 +143,4 @@ def _endings(rows: pd.DataFrame) -> Figure | None:
     chart = bars.encode(budgets, share, color=fill, order="place:Q", tooltip=tips)
     chart = chart.properties(width="container", height=50 if one else HEIGHT)
     note = f"All selected configurations together. From the {'left' if one else 'bottom'}: {', '.join(grades)}. A truncated answer does not count as wrong here."
-    legend = {grade: GRADE_COLOURS[grade] for grade in grades}
     return Figure("endings", claim, note, rows, chart, panel="panel", legend=legend)

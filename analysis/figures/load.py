@@ -1,21 +1,24 @@
-"""Draw latency, throughput and the share of requests within the SLO against the load, for settings that ran at several loads.
+"""Draw what depends on the load, for settings that ran at several loads: latency, throughput and speed-up by speculation.
 
 A percentile is drawn where its sample carries it. Each figure shows every model at its largest budget; the table has all. The
-limit that a search has found is a vertical line with its interval, and an objective of the SLO is a horizontal line.
+limit that a search has found is a vertical line with its interval, and an objective of the SLO is a horizontal line. Each method
+of speculation has a panel of its own where there are several.
 
-This module does not know how a capacity is found (tables/capacity.py).
+This module does not know how a capacity or a crossing is found (tables/capacity.py, tables/crossover.py).
 """
 
+import itertools
 from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, numbers, rows_data
-from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, shape
+from analysis.figures.base import NO_BUDGET, Chart, Figure, drawable, labels, layered, numbers, rows_data, with_interval
+from analysis.figures.style import MUTED, NUMBER_LABEL, PALETTE, colour, shape
 from analysis.format import number, records, short_models
 from analysis.tables.capacity import CHOICE
+from analysis.tables.crossover import speedups
 
 LATENCIES = {
     "ttft": "time to first token, s",
@@ -38,7 +41,7 @@ def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
         return []
     loads = points.groupby([*CHOICE, "load_kind"], observed=True)["load_value"].transform("nunique")
     points = points[loads > 1]
-    points = points[points["budget"] == points.groupby("model", observed=True)["budget"].transform("max")]
+    points = _at_largest_budget(points)
     if points.empty:
         return []
     points = drawable(points, "load")
@@ -61,6 +64,11 @@ def figures(points: pd.DataFrame, slo: dict[str, float]) -> list[Figure]:
         _figure("throughput-load", per_s, f"Under the steady load.{limit}", rates),
     ]
     return [figure for figure in made if figure is not None]
+
+
+def _at_largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each model at its largest budget."""
+    return rows[rows["budget"] == rows.groupby("model", observed=True)["budget"].transform("max")]
 
 
 LIMIT = " A vertical line is the highest load that a search has shown to meet the SLO; the limit lies in the band beside it."
@@ -91,11 +99,18 @@ def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figu
     return Figure(name, claim, note, rows, chart, panel="panel", section="load", wide=True, filters=NO_BUDGET)
 
 
-def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
+ALONG: dict[str, Any] = {"type": "log", "base": 2, "nice": False, "padding": 14}
+
+
+def _load_axis(rows: pd.DataFrame, title: str) -> alt.X:
+    """A logarithmic axis of loads, with a tick at each load."""
     loads = sorted(rows["load_value"].unique().tolist())
     axis = alt.Axis(values=loads, format="~g", labelOverlap=True, grid=False)
-    along: dict[str, Any] = {"type": "log", "base": 2, "nice": False, "padding": 14}
-    x = alt.X("load_value:Q", title=title, axis=axis).scale(**along)
+    return alt.X("load_value:Q", title=title, axis=axis).scale(**ALONG)
+
+
+def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
+    x = _load_axis(rows, title)
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 12} if log else {"zero": True}
     y = alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=NUMBER_LABEL, tickCount=5)).scale(**scale)
     base = alt.Chart(rows_data())
@@ -104,25 +119,24 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
         domain=["", *PERCENTILES], range=[[1, 0], [1, 0], [6, 3], [2, 3]]
     )
     good = alt.Tooltip("good_share:Q", title="within the SLO", format=".1%")
-    tips = ["config:N", "model:N", "load:N", "percentile:N", *numbers(value=".3~g"), good, *numbers(n=",d")]
-    tips.append("source:N")
+    tips = [*labels("config", "model", "load", "percentile"), *numbers(value=".3~g"), good, *numbers(n=",d")]
+    tips += labels("source")
     once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
         groupby=["config", "limit_low", "limit_high"]
     )
-    limit_x = alt.X("limit_low:Q", title=title).scale(**along)
+    limit_x = alt.X("limit_low:Q", title=title).scale(**ALONG)
     limit = once.encode(color=colour())
     layers = [
         limit.mark_rect(opacity=0.1).encode(x=limit_x, x2="limit_high:Q"),
         limit.mark_rule(strokeWidth=1.2).encode(x=limit_x),
         base.transform_filter("isValid(datum.objective)").mark_rule(color=MUTED).encode(y="objective:Q"),
-        marks.mark_line(strokeWidth=1.8).encode(strokeDash=dashes, detail=["percentile:N", *DETAIL]),
-        marks.mark_point(filled=True, size=50, opacity=1).encode(shape=shape(), tooltip=tips, href="link:N"),
+        marks.mark_line(strokeWidth=1.8).encode(strokeDash=dashes, detail=[alt.Detail("percentile:N"), *DETAIL]),
+        marks.mark_point(filled=True, size=50, opacity=1).encode(shape=shape(), tooltip=tips, href=alt.Href("link:N")),
     ]
-    chart: Chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
-    return chart
+    return layered(layers)
 
 
-DETAIL = [f"{name}:N" for name in CHOICE]
+DETAIL = [alt.Detail(f"{name}:N") for name in CHOICE]
 
 
 def _claim(points: pd.DataFrame, name: str, what: str, unit: str, factor: float = 1.0) -> str:
@@ -137,3 +151,53 @@ def _claim(points: pd.DataFrame, name: str, what: str, unit: str, factor: float 
     loads = " to ".join(f"{end['load_value'].iloc[0]:g}" for end in ends)
     per = " in flight" if points["load_kind"].iloc[0] == "streams" else "/s"
     return f"From {loads}{per}, the {what} changes from {ranges[0]} to {ranges[1]} {unit}"
+
+
+CROSSOVER_NOTE = (
+    "Σ e2e without speculation / Σ e2e with it, same problems and same number of GPUs. Bars: 95 % intervals over problems, with the "
+    "noise between runs. Above 1 is faster. The table `crossover` has the load at which each setting stops paying, with its interval."
+)
+
+
+def crossover(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
+    """The speed-up by speculation, where a setting with speculation ran at several loads in a closed loop."""
+    shown = crossovers[(crossovers["load_kind"] == "streams") & (crossovers["loads"] > 1)]
+    if shown.empty:
+        return []
+    shown = _at_largest_budget(shown)
+    rows = speedups(pairs).merge(shown.drop(columns=["base", "speculation", "params_b", "loads"]))
+    rows = drawable(rows, "load")
+    if len(rows["speculation"].unique()) > 1:
+        rows["panel"] = rows["panel"] + ", " + rows["speculation"].astype(str)
+    rows = rows.sort_values(["params_b", "panel", "config", "load_value"], kind="stable")
+    title = "speed-up by speculation"
+    y, low = (alt.Y(f"speedup{end}:Q", title=title).scale(type="log", nice=False, padding=12) for end in ("", "_low"))
+    hue, legend = _colour(rows)
+    base = alt.Chart(rows_data()).encode(x=_load_axis(rows, KINDS["streams"]), color=hue)
+    tip = [*labels("config", "base", "model", "load"), *with_interval("speedup", title, ".3~g"), *numbers(n=",d")]
+    layers = [
+        alt.Chart(rows_data()).mark_rule(color=MUTED).encode(y=alt.datum(1.0)),
+        base.mark_rule(opacity=0.25, strokeWidth=4).encode(y=low, y2="speedup_high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=y),
+        base.mark_point(filled=True, size=50, opacity=1).encode(y=y, tooltip=tip),
+    ]
+    about: dict[str, Any] = {"section": "load", "wide": True, "legend": legend, "filters": NO_BUDGET}
+    return [Figure("crossover", _crossover_claim(shown), CROSSOVER_NOTE, rows, layered(layers), "panel", **about)]
+
+
+def _colour(rows: pd.DataFrame) -> tuple[alt.Color, dict[str, str] | None]:
+    """The configuration as colour, or its number of draft tokens (with a legend) where the colours would repeat."""
+    if len(rows["config"].unique()) <= len(PALETTE) or rows["draft_tokens"].isna().any():
+        return colour(), None
+    known = sorted(rows["draft_tokens"].unique().tolist())
+    shades = dict(zip(known, itertools.cycle(PALETTE), strict=False))
+    hue = alt.Color("draft_tokens:N", title="draft tokens").scale(domain=known, range=[*shades.values()])
+    return hue, {f"{count:.0f} draft token{'s' * (count > 1)}": shade for count, shade in shades.items()}
+
+
+def _crossover_claim(shown: pd.DataFrame) -> str:
+    """How many settings with speculation are faster at the smallest and at the largest load."""
+    smallest, largest = shown["smallest_load"].min(), shown["largest_load"].max()
+    some, always = int((shown["stops_at"] > 0).sum()), int(np.isinf(shown["stops_at"]).sum())
+    begin = f"{some} of {len(shown)} settings with speculation are faster at {smallest:g} in flight"
+    return f"{begin}, and {always} at every load that was run, up to {largest:g}"

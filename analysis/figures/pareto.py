@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.setting import SETTING, conditions, varying
-from analysis.figures.base import DETAIL, Chart, Figure, drawable, rows_data, tooltip, with_interval
+from analysis.figures.base import DETAIL, Chart, Figure, drawable, layered, rows_data, tooltip, with_interval
 from analysis.figures.style import MUTED, colour, shape
 from analysis.format import number, short_budget, short_models, span
 from analysis.noise import DAY_TO_DAY, smallest
@@ -60,21 +60,23 @@ def _labelled(rows: pd.DataFrame, optima: list[Optima]) -> pd.DataFrame:
 def _front(rows: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool, height: int) -> tuple[pd.DataFrame, Chart]:
     known = rows[rows[x.name].notna() & rows[y.name].notna()]
     known = known[known.groupby("under")["under"].transform("size") > 1]  # one point is no front
-    cost = known.assign(less=-known[x.name] if x_more else known[x.name])
-    fronts = [summary.front(rows, "less", y.name) for _, rows in cost.groupby("under", sort=False)]
-    known = known.assign(front=pd.concat(fronts) if fronts else False)
-    repeated = known[known["front"]].duplicated(["under", "label"])
-    known.loc[repeated[repeated].index, "label"] = ""
-    known = known.assign(optimum=known["optimum"] if x is LATENCY else "")
-    known.loc[known["optimum"] != "", "label"] = ""  # the point has a longer label
-    middle = known.groupby("under")[x.name].transform(lambda values: math.sqrt(values.min() * values.max()))
-    known = known.assign(optimum_side=np.where(known[x.name] > middle, "right", "left"))
-    panels = [panel for _, panel in known.groupby("under", sort=False)]
-    sides, places = [_sides(panel, x, y) for panel in panels], [_places(panel, x) for panel in panels]
-    if panels:
-        known = known.assign(side=pd.concat(sides), optimum_place=pd.concat(places))
-    chart = _chart(known, x, y, step="step-before" if x_more else "step-after")
-    return known, chart.properties(width="container", height=height)
+    panels = [_placed(panel, x, y, x_more=x_more) for _, panel in known.groupby("under", sort=False)]
+    known = pd.concat(panels).sort_index() if panels else known
+    return known, _chart(known, x, y, step="step-before" if x_more else "step-after", height=height)
+
+
+def _placed(panel: pd.DataFrame, x: Axis, y: Axis, *, x_more: bool) -> pd.DataFrame:
+    """A panel with its front, and with the places of its labels: each label is there once, and an optimum has a longer one."""
+    less = -panel[x.name] if x_more else panel[x.name]
+    front = summary.front(panel.assign(less=less), "less", y.name)
+    panel = panel.assign(front=front, optimum=panel["optimum"] if x is LATENCY else "")
+    repeated = panel["front"] & panel.duplicated(["front", "label"])
+    middle = math.sqrt(panel[x.name].min() * panel[x.name].max())
+    panel = panel.assign(
+        label=panel["label"].mask(repeated | (panel["optimum"] != ""), ""),
+        optimum_side=np.where(panel[x.name] > middle, "right", "left"),
+    )
+    return panel.assign(side=_sides(panel, x, y), optimum_place=_places(panel, x))
 
 
 def _places(panel: pd.DataFrame, x: Axis) -> "pd.Series[str]":
@@ -118,7 +120,7 @@ def _sides(panel: pd.DataFrame, x: Axis, y: Axis) -> "pd.Series[str]":
     return found
 
 
-def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
+def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any, height: int) -> Chart:
     x_scale: dict[str, Any] = {"type": "log", "nice": False} if x.log else {"zero": False}
     x_axis = alt.Axis(format="~g" if x.log else "~s", tickCount=5)
     y_axis = alt.Axis(format=".0%" if "%" in y.number else "~s", tickCount=6)
@@ -134,20 +136,20 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
             shape=shape(),
             tooltip=details,
             detail=DETAIL,
-            href="link:N",
+            href=alt.Href("link:N"),
             opacity=alt.condition("datum.front", alt.value(1), alt.value(0.33)),
         ),
         *(
             on_front.transform_filter(f"datum.side === '{side}'")
             .mark_text(align="left" if right > 0 else "right", dx=9 * right, dy=-10 * above, fontSize=11)
-            .encode(text="label:N")
+            .encode(text=alt.Text("label:N"))
             for side, (right, above) in SIDES.items()
         ),
         base.transform_filter("datum.optimum != ''").mark_point(size=330, strokeWidth=2, color=MUTED, shape="circle"),
         *(
             base.transform_filter(f"datum.optimum_place == '{place}' && datum.optimum_side == '{side}'")
             .mark_text(align=side, dx=-8 if side == "right" else 8, dy=dy, fontSize=12, fontWeight="bold")
-            .encode(text="optimum:N")
+            .encode(text=alt.Text("optimum:N"))
             for place, dy in (("above", -19), ("higher", -35))
             for side in ("left", "right")
         ),
@@ -156,8 +158,7 @@ def _chart(rows: pd.DataFrame, x: Axis, y: Axis, step: Any) -> Chart:
         low = alt.Y(f"{y.name}_low:Q", title=y.title)
         bars = alt.Chart(rows_data()).mark_rule(opacity=0.22, strokeWidth=1.5)
         layers.insert(0, bars.encode(x=along, y=low, y2=f"{y.name}_high:Q", color=colour()))
-    chart: Chart = alt.layer(*layers)
-    return chart
+    return layered(layers, height)
 
 
 def _latency(rows: pd.DataFrame, optima: Optima | None, shown: float) -> Figure | None:

@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.figures.base import DETAIL, Figure, drawable, rows_data
+from analysis.figures.base import DETAIL, Figure, drawable, labels, layered, rows_data
 from analysis.figures.style import HEIGHT, MUTED, colour, shape
 from analysis.format import records, short_budget, span
 
@@ -26,19 +26,20 @@ def figures(rows: pd.DataFrame) -> list[Figure]:
     slowest = alt.Tooltip("e2e_s:Q", title="slowest of k, s", format=".3~g")
     shares = [alt.Tooltip(f"{name}:Q", format=".1%") for name in ("majority", "pass_at_k")]
     problems = alt.Tooltip("n:Q", title="problems")
-    tips = ["config:N", "model:N", "budget:Q", "k:Q", *shares, slowest, problems, "source:N"]
+    tips = [*labels("config", "model"), alt.Tooltip("budget:Q"), alt.Tooltip("k:Q"), *shares, slowest, problems]
+    tips += labels("source")
     base = alt.Chart(rows_data()).encode(
         x=x.scale(type="log", nice=False, padding=18),
         y=alt.Y("majority:Q", title="accuracy", axis=alt.Axis(format=".0%", tickCount=5)).scale(zero=False),
-        detail=["config:N", *DETAIL],
+        detail=[alt.Detail("config:N"), *DETAIL],
     )
     layers = [
         base.transform_filter("datum.k == 1").mark_line(color=MUTED, strokeWidth=2.5, opacity=0.7),
-        base.mark_line(strokeWidth=1.5).encode(color=colour(), detail=["budget:N", *DETAIL]),
+        base.mark_line(strokeWidth=1.5).encode(color=colour(), detail=[alt.Detail("budget:N"), *DETAIL]),
         base.mark_point(filled=True, size=55, opacity=1).encode(color=colour(), shape=shape(), tooltip=tips),
-        base.mark_text(dy=-9, fontSize=10).encode(text="label:N"),
+        base.mark_text(dy=-9, fontSize=10).encode(text=alt.Text("label:N")),
     ]
-    chart = alt.layer(*layers).properties(width="container", height=HEIGHT + 40)
+    chart = layered(layers, HEIGHT + 40)
     note = (
         "Grey: one answer at increasing budgets (sequential). Coloured: majority vote over 2, 4, … answers at one budget "
         "(parallel), at the sum of their costs. The table also has pass@k and the latency of the slowest answer."

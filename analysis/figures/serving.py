@@ -14,27 +14,23 @@ from analysis.figures.base import (
     against_budget,
     comparable,
     drawable,
+    labels,
+    layered,
     numbers,
     over,
     rows_data,
 )
-from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
+from analysis.figures.style import MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import short_models, span
 
 
-def figures(
-    speculation: pd.DataFrame,
-    parallel: pd.DataFrame,
-    variation: pd.DataFrame,
-    acceptance: pd.DataFrame,
-    verdicts: dict[str, str],
-) -> list[Figure]:
+def figures(tables: dict[str, pd.DataFrame], verdicts: dict[str, str]) -> list[Figure]:
     """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
     made = [
-        _speculation(speculation, verdicts.get("speculation-faster", "")),
-        _parallel(parallel),
-        _variation(variation, verdicts.get("ngram-cost-erratic", "")),
-        _acceptance(acceptance),
+        _speculation(tables["speculation"], verdicts.get("speculation-faster", "")),
+        _parallel(tables["tensor_parallel"]),
+        _variation(tables["cost_variation"], verdicts.get("ngram-cost-erratic", "")),
+        _acceptance(tables["acceptance"]),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -125,7 +121,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
     x = alt.X("position:Q", title="position in the output, tokens", axis=along)
     y = alt.Y("per_step:Q", title="tokens per step", axis=alt.Axis(format=".2~f", tickCount=5))
     base = alt.Chart(rows_data()).encode(x=x, y=y.scale(zero=False), color=colour())
-    tip = ["config:N", "model:N", *numbers(position=",d", per_step=".2f", n=",d")]
+    tip = [*labels("config", "model"), *numbers(position=",d", per_step=".2f", n=",d")]
     layers = [
         base.mark_rule(opacity=0.3, strokeWidth=5).encode(
             y=alt.Y("per_step_low:Q", title="tokens per step").scale(zero=False), y2="per_step_high:Q"
@@ -133,7 +129,7 @@ def _acceptance(rows: pd.DataFrame) -> Figure | None:
         base.mark_line(strokeWidth=1.8).encode(strokeDash=dash()),
         base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape(), tooltip=tip),
     ]
-    chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    chart = layered(layers)
     note = str(rows["how"].iloc[0])
     rows = drawable(rows)
     return Figure("acceptance", claim, note, rows, chart, "panel", section="serving", filters=NO_BUDGET)

@@ -1,30 +1,25 @@
 """Define the style of all figures: each configuration has one colour, readable on white and on black.
 
 Colour shows the configuration. Dash and shape show speculation, so that no figure depends on colour alone. Figures on the page
-take text and background colours from the page's CSS. Exported figures use the light theme of this file.
+take text and background colours from the page's CSS. Exported figures use the light theme of theme.toml.
 
 This module does not know what a figure shows.
 """
 
+import itertools
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 
 from analysis.format import natural
 
-# Colours of medium lightness that colour-blind readers can tell apart, with a contrast of at least 3:1 on #ffffff and #14171c.
-PALETTE = (
-    "#2f7bd9",
-    "#c2610c",
-    "#16906a",
-    "#b0489c",
-    "#8567d6",
-    "#a8821a",
-    "#d0454c",
-    "#0f8ea8",
-    "#7a7f87",
-    "#5d9431",
-)
+_THEME = tomllib.loads((Path(__file__).parent / "theme.toml").read_text(encoding="utf-8"))
+PALETTE: list[str] = _THEME["palette"]
+GRADE_COLOURS: dict[str, str] = _THEME["grades"]
+LIGHT: dict[str, Any] = _THEME["light"] | {"view": {"stroke": None}}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = "#7d858f"
 HEIGHT = 270
@@ -32,30 +27,10 @@ BUDGET_LABEL = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'K' : d
 NUMBER_LABEL = "format(datum.value, datum.value < 1000 ? '.3~g' : '~s')"
 SI_LABEL = "format(datum.value, '~s')"  # the axis format of Vega would write 0 as 0k
 
-LIGHT: dict[str, Any] = {
-    "background": "#ffffff",
-    "font": "Liberation Sans, DejaVu Sans, Arial, sans-serif",
-    "title": {
-        "anchor": "start",
-        "fontSize": 14,
-        "color": "#1a1f26",
-        "subtitleColor": "#59616b",
-        "offset": 12,
-    },
-    "axis": {
-        "labelColor": "#3c434c",
-        "titleColor": "#3c434c",
-        "gridColor": "#e4e7eb",
-        "domainColor": "#a9b0b8",
-    },
-    "view": {"stroke": None},
-    "legend": {"labelColor": "#3c434c", "titleColor": "#3c434c", "symbolStrokeWidth": 2, "symbolOpacity": 1},
-}
 
-
-def colours(configs: list[str]) -> dict[str, str]:
+def colours(configs: Iterable[Any]) -> dict[str, str]:
     """A colour for each configuration. Beyond ten configurations colours repeat."""
-    return {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(sorted(configs, key=natural))}
+    return dict(zip(sorted(map(str, configs), key=natural), itertools.cycle(PALETTE), strict=False))
 
 
 def colour() -> alt.Color:

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, link, numbers, over, rows_data
+from analysis.figures.base import DETAIL, NO_BUDGET, Figure, drawable, labels, link, numbers, over, rows_data
 from analysis.figures.style import HEIGHT, MUTED, SI_LABEL, colour, dash, shape
 from analysis.format import number, short_budget, span
 from analysis.tables.distributions import PARTS
@@ -32,7 +32,7 @@ def _parts(rows: pd.DataFrame) -> Figure | None:
     words = {"decode": "decoding", "queue": "queueing"}
     found = [f"{shares[part]} is {word}" for part, word in words.items() if part in shares]
     claim = f"Of the latency, {' and '.join(found)}{over(rows)}" if found else "Parts of the latency"
-    tips = ["config:N", "part:N", *numbers(seconds=".3~g", share=".2%", n=",d"), "source:N"]
+    tips = [*labels("config", "part"), *numbers(seconds=".3~g", share=".2%", n=",d"), *labels("source")]
     x = alt.X("seconds:Q", title="mean seconds per request", axis=alt.Axis(format="~g", tickCount=5))
     y = alt.Y("part:N", title=None, sort=list(PARTS.values()), axis=alt.Axis(grid=True, labelLimit=200))
     points = alt.Chart(rows_data()).mark_point(filled=True, size=90, opacity=0.9)
@@ -47,30 +47,24 @@ def _distribution(rows: pd.DataFrame) -> Figure | None:
     rows = largest_budget(rows[rows["metric"] == "e2e_s"]) if len(rows) else rows
     if rows.empty:
         return None
-    wide = rows.pivot_table(
-        index=["panel", "config", "source"], columns="share", values="seconds", observed=True
-    ).reindex(columns=[0.5, 0.95])
+    arm = ["panel", "config", "source"]
+    wide = rows.pivot_table(index=arm, columns="share", values="seconds", observed=True).reindex(columns=[0.5, 0.95])
     times = (wide[0.95] / wide[0.5]).dropna()
     claim = "Distribution of latency"
     if len(times):
         compared = over(rows[rows["panel"].isin(times.index.get_level_values("panel"))])
         claim = f"One answer in twenty takes at least {span(times, '.2g')} times the median latency{compared}"
-    tips = ["config:N", "load:N", *numbers(share=".1%", seconds=".3~g", n=",d"), "source:N"]
-    chart = (
-        alt.Chart(rows_data())
-        .mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
-        .encode(
-            x=alt.X("seconds:Q", title="e2e, s", axis=alt.Axis(format="~g", tickCount=6)).scale(
-                type="log", nice=False, padding=10
-            ),
-            y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
-            color=colour(),
-            strokeDash=dash(),
-            detail=[*DETAIL, "source:N"],
-            tooltip=tips,
-        )
-        .properties(width="container", height=HEIGHT)
-    )
+    tips = [*labels("config", "load"), *numbers(share=".1%", seconds=".3~g", n=",d"), *labels("source")]
+    along = alt.X("seconds:Q", title="e2e, s", axis=alt.Axis(format="~g", tickCount=6))
+    lines = alt.Chart(rows_data()).mark_line(strokeWidth=1.8, point={"size": 14, "filled": True})
+    chart = lines.encode(
+        x=along.scale(type="log", nice=False, padding=10),
+        y=alt.Y("share:Q", title="share of answers within", axis=alt.Axis(format=".0%")),
+        color=colour(),
+        strokeDash=dash(),
+        detail=[*DETAIL, alt.Detail("source:N")],
+        tooltip=tips,
+    ).properties(width="container", height=HEIGHT)
     budgets = " and ".join(short_budget(b) for b in sorted(rows["budget"].unique()))
     note = f"Order statistics of successful requests at the largest budget ({budgets}). The table has every budget."
     return Figure("distribution", claim, note, rows, chart, panel="panel", section="time", filters=NO_BUDGET)
@@ -91,7 +85,7 @@ def _timeline(rows: pd.DataFrame) -> Figure | None:
         if len(means) > 1:
             claim = f"Runs draw {least} to {most} W while they generate"
     x = alt.X("t_s:Q", title="seconds from the run's start", axis=alt.Axis(labelExpr=SI_LABEL, tickCount=5))
-    base = alt.Chart(rows_data()).encode(x=x, tooltip=["series:N", *numbers(t_s=",.1f", value=",.3~g")])
+    base = alt.Chart(rows_data()).encode(x=x, tooltip=[*labels("series"), *numbers(t_s=",.1f", value=",.3~g")])
     watts = base.transform_filter("datum.series == 'power, W'").mark_area(
         opacity=0.25, color=MUTED, line={"color": MUTED, "strokeWidth": 1.2}
     )

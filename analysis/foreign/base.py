@@ -9,6 +9,7 @@ This module does not know any tool.
 import hashlib
 import json
 import math
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,12 @@ class Foreign:
         asked = "\n".join(sorted(self.prompts or lengths))
         kind = "prompts" if self.prompts else "lengths"
         return f"{kind} {hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def notes(tool: str) -> list[str]:
+    """What the fields of a tool's file mean, from notes.toml."""
+    found: list[str] = tomllib.loads((Path(__file__).parent / "notes.toml").read_text(encoding="utf-8"))[tool]
+    return found
 
 
 def number(value: Any) -> float | None:

@@ -5,46 +5,20 @@ has one result in each line. The `summary.json` of `vllm bench sweep` is a list 
 """
 
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from analysis.foreign.base import (
-    Foreign,
-    answered,
-    closed_load,
-    failed,
-    new_record,
-    number,
-    open_load,
-    outcome_of,
-)
+from analysis.foreign import base
+from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "ttft starts when the request is sent, after the semaphore of the client, so it does not contain time in the client's queue",
-    "e2e is ttft + Σ itls, which ends at the last content chunk, as in Thinkload",
-    "itls are gaps between chunks, and with speculation a chunk has several tokens, so tpot is computed as (e2e − ttft)/(n − 1)",
-    "output_lens come from the server's usage where it was sent, and otherwise from a tokenizer",
-    "in chat, ttft of vLLM up to 0.32 ends at the chunk with the role; from 0.33 on at the first output, not counting `reasoning_content`",
-]
 SERVER_TIMINGS = {"server_queue_times": "queue_time_ms", "server_ttfts": "time_to_first_token_ms"}
 """The lists of the server's own timings, in seconds, which 0.33 added, and vLLM's names for them."""
 COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "errors", "start_times", *SERVER_TIMINGS)
 
 
-def recognizes(first: dict[str, Any]) -> bool:
-    """Whether a document has the fields of these tools."""
-    return "ttfts" in first or "request_throughput" in first
-
-
-def read(documents: list[Any], path: Path) -> list[Foreign]:
-    """Each line of the file is a benchmark."""
-    del path
-    return [_benchmark(document) for document in documents]
-
-
-def _benchmark(document: dict[str, Any]) -> Foreign:
+def read(document: dict[str, Any]) -> Foreign:
+    """One benchmark."""
     sglang = "total_output_tokens_retokenized" in document
     sglang |= "sglang" in str(document.get("backend")) and "tokenizer_id" not in document
     if not document.get("ttfts"):
@@ -53,7 +27,7 @@ def _benchmark(document: dict[str, Any]) -> Foreign:
         raise InputError(f"the file has no single requests; run the benchmark with {detailed}")
     rows = zip_longest(*(document.get(name) or [] for name in COLUMNS))
     records = [_request(seq, dict(zip(COLUMNS, row, strict=True))) for seq, row in enumerate(rows)]
-    notes = list(NOTES)
+    notes = base.notes("bench_serve")
     if not document.get("start_times"):
         notes.append(
             "the file has no start times, so throughput, cost and energy of the run are unknown (the file says "
@@ -66,22 +40,22 @@ def _benchmark(document: dict[str, Any]) -> Foreign:
 
 def _load(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     streams, even = document.get("max_concurrency"), number(document.get("burstiness", 1.0)) == 1.0
-    asked = open_load(document.get("request_rate"), "poisson" if even else "gamma")
+    asked = base.open_load(document.get("request_rate"), "poisson" if even else "gamma")
     if "rate" in asked and streams:
         notes.append(f"the rate was limited to {streams} requests in flight, so a slow server received less")
-    return asked if "rate" in asked or not streams else closed_load(streams)
+    return asked if "rate" in asked or not streams else base.closed_load(streams)
 
 
 def _request(seq: int, row: dict[str, Any]) -> Record:
     ttft_s, itls = number(row["ttfts"]), row["itls"] or []
     gaps_s = [gap for gap in map(number, itls) if gap is not None]
-    record = new_record(seq, number(row["start_times"]))
+    record = base.new_record(seq, number(row["start_times"]))
     if row["errors"] or not ttft_s:
         words = str(row["errors"] or "no first token")
-        failed(record, outcome_of(None, words, began=bool(ttft_s)), words)
+        base.failed(record, base.outcome_of(None, words, began=bool(ttft_s)), words)
         record.prompt_tokens = None if row["input_lens"] is None else int(row["input_lens"])
         return record
     timings_ms = {name: s * 1e3 for key, name in SERVER_TIMINGS.items() if (s := number(row[key])) is not None}
     record.server_timings = timings_ms or None
     e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
-    return answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))
+    return base.answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))

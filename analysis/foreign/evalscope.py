@@ -10,23 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from analysis.foreign.base import (
-    Foreign,
-    answered,
-    beside,
-    closed_load,
-    failed,
-    new_record,
-    number,
-    open_load,
-)
+from analysis.foreign import base
+from analysis.foreign.base import Foreign, number
 from loadgen.record import Record
 
-NOTES = [
-    "latency ends at the last JSON chunk, with the usage, so e2e is first_chunk_latency + Σ inter_token_latencies where both were kept",
-    "inter_token_latencies are gaps between chunks, so tpot is computed as (e2e − ttft)/(n − 1)",
-    "tokens come from the server's usage where it was sent, and otherwise from a tokenizer",
-]
 MAGIC = b"SQLite format 3\0"
 TIMES, TOKENS = ("start_time", "latency", "first_chunk_latency"), ("prompt_tokens", "completion_tokens")
 COLUMNS = ("request", "success", *TIMES, *TOKENS)
@@ -46,22 +33,22 @@ def read(path: Path) -> list[Foreign]:
     except sqlite3.Error as error:
         raise InputError(f"the database cannot be read ({error})") from error
     found = [dict(zip(names, row, strict=True)) for row in rows]
-    args, notes = beside(path, "benchmark_args.json"), list(NOTES)
+    args, notes = base.beside(path, "benchmark_args.json"), base.notes("evalscope")
     if not args:
-        notes.append("benchmark_args.json is not beside the file, so the model and the load are unknown")
+        notes.append("benchmark_args.json is not base.beside the file, so the model and the load are unknown")
     rate = number(args.get("rate")) or 0.0
     streams = args.get("parallel")
-    load = open_load(rate) if rate > 0 else closed_load(streams if isinstance(streams, int) else None)
+    load = base.open_load(rate) if rate > 0 else base.closed_load(streams if isinstance(streams, int) else None)
     prompts = [str(row["request"]) for row in found]
     records = [_request(seq, row) for seq, row in enumerate(found)]
     return [Foreign("evalscope perf", str(args.get("model") or "unknown"), load, records, notes, prompts)]
 
 
 def _request(seq: int, row: dict[str, Any]) -> Record:
-    record = new_record(seq, number(row["start_time"]))
+    record = base.new_record(seq, number(row["start_time"]))
     if not row["success"]:
-        return failed(record, "http_error", "evalscope keeps no reason")
+        return base.failed(record, "http_error", "evalscope keeps no reason")
     ttft_s, latency_s = number(row["first_chunk_latency"]), number(row["latency"])
     gaps = json.loads(row.get(GAPS) or "[]") or []
     e2e_s = ttft_s + sum(map(float, gaps)) if ttft_s and gaps else latency_s
-    return answered(record, (ttft_s, e2e_s), number(row["prompt_tokens"]), number(row["completion_tokens"]))
+    return base.answered(record, (ttft_s, e2e_s), number(row["prompt_tokens"]), number(row["completion_tokens"]))

@@ -1,11 +1,16 @@
-"""Convert the rows of a figure into JSON values for Vega, for the page and for exported files."""
+"""Prepare a figure for Vega: its specification in the study's colours, and its rows as JSON values.
 
+The page and the exported files both use it.
+"""
+
+import json
 import re
 from typing import Any
 
 import pandas as pd
 
 from analysis.figures.base import Figure
+from analysis.figures.style import paint
 from analysis.format import plain, records
 
 
@@ -28,7 +33,14 @@ def columns_of(table: pd.DataFrame) -> dict[str, Any]:
     return columns
 
 
-def used(figure: Figure, spec: str) -> list[Any]:
-    """The columns that a chart's specification, the panels or the filters use. No other columns are written."""
-    words = set(re.findall(r"\w+", spec)) | {figure.panel, *figure.filters}
-    return [column for column in figure.rows.columns if column in words]
+def drawn(figure: Figure, scheme: dict[str, str], shown: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The specification of one panel, with a colour for each configuration `shown`, and the rows that it draws.
+
+    The rows have the columns that the specification, the panels or the filters use. No other columns are written.
+    """
+    spec = figure.chart.to_dict(validate=False)
+    for key in ("config", "$schema", "datasets"):
+        spec.pop(key, None)
+    paint(spec, scheme, shown)
+    words = set(re.findall(r"\w+", json.dumps(spec))) | {figure.panel, *figure.filters}
+    return spec, figure.rows[[column for column in figure.rows.columns if column in words]]

@@ -16,10 +16,10 @@ import pandas as pd
 import vl_convert
 
 from analysis.figures.base import Figure
-from analysis.figures.style import LIGHT, paint
+from analysis.figures.style import LIGHT
 from analysis.format import number, records
-from analysis.page.chart_data import rows_of, used
-from analysis.page.layout import Column, Table
+from analysis.page.chart_data import drawn, rows_of
+from analysis.page.layout import PAGES, Table
 
 PANEL_WIDTH, WIDE_WIDTH = 300, 720
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -41,17 +41,12 @@ def latex(made: list[Table], out: Path) -> None:
     """Write the tables of the page as LaTeX, with the columns, titles and digits that the page has; they need booktabs."""
     out.mkdir(parents=True, exist_ok=True)
     for table in made:
-        rows, columns = records(table.table), table.filled
-        shown = pd.DataFrame({c.title: [_latex_cell(c, row) for row in rows] for c in columns})
+        rows, columns = records(table.table), table.columns
+        shown = pd.DataFrame({c.title: [c.text(row) for row in rows] for c in columns})
         style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
         form = "".join("r" if c.number else "l" for c in columns)
-        words = style.to_latex(hrules=True, column_format=form, caption=table.title, label=f"tab:{table.name}")
+        words = style.to_latex(hrules=True, column_format=form, caption=table.heading.title, label=f"tab:{table.name}")
         (out / f"{table.name}.tex").write_text(words, encoding="utf-8")
-
-
-def _latex_cell(column: Column, row: dict[str, Any]) -> str:
-    value = row[column.name]
-    return number(value, column.number) if column.number else "–" if pd.isna(value) else str(value)
 
 
 def as_text(cell: str) -> str:
@@ -75,12 +70,10 @@ def _figure(figure: Figure, scheme: dict[str, str], out: Path) -> None:
 
 def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
     """The Vega-Lite specification of the complete figure: all panels, title, legend and rows."""
-    chart = figure.chart.to_dict(validate=False)
-    for key in ("config", "$schema", "datasets", "data"):
-        chart.pop(key, None)
+    configs = figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else []
+    chart, rows = drawn(figure, scheme, configs)
     panels = list(dict.fromkeys(figure.rows[figure.panel].astype(str))) if figure.panel else []
     chart["width"] = WIDE_WIDTH if len(panels) < 2 else PANEL_WIDTH
-    paint(chart, scheme, figure.rows["config"].astype(str).unique().tolist() if "config" in figure.rows else [])
     _on_inherited_data(chart)
     width = chart["width"] * min(figure.columns, max(1, len(panels)))
     whole: dict[str, Any] = chart
@@ -89,12 +82,7 @@ def specification(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
         whole = {"columns": figure.columns, "concat": parts}
     note = f"{figure.source}. {figure.note}" if figure.source else figure.note
     title = {"text": textwrap.wrap(figure.claim, width // 8), "subtitle": textwrap.wrap(note, width // 6)}
-    return whole | {
-        "title": title,
-        "data": {"values": rows_of(figure.rows[used(figure, json.dumps(chart))])},
-        "config": LIGHT,
-        "padding": 12,
-    }
+    return whole | {"title": title, "data": {"values": rows_of(rows)}, "config": LIGHT, "padding": 12}
 
 
 def _panel(chart: dict[str, Any], column: str, value: str) -> dict[str, Any]:
@@ -106,32 +94,14 @@ def _panel(chart: dict[str, Any], column: str, value: str) -> dict[str, Any]:
 
 
 def _on_inherited_data(chart: dict[str, Any]) -> None:
-    """Remove the page's data set from the layers, so that they inherit the one given at the top. Changes `chart`."""
+    """Remove the page's data set from a chart and its layers, so that they inherit the one given at the top. Changes `chart`."""
+    chart.pop("data", None)
     for part in chart.get("layer", []):
-        part.pop("data", None)
         _on_inherited_data(part)
 
 
 def markdown(headline: str, sentences: list[str], summary: pd.DataFrame, made: list[Figure]) -> str:
     """The report's summary in Markdown, for example for a pull request."""
-    lines = [f"# {headline}", "", *sentences, "", *_table(summary), "", "## Findings", ""]
-    lines += [f"- {figure.claim}" + (f" *({figure.source})*" if figure.source else "") for figure in made]
-    return "\n".join(lines) + "\n"
-
-
-def _table(summary: pd.DataFrame) -> list[str]:
-    if summary.empty:
-        return ["No requests."]
-    lines = [
-        "| model | configuration | load | asked | budget | accuracy (95 %) | e2e p50, s | e2e p95, s | GPU-s/token | GPU-s/correct answer | n | source | verdict |",
-        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
-    ]
-    for row in summary.to_dict("records"):
-        share, low, high = (number(row[f"accuracy{end}"], ".1%") for end in ("", "_low", "_high"))
-        about = [row[name] for name in ("model", "config", "load", "asked")]
-        measures = ("e2e_p50_s", "e2e_p95_s", "gpu_s_per_token", "cost_of_pass_gpu_s")
-        shown = [number(row["budget"], ",d"), f"{share} ({low}–{high})"]
-        shown += [number(row[name], ".3g") for name in measures]
-        cells = [*about, *shown, row["n"], row["source"], row["run_verdict"]]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+    return PAGES.get_template("summary.md").render(
+        headline=headline, sentences=sentences, rows=records(summary), figures=made, number=number
+    )

@@ -9,17 +9,13 @@ This module does not know how a table or a figure was computed.
 import html
 import json
 import re
-import subprocess
 import tomllib
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import msgspec
 import pandas as pd
@@ -28,15 +24,14 @@ import vl_convert
 from analysis.data.frame import Study
 from analysis.data.setting import gpus_label
 from analysis.figures.base import FILTERS, Figure, anchor, link
-from analysis.figures.style import FONT, colours, paint
+from analysis.figures.style import FONT, colours
 from analysis.format import natural, number, plain, records
-from analysis.page.chart_data import columns_of, used
-from analysis.page.columns import DEFINITIONS
-from analysis.page.layout import Column, Page, Table
+from analysis.page.chart_data import columns_of, drawn
+from analysis.page.layout import DEFINITIONS, PAGES, TEMPLATES, Column, Page, Table
 from analysis.tables.summary import run_source
+from loadgen.files import git, shipped
 from loadgen.record import RunInfo
 
-TEMPLATES = Path(__file__).parent / "templates"
 MANIFEST_CHARACTERS = 20_000
 """A longer manifest is truncated on the page."""
 VEGA = "window.vegaEmbed = vegaEmbed;"
@@ -54,23 +49,23 @@ def bundle_vega() -> "Future[str]":
 
 def render(study: Study, page: Page, vega: "Future[str]") -> str:
     """The complete page of one study."""
-    environment = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
-    scheme = colours([str(config) for config in study.frame["config"].unique()])
+    scheme = colours(study.frame["config"].unique())
     data = {"font": FONT, "figures": [_figure_data(figure, scheme) for figure in page.figures]}
-    return environment.get_template("report.html").render(
+    return PAGES.get_template("report.html").render(
         name=study.root.resolve().name,
         requests=len(study.frame),
         sources=words(" and ".join(study.frame["source"].astype(str).unique())) if len(study.frame) else [],
-        answer=page.answer,
-        notices=page.notices,
+        page=page,
         filters=_filters(study.frame, scheme),
-        sections=page.sections,
-        figures=page.figures,
         legends={figure.name: _legend(figure, scheme) for figure in page.figures},
         words=words,
         tables=[_table(table) for table in page.tables],
-        runs=[_run(cell, run) for cell, run in study.runs.items()],
-        definitions=DEFINITIONS,
+        runs=study.runs,
+        anchor=anchor,
+        run_source=run_source,
+        gpus_label=gpus_label,
+        manifest=_manifest,
+        definitions=DEFINITIONS.definitions,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
         css=_asset("report.css"),
@@ -85,19 +80,13 @@ def _asset(name: str) -> markupsafe.Markup:
 
 
 def _version() -> str:
-    """The version of the installed package, or that of the checkout with its commit."""
-    root = Path(__file__).parents[2]
-    commit = ""
-    if (root / ".git").exists():
-        with suppress(OSError, subprocess.TimeoutExpired):
-            command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-            found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-            commit = f" ({found.stdout.strip()})" if found.returncode == 0 else ""
+    """The version of the installed package, with the commit where it is a checkout."""
+    commit = git("describe", "--always", "--dirty")
     try:
-        return version("thinkload") + commit
-    except PackageNotFoundError:
-        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-        return f"{project['version']}{commit}"
+        release = version("thinkload")
+    except PackageNotFoundError:  # the checkout is not installed
+        release = tomllib.loads(shipped("pyproject.toml").read_text())["project"]["version"]
+    return release + (f" ({commit})" if commit else "")
 
 
 def _legend(figure: Figure, scheme: dict[str, str]) -> list[dict[str, str]]:
@@ -113,12 +102,9 @@ def _legend(figure: Figure, scheme: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _figure_data(figure: Figure, scheme: dict[str, str]) -> dict[str, Any]:
-    spec = figure.chart.to_dict(validate=False)
-    for key in ("config", "$schema", "datasets"):
-        spec.pop(key, None)
-    paint(spec, scheme, list(scheme))
-    wanted = {"name": figure.name, "spec": spec, "panel": figure.panel, "filters": figure.filters}
-    return wanted | {"columns": columns_of(figure.rows[used(figure, json.dumps(spec))])}
+    spec, rows = drawn(figure, scheme, list(scheme))
+    data = {"name": figure.name, "spec": spec, "panel": figure.panel, "filters": figure.filters}
+    return data | {"columns": columns_of(rows)}
 
 
 def words(source: str) -> list[str]:
@@ -132,17 +118,17 @@ def _filters(frame: pd.DataFrame, scheme: dict[str, str]) -> list[dict[str, Any]
     for name in FILTERS:
         values = sorted(frame[name].unique().tolist(), key=lambda v: natural(str(v)))
         if len(values) > 1 or (values and name == "config"):
-            options = [_option(name, value, scheme) for value in values]
-            title = "configuration" if name == "config" else name
-            filters.append({"name": name, "title": title, "options": options})
+            options = [
+                {
+                    "value": _key(name, value),
+                    "label": f"{value:,.0f}" if name == "budget" else value,
+                    "colour": scheme.get(value, "") if name == "config" else "",
+                    "mark": "on" if "-" in str(value) else "",
+                }
+                for value in values
+            ]
+            filters.append({"name": name, "title": "configuration" if name == "config" else name, "options": options})
     return filters
-
-
-def _option(name: str, value: Any, scheme: dict[str, str]) -> dict[str, Any]:
-    label = f"{value:,.0f}" if name == "budget" else str(value)
-    colour = scheme.get(str(value), "") if name == "config" else ""
-    mark = "on" if "-" in str(value) else ""
-    return {"value": _key(name, value), "label": label, "colour": colour, "mark": mark}
 
 
 def _key(name: str, value: Any) -> str:
@@ -151,27 +137,24 @@ def _key(name: str, value: Any) -> str:
 
 
 def _table(shown: Table) -> dict[str, Any]:
-    rows = []
-    columns = shown.filled
+    rows, columns = [], shown.columns
     for row in records(shown.table):
         filters = {name: _key(name, row[name]) for name in FILTERS if pd.notna(row.get(name))}
         cells = [_cell(column, row) for column in columns]
         rows.append({"cells": cells, "filters": json.dumps(filters) if filters else ""})
-    return {"name": shown.name, "title": shown.title, "lede": shown.lede, "columns": columns, "rows": rows}
+    return {"name": shown.name, "heading": shown.heading, "columns": columns, "rows": rows}
 
 
 def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
-    value = row[column.name]
-    cell: dict[str, Any] = {"align": column.align, "value": None, "flag": "", "link": "", "small": ""}
+    value, text = row[column.name], column.text(row)
+    cell: dict[str, Any] = {"align": column.align, "text": text, "value": None}
     if column.number is None:
-        cell["text"] = str(value) if pd.notna(value) else "–"
-        cell["align"] += " wrap" if len(cell["text"]) > 60 else ""
+        cell["align"] += " wrap" if len(text) > 60 else ""
         if column.flag:
-            cell["flag"] = cell["text"].replace("can't", "cant").split(" ", maxsplit=1)[0].rstrip(",")
+            cell["flag"] = text.replace("can't", "cant").split(" ", maxsplit=1)[0].rstrip(",")
             cells = row.get("cells", row.get("cell"))
             cell["link"] = link(str(cells)) if cells is not None else ""
         return cell
-    cell["text"] = number(value, column.number)
     cell["value"] = "" if pd.isna(value) else plain(float(value))
     low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
     if low is not None and high is not None and pd.notna(low):
@@ -180,19 +163,9 @@ def _cell(column: Column, row: dict[str, Any]) -> dict[str, Any]:
     return cell
 
 
-def _run(cell: str, run: RunInfo) -> dict[str, Any]:
+def _manifest(run: RunInfo) -> markupsafe.Markup:
+    """The manifest of a run as text of the page."""
     manifest = msgspec.json.format(msgspec.json.encode(run), indent=1).decode()
     if len(manifest) > MANIFEST_CHARACTERS:
         manifest = manifest[:MANIFEST_CHARACTERS] + "\n… (truncated; run.json has the complete manifest)"
-    text = markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags
-    speed = f", {run.time_scale:g}× real time" if run.time_scale != 1 else ""
-    line = f"{run.config} · {run.model.rsplit('/', 1)[-1]} · {gpus_label(run)}{speed}"
-    return {
-        "anchor": "run-" + anchor(cell),
-        "cell": cell,
-        "verdict": run.verdict or "not judged",
-        "source": run_source(run),
-        "line": line,
-        "reasons": run.reasons,
-        "manifest": text,
-    }
+    return markupsafe.Markup(html.escape(manifest, quote=False))  # noqa: S704  # quotes need no escape between tags

@@ -1,13 +1,30 @@
-"""Define the parts of a page: its answer, notices, sections of figures, and tables.
+"""Define the parts of a page: its answer, notices, sections of figures, and tables. columns.toml has their titles and columns.
 
 This module does not know HTML.
 """
 
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
 
+import jinja2
+import msgspec
 import pandas as pd
 
 from analysis.figures.base import Figure
+from analysis.format import number
+from loadgen.measure.quantiles import least_sample
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=jinja2.select_autoescape(["html"]),
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+"""Templates of HTML escape all text, those of Markdown none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +44,20 @@ class Column:
         """The CSS class: text is aligned left, numbers are aligned right."""
         return "" if self.number else "l"
 
+    def text(self, row: dict[str, Any]) -> str:
+        """The value of a row as shown; a missing value is a dash."""
+        value = row[self.name]
+        return number(value, self.number) if self.number else "–" if pd.isna(value) else str(value)
+
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table of the page."""
+class Heading:
+    """What stands above a table, or above the figures of a section."""
 
-    name: str
     title: str
-    lede: str
-    columns: list[Column]
-    table: pd.DataFrame
-
-    @property
-    def filled(self) -> list[Column]:
-        """The columns that have a value in some row."""
-        known = {name for name in self.table if (self.table[name].notna() & (self.table[name] != "")).any()}
-        return [column for column in self.columns if column.name in known]
+    lede: str = ""
+    columns: str = ""
+    """For a table: the name of its list of columns."""
 
 
 @dataclass(slots=True)
@@ -66,12 +81,38 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Figures under one heading."""
+class Definitions:
+    """The content of columns.toml."""
+
+    sections: dict[str, Heading]
+    tables: dict[str, Heading]
+    columns: dict[str, list[Column]]
+    definitions: dict[str, str]
+
+
+def _read_definitions() -> Definitions:
+    text = Template((Path(__file__).parent / "columns.toml").read_text(encoding="utf-8"))
+    return msgspec.convert(
+        tomllib.loads(text.safe_substitute(p50=least_sample(0.5), p95=least_sample(0.95))), Definitions
+    )
+
+
+DEFINITIONS = _read_definitions()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page."""
 
     name: str
-    title: str
-    lede: str = ""
+    heading: Heading
+    table: pd.DataFrame
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns that have a value in some row."""
+        known = {name for name in self.table if (self.table[name].notna() & (self.table[name] != "")).any()}
+        return [column for column in DEFINITIONS.columns[self.heading.columns] if column.name in known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +121,6 @@ class Page:
 
     answer: Answer
     notices: list[Notice]
-    sections: list[Section]
+    sections: dict[str, Heading]
     figures: list[Figure]
     tables: list[Table]

@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.data.searches import Search
-from analysis.data.setting import SETTING, load_point
+from analysis.data.setting import SETTING, with_load_points
 from analysis.format import records
 
 CHOICE = [name for name in SETTING if name != "load"]
@@ -35,8 +35,7 @@ def load_points(table: pd.DataFrame, searches: dict[str, Search], slo: dict[str,
     """
     if table.empty:
         return table.reindex(columns=[*CHOICE, "load_kind", "load_value", *FOUND])
-    kinds, values = zip(*(load_point(str(label)) for label in table["load"]), strict=True)
-    rows = table.assign(load_kind=kinds, load_value=np.array(values, dtype=float))
+    rows = with_load_points(table)
     single = (rows["load_kind"] == "streams") | ~rows["mixed"]
     usable = (rows["judged"] != "INVALID") & rows["trusted"] & single & rows["load_value"].gt(0)
     rows = rows[usable].sort_values("load_value", kind="stable").reset_index(drop=True)

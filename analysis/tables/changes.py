@@ -73,6 +73,8 @@ class Change:
     """Relative change of the number of completion tokens of the compared requests."""
     alpha: float = ALPHA
     """One-sided error probability for this change: ALPHA divided by the number of changes."""
+    regression: bool = False
+    """Whether it is worse than the gate beyond noise, after Holm's correction."""
 
     @property
     def bound(self) -> float:
@@ -115,6 +117,15 @@ class Change:
         upper = self.worse + t_bound(1 - ALPHA, self.degrees) * self.error
         return self.smallest_detectable <= 2 * self.gate or upper < self.bound
 
+    @property
+    def word(self) -> str:
+        """What the data says about the change."""
+        if self.regression:
+            return "worse"
+        if self.better:
+            return "better"
+        return "not worse" if self.conclusive else "cannot tell"
+
 
 def compare(
     base: pd.DataFrame,
@@ -137,18 +148,21 @@ def compare(
             where = first(other, SETTING) | ({"versus": old[across].iloc[0]} if across else {})
             both = _by_length(old, other) if imported else (old, other)
             for measure, limit in gate.items():
-                change = (
-                    _change(where, measure, limit, *both)
-                    if measure in COLUMN
-                    else _of_runs(where, measure, limit, both, slo or {})
-                )
-                changes += [change] if change is not None else []
-    return together(changes)
+                if measure in COLUMN:
+                    changes.append(_change(where, measure, limit, *both))
+                else:
+                    changes.append(_of_runs(where, measure, limit, both, slo or {}))
+    return together([change for change in changes if change is not None])
 
 
 def together(changes: list[Change]) -> list[Change]:
-    """Changes that are judged together: each has its part of the error probability."""
-    return [replace(change, alpha=ALPHA / len(changes)) for change in changes]
+    """Changes that are judged together, by Holm's procedure: each has its part of the error probability."""
+    adjusted = holm([change.p_value for change in changes])
+    alpha = ALPHA / max(1, len(changes))
+    return [
+        replace(change, alpha=alpha, regression=bool(p_value <= ALPHA))
+        for change, p_value in zip(changes, adjusted, strict=True)
+    ]
 
 
 def _arms(old: pd.DataFrame, new: pd.DataFrame, across: str | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -183,25 +197,37 @@ def _of_runs(
     """The change of a percentile or a rate; None where a side lacks it."""
     old, new = both
     common = np.intersect1d(old["problem_id"].unique(), new["problem_id"].unique())
-    sides = [side[side["problem_id"].isin(common)] for side in (old, new)]
     if len(common) < MIN_PAIRS:
         return None
+    sides = [side[side["problem_id"].isin(common)] for side in (old, new)]
     found = [measures.estimate(side, measure, slo) for side in sides]
     if found[0] is None or found[1] is None:
         return None
-    by_run = [
-        [measures.estimate(run, measure, slo) for _, run in side.groupby("cell", observed=True)] for side in sides
-    ]
-    logs = [np.log([one.value for one in runs if one is not None]) for runs in by_run]
-    repeated = [noise.Runs(len(values), float(values.std(ddof=1))) for values in logs if len(values) > 1]
-    noise_floor, spare = noise.pooled(repeated)
-    error, degrees = math.hypot(found[0].error, found[1].error), float(len(common) - 1)
-    if spare and (between := noise_floor * math.sqrt(1 / len(logs[0]) + 1 / len(logs[1]))) > error:
-        error, degrees = between, float(spare)
+    error = math.hypot(found[0].error, found[1].error)
+    runs = [side["cell"].nunique() for side in sides]
+    logs = [_single_runs(side, measure, slo) for side in sides]
+    error, degrees, noise_floor = _with_repeats(error, float(len(common) - 1), logs, runs)
     values = (found[0].value, found[1].value)
     worse = math.log(values[1] / values[0]) * (-1 if measure in RATES else 1)
     lost = float(sides[0]["ok"].mean() - sides[1]["ok"].mean())
     return Change(where, measure, gate, *values, worse, error, degrees, len(common), noise_floor, lost)
+
+
+def _single_runs(side: pd.DataFrame, measure: str, slo: SLO) -> Floats:
+    """The logarithm of a measure in each of several runs that is large enough for it; empty for a single run."""
+    cells = side.groupby("cell", observed=True)
+    found = [measures.estimate(run, measure, slo) for _, run in cells] if len(cells) > 1 else []
+    return np.log([one.value for one in found if one is not None])
+
+
+def _with_repeats(error: float, degrees: float, values: list[Floats], runs: list[int]) -> tuple[float, float, float]:
+    """The error with its degrees of freedom, and the noise floor, from the values of the repeated runs of each side."""
+    repeated = [noise.Runs(len(side), float(side.std(ddof=1))) for side in values if len(side) > 1]
+    noise_floor, spare = noise.pooled(repeated)
+    between = noise_floor * math.sqrt(sum(1 / number for number in runs))
+    if spare and between > error:  # the means of the runs already contain the noise between problems
+        return between, float(spare), noise_floor
+    return error, degrees, noise_floor
 
 
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -225,13 +251,7 @@ def _change(where: dict[str, Any], measure: str, gate: float, old: pd.DataFrame,
     worse, error = _accuracy(a, b) if measure == "accuracy" else log_ratio(b, a)[:2]
     runs = [_run_means(side, column, both.index) for side in (old, new)]
     scaled = runs if measure == "accuracy" else [np.log(side) for side in runs]
-    repeated = [noise.Runs(len(side), float(side.std(ddof=1))) for side in scaled if len(side) > 1]
-    noise_floor, spare = noise.pooled(repeated)
-    degrees = float(len(both) - 1)
-    if spare:
-        between = noise_floor * np.sqrt(1 / len(runs[0]) + 1 / len(runs[1]))
-        if between > error:  # the means of the runs already contain the noise between problems
-            error, degrees = between, float(spare)
+    error, degrees, noise_floor = _with_repeats(error, float(len(both) - 1), scaled, [len(side) for side in runs])
     lost = float(old["ok"].mean() - new["ok"].mean())
     averages = (float(a.mean()), float(b.mean()))
     longer = _longer(old[old["ok"]], new[new["ok"]])
@@ -280,14 +300,12 @@ def unmatched(base: pd.DataFrame, new: pd.DataFrame) -> list[str]:
 
 
 def regressions(changes: list[Change]) -> list[Change]:
-    """Holm's procedure: compare the smallest p-value to α/m, the next to α/(m−1), and stop at the first that is larger."""
-    order = sorted(changes, key=lambda change: change.p_value)
-    adjusted = holm([change.p_value for change in order])
-    return [change for change, p_value in zip(order, adjusted, strict=True) if p_value <= ALPHA]
+    """The changes that are regressions, the clearest first."""
+    return sorted((change for change in changes if change.regression), key=lambda change: change.p_value)
 
 
 def status(changes: list[Change]) -> int:
     """The exit status: 1 for a regression, 0 for none, 2 where the data cannot tell."""
-    if regressions(changes):
+    if any(change.regression for change in changes):
         return 1
     return 0 if changes and all(change.conclusive for change in changes) else 2

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.data.setting import load_point, setting
+from analysis.data.setting import setting, with_load_points
 from analysis.format import first, number, records
 from analysis.tables.capacity import CHOICE
 
@@ -45,8 +45,7 @@ def speedups(pairs: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table `speculation` at a constant load, with the kind and the size of the load."""
     if pairs.empty:
         return pairs.assign(load_kind="", load_value=np.nan)
-    kinds, values = zip(*(load_point(str(label)) for label in pairs["load"]), strict=True)
-    rows = pairs.assign(load_kind=kinds, load_value=np.array(values, dtype=float))
+    rows = with_load_points(pairs)
     return rows[rows["load_value"] > 0].sort_values("load_value", kind="stable")
 
 
@@ -65,9 +64,7 @@ def crossovers(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def beyond(table: pd.DataFrame, found: pd.DataFrame) -> "pd.Series[bool]":
     """Which settings of the summary speculate at a load beyond the one at which it stops paying."""
-    kinds, values = zip(*(load_point(str(label)) for label in table["load"]), strict=True)
-    rows = table[CHOICE].assign(load_kind=kinds, load_value=values)
-    rows = rows.merge(found[[*ARM, "stops_at"]], on=ARM, how="left")
+    rows = with_load_points(table[[*CHOICE, "load"]]).merge(found[[*ARM, "stops_at"]], on=ARM, how="left")
     return pd.Series((rows["load_value"] > rows["stops_at"].astype(float)).to_numpy(), index=table.index)
 
 

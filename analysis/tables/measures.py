@@ -15,8 +15,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.data.setting import dependence
-from analysis.tables.summary import meets
-from loadgen.measure.dependence import share_interval
+from analysis.tables.summary import good_share, meets
 from loadgen.measure.quantiles import LEVELS, least_sample
 
 RATES = ("throughput", "goodput")
@@ -40,14 +39,11 @@ def estimate(rows: pd.DataFrame, measure: str, slo: dict[str, float]) -> Estimat
     rate = _estimate(stats.ratio(units["ok"], units["server_s"]))
     if measure == "throughput" or rate is None:
         return rate
-    good, load = meets(rows, slo), dependence(str(rows["load"].iloc[0]))
-    if not slo or not good.any():
+    good = meets(rows, slo)
+    share = _estimate(good_share(rows, good))
+    if share is None:
         return None
-    slowest = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
-    bounds = share_interval(good.astype(int).tolist(), load, slowest) or (math.nan, math.nan)
-    share = _estimate(stats.Interval(float(good.mean()), *bounds))
-    per_ok = float(good.sum() / rows["ok"].sum())
-    return None if share is None else Estimate(rate.value * per_ok, math.hypot(rate.error, share.error))
+    return Estimate(rate.value * float(good.sum() / rows["ok"].sum()), math.hypot(rate.error, share.error))
 
 
 def _percentile(rows: pd.DataFrame, metric: str, level: str) -> Estimate | None:

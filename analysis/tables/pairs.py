@@ -11,6 +11,8 @@ only where the number of GPUs differs: what follows `tpN` must be equal, because
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import pandas as pd
 from analysis import noise, stats
 from analysis.data.setting import SETTING, by_conditions
 from analysis.format import first, records
+from analysis.tables.crossover import crossovers
 from analysis.tables.repeats import repeats
 from analysis.tables.summary import judged, named, ordered, requests
 
@@ -203,12 +206,11 @@ def arms_of(arms: Arms, row: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame
     return arms[base], arms[new]
 
 
-def pooled_speedups(
-    arms: Arms, table: pd.DataFrame, between_runs: float = noise.DAY_TO_DAY
-) -> list[tuple[str, float, noise.Effect]]:
-    """Speed-up of each model over its comparisons at all budgets: name, billions of parameters, Σ base / Σ new."""
-    out: list[tuple[str, float, noise.Effect]] = []
-    for model, rows in nearest_conditions(table).groupby("model", observed=True, sort=False) if len(table) else []:
+def pooled_speedups(arms: Arms, table: pd.DataFrame, between_runs: float) -> dict[str, noise.Effect]:
+    """Speed-up of each model over its comparisons at all budgets, Σ base / Σ new; the smallest model comes first."""
+    out: dict[str, noise.Effect] = {}
+    near = nearest_conditions(table).sort_values("params_b", kind="stable")
+    for model, rows in near.groupby("model", observed=True, sort=False):
         parts: list[pd.DataFrame] = []
         old: dict[str, noise.Runs] = {}
         new: dict[str, noise.Runs] = {}
@@ -222,11 +224,40 @@ def pooled_speedups(
         pooled = noise.effect(middle, error, units, (_pool(old), _pool(new)), between_runs)
         # Fewer problems are enough where the noise between runs is known and larger than that between problems.
         enough = units >= stats.MIN_UNITS or pooled.degrees >= stats.MIN_UNITS - 1
-        pooled = pooled if enough else pooled._replace(degrees=float("nan"))
-        out.append((str(model), float(rows["params_b"].iloc[0]), pooled))
-    return sorted(out, key=lambda one: one[1])
+        out[str(model)] = pooled if enough else pooled._replace(degrees=float("nan"))
+    return out
 
 
 def _pool(runs: dict[str, noise.Runs]) -> noise.Runs:
     """All runs of several configurations: one request at several budgets was one run, so each configuration counts once."""
     return noise.Runs(sum(one.number for one in runs.values()), noise.pooled(runs.values())[0])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The problems of each setting, and what comparisons of them show; each table is computed where it is needed."""
+
+    problems: pd.DataFrame
+    """Means for each arm and problem (per_problem)."""
+    noise: float = noise.DAY_TO_DAY
+    """The noise between runs, where a setting was run once."""
+
+    @cached_property
+    def speculation(self) -> pd.DataFrame:
+        """Each configuration with speculation, compared to the one without."""
+        return speculation(self.problems, self.noise)
+
+    @cached_property
+    def tensor_parallel(self) -> pd.DataFrame:
+        """Each configuration on several GPUs, compared to the one on the fewest."""
+        return tensor_parallel(self.problems, self.noise)
+
+    @cached_property
+    def crossovers(self) -> pd.DataFrame:
+        """The load at which each speculation stops paying."""
+        return crossovers(self.speculation)
+
+    @cached_property
+    def arms(self) -> Arms:
+        """The problems of each setting."""
+        return by_arm(self.problems)

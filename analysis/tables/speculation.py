@@ -6,9 +6,13 @@ output. The figure says which source was used. With speculation one engine step 
 under load. At most ENOUGH_REQUESTS requests of a run are read. Where chunks stand for steps, a histogram says how many draft
 tokens the steps accepted.
 
-This module does not know how chunks are stored (loadgen.chunks does).
+The acceptance by draft position is what the load generator read of the server's counters (`/metrics`). A run without them has none.
+
+This module does not know how chunks are stored (loadgen.chunks does), or how the server's counters are evaluated
+(loadgen/measure/acceptance.py).
 """
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,9 @@ from analysis import stats
 from analysis.data.frame import Study
 from analysis.data.setting import CONDITIONS
 from analysis.format import first
-from analysis.tables.acceptance_by_draft import draft_tokens
 from analysis.tables.distributions import usable
 from loadgen.chunks import CHUNKS, read_chunks
+from loadgen.record import RunInfo
 
 EDGES = np.array([0, 256, 512, 1024, 2048, 4096, 8192, 16384, 1 << 30], dtype=float)
 MIN_REQUESTS = 10  # a bin with fewer requests is not shown
@@ -42,6 +46,11 @@ BY_POSITION = (
     f"Tokens in each token event, by the number of tokens before it, over up to {ENOUGH_REQUESTS} requests of each run. "
     "Bars: 95 % intervals over requests. Chunks that were merged under load count as one step."
 )
+
+
+RATIOS = ["tokens_per_step", "tokens_per_drafting_step", "acceptance_rate", "accepted_fraction"]
+AT_POSITION = {"accepted": "accepted_at_position", "accepted_per_step": "accepted_at_position_per_step"}
+"""Column of a draft position -> the run's list by position."""
 
 
 def acceptance(study: Study) -> dict[str, pd.DataFrame]:
@@ -133,11 +142,38 @@ def _histogram(found: pd.DataFrame) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     parts = [*ARM, "budget", "bin"]
     for key, group in found.groupby(parts, observed=True, dropna=False) if len(found) else ():
-        counts = np.zeros(WIDEST + 1)
-        for accepted in group["accepted"]:
-            counts[: len(accepted)] += accepted
+        counts = pd.DataFrame(group["accepted"].tolist()).sum().to_numpy()
         about = {"position": float(group["position"].mean()), "steps": counts.sum(), "n": len(group)}
         about |= dict(zip(parts, key, strict=True))
         shares = np.trim_zeros(counts / counts.sum(), "b")
         out += [about | {"accepted": number, "share": share} for number, share in enumerate(shares)]
     return pd.DataFrame(out, columns=[*parts, "position", "accepted", "share", "steps", "n"])
+
+
+def acceptance_by_draft(study: Study) -> pd.DataFrame:
+    """One row for each run and draft position, counted from 1; empty where no run reports drafts by position."""
+    rows = [
+        row for cell, group in study.frame.groupby("cell", observed=True) for row in _positions(study, str(cell), group)
+    ]
+    return pd.DataFrame(rows, columns=[*ARM, "cell", *RATIOS, "draft_position", *AT_POSITION])
+
+
+def draft_tokens(run: RunInfo) -> int | None:
+    """The number of draft tokens in a step, as the server reports it or as its counters show it."""
+    counted = len((run.summary.get("speculation") or {}).get("accepted_at_position", []))
+    return run.server.get("draft_tokens") or counted or None
+
+
+def numbers_of_drafts(study: Study) -> dict[str, int]:
+    """The number of draft tokens of each configuration whose runs report it."""
+    cells = study.frame[["config", "cell"]].drop_duplicates().astype(str)
+    found = {config: draft_tokens(study.runs[cell]) for config, cell in cells.itertuples(index=False)}
+    return {config: number for config, number in found.items() if number}
+
+
+def _positions(study: Study, cell: str, group: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    found = study.runs[cell].summary.get("speculation") or {}
+    about = first(group, [*ARM, "cell"]) | {name: found.get(name) for name in RATIOS}
+    lists = [found.get(name, []) for name in AT_POSITION.values()]
+    for position, shares in enumerate(zip(*lists, strict=True), 1):
+        yield about | {"draft_position": position} | dict(zip(AT_POSITION, shares, strict=True))

@@ -10,6 +10,7 @@ its numerator and its denominator, and is NaN where either was not measured at a
 This module does not know comparisons of configurations (pairs.py) or figures.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,15 @@ def meets(rows: pd.DataFrame, slo: dict[str, float]) -> "pd.Series[float]":
     for name, limit_s in slo.items():
         good &= (rows[f"{name}_s"] <= limit_s) | (one_token & rows[f"{name}_s"].isna() & (name == "tpot"))
     return good.astype(float) if slo else pd.Series(np.nan, index=rows.index)
+
+
+def good_share(rows: pd.DataFrame, good: "pd.Series[float]") -> stats.Interval:
+    """The share of good requests (meets), which are in the order of time, with an interval that allows for their dependence."""
+    if good.isna().any():
+        return stats.NOTHING
+    slowest = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
+    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), slowest)
+    return stats.Interval(float(good.mean()), *(bounds or (math.nan, math.nan)))
 
 
 def judged(frame: pd.DataFrame) -> pd.Series:
@@ -194,14 +204,11 @@ def _throughput(rows: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
     the rate at which the server answers requests of this budget alone.
     """
     out = named("requests_per_s", stats.ratio(units["ok"], units["server_s"]))
-    n, good = len(rows), rows["good"].to_numpy()
     kind, asked = load_point(str(rows["load"].iloc[0]))
     out["asked_per_s"] = asked if kind not in ("", "streams") else np.nan
-    if np.isnan(good).any():
-        return out | named("good_share", stats.NOTHING) | {"goodput_per_s": np.nan}
-    with_failures = rows["e2e_s"].where(rows["ok"]).fillna(np.inf).tolist()
-    bounds = share_interval(good.astype(int).tolist(), dependence(str(rows["load"].iloc[0])), with_failures)
-    share = stats.Interval(good.sum() / n, *(bounds or (np.nan, np.nan)))
+    good, share = rows["good"].to_numpy(), good_share(rows, rows["good"])
+    if np.isnan(share.estimate):
+        return out | named("good_share", share) | {"goodput_per_s": np.nan}
     # Successes per second × good requests per success: a failed request is not good, and takes its part of the server.
     goodput = out["requests_per_s"] * good.sum() / rows["ok"].sum() if rows["ok"].any() else 0.0
     return out | named("good_share", share) | {"goodput_per_s": goodput}
@@ -231,24 +238,22 @@ def runs_table(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> pd.DataFrame:
     """One row for each run: its description, its verdict and the reasons for it."""
     groups = requests(frame).groupby("cell", observed=True)["ok"]
     sent, ok = (found.to_dict() for found in (groups.size(), groups.sum()))
-    rows = []
-    for cell, run in runs.items():
-        n = int(sent.get(cell, 0))
-        rows.append(
-            {
-                "cell": cell,
-                "config": run.config,
-                "model": run.model.rsplit("/", 1)[-1],
-                "num_gpus": run.num_gpus,
-                "requests": n,
-                "failed": n - int(ok.get(cell, 0)),
-                "duration_s": run.duration_s,
-                "time_scale": run.time_scale,
-                "source": run_source(run),
-                "verdict": run.verdict or "not judged",
-                "reasons": "; ".join(run.reasons),
-            }
-        )
+    rows = [
+        {
+            "cell": cell,
+            "config": run.config,
+            "model": run.model.rsplit("/", 1)[-1],
+            "num_gpus": run.num_gpus,
+            "requests": int(sent.get(cell, 0)),
+            "failed": int(sent.get(cell, 0) - ok.get(cell, 0)),
+            "duration_s": run.duration_s,
+            "time_scale": run.time_scale,
+            "source": run_source(run),
+            "verdict": run.verdict or "not judged",
+            "reasons": "; ".join(run.reasons),
+        }
+        for cell, run in runs.items()
+    ]
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["cell", "verdict"])
 
 

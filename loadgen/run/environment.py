@@ -5,12 +5,13 @@ This module does not know anything about the server.
 
 import os
 import platform
-import subprocess
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from loadgen import files
 
 PACKAGES = ("httptools", "msgspec", "prometheus-client", "rich", "thinkload", "uvloop")
 """The packages that take part in sending a request or in measuring it."""
@@ -44,21 +45,10 @@ def clock_anchor() -> dict[str, float]:
 
 def git() -> dict[str, Any]:
     """The commit of this code, and whether files were changed since. Empty outside a repository."""
-    here = Path(__file__).parents[1]
-    commit = _git(here, "rev-parse", "HEAD")
+    commit = files.git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return {"commit": commit, "dirty": bool(files.git("status", "--porcelain", "--untracked-files=no"))}
 
 
 def _cpu_model() -> str | None:

@@ -29,8 +29,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tables_of(study: Study) -> list[pd.DataFrame]:
     """Everything that the commands keep."""
-    found = [kept.settings(study, 3.5, {"e2e": 30.0}), kept.problems(study), claims.of_study(study, 0.06)]
-    return [study.frame, *found]
+    problems = kept.problems(study)
+    found = claims.of_study(study, claims.Evidence(problems, 0.06))
+    return [study.frame, kept.settings(study, 3.5, {"e2e": 30.0}), problems, found]
 
 
 def test_what_was_kept_is_what_would_be_computed(results: Path) -> None:

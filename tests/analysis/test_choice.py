@@ -1,8 +1,6 @@
 """A recommendation says by how much chance decided it, compares like with like, and ranks by what all requests got."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,14 @@ import pandas as pd
 import pytest
 
 from analysis import stats
+from analysis.__main__ import main
 from analysis.advice import Requirements
 from analysis.recommend import recommend
 from analysis.tables import pairs
 from analysis.tables import summary as tables
 from analysis.tables.choice import DRAWS, arms_of, choose, resampled_sums
 from analysis.tables.repeated_sampling import parallel
-from tests import ROOT
+from loadgen.cli import main as loadgen
 from tests.analysis.test_claims import arm
 
 
@@ -46,12 +45,14 @@ def ten_equal(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def test_the_best_of_ten_equal_settings_is_not_shown_too_cheap() -> None:
-    """Its measured cost is more than 10 % too low in the mean of 30 studies, and the corrected one at most 6 %."""
+    """Its measured cost is more than 10 % too low in the mean of 15 studies, and the corrected one at most 6 %."""
     rng, truth = np.random.default_rng(1), float(np.exp(2 + 0.8**2 / 2))
     raw, shown = [], []
-    for _ in range(30):
+    for _ in range(15):
         requests = ten_equal(rng)
-        found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests), 0.0)
+        found = recommend(
+            tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests), 0.0)
+        )
         assert found.best is not None
         raw.append(found.best["measured"] / truth)
         shown.append(found.best["cost_of_pass_gpu_s"] / truth)
@@ -66,7 +67,7 @@ def test_a_clear_best_is_told_apart() -> None:
     """A setting at half the cost on the same problems is the best with certainty, and its estimate is not corrected."""
     hard = np.random.default_rng(2).lognormal(2, 0.8, 100)
     requests = frame([arm(hard * factor, config=f"c{factor}", cell=f"c{factor}") for factor in (1.0, 2.0, 2.1)])
-    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests), 0.02)
+    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests), 0.02))
     assert found.best is not None
     assert (found.best["config"], found.tied) == ("c1.0", [])
     assert found.best["cost_of_pass_gpu_s"] == pytest.approx(found.best["measured"])
@@ -82,7 +83,7 @@ def test_noise_between_runs_makes_a_small_advantage_a_tie() -> None:
     problems, summary = pairs.per_problem(requests), tables.summary(requests, 3.5)
     assert choose(summary, problems, "cost_of_pass_gpu_s", 0.02).tied == [1]
     assert choose(summary, problems, "cost_of_pass_gpu_s", 0.001).tied == []
-    found = recommend(summary, Requirements(), problems, 0.02)
+    found = recommend(summary, Requirements(), pairs.Evidence(problems, 0.02))
     assert any("These two settings cannot be told apart" in line for line in found.sentences)
 
 
@@ -91,7 +92,7 @@ def test_only_like_settings_are_compared(other: dict[str, Any]) -> None:
     """A setting that costs a tenth under another load, or on another GPU, data set or source, has its own recommendation."""
     hard = np.random.default_rng(4).lognormal(2, 0.8, 100)
     requests = frame([arm(hard, cell="a"), arm(hard / 10, cell="b", **other)])
-    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.per_problem(requests))
+    found = recommend(tables.summary(requests, 3.5), Requirements(), pairs.Evidence(pairs.per_problem(requests)))
     assert found.best is not None
     costs = sorted(one.best["cost_of_pass_gpu_s"] for one in [found, *found.others] if one.best)
     assert costs == pytest.approx([float(hard.mean()) / 10, float(hard.mean())], rel=0.01)
@@ -104,7 +105,9 @@ def test_latency_is_ranked_over_all_requests() -> None:
     failed = arm(fast, (np.arange(200) % 12 != 0).astype(float), config="fails", cell="b")
     failed["ok"] = np.arange(200) % 12 != 0
     requests = frame([arm(slow, config="sound", cell="a"), failed])
-    found = recommend(tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.per_problem(requests))
+    found = recommend(
+        tables.summary(requests, 3.5), Requirements(objective="latency"), pairs.Evidence(pairs.per_problem(requests))
+    )
     assert found.best is not None
     assert found.best["config"] == "sound"
 
@@ -115,7 +118,7 @@ def test_few_requests_bound_p95_from_below() -> None:
     summary = tables.summary(requests, 3.5)
     assert np.isnan(summary["e2e_p95_all_s"].iloc[0])
     assert summary["e2e_p95_all_s_low"].iloc[0] == 53.0
-    found = recommend(summary, Requirements())
+    found = recommend(summary, Requirements(), pairs.Evidence(pairs.per_problem(requests)))
     assert "a p95 latency of at least 53" in " ".join(found.sentences)
 
 
@@ -199,13 +202,7 @@ def test_joules_have_intervals() -> None:
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
 
 
-def python(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
-def recommended(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+def recommended(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[dict[str, Any], str]:
     """Simulate 49 requests for each budget and recommend the fastest setting."""
     words = [
         "--configs",
@@ -217,25 +214,29 @@ def recommended(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
         "--backend",
         "simulate",
     ]
-    done = python("loadgen", "sweep", *words, *options, "--out", str(folder / "study"))
-    assert done.returncode == 0, done.stderr
-    found = python("analysis", "recommend", str(folder / "study"), "--objective", "latency")
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout.splitlines()[-1]), found.stderr
+    assert loadgen(["sweep", *words, *options, "--out", str(folder / "study")]) == 0
+    capsys.readouterr()
+    assert main(["recommend", str(folder / "study"), "--objective", "latency"]) == 0
+    found = capsys.readouterr()
+    return json.loads(found.out.splitlines()[-1]), found.err
 
 
 @pytest.mark.parametrize(("streams", "warns"), [(2, False), (32, True)])
-def test_a_run_without_a_steady_window_is_used_with_a_warning(streams: int, warns: bool, tmp_path: Path) -> None:
-    found, words = recommended(tmp_path, "--budgets", "1024", "--loads", str(streams))
+def test_a_run_without_a_steady_window_is_used_with_a_warning(
+    streams: int, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, words = recommended(tmp_path, capsys, "--budgets", "1024", "--loads", str(streams))
     assert found["deploy"]["n"] == 49
     assert ("too short for a steady window" in words) is warns
 
 
 @pytest.mark.parametrize(("streams", "budget"), [(1, 1024), (8, 8192)])
-def test_derived_budgets_are_recommended_for_one_stream_only(streams: int, budget: int, tmp_path: Path) -> None:
+def test_derived_budgets_are_recommended_for_one_stream_only(
+    streams: int, budget: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The smaller budget is always faster, but with eight streams its derived latency is too long, as the check shows."""
     # On 0.32, the host decides a step of 1.5B with up to eight streams, so that one and eight take equally long.
     options = ("--budgets", "1024,8192", "--one-pass", "--loads", str(streams), "--engine-version", "0.26")
-    found, _ = recommended(tmp_path, *options)
+    found, _ = recommended(tmp_path, capsys, *options)
     assert found["deploy"]["budget"] == budget
     assert found["deploy"]["n"] == 49, "the requests of the check are no ordinary requests"

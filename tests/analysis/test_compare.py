@@ -113,3 +113,13 @@ def test_several_results_are_judged_together(tmp_path: Path, capsys: pytest.Capt
     assert [one["side"] for one in json.loads(shown.out)["regressions"]] == ["slow"]
     assert "[slow]" in shown.err
     assert main(["compare", paths[0]]) == 2
+
+
+def test_repeated_runs_may_be_too_small_for_a_percentile_of_their_own() -> None:
+    """BASE is three runs of which none is large enough for a p99, NEW two that are: the noise between runs is that of NEW."""
+    small = pd.concat(side(TIMES[number::3], cell=f"base{number}") for number in range(3))
+    large = pd.concat(side(TIMES * factor, cell=f"new{factor}") for factor in (1.0, 1.1))
+    base = small.assign(problem_id=large["problem_id"].to_numpy()[: len(small)])
+    [change] = compare.compare(base, large, compare.parse_gate("e2e.p99=3%"))
+    assert change.noise_floor == pytest.approx(np.log(1.1) / np.sqrt(2))
+    assert change.error >= change.noise_floor * np.sqrt(1 / 3 + 1 / 2)

@@ -217,10 +217,14 @@ def test_a_speed_up_is_a_range_and_no_mean_over_loads() -> None:
     ]
     requests = frame(parts)
     table = pairs.speculation(pairs.per_problem(requests)).assign(judged="usable", cells="a")
-    found = serving.figures(table, table.iloc[:0], table.iloc[:0], table.iloc[:0], {})
+    found = serving.figures(
+        dict.fromkeys(("tensor_parallel", "cost_variation", "acceptance"), table.iloc[:0]) | {"speculation": table}, {}
+    )
     assert found == []  # one budget and one configuration in each panel: nothing is compared
     more = pd.concat([table, table.assign(budget=8192.0)])
-    found = serving.figures(more, table.iloc[:0], table.iloc[:0], table.iloc[:0], {})
+    found = serving.figures(
+        dict.fromkeys(("tensor_parallel", "cost_variation", "acceptance"), table.iloc[:0]) | {"speculation": more}, {}
+    )
     assert "the speed-up is 0.75 to 1.50 at 7B" in title(found, "speculation")
 
 

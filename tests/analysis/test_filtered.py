@@ -9,7 +9,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.data.frame import load
 from analysis.data.run_grades import accuracy, grade_records
-from analysis.figures.budget import GRADE_COLOURS, figures
+from analysis.figures.budget import figures
+from analysis.figures.style import GRADE_COLOURS
 from analysis.tables import distributions, summary
 from loadgen.record import PROBLEMS, RECORDS, Outcome, Record, RunInfo, write_run
 

@@ -169,9 +169,10 @@ def test_every_damaged_run_gives_a_page(
 ) -> None:
     """Every command handles a damaged run, alone and beside an intact run, without a traceback."""
     damage(one_run)
-    everything(one_run, study, tmp_path / "alone", capsys)
+    other = study / "tp1--r1-distill-qwen-14b"
+    everything(one_run, other, tmp_path / "alone", capsys)
     shutil.copytree(study / "tp1-ngram--r1-distill-qwen-14b", one_run / "good")
-    everything(one_run, study, tmp_path / "beside", capsys)
+    everything(one_run, other, tmp_path / "beside", capsys)
 
 
 def test_a_run_of_a_newer_schema_is_left_out(

@@ -180,9 +180,10 @@ def test_tensor_parallel_claims(tmp_path: Path) -> None:
 def test_a_required_p95_counts_failures(tmp_path: Path) -> None:
     """Where one request in ten fails, no p95 latency can be required, because it is infinite."""
     write(tmp_path / "a", ([1.0] * 9 + [-1.0]) * 10)
-    summary = tables.summary(load(tmp_path), 3.5)
-    assert recommend(summary, Requirements(0.5)).best is not None
-    refused = recommend(summary, Requirements(0.5, 5.0))
+    requests = load(tmp_path)
+    summary, evidence = tables.summary(requests, 3.5), pairs.Evidence(pairs.per_problem(requests))
+    assert recommend(summary, Requirements(0.5), evidence).best is not None
+    refused = recommend(summary, Requirements(0.5, 5.0), evidence)
     assert refused.best is None
     assert any("more than 5 % of its requests fail" in line for line in refused.sentences)
 
@@ -190,10 +191,10 @@ def test_a_required_p95_counts_failures(tmp_path: Path) -> None:
 def test_energy_that_was_not_measured_recommends_nothing(tmp_path: Path) -> None:
     """Without joules in any run, nothing can be recommended by energy, and the headline says so."""
     write(tmp_path / "a", [1.0] * 30)
-    assert (
-        "no run measured it"
-        in recommend(tables.summary(load(tmp_path), 3.5), Requirements(objective="energy")).headline
-    )
+    requests = load(tmp_path)
+    evidence = pairs.Evidence(pairs.per_problem(requests))
+    found = recommend(tables.summary(requests, 3.5), Requirements(objective="energy"), evidence)
+    assert "no run measured it" in found.headline
 
 
 def test_latency_is_not_conclusive_where_requests_fail(tmp_path: Path) -> None:

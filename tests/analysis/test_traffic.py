@@ -47,7 +47,7 @@ def found(parts: list[pd.DataFrame], rate: float = 10.0, **required: Any) -> Rec
     requests = frame(parts)
     loads = capacity.load_points(summary.summary(requests, 3.6, SLO), {}, SLO, 0.95)
     traffic = Traffic(rate, SLO, headroom=0.2, price_per_gpu_hour=3.6)
-    return recommend_for(traffic, loads, Requirements(**required), pairs.per_problem(requests), 0.0)
+    return recommend_for(traffic, loads, Requirements(**required), pairs.Evidence(pairs.per_problem(requests), 0.0))
 
 
 def test_the_capacity_is_the_highest_load_that_passes_below_the_lowest_that_fails() -> None:

@@ -103,9 +103,10 @@ def test_a_damaged_line_is_skipped_counted_and_named(kind: str, tmp_path: Path) 
     assert (damaged.count, damaged.torn) == (2, True)
     assert str(damaged).startswith("2 damaged lines were skipped (line 3: ")
     assert "\x1b" not in str(damaged)
-    columns = read_columns(path)
-    assert columns.table.column("seq").to_pylist() == [0, 1, 2, 3]
-    assert str(columns.damaged) == str(damaged)
+    found = DamagedLines()
+    table = read_columns(path, found)
+    assert table.column("seq").to_pylist() == [0, 1, 2, 3]
+    assert str(found) == str(damaged)
 
 
 @given(st.binary(max_size=80), st.integers(0, 200))

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.data.frame import Study, read_study
-from analysis.tables.acceptance_by_draft import acceptance_by_draft
-from analysis.tables.speculation import acceptance
+from analysis.tables.speculation import acceptance, acceptance_by_draft
 from loadgen.chunks import CHUNKS, encode_frame
 from loadgen.record import RUN
 from tests.fixtures import make_records

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.advice import Requirements
-from analysis.figures import crossover as figures
+from analysis.figures import load as figures
 from analysis.recommend import recommend
 from analysis.tables import capacity, pairs, summary
 from analysis.tables.crossover import best_draft_tokens, beyond, crossing, crossovers
@@ -73,7 +73,7 @@ def test_speculation_is_not_recommended_beyond_the_load_at_which_it_stops_paying
     table, problems = summary.summary(rows, 3.5), pairs.per_problem(rows)
     costs = table[table["load"] == "c16"].set_index("config")["cost_of_pass_gpu_s"]
     assert costs["tp1-ngram"] < costs["tp1"]
-    found = recommend(table, Requirements(), problems, 0.0)
+    found = recommend(table, Requirements(), pairs.Evidence(problems, 0.0))
     by_load = {one.compared["load"]: one for one in [found, *found.others]}
     chosen = {load: one.best["config"] for load, one in by_load.items() if one.best}
     assert (chosen["c1"], chosen["c16"]) == ("tp1-ngram", "tp1")
@@ -86,7 +86,7 @@ def test_a_load_without_its_baseline_recommends_nothing() -> None:
     rows = three_loads()
     problems = pairs.per_problem(rows)
     alone = rows[(rows["load"] == "c16") & (rows["config"] != "tp1")]
-    found = recommend(summary.summary(alone, 3.5), Requirements(), problems, 0.0)
+    found = recommend(summary.summary(alone, 3.5), Requirements(), pairs.Evidence(problems, 0.0))
     assert found.best is None
     assert "speculation does not pay at this load" in found.headline
 
@@ -96,12 +96,12 @@ def test_replicas_are_not_sized_with_speculation_beyond_it() -> None:
     rows = three_loads()
     loads = capacity.load_points(summary.summary(rows, 3.5, slo), {}, slo, 0.95)
     problems = pairs.per_problem(rows)
-    found = recommend_for(Traffic(1.0, slo), loads, Requirements(), problems, 0.0)
+    found = recommend_for(Traffic(1.0, slo), loads, Requirements(), pairs.Evidence(problems, 0.0))
     rejected = beyond(loads, crossovers(pairs.speculation(problems, 0.0)))
     assert loads[rejected][["config", "load"]].to_numpy().tolist() == [["tp1-ngram", "c16"]]
     assert found.best
     assert (found.best["config"], found.best["load"]) != ("tp1-ngram", "c16")
-    nothing = recommend_for(Traffic(1.0, slo), loads[rejected], Requirements(), problems, 0.0)
+    nothing = recommend_for(Traffic(1.0, slo), loads[rejected], Requirements(), pairs.Evidence(problems, 0.0))
     assert nothing.best is None
     assert nothing.headline.startswith("Nothing can be sized: speculation does not pay at these loads")
 
@@ -126,13 +126,13 @@ def test_the_best_number_of_draft_tokens_at_each_load() -> None:
 
 def test_the_figure_names_how_many_settings_pay() -> None:
     table = pairs.speculation(pairs.per_problem(three_loads()), 0.0)
-    (figure,) = figures.figures(table, crossovers(table).assign(draft_tokens=5))
+    (figure,) = figures.crossover(table, crossovers(table).assign(draft_tokens=5))
     assert (
         figure.claim
         == "1 of 1 settings with speculation are faster at 1 in flight, and 0 at every load that was run, up to 16"
     )
     assert figure.rows["load_value"].tolist() == [1, 4, 16]
-    assert figures.figures(table[table["load"] == "c1"], crossovers(table[table["load"] == "c1"])) == []
+    assert figures.crossover(table[table["load"] == "c1"], crossovers(table[table["load"] == "c1"])) == []
 
 
 def test_many_configurations_are_coloured_by_their_number_of_draft_tokens() -> None:
@@ -142,8 +142,8 @@ def test_many_configurations_are_coloured_by_their_number_of_draft_tokens() -> N
     table = pairs.speculation(pairs.per_problem(frame(parts)), 0.0)
     crossing = crossovers(table)
     counts = crossing["config"].astype(str).str.extract(r"k(\d+)$")[0].astype(float)
-    (few,) = figures.figures(table, crossing.assign(draft_tokens=math.nan))
-    (many,) = figures.figures(table, crossing.assign(draft_tokens=counts))
+    (few,) = figures.crossover(table, crossing.assign(draft_tokens=math.nan))
+    (many,) = figures.crossover(table, crossing.assign(draft_tokens=counts))
     assert few.legend is None
     assert list(many.legend or {})[:2] == ["1 draft token", "2 draft tokens"]
     assert len(many.legend or {}) == 10
