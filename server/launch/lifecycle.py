@@ -20,8 +20,7 @@ from server.config import read_config
 from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness
 from server.launch.process_backend import start_local
 from server.launch.spec import OWNER, LaunchFailedError, RunningServer, Spec
-from server.launch.startup_log import explain
-from server.launch.startup_phases import StartupPhases
+from server.launch.startup_log import StartupPhases, explain
 
 POLL_S = 0.2
 EXIT_GRACE_S = 1.0
