@@ -14,7 +14,8 @@ from server.arguments import ServerParser, above_zero, port
 from server.config import CONFIGS, MODELS, ConfigError, load_model, names, read_config
 from server.gpu import exporter
 from server.launch import cli as launch_commands
-from server.launch.commands import speculation, tensor_parallel_size
+from server.launch.commands import speculation
+from server.launch.spec import LaunchFailedError
 
 EXAMPLES = """examples:
   python -m server configs
@@ -29,7 +30,7 @@ def _configs() -> int:
     configs, models = {}, {}
     for name in names(CONFIGS):
         config = read_config(name)
-        gpus, method = tensor_parallel_size(config), speculation(config)
+        gpus, method = config["tensor-parallel-size"], speculation(config)
         configs[name] = {"tensor_parallel_size": gpus, "speculation": method}
         print(
             f"{name:<12} {gpus} GPU{'s' if gpus > 1 else ''}{f', {method}' if method else ''}",
@@ -129,9 +130,14 @@ def main(argv: list[str] | None = None) -> int:
 
             return emulate.main(args, extra)
         return int(args.execute(args))
-    except ConfigError as error:
+    except (ConfigError, LaunchFailedError) as error:
+        for line in getattr(error, "tail", ()):
+            print(f"  | {line}", file=sys.stderr)
         print(f"server: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("server: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

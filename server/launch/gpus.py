@@ -53,14 +53,12 @@ def _row(nvml: Any, index: int) -> dict[str, Any]:
     }
 
 
-def allocate(wanted: int, present: int, taken: set[int]) -> tuple[int, ...] | None:
-    """The lowest free indices out of `present` GPUs, or None if fewer than `wanted` are free.
+def allocate(wanted: int, free: set[int]) -> tuple[int, ...] | None:
+    """The lowest `wanted` of the free GPUs, or None if there are fewer.
 
     A block that is aligned to its own size is preferred, because such GPUs are often connected by NVLink.
     """
-    free = [index for index in range(present) if index not in taken]
-    for start in range(0, present, wanted):
-        block = range(start, start + wanted)
-        if all(index in free for index in block):
-            return tuple(block)
-    return tuple(free[:wanted]) if len(free) >= wanted else None
+    blocks = (range(start, start + wanted) for start in range(0, max(free, default=0), wanted))
+    lowest = sorted(free)[:wanted] if len(free) >= wanted else None
+    chosen = next((block for block in blocks if free.issuperset(block)), lowest)
+    return None if chosen is None else tuple(chosen)

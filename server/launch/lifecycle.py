@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from server.config import read_config
-from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness
+from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness, running
 from server.launch.process_backend import start_local
-from server.launch.spec import OWNER, LaunchFailedError, RunningServer, Spec
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
 from server.launch.startup_log import StartupPhases, explain
 
 POLL_S = 0.2
@@ -151,11 +151,18 @@ def _start_process(spec: Spec) -> RunningServer:
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with _allocation_lock():
-        port = _choose_port(spec)
-        chosen = _choose_gpus(spec, commands.tensor_parallel_size(config))
-        if spec.backend == "docker":
-            return docker_backend.start_container(spec, name, port, chosen, log)
-        return start_local(spec, name, port, chosen, log)
+        saved = processes.SavedServer(
+            name=name,
+            owner=OWNER,
+            checkout=CHECKOUT,
+            backend=spec.backend,
+            config=spec.config,
+            model=spec.model,
+            port=_choose_port(spec),
+            gpus=_choose_gpus(spec, config["tensor-parallel-size"]),
+            log=str(log),
+        )
+        return docker_backend.start_container(spec, saved) if spec.backend == "docker" else start_local(spec, saved)
 
 
 def _choose_port(spec: Spec) -> int:
@@ -180,7 +187,7 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, this machine has {present}: choose a smaller configuration"
         raise LaunchFailedError(reason)
     free = free_gpus()
-    if (chosen := gpus.allocate(wanted, present, set(range(present)) - free)) is None:
+    if (chosen := gpus.allocate(wanted, free)) is None:
         reason = (
             f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
         )
@@ -190,7 +197,7 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
 
 def free_gpus() -> set[int]:
     """The indices of this machine's GPUs that no server of ours uses; empty on a machine whose GPUs cannot be seen."""
-    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
+    taken = {index for server in running.servers() for index in server.gpus}
     return {row["index"] for row in gpus.inventory()} - taken
 
 

@@ -34,7 +34,8 @@ class SavedServer(msgspec.Struct, kw_only=True):
     config: str
     model: str
     port: int
-    log: str
+    log: str = ""
+    """Its file; empty for a container, whose log Docker keeps."""
     pid: int | None = None
     """None until the process has been started."""
     started: str = "?"
