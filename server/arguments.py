@@ -18,12 +18,11 @@ class ServerParser(argparse.ArgumentParser):
         """Called by argparse for an invalid command line. Raises ConfigError, with the option or command that was probably meant."""
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        hint = ""
         if choice is not None:
-            hint = meant(choice[1], re.findall(r"[^\s,']+", choice[2]))
+            message += meant(choice[1], re.findall(r"[^\s,']+", choice[2]))
         elif option is not None:
-            hint = meant(option[1], _options_of(self))
-        raise ConfigError(f"{message}{f': {hint.strip()}' if hint else ''} (see {self.prog} --help)")
+            message += meant(option[1], _options_of(self))
+        raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:

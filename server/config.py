@@ -147,16 +147,16 @@ def _find(folder: Path, name: str, what: str) -> Path:
         ids = [str(read_mapping(folder / f"{each}.yaml").get("id")) for each in known] if what == "model" else []
         own = f"a .yaml file{f' (python -m server preset {shlex.quote(name)} > my.yaml)' if what == 'model' else ''}"
         raise ConfigError(
-            f"unknown {what} {name!r}: {meant(name, known, ids)}choose from {', '.join(known)}, or give {own}"
+            f"unknown {what} {name!r}{meant(name, known, ids) or ':'} choose from {', '.join(known)}, or give {own}"
         )
     return folder / f"{name}.yaml"
 
 
 def meant(name: str, *known: Iterable[str]) -> str:
-    """`did you mean NAME? ` for the known name that is most like this one, whatever its case; empty if none is."""
+    """`: did you mean NAME?` for the known name that is most like this one, whatever its case; empty if none is."""
     lower = {each.lower(): each for each in itertools.chain(*known)}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-    return f"did you mean {lower[close[0]]}? " if close else ""
+    return f": did you mean {lower[close[0]]}?" if close else ""
 
 
 def config_file(name: str) -> Path:
@@ -176,7 +176,7 @@ def model_file(model: str) -> Path | None:
     # A name without an owner that is nearly a preset's is a typing mistake, because hardly any model id has no owner.
     hint = "" if path or "/" in model or Path(model).is_dir() else meant(model, names(MODELS))
     if hint:
-        raise ConfigError(f"unknown model {model!r}: {hint.strip()}")
+        raise ConfigError(f"unknown model {model!r}{hint}")
     return path
 
 
@@ -271,9 +271,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif key != "speculative-config" and _option(key, known) is None:
             hint = meant(key, types, OTHER.ignored)
-            raise ConfigError(
-                f"{path}: {key}: not an option of vllm serve that the emulator knows{f': {hint.strip()}' if hint else ''}"
-            )
+            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows{hint}")
     return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
 
