@@ -1,4 +1,4 @@
-"""Backend `simulate`: runs every cell in the emulator's engine on a virtual clock, with one process for each model.
+"""Backend `simulate`: runs every cell in the emulator's engine on a virtual clock, all cells of a model in one process.
 
 The requests are those that a run over sockets would send. Everything that depends on the model alone is computed once for all
 its cells. This module does not know how the engine steps (see server/emulator/simulated_cell.py), or what a record contains (see
@@ -39,14 +39,12 @@ outputs_of = functools.lru_cache(maxsize=1)(ModelOutputs)
 
 
 def run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
-    """Simulates all cells and returns them in the order in which they end. The cells of a model run in one process."""
+    """Simulates all cells and returns them in the order in which they end."""
     models, cores = list(dict.fromkeys(cell.model for cell in order)), environment.host()["cpus"] or 1
+    task = partial(simulate, planned.options, Path(manifest.folder), args=planned.args)
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(pool.process()) for _ in models[:cores]]
-        jobs = {}
-        for cell in order:
-            worker = workers[models.index(cell.model) % len(workers)]
-            jobs[worker.submit(simulate, planned.options, cell, Path(manifest.folder), args=planned.args)] = cell
+        jobs = {workers[models.index(cell.model) % len(workers)].submit(task, cell): cell for cell in order}
         try:
             for job in as_completed(jobs):
                 cell = jobs[job]
@@ -75,7 +73,7 @@ def check(planned: PlannedSweep) -> None:
             raise UsageError("--backend simulate always runs the whole plan: remove --duration, --ramp and --times")
 
 
-def simulate(options: RunOptions, cell: Cell, out: Path, *, args: argparse.Namespace) -> tuple[RunInfo, float]:
+def simulate(options: RunOptions, out: Path, cell: Cell, *, args: argparse.Namespace) -> tuple[RunInfo, float]:
     """Simulates one cell; returns its run and the seconds that this took."""
     started_s = time.monotonic()
     outputs = outputs_of(cell.model, datasets.emulator_file(options))
