@@ -104,16 +104,6 @@ class Model:
 
 
 WEIGHT_BYTES = {"bfloat16": 2.0, "float16": 2.0, "half": 2.0, "float32": 4.0, "auto": 2.0}
-# A 4-bit format with groups of 128 weights stores 64 bytes of weights, a 16-bit scale and a zero point for each group.
-QUANTIZED_BYTES = {
-    "fp8": 1.0,
-    "int8": 1.0,
-    "w8a8": 1.0,
-    "awq": 0.56,
-    "gptq": 0.56,
-    "w4a16": 0.56,
-    "mxfp4": 0.53,
-}
 
 
 class KnownOptions(msgspec.Struct):
@@ -124,10 +114,12 @@ class KnownOptions(msgspec.Struct):
     removed: set[str]
     added: dict[str, int]
     short: dict[str, str]
+    quantized_bytes: dict[str, float]
 
 
 OTHER = msgspec.yaml.decode((HERE / "vllm_options.yaml").read_bytes(), type=KnownOptions)
 """Options of `vllm serve` that are no fields of Serving."""
+QUANTIZED_BYTES = OTHER.quantized_bytes
 
 
 def names(folder: Path) -> list[str]:

@@ -32,10 +32,6 @@ Report = Callable[[str], None]
 """Receives one line of progress."""
 
 
-def _ignore(_line: str) -> None:
-    pass
-
-
 @contextmanager
 def watched() -> Iterator[subprocess.Popen[bytes]]:
     """In the block, a watchdog process stops the servers of this process if it ends without having stopped them.
@@ -52,7 +48,7 @@ def watched() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
+def launched(spec: Spec, report: Report = lambda _line: None) -> Iterator[RunningServer]:
     """One ready server, which is stopped at the end of the block or of this process. Raises LaunchFailedError."""
     with watched():
         server = start(spec, report)
@@ -62,7 +58,7 @@ def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
             stop(server)
 
 
-def start(spec: Spec, report: Report = _ignore) -> RunningServer:
+def start(spec: Spec, report: Report = lambda _line: None) -> RunningServer:
     """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError.
 
     A port that was not asked for is replaced by another one if a program opens it before the server does.
