@@ -223,13 +223,6 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
     return value
 
 
-def _speculation(value: dict[str, Any] | None, where: str) -> Speculation | None:
-    try:
-        return None if value is None else speculation_of(value)
-    except ValueError as error:
-        raise ConfigError(f"{where}: speculative-config{error}") from error
-
-
 def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The options of a configuration file, for any engine. Raises ConfigError.
 
@@ -246,7 +239,10 @@ def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[s
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
     path, raw = config_file(name), read_config(name, overrides)
-    speculation = _speculation(raw.get("speculative-config"), str(path))
+    try:
+        speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
+    except ValueError as error:
+        raise ConfigError(f"{path}: speculative-config{error}") from error
     values: dict[str, Any] = {}
     known = OTHER.ignored | OTHER.parallelism | OTHER.removed
     types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}

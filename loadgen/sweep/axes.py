@@ -16,9 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from loadgen.errors import UsageError
-from loadgen.option_types import LoadgenParser
-from loadgen.options import add_run_arguments
-from loadgen.sweep.plan_file import option_words
+from loadgen.sweep.plan_file import option_words, run_parser
 from server.speculation import MOST
 
 ACCEPTANCE, DRAFT_TOKENS = "acceptance", "draft-tokens"
@@ -84,9 +82,7 @@ def _of_server(name: str, value: object, type_: Any, hint: str) -> Any:
 
 def _fields(option: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The fields of RunOptions that the option sets to this value. Raises UsageError."""
-    parser = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
-    add_run_arguments(parser)
-    found = vars(parser.parse_args(option_words({"budgets" if option == "budget" else option: value})))
+    found = vars(run_parser().parse_args(option_words({"budgets" if option == "budget" else option: value})))
     if refused := sorted(NO_AXES & found.keys()):
         raise UsageError(f"axes: {option}: {refused[0]} cannot be an axis: use loads, models or repeats")
     yield from found.items()
