@@ -10,20 +10,12 @@ import sys
 from typing import Any
 
 from server import preset, relay, watch
-from server.arguments import ServerParser, above_zero, port
+from server.arguments import EXAMPLES, ServerParser, above_zero, port
 from server.config import CONFIGS, MODELS, ConfigError, load_model, names, read_config
 from server.gpu import exporter
 from server.launch import cli as launch_commands
 from server.launch.commands import speculation
 from server.launch.spec import LaunchFailedError
-
-EXAMPLES = """examples:
-  python -m server configs
-  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
-  python -m server emulate tp1 --model r1-distill-qwen-1.5b
-  python -m server emulate tp2-ngram --model r1-distill-qwen-14b --gpu h100 --port 8001 --speed 20
-  python -m server emulate tp1 --model s1.1-7b --dataset math500.jsonl --api-key secret --enable-per-request-metrics
-"""
 
 
 def _configs() -> int:

@@ -78,14 +78,6 @@ async def relay(address: str, ports: list[int], poll_s: float = 0.5) -> None:
         await asyncio.sleep(poll_s)
 
 
-async def _relay_until_signal(address: str, ports: list[int]) -> None:
-    task = asyncio.ensure_future(relay(address, ports))
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
 def add_command(commands: Any) -> None:
     """Adds `relay` to the commands of `python -m server`."""
     command = commands.add_parser(
@@ -116,6 +108,9 @@ def main(args: argparse.Namespace) -> int:
         )
         return 2
     print(f"relay: {address} → 127.0.0.1 for {' '.join(args.ports)}", file=sys.stderr)
-    asyncio.run(_relay_until_signal(address, ports))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(relay(address, ports))
     print(json.dumps({"relayed": args.ports}))
     return 0

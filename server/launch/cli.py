@@ -10,16 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server.arguments import above_zero, indices, port
+from server.arguments import EXAMPLES, above_zero, indices, port
 from server.launch import docker_backend, lifecycle, readiness, running
 from server.launch.commands import labels
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
-
-EXAMPLES = """examples:
-  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
-  python -m server up tp1 --model r1-distill-qwen-1.5b --backend emulator -- --speed 10
-  python -m server logs tp2-ngram
-  python -m server down --all"""
 
 
 def add_commands(commands: Any) -> None:

@@ -47,18 +47,7 @@ def watched() -> Iterator[subprocess.Popen[bytes]]:
         watchdog.communicate()  # closes its standard input and waits for its end
 
 
-@contextmanager
-def launched(spec: Spec, report: Report = lambda _line: None) -> Iterator[RunningServer]:
-    """One ready server, which is stopped at the end of the block or of this process. Raises LaunchFailedError."""
-    with watched():
-        server = start(spec, report)
-        try:
-            yield server
-        finally:
-            stop(server)
-
-
-def start(spec: Spec, report: Report = lambda _line: None) -> RunningServer:
+def start(spec: Spec, report: Report) -> RunningServer:
     """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError.
 
     A port that was not asked for is replaced by another one if a program opens it before the server does.
