@@ -9,7 +9,7 @@ This module does not know how cells are ordered or run.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -121,12 +121,3 @@ def matches(rule: Rule, facts: Mapping[str, set[str]]) -> bool:
     if unknown := sorted(rule.keys() - facts.keys()):
         raise UsageError(f"{unknown[0]!r} is not an axis: choose from {', '.join(facts)}")
     return all(wanted & facts[name] for name, wanted in rule.items())
-
-
-def check_used(option: str, given: Iterable[Rule], every: Iterable[Mapping[str, set[str]]]) -> None:
-    """Refuses a rule that applies to no cell, because it is probably a spelling mistake. Raises UsageError."""
-    every = list(every)
-    for rule in given:
-        if not any(matches(rule, facts) for facts in every):
-            shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
-            raise UsageError(f"--{option}: no cell has {shown}")

@@ -18,10 +18,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
-from loadgen.sweep.axes import ACCEPTANCE, DRAFT_TOKENS, SHORT, Rule, Variant, check_used, matches, text_of
+from loadgen.sweep.axes import ACCEPTANCE, DRAFT_TOKENS, SHORT, Rule, Variant, matches, text_of
 from loadgen.sweep.serve import Options, ServePlan
 from server.config import read_config
 
@@ -156,9 +157,11 @@ def selected(order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule
 
     Those that a rule of `first` matches come first, in the order of these rules. Raises UsageError.
     """
-    facts = [cell.facts for cell in order]
-    for name, given in (("exclude", exclude), ("only", only), ("first", first)):
-        check_used(name, given, facts)
+    for option, rules in (("exclude", exclude), ("only", only), ("first", first)):
+        for rule in rules:  # one that applies to no cell is probably a spelling mistake
+            if not any(matches(rule, cell.facts) for cell in order):
+                shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
+                raise UsageError(f"--{option}: no cell has {shown}")
     kept = [
         cell
         for cell in order

@@ -27,6 +27,7 @@ EMULATOR = "thinkload.emulator"
 """The label of our own image (see Dockerfile)."""
 # docker-compose.yml confines the same services in the same way.
 CONFINED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+EMULATOR_SETTINGS: dict[str, Any] = CONFINED | {"tmpfs": {"/tmp": ""}, "mem_limit": "2g", "pids_limit": 1024}  # noqa: S108 - inside the container
 CACHES = {
     "thinkload-huggingface": {"bind": "/cache/huggingface", "mode": "rw"},
     "thinkload-vllm": {"bind": "/cache/vllm", "mode": "rw"},
@@ -134,7 +135,7 @@ def start_container(spec: Spec, saved: SavedServer) -> ContainerServer:
     log = Path(saved.log)
     log.touch()
     command, volumes = _command(spec, image)
-    settings = _emulator_settings() if is_emulator(image) else _vllm_settings(saved.gpus)
+    settings = {**EMULATOR_SETTINGS} if is_emulator(image) else _vllm_settings(saved.gpus)
     settings["volumes"] = {**settings.get("volumes", {}), **volumes}
     settings["environment"] = {**settings.get("environment", {}), **spec.environment}
     settings |= {"name": saved.name, "labels": _labels(saved), "ports": {"8000/tcp": ("127.0.0.1", saved.port)}}
@@ -213,10 +214,6 @@ def _start_error(error: BaseException, port: int) -> BaseException:
         reason = "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"
         return LaunchFailedError(reason, text)
     return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}")
-
-
-def _emulator_settings() -> dict[str, Any]:
-    return CONFINED | {"tmpfs": {"/tmp": ""}, "mem_limit": "2g", "pids_limit": 1024}  # noqa: S108 - inside the container
 
 
 def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:

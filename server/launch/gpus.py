@@ -18,7 +18,7 @@ def usage() -> list[dict[str, Any]]:
     return _rows(_usage_row)
 
 
-def _rows(row: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(row: Callable[[Any, Any], dict[str, Any]]) -> list[dict[str, Any]]:
     try:
         import pynvml as nvml  # noqa: PLC0415 - only real servers need it
 
@@ -26,21 +26,19 @@ def _rows(row: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
     except Exception:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         return []
     try:
-        return [row(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return [{"index": index, **row(nvml, handle)} for index, handle in enumerate(handles)]
     finally:
         nvml.nvmlShutdown()
 
 
-def _usage_row(nvml: Any, index: int) -> dict[str, Any]:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _usage_row(nvml: Any, handle: Any) -> dict[str, Any]:
     used = nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30
-    return {"index": index, "used_gib": used, "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000}
+    return {"used_gib": used, "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000}
 
 
-def _row(nvml: Any, index: int) -> dict[str, Any]:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _row(nvml: Any, handle: Any) -> dict[str, Any]:
     return {
-        "index": index,
         "uuid": nvml.nvmlDeviceGetUUID(handle),
         "name": nvml.nvmlDeviceGetName(handle),
         "memory_mib": nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20,
