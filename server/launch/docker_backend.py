@@ -8,6 +8,7 @@ This module does not know when the server is ready, or what its log means.
 
 import dataclasses
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -200,19 +201,22 @@ def emulates(spec: Spec) -> bool:
     return spec.backend == "docker" and is_emulator(_image(connect(), image_name(spec.image)))
 
 
+START_ERRORS = (
+    ("port is already allocated|address already in use", "port {port} is taken: free it or choose another with --port"),
+    ("unknown device", "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"),
+    ("could not select device driver|(?i:nvidia)", "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"),
+)  # fmt: skip
+"""What Docker says where a container does not start, and what the operator can do."""
+
+
 def _start_error(error: BaseException, port: int) -> BaseException:
     """Converts an error of Docker to a LaunchFailedError that says why; returns any other error unchanged."""
     if not isinstance(error, OSError):  # errors of the Docker SDK are subclasses of OSError
         return error
     text = str(error)
-    if "port is already allocated" in text or "address already in use" in text:
-        return LaunchFailedError(f"port {port} is taken: free it or choose another with --port", text)
-    if "unknown device" in text:
-        reason = "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"
-        return LaunchFailedError(reason, text)
-    if "could not select device driver" in text or "nvidia" in text.lower():
-        reason = "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"
-        return LaunchFailedError(reason, text)
+    for pattern, reason in START_ERRORS:
+        if re.search(pattern, text):
+            return LaunchFailedError(reason.format(port=port), text)
     return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}")
 
 
