@@ -117,9 +117,10 @@ class KnownOptions(msgspec.Struct):
     quantized_bytes: dict[str, float]
 
 
-OTHER = msgspec.yaml.decode((HERE / "vllm_options.yaml").read_bytes(), type=KnownOptions)
+VLLM = msgspec.yaml.decode((HERE / "vllm_options.yaml").read_bytes(), type=KnownOptions)
 """Options of `vllm serve` that are no fields of Serving."""
-QUANTIZED_BYTES = OTHER.quantized_bytes
+QUANTIZED_BYTES = VLLM.quantized_bytes
+"""Bytes of one weight, by values of `quantization`."""
 
 
 def names(folder: Path) -> list[str]:
@@ -244,7 +245,7 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
     except ValueError as error:
         raise ConfigError(f"{path}: speculative-config{error}") from error
     values: dict[str, Any] = {}
-    known = OTHER.ignored | OTHER.parallelism | OTHER.removed
+    known = VLLM.ignored | VLLM.parallelism | VLLM.removed
     types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
     for key, value in raw.items():
         option = _option(key, types)
@@ -254,11 +255,11 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
         elif option in types:
             values[option.replace("-", "_")] = not _convert(value, bool, str(path), key)
-        elif key in OTHER.parallelism and (value is True or value not in (False, 1, "1")):
+        elif key in VLLM.parallelism and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif key != "speculative-config" and _option(key, known) is None:
-            hint = meant(key, types, OTHER.ignored)
+            hint = meant(key, types, VLLM.ignored)
             raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows{hint}")
     return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
@@ -277,8 +278,8 @@ def check_release(serving: Serving, release: str) -> None:
     number, options = major * 1000 + minor, {name.replace("_", "-") for name in Serving.__annotations__}
     for key in serving.raw:
         positive = key.removeprefix("no-")
-        option = _option(positive, options | OTHER.ignored) or positive
-        if (option in OTHER.removed and number >= 26) or (number < OTHER.added.get(option, 0)):
+        option = _option(positive, options | VLLM.ignored) or positive
+        if (option in VLLM.removed and number >= 26) or (number < VLLM.added.get(option, 0)):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
         if option != positive and 26 <= number < 33:
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}")
@@ -293,8 +294,8 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
     values: list[str] | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument.startswith("--") or name in OTHER.short:
-            key = OTHER.short.get(name) or name[2:].replace("_", "-")
+        if argument.startswith("--") or name in VLLM.short:
+            key = VLLM.short.get(name) or name[2:].replace("_", "-")
             values = found[key] = [value] if equals else []
         elif values is None:
             raise ConfigError(f"unexpected argument {argument!r}")
