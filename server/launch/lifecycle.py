@@ -41,10 +41,12 @@ def watched() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "server.launch.watchdog", OWNER]
     # The watchdog has a session of its own, so that Ctrl-C on the launcher does not end it.
     watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    said = b""
     try:
         yield watchdog
+        said = b"stopped"
     finally:
-        watchdog.communicate()  # closes its standard input and waits for its end
+        watchdog.communicate(said)  # closes its standard input and waits for its end
 
 
 def start(spec: Spec, report: Report) -> RunningServer:
