@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loadgen.cli import main
+from loadgen.measure.dependence import kind_of
 from loadgen.record import find_runs, read_records, read_run
 from loadgen.search.decision import Evidence
 from loadgen.sweep.manifest import Manifest
@@ -39,7 +40,7 @@ def test_each_budget_has_its_own_search(simulated: Path, budget: int) -> None:
     limit = int(found["limit"]["load"])
     assert found["limit"]["interval"] == [limit, limit + 1]
     for load, decision in ((limit, "pass"), (limit + 1, "fail")):
-        evidence = Evidence.of({"kind": "closed", "concurrency": load})
+        evidence = Evidence(kind_of({"kind": "closed", "concurrency": load}))
         last = [probe for probe in found["probes"] if probe["load"] == load][-1]
         for name in last["runs"]:
             run = read_run(folder / name)
