@@ -10,26 +10,19 @@ import sys
 from typing import Any
 
 from server import preset, relay, watch
-from server.arguments import ServerParser, above_zero, port
+from server.arguments import EXAMPLES, ServerParser, above_zero, port
 from server.config import CONFIGS, MODELS, ConfigError, load_model, names, read_config
 from server.gpu import exporter
 from server.launch import cli as launch_commands
-from server.launch.commands import speculation, tensor_parallel_size
-
-EXAMPLES = """examples:
-  python -m server configs
-  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
-  python -m server emulate tp1 --model r1-distill-qwen-1.5b
-  python -m server emulate tp2-ngram --model r1-distill-qwen-14b --gpu h100 --port 8001 --speed 20
-  python -m server emulate tp1 --model s1.1-7b --dataset math500.jsonl --api-key secret --enable-per-request-metrics
-"""
+from server.launch.commands import speculation
+from server.launch.spec import LaunchFailedError
 
 
 def _configs() -> int:
     configs, models = {}, {}
     for name in names(CONFIGS):
         config = read_config(name)
-        gpus, method = tensor_parallel_size(config), speculation(config)
+        gpus, method = config["tensor-parallel-size"], speculation(config)
         configs[name] = {"tensor_parallel_size": gpus, "speculation": method}
         print(
             f"{name:<12} {gpus} GPU{'s' if gpus > 1 else ''}{f', {method}' if method else ''}",
@@ -55,42 +48,22 @@ def _add_emulate(commands: Any) -> None:
     add = command.add_argument
     add("config", metavar="CONFIG", help="name in server/configs, or a .yaml file in vLLM's --config format")
     add("--model", required=True, metavar="PRESET", help="name in server/models, a model id, or a .yaml file")
-    add("--gpu", default="h200", help="GPU model: h200 (default), h100, gh200, a100")
-    add("--engine-version", default="0.32", help="vLLM version: 0.26, 0.32 (default), 0.33")
-    add("--era", metavar="0.7.3", help="the engine version of the paper, instead of --engine-version")
-    add("--host", default="127.0.0.1")
+    for name, default, metavar, text in (
+        ("--gpu", "h200", None, "GPU model: h200 (default), h100, gh200, a100"),
+        ("--engine-version", "0.32", None, "vLLM version: 0.26, 0.32 (default), 0.33"),
+        ("--era", None, "0.7.3", "the engine version of the paper, instead of --engine-version"),
+        ("--host", "127.0.0.1", None, None),
+        ("--dataset", None, "FILE", "problems whose answers the model knows, JSONL like MATH-500 (default: the sample set)"),
+        ("--text", "trace", "WHAT", "generated text: trace (default), loop, random, or a JSONL file of recorded outputs"),
+        ("--acceptance", None, "WHAT", "accepted drafts: tokens of a step, a published curve, or a .yaml file (docs/emulator.md)"),
+    ):  # fmt: skip
+        add(name, default=default, metavar=metavar, help=text)
     add("--port", type=port, default=8000)
-    add(
-        "--dataset",
-        metavar="FILE",
-        help="problems whose answers the model knows, JSONL in the format of MATH-500 (default: the sample set)",
-    )
-    add(
-        "--text",
-        default="trace",
-        metavar="WHAT",
-        help="text that the model generates: trace (default), loop, random, or a JSONL file of recorded outputs",
-    )
-    add(
-        "--acceptance",
-        metavar="WHAT",
-        help="accepted drafts of speculation: tokens of a step, the name of a published curve, or a .yaml file (docs/emulator.md)",
-    )
     add("--seed", type=int, default=0)
-    add(
-        "--speed",
-        type=above_zero("--speed"),
-        default=1.0,
-        metavar="X",
-        help="divide every waiting time by X (default: 1)",
-    )
-    add(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="KEY=NUMBER",
-        help="inject a fault: error, stall, stall-rate, cut, crash-after, slow-start; may be repeated",
-    )
+    speed = "divide every waiting time by X (default: 1)"
+    add("--speed", type=above_zero("--speed"), default=1.0, metavar="X", help=speed)
+    faults = "inject a fault: error, stall, stall-rate, cut, crash-after, slow-start; may be repeated"
+    add("--fault", action="append", default=[], metavar="KEY=NUMBER", help=faults)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,9 +102,14 @@ def main(argv: list[str] | None = None) -> int:
 
             return emulate.main(args, extra)
         return int(args.execute(args))
-    except ConfigError as error:
+    except (ConfigError, LaunchFailedError) as error:
+        for line in getattr(error, "tail", ()):
+            print(f"  | {line}", file=sys.stderr)
         print(f"server: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("server: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -10,6 +10,16 @@ from typing import NoReturn
 
 from server.config import ConfigError, meant
 
+EXAMPLES = """examples:
+  python -m server configs
+  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
+  python -m server up tp1 --model r1-distill-qwen-1.5b --backend emulator -- --speed 10
+  python -m server logs tp2-ngram
+  python -m server down --all
+  python -m server emulate tp2-ngram --model r1-distill-qwen-14b --gpu h100 --port 8001 --speed 20
+  python -m server emulate tp1 --model s1.1-7b --dataset math500.jsonl --api-key secret --enable-per-request-metrics
+"""
+
 
 class ServerParser(argparse.ArgumentParser):
     """An argument parser that raises ConfigError instead of printing its usage and exiting."""
@@ -18,12 +28,11 @@ class ServerParser(argparse.ArgumentParser):
         """Called by argparse for an invalid command line. Raises ConfigError, with the option or command that was probably meant."""
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        hint = ""
         if choice is not None:
-            hint = meant(choice[1], re.findall(r"[^\s,']+", choice[2]))
+            message += meant(choice[1], re.findall(r"[^\s,']+", choice[2]))
         elif option is not None:
-            hint = meant(option[1], _options_of(self))
-        raise ConfigError(f"{message}{f': {hint.strip()}' if hint else ''} (see {self.prog} --help)")
+            message += meant(option[1], _options_of(self))
+        raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -104,42 +104,23 @@ class Model:
 
 
 WEIGHT_BYTES = {"bfloat16": 2.0, "float16": 2.0, "half": 2.0, "float32": 4.0, "auto": 2.0}
-# A 4-bit format with groups of 128 weights stores 64 bytes of weights, a 16-bit scale and a zero point for each group.
-QUANTIZED_BYTES = {
-    "fp8": 1.0,
-    "int8": 1.0,
-    "w8a8": 1.0,
-    "awq": 0.56,
-    "gptq": 0.56,
-    "w4a16": 0.56,
-    "mxfp4": 0.53,
-}
 
-PARALLELISM_NOT_EMULATED = {
-    "data-parallel-size",
-    "data-parallel-size-local",
-    "pipeline-parallel-size",
-    "prefill-context-parallel-size",
-    "decode-context-parallel-size",
-    "enable-expert-parallel",
-}
-IGNORED = set("""
-    allow-credentials allowed-local-media-path allowed-origins attention-backend chat-template
-    compilation-config config-format disable-cascade-attn disable-custom-all-reduce
-    disable-log-stats disable-uvicorn-access-log distributed-executor-backend
-    download-dir enable-chunked-prefill enable-log-requests enable-mfu-metrics enable-sleep-mode
-    generation-config hf-overrides host kv-cache-metrics load-format logits-processors
-    max-log-len max-logprobs middleware model model-impl optimization-level
-    override-generation-config performance-mode port prefix-caching-hash-algo
-    reasoning-config return-tokens-as-token-ids revision show-hidden-metrics-for-version
-    skip-tokenizer-init tokenizer tokenizer-mode trust-remote-code
-    uvicorn-log-level
-""".split())  # noqa: SIM905 - a list of fifty names is easier to read as words  # fmt: skip
-"""Options of `vllm serve` that have no effect on an emulated server."""
-REMOVED = {"max-seq-len-to-capture", "swap-space", "tensor-parallel-backend"}
-"""Options that vLLM 0.26 and later do not have."""
-ADDED = {"max-num-queued-reqs": 32, "max-num-queued-tokens": 32, "per-request-spec-decode-metrics": 29}
-"""Options that came after vLLM 0.26, with the number N of the release 0.N."""
+
+class KnownOptions(msgspec.Struct):
+    """The content of `vllm_options.yaml`."""
+
+    ignored: set[str]
+    parallelism: set[str]
+    removed: set[str]
+    added: dict[str, int]
+    short: dict[str, str]
+    quantized_bytes: dict[str, float]
+
+
+VLLM = msgspec.yaml.decode((HERE / "vllm_options.yaml").read_bytes(), type=KnownOptions)
+"""Options of `vllm serve` that are no fields of Serving."""
+QUANTIZED_BYTES = VLLM.quantized_bytes
+"""Bytes of one weight, by values of `quantization`."""
 
 
 def names(folder: Path) -> list[str]:
@@ -159,16 +140,16 @@ def _find(folder: Path, name: str, what: str) -> Path:
         ids = [str(read_mapping(folder / f"{each}.yaml").get("id")) for each in known] if what == "model" else []
         own = f"a .yaml file{f' (python -m server preset {shlex.quote(name)} > my.yaml)' if what == 'model' else ''}"
         raise ConfigError(
-            f"unknown {what} {name!r}: {meant(name, known, ids)}choose from {', '.join(known)}, or give {own}"
+            f"unknown {what} {name!r}{meant(name, known, ids) or ':'} choose from {', '.join(known)}, or give {own}"
         )
     return folder / f"{name}.yaml"
 
 
 def meant(name: str, *known: Iterable[str]) -> str:
-    """`did you mean NAME? ` for the known name that is most like this one, whatever its case; empty if none is."""
+    """`: did you mean NAME?` for the known name that is most like this one, whatever its case; empty if none is."""
     lower = {each.lower(): each for each in itertools.chain(*known)}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-    return f"did you mean {lower[close[0]]}? " if close else ""
+    return f": did you mean {lower[close[0]]}?" if close else ""
 
 
 def config_file(name: str) -> Path:
@@ -188,7 +169,7 @@ def model_file(model: str) -> Path | None:
     # A name without an owner that is nearly a preset's is a typing mistake, because hardly any model id has no owner.
     hint = "" if path or "/" in model or Path(model).is_dir() else meant(model, names(MODELS))
     if hint:
-        raise ConfigError(f"unknown model {model!r}: {hint.strip()}")
+        raise ConfigError(f"unknown model {model!r}{hint}")
     return path
 
 
@@ -243,38 +224,30 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
     return value
 
 
-def _speculation(value: dict[str, Any] | None, where: str) -> Speculation | None:
-    try:
-        return None if value is None else speculation_of(value)
-    except ValueError as error:
-        raise ConfigError(f"{where}: speculative-config{error}") from error
-
-
-def read_config(name: str) -> dict[str, Any]:
+def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The options of a configuration file, for any engine. Raises ConfigError.
 
     Every speculation method is accepted here, because the engine decides what it supports.
     """
     path = config_file(name)
-    config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
+    config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()} | dict(overrides or {})
     if "speculative-config" in config:
         config["speculative-config"] = _speculative(config["speculative-config"], str(path))
-    size = _convert(config.get("tensor-parallel-size", 1), int, str(path), "tensor-parallel-size")
-    if size < 1:
-        raise ConfigError(f"{path}: tensor-parallel-size: must be at least 1, not {size}")
+    size = _convert(config.get("tensor-parallel-size", 1), Positive, str(path), "tensor-parallel-size")
     return config | {"tensor-parallel-size": size}
 
 
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
-    path, raw = config_file(name), read_config(name)
-    raw.update(overrides or {})
-    options = dict(raw)
-    values: dict[str, Any] = {"name": path.stem, "raw": raw}
-    speculative = _speculative(options.pop("speculative-config", None), str(path))
-    values["speculation"] = _speculation(speculative, str(path))
+    path, raw = config_file(name), read_config(name, overrides)
+    try:
+        speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
+    except ValueError as error:
+        raise ConfigError(f"{path}: speculative-config{error}") from error
+    values: dict[str, Any] = {}
+    known = VLLM.ignored | VLLM.parallelism | VLLM.removed
     types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
-    for key, value in options.items():
+    for key, value in raw.items():
         option = _option(key, types)
         if key in types:
             listed = types[key] == tuple[str, ...] and not isinstance(value, list)
@@ -282,15 +255,13 @@ def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Servi
             values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
         elif option in types:
             values[option.replace("-", "_")] = not _convert(value, bool, str(path), key)
-        elif key in PARALLELISM_NOT_EMULATED and (value is True or value not in (False, 1, "1")):
+        elif key in VLLM.parallelism and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
-        elif _option(key, IGNORED | PARALLELISM_NOT_EMULATED | REMOVED) is None:
-            hint = meant(key, types, IGNORED)
-            raise ConfigError(
-                f"{path}: {key}: not an option of vllm serve that the emulator knows{f': {hint.strip()}' if hint else ''}"
-            )
-    return Serving(**values)
+        elif key != "speculative-config" and _option(key, known) is None:
+            hint = meant(key, types, VLLM.ignored)
+            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows{hint}")
+    return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
 
 def _option(key: str, known: Collection[str]) -> str | None:
@@ -307,23 +278,11 @@ def check_release(serving: Serving, release: str) -> None:
     number, options = major * 1000 + minor, {name.replace("_", "-") for name in Serving.__annotations__}
     for key in serving.raw:
         positive = key.removeprefix("no-")
-        option = _option(positive, options | IGNORED) or positive
-        if (option in REMOVED and number >= 26) or (number < ADDED.get(option, 0)):
+        option = _option(positive, options | VLLM.ignored) or positive
+        if (option in VLLM.removed and number >= 26) or (number < VLLM.added.get(option, 0)):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
         if option != positive and 26 <= number < 33:
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}")
-
-
-SHORT_OPTIONS = {
-    "-tp": "tensor-parallel-size",
-    "-sc": "speculative-config",
-    "-q": "quantization",
-    "-dp": "data-parallel-size",
-    "-pp": "pipeline-parallel-size",
-    "-pcp": "prefill-context-parallel-size",
-    "-dcp": "decode-context-parallel-size",
-    "-ep": "enable-expert-parallel",
-}
 
 
 def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
@@ -335,8 +294,8 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
     values: list[str] | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument.startswith("--") or name in SHORT_OPTIONS:
-            key = SHORT_OPTIONS.get(name) or name[2:].replace("_", "-")
+        if argument.startswith("--") or name in VLLM.short:
+            key = VLLM.short.get(name) or name[2:].replace("_", "-")
             values = found[key] = [value] if equals else []
         elif values is None:
             raise ConfigError(f"unexpected argument {argument!r}")

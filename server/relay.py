@@ -18,26 +18,18 @@ import socket
 import sys
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from server.config import ConfigError
+from server.launch.ports import listeners
 
-LISTEN = "0A"
-"""The state LISTEN in /proc/net/tcp."""
 LOOPBACK = "0100007F"
 """The address 127.0.0.1 in /proc/net/tcp."""
 
 
-def listening_on_loopback(table: str) -> set[int]:
-    """The ports of 127.0.0.1 on which a program listens, from the text of /proc/net/tcp."""
-    rows = [line.split() for line in table.splitlines()[1:]]
-    return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == LISTEN and row[1].startswith(LOOPBACK)}
-
-
-def listening_now() -> set[int]:
+def listening_on_loopback() -> set[int]:
     """The ports of this machine's 127.0.0.1 on which a program listens now."""
-    return listening_on_loopback(Path("/proc/net/tcp").read_text())
+    return {port for address, port, _ in listeners() if address == LOOPBACK}
 
 
 def ports_of(arguments: Iterable[str]) -> list[int]:
@@ -75,23 +67,15 @@ async def forward(port: int, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 async def relay(address: str, ports: list[int], poll_s: float = 0.5) -> None:
     """Listens on `address` for every port in `ports` that 127.0.0.1 listens on; checks every `poll_s` seconds until canceled."""
-    listeners: dict[int, asyncio.Server] = {}
+    relayed: dict[int, asyncio.Server] = {}
     while True:
-        wanted = listening_now() & set(ports)
-        for port in wanted - listeners.keys():
+        wanted = listening_on_loopback() & set(ports)
+        for port in wanted - relayed.keys():
             with contextlib.suppress(OSError):  # the port or the address is not available: try again
-                listeners[port] = await asyncio.start_server(partial(forward, port), address, port)
-        for port in listeners.keys() - wanted:
-            listeners.pop(port).close()
+                relayed[port] = await asyncio.start_server(partial(forward, port), address, port)
+        for port in relayed.keys() - wanted:
+            relayed.pop(port).close()
         await asyncio.sleep(poll_s)
-
-
-async def _relay_until_signal(address: str, ports: list[int]) -> None:
-    task = asyncio.ensure_future(relay(address, ports))
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def add_command(commands: Any) -> None:
@@ -124,6 +108,9 @@ def main(args: argparse.Namespace) -> int:
         )
         return 2
     print(f"relay: {address} → 127.0.0.1 for {' '.join(args.ports)}", file=sys.stderr)
-    asyncio.run(_relay_until_signal(address, ports))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(relay(address, ports))
     print(json.dumps({"relayed": args.ports}))
     return 0

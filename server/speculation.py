@@ -136,17 +136,15 @@ def _synthetic(value: Mapping[str, Any], tokens: int) -> Acceptance | None:
     length, given = value.get(LENGTH), value.get(RATES)
     if (length is None) == (given is None):
         raise ValueError(f".{SAMPLING}: synthetic needs either {LENGTH} or {RATES}")
-    if given is None:
-        try:
-            return of_length(length, tokens)
-        except ValueError as error:
-            raise ValueError(f".{LENGTH}: {error}") from error
-    if not isinstance(given, list) or len(given) != tokens:
-        raise ValueError(f".{RATES}: must be {tokens} numbers, one for each draft token")
+    key = RATES if length is None else LENGTH
     try:
+        if length is not None:
+            return of_length(length, tokens)
+        if not isinstance(given, list) or len(given) != tokens:
+            raise ValueError(f"must be {tokens} numbers, one for each draft token")  # noqa: TRY301 - with the key, below
         return Acceptance("synthetic rates", "speculative-config", ((0, rates(given)),))
     except ValueError as error:
-        raise ValueError(f".{RATES}: {error}") from error
+        raise ValueError(f".{key}: {error}") from error
 
 
 def of_length(length: object, tokens: int) -> Acceptance:

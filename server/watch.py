@@ -51,13 +51,7 @@ def _watch(args: argparse.Namespace) -> int:
         raise ConfigError(f"there is no folder for Prometheus' targets: {hint}")
     base = url.path.rstrip("/").removesuffix("/v1")
     model = args.model or _first_model(f"{url.scheme}://{url.netloc}{base}/v1/models")
-    labels = {
-        "config": args.config,
-        "model": model,
-        "tp": args.tp,
-        "speculation": args.speculation,
-        "run": args.run,
-    }
+    labels = {name: getattr(args, name) for name in ("config", "tp", "speculation", "run")} | {"model": model}
     reserved = {"__scheme__": url.scheme, "__metrics_path__": f"{base}/metrics"}
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
     # From here on a signal waits, because it would leave the file behind.

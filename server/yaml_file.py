@@ -6,6 +6,8 @@ short file with nested aliases can stand for gigabytes. Every error is one line 
 This module does not know what a file should contain.
 """
 
+import copy
+import functools
 from pathlib import Path
 
 import yaml
@@ -33,17 +35,22 @@ def read_yaml(path: Path, *, as_text: bool = False) -> object:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
-        if len(data) > MAX_SIZE:
-            raise YamlFileError(f"is larger than {MAX_SIZE // 1024} KiB")
-        text = data.decode()
-        _check_size(text)
-        content: object = yaml.load(text, _TextLoader if as_text else yaml.SafeLoader)  # noqa: S506 - both are safe
     except OSError as error:
         raise YamlFileError(error.strerror or str(error)) from error
+    if len(data) > MAX_SIZE:
+        raise YamlFileError(f"is larger than {MAX_SIZE // 1024} KiB")
+    return copy.deepcopy(_content(data, as_text))
+
+
+@functools.lru_cache(maxsize=64)  # a sweep reads the same few files for every cell
+def _content(data: bytes, as_text: bool) -> object:
+    try:
+        text = data.decode()
+        _check_size(text)
+        return yaml.load(text, _TextLoader if as_text else yaml.SafeLoader)  # noqa: S506 - both are safe
     # PyYAML raises errors of many types for a scalar that does not fit its tag, such as the date 2026-13-45.
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise YamlFileError(f"cannot be read as YAML: {' '.join(str(error).split())}") from error
-    return content
 
 
 def _check_size(text: str) -> None:

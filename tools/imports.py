@@ -8,7 +8,9 @@ This module does not know which imports are allowed (tests/project/test_layers.p
 """
 
 import ast
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 Graph = dict[str, set[str]]
@@ -68,30 +70,17 @@ def room_graph(graph: Mapping[str, set[str]], folder: str) -> Graph:
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Groups of nodes that import each other, directly or through others, each sorted."""
-
-    def imports_of(node: str) -> set[str]:
-        """Everything that a node imports, directly or through others."""
-        found: set[str] = set()
-        new = graph[node]
-        while new:
-            found |= new
-            new = set().union(*(graph[name] for name in new)) - found
-        return found
-
-    reached = {node: imports_of(node) for node in graph}
+    reached = {node: set(targets) for node, targets in graph.items()}
+    for middle, node in itertools.product(graph, graph):
+        if middle in reached[node]:
+            reached[node] |= reached[middle]
     groups = {tuple(sorted(n for n in reached[node] if node in reached[n])) for node in graph}
     return [list(group) for group in sorted(groups) if len(group) > 1]
 
 
 def longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
-    """The longest chain of imports, from the importing end. Raises ValueError where the graph has a circle."""
-    if found := circles(graph):
-        raise ValueError(f"circle of imports: {', '.join(found[0])}")
+    """The longest chain of imports, from the importing end. Raises graphlib.CycleError where the graph has a circle."""
     best: dict[str, list[str]] = {}
-
-    def chain(node: str) -> list[str]:
-        if node not in best:
-            best[node] = [node, *max((chain(target) for target in sorted(graph[node])), key=len, default=[])]
-        return best[node]
-
-    return max((chain(node) for node in sorted(graph)), key=len, default=[])
+    for node in TopologicalSorter(graph).static_order():  # each after all that it imports
+        best[node] = [node, *max((best[target] for target in sorted(graph[node])), key=len, default=[])]
+    return max((best[node] for node in sorted(best)), key=len, default=[])

@@ -25,47 +25,8 @@ ATOMS = (
     "xy",
 )  # fmt: skip
 GREEK = (r"\pi", r"\theta", r"\alpha", r"\beta", r"\omega", r"\infty", r"\circ")
-LATEX = (
-    *(rf"\{kind}{{@}}{{@}}" for kind in ("frac", "dfrac", "tfrac")),
-    r"\sqrt{@}",
-    r"\sqrt[3]{@}",
-    r"@^{@}",
-    r"@_{@}",
-    r"@_1 + @_2",
-    r"\left( @, @ \right)",
-    r"\left(@\right)",
-    r"\left[ @, @ \right]",
-    r"\left| @ \right|",
-    *(f"@{operator}@" for operator in (r" \cdot ", r" \times ", " + ", " - ", "+", "-", " = ", "=")),
-    r"@ \le @ \le @",
-    r"@ < @",
-    r"@ \ge @",
-    r"@ \neq @",
-    r"@ \equiv @ \pmod{@}",
-    r"\binom{@}{@}",
-    *(rf"\{name} @" for name in ("sin", "cos", "tan", "log_{@}", "angle", "triangle")),
-    r"\overline{@}",
-    r"@^\circ",
-    r"\text{ @ }",
-    r"\text{cm}",
-    r"\mathbf{@}",
-    r"\mathbb{R}",
-    r"\sum_{@ = 1}^{@} @",
-    r"\prod_{k = 1}^\infty @",
-    r"\begin{pmatrix} @ & @ \\ @ & @ \end{pmatrix}",
-    r"\begin{align*}@ &= @ \\&= @\end{align*}",
-    r"\boxed{@}",
-    r"\lfloor @ \rfloor",
-    r"\lceil @ \rceil",
-    r"\implies @",
-    r"\quad \text{and} \quad @",
-    r"\ldots, @",
-    r"\dots + @",
-    r"\pm @",
-    r"\{ @, @ \}",
-    r"\cup (@, @)",
-    *(rf"\{name} @" for name in ("in", "parallel", "perp", "approx")),
-)
+LATEX = Path(__file__).with_name("latex.txt").read_text(encoding="utf-8").splitlines()
+"""Templates of formulas, in which each `@` stands for another formula."""
 
 
 def formula(rng: random.Random, depth: int = 2) -> str:

@@ -77,7 +77,14 @@ def main(args: argparse.Namespace, argv: tuple[str, ...]) -> int:
         return 0
     out = options.resume or new_folder(options, "search")
     with locked(out):
-        return _search(file, out, SearchRuns(file, options, out, args.limit_s, scale=scale, one=run_point))
+        stopped = conduct(file, out, SearchRuns(file, options, out, args.limit_s, scale=scale, one=run_point), say)
+    if stopped in ("interrupted", "time limit"):
+        say(f"go on with --resume {out}")
+    limit = None if file.limit is None else {"load": file.limit.load, "interval": file.limit.interval}
+    print(json.dumps({"search": str(out), "stopped": stopped, "limit": limit}))
+    if stopped == "interrupted":
+        return INTERRUPTED
+    return INVALID if file.invalid else 0 if file.limit is not None else FAILED
 
 
 def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]:
@@ -97,14 +104,3 @@ def _say_plan(file: SearchFile, limit_s: float, drain_s: float) -> None:
         f"search from {first} to {last}: at most {duration_text(limit_s)} (--limit), and then at most {duration_text(drain_s)} (--drain) "
         f"until the replies in flight have ended; a test of one load has about {file.most:,} requests at most (--most)"
     )
-
-
-def _search(file: SearchFile, out: Path, runs: SearchRuns) -> int:
-    stopped = conduct(file, out, runs, say)
-    if stopped in ("interrupted", "time limit"):
-        say(f"go on with --resume {out}")
-    limit = None if file.limit is None else {"load": file.limit.load, "interval": file.limit.interval}
-    print(json.dumps({"search": str(out), "stopped": stopped, "limit": limit}))
-    if stopped == "interrupted":
-        return INTERRUPTED
-    return INVALID if file.invalid else 0 if file.limit is not None else FAILED

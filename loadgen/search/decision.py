@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, fmean
 from typing import Any, Literal
 
-from loadgen.measure.dependence import Load, kind_of, share_interval, slow_deviation
+from loadgen.measure.dependence import Load, share_interval, slow_deviation
 from loadgen.measure.formulas import meets
 from loadgen.measure.saturation import achieved_rate
 from loadgen.measure.steady_window import after_first_generation
@@ -67,11 +67,6 @@ class Evidence:
     saturated: bool = False
     looks: int = 0
     """The number of runs, after each of which the test may be decided."""
-
-    @classmethod
-    def of(cls, load: Mapping[str, Any]) -> "Evidence":
-        """Return the evidence before the first run. `load` is `RunInfo.load`."""
-        return cls(kind_of(dict(load)))
 
     def add(self, records: Iterable[Record], load: Mapping[str, Any], slo: dict[str, float]) -> None:
         """Add the measured records of one run."""

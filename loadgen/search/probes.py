@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from loadgen.measure.dependence import kind_of
 from loadgen.measure.steady_window import enough_requests
 from loadgen.option_types import LoadPoint
 from loadgen.record import Record
@@ -108,9 +109,8 @@ class Tester:
     def test(self, step: Step) -> Probe:
         """Do a test. Raises SearchEndedError, with what is known of the test."""
         point = load_point(self.over, step.load)
-        load = {"kind": point.kind, "concurrency": step.load if self.over == "streams" else None}
         if step.fresh or step.load not in self._tests:
-            self._tests[step.load] = Test(Evidence.of(load))
+            self._tests[step.load] = Test(Evidence(kind_of({"kind": point.kind, "concurrency": point.value})))
         test = self._tests[step.load]
         try:
             while not self._done(step, test):

@@ -9,19 +9,22 @@ This module does not know how cells are ordered or run.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from loadgen.errors import UsageError
-from loadgen.option_types import LoadgenParser, positive
-from loadgen.options import add_run_arguments
-from loadgen.sweep.plan_file import option_words
+from loadgen.sweep.plan_file import option_words, run_parser
 from server.speculation import MOST
 
 ACCEPTANCE, DRAFT_TOKENS = "acceptance", "draft-tokens"
 SHORT = {"temperature": "t", "budget": "o", "budgets": "o"}
 """How an axis appears in the name of a cell; other axes appear with their whole name."""
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+Length = Annotated[float, msgspec.Meta(ge=1, le=MOST + 1)]
+"""A step emits its accepted draft tokens and one more."""
 NO_AXES = {"concurrency", "rate", "repeats", "target", "model", "out", "resume", "dry_run", "progress", "requests", "warmup"}  # fmt: skip
 """Options that a sweep sets itself, or that loads, models and repeats set."""
 
@@ -48,8 +51,10 @@ def variants(axes: Mapping[str, Any]) -> list[Variant]:
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"axes: {name}: write a list of values, for example temperature: [0, 1]")
-    drafts = [_draft_tokens(value) for value in axes.get(DRAFT_TOKENS, [None])]
-    acceptances = [_acceptance(value) for value in axes.get(ACCEPTANCE, [None])]
+    numbers = f"a number from 1 to {MOST}, or null for that of the configuration"
+    drafts = [_of_server(DRAFT_TOKENS, value, Tokens, numbers) for value in axes.get(DRAFT_TOKENS, [None])]
+    lengths = "the tokens of a step, for example 1.75, or null for those of the text"
+    acceptances = [_of_server(ACCEPTANCE, value, Length, lengths) for value in axes.get(ACCEPTANCE, [None])]
     others = {name: values for name, values in axes.items() if name not in (ACCEPTANCE, DRAFT_TOKENS)}
     combinations = [dict(zip(others, values, strict=True)) for values in itertools.product(*others.values())]
     return [
@@ -65,35 +70,19 @@ def variants(axes: Mapping[str, Any]) -> list[Variant]:
     ]
 
 
-def _draft_tokens(value: object) -> int | None:
-    if value is None or value == "none":
-        return None
-    if not str(value).isdecimal() or not 1 <= int(str(value)) <= MOST:
-        raise UsageError(
-            f"axes: {DRAFT_TOKENS}: {value!r}: write a number from 1 to {MOST}, or null for that of the configuration"
-        )
-    return int(str(value))
-
-
-def _acceptance(value: object) -> float | None:
+def _of_server(name: str, value: object, type_: Any, hint: str) -> Any:
+    """The value of a setting of servers, or None for null. Raises UsageError, which ends with the hint."""
     if value is None or value == "none":
         return None
     try:
-        found = positive(str(value))
-    except UsageError:
-        found = 0.0
-    if found < 1:
-        raise UsageError(
-            f"axes: acceptance: {value!r}: write the tokens of a step, for example 1.75, or null for those of the text"
-        )
-    return found
+        return msgspec.convert(value, type_, strict=False)
+    except msgspec.ValidationError:
+        raise UsageError(f"axes: {name}: {value!r}: write {hint}") from None
 
 
 def _fields(option: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The fields of RunOptions that the option sets to this value. Raises UsageError."""
-    parser = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
-    add_run_arguments(parser)
-    found = vars(parser.parse_args(option_words({"budgets" if option == "budget" else option: value})))
+    found = vars(run_parser().parse_args(option_words({"budgets" if option == "budget" else option: value})))
     if refused := sorted(NO_AXES & found.keys()):
         raise UsageError(f"axes: {option}: {refused[0]} cannot be an axis: use loads, models or repeats")
     yield from found.items()
@@ -132,12 +121,3 @@ def matches(rule: Rule, facts: Mapping[str, set[str]]) -> bool:
     if unknown := sorted(rule.keys() - facts.keys()):
         raise UsageError(f"{unknown[0]!r} is not an axis: choose from {', '.join(facts)}")
     return all(wanted & facts[name] for name, wanted in rule.items())
-
-
-def check_used(option: str, given: Iterable[Rule], every: Iterable[Mapping[str, set[str]]]) -> None:
-    """Refuses a rule that applies to no cell, because it is probably a spelling mistake. Raises UsageError."""
-    every = list(every)
-    for rule in given:
-        if not any(matches(rule, facts) for facts in every):
-            shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
-            raise UsageError(f"--{option}: no cell has {shown}")

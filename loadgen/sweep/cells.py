@@ -141,9 +141,12 @@ class CellRunner:
         running: dict[Future[str], tuple[Cell, Resident]] = {}
         try:
             while pending or running:
-                while (pair := self._next(pending, running, at_once)) is not None:
-                    pending.remove(pair)
-                    running[threads.submit(self.run_cell, *pair, residents)] = pair
+                used = {gpu for _, member in running.values() for gpu in member.server.gpus}
+                free = [pair for pair in pending if not used & set(pair[1].server.gpus)]
+                if free and len(running) < at_once:
+                    pending.remove(free[0])
+                    running[threads.submit(self.run_cell, *free[0], residents)] = free[0]
+                    continue
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future)[0], future.result()
                 pending = [pair for pair in pending if self.pace.fits(pair[0].name)]
@@ -153,17 +156,6 @@ class CellRunner:
             threads.shutdown(wait=False, cancel_futures=True)
             pool.terminate_all()
             raise
-
-    @staticmethod
-    def _next(
-        pending: list[tuple[Cell, Resident]],
-        running: dict["Future[str]", tuple[Cell, Resident]],
-        at_once: int,
-    ) -> tuple[Cell, Resident] | None:
-        """The next cell whose GPUs are not in use, if another one may run."""
-        used = {gpu for _, member in running.values() for gpu in member.server.gpus}
-        free = (pair for pair in pending if not used & set(pair[1].server.gpus))
-        return next(free, None) if len(running) < at_once else None
 
     def _spec(self, server: Server) -> Spec:
         args, options, first = self.planned.args, self.planned.options, server.first

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from loadgen import options as run_options
 from loadgen.errors import UsageError
@@ -34,8 +33,8 @@ from loadgen.sweep.axes import rules
 from loadgen.sweep.cells import CellRunner, report
 from loadgen.sweep.deadline import Pace
 from loadgen.sweep.manifest import MANIFEST, Manifest
-from loadgen.sweep.plan import Cell, CellResult
-from loadgen.sweep.study import EMULATED, PlannedSweep, check_names, study
+from loadgen.sweep.plan import EMULATED, Cell, CellResult
+from loadgen.sweep.study import PlannedSweep, check_names, study
 from server.emulator.engine import hardware
 from server.launch import gpus
 from server.launch.running import stop_all
@@ -143,7 +142,8 @@ def main(args: argparse.Namespace, argv: Sequence[str]) -> int:
         simulate.check(planned)
     out = resume or options.out or Path("results") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-sweep"
     saved = run_options.redacted(_saved_arguments(argv))
-    manifest = Manifest.new(out, saved, list(planned.entries()), _machine())
+    machine = {"host": environment.host(), "git": environment.git(), "gpus": gpus.inventory()}
+    manifest = Manifest.new(out, saved, list(planned.entries()), machine)
     if not resume and out.exists():
         raise UsageError(f"--out {out} exists: choose another folder, or --resume {out}")
     if options.dry_run:
@@ -261,7 +261,3 @@ def _saved_arguments(argv: Sequence[str]) -> list[str]:
         parser.add_argument(name)
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_known_args(argv)[1]
-
-
-def _machine() -> dict[str, Any]:
-    return {"host": environment.host(), "git": environment.git(), "gpus": gpus.inventory()}

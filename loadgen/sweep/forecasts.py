@@ -3,6 +3,7 @@
 Tokens and times come from a dozen texts and the emulator's step model. This module does not know how a cell runs.
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 
 from loadgen.measure.steady_window import enough_requests
@@ -10,7 +11,7 @@ from loadgen.options import RunOptions
 from loadgen.plan import datasets
 from loadgen.plan.budgets import sent_budgets
 from loadgen.sweep.groups import Group, Machine
-from loadgen.sweep.plan import Cell
+from loadgen.sweep.plan import EMULATED, Cell
 from loadgen.terminal import duration_text
 from server.emulator.forecast import Forecast, forecast
 
@@ -76,24 +77,17 @@ def print_groups(groups: Sequence[Group], machine: Machine, report: Callable[[st
             report(f"  group {number}: {len(group.servers)} servers ({names}): {where}")
 
 
-def total_line(
-    forecasts: Sequence[Forecast | None],
-    groups: int,
-    *,
-    speed: float | None,
-    real: bool,
-    deadline_s: float | None,
-) -> str:
+def total_line(forecasts: Sequence[Forecast | None], groups: int, args: argparse.Namespace) -> str:
     """The line with the sums."""
     known = [found for found in forecasts if found is not None]
     seconds = sum(found.seconds for found in known)
     line = f"sweep: about {sum(found.tokens for found in known) / 1e6:.1f} M tokens, {duration_text(seconds)} of server time without start-ups"  # fmt: skip
-    if speed:
-        line += f", {duration_text(seconds / speed)} at --speed {speed:g}"
-    if real:
+    if args.speed:
+        line += f", {duration_text(seconds / args.speed)} at --speed {args.speed:g}"
+    if args.backend not in EMULATED:
         whole_s = seconds + CELL_S * len(forecasts) + START_S * groups
         line += f"; with {groups} start-ups of {duration_text(START_S)} about {duration_text(whole_s)}"
-    return line + (f"; deadline {duration_text(deadline_s)}" if deadline_s else "")
+    return line + (f"; deadline {duration_text(args.deadline)}" if args.deadline else "")
 
 
 def _too_few(options: RunOptions, problems: int) -> str | None:

@@ -46,7 +46,7 @@ def in_own_process(execute: Execute) -> Execute:
     """A function that executes a run in a process of its own, so that several runs do not share an interpreter."""
 
     def run(*args: Any) -> RunInfo:
-        with pool.processes(1) as worker:
+        with pool.process() as worker:
             return worker.submit(execute, *args).result()
 
     return run

@@ -18,12 +18,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from loadgen.errors import UsageError
 from loadgen.option_types import LoadPoint
 from loadgen.options import RunOptions
 from loadgen.record import RunInfo
-from loadgen.sweep.axes import ACCEPTANCE, DRAFT_TOKENS, SHORT, Rule, Variant, check_used, matches, text_of
-from loadgen.sweep.serve import Options
+from loadgen.sweep.axes import ACCEPTANCE, DRAFT_TOKENS, SHORT, Rule, Variant, matches, text_of
+from loadgen.sweep.serve import Options, ServePlan
 from server.config import read_config
+
+EMULATED = {"emulator", "simulate"}
+"""The backends without a real server."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +114,24 @@ def cells(
     points: Iterable[LoadPoint],
     repeats: int,
     variants: Iterable[Variant] = (Variant(),),
+    *,
+    serve: ServePlan | None = None,
 ) -> list[Cell]:
     """The cells in running order: those of one server together, and every second repeat in the opposite order.
 
     Draft tokens and acceptance are those of configurations that speculate; another one has its cells once.
     """
-    points, variants = tuple(points), tuple(variants)
+    points, variants, serve = tuple(points), tuple(variants), serve or ServePlan()
     once = [
-        Cell(config, model, point, 0, variant)
+        Cell(
+            config,
+            model,
+            point,
+            variant=variant,
+            title=serve.title(model),
+            serve=serve.options(config, model, *variant.of_server),
+            environment=serve.environment(config, model),
+        )
         for model in models
         for config in configs
         for variant in _variants_of(config, variants)
@@ -143,30 +157,30 @@ def selected(order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule
 
     Those that a rule of `first` matches come first, in the order of these rules. Raises UsageError.
     """
-    facts = [cell.facts for cell in order]
-    for name, given in (("exclude", exclude), ("only", only), ("first", first)):
-        check_used(name, given, facts)
+    for option, rules in (("exclude", exclude), ("only", only), ("first", first)):
+        for rule in rules:  # one that applies to no cell is probably a spelling mistake
+            if not any(matches(rule, cell.facts) for cell in order):
+                shown = ", ".join(f"{name}: {'|'.join(sorted(values))}" for name, values in rule.items())
+                raise UsageError(f"--{option}: no cell has {shown}")
     kept = [
         cell
         for cell in order
         if not any(matches(rule, cell.facts) for rule in exclude)
         and (not only or any(matches(rule, cell.facts) for rule in only))
     ]
-    ranks = {
-        cell.name: next((rank for rank, rule in enumerate(first) if matches(rule, cell.facts)), len(first))
-        for cell in kept
-    }
-    return sorted(kept, key=lambda cell: ranks[cell.name])
+
+    def rank(cell: Cell) -> int:
+        return next((place for place, rule in enumerate(first) if matches(rule, cell.facts)), len(first))
+
+    return sorted(kept, key=rank)
 
 
-def by_server(order: Iterable[Cell], *, merged: bool = False) -> list[list[Cell]]:
+def by_server(order: Sequence[Cell], *, merged: bool = False) -> list[list[Cell]]:
     """The successive cells of the same server; with `merged`, all cells of a server, in the order of the servers' first cells."""
-    if not merged:
-        return [list(group) for _, group in groupby(order, key=lambda cell: cell.server_name)]
-    found: dict[str, list[Cell]] = {}
-    for cell in order:
-        found.setdefault(cell.server_name, []).append(cell)
-    return list(found.values())
+    if merged:
+        servers = list(dict.fromkeys(cell.server_name for cell in order))
+        order = sorted(order, key=lambda cell: servers.index(cell.server_name))
+    return [list(group) for _, group in groupby(order, key=lambda cell: cell.server_name)]
 
 
 NOT_HASHED = {

@@ -87,13 +87,18 @@ def _with_written_environment(typed: Any, written: Any) -> Any:
 
 def _is_flag(name: str) -> bool:
     """Whether this is an option of a run that is given without a value."""
-    parser = LoadgenParser(add_help=False, allow_abbrev=False)
-    add_run_arguments(parser)
     try:
-        parser.parse_args([f"--{name}"])
+        run_parser().parse_args([f"--{name}"])
     except UsageError:
         return False
     return True
+
+
+def run_parser() -> LoadgenParser:
+    """A parser of only the options of a run."""
+    parser = LoadgenParser(prog="python -m loadgen sweep", add_help=False, allow_abbrev=False)
+    add_run_arguments(parser)
+    return parser
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

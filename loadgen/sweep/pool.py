@@ -1,4 +1,4 @@
-"""A pool of worker processes that end when the sweep ends, even by `kill -9`.
+"""Worker processes that end when the sweep ends, even by `kill -9`.
 
 The workers of an ordinary pool would then wait for work forever. This module does not know what the workers do.
 """
@@ -8,21 +8,12 @@ import os
 import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.managers import SyncManager
-
-_spawn = multiprocessing.get_context("spawn")
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """A pool of `count` worker processes."""
-    return ProcessPoolExecutor(count, mp_context=_spawn, initializer=_end_with_parent)
-
-
-def manager() -> SyncManager:
-    """A started manager process, whose queues connect the other processes."""
-    started = SyncManager(ctx=_spawn)
-    started.start(_end_with_parent)
-    return started
+def process() -> ProcessPoolExecutor:
+    """A pool of one worker process."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_parent)
 
 
 def terminate_all() -> None:

@@ -71,9 +71,8 @@ class Residents:
                 raise
         failed = [(m, error) for m, error in zip(self.members, failures, strict=True) if error]
         self.members = [member for member in self.members if member.running]
-        if len(self.members) > 1:
-            for member in self.members:
-                self._pause(member)
+        for member in self.members:
+            self.rest(member)
         return failed
 
     def _start(self, member: Resident) -> LaunchFailedError | None:
@@ -112,12 +111,9 @@ class Residents:
     def rest(self, member: Resident) -> None:
         """Pauses the server after a cell if it is not the only one of its group."""
         if len(self.members) > 1 and member.running and member.running.exit_code() is None:
-            self._pause(member)
-
-    def _pause(self, member: Resident) -> None:
-        withdraw(member.started)
-        member.started.pause()
-        member.state = "paused"
+            withdraw(member.running)
+            member.running.pause()
+            member.state = "paused"
 
     def beside(self, member: Resident) -> list[dict[str, Any]]:
         """The other servers of the group: on which GPUs they stand, and whether they are paused or awake."""

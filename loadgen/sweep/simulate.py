@@ -1,4 +1,4 @@
-"""Backend `simulate`: runs every cell in the emulator's engine on a virtual clock, with one process for each model.
+"""Backend `simulate`: runs every cell in the emulator's engine on a virtual clock, all cells of a model in one process.
 
 The requests are those that a run over sockets would send. Everything that depends on the model alone is computed once for all
 its cells. This module does not know how the engine steps (see server/emulator/simulated_cell.py), or what a record contains (see
@@ -8,11 +8,10 @@ simulated_records.py).
 import argparse
 import contextlib
 import dataclasses
-import os
-import queue
+import functools
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import as_completed
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from loadgen.plan import datasets
 from loadgen.plan.schedule import RateStep, arrivals
 from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
+from loadgen.run import environment
 from loadgen.search.runs import capacity, folder_name
 from loadgen.sweep import pool, simulated_records
 from loadgen.sweep.manifest import Manifest
@@ -34,49 +34,30 @@ from loadgen.sweep.simulated_records import SimulatedReply
 from loadgen.sweep.study import PlannedSweep
 from server.emulator.simulated_cell import ModelOutputs, PreparedRequest, simulate_requests
 
-SimulationResult = tuple[Cell, RunInfo | str, float]
-"""A cell, its run or the reason of its failure, and the seconds that it took."""
-Results = queue.Queue[SimulationResult]
+outputs_of = functools.lru_cache(maxsize=1)(ModelOutputs)
+"""The outputs of a model, which a process computes once for all its cells."""
 
 
 def run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Simulates all cells and returns them in the order in which they end."""
-    models = sorted({cell.model for cell in order}, key=[cell.model for cell in order].index)
-    out = Path(manifest.folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with pool.manager() as manager, pool.processes(max(min(cores, len(models)), 1)) as workers:
-        results: Results = manager.Queue()
-        jobs = [
-            workers.submit(
-                simulate_model,
-                planned.options,
-                [cell for cell in order if cell.model == model],
-                out,
-                results,
-                args=planned.args,
-            )
-            for model in models
-        ]
+    models, cores = list(dict.fromkeys(cell.model for cell in order)), environment.host()["cpus"] or 1
+    task = partial(simulate, planned.options, Path(manifest.folder), args=planned.args)
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(pool.process()) for _ in models[:cores]]
+        jobs = {workers[models.index(cell.model) % len(workers)].submit(task, cell): cell for cell in order}
         try:
-            for cell, found, wall_s in collect(results, jobs):
-                if isinstance(found, str):
-                    manifest.failed(cell.name, found)
-                    yield cell, found
+            for job in as_completed(jobs):
+                cell = jobs[job]
+                if error := job.exception():  # no failure of one cell, not even a bug, may stop the others
+                    manifest.failed(cell.name, found := f"{type(error).__name__}: {error}")
                 else:
-                    manifest.done(cell.name, found, wall_s)
-                    yield cell, outcome(found)
+                    run_info, wall_s = job.result()
+                    manifest.done(cell.name, run_info, wall_s)
+                    found = outcome(run_info)
+                yield cell, found
         except BaseException:  # Ctrl-C
             pool.terminate_all()
             raise
-
-
-def collect(results: Results, jobs: list[Future[None]]) -> Iterator[SimulationResult]:
-    """Returns results as they arrive, until every job has ended. Raises the exception of a failed job."""
-    while not results.empty() or not all(job.done() for job in jobs):
-        with contextlib.suppress(queue.Empty):
-            yield results.get(timeout=0.2)
-    for job in jobs:
-        job.result()
 
 
 def check(planned: PlannedSweep) -> None:
@@ -92,25 +73,19 @@ def check(planned: PlannedSweep) -> None:
             raise UsageError("--backend simulate always runs the whole plan: remove --duration, --ramp and --times")
 
 
-def simulate_model(
-    options: RunOptions, cells: list[Cell], out: Path, results: Results, *, args: argparse.Namespace
-) -> None:
-    """Simulates all cells of one model and puts their results into the queue. A failure of one cell does not stop the others."""
+def simulate(options: RunOptions, out: Path, cell: Cell, *, args: argparse.Namespace) -> tuple[RunInfo, float]:
+    """Simulates one cell; returns its run and the seconds that this took."""
+    started_s = time.monotonic()
+    outputs = outputs_of(cell.model, datasets.emulator_file(options))
     dataset = datasets.load(options)
-    outputs = ModelOutputs(cells[0].model, datasets.emulator_file(options))
-    for cell in cells:
-        started_s = time.monotonic()
-        try:
-            simulated = partial(simulate_cell, cell=cell, outputs=outputs, dataset=dataset, version=args.engine_version)
-            folder, of_cell = out / cell.name, cell.applied(options)
-            if isinstance(cell.load, SearchedLoad):
-                of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
-                run_info = _search(of_search, cell.load, args.limit_s, simulated)
-            else:
-                run_info = simulated(of_cell, folder=folder)
-            results.put((cell, run_info, time.monotonic() - started_s))
-        except Exception as error:  # noqa: BLE001 - no failure of one cell, not even a bug, may stop the others
-            results.put((cell, f"{type(error).__name__}: {error}", 0.0))
+    simulated = partial(simulate_cell, cell=cell, outputs=outputs, dataset=dataset, version=args.engine_version)
+    folder, of_cell = out / cell.name, cell.applied(options)
+    if isinstance(cell.load, SearchedLoad):
+        of_search = dataclasses.replace(of_cell, target="simulated", out=folder)
+        run_info = _search(of_search, cell.load, args.limit_s, simulated)
+    else:
+        run_info = simulated(of_cell, folder=folder)
+    return run_info, time.monotonic() - started_s
 
 
 def _search(options: RunOptions, load: SearchedLoad, limit_s: float, simulated: partial[RunInfo]) -> RunInfo:

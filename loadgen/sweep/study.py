@@ -18,8 +18,8 @@ from loadgen.search.arguments import check
 from loadgen.sweep import axes, forecasts, groups, plan, searches
 from loadgen.sweep.groups import Group, Machine, Server
 from loadgen.sweep.manifest import Entry
-from loadgen.sweep.plan import Cell
-from loadgen.sweep.serve import ServePlan, serve_plan
+from loadgen.sweep.plan import EMULATED, Cell
+from loadgen.sweep.serve import serve_plan
 from loadgen.target.preflight import check_lengths
 from loadgen.target.server_info import ServerInfo
 from loadgen.terminal import duration_text
@@ -30,8 +30,6 @@ from server.emulator.forecast import Forecast
 from server.launch import docker_backend
 from server.launch import gpus as gpu_list
 from server.launch.lifecycle import free_gpus
-
-EMULATED = {"emulator", "simulate"}
 
 
 @dataclass
@@ -93,14 +91,7 @@ class PlannedSweep:
             at_most = duration_text(self.args.limit_s * len(order))
             report(f"sweep: {len(order)} searches, at most {at_most} (--limit) without start-ups")
             return
-        line = forecasts.total_line(
-            [self.forecasts[cell.name] for cell in order],
-            len(placed),
-            speed=self.args.speed,
-            real=self.args.backend not in EMULATED,
-            deadline_s=self.args.deadline,
-        )
-        report(line)
+        report(forecasts.total_line([self.forecasts[cell.name] for cell in order], len(placed), self.args))
 
     def entries(self) -> Iterator[Entry]:
         """The entry of each cell in the manifest, with its content hash. Raises UsageError."""
@@ -168,22 +159,11 @@ def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
         points, args.axes = (searches.searched_load(args),), searches.axes(args, options)
     try:
         serve = serve_plan(args.serve, configs, models)
-        order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes))
+        order = plan.cells(configs, models, points, options.repeats, axes.variants(args.axes), serve=serve)
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    order = [_completed(cell, serve) for cell in order]
     for cell in order if args.search else ():
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
     if len({cell.name for cell in order}) < len(order):
         raise UsageError("--configs, --models and --loads must not name anything twice")
     return PlannedSweep(args, options, plan.selected(order, args.exclude, args.only, args.first))
-
-
-def _completed(cell: Cell, serve: ServePlan) -> Cell:
-    """The cell with what the plan says of its server."""
-    return dataclasses.replace(
-        cell,
-        title=serve.title(cell.model),
-        serve=serve.options(cell.config, cell.model, *cell.variant.of_server),
-        environment=serve.environment(cell.config, cell.model),
-    )

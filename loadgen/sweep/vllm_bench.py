@@ -15,9 +15,8 @@ from typing import Any
 from loadgen.files import private_files
 from loadgen.options import RunOptions, open_loop
 from loadgen.plan import datasets
-from loadgen.plan.prompts import style_of
-from loadgen.plan.workload import Workload
 from loadgen.record import RunInfo
+from loadgen.sweep import simulated_records
 from loadgen.terminal import latency_text
 from server.launch import processes
 from server.launch.spec import RunningServer, Spec
@@ -64,9 +63,7 @@ def in_words(found: dict[str, Any]) -> str:
 
 def _prompts(options: RunOptions, run: RunInfo, count: int) -> list[str]:
     """The texts of the user's messages of our own requests."""
-    dataset = datasets.load(options)
-    name, style = style_of(run.model, options.prompt)
-    workload = Workload(dataset.problems, options, run.model, style, name)
+    workload = simulated_records.workload(options, datasets.load(options), run.model, run.run_id)
     requests = islice(workload.requests(options.warmup, options.warmup + count), count)
     return [str(request.body["messages"][-1]["content"]) for request in requests]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from server.arguments import indices
 from server.arguments import port as port_number
-from server.gpu.nvml import GpuSample
+from server.gpu import GpuSample
 
 FIELDS_CSV = Path(__file__).parent / "dcgm.csv"
 

@@ -8,24 +8,11 @@ This module does not know Prometheus. Tests cannot run it without a GPU; they te
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pynvml as nvml
 
-
-@dataclass(frozen=True)
-class GpuSample:
-    """The values of one GPU at one time, in the units of DCGM."""
-
-    index: int
-    uuid: str
-    pci_bus_id: str
-    name: str
-    hostname: str
-    driver: str
-    values: dict[str, float]
-
+from server.gpu import GpuSample
 
 NVML_FIELDS: dict[str, Callable[[Any], float]] = {
     "DCGM_FI_DEV_SM_CLOCK": lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM),

@@ -7,21 +7,13 @@ exit code 2. This module does not know how a server is started.
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from server.arguments import above_zero, indices, port
+from server.arguments import EXAMPLES, above_zero, indices, port
 from server.launch import docker_backend, lifecycle, readiness, running
 from server.launch.commands import labels
 from server.launch.spec import BACKENDS, LaunchFailedError, Spec
-
-Command = Callable[[argparse.Namespace], int]
-EXAMPLES = """examples:
-  python -m server up tp2-ngram --model r1-distill-qwen-14b --backend docker
-  python -m server up tp1 --model r1-distill-qwen-1.5b --backend emulator -- --speed 10
-  python -m server logs tp2-ngram
-  python -m server down --all"""
 
 
 def add_commands(commands: Any) -> None:
@@ -48,7 +40,7 @@ def add_commands(commands: Any) -> None:
     )
     up.add_argument("--run", default="", help="label `run` of the server's Prometheus series")
     up.usage = "%(prog)s CONFIG --model M [options] [-- further options of vllm serve, or of the emulator]"
-    up.set_defaults(execute=_with_exit_code(_up))
+    up.set_defaults(execute=_up)
     down = commands.add_parser("down", help="stop servers that were started with this program", **texts)
     down.add_argument("name", nargs="?", help="configuration or server name")
     down.add_argument(
@@ -57,30 +49,12 @@ def add_commands(commands: Any) -> None:
         help="stop all of this checkout, also those of a launcher that was killed",
     )
     down.add_argument("--everywhere", action="store_true", help="include servers that another checkout started")
-    down.set_defaults(execute=_with_exit_code(_down))
+    down.set_defaults(execute=_down)
     logs = commands.add_parser("logs", help="print a server's log", **texts)
     logs.add_argument("name", help="configuration or server name")
-    logs.set_defaults(execute=_with_exit_code(_logs))
+    logs.set_defaults(execute=_logs)
     status = commands.add_parser("status", help="list running servers", **texts)
-    status.set_defaults(execute=_with_exit_code(_status))
-
-
-def _with_exit_code(command: Command) -> Command:
-    """The command, with LaunchFailedError reported as exit code 2 and Ctrl-C as 130."""
-
-    def execute(args: argparse.Namespace) -> int:
-        try:
-            return command(args)
-        except LaunchFailedError as error:
-            for line in error.tail:
-                _print(f"  | {line}")
-            _print(f"server: {error.reason}")
-            return 2
-        except KeyboardInterrupt:
-            _print("server: interrupted")
-            return 130
-
-    return execute
+    status.set_defaults(execute=_status)
 
 
 def _print(line: str) -> None:
@@ -128,27 +102,23 @@ def _no_server(name: str) -> LaunchFailedError:
 
 
 def _status(_args: argparse.Namespace) -> int:
-    servers = [{**row, "healthy": readiness.healthy(row["port"])} for row in running.servers()]
-    for row in servers:
-        _print(
-            f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {'healthy' if row['healthy'] else 'not ready'}"
-        )
-    print(json.dumps({"servers": servers}))
+    rows = []
+    for server in running.servers():
+        row = {name: getattr(server, name) for name in ("name", "backend", "config", "model", "port")}
+        rows.append({**row, "log": server.log or None, "healthy": readiness.healthy(server.port)})
+    for row in rows:
+        state = "healthy" if row["healthy"] else "not ready"
+        _print(f"{row['name']}  {row['backend']}  {row['model']}  port {row['port']}  {state}")
+    print(json.dumps({"servers": rows}))
     return 0
 
 
 def _logs(args: argparse.Namespace) -> int:
-    found = [row for row in running.servers() if args.name in {row["name"], row["config"]}]
+    found = [server for server in running.servers() if args.name in {server.name, server.config}]
     if not found:
         raise _no_server(args.name)
-    for row in found:
-        _print(_log_of(row))
-    print(json.dumps({"logs": [row["name"] for row in found]}))
+    for server in found:
+        log = Path(server.log).read_text(errors="replace") if server.log else docker_backend.log(server.name)
+        _print(log)
+    print(json.dumps({"logs": [server.name for server in found]}))
     return 0
-
-
-def _log_of(row: dict[str, Any]) -> str:
-    if row["log"]:
-        return Path(row["log"]).read_text(errors="replace")
-    container = next(each for each in docker_backend.running() if each.name == row["name"])
-    return str(container.logs().decode(errors="replace"))

@@ -24,11 +24,6 @@ MEASUREMENT_OPTIONS = (
 """Options of `vllm serve` (0.26 and later) that every server started here receives."""
 
 
-def tensor_parallel_size(config: dict[str, Any]) -> int:
-    """The number of GPUs that one replica needs."""
-    return int(config["tensor-parallel-size"])
-
-
 def speculation(config: dict[str, Any]) -> str | None:
     """The speculation method, or None."""
     return (config.get("speculative-config") or {}).get("method")
@@ -40,7 +35,7 @@ def labels(spec: Spec) -> dict[str, str]:
     return {
         "config": Path(spec.config).stem,
         "model": str(read_preset(spec.model).get("id", spec.model)),
-        "tp": str(tensor_parallel_size(config)),
+        "tp": str(config["tensor-parallel-size"]),
         "speculation": speculation(config) or "none",
         "run": spec.run or "none",
     }

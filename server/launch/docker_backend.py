@@ -8,6 +8,7 @@ This module does not know when the server is ready, or what its log means.
 
 import dataclasses
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,14 +17,18 @@ from typing import Any
 
 from server.config import config_file
 from server.launch import commands
-from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
+from server.launch.processes import SavedServer
+from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
+IN_LABELS = ("owner", "checkout", "config", "model", "port")
+"""What the labels `thinkload.…` say of a server, beside its GPUs."""
 EMULATOR = "thinkload.emulator"
 """The label of our own image (see Dockerfile)."""
 # docker-compose.yml confines the same services in the same way.
 CONFINED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+EMULATOR_SETTINGS: dict[str, Any] = CONFINED | {"tmpfs": {"/tmp": ""}, "mem_limit": "2g", "pids_limit": 1024}  # noqa: S108 - inside the container
 CACHES = {
     "thinkload-huggingface": {"bind": "/cache/huggingface", "mode": "rw"},
     "thinkload-vllm": {"bind": "/cache/vllm", "mode": "rw"},
@@ -98,7 +103,7 @@ class ContainerServer(RunningServer):
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Sends SIGTERM, after `grace_s` seconds SIGKILL, removes the container and returns."""
-        remove(self.container, grace_s)
+        remove(self.name, grace_s)
         if self._log_thread:
             self._log_thread.join(timeout=5)
 
@@ -107,12 +112,12 @@ class ContainerServer(RunningServer):
         return {"image": self.image, "container": self.container.id, "command": self.container.attrs["Args"]}
 
 
-def remove(container: Any, grace_s: float) -> None:
+def remove(name: str, grace_s: float) -> None:
     """Stops and removes a container. Does nothing if it has already been removed."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415 - only this backend needs it
 
     try:
-        container.reload()
+        container = connect().containers.get(name)
         if container.status == "paused":
             container.unpause()  # SIGTERM reaches a paused container only after it continues
         container.stop(timeout=int(grace_s))
@@ -124,26 +129,26 @@ def remove(container: Any, grace_s: float) -> None:
             raise
 
 
-def start_container(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log: Path) -> ContainerServer:
+def start_container(spec: Spec, saved: SavedServer) -> ContainerServer:
     """Creates and starts the container. Raises LaunchFailedError."""
     client = connect()
     image = _image(client, image_name(spec.image))
+    log = Path(saved.log)
     log.touch()
     command, volumes = _command(spec, image)
-    settings = _emulator_settings() if is_emulator(image) else _vllm_settings(gpus)
+    settings = {**EMULATOR_SETTINGS} if is_emulator(image) else _vllm_settings(saved.gpus)
     settings["volumes"] = {**settings.get("volumes", {}), **volumes}
     settings["environment"] = {**settings.get("environment", {}), **spec.environment}
-    published = {"8000/tcp": ("127.0.0.1", port)}
-    labels = _labels(spec, name, port, gpus)
-    container = None
+    settings |= {"name": saved.name, "labels": _labels(saved), "ports": {"8000/tcp": ("127.0.0.1", saved.port)}}
     try:
-        container = client.containers.create(image.id, command, name=name, labels=labels, ports=published, **settings)
+        container = client.containers.create(image.id, command, **settings)
         container.start()
     except BaseException as error:
-        if container:
-            remove(container, 1)
-        raise _start_error(error, port) from error
-    server = ContainerServer(name, port, gpus, log, "docker", is_emulator(image), container, _identity(image))
+        remove(saved.name, 1)
+        raise _start_error(error, saved.port) from error
+    identity = {"id": image.id, "tags": image.tags, "digests": image.attrs.get("RepoDigests") or []}
+    emulated = is_emulator(image)
+    server = ContainerServer(saved.name, saved.port, saved.gpus, log, "docker", emulated, container, identity)
     server.follow_log()
     return server
 
@@ -166,15 +171,11 @@ def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
     return arguments, volumes
 
 
-def _labels(spec: Spec, name: str, port: int, gpus: tuple[int, ...]) -> dict[str, str]:
-    return {
-        LABEL: name,
-        "thinkload.owner": OWNER,
-        "thinkload.checkout": CHECKOUT,
-        "thinkload.config": spec.config,
-        "thinkload.model": spec.model,
-        "thinkload.port": str(port),
-        "thinkload.gpus": ",".join(map(str, gpus)),
+def _labels(saved: SavedServer) -> dict[str, str]:
+    """The labels from which `running` reads the server again."""
+    texts = {name: str(getattr(saved, name)) for name in IN_LABELS}
+    return {LABEL: saved.name, "thinkload.gpus": ",".join(map(str, saved.gpus))} | {
+        f"thinkload.{name}": text for name, text in texts.items()
     }
 
 
@@ -200,14 +201,12 @@ def emulates(spec: Spec) -> bool:
     return spec.backend == "docker" and is_emulator(_image(connect(), image_name(spec.image)))
 
 
-def taken_gpus() -> set[int]:
-    """The indices of the GPUs that our running containers use."""
-    used = ",".join(container.labels.get("thinkload.gpus", "") for container in running())
-    return {int(index) for index in used.split(",") if index}
-
-
-def _identity(image: Any) -> dict[str, Any]:
-    return {"id": image.id, "tags": image.tags, "digests": image.attrs.get("RepoDigests") or []}
+START_ERRORS = (
+    ("port is already allocated|address already in use", "port {port} is taken: free it or choose another with --port"),
+    ("unknown device", "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"),
+    ("could not select device driver|(?i:nvidia)", "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"),
+)  # fmt: skip
+"""What Docker says where a container does not start, and what the operator can do."""
 
 
 def _start_error(error: BaseException, port: int) -> BaseException:
@@ -215,19 +214,10 @@ def _start_error(error: BaseException, port: int) -> BaseException:
     if not isinstance(error, OSError):  # errors of the Docker SDK are subclasses of OSError
         return error
     text = str(error)
-    if "port is already allocated" in text or "address already in use" in text:
-        return LaunchFailedError(f"port {port} is taken: free it or choose another with --port", text)
-    if "unknown device" in text:
-        reason = "Docker does not find one of the GPUs: choose others with --gpus, or choose a smaller configuration"
-        return LaunchFailedError(reason, text)
-    if "could not select device driver" in text or "nvidia" in text.lower():
-        reason = "Docker cannot give GPUs to a container: install nvidia-container-toolkit and restart Docker"
-        return LaunchFailedError(reason, text)
+    for pattern, reason in START_ERRORS:
+        if re.search(pattern, text):
+            return LaunchFailedError(reason.format(port=port), text)
     return LaunchFailedError(f"Docker did not start the container: {' '.join(text.split())}")
-
-
-def _emulator_settings() -> dict[str, Any]:
-    return CONFINED | {"tmpfs": {"/tmp": ""}, "mem_limit": "2g", "pids_limit": 1024}  # noqa: S108 - inside the container
 
 
 def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
@@ -254,10 +244,22 @@ def _vllm_settings(gpus: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def running(owner: str | None = None) -> list[Any]:
-    """Our containers, of one launcher (`owner`) or of all. Empty if there is no Docker engine."""
-    labels = [LABEL] + ([f"thinkload.owner={owner}"] if owner else [])
+def running() -> list[SavedServer]:
+    """Our containers, whichever launcher has started them. Empty if there is no Docker engine."""
     try:
-        return list(connect().containers.list(all=True, filters={"label": labels}))
+        containers = connect().containers.list(all=True, filters={"label": LABEL})
     except LaunchFailedError:
         return []
+    return [_saved(container) for container in containers]
+
+
+def _saved(container: Any) -> SavedServer:
+    labels = {name: container.labels.get(f"thinkload.{name}", "") for name in ("gpus", *IN_LABELS)}
+    gpus = tuple(int(index) for index in labels.pop("gpus").split(",") if index)
+    port = int(labels.pop("port") or 0)
+    return SavedServer(name=container.name, backend="docker", port=port, gpus=gpus, **labels)
+
+
+def log(name: str) -> str:
+    """The output of the container with this name so far."""
+    return str(connect().containers.get(name).logs().decode(errors="replace"))

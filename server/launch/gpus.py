@@ -18,7 +18,7 @@ def usage() -> list[dict[str, Any]]:
     return _rows(_usage_row)
 
 
-def _rows(row: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(row: Callable[[Any, Any], dict[str, Any]]) -> list[dict[str, Any]]:
     try:
         import pynvml as nvml  # noqa: PLC0415 - only real servers need it
 
@@ -26,21 +26,19 @@ def _rows(row: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
     except Exception:  # noqa: BLE001 - pynvml defines its exceptions when it is loaded
         return []
     try:
-        return [row(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return [{"index": index, **row(nvml, handle)} for index, handle in enumerate(handles)]
     finally:
         nvml.nvmlShutdown()
 
 
-def _usage_row(nvml: Any, index: int) -> dict[str, Any]:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _usage_row(nvml: Any, handle: Any) -> dict[str, Any]:
     used = nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30
-    return {"index": index, "used_gib": used, "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000}
+    return {"used_gib": used, "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000}
 
 
-def _row(nvml: Any, index: int) -> dict[str, Any]:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _row(nvml: Any, handle: Any) -> dict[str, Any]:
     return {
-        "index": index,
         "uuid": nvml.nvmlDeviceGetUUID(handle),
         "name": nvml.nvmlDeviceGetName(handle),
         "memory_mib": nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20,
@@ -53,14 +51,12 @@ def _row(nvml: Any, index: int) -> dict[str, Any]:
     }
 
 
-def allocate(wanted: int, present: int, taken: set[int]) -> tuple[int, ...] | None:
-    """The lowest free indices out of `present` GPUs, or None if fewer than `wanted` are free.
+def allocate(wanted: int, free: set[int]) -> tuple[int, ...] | None:
+    """The lowest `wanted` of the free GPUs, or None if there are fewer.
 
     A block that is aligned to its own size is preferred, because such GPUs are often connected by NVLink.
     """
-    free = [index for index in range(present) if index not in taken]
-    for start in range(0, present, wanted):
-        block = range(start, start + wanted)
-        if all(index in free for index in block):
-            return tuple(block)
-    return tuple(free[:wanted]) if len(free) >= wanted else None
+    blocks = (range(start, start + wanted) for start in range(0, max(free, default=0), wanted))
+    lowest = sorted(free)[:wanted] if len(free) >= wanted else None
+    chosen = next((block for block in blocks if free.issuperset(block)), lowest)
+    return None if chosen is None else tuple(chosen)

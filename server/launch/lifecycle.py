@@ -17,11 +17,10 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from server.config import read_config
-from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness
+from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness, running
 from server.launch.process_backend import start_local
-from server.launch.spec import OWNER, LaunchFailedError, RunningServer, Spec
-from server.launch.startup_log import explain
-from server.launch.startup_phases import StartupPhases
+from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
+from server.launch.startup_log import StartupPhases, explain
 
 POLL_S = 0.2
 EXIT_GRACE_S = 1.0
@@ -33,10 +32,6 @@ Report = Callable[[str], None]
 """Receives one line of progress."""
 
 
-def _ignore(_line: str) -> None:
-    pass
-
-
 @contextmanager
 def watched() -> Iterator[subprocess.Popen[bytes]]:
     """In the block, a watchdog process stops the servers of this process if it ends without having stopped them.
@@ -46,24 +41,15 @@ def watched() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "server.launch.watchdog", OWNER]
     # The watchdog has a session of its own, so that Ctrl-C on the launcher does not end it.
     watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    said = b""
     try:
         yield watchdog
+        said = b"stopped"
     finally:
-        watchdog.communicate()  # closes its standard input and waits for its end
+        watchdog.communicate(said)  # closes its standard input and waits for its end
 
 
-@contextmanager
-def launched(spec: Spec, report: Report = _ignore) -> Iterator[RunningServer]:
-    """One ready server, which is stopped at the end of the block or of this process. Raises LaunchFailedError."""
-    with watched():
-        server = start(spec, report)
-        try:
-            yield server
-        finally:
-            stop(server)
-
-
-def start(spec: Spec, report: Report = _ignore) -> RunningServer:
+def start(spec: Spec, report: Report) -> RunningServer:
     """Starts a server and returns it when it is ready. The caller stops it. Raises LaunchFailedError.
 
     A port that was not asked for is replaced by another one if a program opens it before the server does.
@@ -152,11 +138,18 @@ def _start_process(spec: Spec) -> RunningServer:
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with _allocation_lock():
-        port = _choose_port(spec)
-        chosen = _choose_gpus(spec, commands.tensor_parallel_size(config))
-        if spec.backend == "docker":
-            return docker_backend.start_container(spec, name, port, chosen, log)
-        return start_local(spec, name, port, chosen, log)
+        saved = processes.SavedServer(
+            name=name,
+            owner=OWNER,
+            checkout=CHECKOUT,
+            backend=spec.backend,
+            config=spec.config,
+            model=spec.model,
+            port=_choose_port(spec),
+            gpus=_choose_gpus(spec, config["tensor-parallel-size"]),
+            log=str(log),
+        )
+        return docker_backend.start_container(spec, saved) if spec.backend == "docker" else start_local(spec, saved)
 
 
 def _choose_port(spec: Spec) -> int:
@@ -181,7 +174,7 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
         reason = f"tensor-parallel-size {wanted} needs {wanted} GPUs, this machine has {present}: choose a smaller configuration"
         raise LaunchFailedError(reason)
     free = free_gpus()
-    if (chosen := gpus.allocate(wanted, present, set(range(present)) - free)) is None:
+    if (chosen := gpus.allocate(wanted, free)) is None:
         reason = (
             f"{wanted} GPUs wanted, {len(free)} of {present} free: wait, or stop other servers (python -m server down)"
         )
@@ -191,7 +184,7 @@ def _choose_gpus(spec: Spec, wanted: int) -> tuple[int, ...]:
 
 def free_gpus() -> set[int]:
     """The indices of this machine's GPUs that no server of ours uses; empty on a machine whose GPUs cannot be seen."""
-    taken = {index for saved in processes.running() for index in saved.gpus} | docker_backend.taken_gpus()
+    taken = {index for server in running.servers() for index in server.gpus}
     return {row["index"] for row in gpus.inventory()} - taken
 
 

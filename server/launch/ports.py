@@ -6,8 +6,11 @@ This module does not know which server a port is for.
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
 COOLDOWN_S = 12.0
 """How long a port is not used again after its server has ended. Prometheus notices the end of a target up to 10 s late, because
 file discovery applies changes every 5 s, in two steps. A new server on the port would be scraped under the old labels during
@@ -25,16 +28,23 @@ def is_free(port: int) -> bool:
     return True
 
 
+def listeners() -> Iterator[tuple[str, int, str]]:
+    """The address, the port and the inode of each listening socket, as /proc shows them; none on a machine without /proc."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for row in map(str.split, table.read_text().splitlines()[1:] if table.exists() else ()):
+            if row[3] == LISTEN:
+                address, _, port = row[1].partition(":")
+                yield address, int(port, 16), row[9]
+
+
 def held_by(port: int, pids: list[int]) -> bool:
     """True if one of the processes listens on the port. Also True on a machine without /proc, where this cannot be known."""
-    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
-    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
-    for pid in pids if rows else ():
+    sockets = {f"socket:[{inode}]" for _, listening, inode in listeners() if listening == port}
+    for pid in pids:
         with contextlib.suppress(OSError):
             if any(str(fd.readlink()) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir()):
                 return True
-    return not rows
+    return not Path("/proc/net/tcp").exists()
 
 
 def first_free(start: int = 8000, taken: frozenset[int] = frozenset()) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.launch import commands, ports, processes
-from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
+from server.launch.spec import LaunchFailedError, RunningServer, Spec
 
 
 @dataclass
@@ -45,45 +45,36 @@ class LocalServer(RunningServer):
         return {"pid": self.saved.pid, "command": self.saved.command, "started": self.saved.started}
 
 
-def start_local(spec: Spec, name: str, port: int, gpus: tuple[int, ...], log: Path) -> LocalServer:
+def start_local(spec: Spec, saved: processes.SavedServer) -> LocalServer:
     """Starts the command. Raises LaunchFailedError if it is not on PATH."""
-    command = commands.local_command(spec, port)
-    saved = processes.SavedServer(
-        name=name,
-        owner=OWNER,
-        checkout=CHECKOUT,
-        backend=spec.backend,
-        config=spec.config,
-        model=spec.model,
-        port=port,
-        log=str(log),
-        gpus=gpus,
-        command=command,
-    )
+    saved.command, log = commands.local_command(spec, saved.port), Path(saved.log)
     # The state file is written before the start, so that the server is found even if this process is killed right after it.
     processes.save(saved)
     with log.open("wb") as out:
         try:
             process = subprocess.Popen(
-                command,
+                saved.command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=_environment(spec, name, gpus),
+                env=_environment(spec, saved),
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            processes.forget(name)
-            reason = f"no command {command[0]!r} on PATH: install it (pip install vllm), or choose --backend docker"
+            processes.forget(saved.name)
+            reason = (
+                f"no command {saved.command[0]!r} on PATH: install it (pip install vllm), or choose --backend docker"
+            )
             raise LaunchFailedError(reason) from error
     saved.pid, saved.started = process.pid, processes.start_time(process.pid) or "?"
     processes.save(saved)
-    return LocalServer(name, port, gpus, log, spec.backend, spec.backend == "emulator", saved, process)
+    emulated = spec.backend == "emulator"
+    return LocalServer(saved.name, saved.port, saved.gpus, log, spec.backend, emulated, saved, process)
 
 
-def _environment(spec: Spec, name: str, gpus: tuple[int, ...]) -> dict[str, str]:
-    environment = {**processes.environment(name), "PYTHONUNBUFFERED": "1"}
+def _environment(spec: Spec, saved: processes.SavedServer) -> dict[str, str]:
+    environment = {**processes.environment(saved.name), "PYTHONUNBUFFERED": "1"}
     if spec.backend == "process":
         environment |= {"VLLM_NO_USAGE_STATS": "1"}
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, saved.gpus))} if saved.gpus else {}
     return {**environment, **spec.environment}

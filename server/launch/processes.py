@@ -34,7 +34,8 @@ class SavedServer(msgspec.Struct, kw_only=True):
     config: str
     model: str
     port: int
-    log: str
+    log: str = ""
+    """Its file; empty for a container, whose log Docker keeps."""
     pid: int | None = None
     """None until the process has been started."""
     started: str = "?"
@@ -53,15 +54,23 @@ def state_dir() -> Path:
 
 def start_time(pid: int) -> str | None:
     """The start time of the process, in the format of the operating system. None if it has ended or is a zombie."""
-    stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] == "Z" else fields[19]
+        fields = _stat(pid)
+        return None if not fields or fields[0] == "Z" else fields[19]
     out = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return out.stdout.strip() or None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state of the process on; none if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _in_session(pid: int, session: int | None) -> bool:
+    return _stat(pid)[3:4] == [str(session)]
 
 
 def environment(name: str) -> dict[str, str]:
@@ -95,11 +104,9 @@ def running() -> list[SavedServer]:
     return found
 
 
-def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
+def _has_label(pid: int, label: bytes) -> bool:
     try:
-        if session is not None and int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-            return True
-        return any(item.startswith(label) for item in (folder / "environ").read_bytes().split(b"\0"))
+        return any(item.startswith(label) for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
         return False
 
@@ -107,7 +114,8 @@ def _belongs(folder: Path, label: bytes, session: int | None) -> bool:
 def labelled(name: str, session: int | None = None) -> list[int]:
     """The pids that carry the label of the server or belong to the session. Empty on a machine without /proc."""
     label = f"{LABEL_VARIABLE}={name}".encode()
-    found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _belongs(folder, label, session)]
+    found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    found = [pid for pid in found if _in_session(pid, session) or _has_label(pid, label)]
     return [pid for pid in found if pid != os.getpid() and start_time(pid)]
 
 
@@ -119,15 +127,7 @@ def _signal(pids: list[int], signal_number: int) -> None:
 
 def signal_all(server: SavedServer, number: int) -> None:
     """Sends a signal to every process of the server, but not to helpers of the launcher, which run in the launcher's session."""
-    own = os.getsid(0)
-    _signal([pid for pid in pids_of(server) if _session(pid) != own], number)
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except (ProcessLookupError, PermissionError):
-        return None
+    _signal([pid for pid in pids_of(server) if not _in_session(pid, os.getsid(0))], number)
 
 
 def stop(server: SavedServer, grace_s: float = 30.0) -> None:

@@ -5,7 +5,6 @@ No function raises for a server that does not answer yet. This module does not k
 
 import json
 import threading
-import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import Any
@@ -14,19 +13,24 @@ from typing import Any
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _request(url: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> bytes | None:
+def _answer(port: int, path: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> Any:
+    """The JSON of an answer, which is {} for another page; None without an answer with status 200."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})  # noqa: S310 - http, loopback
+    url, headers = f"http://127.0.0.1:{port}{path}", {"content-type": "application/json"}
     try:
-        with _opener.open(request, timeout=timeout_s) as response:
-            return bytes(response.read())
-    except (urllib.error.URLError, HTTPException, OSError, ValueError):
+        with _opener.open(urllib.request.Request(url, data, headers), timeout=timeout_s) as response:
+            page = response.read()
+    except (HTTPException, OSError):
         return None
+    try:
+        return json.loads(page)
+    except ValueError:
+        return {}
 
 
 def healthy(port: int) -> bool:
     """True if `/health` answers with 200."""
-    return _request(f"http://127.0.0.1:{port}/health", timeout_s=2.0) is not None
+    return _answer(port, "/health", timeout_s=2.0) is not None
 
 
 class FirstToken:
@@ -52,28 +56,12 @@ class FirstToken:
         self._received = generates(self._port)
 
 
-def served_model(port: int) -> str | None:
-    """The id of the first served model, or None."""
-    answer = _json(_request(f"http://127.0.0.1:{port}/v1/models"))
-    try:
-        return str(answer["data"][0]["id"])
-    except (KeyError, IndexError, TypeError):
-        return None
-
-
 def generates(port: int) -> bool:
     """True if the server generates a token. The first request of a new engine may take seconds (measured: 4 s at TP 2 on CPU)."""
-    model = served_model(port)
-    body: dict[str, object] = {"model": model, "prompt": "1 + 1 =", "max_tokens": 1, "temperature": 0}
-    answer = _json(_request(f"http://127.0.0.1:{port}/v1/completions", body, timeout_s=60.0) if model else None)
     try:
+        model = _answer(port, "/v1/models")["data"][0]["id"]
+        body: dict[str, object] = {"model": model, "prompt": "1 + 1 =", "max_tokens": 1, "temperature": 0}
+        answer = _answer(port, "/v1/completions", body, timeout_s=60.0)
         return int(answer["usage"]["completion_tokens"]) >= 1
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         return False
-
-
-def _json(body: bytes | None) -> Any:
-    try:
-        return json.loads(body or b"null")
-    except ValueError:
-        return None

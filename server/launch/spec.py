@@ -29,7 +29,7 @@ class LaunchFailedError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
-        """The kind of the cause in the table of startup_log.py, if the log shows one."""
+        """The kind of the cause in startup_log.yaml, if the log shows one."""
         self.tail = log.rstrip().splitlines()[-15:]
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from server.config import CONFIGS, names, read_config
-from server.launch.commands import speculation, tensor_parallel_size
+from server.launch.commands import speculation
 from server.launch.docker_backend import CONFINED
 from tests import ROOT
 
@@ -112,7 +112,7 @@ def labels(job: dict[str, Any]) -> dict[str, str]:
 def test_series_have_the_labels_and_the_gpus_of_the_configuration(started: Any, config: str) -> None:
     """Nothing but the file of the configuration says how many GPUs it uses, and power is counted on these only."""
     jobs, said = started(config)
-    size = tensor_parallel_size(read_config(config))
+    size = read_config(config)["tensor-parallel-size"]
     assert said == "--config.file=p.yml\n"
     assert [labels(job)["tp"] for job in jobs.values()] == [str(size)] * 3
     assert labels(jobs["stack-server"])["speculation"] == (speculation(read_config(config)) or "none")

@@ -58,12 +58,41 @@ def test_it_says_its_version_and_its_commands(thinkload: Path, tmp_path: Path) -
     assert (done.returncode, done.stderr) == (2, "thinkload: 'swep' is not a command: did you mean sweep?\n")
 
 
-@pytest.mark.parametrize("verb", PROGRAM_OF)
-def test_every_command_shows_its_help_under_its_own_name(verb: str, thinkload: Path, tmp_path: Path) -> None:
-    done = run(thinkload, verb, "--help", cwd=tmp_path)
+HELP_OF_ALL = """
+import contextlib, io, json, sys
+from thinkload.__main__ import PROGRAM_OF, main
+texts = {}
+for verb in PROGRAM_OF:
+    sys.argv, text, code = ["thinkload", verb, "--help"], io.StringIO(), None
+    with contextlib.redirect_stdout(text):
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+    texts[verb] = (code or 0, text.getvalue())
+print(json.dumps(texts))
+"""
+"""One interpreter shows the help of every command, because each would import most of the packages again."""
+
+
+@pytest.fixture(scope="module")
+def helps(thinkload: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    done = run(thinkload.with_name("python"), "-c", HELP_OF_ALL, cwd=tmp_path_factory.mktemp("help"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: thinkload {verb}")
-    assert "python -m" not in done.stdout
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("verb", PROGRAM_OF)
+def test_every_command_shows_its_help_under_its_own_name(verb: str, helps: dict[str, tuple[int, str]]) -> None:
+    code, text = helps[verb]
+    assert code == 0
+    assert text.startswith(f"usage: thinkload {verb}")
+    assert "python -m" not in text
+
+
+def test_the_command_itself_shows_a_help(thinkload: Path, tmp_path: Path) -> None:
+    done = run(thinkload, "sweep", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[0].startswith("usage: thinkload sweep")) == (0, True)
 
 
 def test_plans_presets_and_configurations_are_found_from_any_folder(thinkload: Path, tmp_path: Path) -> None:

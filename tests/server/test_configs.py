@@ -67,7 +67,7 @@ def test_examples_keep_the_common_settings(name: str) -> None:
     [
         ("tensor-parallel-size: [1", "cannot be read as YAML"),
         ("tensor-parallel-size: many", "tensor-parallel-size: Expected `int`"),
-        ("tensor-parallel-size: 0", "tensor-parallel-size: must be at least 1"),
+        ("tensor-parallel-size: 0", "tensor-parallel-size: Expected `int` >= 1"),
         ("speculative-config: ngram", "speculative-config: not JSON"),
         ("speculative-config: [ngram]", "speculative-config: must be a mapping"),
         ("- tp1", "must be a mapping"),

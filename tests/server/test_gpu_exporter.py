@@ -14,8 +14,8 @@ from loadgen.target.gpu_log import gpu_inventory, gpu_rows
 from server.emulator.engine.gpu_telemetry import Telemetry
 from server.emulator.engine.hardware import gpus
 from server.emulator.engine.step_time import Usage
+from server.gpu import GpuSample
 from server.gpu.exporter import exposition, fields, handler
-from server.gpu.nvml import GpuSample
 from server.launch.gpus import inventory
 from server.launch.lifecycle import gpu_metrics
 from tests import ROOT

@@ -18,14 +18,14 @@ from server.launch.gpus import allocate
     ],
 )
 def test_lowest_free_block(wanted: int, present: int, taken: set[int], given: tuple[int, ...] | None) -> None:
-    assert allocate(wanted, present, taken) == given
+    assert allocate(wanted, set(range(present)) - taken) == given
 
 
 def test_servers_at_once_never_share_a_gpu() -> None:
     taken: set[int] = set()
     for wanted in (1, 2, 4, 1):
-        given = allocate(wanted, 8, taken)
+        given = allocate(wanted, set(range(8)) - taken)
         assert given is not None
         assert not taken & set(given)
         taken |= set(given)
-    assert allocate(1, 8, taken) is None
+    assert allocate(1, set(range(8)) - taken) is None

@@ -205,8 +205,8 @@ def test_unknown_configuration_is_reported(state: dict[str, str]) -> None:
 
 LAUNCHER = """
 import sys, time
-from server.launch.lifecycle import launched
 from server.launch.spec import Spec
+from tests.fixtures.emulated import launched
 with launched(Spec(config="tp1", model="r1-distill-qwen-1.5b", backend="process")) as server:
     print(server.name, flush=True)
     time.sleep(60)

@@ -21,13 +21,13 @@ def test_ports_are_single_or_ranges() -> None:
 
 def test_only_listeners_on_loopback_count() -> None:
     """A listener on all addresses needs no relay, and an open connection is not a listener."""
-    table = (
-        "  sl  local_address rem_address   st tx_queue rx_queue\n"
-        "   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000\n"
-        "   1: 00000000:1F41 00000000:0000 0A 00000000:00000000\n"
-        "   2: 0100007F:1F42 0100007F:9999 01 00000000:00000000\n"
-    )
-    assert listening_on_loopback(table) == {8000}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as loopback,
+        socket.create_server(("0.0.0.0", 0)) as everywhere,
+        socket.create_connection(loopback.getsockname()) as connection,
+    ):
+        ports = [each.getsockname()[1] for each in (loopback, everywhere, connection)]
+        assert [port in listening_on_loopback() for port in ports] == [True, False, False]
 
 
 async def answered(host: str, port: int) -> bytes | None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from server.launch.startup_log import explain
-from server.launch.startup_phases import StartupPhases
+from server.launch.startup_log import StartupPhases, explain
 from tests import ROOT
 
 LOGS = ROOT / "tests" / "logs"

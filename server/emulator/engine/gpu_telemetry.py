@@ -12,8 +12,8 @@ from dataclasses import astuple, replace
 
 from server.emulator.engine.hardware import Gpu
 from server.emulator.engine.step_time import GIB, Usage
+from server.gpu import GpuSample
 from server.gpu.exporter import exposition
-from server.gpu.nvml import GpuSample
 
 WINDOW_S = 1.0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.cli import main
 from loadgen.record import RECORDS, read_run
 from tests import ROOT
 from tests.fixtures.control import ControlServer
@@ -166,24 +167,28 @@ def test_ctrl_c_ends_a_search_with_what_is_known(tmp_path: Path) -> None:
         (["--slo", "ttft=1s", "--repeats", "2"], "--one-pass and --repeats"),
     ],
 )
-def test_mistakes_are_one_line_before_the_first_request(words: list[str], says: str, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_before_the_first_request(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = ControlServer()
     with server.running() as target:
-        done = loadgen("--target", target, *SMALL, "--out", str(tmp_path / "s"), *words, verb="search")
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+        assert main(["search", "--target", target, *SMALL, "--out", str(tmp_path / "s"), *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
     assert server.seen == []
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', b"[" * 100_000, b'{"schema_version": 99}'])
-def test_a_folder_that_holds_no_search_cannot_be_resumed(content: bytes, tmp_path: Path) -> None:
+def test_a_folder_that_holds_no_search_cannot_be_resumed(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "search.json").write_bytes(content)
-    done = loadgen("--resume", str(tmp_path), "--metrics-port", "off", verb="search")
-    assert done.returncode == 2
-    assert "search.json" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert main(["search", "--resume", str(tmp_path), "--metrics-port", "off"]) == 2
+    said = capsys.readouterr().err
+    assert "search.json" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_several_loads_are_runs_in_one_folder_with_one_table(tmp_path: Path) -> None:
@@ -227,7 +232,6 @@ def test_loads_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--concurrency", "4"], ["--rate", "1"], ["--resume", "x"], ["--loads", "1,1"]])
-def test_loads_cannot_be_combined_with_another_load(words: list[str]) -> None:
-    done = loadgen("--loads", "1,2", *words)
-    assert done.returncode == 2
-    assert "--loads" in done.stderr
+def test_loads_cannot_be_combined_with_another_load(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--metrics-port", "off", "--loads", "1,2", *words]) == 2
+    assert "--loads" in capsys.readouterr().err

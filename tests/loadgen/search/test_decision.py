@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from loadgen.measure.dependence import kind_of
 from loadgen.option_types import LoadPoint
 from loadgen.record import Record
 from loadgen.search import probes
@@ -25,7 +26,7 @@ def record(seq: int, **more: object) -> Record:
 
 
 def evidence(records: list[Record], load: dict[str, object] | None = None) -> Evidence:
-    found = Evidence.of(load or ALONE)
+    found = Evidence(kind_of(load or ALONE))
     found.add(records, load or ALONE, SLO)
     return found
 
@@ -75,7 +76,7 @@ def test_a_later_look_needs_more() -> None:
 def test_a_saturated_server_fails_although_its_answers_are_still_good() -> None:
     """12 requests/s to a server that serves 8, with objectives that its queue has not broken yet."""
     records = Server(8, exponential()).open_loop(12.0, 300, seed=1)
-    found = Evidence.of({"kind": "open"})
+    found = Evidence("open")
     found.add(records, {"kind": "open", "rate": 12.0, "arrival": "poisson"}, {"e2e": 1000.0})
     assert (found.share, found.decide(0.95), found.cause()) == (1.0, "fail", "saturation")
 
@@ -83,7 +84,7 @@ def test_a_saturated_server_fails_although_its_answers_are_still_good() -> None:
 def test_few_requests_of_an_open_loop_cannot_pass() -> None:
     """A run that happened to see no slow period looks independent."""
     records = Server(8, exponential()).open_loop(2.0, 390, seed=1)
-    found = Evidence.of({"kind": "open"})
+    found = Evidence("open")
     found.add(records, {"kind": "open", "rate": 2.0, "arrival": "poisson"}, {"ttft": 5.0})
     assert (found.share, found.decide(0.95)) == (1.0, "undecided")
 

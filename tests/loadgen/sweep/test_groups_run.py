@@ -19,10 +19,10 @@ from loadgen.lock import in_use
 from loadgen.record import find_runs, read_run
 from loadgen.sweep.vllm_bench import in_words
 from server.launch import processes
-from server.launch.lifecycle import launched
 from server.launch.processes import pids_of
 from server.launch.spec import Spec
 from tests import ROOT
+from tests.fixtures.emulated import launched
 from tests.fixtures.swarm import until
 from tests.fixtures.terminal import ANSI, on_a_terminal
 from tests.loadgen.sweep.kills import SMALL, VICTIMS, Sweep

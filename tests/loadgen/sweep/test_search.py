@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loadgen.cli import main
+from loadgen.measure.dependence import kind_of
 from loadgen.record import find_runs, read_records, read_run
 from loadgen.search.decision import Evidence
 from loadgen.sweep.manifest import Manifest
@@ -26,8 +27,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two budgets, which are two searches."""
     out = tmp_path_factory.mktemp("simulated") / "s"
     budgets = ("--budgets", "8,16")
-    done = loadgen(*SMALL, *SEARCH, *budgets, "--backend", "simulate", "--out", str(out), verb="sweep")
-    assert done.returncode == 0, done.stderr
+    assert main(["sweep", *SMALL, *SEARCH, *budgets, "--backend", "simulate", "--out", str(out)]) == 0
     return out
 
 
@@ -40,7 +40,7 @@ def test_each_budget_has_its_own_search(simulated: Path, budget: int) -> None:
     limit = int(found["limit"]["load"])
     assert found["limit"]["interval"] == [limit, limit + 1]
     for load, decision in ((limit, "pass"), (limit + 1, "fail")):
-        evidence = Evidence.of({"kind": "closed", "concurrency": load})
+        evidence = Evidence(kind_of({"kind": "closed", "concurrency": load}))
         last = [probe for probe in found["probes"] if probe["load"] == load][-1]
         for name in last["runs"]:
             run = read_run(folder / name)
@@ -52,7 +52,7 @@ def test_each_budget_has_its_own_search(simulated: Path, budget: int) -> None:
 
 
 def test_a_finished_search_is_kept_and_another_one_is_repeated(
-    simulated: Path,
+    simulated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A cell that was interrupted is searched again, and no reader finds what it left."""
     kept, again = (simulated / CELL.format(budget) for budget in (8, 16))
@@ -60,14 +60,14 @@ def test_a_finished_search_is_kept_and_another_one_is_repeated(
     next(entry for entry in manifest.cells if entry.name == again.name).state = "running"
     manifest.write()
     before, limit = (kept / "search.json").stat().st_mtime_ns, searched(again)["limit"]
-    done = loadgen("--resume", str(simulated), verb="sweep")
-    assert done.returncode == 0, done.stderr
+    assert main(["sweep", "--resume", str(simulated)]) == 0
+    said = capsys.readouterr().err
     assert (kept / "search.json").stat().st_mtime_ns == before
     assert searched(again)["limit"] == limit
     assert not find_runs(simulated / "discarded")
     assert not list((simulated / "discarded").rglob("search.json"))
     for folder in (kept, again):
-        assert f"sweep: {folder.name}: limit {searched(folder)['limit']['load']:g} streams" in done.stderr
+        assert f"sweep: {folder.name}: limit {searched(folder)['limit']['load']:g} streams" in said
 
 
 def test_a_server_that_the_sweep_starts_is_searched(tmp_path: Path) -> None:

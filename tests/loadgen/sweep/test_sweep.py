@@ -171,13 +171,13 @@ def test_a_broken_manifest_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "sweep.json cannot be read" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(state: dict[str, str], tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The plan shows cells, tokens and time. No server is started and no folder is created."""
     out = tmp_path / "sweep"
-    done = sweep(state, "--plan", "plans/smoke.yaml", "--dry-run", "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert result_of(done)["cells"] == ["tp1_r1-distill-qwen-1.5b_c4", "tp1-ngram_r1-distill-qwen-1.5b_c4"]
-    assert "16 requests, 0.0" in done.stderr
+    assert main(["sweep", "--plan", str(ROOT / "plans/smoke.yaml"), "--dry-run", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["cells"] == ["tp1_r1-distill-qwen-1.5b_c4", "tp1-ngram_r1-distill-qwen-1.5b_c4"]
+    assert "16 requests, 0.0" in printed.err
     assert not out.exists()
 
 
@@ -288,15 +288,16 @@ def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: 
     until(lambda: not processes(state))
 
 
-def test_a_changed_plan_is_not_taken_for_a_finished_one(state: dict[str, str], tmp_path: Path) -> None:
+def test_a_changed_plan_is_not_taken_for_a_finished_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A cell that is resumed with another budget runs again, and its old files move to a folder that no reader searches."""
     out = tmp_path / "sweep"
     words = ("--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", *SMALL)
-    assert sweep(state, *words, "--out", str(out)).returncode == 0
-    assert result_of(sweep(state, "--resume", str(out)))["left"] == []
+    assert main(["sweep", *words, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["sweep", "--resume", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == []
     assert not (out / "discarded").exists()
-    done = sweep(state, "--resume", str(out), "--budgets", "256")
-    assert done.returncode == 0, done.stderr
+    assert main(["sweep", "--resume", str(out), "--budgets", "256"]) == 0
     assert [read_run(folder).budgets for folder in find_runs(out)] == [[256]]
     assert len(list((out / "discarded").iterdir())) == 1
 
