@@ -373,9 +373,6 @@ def main(args: argparse.Namespace) -> int:
     source = " and ".join(dict.fromkeys(claim.source for claim in found if claim.source))
     print(f"These numbers are {source}." if source else "There are no requests of usable runs.", file=sys.stderr)
     rows = [{key: plain(value) for key, value in asdict(claim).items()} for claim in found]
-    verdicts = {
-        "noise": args.noise,
-        "verdicts": [[claim.name, claim.verdict, claim.source] for claim in found],
-    }
+    verdicts = {"noise": args.noise, "verdicts": [[claim.name, claim.verdict, claim.source] for claim in found]}
     print_result(verdicts | {"claims": rows}, ("claims", "verdicts"), args.json)
     return 0

@@ -275,10 +275,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-accuracy", type=float, metavar="SHARE", help="required accuracy, for example 0.8 for 80 %%"
     )
     parser.add_argument(
-        "--max-e2e-p95",
-        type=option_types.seconds,
-        metavar="SECONDS",
-        help="required p95 latency over all requests",
+        "--max-e2e-p95", type=option_types.seconds, metavar="SECONDS", help="required p95 latency over all requests"
     )
     _add_traffic(parser)
     add_price(parser)

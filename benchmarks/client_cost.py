@@ -149,11 +149,7 @@ async def bare_aiohttp(url: str, requests: int) -> None:
         await asyncio.gather(*(slot(session) for _ in range(STREAMS)))
 
 
-CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {
-    "bare": bare,
-    "ours": ours,
-    "aiohttp": bare_aiohttp,
-}
+CLIENTS: dict[str, Callable[[str, int], Awaitable[None]]] = {"bare": bare, "ours": ours, "aiohttp": bare_aiohttp}
 
 
 PROGRAMS = {

@@ -19,14 +19,7 @@ from typing import Any
 import pandas as pd
 
 from server.config import Serving, load_model, load_serving
-from server.emulator.engine.hardware import (
-    ENGINE_VERSION,
-    EngineVersion,
-    Gpu,
-    engine_versions,
-    gpus,
-    version_name,
-)
+from server.emulator.engine.hardware import ENGINE_VERSION, EngineVersion, Gpu, engine_versions, gpus, version_name
 from server.emulator.engine.model_runner import served
 from server.emulator.engine.virtual_time import Simulation
 from server.emulator.simulated_cell import PreparedOutput, PreparedRequest, SimulatedServer

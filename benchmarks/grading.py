@@ -35,10 +35,7 @@ def costly_pairs() -> dict[str, Pair]:
         "factorials": (r"\frac{1}{10000!}", r"\frac{1}{9999!}-\frac{1}{10000!}"),
         "binomials": (r"\binom{20000}{10000}", r"\frac{20000!}{10000!^2}"),
         "numbers of 400 digits": ("7" * 400, "7" * 399 + "8"),
-        "roots of numbers of 400 digits": (
-            rf"\sqrt{{{'7' * 400}}}+\sqrt{{3}}",
-            rf"\sqrt{{{'7' * 399}8}}+\sqrt{{3}}",
-        ),
+        "roots of numbers of 400 digits": (rf"\sqrt{{{'7' * 400}}}+\sqrt{{3}}", rf"\sqrt{{{'7' * 399}8}}+\sqrt{{3}}"),
         "list of 150 roots": (
             ",".join(rf"\sqrt{n}" for n in range(150)),
             ",".join(rf"\sqrt{n}" for n in range(149, -1, -1)),

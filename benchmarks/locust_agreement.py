@@ -43,11 +43,7 @@ def reported_s(record: Record, metric: str) -> float:
     """Return the figure that the server reports for a request, in seconds."""
     timings: dict[str, float] = record.server_timings or {}
     first_ms = timings["queue_time_ms"] + timings["time_to_first_token_ms"]
-    all_ms = {
-        "ttft_s": first_ms,
-        "tpot_s": timings["mean_itl_ms"],
-        "e2e_s": first_ms + timings["generation_time_ms"],
-    }
+    all_ms = {"ttft_s": first_ms, "tpot_s": timings["mean_itl_ms"], "e2e_s": first_ms + timings["generation_time_ms"]}
     return all_ms[metric] / 1e3
 
 

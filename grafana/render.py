@@ -195,10 +195,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="set a variable of the dashboards, for example config=tp2-ngram; can be repeated",
     )
     parser.add_argument(
-        "--board",
-        action="append",
-        choices=sorted(BOARDS),
-        help="draw only this dashboard; can be repeated [all]",
+        "--board", action="append", choices=sorted(BOARDS), help="draw only this dashboard; can be repeated [all]"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/dashboards"), help="output folder [%(default)s]")
     return parser.parse_args(arguments)

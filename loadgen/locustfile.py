@@ -29,10 +29,7 @@ from loadgen.run.prepare import DEFAULT_CONCURRENCY
 OPTIONS = {
     "target": (RunOptions.target, "OpenAI-compatible base URL, with /v1"),
     "model": ("", "id of a served model; if empty, the first that the server lists"),
-    "dataset": (
-        RunOptions.dataset,
-        "as of python -m loadgen (docs/datasets.md); a file must be on every host",
-    ),
+    "dataset": (RunOptions.dataset, "as of python -m loadgen (docs/datasets.md); a file must be on every host"),
     "problems": ("", "number of problems; if empty, all"),
     "budgets": (",".join(map(str, RunOptions.budgets)), "token budgets, separated by commas"),
     "budget-mode": (RunOptions.budget_mode, "cut, forced, native or prompt"),

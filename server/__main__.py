@@ -24,10 +24,7 @@ def _configs() -> int:
         config = read_config(name)
         gpus, method = config["tensor-parallel-size"], speculation(config)
         configs[name] = {"tensor_parallel_size": gpus, "speculation": method}
-        print(
-            f"{name:<12} {gpus} GPU{'s' if gpus > 1 else ''}{f', {method}' if method else ''}",
-            file=sys.stderr,
-        )
+        print(f"{name:<12} {gpus} GPU{'s' if gpus > 1 else ''}{f', {method}' if method else ''}", file=sys.stderr)
     for name in names(MODELS):
         model = load_model(name)
         models[name] = {"id": model.id}

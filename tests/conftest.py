@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ROOT
-from tests.fixtures.ports import reserve_ports
+from tests.fixtures.parallel import reserve_ports
 
 # A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)

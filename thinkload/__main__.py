@@ -58,10 +58,7 @@ def main() -> int:
         if error.name is None or error.name.partition(".")[0] in VERBS:
             raise
         hint = "pip install '.[all]' in the folder of Thinkload's source installs what all commands need"
-        print(
-            f"thinkload: {verb} needs the package {error.name}, which is not installed: {hint}",
-            file=sys.stderr,
-        )
+        print(f"thinkload: {verb} needs the package {error.name}, which is not installed: {hint}", file=sys.stderr)
         return 2
     finally:
         if help_text:
@@ -74,9 +71,7 @@ def renamed(text: str) -> str:
     verbs = "|".join(PROGRAM_OF)
     text = re.sub(rf"python\s+-m\s+(?:loadgen|server|analysis)\s+({verbs})\b", r"thinkload \1", text)
     return re.sub(
-        r"python\s+-m\s+(?:server|analysis)",
-        "thinkload",
-        re.sub(r"python\s+-m\s+loadgen", "thinkload run", text),
+        r"python\s+-m\s+(?:server|analysis)", "thinkload", re.sub(r"python\s+-m\s+loadgen", "thinkload run", text)
     )
 
 

@@ -29,8 +29,7 @@ def _left_out(folder: str, names: list[str]) -> list[str]:
 def main(argv: list[str]) -> int:
     """Copy the files, and print their folder as JSON."""
     parser = argparse.ArgumentParser(
-        prog="thinkload files",
-        description="Copy plans, dashboards, rules and the Compose file into a folder.",
+        prog="thinkload files", description="Copy plans, dashboards, rules and the Compose file into a folder."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist yet")
     folder: Path = parser.parse_args(argv).folder
@@ -48,10 +47,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"thinkload: {error.filename or folder}: {error.strerror}", file=sys.stderr)
         return 2
-    print(
-        f"next: cd {folder} && docker compose up --wait, or prometheus/live.sh without Docker",
-        file=sys.stderr,
-    )
+    print(f"next: cd {folder} && docker compose up --wait, or prometheus/live.sh without Docker", file=sys.stderr)
     targets = f"{folder.resolve()}/prometheus/targets"
     print(f"so that Prometheus finds servers: export THINKLOAD_TARGETS={targets}", file=sys.stderr)
     print(json.dumps({"folder": str(folder)}))

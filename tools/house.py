@@ -13,17 +13,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-from tools.imports import (
-    FOLDERS,
-    ROOT,
-    Graph,
-    circles,
-    longest_chain,
-    module_graph,
-    module_name,
-    room_graph,
-    sources,
-)
+from tools.imports import FOLDERS, ROOT, Graph, circles, longest_chain, module_graph, module_name, room_graph, sources
 
 FILES_LIMIT, FLOORS_LIMIT, CHAIN_LIMIT, FUNCTION_LINES, CODE_LINES_LIMIT = 20, 10, 15, 50, 26_000
 NO_CODE = {

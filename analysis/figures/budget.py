@@ -21,10 +21,7 @@ from analysis.noise import DAY_TO_DAY, smallest
 
 
 def figures(
-    table: pd.DataFrame,
-    endings: pd.DataFrame,
-    verdicts: dict[str, str],
-    between_runs: float = DAY_TO_DAY,
+    table: pd.DataFrame, endings: pd.DataFrame, verdicts: dict[str, str], between_runs: float = DAY_TO_DAY
 ) -> list[Figure]:
     """Every figure for which the tables have data; `verdicts` are the results of the claims, which titles must not exceed."""
     rows = drawable(table)

@@ -20,11 +20,7 @@ from analysis.format import number, records, short_models
 from analysis.tables.capacity import CHOICE
 from analysis.tables.crossover import speedups
 
-LATENCIES = {
-    "ttft": "time to first token, s",
-    "tpot": "time per output token, s",
-    "e2e": "end-to-end latency, s",
-}
+LATENCIES = {"ttft": "time to first token, s", "tpot": "time per output token, s", "e2e": "end-to-end latency, s"}
 PERCENTILES = ("p50", "p95", "p99")
 THROUGHPUT = {"requests_per_s": "requests per second", "tokens_per_s_gpu": "tokens per second and GPU"}
 GOODPUT = {

@@ -75,13 +75,7 @@ def closed_load(streams: Any) -> dict[str, Any]:
 def new_record(seq: int, sent_s: float | None) -> Record:
     """A record whose `sent_s` is still a time of the tool's clock. The budget is 0, because no tool keeps it for each request."""
     return Record(
-        run_id="imported",
-        seq=seq,
-        problem_id=f"request-{seq}",
-        budget=0,
-        due_s=0.0,
-        sent_s=sent_s,
-        outcome="ok",
+        run_id="imported", seq=seq, problem_id=f"request-{seq}", budget=0, due_s=0.0, sent_s=sent_s, outcome="ok"
     )
 
 

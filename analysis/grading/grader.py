@@ -92,10 +92,7 @@ def _verify_all(pairs: Collection[Pair]) -> Iterator[tuple[Pair, Grade]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["analysis.grading.grader", "math_verify"])
     with ProcessPool(
-        max_workers=min(WORKERS, len(pairs)),
-        max_tasks=TASKS_PER_PROCESS,
-        context=context,
-        initializer=start_worker,
+        max_workers=min(WORKERS, len(pairs)), max_tasks=TASKS_PER_PROCESS, context=context, initializer=start_worker
     ) as pool:
         futures = [(pair, pool.schedule(verify_in_time, args=pair, timeout=KILL_TIMEOUT_S)) for pair in sorted(pairs)]
         for pair, future in futures:

@@ -24,10 +24,7 @@ _GREEK = frozenset(_TABLE["greek"].split())
 _CLOSING = {"lfloor": "rfloor", "lceil": "rceil"}
 _TWO_ARGUMENTS = {"frac": fx.divide, "binom": fx.choose, "perm": fx.permutations}
 _FIRST_OF_A_FACTOR = {*FUNCTIONS, *_GREEK, *_TWO_ARGUMENTS, "sqrt", "pi", "sum", "prod", "max", "min"}
-_OPERATORS = {
-    **dict.fromkeys(("*", "\\cdot", "\\times"), operator.mul),
-    **dict.fromkeys(("/", "\\div"), fx.divide),
-}
+_OPERATORS = {**dict.fromkeys(("*", "\\cdot", "\\times"), operator.mul), **dict.fromkeys(("/", "\\div"), fx.divide)}
 _CHOICES = {"C": fx.choose, "P": fx.permutations, "A": fx.permutations}
 _CLOSE = {"(": ")", "[": "]", "{": "}"}
 

@@ -128,11 +128,7 @@ class Change:
 
 
 def compare(
-    base: pd.DataFrame,
-    new: pd.DataFrame,
-    gate: dict[str, float],
-    across: str | None = None,
-    slo: SLO | None = None,
+    base: pd.DataFrame, new: pd.DataFrame, gate: dict[str, float], across: str | None = None, slo: SLO | None = None
 ) -> list[Change]:
     """The change of every measure of `gate` in every setting that both frames have.
 

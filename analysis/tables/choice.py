@@ -64,11 +64,7 @@ def _interval(middle: float, draws: Floats) -> Interval:
 
 
 def choose(
-    fit: pd.DataFrame,
-    problems: pd.DataFrame | None,
-    measure: str,
-    between_runs: float = DAY_TO_DAY,
-    seed: int = 0,
+    fit: pd.DataFrame, problems: pd.DataFrame | None, measure: str, between_runs: float = DAY_TO_DAY, seed: int = 0
 ) -> Choice:
     """Judge the settings `fit` of the summary by a measure that all of them have; `problems` is `pairs.per_problem`.
 

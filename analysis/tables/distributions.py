@@ -21,12 +21,7 @@ from loadgen.measure.quantiles import least_sample
 from loadgen.record import GPU_LOG
 
 GRID = np.round(np.concatenate([[0.001, 0.01], np.arange(0.025, 1.0, 0.025), [0.99, 0.999]]), 3)
-PARTS = {
-    "queue_s": "queue",
-    "prefill_s": "prefill",
-    "decode_s": "decode",
-    "network_client_s": "network + client",
-}
+PARTS = {"queue_s": "queue", "prefill_s": "prefill", "decode_s": "decode", "network_client_s": "network + client"}
 TIMELINE_POINTS = 120  # for each run and series: more cannot be seen in a panel
 ABOUT = ["params_b", "tp", "speculation"]
 

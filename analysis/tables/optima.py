@@ -22,11 +22,7 @@ from analysis.format import records
 from analysis.noise import DAY_TO_DAY
 from analysis.stats import Floats
 
-MEASURES = {
-    "cost": "cost_of_pass_gpu_s",
-    "latency": "e2e_p95_all_s",
-    "energy": "cost_of_pass_j",
-}
+MEASURES = {"cost": "cost_of_pass_gpu_s", "latency": "e2e_p95_all_s", "energy": "cost_of_pass_j"}
 PER_REQUEST = {"cost_of_pass_gpu_s": "gpu_s_per_request", "cost_of_pass_j": "joules_per_request"}
 """What replaces a measure where no answer is known to be correct."""
 WITHIN = 0.02

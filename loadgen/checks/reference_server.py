@@ -104,12 +104,7 @@ def true_values(ttft: float, per_token: float, e2e: float, **others: float) -> d
     return {"ttft_s": ttft, **gaps, "e2e_s": e2e, "stream_end_s": e2e} | others
 
 
-QUEUED = {
-    "queue_time_ms": 200.0,
-    "time_to_first_token_ms": 100.0,
-    "generation_time_ms": 320.0,
-    "mean_itl_ms": 5.0,
-}
+QUEUED = {"queue_time_ms": 200.0, "time_to_first_token_ms": 100.0, "generation_time_ms": 320.0, "mean_itl_ms": 5.0}
 CASES = {
     "plain": Case(timetable(), true_values(100, 5, 420)),
     "spec": Case(timetable(gap_ms=20, chunks=17, per_chunk=4), true_values(100, 5, 420, inter_chunk_s=20)),
@@ -118,8 +113,7 @@ CASES = {
         timetable(gap_ms=10, chunks=40, keys=("reasoning", "content")), true_values(100, 10, 490, ttfot_s=300)
     ),
     "reasoning_content": Case(
-        timetable(gap_ms=10, chunks=40, keys=("reasoning_content", "content")),
-        true_values(100, 10, 490, ttfot_s=300),
+        timetable(gap_ms=10, chunks=40, keys=("reasoning_content", "content")), true_values(100, 10, 490, ttfot_s=300)
     ),
     "no-usage": Case(timetable(counted=False), true_values(100, 5, 420)),
     "early-role": Case(timetable(role_ms=10), true_values(100, 5, 420)),

@@ -99,9 +99,7 @@ class Client:
         exchange = Exchange(sent_ns=perf_counter_ns())
         on_tokens = self.on_tokens
         reader = ResponseReader(
-            exchange,
-            self.work_queue,
-            None if on_tokens is None else lambda tokens: on_tokens(request, tokens),
+            exchange, self.work_queue, None if on_tokens is None else lambda tokens: on_tokens(request, tokens)
         )
         connection: Connection | None = None
         self._in_flight[reader] = None

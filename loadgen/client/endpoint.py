@@ -45,10 +45,7 @@ class Addresses:
     """The addresses that are known, the one that answered first; empty until the name is resolved."""
 
     async def connect(
-        self,
-        protocol: Callable[[], P],
-        tls: ssl.SSLContext | None = None,
-        server_hostname: str | None = None,
+        self, protocol: Callable[[], P], tls: ssl.SSLContext | None = None, server_hostname: str | None = None
     ) -> tuple[asyncio.Transport, P]:
         """Open a connection, with TLS where there is a context. Raises OSError, of which socket.gaierror is a subclass."""
         loop = asyncio.get_running_loop()

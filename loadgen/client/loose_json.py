@@ -22,10 +22,7 @@ def read_json(data: bytes) -> Any:
     """Return the decoded JSON. Raises NotJSONError."""
     try:
         return json.loads(
-            data.decode("utf-8-sig", errors="replace"),
-            strict=False,
-            parse_int=_integer,
-            parse_constant=lambda _: None,
+            data.decode("utf-8-sig", errors="replace"), strict=False, parse_int=_integer, parse_constant=lambda _: None
         )
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from error

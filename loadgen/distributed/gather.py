@@ -81,11 +81,7 @@ class WorkerFiles:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gather`."""
     parser.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        metavar="HOST_DIR",
-        help="folders that workers wrote; one has distributed.json",
+        "folders", nargs="+", type=Path, metavar="HOST_DIR", help="folders that workers wrote; one has distributed.json"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the merged run [the one with distributed.json]"

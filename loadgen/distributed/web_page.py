@@ -15,17 +15,7 @@ from urllib.parse import urlsplit
 
 LOCUST_FIELDS = {"user_count", "spawn_rate", "run_time", "host", "profile", "user_classes", "shape_class"}
 """The fields that Locust's own form has. `host` has no effect here."""
-PAGE_OPTIONS = (
-    "model",
-    "problems",
-    "budgets",
-    "budget-mode",
-    "samples",
-    "requests",
-    "rate",
-    "arrival",
-    "seed",
-)
+PAGE_OPTIONS = ("model", "problems", "budgets", "budget-mode", "samples", "requests", "rate", "arrival", "seed")
 """The options that the web page can change too. None of them names a host, a key or a file."""
 ALLOWED = LOCUST_FIELDS | {name.replace("-", "_") for name in PAGE_OPTIONS}
 

@@ -65,11 +65,7 @@ def facts_rows(run: RunInfo, *, verbose: bool) -> Iterator[Row]:
     for index, row in enumerate(run.requirements):
         yield "" if index else "required", *_required(row)
     if found := run.summary.get("speculation"):
-        yield (
-            "drafts",
-            f"{found['accepted_tokens']:,.0f} of {found['draft_tokens']:,.0f} drafted tokens accepted",
-            "",
-        )
+        yield ("drafts", f"{found['accepted_tokens']:,.0f} of {found['draft_tokens']:,.0f} drafted tokens accepted", "")
         each = found.get("tokens_per_step")
         gain = "" if each is None else f", {each:.2f} tokens a step"
         yield "", f"{found['drafts']:,.0f} drafts in {found['steps']:,.0f} steps of the server{gain}", ""

@@ -154,11 +154,7 @@ def server_split(record: Record) -> dict[str, float]:
     `outside_s` is the rest: the network, HTTP on both sides, and the client.
     """
     timings = record.server_timings or {}
-    names = {
-        "queue_s": "queue_time_ms",
-        "prefill_s": "time_to_first_token_ms",
-        "decode_s": "generation_time_ms",
-    }
+    names = {"queue_s": "queue_time_ms", "prefill_s": "time_to_first_token_ms", "decode_s": "generation_time_ms"}
     parts = {ours: timings.get(theirs) for ours, theirs in names.items()}
     known = {name: ms / 1e3 for name, ms in parts.items() if isinstance(ms, int | float)}
     if len(known) < len(names) or record.e2e_s is None:

@@ -116,10 +116,7 @@ def _whole(options: RunOptions) -> Dataset:
 
 @functools.lru_cache(maxsize=4)
 def _read(
-    name: str,
-    fields: tuple[tuple[str, str], ...],
-    stamps: tuple[tuple[Path, int, int], ...],
-    revision: str | None,
+    name: str, fields: tuple[tuple[str, str], ...], stamps: tuple[tuple[Path, int, int], ...], revision: str | None
 ) -> Dataset:
     """Read a data set. Raises UsageError."""
     paths = [path for path, _, _ in stamps]

@@ -45,12 +45,7 @@ class RateStep:
 
 
 def arrivals(
-    kind: str,
-    rate: Sequence[RateStep],
-    *,
-    seed: int,
-    requests: int | None = None,
-    duration_s: float | None = None,
+    kind: str, rate: Sequence[RateStep], *, seed: int, requests: int | None = None, duration_s: float | None = None
 ) -> OpenLoop:
     """Return the due times of `requests` requests, or of those due before `duration_s` or the end of the last step.
 

@@ -34,17 +34,7 @@ examples:
 """
 
 
-REFUSED = (
-    "concurrency",
-    "rate",
-    "ramp",
-    "times",
-    "requests",
-    "duration_s",
-    "one_pass",
-    "check_budget",
-    "repeats",
-)
+REFUSED = ("concurrency", "rate", "ramp", "times", "requests", "duration_s", "one_pass", "check_budget", "repeats")
 """Options of a run that a search sets itself."""
 
 

@@ -200,10 +200,7 @@ def _check_server_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--gpu {gpu}: choose from {', '.join(hardware.gpus())}")
     if args.engine_version not in (versions := hardware.engine_versions()):
         raise UsageError(f"--engine-version {args.engine_version}: choose from {', '.join(versions)}")
-    for name, instead in (
-        ("target", "use `python -m loadgen run` for a running server"),
-        ("model", "use --models"),
-    ):
+    for name, instead in (("target", "use `python -m loadgen run` for a running server"), ("model", "use --models")):
         if hasattr(args, name):
             raise UsageError(f"--{name} is for one server, but a sweep starts its own: {instead}")
 

@@ -46,10 +46,7 @@ def expected(cell: Cell, options: RunOptions, gpu: str, engine_version: str) -> 
 
 
 def print_cells(
-    cells: Sequence[Cell],
-    options: RunOptions,
-    forecasts: dict[str, Forecast | None],
-    report: Callable[[str], None],
+    cells: Sequence[Cell], options: RunOptions, forecasts: dict[str, Forecast | None], report: Callable[[str], None]
 ) -> None:
     """One line for each cell, and one for each load that is too short for a steady window."""
     advice: dict[str, str] = {}

@@ -99,13 +99,7 @@ def _search(options: RunOptions, load: SearchedLoad, limit_s: float, simulated: 
 
 
 def simulate_cell(
-    options: RunOptions,
-    cell: Cell,
-    outputs: ModelOutputs,
-    dataset: datasets.Dataset,
-    *,
-    folder: Path,
-    version: str,
+    options: RunOptions, cell: Cell, outputs: ModelOutputs, dataset: datasets.Dataset, *, folder: Path, version: str
 ) -> RunInfo:
     """Simulates one run on the server of a cell, writes its folder and returns it."""
     run_id = f"{folder.parent.name}.{folder.name}"
@@ -164,11 +158,7 @@ def _thinking_end(response: PreparedRequest) -> int | None:
 
 
 def _load(options: RunOptions, requests: list[Request], due_s: Sequence[float]) -> dict[str, object]:
-    facts: dict[str, object] = {
-        "requests": len(requests) - options.warmup,
-        "warmup": options.warmup,
-        "repeats": 1,
-    }
+    facts: dict[str, object] = {"requests": len(requests) - options.warmup, "warmup": options.warmup, "repeats": 1}
     if due_s:
         return facts | {"kind": "open", "rate": options.rate, "arrival": options.arrival}
     return facts | {"kind": "closed", "concurrency": options.concurrency}

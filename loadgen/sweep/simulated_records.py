@@ -138,11 +138,7 @@ def with_derived(
 
 
 def write(
-    folder: Path,
-    records: Sequence[Record],
-    run: RunInfo,
-    dataset: Dataset,
-    energy: list[tuple[float, float]],
+    folder: Path, records: Sequence[Record], run: RunInfo, dataset: Dataset, energy: list[tuple[float, float]]
 ) -> RunInfo:
     """Write the folder of the run, with run.json as the last file. `energy` holds (time, joules since the start)."""
     with private_files():

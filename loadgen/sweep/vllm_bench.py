@@ -74,12 +74,7 @@ def _command(options: RunOptions, run: RunInfo, server: RunningServer, spec: Spe
         *("vllm", "bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
         *("--base-url", f"http://127.0.0.1:{server.port}", "--model", run.model),
         *("--tokenizer", str(spec.serve.get("model", run.model)), "--dataset-name", "custom"),
-        *(
-            "--dataset-path",
-            str(Path(options.out or ".") / PROMPTS),
-            "--skip-chat-template",
-            "--disable-shuffle",
-        ),
+        *("--dataset-path", str(Path(options.out or ".") / PROMPTS), "--skip-chat-template", "--disable-shuffle"),
         *("--custom-output-len", str(options.budgets[0]), "--temperature", f"{options.temperature or 0:g}"),
         *(["--ignore-eos"] if options.extra_body.get("ignore_eos") else []),
         *("--num-prompts", str(count), "--max-concurrency", streams, "--num-warmups", str(options.warmup)),

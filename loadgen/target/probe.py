@@ -109,11 +109,7 @@ def check_mode(options: RunOptions, workload: Workload, api: ControlApi) -> None
 
 def _probe_native(workload: Workload, api: ControlApi) -> None:
     request = next(workload.requests(0, 1))
-    body = request.body | {
-        "stream": False,
-        workload.limit_field: PROBE_TOKENS,
-        "thinking_token_budget": PROBE_BUDGET,
-    }
+    body = request.body | {"stream": False, workload.limit_field: PROBE_TOKENS, "thinking_token_budget": PROBE_BUDGET}
     body.pop("stream_options", None)
     response = api.post(f"{api.target}{request.path}", body)
     if response.late:  # A slow or busy server may keep the budget. Its answers show whether it does.

@@ -44,9 +44,7 @@ def add_commands(commands: Any) -> None:
     down = commands.add_parser("down", help="stop servers that were started with this program", **texts)
     down.add_argument("name", nargs="?", help="configuration or server name")
     down.add_argument(
-        "--all",
-        action="store_true",
-        help="stop all of this checkout, also those of a launcher that was killed",
+        "--all", action="store_true", help="stop all of this checkout, also those of a launcher that was killed"
     )
     down.add_argument("--everywhere", action="store_true", help="include servers that another checkout started")
     down.set_defaults(execute=_down)

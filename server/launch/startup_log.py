@@ -33,8 +33,7 @@ EXCEPTION_LINE = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULT
 """The last line of a Python traceback."""
 COLOR = re.compile(r"\x1b\[[\d;]*m")
 PREFIX = re.compile(
-    r"^(?:\([^()\n]*\bpid=\d+[^()\n]*\) )*(?:(?:DEBUG|INFO|WARNING|ERROR) [\d-]+ [\d:.]+ \[[^\]\n]+\] ?)?",
-    re.MULTILINE,
+    r"^(?:\([^()\n]*\bpid=\d+[^()\n]*\) )*(?:(?:DEBUG|INFO|WARNING|ERROR) [\d-]+ [\d:.]+ \[[^\]\n]+\] ?)?", re.MULTILINE
 )
 """Process, level, time and source location, which vLLM writes before each line, also of a traceback."""
 

@@ -166,13 +166,7 @@ def test_ratios_have_the_same_requests_above_and_below() -> None:
     assert row["gpu_s_per_token_paper"] == pytest.approx(0.1)
     nothing = frame([part.assign(gpu_s=0.0, completion_tokens=np.nan, energy_j=np.nan)])
     row = tables.summary(nothing, 3.5).iloc[0]
-    for name in (
-        "tokens_mean",
-        "gpu_s_per_request",
-        "gpu_s_per_token",
-        "tokens_per_s_gpu",
-        "joules_per_token",
-    ):
+    for name in ("tokens_mean", "gpu_s_per_request", "gpu_s_per_token", "tokens_per_s_gpu", "joules_per_token"):
         assert np.isnan(row[name]), name
 
 
@@ -204,16 +198,7 @@ def test_joules_have_intervals() -> None:
 
 def recommended(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[dict[str, Any], str]:
     """Simulate 49 requests for each budget and recommend the fastest setting."""
-    words = [
-        "--configs",
-        "tp1",
-        "--models",
-        "r1-distill-qwen-1.5b",
-        "--dataset",
-        "sample",
-        "--backend",
-        "simulate",
-    ]
+    words = ["--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--dataset", "sample", "--backend", "simulate"]
     assert loadgen(["sweep", *words, *options, "--out", str(folder / "study")]) == 0
     capsys.readouterr()
     assert main(["recommend", str(folder / "study"), "--objective", "latency"]) == 0

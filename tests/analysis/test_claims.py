@@ -17,36 +17,11 @@ N = 400
 def arm(e2e_s: np.ndarray, correct: Any = 1.0, **about: Any) -> pd.DataFrame:
     """Requests of one run of one setting, as the frame has them."""
     n = len(e2e_s)
-    words: dict[str, object] = {
-        "model": "m-7B",
-        "config": "tp1",
-        "gpu": "h200",
-        "load": "c1",
-        "asked": "greedy",
-    }
+    words: dict[str, object] = {"model": "m-7B", "config": "tp1", "gpu": "h200", "load": "c1", "asked": "greedy"}
     words |= {"budget_mode": "cut", "dataset": "math", "source": "measured", "budget": 4096.0, "cell": "a"}
-    words |= {
-        "speculation": "off",
-        "num_gpus": 1.0,
-        "tp": 1.0,
-        "params_b": 7.0,
-        "energy_j": np.nan,
-        "tflop": 1.0,
-    }
-    words |= {
-        "fingerprint": 7.0,
-        "completion_tokens": 100.0,
-        "ok": True,
-        "warmup": False,
-        "run_verdict": "VALID",
-    }
-    columns = {
-        "problem_id": np.arange(n),
-        "e2e_s": e2e_s,
-        "gpu_s": e2e_s,
-        "server_s": e2e_s,
-        "correct": correct,
-    }
+    words |= {"speculation": "off", "num_gpus": 1.0, "tp": 1.0, "params_b": 7.0, "energy_j": np.nan, "tflop": 1.0}
+    words |= {"fingerprint": 7.0, "completion_tokens": 100.0, "ok": True, "warmup": False, "run_verdict": "VALID"}
+    columns = {"problem_id": np.arange(n), "e2e_s": e2e_s, "gpu_s": e2e_s, "server_s": e2e_s, "correct": correct}
     return pd.DataFrame(words | about | columns)
 
 

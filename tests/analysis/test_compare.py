@@ -90,16 +90,7 @@ def test_an_imported_run_is_compared_with_an_own_run_of_the_same_workload() -> N
 
 def test_several_results_are_judged_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two results are compared to a third: the same one, and one that is twice as slow."""
-    arguments = [
-        "--models",
-        "r1-distill-qwen-14b",
-        "--configs",
-        "tp1",
-        "--budgets",
-        "1024",
-        "--problems",
-        "40",
-    ]
+    arguments = ["--models", "r1-distill-qwen-14b", "--configs", "tp1", "--budgets", "1024", "--problems", "40"]
     assert make_records.main([str(tmp_path / "base"), *arguments]) == 0
     for name in ("same", "slow"):
         shutil.copytree(tmp_path / "base", tmp_path / name)

@@ -77,13 +77,7 @@ def test_one_budget_is_drawn_as_bars_and_one_setting_is_not_drawn() -> None:
 def settings(latency_s: dict[str, tuple[float, float]], n: int = 60, **about: Any) -> pd.DataFrame:
     """The summary of one model at two loads: configuration → mean latency at one and at 32 requests in flight."""
     parts = [
-        arm(
-            np.full(n, seconds) + np.arange(n) * 1e-6,
-            config=config,
-            load=load,
-            cell=f"{config}-{load}",
-            **about,
-        )
+        arm(np.full(n, seconds) + np.arange(n) * 1e-6, config=config, load=load, cell=f"{config}-{load}", **about)
         for config, both in latency_s.items()
         for load, seconds in zip(LOADS, both, strict=True)
     ]
@@ -205,13 +199,7 @@ def test_a_range_names_only_the_loads_that_it_is_from() -> None:
 def test_a_speed_up_is_a_range_and_no_mean_over_loads() -> None:
     n = 60
     parts = [
-        arm(
-            np.arange(1.0, n + 1) / factor,
-            config=config,
-            speculation=speculation,
-            load=load,
-            cell=f"{config}{load}",
-        )
+        arm(np.arange(1.0, n + 1) / factor, config=config, speculation=speculation, load=load, cell=f"{config}{load}")
         for load, gain in (("c1", 1.5), ("c32", 0.75))
         for config, speculation, factor in (("tp1", "off", 1.0), ("tp1-ngram", "ngram", gain))
     ]
@@ -275,14 +263,7 @@ def test_the_labels_of_the_two_optima_do_not_overlap(
 
 def test_a_run_without_a_power_log_has_no_axis_for_it() -> None:
     """The chart of one run has tokens per second at the left, and two axes where power was measured."""
-    about = {
-        "cell": "a",
-        "config": "tp1",
-        "model": "m",
-        "source": "measured",
-        "t_s": [0.0, 1.0],
-        "value": 5.0,
-    }
+    about = {"cell": "a", "config": "tp1", "model": "m", "source": "measured", "t_s": [0.0, 1.0], "value": 5.0}
     speed = pd.DataFrame(about | {"series": "tokens/s"})
     none = speed.iloc[:0]
     alone = time.figures(none, none, speed)[0]

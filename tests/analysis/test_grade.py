@@ -25,14 +25,7 @@ SLOW = r"\int_0^1 e^{e^{x^{x^x}}} dx"
 
 def record(seq: int, text: str | None, *, finish: str = "stop", outcome: Outcome = "ok", problem: str = "p") -> Record:
     return Record(
-        run_id="r",
-        seq=seq,
-        problem_id=problem,
-        budget=64,
-        due_s=0.0,
-        outcome=outcome,
-        finish_reason=finish,
-        text=text,
+        run_id="r", seq=seq, problem_id=problem, budget=64, due_s=0.0, outcome=outcome, finish_reason=finish, text=text
     )
 
 
@@ -213,11 +206,7 @@ def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [
-        ("nonsense", ":1: not a JSON object"),
-        ('{"gold": "5"}', ':1: needs "gold" and "answer"'),
-        (None, "No such file"),
-    ],
+    [("nonsense", ":1: not a JSON object"), ('{"gold": "5"}', ':1: needs "gold" and "answer"'), (None, "No such file")],
 )
 def test_invalid_pairs_are_reported(
     tmp_path: Path, line: str | None, message: str, capsys: pytest.CaptureFixture[str]

@@ -92,13 +92,7 @@ def test_spacing_commands_become_spaces_except_between_digit_groups(before: str,
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [
-        ("58 500", "58500"),
-        ("1 234 567", "1234567"),
-        ("4 7", "4 7"),
-        ("1 500/7", "1 500/7"),
-        ("2.5 100", "2.5 100"),
-    ],
+    [("58 500", "58500"), ("1 234 567", "1234567"), ("4 7", "4 7"), ("1 500/7", "1 500/7"), ("2.5 100", "2.5 100")],
 )
 def test_only_groups_of_three_digits_are_joined(before: str, after: str) -> None:
     assert grouped_digits(before) == after
@@ -247,14 +241,7 @@ def test_spaces_are_removed_except_between_numbers() -> None:
 
 
 def test_cleaning_twice_changes_nothing_more() -> None:
-    for answer in (
-        r"\left(3,\dfrac{\pi}{2}\right)",
-        "58 500",
-        r"\$32,\!348",
-        r"6.72e-5",
-        r"\text{(C)}",
-        "90°",
-    ):
+    for answer in (r"\left(3,\dfrac{\pi}{2}\right)", "58 500", r"\$32,\!348", r"6.72e-5", r"\text{(C)}", "90°"):
         assert normalize(normalize(answer)) == normalize(answer)
 
 

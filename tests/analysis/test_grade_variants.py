@@ -70,18 +70,14 @@ def test_mutations_change_the_value(reference: str, seed: int) -> None:
 
 
 @settings(max_examples=100)
-@given(
-    terms=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 30)), min_size=1, max_size=4),
-    seed=st.integers(),
-)
+@given(terms=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 30)), min_size=1, max_size=4), seed=st.integers())
 def test_sums_of_roots_are_compared_exactly(terms: list[tuple[int, int]], seed: int) -> None:
     """A sum of square roots equals the same sum in another order, and no other one whose squares differ in one unit."""
     reference = " + ".join(rf"({a})\sqrt{{{b}}}" for a, b in terms)
     shuffled = random.Random(seed).sample(terms, len(terms))
     assert (
         compare(
-            reference,
-            " + ".join(rf"\sqrt{{{b * a * a}}}" if a >= 0 else rf"({a})\sqrt{{{b}}}" for a, b in shuffled),
+            reference, " + ".join(rf"\sqrt{{{b * a * a}}}" if a >= 0 else rf"({a})\sqrt{{{b}}}" for a, b in shuffled)
         )
         == "correct"
     )
@@ -153,17 +149,7 @@ CHANGES = [
 ]  # fmt: skip
 UNIT = st.sampled_from([name for name, (dimension, _) in UNITS.items() if dimension and "percent" not in dimension])
 WRITTEN = ["{}{}", r"{}\text{{ {}}}", r"{} \text{{{}}}", "{} {}", r"{}\ \mathrm{{{}}}"]
-PRESENTED = [
-    "{}",
-    "{}.",
-    "${}$.",
-    r"\({}\)",
-    "**{}**",
-    r"{}\,",
-    r"{} \checkmark",
-    "The answer is ${}$.",
-    "Answer: {}",
-]
+PRESENTED = ["{}", "{}.", "${}$.", r"\({}\)", "**{}**", r"{}\,", r"{} \checkmark", "The answer is ${}$.", "Answer: {}"]
 
 
 def one_character_changed(number: str, data: st.DataObject) -> str:
@@ -238,11 +224,7 @@ def test_a_sentence_that_denies_or_doubts_a_value_does_not_state_it(reference: s
     assert compare(reference, _answer(sentence.format(f"${reference}$"))) != "correct"
 
 
-@given(
-    st.lists(st.integers(-20, 20), min_size=1, max_size=3, unique=True),
-    st.integers(-50, 50),
-    st.sampled_from("<>"),
-)
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=3, unique=True), st.integers(-50, 50), st.sampled_from("<>"))
 def test_polynomial_inequalities_are_solved_by_their_roots(roots: list[int], number: int, relation: str) -> None:
     """The solution contains a number exactly if the polynomial has the wanted sign there, and another relation has another solution."""
     product = "".join(f"(x-({root}))" for root in roots)

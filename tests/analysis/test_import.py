@@ -35,11 +35,7 @@ GUIDELLM = {
                         "output_tokens": 11,
                         "request_latency": 9.0,
                         "info": {
-                            "timings": {
-                                "request_start": 100.0,
-                                "first_iteration": 100.5,
-                                "last_iteration": 101.5,
-                            }
+                            "timings": {"request_start": 100.0, "first_iteration": 100.5, "last_iteration": 101.5}
                         },
                     }
                 ],
@@ -278,11 +274,7 @@ def test_inference_perf_has_the_time_of_each_token(tmp_path: Path, capsys: pytes
     body, times = json.dumps({"model": "m-7B"}), [10.5, 11.0, 11.5]
     new = {"request_metrics": {"text": {"input_tokens": 7}}}
     new |= {
-        "response_metrics": {
-            "output_tokens": 4,
-            "output_token_times": times,
-            "server_usage": {"completion_tokens": 3},
-        }
+        "response_metrics": {"output_tokens": 4, "output_token_times": times, "server_usage": {"completion_tokens": 3}}
     }
     old = {"input_tokens": 7, "output_tokens": 3, "output_token_times": times}
     fingerprint = '{"system_fingerprint": "vllm-0.26.0-emulated"}'
@@ -339,11 +331,7 @@ def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.Cap
 
 def test_nan_and_missing_times_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A NaN is no measurement, and a request without a start time has no place in the time of the run."""
-    document = VLLM | {
-        "ttfts": [0.1, 0.2, float("nan")],
-        "itls": [[0.02, float("nan")], [0.05], []],
-        "errors": [""],
-    }
+    document = VLLM | {"ttfts": [0.1, 0.2, float("nan")], "itls": [[0.02, float("nan")], [0.05], []], "errors": [""]}
     reported(document | {"start_times": [7.0, 8.0]}, tmp_path, capsys)
     frame = analysis.load(tmp_path / "run")
     assert frame["outcome"].tolist() == ["ok", "ok", "http_error"]

@@ -56,12 +56,7 @@ def test_the_page_holds_the_tables_as_printed(study: Path, name: str, capsys: py
     ("gpu", "cells", "page", "rows"),
     [
         ("h100", SECOND / "cells", SECOND / "README.md", 36),
-        (
-            "h200",
-            THIRD / "cells",
-            RESULTS / "tp4-prediction.md",
-            99,
-        ),  # less the 8 cells with an imposed acceptance
+        ("h200", THIRD / "cells", RESULTS / "tp4-prediction.md", 99),  # less the 8 cells with an imposed acceptance
     ],
     ids=["h100", "h200"],
 )

@@ -18,16 +18,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models x two configurations x two budgets, 40 problems each."""
     out = tmp_path_factory.mktemp("study") / "results"
     models = "r1-distill-qwen-1.5b,r1-distill-qwen-14b"
-    arguments = [
-        "--models",
-        models,
-        "--configs",
-        "tp1,tp1-ngram",
-        "--budgets",
-        "1024,4096",
-        "--problems",
-        "40",
-    ]
+    arguments = ["--models", models, "--configs", "tp1,tp1-ngram", "--budgets", "1024,4096", "--problems", "40"]
     assert make_records.main([str(out), *arguments]) == 0
     return out
 
@@ -161,11 +152,7 @@ def everything(results: Path, other: Path, out: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
 def test_every_damaged_run_gives_a_page(
-    damage: Callable[[Path], None],
-    one_run: Path,
-    study: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None], one_run: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every command handles a damaged run, alone and beside an intact run, without a traceback."""
     damage(one_run)

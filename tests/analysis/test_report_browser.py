@@ -7,10 +7,7 @@ import pytest
 from analysis.__main__ import main
 from tests.fixtures import chromium, make_records
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium.PROGRAM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium.PROGRAM is None, reason="Chromium is not installed")]
 
 
 @pytest.fixture(scope="module")

@@ -132,15 +132,7 @@ def study(root: Path) -> pd.DataFrame:
     """1.5B needs 4K tokens and 40 s; 14B needs 1K tokens and 20 s, or 8 s on four GPUs. Both are always correct."""
     write(root / "small", [40.0] * 30, model="m-1.5B", budget=4096, tokens=4000)
     write(root / "large", [20.0] * 30, model="m-14B", tokens=1000)
-    write(
-        root / "large4",
-        [8.0] * 30,
-        model="m-14B",
-        tokens=1000,
-        config="tp4",
-        num_gpus=4,
-        tensor_parallel_size=4,
-    )
+    write(root / "large4", [8.0] * 30, model="m-14B", tokens=1000, config="tp4", num_gpus=4, tensor_parallel_size=4)
     busy = {"load": {"kind": "closed", "concurrency": 32}}
     write(
         root / "busy", [1.0] * 30, model="m-1.5B", budget=4096, tokens=4000, **busy

@@ -147,14 +147,7 @@ def test_no_change_at_all_has_a_width() -> None:
 def frame(e2e_s: np.ndarray, correct: np.ndarray, cell: str = "a") -> pd.DataFrame:
     """Requests of one run of one setting, with the columns that `compare` reads."""
     n = len(e2e_s)
-    words = {
-        "model": "m",
-        "config": "tp1",
-        "gpu": "h200",
-        "load": "c1",
-        "asked": "greedy",
-        "budget_mode": "cut",
-    }
+    words = {"model": "m", "config": "tp1", "gpu": "h200", "load": "c1", "asked": "greedy", "budget_mode": "cut"}
     words |= {"dataset": "sample", "source": "emulated"}
     return pd.DataFrame(
         words

@@ -61,12 +61,7 @@ def test_cells_of_another_version_are_not_used(cells: list[MeasuredCell]) -> Non
 
 def emulated(row: dict[str, Any]) -> dict[str, float]:
     """The emulated time of a row of 1.5B with n-gram speculation, by kind."""
-    config = {
-        "config": "ngram",
-        "model": "1.5b",
-        "tensor_parallel_size": 1,
-        "speculation": "ngram k=5 lookup 1..4",
-    }
+    config = {"config": "ngram", "model": "1.5b", "tensor_parallel_size": 1, "speculation": "ngram k=5 lookup 1..4"}
     measurement = {"output_tokens": 120, "mean_prompt_tokens": 100, "tpot_p50_ms": 1.0, "ttft_p50_ms": 1.0}
     return compare([config | {"decode": [measurement | row]}], GPU, ENGINE).set_index("kind")["emulated"].to_dict()
 
@@ -107,10 +102,7 @@ def test_a_fit_recovers_the_parameters_of_its_input() -> None:
     for config, made in zip(configs, tpot(configs, truth)["emulated"], strict=True):
         config["decode"][0]["tpot_p50_ms"] = made
     uncertainty = 10.0  # an uncertainty so large that the start does not matter
-    start = {
-        "async_step_ms": (ENGINE.async_step_ms, uncertainty),
-        "sync_step_ms": (ENGINE.sync_step_ms, uncertainty),
-    }
+    start = {"async_step_ms": (ENGINE.async_step_ms, uncertainty), "sync_step_ms": (ENGINE.sync_step_ms, uncertainty)}
     found = fit([config | {"gpu": "h200"} for config in configs], ("tpot",), start, ENGINE, rounds=40)
     assert found == pytest.approx({"async_step_ms": truth.async_step_ms, "sync_step_ms": truth.sync_step_ms}, rel=0.03)
 

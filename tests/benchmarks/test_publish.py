@@ -17,11 +17,7 @@ def test_texts_warm_ups_zeros_and_paths_are_left_out(tmp_path: Path) -> None:
     cell = tmp_path / "results" / "tp1_c1"
     cell.mkdir(parents=True)
     (cell / "run.json").write_text('{"run_id": "r", "argv": ["--out", "/home/me/results/tp1_c1"]}')
-    timings = {
-        "queue_time_ms": 0.0312119999533,
-        "mean_itl_ms": 5.0,
-        "speculative_decoding": {"num_drafts": 2},
-    }
+    timings = {"queue_time_ms": 0.0312119999533, "mean_itl_ms": 5.0, "speculative_decoding": {"num_drafts": 2}}
     warm_up = {"seq": 0, "warmup": True}
     measured = {"seq": 1, "text": "secret", "reasoning": "secret", "server_timings": timings}
     failed = {"seq": 2, "outcome": "server_error", "error": "EngineCore encountered an issue"}

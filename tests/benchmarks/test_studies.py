@@ -49,11 +49,7 @@ def test_the_noise_between_days_is_what_a_common_factor_leaves(cell: MeasuredCel
 def test_a_speed_up_is_compared_within_a_study_and_averaged_over_studies(cell: MeasuredCell) -> None:
     """Speed-ups of 4 and 1 at the same load give 2, and a study without the baseline gives nothing."""
     spec = setting("tp1-ngram-a1.75")
-    studies = [
-        {setting("tp1"): cell, spec: taking(cell, 1 / 4)},
-        {setting("tp1"): cell, spec: cell},
-        {spec: cell},
-    ]
+    studies = [{setting("tp1"): cell, spec: taking(cell, 1 / 4)}, {setting("tp1"): cell, spec: cell}, {spec: cell}]
     found = crossover.speedups(studies, parallel=False)
     kind = crossover.Kind("7b", 1, "0.26", "1.75")
     assert list(found) == [kind]

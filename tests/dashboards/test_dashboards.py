@@ -77,10 +77,7 @@ def test_json_is_valid_for_grafanas_schema(path: Path) -> None:
     register_default_plugins()
     board = read(path)
     for annotation in board["annotations"]["list"]:
-        assert set(annotation) - ANNOTATION_EXTRAS <= set(AnnotationQuery(expr="").to_json()) | {
-            "expr",
-            "hide",
-        }
+        assert set(annotation) - ANNOTATION_EXTRAS <= set(AnnotationQuery(expr="").to_json()) | {"expr", "hide"}
         for extra in ANNOTATION_EXTRAS:
             annotation.pop(extra)
     parsed = Dashboard.from_json(board)

@@ -157,10 +157,7 @@ def bucket(value: float) -> int:
 def test_the_comparison_matches_the_records(recorded: RecordedRuns) -> None:
     """Requests and tokens of each configuration and budget on the comparison dashboard equal those in records.jsonl."""
     range_s = recorded.end_s - recorded.start_s
-    for letter, count in (
-        ("A", len),
-        ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows)),
-    ):
+    for letter, count in (("A", len), ("B", lambda rows: sum(r.completion_tokens for r in rows) / len(rows))):
         expr = recorded.board_query("configuration_comparison", "Latency by budget and configuration", letter)
         found = recorded.server.instant(filled(expr, range_s=range_s), recorded.end_s)
         assert len(found) == 4

@@ -11,15 +11,7 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.fixtures.prometheus import (
-    Prometheus,
-    configure,
-    free_port,
-    needs_prometheus,
-    prometheus,
-    until,
-    wait,
-)
+from tests.fixtures.prometheus import Prometheus, configure, free_port, needs_prometheus, prometheus, until, wait
 from tests.fixtures.replay import replaying
 
 PROMETHEUS = ROOT / "prometheus"
@@ -107,11 +99,7 @@ def test_every_rule_has_a_test_case(kind: str) -> None:
         if kind in rule
     ]
     # Lag and price are covered by the test cases of other rules.
-    covered = {
-        "thinkload:dollars_per_gpu_hour",
-        "thinkload:send_lag_seconds_p99",
-        "thinkload:loop_lag_seconds_p99",
-    }
+    covered = {"thinkload:dollars_per_gpu_hour", "thinkload:send_lag_seconds_p99", "thinkload:loop_lag_seconds_p99"}
     assert [name for name in rules if name not in covered and not re.search(rf"\b{name}\b", cases)] == []
     assert len(rules) == len(set(rules))
 

@@ -41,10 +41,7 @@ def replay(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         pages[f"/{config}/metrics"] = (shared / path).read_text()
         pages[f"/{config}/client"] = (RECORDINGS / "loadgen.prom").read_text().replace("CONFIG", config)
         pages[f"/{config}/gpu"] = (RECORDINGS / "gpu.prom").read_text()
-    with (
-        prometheus(tmp_path_factory.mktemp("prometheus")) as server,
-        replaying(pages, RAMP_S) as address,
-    ):
+    with prometheus(tmp_path_factory.mktemp("prometheus")) as server, replaying(pages, RAMP_S) as address:
         start_s = time.time()
         server.set_targets("recordings", [target for config in SERVERS for target in targets(address, config)])
         time.sleep(RAMP_S + 2)
@@ -80,18 +77,8 @@ def test_a_healthy_replay_raises_no_alert(replay: Replay) -> None:
 def test_a_replay_ends_with_its_recording() -> None:
     """Counts are integers and cumulative at every step, gauges are constant, and the last step equals the recording."""
     steps = [text.splitlines()[1::2] for text in (rise(RECORDING, 0.5), rise(RECORDING, 1))]
-    assert steps[0] == [
-        'tokens_total{engine="0"} 50',
-        "running 3.0",
-        'wait_bucket{le="1.0"} 2',
-        "wait_sum 2.0",
-    ]
-    assert steps[1] == [
-        'tokens_total{engine="0"} 101',
-        "running 3.0",
-        'wait_bucket{le="1.0"} 5',
-        "wait_sum 4.0",
-    ]
+    assert steps[0] == ['tokens_total{engine="0"} 50', "running 3.0", 'wait_bucket{le="1.0"} 2', "wait_sum 2.0"]
+    assert steps[1] == ['tokens_total{engine="0"} 101', "running 3.0", 'wait_bucket{le="1.0"} 5', "wait_sum 4.0"]
 
 
 RECORDING = """\

@@ -94,11 +94,7 @@ def check_times(found: list[Record], key: str, right: Any) -> None:
         assert right is None, (key, found[0])
         return
     early_ms, late_ms = (MARGIN * right,) * 2 if key in PER_TOKEN else (EARLY_MS, LATE_MS)
-    assert -early_ms <= min((1000 * value - right for value in values), key=abs) <= late_ms, (
-        key,
-        right,
-        values,
-    )
+    assert -early_ms <= min((1000 * value - right for value in values), key=abs) <= late_ms, (key, right, values)
 
 
 def check_verdict(folder: Path, right: dict[str, Any]) -> None:

@@ -13,11 +13,7 @@ from hypothesis import strategies as st
 from tests.fixtures import replays
 from tests.fixtures.replays import serving
 
-EVENTS = (
-    {"at_ms": 0, "raw": ": comment\n\n"},
-    {"at_ms": 20, "data": {"choices": []}},
-    {"at_ms": 20, "data": "[DONE]"},
-)
+EVENTS = ({"at_ms": 0, "raw": ": comment\n\n"}, {"at_ms": 20, "data": {"choices": []}}, {"at_ms": 20, "data": "[DONE]"})
 
 
 def write(path: Path, **habits: object) -> Path:

@@ -65,10 +65,7 @@ def problem(outcome: Outcome, usual_s: float) -> str | None:
         (outcome.memory_mb > MEMORY_MB, f"used {outcome.memory_mb:.0f} MB"),
         (outcome.code not in (0, 1, 2, 4), f"exit code {outcome.code}"),
         (outcome.code == 2 and not _is_refusal(outcome.stderr), f"not one line: {outcome.stderr[:300]!r}"),
-        (
-            outcome.code in (0, 1, 4) and not _is_result(outcome.stdout),
-            "no JSON result in the last line of stdout",
-        ),
+        (outcome.code in (0, 1, 4) and not _is_result(outcome.stdout), "no JSON result in the last line of stdout"),
     )
     return next((what for wrong, what in checks if wrong), None)
 
@@ -86,18 +83,7 @@ def _is_result(stdout: str) -> bool:
 
 def words(case: Case, target: str, folder: Path) -> list[str]:
     """The command line of a case."""
-    short = [
-        "--dataset",
-        "sample",
-        "--problems",
-        "2",
-        "--budgets",
-        "4",
-        "--timeout",
-        "3",
-        "--concurrency",
-        "2",
-    ]
+    short = ["--dataset", "sample", "--problems", "2", "--budgets", "4", "--timeout", "3", "--concurrency", "2"]
     if case.command == "doctor":
         return ["doctor", target, *short]
     modes = {"probe": ["--budget-mode", "native"], "detokenize": ["--one-pass", "--budgets", "2,4"]}
@@ -225,11 +211,7 @@ def fuzz(cases: int, seed: int, processes: int) -> tuple[list[tuple[Case, Outcom
         outcome = run(case)
         return replace(case, body=b""), outcome, problem(outcome, usual_s)
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(server),
-        ThreadPoolExecutor(processes) as pool,
-    ):
+    with tempfile.TemporaryDirectory() as folder, serving(server), ThreadPoolExecutor(processes) as pool:
         try:
             usual_s = max(outcome.seconds for outcome in pool.map(run, undamaged_cases()))
             return list(pool.map(judge, range(cases))), len(server.asked)
@@ -247,10 +229,7 @@ def report(found: list[tuple[Case, Outcome, str | None]], asked: int) -> int:
         print(f"{key[0]:<12}{key[1]:<16}{count:>6}{wrong[key]:>10}", file=sys.stderr)
     for case, _, what in found:
         if what:
-            print(
-                f"case {case.number} ({case.command}, {case.endpoint}, {case.damage}): {what}",
-                file=sys.stderr,
-            )
+            print(f"case {case.number} ({case.command}, {case.endpoint}, {case.damage}): {what}", file=sys.stderr)
     slowest = max((outcome.seconds for _, outcome, _ in found), default=0.0)
     largest = max((outcome.memory_mb for _, outcome, _ in found), default=0.0)
     codes = Counter(str(outcome.code) for _, outcome, _ in found)

@@ -128,11 +128,7 @@ def _possible(events: list[Event]) -> frozenset[float]:
 
 
 def _usage(tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": PROMPT_TOKENS,
-        "completion_tokens": tokens,
-        "total_tokens": PROMPT_TOKENS + tokens,
-    }
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
 
 
 def _chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:

@@ -88,10 +88,7 @@ def test_a_configurations_mistake_is_told_before_a_data_sets(capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("verb", "options"),
-    [
-        ("sweep", ("--target", "--model ")),
-        ("search", ("--concurrency", "--rate", "--requests", "--one-pass")),
-    ],
+    [("sweep", ("--target", "--model ")), ("search", ("--concurrency", "--rate", "--requests", "--one-pass"))],
 )
 def test_the_help_shows_no_option_that_the_command_refuses(
     verb: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]

@@ -84,11 +84,7 @@ def started(tmp_path: Path) -> Any:
     (tmp_path / "prometheus").chmod(0o755)
 
     def run(config: str, folder: Path = CONFIGS, gpus: str = "") -> tuple[dict[str, Any], str]:
-        environment = {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "THINKLOAD_CONFIGS": str(folder),
-            "CONFIG": config,
-        }
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "THINKLOAD_CONFIGS": str(folder), "CONFIG": config}
         environment |= {"GPUS": gpus, "STACK": default(STACK), "STACK_FILE": str(tmp_path / "stack.yml")}
         command = ["sh", str(ROOT / "prometheus" / "stack.sh"), "--config.file=p.yml"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -125,10 +121,7 @@ def test_series_have_the_labels_and_the_gpus_of_the_configuration(started: Any, 
     [
         ("tensor_parallel_size: 3 # three\n", ("3", "none", "0|1|2")),
         ("tensor-parallel-size: 2\npipeline-parallel-size: 2\n", ("2", "none", "0|1|2|3")),
-        (
-            "data-parallel-size: 2\nspeculative-config: {num_speculative_tokens: 3, method: mtp}\n",
-            ("1", "mtp", "0|1"),
-        ),
+        ("data-parallel-size: 2\nspeculative-config: {num_speculative_tokens: 3, method: mtp}\n", ("1", "mtp", "0|1")),
         ('speculative-config: \'{"rejection_sample_method":"x","method":"eagle3"}\'\n', ("1", "eagle3", "0")),
         ("# method: ngram\nseed: 0\n", ("1", "none", "0")),
     ],
@@ -139,11 +132,7 @@ def test_a_configuration_of_ones_own_needs_its_file_only(
     (tmp_path / "mine.yaml").write_text(text)
     jobs, _ = started("mine", tmp_path)
     found = labels(jobs["stack-gpu"])
-    assert (
-        found["tp"],
-        found["speculation"],
-        jobs["stack-gpu"]["metric_relabel_configs"][0]["regex"],
-    ) == expected
+    assert (found["tp"], found["speculation"], jobs["stack-gpu"]["metric_relabel_configs"][0]["regex"]) == expected
 
 
 def test_gpus_can_be_chosen_and_a_missing_configuration_is_one_line(started: Any) -> None:

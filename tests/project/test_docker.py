@@ -147,12 +147,7 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: st
     try:
         compose("up", "--build", "--wait", "emulator", "relay", "prometheus", **chosen)
         ports = run(
-            "docker",
-            "ps",
-            "--filter",
-            f"label=com.docker.compose.project={PROJECT}",
-            "--format",
-            "{{.Ports}}",
+            "docker", "ps", "--filter", f"label=com.docker.compose.project={PROJECT}", "--format", "{{.Ports}}"
         ).stdout
         assert "0.0.0.0" not in ports
         assert "127.0.0.1:8000" in ports
@@ -166,17 +161,7 @@ def test_stack_scrapes_server_generator_and_gpu(image: str, prometheus_image: st
                 "limited": True,
             }
         loaded = run(
-            *(
-                sys.executable,
-                "-m",
-                "loadgen",
-                "--dataset",
-                "sample",
-                "--problems",
-                "12",
-                "--budgets",
-                "512,1024",
-            ),
+            *(sys.executable, "-m", "loadgen", "--dataset", "sample", "--problems", "12", "--budgets", "512,1024"),
             *("--concurrency", "6", "--out", str(tmp_path / "run")),
         )
         assert loaded.returncode == 0, loaded.stderr
@@ -263,18 +248,7 @@ def test_a_killed_sweep_resumes_to_every_cell_once(image: str, state: dict[str, 
             "--models",
             "r1-distill-qwen-1.5b",
         ),
-        *(
-            "--backend",
-            "docker",
-            "--dataset",
-            "sample",
-            "--problems",
-            "6",
-            "--budgets",
-            "256",
-            "--metrics-port",
-            "off",
-        ),
+        *("--backend", "docker", "--dataset", "sample", "--problems", "6", "--budgets", "256", "--metrics-port", "off"),
     ]
     with subprocess.Popen(
         [*command, "--out", str(out)], cwd=ROOT, env={**os.environ, **state}, stderr=subprocess.PIPE

@@ -108,15 +108,7 @@ def test_contributing_is_short_and_names_the_map() -> None:
 
 def run_make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
     """Run a target of the Makefile with the environment of the tests in place of .venv."""
-    command = [
-        "make",
-        "-C",
-        str(ROOT),
-        "-o",
-        ".venv/.installed",
-        target,
-        f"BIN={Path(sys.executable).parent}",
-    ]
+    command = ["make", "-C", str(ROOT), "-o", ".venv/.installed", target, f"BIN={Path(sys.executable).parent}"]
     return subprocess.run([*command, *variables], capture_output=True, text=True, check=False, timeout=240)
 
 

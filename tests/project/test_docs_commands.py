@@ -22,7 +22,7 @@ import pytest
 from tests import ROOT
 from tests.fixtures import make_records
 from tests.fixtures.emulated import emulated
-from tests.fixtures.once import made_once
+from tests.fixtures.parallel import made_once
 from tests.fixtures.swarm import free_port
 from thinkload.__main__ import PROGRAM_OF
 
@@ -59,11 +59,7 @@ NEEDS = {
         "python -m grafana.render": PROMETHEUS,
     },
     "docs/deploy.md": {"python -m loadgen sweep --search": MINUTES, "python -m analysis recommend": MINUTES},
-    "docs/distributed.md": {
-        "RUN_AS=": DOCKER,
-        "python -m loadgen gather results/distributed": DOCKER,
-        "host-": HOSTS,
-    },
+    "docs/distributed.md": {"RUN_AS=": DOCKER, "python -m loadgen gather results/distributed": DOCKER, "host-": HOSTS},
     "docs/models.md": {"python -m server preset": HUB},
     "docs/paper.md": {"python -m loadgen sweep": GPU},
     "docs/reliability.md": {"THINKLOAD_": MINUTES, "python -m tests.fuzz": MINUTES},

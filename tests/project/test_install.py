@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.fixtures.once import made_once
+from tests.fixtures.parallel import made_once
 from thinkload.__main__ import PROGRAM_OF, renamed
 
 SOURCE = ("server", "loadgen", "analysis", "benchmarks", "thinkload", "plans", "prometheus", "grafana")
@@ -125,16 +125,7 @@ def test_files_copies_what_compose_and_prometheus_need(thinkload: Path, tmp_path
 
 
 def test_a_run_and_its_report_from_an_empty_folder(thinkload: Path, tmp_path: Path) -> None:
-    arguments = (
-        "--configs",
-        "tp1",
-        "--models",
-        "r1-distill-qwen-1.5b",
-        "--backend",
-        "simulate",
-        "--dataset",
-        "sample",
-    )
+    arguments = ("--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", "--dataset", "sample")
     done = run(thinkload, "sweep", *arguments, "--budgets", "128", "--out", "study", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = run(thinkload, "report", "study", "--page-only", cwd=tmp_path)

@@ -56,17 +56,7 @@ def target() -> Iterator[str]:
 def run(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of 24 requests, of which 8 are derived."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    plan = (
-        "--dataset",
-        "sample",
-        "--problems",
-        "8",
-        "--budgets",
-        "16,64",
-        "--one-pass",
-        "--concurrency",
-        "4",
-    )
+    plan = ("--dataset", "sample", "--problems", "8", "--budgets", "16,64", "--one-pass", "--concurrency", "4")
     done = loadgen("--target", target, *plan, "--out", str(out))
     assert done.returncode == 0, done.stderr
     return out
@@ -171,28 +161,14 @@ def test_negative_and_extreme_values_do_not_end_the_report(run: Path, tmp_path: 
     path = folder / "records.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for number, row in enumerate(rows):
-        for name in (
-            "ttft_s",
-            "e2e_s",
-            "sent_s",
-            "due_s",
-            "end_s",
-            "completion_tokens",
-            "prompt_tokens",
-            "chunks",
-        ):
+        for name in ("ttft_s", "e2e_s", "sent_s", "due_s", "end_s", "completion_tokens", "prompt_tokens", "chunks"):
             if name in row:
                 row[name] = (-1, 0, -(10**15), 10**15)[number % 4]
-        row["server_timings"] = (
-            {"queue_time_ms": "x"},
-            {"queue_time_ms": 1e300},
-            {"speculative_decoding": 3},
-        )[number % 3]
+        row["server_timings"] = ({"queue_time_ms": "x"}, {"queue_time_ms": 1e300}, {"speculative_decoding": 3})[
+            number % 3
+        ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for done in (
-        analysis("grade", folder),
-        analysis("report", folder, "--page-only", "--out", str(tmp_path / "page")),
-    ):
+    for done in (analysis("grade", folder), analysis("report", folder, "--page-only", "--out", str(tmp_path / "page"))):
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
 

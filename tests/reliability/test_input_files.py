@@ -74,11 +74,7 @@ def test_a_hostile_data_set_is_one_line(line: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "[" * 100_000,
-        '{"a":' * 100_000,
-        json.dumps({"ttfts": [1e308], "itls": [["x"]], "output_lens": [1e999]}),
-    ],
+    ["[" * 100_000, '{"a":' * 100_000, json.dumps({"ttfts": [1e308], "itls": [["x"]], "output_lens": [1e999]})],
 )
 def test_a_hostile_import_is_one_line(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "theirs.json"

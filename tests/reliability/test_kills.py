@@ -47,18 +47,7 @@ def check(folder: Path, planned: int) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_killed_run_is_completed(target: str, tmp_path: Path, workers: str, seed: int) -> None:
     out = tmp_path / "run"
-    run = [
-        "loadgen",
-        "--metrics-port",
-        "off",
-        "--target",
-        target,
-        *PLAN,
-        "--concurrency",
-        "4",
-        "--workers",
-        workers,
-    ]
+    run = ["loadgen", "--metrics-port", "off", "--target", target, *PLAN, "--concurrency", "4", "--workers", workers]
     killed([*run, "--out", str(out)], out, seed)
     before = {r.seq for p in out.glob("records*.jsonl") for r in read_records(p) if r.outcome == "ok"}
     done = loadgen("--resume", str(out))
@@ -70,16 +59,7 @@ def test_a_killed_run_is_completed(target: str, tmp_path: Path, workers: str, se
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_sweep_is_completed(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "sweep"
-    plan = [
-        "--configs",
-        "tp1,tp2",
-        "--models",
-        "r1-distill-qwen-1.5b",
-        "--backend",
-        "simulate",
-        "--loads",
-        "1,2,4",
-    ]
+    plan = ["--configs", "tp1,tp2", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", "--loads", "1,2,4"]
     plan += ["--dataset", "sample", "--budgets", "512,4096"]
     killed(["loadgen", "sweep", *plan, "--out", str(out)], out, seed)
     done = loadgen("--resume", str(out), verb="sweep")

@@ -93,8 +93,7 @@ def shell(text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "redirection",
-    [">&-", "2>&-", "0<&- >&- 2>&-", "| true", "2>&1 | true", "> /dev/full", "2> /dev/full"],
+    "redirection", [">&-", "2>&-", "0<&- >&- 2>&-", "| true", "2>&1 | true", "> /dev/full", "2> /dev/full"]
 )
 def test_a_closed_output_changes_neither_verdict_nor_exit_code(target: str, tmp_path: Path, redirection: str) -> None:
     """The run is SUSPECT because it is short, and --strict makes this exit code 3, whoever reads the output."""

@@ -72,14 +72,8 @@ def run_from_elsewhere(folder: Path, target: str) -> None:
     ("more", "says"),
     [
         ((), "give --api-key-env HOME again"),
-        (
-            ("--target", "http://127.0.0.1:9/v1"),
-            "the run's server is http://192.0.2.1/v1, not http://127.0.0.1:9/v1",
-        ),
-        (
-            ("--target", "http://127.0.0.1:9/v1", "--api-key-env", "HOME"),
-            "the run's server is http://192.0.2.1/v1",
-        ),
+        (("--target", "http://127.0.0.1:9/v1"), "the run's server is http://192.0.2.1/v1, not http://127.0.0.1:9/v1"),
+        (("--target", "http://127.0.0.1:9/v1", "--api-key-env", "HOME"), "the run's server is http://192.0.2.1/v1"),
     ],
 )
 def test_a_folder_from_elsewhere_cannot_choose_where_a_key_goes(
@@ -107,16 +101,7 @@ def test_a_sweep_from_elsewhere_cannot_send_a_key(tmp_path: Path) -> None:
 
 def test_sweep_json_has_no_value_of_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sweep"
-    words = [
-        "--configs",
-        "tp1",
-        "--models",
-        "r1-distill-qwen-1.5b",
-        "--backend",
-        "simulate",
-        "--dataset",
-        "sample",
-    ]
+    words = ["--configs", "tp1", "--models", "r1-distill-qwen-1.5b", "--backend", "simulate", "--dataset", "sample"]
     words += ["--problems", "2", "--budgets", "64", "--concurrency", "2", "--out", str(out)]
     assert main(["sweep", *words, "--header", "X-Key: s3cret", "--header=Y: s3cret"]) == 0
     assert "s3cret" not in "".join(path.read_text() for path in out.rglob("*.json*"))
@@ -128,10 +113,7 @@ def test_sweep_json_has_no_value_of_a_header(tmp_path: Path, capsys: pytest.Capt
         ({"Host": "127.0.0.1:8089"}, False),
         ({"Host": "127.0.0.1:8089", "Origin": "http://127.0.0.1:8089"}, False),
         ({"Host": "[::1]:8089"}, False),
-        (
-            {"Host": "localhost:8089", "Origin": "http://localhost:8089", "Sec-Fetch-Site": "same-origin"},
-            False,
-        ),
+        ({"Host": "localhost:8089", "Origin": "http://localhost:8089", "Sec-Fetch-Site": "same-origin"}, False),
         ({"Host": "loads.example:8089"}, False),
         ({"Host": "127.0.0.1:8089", "Origin": "http://evil.example"}, True),
         ({"Host": "127.0.0.1:8089", "Origin": "null"}, True),
@@ -148,15 +130,5 @@ def test_locusts_page_is_for_itself_only(headers: dict[str, str], refused: bool)
 
 def test_a_form_cannot_name_a_host_a_key_or_a_file() -> None:
     assert wrong_field(["user_count", "spawn_rate", "budgets", "budget_mode", "rate"]) is None
-    for name in (
-        "target",
-        "dataset",
-        "out",
-        "more",
-        "html_file",
-        "csv_prefix",
-        "logfile",
-        "web_host",
-        "config",
-    ):
+    for name in ("target", "dataset", "out", "more", "html_file", "csv_prefix", "logfile", "web_host", "config"):
         assert wrong_field(["user_count", name]) == name

@@ -86,16 +86,7 @@ def test_a_disk_that_becomes_full_loses_nothing(target: str, tmp_path: Path, wor
 def test_locust_on_a_full_disk_ends_with_a_reason(target: str, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     process = locust(
-        "--headless",
-        "--only-summary",
-        "--users",
-        "4",
-        "--target",
-        target,
-        *PLAN[:4],
-        "--out",
-        str(out),
-        log=log,
+        "--headless", "--only-summary", "--users", "4", "--target", target, *PLAN[:4], "--out", str(out), log=log
     )
     try:
         until(lambda: list(out.glob("records.*.jsonl")))
@@ -153,16 +144,7 @@ def test_a_folder_of_an_older_version_becomes_private_when_it_is_resumed(target:
         out = tmp_path / name
         assert (
             loadgen(
-                "--target",
-                target,
-                *PLAN[:2],
-                "--problems",
-                "2",
-                "--budgets",
-                "8",
-                *options,
-                "--out",
-                str(out),
+                "--target", target, *PLAN[:2], "--problems", "2", "--budgets", "8", *options, "--out", str(out)
             ).returncode
             == 0
         )

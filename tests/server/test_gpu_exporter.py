@@ -103,11 +103,7 @@ def test_the_process_ends_without_a_message(ends_by: str) -> None:
     """The exporter of a sweep ends with its group of servers, while a thread of it waits for the end of standard input."""
     program = "from server.gpu.exporter import serve; serve(list, '127.0.0.1', 0, until_stdin_closes=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as exporter:
         assert exporter.stderr is not None
         assert exporter.stderr.readline().startswith(b"gpu-exporter: http://")

@@ -17,7 +17,7 @@ from server.launch import ports
 from server.launch.processes import labelled
 from server.launch.readiness import healthy
 from tests import ROOT
-from tests.fixtures.ports import reserve_ports
+from tests.fixtures.parallel import reserve_ports
 
 STANDIN = ROOT / "tests" / "standin"
 CAUSES = {  # for each example log in tests/logs, a part of the expected message
@@ -142,16 +142,7 @@ def test_a_server_whose_engine_has_died_is_stopped(state: dict[str, str]) -> Non
 @pytest.mark.parametrize("failure", ["silent", "mute"])
 def test_startup_timeout_is_reported(state: dict[str, str], failure: str) -> None:
     """The server prints nothing, or it is healthy and never generates."""
-    arguments = (
-        "up",
-        "tp1",
-        "--model",
-        "r1-distill-qwen-1.5b",
-        "--backend",
-        "process",
-        "--start-timeout",
-        "1",
-    )
+    arguments = ("up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "process", "--start-timeout", "1")
     done = server(state, *arguments, STANDIN_FAIL=failure)
     assert done.returncode == 2
     assert "not ready after 1 s" in done.stderr.splitlines()[-1]
@@ -171,15 +162,7 @@ def test_taken_port_is_reported(state: dict[str, str]) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         done = server(
-            state,
-            "up",
-            "tp1",
-            "--model",
-            "r1-distill-qwen-1.5b",
-            "--backend",
-            "emulator",
-            "--port",
-            str(port),
+            state, "up", "tp1", "--model", "r1-distill-qwen-1.5b", "--backend", "emulator", "--port", str(port)
         )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"server: port {port} is taken: free it or choose another with --port"

@@ -105,13 +105,7 @@ PHASES_OF = {
             f"{WORKER}[backends.py:1155] Dynamo bytecode transform time: 4.62 s\n"
             f"{WORKER}[monitor.py:53] torch.compile took 21.40 s in total\n"
         ),
-        [
-            "loading the model",
-            *LOADED,
-            "weights loaded: 14.25 GiB in 3.27 s",
-            "compiling",
-            "compiled in 21.40 s",
-        ],
+        ["loading the model", *LOADED, "weights loaded: 14.25 GiB in 3.27 s", "compiling", "compiled in 21.40 s"],
     ),
     "0.32, V1 runner": (
         (
@@ -124,13 +118,7 @@ PHASES_OF = {
             f"{WORKER}[backends.py:398] [backbone] Compiling a graph for compile range (1, 8192) takes 9.06 s\n"
             f"{WORKER}[monitor.py:62] [backbone] torch.compile took 22.77 s in total\n"
         ),
-        [
-            "loading models/7b",
-            *LOADED,
-            "weights loaded: 14.32 GiB in 2.08 s",
-            "compiling",
-            "compiled in 22.77 s",
-        ],
+        ["loading models/7b", *LOADED, "weights loaded: 14.32 GiB in 2.08 s", "compiling", "compiled in 22.77 s"],
     ),
     "0.32, two workers": (
         (
@@ -177,10 +165,5 @@ def test_startup_phases_are_reported_once(name: str) -> None:
     log = START + between + END
     phases = StartupPhases()
     reported = [line for end in range(len(log) + 1) for line in phases.new_phases(log[:end])]
-    last = [
-        "KV cache: 87,376 tokens",
-        "capturing CUDA graphs",
-        "CUDA graphs captured in 20 s",
-        "HTTP server up",
-    ]
+    last = ["KV cache: 87,376 tokens", "capturing CUDA graphs", "CUDA graphs captured in 20 s", "HTTP server up"]
     assert reported == ["engine starting", *expected, *last]

@@ -25,17 +25,7 @@ def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_target_is_there_until_the_command_ends(end: signal.Signals, targets: Path) -> None:
     with ControlServer().running() as url:
-        command = [
-            sys.executable,
-            "-m",
-            "server",
-            "watch",
-            url,
-            "--config",
-            "tp2",
-            "--tp",
-            "2",
-        ]
+        command = [sys.executable, "-m", "server", "watch", url, "--config", "tp2", "--tp", "2"]
         with subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True) as watch:
             assert watch.stdout is not None
             name = json.loads(watch.stdout.readline())["target"]
@@ -44,12 +34,7 @@ def test_the_target_is_there_until_the_command_ends(end: signal.Signals, targets
             assert watch.wait(30) == 0
     labels = {"config": "tp2", "model": "m", "tp": "2", "speculation": "none", "run": "none"}
     assert server["targets"] == [f"host.docker.internal:{urlsplit(url).port}"]
-    assert server["labels"] == {
-        "job": "server",
-        "__scheme__": "http",
-        "__metrics_path__": "/metrics",
-        **labels,
-    }
+    assert server["labels"] == {"job": "server", "__scheme__": "http", "__metrics_path__": "/metrics", **labels}
     assert list(targets.iterdir()) == []
 
 

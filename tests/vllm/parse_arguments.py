@@ -21,13 +21,7 @@ def main() -> None:
     """Print one JSON object with the values of each configuration."""
     make = parser()
     keys = (
-        *(
-            "tensor_parallel_size",
-            "speculative_config",
-            "async_scheduling",
-            "enable_prefix_caching",
-            "max_model_len",
-        ),
+        *("tensor_parallel_size", "speculative_config", "async_scheduling", "enable_prefix_caching", "max_model_len"),
         *("max_num_batched_tokens", "generation_config", "reasoning_parser", "dtype", "quantization"),
     )
     found = {name: vars(make.parse_args(words)) for name, words in json.load(sys.stdin).items()}

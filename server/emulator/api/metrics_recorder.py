@@ -48,8 +48,7 @@ class MetricsRecorder:
         self._observe("request_prompt_tokens", sequence.prompt)
         self._observe("request_generation_tokens", tokens)
         self._observe(
-            "request_params_max_tokens",
-            writer.params.max_tokens or self._serving.max_model_len - sequence.prompt,
+            "request_params_max_tokens", writer.params.max_tokens or self._serving.max_model_len - sequence.prompt
         )
         self._observe("request_prefill_kv_computed_tokens", sequence.prompt - sequence.cached)
         self._observe("request_num_preemptions", sequence.preemptions)

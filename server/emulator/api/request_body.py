@@ -88,16 +88,7 @@ class RequestBody(msgspec.Struct, kw_only=True):
     continuous_usage: Any = False
 
 
-NULL_IS_DEFAULT = {
-    "model",
-    "n",
-    "temperature",
-    "stop",
-    "stop_token_ids",
-    "stream",
-    "return_token_ids",
-    "echo",
-}
+NULL_IS_DEFAULT = {"model", "n", "temperature", "stop", "stop_token_ids", "stream", "return_token_ids", "echo"}
 """Fields for which null means the same as no value."""
 
 

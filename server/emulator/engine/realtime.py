@@ -91,10 +91,7 @@ class RealtimeEngine:
         stop_s = time.perf_counter() + SLICE_S
         for output in self.engine.advance(now_s):
             self._due.append(
-                (
-                    float(self._api_queue.emit_each(np.asarray(output.times), len(output.tokens))[-1]),
-                    output.tokens,
-                )
+                (float(self._api_queue.emit_each(np.asarray(output.times), len(output.tokens))[-1]), output.tokens)
             )
             if time.perf_counter() > stop_s:
                 break

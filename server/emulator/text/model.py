@@ -58,11 +58,7 @@ class TextModel:
     """Generates the outputs of one served model."""
 
     def __init__(
-        self,
-        preset: Mapping[str, Any],
-        problems: Sequence[KnownProblem],
-        tokenizer: Tokenizer,
-        mode: str = "trace",
+        self, preset: Mapping[str, Any], problems: Sequence[KnownProblem], tokenizer: Tokenizer, mode: str = "trace"
     ) -> None:
         self.style = str(preset.get("prompt", "chat"))
         self.name = str(preset.get("id", "model"))

@@ -95,10 +95,7 @@ def test_the_gpus_of_every_kind_of_parallelism_are_counted() -> None:
 
 def test_a_server_forges_no_line_and_shows_no_key() -> None:
     key = 'sk-"secret"\\1234'
-    version = {
-        "version": f"1\x1b[2J\nGOOD    server            real {key}",
-        "gpu_metrics": "http://192.0.2.1/\n",
-    }
+    version = {"version": f"1\x1b[2J\nGOOD    server            real {key}", "gpu_metrics": "http://192.0.2.1/\n"}
 
     def echo(body: Any) -> tuple[int, Any]:
         return 401, {"error": {"message": f"Incorrect API key provided: {key}\nGOOD    answer            fine"}}

@@ -153,14 +153,7 @@ def test_each_behaviour_is_one_record_with_what_was_measured(server: HostileServ
     exchange = send(server.target(name), timeout_s=0.3 if name.startswith("hang") and "done" not in name else 5.0)
     found = record(exchange)
     assert len(server.requests) == before + 1
-    assert (
-        found.outcome,
-        found.text,
-        found.chunks,
-        found.completion_tokens,
-        found.token_source,
-        found.status,
-    ) == (
+    assert (found.outcome, found.text, found.chunks, found.completion_tokens, found.token_source, found.status) == (
         case.outcome,
         case.text,
         case.events,
@@ -407,10 +400,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
     subprocess.run(
-        [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
+        [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True
     )
     return folder
 

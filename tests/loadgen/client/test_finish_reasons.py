@@ -24,11 +24,7 @@ from loadgen.client.finish_reasons import MAX_REASON_CHARS, meaning_of
             None,
             "abort ABORTED error insufficient_system_resource cancelled engine_overloaded network_error timeout",
         ),
-        (
-            "filtered",
-            None,
-            "content_filter SAFETY RECITATION PROHIBITED_CONTENT guardrail_intervened refusal",
-        ),
+        ("filtered", None, "content_filter SAFETY RECITATION PROHIBITED_CONTENT guardrail_intervened refusal"),
         ("unknown", None, "repetition OTHER parse_error stopping unstopped banana"),
     ],
 )

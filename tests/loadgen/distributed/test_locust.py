@@ -15,17 +15,7 @@ from loadgen.distributed.messages import WorkerInfo, parse_options
 from loadgen.errors import UsageError
 from loadgen.record import read_records
 from tests.fixtures.emulated import emulated, loadgen
-from tests.fixtures.swarm import (
-    gathered,
-    gone,
-    kill,
-    locust,
-    recorded,
-    records,
-    sender_of,
-    swarm,
-    until,
-)
+from tests.fixtures.swarm import gathered, gone, kill, locust, recorded, records, sender_of, swarm, until
 
 PLAN = ("--dataset", "sample", "--budgets")
 

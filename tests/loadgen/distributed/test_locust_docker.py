@@ -20,13 +20,7 @@ PROJECT = "thinkload-distributed-test"
 def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["docker", "compose", "-p", PROJECT, "--profile", "distributed", *arguments]
     return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=400, check=False
     )
 
 
@@ -55,16 +49,7 @@ def test_workers_in_containers_send_each_request_once(tmp_path: Path) -> None:
     }  # fmt: skip
     try:
         check_built(compose("build", "master", "worker", **environment))
-        up = compose(
-            "up",
-            "--scale",
-            "worker=3",
-            "--exit-code-from",
-            "master",
-            "master",
-            "worker",
-            **environment,
-        )
+        up = compose("up", "--scale", "worker=3", "--exit-code-from", "master", "master", "worker", **environment)
         assert up.returncode == 0, up.stdout[-4000:] + up.stderr[-4000:]
     finally:
         compose("down", "--volumes", "--timeout", "5", **environment)

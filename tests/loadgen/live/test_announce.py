@@ -16,12 +16,7 @@ from loadgen.record import RunInfo
 
 
 def requirement(*, met: bool, text: str = "ttft.p95<200ms") -> dict[str, Any]:
-    return {
-        "text": text,
-        "value": 0.15 if met else 0.25,
-        "met": met,
-        "why": None if met else "measured: 250 ms",
-    }
+    return {"text": text, "value": 0.15 if met else 0.25, "met": met, "why": None if met else "measured: 250 ms"}
 
 
 def latency(n: int = 400, p99: float | None = 1.5, **interval: list[float]) -> dict[str, Any]:
@@ -47,19 +42,8 @@ def run(*, ok: int = 400, failed: int = 0, **more: Any) -> RunInfo:
     if failed:
         text = "no slot: \x1b[31m" + "queue is full " * 10
         summary["errors"] = [{"count": failed, "outcome": "server_error", "text": text}]
-    fields: dict[str, Any] = {
-        "run_id": "r",
-        "config": "tp2",
-        "model": "m[red]",
-        "target": "t",
-        "started_at": "now",
-    }
-    fields |= {
-        "clock": {},
-        "verdict": "VALID",
-        "summary": summary,
-        "load": {"kind": "closed", "concurrency": 8},
-    }
+    fields: dict[str, Any] = {"run_id": "r", "config": "tp2", "model": "m[red]", "target": "t", "started_at": "now"}
+    fields |= {"clock": {}, "verdict": "VALID", "summary": summary, "load": {"kind": "closed", "concurrency": 8}}
     return RunInfo(**{**fields, **more})
 
 

@@ -72,11 +72,7 @@ def test_one_verdict_is_current() -> None:
     metrics = Metrics()
     assert value(metrics, "loadgen_verdict", verdict="RUNNING") == 1
     metrics.end("SUSPECT")
-    assert [value(metrics, "loadgen_verdict", verdict=v) for v in ("RUNNING", "VALID", "SUSPECT")] == [
-        0,
-        0,
-        1,
-    ]
+    assert [value(metrics, "loadgen_verdict", verdict=v) for v in ("RUNNING", "VALID", "SUSPECT")] == [0, 0, 1]
     assert (value(metrics, "loadgen_run_ended_timestamp_seconds") or 0) > 1e9
 
 

@@ -16,26 +16,13 @@ TTFT_S = {"ttft": 0.05}
 
 
 def run(**more: Any) -> RunInfo:
-    fields: dict[str, Any] = {
-        "run_id": "r",
-        "config": "tp2",
-        "model": "m",
-        "target": "http://x/v1",
-        "started_at": "",
-    }
+    fields: dict[str, Any] = {"run_id": "r", "config": "tp2", "model": "m", "target": "http://x/v1", "started_at": ""}
     fields |= {"clock": {}, "load": {"kind": "closed", "concurrency": 1}, "budgets": [64]}
     return RunInfo(**{**fields, **more})
 
 
 def record(**more: Any) -> Record:
-    fields: dict[str, Any] = {
-        "run_id": "r",
-        "seq": 0,
-        "problem_id": "p",
-        "budget": 64,
-        "due_s": 0.0,
-        "outcome": "ok",
-    }
+    fields: dict[str, Any] = {"run_id": "r", "seq": 0, "problem_id": "p", "budget": 64, "due_s": 0.0, "outcome": "ok"}
     return Record(**{**fields, "ttft_s": 0.03, "tpot_s": 0.002, "e2e_s": 1.2, **more})
 
 

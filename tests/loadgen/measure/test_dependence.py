@@ -90,14 +90,7 @@ def test_the_load_says_how_requests_depend(load: dict[str, object], kind: Load) 
 def record(seq: int, e2e_s: float | None) -> Record:
     """A request that took `e2e_s`, or a failed one."""
     outcome = "ok" if e2e_s is not None else "server_error"
-    known = {
-        "run_id": "r",
-        "seq": seq,
-        "problem_id": str(seq),
-        "budget": 10,
-        "due_s": 0.0,
-        "outcome": outcome,
-    }
+    known = {"run_id": "r", "seq": seq, "problem_id": str(seq), "budget": 10, "due_s": 0.0, "outcome": outcome}
     return Record(**known, e2e_s=e2e_s)  # type: ignore[arg-type]  # the fields have several types
 
 

@@ -72,12 +72,7 @@ def test_without_counts_per_chunk_the_chunks_share_the_tokens_equally() -> None:
     """17 chunks of unknown size hold 65 tokens: 1 in the first chunk and 4 in each later one."""
     arrivals = [100 + 20 * i for i in range(17)]
     found = record(exchange(arrivals, [1] * 17, usage={"completion_tokens": 65}, token_source="usage"))
-    assert (found.tpot_s, found.itl_s, found.inter_chunk_s, found.completion_tokens) == (
-        0.005,
-        0.005,
-        0.02,
-        65,
-    )
+    assert (found.tpot_s, found.itl_s, found.inter_chunk_s, found.completion_tokens) == (0.005, 0.005, 0.02, 65)
 
 
 @pytest.mark.parametrize("source", ["chunks_and_end", "continuous_usage", "token_ids"])
@@ -90,13 +85,7 @@ def test_no_time_is_divided_by_an_end_token_that_only_the_total_counts(source: A
 def test_a_single_token_has_no_gaps() -> None:
     """A value that can't be measured is null, not zero."""
     found = record(exchange([200], [1]))
-    assert (found.ttft_s, found.tpot_s, found.itl_s, found.inter_chunk_s, found.e2e_s) == (
-        0.1,
-        None,
-        None,
-        None,
-        0.1,
-    )
+    assert (found.ttft_s, found.tpot_s, found.itl_s, found.inter_chunk_s, found.e2e_s) == (0.1, None, None, None, 0.1)
 
 
 def test_a_reply_without_tokens() -> None:
@@ -117,13 +106,7 @@ def test_a_cut_reply_keeps_the_tokens_that_arrived() -> None:
 
 def test_times_are_model_time_and_raw_has_the_unscaled_stamps() -> None:
     found = record(exchange([200, 210, 230], [1, 1, 1]), scale=10)
-    assert (found.sent_s, found.ttft_s, found.tpot_s, found.itl_s, found.send_lag_s) == (
-        1.0,
-        1.0,
-        0.15,
-        0.15,
-        0.1,
-    )
+    assert (found.sent_s, found.ttft_s, found.tpot_s, found.itl_s, found.send_lag_s) == (1.0, 1.0, 0.15, 0.15, 0.1)
     assert found.raw is not None
     assert (found.raw["sent_s"], found.raw["first_token_s"], found.raw["end_s"]) == (0.1, 0.2, 0.999)
 
@@ -139,9 +122,7 @@ def test_token_details_come_from_the_usage_object() -> None:
     assert (found.prompt_tokens, found.reasoning_tokens, found.cached_tokens) == (5, 2, 4)
     without = record(
         exchange(
-            [200],
-            [1],
-            usage={"completion_tokens_details": None, "prompt_tokens_details": {"cached_tokens": None}},
+            [200], [1], usage={"completion_tokens_details": None, "prompt_tokens_details": {"cached_tokens": None}}
         )
     )
     assert (without.reasoning_tokens, without.cached_tokens) == (None, None)

@@ -24,11 +24,7 @@ def exchange(finish: str = "stop") -> Exchange:
         pieces=[("a", ""), ("bcd", ""), ("e", "f"), ("", "ghi"), ("", "")],
         token_ids=[[0], [1, 2, 3], [4, 5], [6, 7, 8], [9]],
         first_answer_ns=30,
-        usage={
-            "prompt_tokens": 7,
-            "completion_tokens": 10,
-            "completion_tokens_details": {"reasoning_tokens": 5},
-        },
+        usage={"prompt_tokens": 7, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 5}},
         token_source="continuous_usage",
         status=200,
         finish_reason=finish,

@@ -26,12 +26,7 @@ def test_ranks_are_the_closest_that_bound_the_quantile_with_95_percent(n: int, l
 
 
 def test_ranks_of_500_values_are_the_published_ones() -> None:
-    assert [interval_ranks(500, level) for level in LEVELS.values()] == [
-        (228, 273),
-        (436, 464),
-        (465, 485),
-        (490, 500),
-    ]
+    assert [interval_ranks(500, level) for level in LEVELS.values()] == [(228, 273), (436, 464), (465, 485), (490, 500)]
     assert [least_sample(level) for level in LEVELS.values()] == [6, 36, 72, 368]
 
 

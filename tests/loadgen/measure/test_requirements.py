@@ -13,15 +13,7 @@ from loadgen.errors import UsageError
 from loadgen.measure import requirements
 from loadgen.measure.run_facts import read_facts
 from loadgen.measure.summary import summarize
-from loadgen.option_types import (
-    LATENCIES,
-    STATISTICS,
-    Requirement,
-    failures,
-    parse_requirement,
-    requirement,
-    slo,
-)
+from loadgen.option_types import LATENCIES, STATISTICS, Requirement, failures, parse_requirement, requirement, slo
 from loadgen.record import RunInfo
 
 
@@ -77,11 +69,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [
-        ("ttft=200ms,e2e=60", {"ttft": 0.2, "e2e": 60}),
-        ("ttft=200s", {"ttft": 200}),
-        ("tpot=0.02", {"tpot": 0.02}),
-    ],
+    [("ttft=200ms,e2e=60", {"ttft": 0.2, "e2e": 60}), ("ttft=200s", {"ttft": 200}), ("tpot=0.02", {"tpot": 0.02})],
 )
 def test_objectives_are_read_in_seconds(text: str, right: dict[str, float]) -> None:
     assert slo(text) == right
@@ -112,23 +100,10 @@ def run_of(tmp_path: Path, latencies_s: list[float | None], slo: dict[str, float
     """A run whose requests, sent one second apart, had this TTFT and 10 tokens 10 ms apart; None is a failure."""
     lines, frames = [], []
     for seq, ttft_s in enumerate(latencies_s):
-        row: dict[str, Any] = {
-            "run_id": "r",
-            "seq": seq,
-            "problem_id": "p",
-            "budget": 64,
-            "due_s": seq,
-            "sent_s": seq,
-        }
+        row: dict[str, Any] = {"run_id": "r", "seq": seq, "problem_id": "p", "budget": 64, "due_s": seq, "sent_s": seq}
         row |= {"end_s": seq + 1.0, "outcome": "reset"}
         if ttft_s is not None:
-            row |= {
-                "outcome": "ok",
-                "ttft_s": ttft_s,
-                "ttft_due_s": ttft_s,
-                "e2e_s": 1.0,
-                "completion_tokens": 10,
-            }
+            row |= {"outcome": "ok", "ttft_s": ttft_s, "ttft_due_s": ttft_s, "e2e_s": 1.0, "completion_tokens": 10}
             row |= {"token_source": "continuous_usage", "chunks": 10}
             frames.append(encode_frame(seq, [10_000 * index for index in range(10)], [1] * 10))
         lines.append(json.dumps(row) + "\n")
@@ -186,11 +161,7 @@ def test_failures_are_infinitely_slow(tmp_path: Path) -> None:
 def test_a_sample_that_is_too_small_decides_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path, [0.01] * 40)
     assert checked(run, "ttft.p90<1s")[1]
-    assert checked(run, "ttft.p95<1s") == (
-        None,
-        False,
-        "not decided: p95 needs 72 requests, and there are 40",
-    )
+    assert checked(run, "ttft.p95<1s") == (None, False, "not decided: p95 needs 72 requests, and there are 40")
     assert checked(run_of(tmp_path, [0.01] * 3), "itl.p50<1s") == (
         None, False, "not decided: p50 needs more requests, and there are 3",
     )  # fmt: skip

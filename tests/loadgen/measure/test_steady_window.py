@@ -76,10 +76,7 @@ def test_ten_requests_per_stream_are_asked_for() -> None:
 
 
 @given(
-    st.floats(0, 100),
-    st.floats(0, 100),
-    st.integers(1, 10_000),
-    st.lists(st.floats(-1, 201), min_size=1, max_size=5),
+    st.floats(0, 100), st.floats(0, 100), st.integers(1, 10_000), st.lists(st.floats(-1, 201), min_size=1, max_size=5)
 )
 def test_windows_side_by_side_hold_every_token_once(
     first_s: float, length_s: float, tokens: int, cuts: list[float]

@@ -87,10 +87,7 @@ def test_the_limit_on_lag_depends_on_the_tpot() -> None:
 
 def test_failures_of_the_server_are_suspect_and_those_of_this_machine_are_invalid() -> None:
     server = [*RECORDS, *(record(100 + i, outcome="reset", error="connection lost") for i in range(6))]
-    ours = [
-        *RECORDS,
-        *(record(100 + i, outcome="refused", error="client: too many open files") for i in range(6)),
-    ]
+    ours = [*RECORDS, *(record(100 + i, outcome="refused", error="client: too many open files") for i in range(6))]
     assert judge(*inputs(server))[0] == "SUSPECT"
     verdict, reasons = judge(*inputs(ours))
     assert (verdict, "this machine's own limits" in reasons[0]) == ("INVALID", True)

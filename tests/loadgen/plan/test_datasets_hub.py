@@ -12,22 +12,10 @@ import pytest
 from tests.conftest import ROOT
 
 GSM8K = [
-    {
-        "question": "Ann has 1,000 pens and buys 250. How many?",
-        "answer": "1000+250=<<1000+250=1250>>1250\n#### 1,250",
-    },
+    {"question": "Ann has 1,000 pens and buys 250. How many?", "answer": "1000+250=<<1000+250=1250>>1250\n#### 1,250"},
     {"question": "Tom owes 3 and pays 5. Balance?", "answer": "He is 2 over.\n#### -2"},
 ]
-AIME = [
-    {
-        "id": 60,
-        "problem": "Find $x$.",
-        "solution": r"\boxed{033}",
-        "answer": "033",
-        "url": "u",
-        "year": "2024",
-    }
-]
+AIME = [{"id": 60, "problem": "Find $x$.", "solution": r"\boxed{033}", "answer": "033", "url": "u", "year": "2024"}]
 
 
 def cached(home: Path, repository: str, filename: str, rows: list[dict[str, object]]) -> None:

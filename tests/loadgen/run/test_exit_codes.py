@@ -20,18 +20,7 @@ from tests.fixtures import terminal
 from tests.fixtures.emulated import ROOT, loadgen
 from tests.fixtures.hostile import PLAIN
 
-PLAN = (
-    "--dataset",
-    "sample",
-    "--budgets",
-    "16",
-    "--requests",
-    "12",
-    "--concurrency",
-    "2",
-    "--progress",
-    "none",
-)
+PLAN = ("--dataset", "sample", "--budgets", "16", "--requests", "12", "--concurrency", "2", "--progress", "none")
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 NAUGHTY = 'out of \x1b[31mmemory\x00 <&"]]> [bold]'
 
@@ -146,16 +135,7 @@ def test_the_exit_code_says_how_the_run_ended(server: Server, tmp_path: Path, si
 
 def test_an_interrupted_run_says_so(server: Server, tmp_path: Path) -> None:
     """Ctrl-C twice, while no answer comes: 130, and the JUnit file says that the run is INVALID."""
-    command = [
-        sys.executable,
-        "-m",
-        "loadgen",
-        "--metrics-port",
-        "off",
-        "--target",
-        server.target("hang"),
-        *PLAN,
-    ]
+    command = [sys.executable, "-m", "loadgen", "--metrics-port", "off", "--target", server.target("hang"), *PLAN]
     command += ["--progress", "plain", "--out", str(tmp_path / "run"), "--junit", str(tmp_path / "junit.xml")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         server.prompts.acquire()
@@ -245,10 +225,7 @@ def test_a_terminal_shows_the_block_and_no_json(server: Server, tmp_path: Path, 
     assert max(len(line.rstrip("\r\n")) for line in plain.splitlines()) <= columns
     assert ("interval of p50" in plain) == (columns >= 130)
     assert "SLO        66.7%" in plain
-    assert [line.split()[:2] for line in plain.splitlines() if line.startswith("E2E")] == [
-        ["E2E", "16"],
-        ["E2E", "32"],
-    ]
+    assert [line.split()[:2] for line in plain.splitlines() if line.startswith("E2E")] == [["E2E", "16"], ["E2E", "32"]]
 
 
 def test_json_is_printed_on_a_terminal_if_asked_for_and_no_color_is_honored(server: Server, tmp_path: Path) -> None:

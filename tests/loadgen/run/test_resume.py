@@ -153,17 +153,7 @@ def test_a_full_disk_stops_cleanly_and_resumes(target: str, tmp_path: Path, monk
 def test_one_pass_survives_a_kill(target: str, tmp_path: Path) -> None:
     """Derived records are written before the record that they are derived from, so no request is recorded in part."""
     out = tmp_path / "run"
-    plan = (
-        "--target",
-        target,
-        "--dataset",
-        "sample",
-        "--budgets",
-        "64,128,512",
-        "--one-pass",
-        "--concurrency",
-        "2",
-    )
+    plan = ("--target", target, "--dataset", "sample", "--budgets", "64,128,512", "--one-pass", "--concurrency", "2")
     process = start(*plan, "--out", str(out))
     wait_for_records(out, 40)
     process.send_signal(signal.SIGKILL)

@@ -42,12 +42,7 @@ def test_every_problem_and_budget_is_recorded_exactly_once(target: str, tmp_path
     assert line["outcomes"] == {"ok": len(found)}
     assert {r.seq for r in found} == set(range(len(found)))
     run = read_run(out)
-    assert (run.config, run.emulated, run.time_scale, run.preset) == (
-        "tp1",
-        True,
-        40.0,
-        "r1-distill-qwen-1.5b",
-    )
+    assert (run.config, run.emulated, run.time_scale, run.preset) == ("tp1", True, 40.0, "r1-distill-qwen-1.5b")
     assert run.verdict == line["verdict"]
     assert run.energy["source"] == "emulated"
     assert (out / "server-before.prom").stat().st_size > 0
@@ -59,18 +54,7 @@ def test_every_problem_and_budget_is_recorded_exactly_once(target: str, tmp_path
 def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, tmp_path: Path) -> None:
     """With --duration, the warm-up requests come first, and the records of later passes are numbered."""
     out = tmp_path / "run"
-    options = (
-        "--dataset",
-        "sample",
-        "--problems",
-        "3",
-        "--budgets",
-        "8",
-        "--duration",
-        "120",
-        "--warmup",
-        "4",
-    )
+    options = ("--dataset", "sample", "--problems", "3", "--budgets", "8", "--duration", "120", "--warmup", "4")
     done = loadgen("--target", target, *options, "--out", str(out))
     assert done.returncode == 0, done.stderr
     found = records(out)
@@ -82,18 +66,7 @@ def test_a_duration_goes_through_the_plan_again_and_marks_the_pass(target: str, 
 def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
     """The due times are those of the schedule, in model seconds, whatever the speed of the server."""
     out = tmp_path / "run"
-    options = (
-        "--dataset",
-        "sample",
-        "--budgets",
-        "16",
-        "--rate",
-        "2",
-        "--arrival",
-        "constant",
-        "--requests",
-        "20",
-    )
+    options = ("--dataset", "sample", "--budgets", "16", "--rate", "2", "--arrival", "constant", "--requests", "20")
     done = loadgen("--target", target, *options, "--out", str(out))
     assert done.returncode == 0, done.stderr
     due = sorted(r.due_s for r in records(out))
@@ -145,11 +118,7 @@ def test_bad_lines_are_named_by_file_and_line(target: str, tmp_path: Path) -> No
     """A line that is not JSON or has no problem or answer is refused with its file and number."""
     bad = tmp_path / "bad.jsonl"
     good = '{"problem": "1+1?", "answer": 2}'
-    for line, says in (
-        ("{", "is not JSON"),
-        ('{"answer": "2"}', "`problem`"),
-        ('{"problem": "x"}', "`answer`"),
-    ):
+    for line, says in (("{", "is not JSON"), ('{"answer": "2"}', "`problem`"), ('{"problem": "x"}', "`answer`")):
         bad.write_text(f"{good}\n{line}\n")
         done = loadgen("--target", target, "--dataset", str(bad), "--out", str(tmp_path / "run"))
         assert (done.returncode, f"{bad}:2" in done.stderr, says in done.stderr) == (2, True, True), done.stderr
@@ -250,27 +219,12 @@ def test_samples_are_separate_requests_with_numbered_records(target: str, tmp_pa
     assert loadgen("--target", target, *options, "--out", str(out)).returncode == 0
     found = records(out)
     assert sorted(r.sample for r in found) == [0] * 4 + [1] * 4 + [2] * 4
-    assert read_run(out).sampling == {
-        "name": "recommended",
-        "prompt": "r1",
-        "temperature": 0.6,
-        "top_p": 0.95,
-    }
+    assert read_run(out).sampling == {"name": "recommended", "prompt": "r1", "temperature": 0.6, "top_p": 0.95}
 
 
 def test_strict_gives_the_verdict_as_exit_code(target: str, tmp_path: Path) -> None:
     """Three requests are too few for a p90: the run is SUSPECT, and the exit code is 3."""
-    options = (
-        "--dataset",
-        "sample",
-        "--problems",
-        "3",
-        "--budgets",
-        "8",
-        "--strict",
-        "--out",
-        str(tmp_path / "run"),
-    )
+    options = ("--dataset", "sample", "--problems", "3", "--budgets", "8", "--strict", "--out", str(tmp_path / "run"))
     done = loadgen("--target", target, *options)
     assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["verdict"]) == (3, "SUSPECT")
 
@@ -285,18 +239,7 @@ def test_a_key_that_a_server_repeats_is_removed(tmp_path: Path) -> None:
     """If a server repeats the Authorization header in an error, the record contains the error without the key."""
     key = "sk-echoed-0815"
     with echoing() as url:
-        options = (
-            "--target",
-            url,
-            "--model",
-            "m",
-            "--dataset",
-            "sample",
-            "--problems",
-            "2",
-            "--budgets",
-            "8",
-        )
+        options = ("--target", url, "--model", "m", "--dataset", "sample", "--problems", "2", "--budgets", "8")
         done = loadgen(*options, "--api-key-env", "MY_KEY", "--out", str(tmp_path / "run"), env={"MY_KEY": key})
     found = records(tmp_path / "run")
     assert {r.outcome for r in found} == {"http_error"}

@@ -19,18 +19,7 @@ from tests.fixtures.control import ControlServer
 from tests.fixtures.emulated import loadgen
 from tests.fixtures.hostile import BEHAVIOURS, HostileServer
 
-SMALL = (
-    "--dataset",
-    "sample",
-    "--model",
-    "m",
-    "--cache",
-    "keep",
-    "--progress",
-    "none",
-    "--metrics-port",
-    "off",
-)
+SMALL = ("--dataset", "sample", "--model", "m", "--cache", "keep", "--progress", "none", "--metrics-port", "off")
 SLO = ("--slo", "e2e=30s")
 
 
@@ -127,18 +116,7 @@ def test_the_time_limit_and_resuming_after_it(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_search_with_what_is_known(tmp_path: Path) -> None:
     out = tmp_path / "s"
     with slots(99, service_s=0.05) as target:
-        command = [
-            sys.executable,
-            "-m",
-            "loadgen",
-            "search",
-            "--target",
-            target,
-            *SMALL,
-            *SLO,
-            "--out",
-            str(out),
-        ]
+        command = [sys.executable, "-m", "loadgen", "search", "--target", target, *SMALL, *SLO, "--out", str(out)]
         with subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
         ) as process:

@@ -134,9 +134,4 @@ def test_a_queue_before_many_slots_seldom_passes_wrongly() -> None:
 
 def test_no_request_decides_nothing() -> None:
     found = evidence([])
-    assert (found.share, found.decide(0.95), found.cause(), found.mean_e2e_s) == (
-        0.0,
-        "undecided",
-        None,
-        None,
-    )
+    assert (found.share, found.decide(0.95), found.cause(), found.mean_e2e_s) == (0.0, "undecided", None, None)

@@ -88,11 +88,7 @@ class Sweep:
         """The pids of this kind that run now."""
         if kind == "sweep":
             return [self.start().pid]
-        mark = {
-            "server": "-m server emulate",
-            "client": "multiprocessing.spawn",
-            "watchdog": "launch.watchdog",
-        }
+        mark = {"server": "-m server emulate", "client": "multiprocessing.spawn", "watchdog": "launch.watchdog"}
         return [pid for pid, command in self.processes() if mark[kind] in command]
 
     def kill(self, kind: str, chance: random.Random) -> str:
@@ -150,10 +146,7 @@ def main(kills: int = 20, seed: int = 0) -> None:
             sweep.finish()
             sweep.check(cells=12)
             failed = len(list((sweep.out / "discarded").iterdir())) if (sweep.out / "discarded").exists() else 0
-            print(
-                f"| | | all 12 cells done once; {failed} attempts kept aside; nothing left running |",
-                flush=True,
-            )
+            print(f"| | | all 12 cells done once; {failed} attempts kept aside; nothing left running |", flush=True)
 
 
 if __name__ == "__main__":

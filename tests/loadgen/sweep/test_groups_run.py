@@ -76,16 +76,7 @@ def run_plan(tmp_path: Path, plan: str) -> tuple[subprocess.CompletedProcess[str
         "STANDIN_SPEED": "4",
     }
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "loadgen",
-        "sweep",
-        "--plan",
-        str(tmp_path / "plan.yaml"),
-        "--out",
-        str(out),
-    ]
+    command = [sys.executable, "-m", "loadgen", "sweep", "--plan", str(tmp_path / "plan.yaml"), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return done, out
 

@@ -158,11 +158,7 @@ def test_rules_compare_numbers_by_value() -> None:
 
 def test_rules_leave_cells_out_and_put_cells_first() -> None:
     order = cells(
-        ["tp1", "tp2"],
-        ["m"],
-        [LoadPoint("closed", 1), LoadPoint("closed", 32)],
-        1,
-        variants({"temperature": [0, 1]}),
+        ["tp1", "tp2"], ["m"], [LoadPoint("closed", 1), LoadPoint("closed", 32)], 1, variants({"temperature": [0, 1]})
     )
     kept = selected(
         order,
@@ -174,8 +170,7 @@ def test_rules_leave_cells_out_and_put_cells_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "says"),
-    [('[{"colour": 1}]', "'colour' is not an axis"), ('[{"load": 7}]', "no cell has load: 7")],
+    ("rule", "says"), [('[{"colour": 1}]', "'colour' is not an axis"), ('[{"load": 7}]', "no cell has load: 7")]
 )
 def test_a_rule_that_selects_nothing_is_refused(rule: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):

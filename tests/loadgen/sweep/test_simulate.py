@@ -63,8 +63,7 @@ def test_formulas_are_those_of_the_client(seed: int) -> None:
     total = int(one.tokens.sum())
     clock = RunClock(0)
     assert_same(
-        record(request(total), one, "r"),
-        to_record(request(total), exchange(one), 500_000_000, clock, run_id="r"),
+        record(request(total), one, "r"), to_record(request(total), exchange(one), 500_000_000, clock, run_id="r")
     )
     for budget in {1, total // 2 or 1, max(total - 1, 1), total, total + 1}:
         derived, _ = derive(exchange(one), budget)
@@ -92,18 +91,7 @@ def run_sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def test_s1_over_sockets_agrees_too(run_sweep: Callable[..., Path]) -> None:
     """For a model without a reasoning parser, the same fields have values, and the same fields have none."""
-    plan = (
-        "--configs",
-        "tp1",
-        "--models",
-        "s1.1-1.5b",
-        "--dataset",
-        "sample",
-        "--problems",
-        "4",
-        "--budgets",
-        "700",
-    )
+    plan = ("--configs", "tp1", "--models", "s1.1-1.5b", "--dataset", "sample", "--problems", "4", "--budgets", "700")
     sockets = run_sweep("s1-sockets", *plan, "--loads", "2", "--backend", "emulator")
     simulated = run_sweep("s1-simulated", *plan, "--loads", "2", "--backend", "simulate")
     cell = "tp1_s1.1-1.5b_c2"
@@ -135,16 +123,7 @@ def test_a_part_of_the_study_over_sockets_agrees(run_sweep: Callable[..., Path])
 
     The emulator runs at half speed, which halves the cost of sockets and client in relation to the modeled time.
     """
-    plan = (
-        "--configs",
-        "tp1,tp2-ngram",
-        "--models",
-        "r1-distill-qwen-7b",
-        "--dataset",
-        "sample",
-        "--problems",
-        "6",
-    )
+    plan = ("--configs", "tp1,tp2-ngram", "--models", "r1-distill-qwen-7b", "--dataset", "sample", "--problems", "6")
     load = ("--budgets", "640", "--loads", "3")
     sockets = run_sweep("sockets", *plan, *load, "--backend", "emulator", "--speed", "0.5")
     simulated = run_sweep("simulated", *plan, *load, "--backend", "simulate")
@@ -250,15 +229,7 @@ def test_one_pass_derives_every_budget_with_excerpts_only(run_sweep: Callable[..
     """Records contain an excerpt for grading instead of the text; run.json and every record are marked `simulated`."""
     plan = ("--configs", "tp4-ngram", "--models", "s1.1-1.5b", "--dataset", "sample", "--problems", "10")
     out = run_sweep(
-        "onepass",
-        *plan,
-        "--budgets",
-        "256,1024,4096",
-        "--one-pass",
-        "--loads",
-        "2,1/s",
-        "--backend",
-        "simulate",
+        "onepass", *plan, "--budgets", "256,1024,4096", "--one-pass", "--loads", "2,1/s", "--backend", "simulate"
     )
     for cell in ("tp4-ngram_s1.1-1.5b_c2", "tp4-ngram_s1.1-1.5b_r1"):
         run, rows = read_run(out / cell), list(read_records(out / cell / "records.jsonl"))

@@ -18,22 +18,11 @@ from loadgen.record import find_runs, read_records, read_run
 from loadgen.sweep.plan import Cell, by_server, cells, content_hash
 from loadgen.sweep.plan_file import arguments_of
 from tests import ROOT
-from tests.fixtures.ports import reserve_ports
+from tests.fixtures.parallel import reserve_ports
 from tests.fixtures.swarm import until
 
 STANDIN = ROOT / "tests" / "standin"
-SMALL = (
-    "--dataset",
-    "sample",
-    "--problems",
-    "4",
-    "--budgets",
-    "128",
-    "--metrics-port",
-    "off",
-    "--progress",
-    "none",
-)
+SMALL = ("--dataset", "sample", "--problems", "4", "--budgets", "128", "--metrics-port", "off", "--progress", "none")
 
 
 @pytest.fixture
@@ -87,11 +76,7 @@ def test_a_load_that_is_no_load_point_is_refused(text: str) -> None:
 
 
 def test_load_points_are_streams_or_rates() -> None:
-    assert load_points("1,32,0.5/s") == (
-        LoadPoint("closed", 1),
-        LoadPoint("closed", 32),
-        LoadPoint("open", 0.5),
-    )
+    assert load_points("1,32,0.5/s") == (LoadPoint("closed", 1), LoadPoint("closed", 32), LoadPoint("open", 0.5))
 
 
 def test_hash_covers_what_is_measured_and_nothing_else() -> None:
@@ -145,10 +130,7 @@ def test_a_bad_plan_is_one_line(plan: str, says: str, tmp_path: Path) -> None:
             "--speed: '0' is not a number above zero",
         ),
         (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--gpu", "tpu"), "--gpu tpu: choose from"),
-        (
-            ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--target", "http://h/v1"),
-            "--target is for one server",
-        ),
+        (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--target", "http://h/v1"), "--target is for one server"),
         (("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--budgets", "64k"), "max_model_len"),
         (
             ("--configs", "tp1", "--models", "s1.1-7b", *SMALL, "--out", "/dev/null/x"),
@@ -201,17 +183,7 @@ def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path:
     config.write_text("speculative-config: {method: medusa, num_speculative_tokens: 3}\n")
     models = ("--models", "r1-distill-qwen-1.5b")
     done = sweep(
-        state,
-        "--configs",
-        f"{config},tp1",
-        *models,
-        "--backend",
-        "emulator",
-        "--speed",
-        "4",
-        *SMALL,
-        "--out",
-        str(out),
+        state, "--configs", f"{config},tp1", *models, "--backend", "emulator", "--speed", "4", *SMALL, "--out", str(out)
     )
     assert done.returncode == 1, done.stderr
     assert result_of(done)["failed"] == ["tp1-medusa_r1-distill-qwen-1.5b_c16"]
@@ -227,15 +199,7 @@ def test_a_failed_cell_does_not_stop_the_others(state: dict[str, str], tmp_path:
 def test_a_killed_sweep_resumes_to_every_cell_once(state: dict[str, str], tmp_path: Path) -> None:
     """After `kill -9` of a sweep of `vllm` servers, `--resume` completes every cell once and leaves no process."""
     out = tmp_path / "sweep"
-    words = (
-        "--configs",
-        "tp1,tp2,tp1-ngram",
-        "--models",
-        "r1-distill-qwen-1.5b",
-        "--backend",
-        "process",
-        *SMALL,
-    )
+    words = ("--configs", "tp1,tp2,tp1-ngram", "--models", "r1-distill-qwen-1.5b", "--backend", "process", *SMALL)
     with subprocess.Popen(command(*words, "--out", str(out)), cwd=ROOT, env=state, stderr=subprocess.PIPE) as killed:
         assert killed.stderr is not None
         for expected in (b": done", b": ready at"):  # the second cell's server
@@ -271,14 +235,7 @@ def processes(state: dict[str, str]) -> list[str]:
 
 def test_a_killed_simulation_leaves_no_process(state: dict[str, str], tmp_path: Path) -> None:
     """The workers of an ordinary pool would wait for their next job forever."""
-    words = (
-        "--configs",
-        "tp1,tp2,tp4",
-        "--models",
-        "r1-distill-qwen-1.5b,s1.1-1.5b",
-        "--loads",
-        "1,2,4,8,16,32",
-    )
+    words = ("--configs", "tp1,tp2,tp4", "--models", "r1-distill-qwen-1.5b,s1.1-1.5b", "--loads", "1,2,4,8,16,32")
     arguments = (*words, "--backend", "simulate", "--dataset", "sample", "--out", str(tmp_path / "sweep"))
     with subprocess.Popen(command(*arguments), cwd=ROOT, env=state, stderr=subprocess.PIPE) as killed:
         assert killed.stderr is not None

@@ -102,12 +102,7 @@ def test_only_http_urls_are_opened(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
-    [
-        (trickle, "within 1 s"),
-        (trickle_head, "within 1 s"),
-        (nothing, "within 1 s"),
-        (endless, "more than 4 MiB"),
-    ],
+    [(trickle, "within 1 s"), (trickle_head, "within 1 s"), (nothing, "within 1 s"), (endless, "more than 4 MiB")],
 )
 def test_a_response_is_bounded_in_time_and_size(raw: Raw, reason: str) -> None:
     with ControlServer(raw={"/version": raw}).running() as target:

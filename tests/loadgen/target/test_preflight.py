@@ -22,12 +22,7 @@ from tests.fixtures.hostile import HostileServer
 
 @pytest.mark.parametrize(
     ("fingerprint", "size"),
-    [
-        ("vllm-0.32.0-tp2-1a2b3c4d", 2),
-        ("vllm-0.32.0-8a8d8e41", 1),
-        ("fp_44709d6fcb", None),
-        (None, None),
-    ],
+    [("vllm-0.32.0-tp2-1a2b3c4d", 2), ("vllm-0.32.0-8a8d8e41", 1), ("fp_44709d6fcb", None), (None, None)],
 )
 def test_only_a_fingerprint_of_vllm_tells_the_tensor_parallel_size(fingerprint: str | None, size: int | None) -> None:
     assert with_fingerprint(ServerInfo("m"), fingerprint).tensor_parallel_size == size
@@ -83,16 +78,7 @@ def test_model_is_enough_for_a_server_that_lists_no_models(tmp_path: Path) -> No
     """The server has no /models, /version and /metrics. Nothing that it does not report is invented."""
     out = tmp_path / "run"
     with serving() as url:
-        options = (
-            "--target",
-            f"{url}/queued/v1",
-            "--dataset",
-            "sample",
-            "--budgets",
-            "64",
-            "--out",
-            str(out),
-        )
+        options = ("--target", f"{url}/queued/v1", "--dataset", "sample", "--budgets", "64", "--out", str(out))
         refused = loadgen(*options)
         assert (refused.returncode, "--model" in refused.stderr) == (2, True)
         done = loadgen(*options, "--model", "m")
@@ -115,16 +101,7 @@ def test_with_model_given_a_misbehaving_server_is_measured_and_not_refused(
     """Its /models misbehaves too. Each request becomes one record, and nothing raises."""
     hostile = HostileServer()
     with hostile.running():
-        options = (
-            "--target",
-            hostile.target(behaviour),
-            "--dataset",
-            "sample",
-            "--problems",
-            "3",
-            "--budgets",
-            "8",
-        )
+        options = ("--target", hostile.target(behaviour), "--dataset", "sample", "--problems", "3", "--budgets", "8")
         refused = loadgen(*options, "--out", str(tmp_path / "run"))
         done = loadgen(*options, "--model", "m", "--timeout", "5", "--out", str(tmp_path / "run"))
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

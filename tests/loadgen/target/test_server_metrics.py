@@ -137,8 +137,7 @@ def test_a_run_beyond_the_capacity_names_the_queue_of_the_server(tmp_path: Path)
         )  # fmt: skip
     (reason,) = [text for text in read_run(tmp_path / "run").reasons if "requests/s were asked" in text]
     found = re.search(
-        r"; vllm:num_requests_waiting of the server was 0 before the run and (\d+) at the last request$",
-        reason,
+        r"; vllm:num_requests_waiting of the server was 0 before the run and (\d+) at the last request$", reason
     )
     assert found is not None, reason
     assert 0 < int(found[1]) < 150

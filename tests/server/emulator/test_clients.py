@@ -227,9 +227,7 @@ def test_a_disconnect_ends_the_request(target: str) -> None:
     address = urlsplit(target)
     connection = http.client.HTTPConnection(address.netloc)
     connection.request(
-        "POST",
-        "/v1/completions",
-        json.dumps({"prompt": "x", "max_tokens": 15_000, "ignore_eos": True, "stream": True}),
+        "POST", "/v1/completions", json.dumps({"prompt": "x", "max_tokens": 15_000, "ignore_eos": True, "stream": True})
     )
     connection.getresponse().read(200)
     connection.close()
@@ -293,19 +291,7 @@ def test_faults_by_header(target: str) -> None:
 
 def test_an_error_rate_and_a_crash_by_option() -> None:
     """The process exits with status 1 after a failure of the engine."""
-    command = [
-        sys.executable,
-        "-m",
-        "server",
-        "emulate",
-        "tp1",
-        "--model",
-        "s1.1-1.5b",
-        "--port",
-        "0",
-        "--speed",
-        "50",
-    ]
+    command = [sys.executable, "-m", "server", "emulate", "tp1", "--model", "s1.1-1.5b", "--port", "0", "--speed", "50"]
     command += ["--fault", "error=0.5", "--fault", "crash-after=20"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -35,11 +35,7 @@ COMMON = (
     "--speed",
     "0.02",
 )
-CHAT = {
-    "model": "tiny",
-    "messages": [{"role": "user", "content": "What is 2+2? Answer briefly."}],
-    "max_tokens": 8,
-}
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2+2? Answer briefly."}], "max_tokens": 8}
 CHAT |= {"temperature": 0, "ignore_eos": True}
 TEXT = {"model": "tiny", "prompt": "def f(x):", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
@@ -92,11 +88,7 @@ def recorded(name: str) -> str:
         ("comp-stream-plain", "/v1/completions", TEXT | {"stream": True}),
         ("comp-stream-include_usage", "/v1/completions", TEXT | USAGE),
         ("comp-stream-continuous_usage", "/v1/completions", TEXT | EACH),
-        (
-            "comp-stream-return_token_ids",
-            "/v1/completions",
-            TEXT | {"stream": True, "return_token_ids": True},
-        ),
+        ("comp-stream-return_token_ids", "/v1/completions", TEXT | {"stream": True, "return_token_ids": True}),
     ],
 )
 def test_streams_have_the_recorded_chunks(base: str, name: str, path: str, sent: dict[str, object]) -> None:
@@ -133,10 +125,7 @@ def test_whole_answers_have_the_recorded_keys(base: str, name: str, path: str, s
 def test_two_choices_interleave_by_index(base: str) -> None:
     """Each choice begins with its own role chunk and ends with its own finish reason."""
     sent = CHAT | {"stream": True, "n": 2, "seed": 1, "temperature": 1.0}
-    expected, actual = (
-        body(recorded("base-chat-stream-n2.txt")),
-        body(call(base, "/v1/chat/completions", sent)),
-    )
+    expected, actual = (body(recorded("base-chat-stream-n2.txt")), body(call(base, "/v1/chat/completions", sent)))
     for index in (0, 1):
         chosen = ["\n".join(f"data: {e}" for e in events(s) if f'"index":{index}' in e) for s in (expected, actual)]
         assert shapes(chosen[0]) == shapes(chosen[1])
@@ -194,14 +183,7 @@ def test_a_stop_string_is_held_back_and_cut(base: str) -> None:
 def test_speculation_metrics_of_a_request(tiny: Path, level: str, name: str) -> None:
     """The usage chunk has the recorded keys, and `--stream-interval` groups the chunks."""
     spec = NGRAM.replace('_tokens":4', '_tokens":3')
-    flags = (
-        "--speculative-config",
-        spec,
-        "--per-request-spec-decode-metrics",
-        level,
-        "--stream-interval",
-        "4",
-    )
+    flags = ("--speculative-config", spec, "--per-request-spec-decode-metrics", level, "--stream-interval", "4")
     with emulated("tp1", *COMMON, *flags, model=str(tiny)) as target:
         actual = body(call(target, "/v1/chat/completions", CHAT | EACH | {"max_tokens": 32}))
     assert shapes(body(recorded(name))) == shapes(actual)
@@ -290,10 +272,7 @@ def test_engine_0_26_has_its_own_catalogue_and_chunks(tiny: Path) -> None:
         sent = CHAT | EACH | {"max_tokens": 48}
         streams = [
             body(call(target, path, one))
-            for path, one in (
-                ("/v1/chat/completions", sent),
-                ("/v1/completions", TEXT | EACH | {"max_tokens": 48}),
-            )
+            for path, one in (("/v1/chat/completions", sent), ("/v1/completions", TEXT | EACH | {"max_tokens": 48}))
         ]
         metrics = body(call(target, "/metrics", method="GET"))
     folder = GOLDEN / "vllm-0.26.0"

@@ -15,12 +15,7 @@ from server.emulator.api.sampling_params import MOST_CHOICES
 from tests.fixtures.emulated import emulated
 
 UNREADABLE = {
-    "error": {
-        "message": "There was an error parsing the body",
-        "type": "Bad Request",
-        "param": None,
-        "code": 400,
-    }
+    "error": {"message": "There was an error parsing the body", "type": "Bad Request", "param": None, "code": 400}
 }
 NOT_HTTP = b"Invalid HTTP request received."
 

@@ -60,11 +60,7 @@ def test_what_vllm_refuses_is_one_line(serving: Serving, version: str, runner: s
 
 
 def test_a_setting_that_changes_the_drafts_is_not_ignored() -> None:
-    given = {
-        "method": "ngram",
-        "num_speculative_tokens": 5,
-        "num_speculative_tokens_per_batch_size": [[1, 8, 5]],
-    }
+    given = {"method": "ngram", "num_speculative_tokens": 5, "num_speculative_tokens_per_batch_size": [[1, 8, 5]]}
     with pytest.raises(ConfigError, match=r"num_speculative_tokens_per_batch_size: not emulated"):
         load_serving("tp1", {"speculative-config": given})
 

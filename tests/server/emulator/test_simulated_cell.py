@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from server.emulator.simulated_cell import (
-    ModelOutputs,
-    PreparedOutput,
-    PreparedRequest,
-    simulate_requests,
-)
+from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, PreparedRequest, simulate_requests
 from tests import ROOT
 
 SAMPLE = str(ROOT / "loadgen" / "data" / "sample.jsonl")

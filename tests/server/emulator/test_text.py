@@ -91,8 +91,7 @@ def test_an_unknown_prompt_gets_a_text_of_its_own(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
-    [('{"problem": "x"}', "outputs.jsonl:1: has no 'text'"), ("{", "outputs.jsonl:1: not valid JSON")],
+    ("line", "says"), [('{"problem": "x"}', "outputs.jsonl:1: has no 'text'"), ("{", "outputs.jsonl:1: not valid JSON")]
 )
 def test_a_bad_line_of_recorded_outputs_is_named(tokenizer: Tokenizer, tmp_path: Path, line: str, says: str) -> None:
     file = tmp_path / "outputs.jsonl"

@@ -214,17 +214,7 @@ def both(
     if request.param == "ngram":
         options += ["--speculative-config", json.dumps(SPECULATION)]
     port = free_port()
-    command = [
-        str(vllm),
-        "serve",
-        str(memo),
-        *options,
-        "--enforce-eager",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command = [str(vllm), "serve", str(memo), *options, "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, port, folder / "vllm.log", OFFLINE):
         real = use(port, questions)
     recorded = folder / "recorded.jsonl"
