@@ -274,6 +274,8 @@ class _Parser:
             return self.letter(f"\\mathbb{{{letter[1]}}}")
         if name not in _GREEK:
             raise UnreadableError(f"unknown command \\{name}")
+        if _RE.argument.match(self.text, self.at):  # no product
+            raise UnreadableError(f"the value of the function \\{name}")
         return self.letter(f"\\{name}")
 
     def total(self, operation: Callable[[Value, Value], Value]) -> Formula:
