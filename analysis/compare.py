@@ -44,7 +44,7 @@ from loadgen.terminal import printable
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
 NAMED_LENGTH = 0.01
 """A change in the length of answers from this share on is named."""
-NOTHING = "The two results have no setting in common with at least five common problems."
+NOTHING = "The two results have no setting in common with at least five common problems. --across config compares different configurations."
 WORDS = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}
 WIDTH = 80
 LEGEND = (

@@ -343,9 +343,9 @@ def equal(a: Formula, b: Formula) -> bool:
             return equal_values(a.value(), b.value())
         except UndefinedError:
             return False
-    points = sample_points(a, b)
+    points, source = sample_points(a, b), f"{a.source} {b.source}"
     try:
-        return _equal_at(a, b, points)
+        same = _equal_at(a, b, points)
     except UndecidedError:
         # With names instead of values, powers and logarithms of a variable can be compared with each other.
         points = [
@@ -353,9 +353,13 @@ def equal(a: Formula, b: Formula) -> bool:
         ]
         return _equal_at(a, b, points)
     except UnreadableError:
-        if a.symbols != b.symbols or not re.search(r"!|\\binom", a.source + b.source):
+        if a.symbols != b.symbols or not re.search(r"!|\\binom", source):
             raise
         return _equal_at(a, b, _integer_points(symbols))  # a factorial has values at integers only
+    whole = symbols <= set("kmnN") and re.search(r"\\l(?:floor|ceil)(?![a-z])", source)
+    if not same and whole and _equal_at(a, b, _integer_points(symbols)):
+        raise UndecidedError("equal for integers")
+    return same
 
 
 def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:
