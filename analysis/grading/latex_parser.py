@@ -309,8 +309,11 @@ class _Parser:
         return formula
 
     def root_value(self) -> Formula:
-        r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""
+        r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt[n]{x}`, `\sqrt(x)` or `\sqrt13`."""
         match = self.match(_RE.degree)
+        if self.peek() == "[":
+            inverse = combine(fx.divide, constant(Fraction(1)), self.group("["))
+            return combine(fx.power, self.argument(), inverse)
         degree = int(match[1]) if match else 2
         if degree == 0:
             raise UnreadableError("root of degree 0")
