@@ -44,7 +44,7 @@ from loadgen.terminal import printable
 DEFAULT_GATE = "latency=3%,accuracy=1pt,cost=3%"
 NAMED_LENGTH = 0.01
 """A change in the length of answers from this share on is named."""
-NOTHING = "The two results have no setting in common with at least five common problems."
+NOTHING = "The two results have no setting in common with at least five common problems. --across config compares different configurations."
 WORDS = {0: "No regression", 1: "Regression", 2: "The data cannot tell"}
 WIDTH = 80
 LEGEND = (
@@ -178,9 +178,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gate",
         type=parse_gate,
-        default=DEFAULT_GATE,
         metavar="LIMITS",
-        help=f"largest change that is not a regression (default: %(default)s); measures: {', '.join((*COLUMN, *RATES))}, and "
+        help=f"largest change that is not a regression (default: {DEFAULT_GATE.replace('%', '%%')}); measures: {', '.join((*COLUMN, *RATES))}, and "
         "percentiles such as ttft.p95",
     )
     parser.add_argument("--out", type=Path, help="also write a table in Markdown to this file")
@@ -193,15 +192,18 @@ def main(args: argparse.Namespace) -> int:
     if not args.new and not args.across:
         raise InputError("compare needs NEW, or --across config to compare the configurations within BASE")
     base = read_study(args.base)
-    changes, notes = [], []
+    changes, notes, gate = [], [], args.gate or parse_gate(DEFAULT_GATE)
     for path in args.new or [args.base]:
         new = read_study(path) if args.new else base
-        found = compare(base.frame, new.frame, args.gate, args.across, base.slo() or new.slo())
+        found = compare(base.frame, new.frame, gate, args.across, base.slo() or new.slo())
         side = {"side": path.name} if len(args.new) > 1 else {}
         changes += [replace(change, setting=change.setting | side) for change in found]
         notes += [] if args.across else unmatched(base.frame, new.frame)
     changes = together(changes)
     code = status(changes)
+    if changes and (missing := [name for name in gate if name not in {change.measure for change in changes}]):
+        notes.append(f"Not compared, because not both results can show it: {', '.join(missing)}.")
+        code = code or 2 * bool(args.gate)  # what was asked for cannot be told
     if args.out:
         write_text(markdown(changes, code, notes), args.out, "--out")
     print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.data.run_grades import accuracy, cache_file, grade_run, read_json_lines
 from analysis.errors import InputError
+from analysis.format import plain
 from analysis.grading.extract import extract
 from analysis.grading.grader import grade_pairs
 from loadgen.record import PROBLEMS, RECORDS, DamagedLines, find_runs, read_records
@@ -98,7 +99,11 @@ def _grade_run(folder: Path, by: str, *, fresh: bool) -> dict[str, Any]:
     for key, group in grades.groupby(key_column, sort=True, dropna=False):
         share = accuracy(group)
         counts = {str(name): int(count) for name, count in group["grade"].value_counts().items() if count}
-        row = {"n": share.n, "strict": share.strict, "lenient": share.lenient, "grades": counts}
+        shares = {
+            name: [plain(end) for end in found]
+            for name, found in (("strict", share.strict), ("lenient", share.lenient))
+        }
+        row = {"n": share.n} | shares | {"grades": counts}
         rows.append({by: None if pd.isna(key) else key} | row)
     _print_table(folder, by, rows)
     if not damaged.count:

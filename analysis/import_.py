@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     tool, requests = found[0].tool, sum(len(foreign.records) for foreign in found)
     notes = list(dict.fromkeys(note for foreign in found for note in foreign.notes))
     runs = f" in {len(found)} runs" if len(found) > 1 else ""
-    print(f"{tool}: imported {requests} requests{runs}. Notes on the fields:", file=sys.stderr)
+    print(f"{tool}: imported {requests} request{'s' * (requests != 1)}{runs}. Notes on the fields:", file=sys.stderr)
     print(*(f"  - {note}" for note in notes), sep="\n", file=sys.stderr)
     result = {"tool": tool, "requests": requests, "run": str(args.out), "runs": len(found)}
     print(json.dumps(result | {"notes": notes}))

@@ -104,7 +104,7 @@ def _among(rows: pd.DataFrame, traffic: Traffic, required: Requirements, evidenc
 def _deployment(row: Row) -> str:
     replicas, gpus = int(row["replicas"]), row["gpus"]
     on = "" if math.isnan(gpus) else f" ({number(gpus, ',d')} GPU{'s' if gpus > 1 else ''})"
-    return f"{replicas} replica{'s' if replicas > 1 else ''} of {setting(row | {'load': None})}{on}"
+    return f"{replicas:,} replica{'s' if replicas > 1 else ''} of {setting(row | {'load': None})}{on}"
 
 
 def _nothing(known: pd.DataFrame, traffic: Traffic, required: Requirements) -> str:
@@ -131,7 +131,7 @@ def _sizing(best: Row, traffic: Traffic) -> list[str]:
     per_s, least = number(best["capacity_per_s"], ".3g"), "at least " if best["at_least"] else ""
     needed = traffic.rate_per_s * (1 + traffic.headroom) / best["capacity_per_s"]
     fails = f"{_load(best | {'load_value': best['fails_at']})} are too many"
-    replicas = f"{best['replicas']:.0f} replicas" if best["replicas"] > 1 else "1 replica"
+    replicas = f"{best['replicas']:,.0f} replicas" if best["replicas"] > 1 else "1 replica"
     most = "at most " if best["at_least"] and best["replicas"] > 1 else ""
     sizing = (
         f"One replica takes {least}{per_s} requests/s within the SLO: with {_load(best)}, {_share(best)} of the requests met it, "

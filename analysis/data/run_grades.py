@@ -12,6 +12,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,9 +58,8 @@ def grade_run(folder: Path, *, fresh: bool = False) -> pd.DataFrame:
     """
     stamp = _stamp(folder)
     path = folder / GRADES
-    if not fresh and path.exists():
-        metadata = pq.read_schema(path).metadata or {}
-        if metadata.get(b"thinkload") == stamp.encode():
+    with suppress(OSError, ValueError):  # a file that is missing or damaged is written again
+        if not fresh and (pq.read_schema(path).metadata or {}).get(b"thinkload") == stamp.encode():
             saved: pd.DataFrame = pq.read_table(path).to_pandas()
             return saved
     frame = grade_records(

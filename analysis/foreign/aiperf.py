@@ -23,7 +23,7 @@ def read(documents: list[Any], path: Path) -> list[Foreign]:
     records = [_request(seq, line) for seq, line in enumerate(documents) if isinstance(line, dict)]
     asked, notes = base.beside(path, "profile_export_aiperf.json").get("input_config"), base.notes("aiperf")
     if asked is None:
-        notes.append("profile_export_aiperf.json is not base.beside the file, so the model and the load are unknown")
+        notes.append("profile_export_aiperf.json is not beside the file, so the model and the load are unknown")
     return [Foreign("AIPerf", _model(asked), _load(asked), records, notes)]
 
 

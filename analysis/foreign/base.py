@@ -115,7 +115,13 @@ def answered(
     record.ttft_s, record.e2e_s = latency_s
     record.prompt_tokens = None if prompt is None else int(prompt)
     record.completion_tokens = None if tokens is None else int(tokens)
-    if record.ttft_s is not None and record.e2e_s is not None and tokens and tokens > 1:
+    if (
+        record.ttft_s is not None
+        and record.e2e_s is not None
+        and record.e2e_s > record.ttft_s
+        and tokens
+        and tokens > 1
+    ):
         record.tpot_s = (record.e2e_s - record.ttft_s) / (tokens - 1)
     return record
 

@@ -35,7 +35,7 @@ def read(document: dict[str, Any]) -> Foreign:
         )
     tool = "SGLang bench_serving" if sglang else "vllm bench serve"
     prompts = [str(prompt) for prompt in document.get("input_texts") or document.get("prompts") or []]
-    return Foreign(tool, str(document.get("model_id", "unknown")), _load(document, notes), records, notes, prompts)
+    return Foreign(tool, str(document.get("model_id") or "unknown"), _load(document, notes), records, notes, prompts)
 
 
 def _load(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -57,5 +57,6 @@ def _request(seq: int, row: dict[str, Any]) -> Record:
         return record
     timings_ms = {name: s * 1e3 for key, name in SERVER_TIMINGS.items() if (s := number(row[key])) is not None}
     record.server_timings = timings_ms or None
-    e2e_s = ttft_s + sum(gaps_s) if len(gaps_s) == len(itls) else None
+    is_known = row["itls"] is not None and len(gaps_s) == len(itls)
+    e2e_s = ttft_s + sum(gaps_s) if is_known else None
     return base.answered(record, (ttft_s, e2e_s), number(row["input_lens"]), number(row["output_lens"]))

@@ -35,7 +35,7 @@ def read(path: Path) -> list[Foreign]:
     found = [dict(zip(names, row, strict=True)) for row in rows]
     args, notes = base.beside(path, "benchmark_args.json"), base.notes("evalscope")
     if not args:
-        notes.append("benchmark_args.json is not base.beside the file, so the model and the load are unknown")
+        notes.append("benchmark_args.json is not beside the file, so the model and the load are unknown")
     rate = number(args.get("rate")) or 0.0
     streams = args.get("parallel")
     load = base.open_load(rate) if rate > 0 else base.closed_load(streams if isinstance(streams, int) else None)

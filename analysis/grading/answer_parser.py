@@ -42,6 +42,8 @@ def parse_answer(text: str) -> Form:
     for parser in (_number_in_base, _arc, _time_or_ratio, _sum_of_units, _matrix, _infinity):
         if (form := parser(text)) is not None:
             return form
+    if _RE.logic.fullmatch(text):
+        raise UndecidedError("a statement of logic")
     if len(parts := split(text, _RE.either)) > 1:
         return _joined(parts, "or")
     parts = split(text, _RE.both)

@@ -308,18 +308,26 @@ def total(
     return result
 
 
-def sample_points(symbols: frozenset[str]) -> list[dict[str, Value]]:
-    """Points at which two formulas are compared. All calls return the same.
+def sample_points(*formulas: Formula) -> list[dict[str, Value]]:
+    """Points at which formulas are compared. All calls return the same.
 
-    The first half is positive, the second has both signs. The last three are smaller than 1, for functions such as the arc sine.
+    The first half is positive, the second has both signs. The last three are smaller than 1, for functions such as the arc sine. A formula
+    with bends, such as |x − 10|, has more points: far from zero, and on both sides of each number in it.
     """
+    symbols: frozenset[str] = frozenset().union(*(one.symbols for one in formulas))
+    source = " ".join(one.source for one in formulas)
     rng = random.Random(20_250_923)
     points: list[dict[str, Value]] = [{} for _ in range(8)]
     for index, point in enumerate(points):
         for symbol in sorted(symbols):
             size = Fraction(rng.randrange(101, 4999), 1009 if index < 5 else 8072)
             point[symbol] = size if index < 4 or rng.random() < 0.3 else -size
-    return points
+    if not re.search(r"\||\\(?:max|min|lfloor|lceil)(?![a-z])", source):
+        return points
+    far = [{name: value * size for name, value in point.items()} for size in (20, 1000, 10**6) for point in points]
+    numbers = sorted({Fraction(digits) for digits in re.findall(r"\d{1,9}(?:\.\d{1,9})?", source)})[:8]
+    near = [end + Fraction(side, 3) for one in numbers for end in (one, -one) for side in (1, -1)]
+    return points + far + [dict.fromkeys(symbols, value) for value in near]
 
 
 def _integer_points(symbols: frozenset[str]) -> list[dict[str, Value]]:
@@ -335,9 +343,9 @@ def equal(a: Formula, b: Formula) -> bool:
             return equal_values(a.value(), b.value())
         except UndefinedError:
             return False
-    points = sample_points(symbols)
+    points, source = sample_points(a, b), f"{a.source} {b.source}"
     try:
-        return _equal_at(a, b, points)
+        same = _equal_at(a, b, points)
     except UndecidedError:
         # With names instead of values, powers and logarithms of a variable can be compared with each other.
         points = [
@@ -345,9 +353,13 @@ def equal(a: Formula, b: Formula) -> bool:
         ]
         return _equal_at(a, b, points)
     except UnreadableError:
-        if a.symbols != b.symbols or not re.search(r"!|\\binom", a.source + b.source):
+        if a.symbols != b.symbols or not re.search(r"!|\\binom", source):
             raise
         return _equal_at(a, b, _integer_points(symbols))  # a factorial has values at integers only
+    whole = symbols <= set("kmnN") and re.search(r"\\l(?:floor|ceil)(?![a-z])", source)
+    if not same and whole and _equal_at(a, b, _integer_points(symbols)):
+        raise UndecidedError("equal for integers")
+    return same
 
 
 def _equal_at(a: Formula, b: Formula, points: list[dict[str, Value]]) -> bool:

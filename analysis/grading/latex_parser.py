@@ -274,6 +274,8 @@ class _Parser:
             return self.letter(f"\\mathbb{{{letter[1]}}}")
         if name not in _GREEK:
             raise UnreadableError(f"unknown command \\{name}")
+        if _RE.argument.match(self.text, self.at):  # no product
+            raise UnreadableError(f"the value of the function \\{name}")
         return self.letter(f"\\{name}")
 
     def total(self, operation: Callable[[Value, Value], Value]) -> Formula:
@@ -307,8 +309,11 @@ class _Parser:
         return formula
 
     def root_value(self) -> Formula:
-        r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt(x)` or `\sqrt13`."""
+        r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt[n]{x}`, `\sqrt(x)` or `\sqrt13`."""
         match = self.match(_RE.degree)
+        if self.peek() == "[":
+            inverse = combine(fx.divide, constant(Fraction(1)), self.group("["))
+            return combine(fx.power, self.argument(), inverse)
         degree = int(match[1]) if match else 2
         if degree == 0:
             raise UnreadableError("root of degree 0")

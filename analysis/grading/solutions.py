@@ -15,6 +15,7 @@ import math
 import operator
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import cmp_to_key, reduce
 from itertools import pairwise
@@ -144,14 +145,16 @@ def variables(form: Form) -> frozenset[str]:
 
 def same_solutions(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Compare two equations, given as their two sides. False if they have no variable. Raises UnreadableError."""
-    a, b = (combine(operator.sub, *map(parse_formula, sides)) for sides in (one, other))
+    a, b = (
+        replace(combine(operator.sub, *map(parse_formula, sides)), source=" ".join(sides)) for sides in (one, other)
+    )
     return a.symbols == b.symbols and bool(a.symbols) and (_proportional(a, b) or _same_solution(a, b))
 
 
 def _proportional(a: Formula, b: Formula) -> bool:
     """True if one formula is the other one times a constant that is not zero."""
     ratio: Value | None = None
-    for point in fx.sample_points(a.symbols):
+    for point in fx.sample_points(a, b):
         with contextlib.suppress(UndefinedError):
             x, y = a.evaluate(point), b.evaluate(point)
             if is_zero(x) != is_zero(y):
@@ -171,7 +174,7 @@ def _same_solution(a: Formula, b: Formula) -> bool:
 
 def _roots_agree(one: Formula, other: Formula) -> bool:
     for symbol in sorted(one.symbols):
-        roots = [_with_root(one, symbol, point) for point in fx.sample_points(one.symbols)]
+        roots = [_with_root(one, symbol, point) for point in fx.sample_points(one, other)]
         if None not in roots:
             return all(root is not None and _vanishes(other, root) for root in roots)
     return False

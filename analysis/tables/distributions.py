@@ -104,11 +104,11 @@ def _load_series(rows: pd.DataFrame) -> list[dict[str, Any]]:
     decoding = rows["first_token_s"].fillna(rows["sent_s"]).to_numpy()
     speed = rows["completion_tokens"].to_numpy() / np.maximum(stop - decoding, 1e-6)
     generated = known & np.isfinite(speed)
-    tokens = in_flight(decoding[generated], stop[generated], edges, speed[generated])
-    return [
-        {"series": "in flight", "t_s": middle, "value": in_flight(start[known], stop[known], edges)},
-        {"series": "tokens/s", "t_s": middle, "value": tokens},
-    ]
+    series = [{"series": "in flight", "t_s": middle, "value": in_flight(start[known], stop[known], edges)}]
+    if generated.any():
+        tokens = in_flight(decoding[generated], stop[generated], edges, speed[generated])
+        series.append({"series": "tokens/s", "t_s": middle, "value": tokens})
+    return series
 
 
 def _gpu_series(path: Path) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def test_an_imported_run_is_compared_with_an_own_run_of_the_same_workload() -> N
 
 
 def test_several_results_are_judged_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two results are compared to a third: the same one, and one that is twice as slow."""
+    """Two results are compared to a third: the same one, and one that is twice as slow. A gate that was not measured does not pass."""
     arguments = ["--models", "r1-distill-qwen-14b", "--configs", "tp1", "--budgets", "1024", "--problems", "40"]
     assert make_records.main([str(tmp_path / "base"), *arguments]) == 0
     for name in ("same", "slow"):
@@ -103,6 +103,11 @@ def test_several_results_are_judged_together(tmp_path: Path, capsys: pytest.Capt
     shown = capsys.readouterr()
     assert [one["side"] for one in json.loads(shown.out)["regressions"]] == ["slow"]
     assert "[slow]" in shown.err
+    for row in (tmp_path / "same").rglob("problems.jsonl"):
+        row.unlink()
+    assert main(["compare", *paths[:2], "--gate", "latency=3%"]) == 0
+    assert main(["compare", *paths[:2], "--gate", "latency=3%,accuracy=1pt"]) == 2
+    assert "not both results can show it: accuracy." in capsys.readouterr().err
     assert main(["compare", paths[0]]) == 2
 
 

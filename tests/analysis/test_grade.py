@@ -142,7 +142,7 @@ def test_wilson_interval() -> None:
 
 
 def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The grades are stored beside the records, and computed again when the references change."""
+    """The grades are stored beside the records, and computed again when the references change or the file is damaged."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = make_run(tmp_path / "run", [r"\boxed{5}", r"\boxed{0.5}"], {"a": "5", "b": r"\frac12"})
     first = grade_run(folder)
@@ -150,6 +150,8 @@ def test_a_run_is_graded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     written = (folder / GRADES).stat().st_mtime_ns
     assert grade_run(folder).equals(first)
     assert (folder / GRADES).stat().st_mtime_ns == written
+    (folder / GRADES).write_text("damaged")
+    assert grade_run(folder).equals(first)
     (folder / "problems.jsonl").write_text('{"unique_id": "a", "answer": "6"}\n{"unique_id": "b", "answer": "1"}\n')
     assert grade_run(folder)["grade"].tolist() == ["wrong", "wrong"]
 
@@ -202,6 +204,16 @@ def test_results_are_graded_by_level(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (row["level"], row["n"], row["strict"][0]) == (1, 2, 0.5)
     assert row["grades"] == {"correct": 1, "wrong": 1}
     assert (other["level"], other["n"], other["strict"][0]) == (None, 1, 1.0)
+
+
+def test_a_run_without_answers_has_no_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown share is null, because NaN is no JSON."""
+    folder = make_run(tmp_path / "run", [r"\boxed{5}"], {"a": "5"})
+    (folder / "records.jsonl").write_bytes(msgspec.json.encode(record(0, None, outcome="refused", problem="a")) + b"\n")
+    assert main(["grade", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "NaN" not in out
+    assert json.loads(out)["runs"][0]["accuracy"][0]["strict"] == [None] * 3
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_each_tool_is_recognised_and_explained(
     last = reported(document, tmp_path, capsys)
     assert last["tool"] == tool
     assert last["notes"]
+    assert not any("base." in note for note in last["notes"])
     frame = analysis.load(tmp_path / "run")
     assert (frame["outcome"] == "http_error").sum() == 1
     assert frame["sent_s"].min() == 0
@@ -327,6 +328,29 @@ def test_anything_else_is_one_line(text: str, tmp_path: Path, capsys: pytest.Cap
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+NEGATIVE = {"ttfts": [-1.0] * 20, "itls": [[0.1]] * 20, "errors": [], "start_times": [n / 2 for n in range(20)]}
+
+
+@pytest.mark.parametrize("odd", [{"output_lens": [None] * 3}, {"output_lens": [-5] * 3}, NEGATIVE])
+def test_odd_numbers_do_not_stop_the_report(
+    odd: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any count of tokens there is no series of tokens, and times that end before they begin are no run."""
+    reported(VLLM | odd, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("itls", "e2e_s"), [([None] * 3, None), ([[], [], []], 0.1)])
+def test_without_gaps_the_time_per_token_is_unknown(
+    itls: list[Any], e2e_s: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing gaps are not gaps of zero, and one chunk with all tokens has no time per token; a null model is unknown."""
+    imported(VLLM | {"itls": itls, "model_id": None}, tmp_path, capsys)
+    row = analysis.load(tmp_path / "run").iloc[0]
+    assert np.isnan(row["e2e_s"]) if e2e_s is None else row["e2e_s"] == e2e_s
+    assert np.isnan(row["tpot_s"])
+    assert row["model"] == "unknown"
 
 
 def test_nan_and_missing_times_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
