@@ -225,42 +225,49 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
 
 
 def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options of a configuration file, for any engine. Raises ConfigError.
+    """The options of a configuration file and those added to it, for any engine. Raises ConfigError.
 
-    Every speculation method is accepted here, because the engine decides what it supports.
+    None adds nothing. Every speculation method is accepted here, because the engine decides what it supports.
     """
-    path = config_file(name)
-    config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()} | dict(overrides or {})
+    path, added = config_file(name), {key: value for key, value in (overrides or {}).items() if value is not None}
+    config = {"tensor-parallel-size": 1} | {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
+    config |= added
+    config |= {key: _size(config[key]) for key in SIZES & config.keys()}
     if "speculative-config" in config:
-        config["speculative-config"] = _speculative(config["speculative-config"], str(path))
-    size = _convert(config.get("tensor-parallel-size", 1), Positive, str(path), "tensor-parallel-size")
-    return config | {"tensor-parallel-size": size}
+        where = _where(path, "speculative-config", added)
+        config["speculative-config"] = _speculative(config["speculative-config"], where)
+    key = "tensor-parallel-size"
+    return config | {key: _convert(config[key], Positive, _where(path, key, added), key)}
+
+
+def _where(path: Path, key: str, added: Collection[str]) -> str:
+    """What an error about an option names: the file, if it has the option from there."""
+    return f"an option added to {path}" if key in added else str(path)
 
 
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
-    path, raw = config_file(name), read_config(name, overrides)
+    path, added, raw = config_file(name), overrides or {}, read_config(name, overrides)
     try:
         speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
     except ValueError as error:
-        raise ConfigError(f"{path}: speculative-config{error}") from error
+        raise ConfigError(f"{_where(path, 'speculative-config', added)}: speculative-config{error}") from error
     values: dict[str, Any] = {}
     known = VLLM.ignored | VLLM.parallelism | VLLM.removed
     types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
     for key, value in raw.items():
-        option = _option(key, types)
+        option, where = _option(key, types), _where(path, key, added)
         if key in types:
             listed = types[key] == tuple[str, ...] and not isinstance(value, list)
-            given = [value] if listed else _size(value) if key in SIZES else value
-            values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
+            values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], where, key)
         elif option in types:
-            values[option.replace("-", "_")] = not _convert(value, bool, str(path), key)
+            values[option.replace("-", "_")] = not _convert(value, bool, where, key)
         elif key in VLLM.parallelism and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
-            raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
+            raise ConfigError(f"{where}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif key != "speculative-config" and _option(key, known) is None:
             hint = meant(key, types, VLLM.ignored)
-            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows{hint}")
+            raise ConfigError(f"{where}: {key}: not an option of vllm serve that the emulator knows{hint}")
     return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
 

@@ -38,6 +38,8 @@ def test_configs_lists_every_configuration_and_model() -> None:
         (("emulate", "tp1", "--model", "s1.1-7b", "--max-num-sequences", "3"), "max-num-sequences: not an option"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--tensor-parallel-size", "8"), "does not divide the 28 attention heads"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--fault", "flood=1"), "--fault flood=1: give KEY=NUMBER"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "--max-num-seqs", "two"), "an option added to"),
+        (("up", "tp1", "--model", "x/y", "--gpus", "0", "--backend", "process", "--", "-tp", "2"), "needs 2 GPUs, --gpus names 1"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--data-parallel-size", "2"), "data-parallel-size: 2 is not emulated"),
         (("emulate", "tp1", "--model", "s1.1-14b", "--gpu-memory-utilization", "0.2"), "do not fit into the KV cache"),
         (("emulate", "tp1", "--model", "s1.1-7b", "--port", "99999"), "--port 99999: must be"),
