@@ -218,6 +218,7 @@ def simulate_requests(
     profile = hardware.gpus()[gpu]
     serving, version = served(load_serving(config, overrides), engine_version, environment, gpu=profile)
     simulation = Simulation(serving, quantized(model, serving, profile), profile, version)
+    simulation.engine.model.check_kv_cache(serving)
     server = SimulatedServer(simulation, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from server.config import ConfigError
 from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, PreparedRequest, simulate_requests
 from tests import ROOT
 
@@ -34,3 +35,8 @@ def test_requests_that_arrive_together_share_the_engine(outputs: ModelOutputs) -
     closed = simulate_requests("tp1", outputs.model, requests(8), concurrency=8).responses
     for response, expected in zip(burst, closed, strict=True):
         np.testing.assert_allclose(response.times_s - 1.0, expected.times_s, rtol=1e-6)
+
+
+def test_a_server_that_would_not_start_is_not_simulated(outputs: ModelOutputs) -> None:
+    with pytest.raises(ConfigError, match="20480 tokens do not fit into the KV cache, which holds"):
+        simulate_requests("tp1", outputs.model, requests(1), overrides={"kv-cache-memory-bytes": "100M"}, concurrency=1)
