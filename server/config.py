@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -71,6 +71,8 @@ NEGATIONS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
 """How vLLM negates an option: a prefix, and what the option has in its place. The last two came with 0.33."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Style = Literal["chat", "bare", "r1", "s1", "chatml"]
+"""How a problem is asked (loadgen/plan/prompts.toml)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,11 +193,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _convert(value: object, type_: Any, where: str, key: str, *, strict: bool = False) -> Any:
+def _convert(value: object, type_: Any, where: str, key: str) -> Any:
     try:
-        return msgspec.convert(value, type_, strict=strict)
+        return msgspec.convert(value, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {key}: {error}") from error
+        choices = f": choose from {', '.join(get_args(type_))}" if get_origin(type_) is Literal else ""
+        raise ConfigError(f"{where}: {key}: {error}{choices}") from error
 
 
 OWN = {"name", "raw", "speculation"}
@@ -325,10 +328,10 @@ def load_model(name: str) -> Model:
         raise ConfigError(f"{path}: {key}: {weight_type!r} is not known: choose from {', '.join(table)}")
     return Model(
         name=path.stem,
-        id=str(raw["id"]),
-        prompt=str(raw.get("prompt", "chat")),
+        id=_convert(raw["id"], str, str(path), "id"),
+        prompt=_convert(raw.get("prompt", "chat"), Style, str(path), "prompt"),
         weight_bytes=table[weight_type],
-        reasoning_parser=raw.get("reasoning-parser"),
+        reasoning_parser=_convert(raw.get("reasoning-parser"), str | None, str(path), "reasoning-parser"),
         shape=shape,
         behaviour=raw,
     )
