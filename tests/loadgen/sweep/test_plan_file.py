@@ -80,6 +80,7 @@ def test_draft_tokens_are_those_of_configurations_that_speculate() -> None:
         ({"draft-tokens": [2.5]}, "draft-tokens: 2.5: write a number"),
         ({"concurrency": [1, 2]}, "concurrency cannot be an axis"),
         ({"colour": ["red"]}, "--colour"),
+        ({"budget": [1024], "budgets": [2048]}, "budget and budgets are the same option"),
     ],
 )
 def test_a_wrong_axis_is_refused(axes: dict[str, Any], says: str) -> None:

@@ -37,6 +37,15 @@ def test_requests_that_arrive_together_share_the_engine(outputs: ModelOutputs) -
         np.testing.assert_allclose(response.times_s - 1.0, expected.times_s, rtol=1e-6)
 
 
-def test_a_server_that_would_not_start_is_not_simulated(outputs: ModelOutputs) -> None:
-    with pytest.raises(ConfigError, match="20480 tokens do not fit into the KV cache, which holds"):
-        simulate_requests("tp1", outputs.model, requests(1), overrides={"kv-cache-memory-bytes": "100M"}, concurrency=1)
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"kv-cache-memory-bytes": "100M"}, "20480 tokens do not fit into the KV cache, which holds"),
+        ({"tensor-parallel-size": 8}, "does not divide the 28 attention heads"),
+    ],
+)
+def test_a_server_that_would_not_start_is_not_simulated(
+    option: dict[str, object], says: str, outputs: ModelOutputs
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        simulate_requests("tp1", outputs.model, requests(1), overrides=option, concurrency=1)
