@@ -304,8 +304,8 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
     values: list[str] | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument.startswith("--") or name in VLLM.short:
-            key = VLLM.short.get(name) or name[2:].replace("_", "-")
+        if re.match("--|-[a-zA-Z]", argument):
+            key = VLLM.short.get(name) or name.removeprefix("--").replace("_", "-")
             values = found[key] = [value] if equals else []
         elif values is None:
             raise ConfigError(f"unexpected argument {argument!r}")

@@ -50,6 +50,8 @@ def test_configs_lists_every_configuration_and_model() -> None:
         (("up", "tp1"), "required: --model"),
         (("up", "tp1", "--model", "x/y", "--port", "99999"), "--port 99999: must be"),
         (("up", "tp1", "--model", "x/y", "--gpus", "0,0"), "--gpus 0,0: write indices"),
+        (("emulate", "tp1", "--model", "s1.1-7b", "-O3"), "-O3: not an option"),
+        (("up", "tp1", "--model", "x/y", "--gpus", "0", "--backend", "process", "--", "-tp", "2", "-O3"), "needs 2 GPUs"),
         (("up", "tp2", "--model", "x/y", "--gpus", "0", "--backend", "process"), "needs 2 GPUs, --gpus names 1"),
         (("up", "tp1", "--model", "x/y", "--start-timeout", "nan"), "--start-timeout nan: must be"),
         (("gpu-exporter", "--gpus", "all"), "--gpus all: write indices"),
