@@ -15,6 +15,7 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.record import RECORDS, read_run
+from loadgen.search.result import SearchFile, lines
 from tests import ROOT
 from tests.fixtures.control import ControlServer
 from tests.fixtures.emulated import emulated, loadgen
@@ -133,6 +134,16 @@ def test_a_search_that_ended_before_its_first_run_is_not_resumed(
     shutil.rmtree(tmp_path / "s" / "c1")
     assert main(["search", "--resume", str(tmp_path / "s"), "--metrics-port", "off"]) == 2
     assert "the search ended before its first run: start a new one" in capsys.readouterr().err
+
+
+def test_a_limit_above_which_no_load_fails_is_the_least(tmp_path: Path) -> None:
+    with slots(2) as target:
+        assert search(target, tmp_path / "s", "--to", "3").returncode == 0
+    found = SearchFile.read(tmp_path / "s")
+    assert next(iter(lines(found))) == "limit 2 streams; 3 fails on errors"
+    assert found.limit is not None
+    found.stopped, found.limit.interval = "undecided", (2, None)
+    assert next(iter(lines(found))) == "limit at least 2 streams; no load tested fails (undecided)"
 
 
 def test_ctrl_c_ends_a_search_with_what_is_known(tmp_path: Path) -> None:
