@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -71,6 +71,8 @@ NEGATIONS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
 """How vLLM negates an option: a prefix, and what the option has in its place. The last two came with 0.33."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Style = Literal["chat", "bare", "r1", "s1", "chatml"]
+"""How a problem is asked (loadgen/plan/prompts.toml)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,11 +193,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _convert(value: object, type_: Any, where: str, key: str, *, strict: bool = False) -> Any:
+def _convert(value: object, type_: Any, where: str, key: str) -> Any:
     try:
-        return msgspec.convert(value, type_, strict=strict)
+        return msgspec.convert(value, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {key}: {error}") from error
+        choices = f": choose from {', '.join(get_args(type_))}" if get_origin(type_) is Literal else ""
+        raise ConfigError(f"{where}: {key}: {error}{choices}") from error
 
 
 OWN = {"name", "raw", "speculation"}
@@ -225,42 +228,49 @@ def _speculative(value: object, where: str) -> dict[str, Any] | None:
 
 
 def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options of a configuration file, for any engine. Raises ConfigError.
+    """The options of a configuration file and those added to it, for any engine. Raises ConfigError.
 
-    Every speculation method is accepted here, because the engine decides what it supports.
+    None adds nothing. Every speculation method is accepted here, because the engine decides what it supports.
     """
-    path = config_file(name)
-    config = {key.replace("_", "-"): value for key, value in read_mapping(path).items()} | dict(overrides or {})
+    path, added = config_file(name), {key: value for key, value in (overrides or {}).items() if value is not None}
+    config = {"tensor-parallel-size": 1} | {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
+    config |= added
+    config |= {key: _size(config[key]) for key in SIZES & config.keys()}
     if "speculative-config" in config:
-        config["speculative-config"] = _speculative(config["speculative-config"], str(path))
-    size = _convert(config.get("tensor-parallel-size", 1), Positive, str(path), "tensor-parallel-size")
-    return config | {"tensor-parallel-size": size}
+        where = _where(path, "speculative-config", added)
+        config["speculative-config"] = _speculative(config["speculative-config"], where)
+    key = "tensor-parallel-size"
+    return config | {key: _convert(config[key], Positive, _where(path, key, added), key)}
+
+
+def _where(path: Path, key: str, added: Collection[str]) -> str:
+    """What an error about an option names: the file, if it has the option from there."""
+    return f"an option added to {path}" if key in added else str(path)
 
 
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
-    path, raw = config_file(name), read_config(name, overrides)
+    path, added, raw = config_file(name), overrides or {}, read_config(name, overrides)
     try:
         speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
     except ValueError as error:
-        raise ConfigError(f"{path}: speculative-config{error}") from error
+        raise ConfigError(f"{_where(path, 'speculative-config', added)}: speculative-config{error}") from error
     values: dict[str, Any] = {}
     known = VLLM.ignored | VLLM.parallelism | VLLM.removed
     types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
     for key, value in raw.items():
-        option = _option(key, types)
+        option, where = _option(key, types), _where(path, key, added)
         if key in types:
             listed = types[key] == tuple[str, ...] and not isinstance(value, list)
-            given = [value] if listed else _size(value) if key in SIZES else value
-            values[key.replace("-", "_")] = _convert(given, types[key], str(path), key)
+            values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], where, key)
         elif option in types:
-            values[option.replace("-", "_")] = not _convert(value, bool, str(path), key)
+            values[option.replace("-", "_")] = not _convert(value, bool, where, key)
         elif key in VLLM.parallelism and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
-            raise ConfigError(f"{path}: {key}: {shown} is not emulated: only tensor parallelism is")
+            raise ConfigError(f"{where}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif key != "speculative-config" and _option(key, known) is None:
             hint = meant(key, types, VLLM.ignored)
-            raise ConfigError(f"{path}: {key}: not an option of vllm serve that the emulator knows{hint}")
+            raise ConfigError(f"{where}: {key}: not an option of vllm serve that the emulator knows{hint}")
     return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
 
@@ -294,8 +304,8 @@ def overrides_from(arguments: Iterable[str]) -> dict[str, Any]:
     values: list[str] | None = None
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument.startswith("--") or name in VLLM.short:
-            key = VLLM.short.get(name) or name[2:].replace("_", "-")
+        if re.match("--|-[a-zA-Z]", argument):
+            key = VLLM.short.get(name) or name.removeprefix("--").replace("_", "-")
             values = found[key] = [value] if equals else []
         elif values is None:
             raise ConfigError(f"unexpected argument {argument!r}")
@@ -318,10 +328,10 @@ def load_model(name: str) -> Model:
         raise ConfigError(f"{path}: {key}: {weight_type!r} is not known: choose from {', '.join(table)}")
     return Model(
         name=path.stem,
-        id=str(raw["id"]),
-        prompt=str(raw.get("prompt", "chat")),
+        id=_convert(raw["id"], str, str(path), "id"),
+        prompt=_convert(raw.get("prompt", "chat"), Style, str(path), "prompt"),
         weight_bytes=table[weight_type],
-        reasoning_parser=raw.get("reasoning-parser"),
+        reasoning_parser=_convert(raw.get("reasoning-parser"), str | None, str(path), "reasoning-parser"),
         shape=shape,
         behaviour=raw,
     )

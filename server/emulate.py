@@ -26,7 +26,7 @@ def main(args: argparse.Namespace, vllm_options: list[str]) -> int:
     """Serves until SIGTERM and returns the exit status. `vllm_options` override the file. Raises ConfigError."""
     settings = _settings(args, vllm_options)
     problems = _problems(Path(args.dataset) if args.dataset else SAMPLE)
-    _check_kv_cache(settings)
+    StepModel(settings.model, settings.serving, settings.gpu, settings.version).check_kv_cache(settings.serving)
     faults = FaultInjector(read_faults(args.fault), args.seed)
     status = serve(settings, problems, faults, args.host, args.port)
     print(json.dumps({"stopped": settings.serving.name, "status": status}))
@@ -60,14 +60,3 @@ def _problems(path: Path) -> list[KnownProblem]:
     if not problems:
         raise ConfigError(f"--dataset {path}: the file contains no problem")
     return problems
-
-
-def _check_kv_cache(settings: EmulatorSettings) -> None:
-    """Refuses a model that leaves no space for one sequence of maximum length in the KV cache, as vLLM does."""
-    serving, model = settings.serving, settings.model
-    blocks = StepModel(model, serving, settings.gpu, settings.version).kv_blocks(serving)
-    if (tokens := blocks * serving.block_size) < serving.max_model_len:
-        raise ConfigError(
-            f"{serving.name}: max-model-len: {serving.max_model_len} tokens do not fit into the KV cache, which holds "
-            f"{max(tokens, 0)} beside {model.name} on {serving.tensor_parallel_size} x {settings.gpu_name}"
-        )

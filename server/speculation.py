@@ -106,11 +106,10 @@ def speculation_of(value: Mapping[str, Any]) -> Speculation:
     known = keys | {SAMPLING, LENGTH, RATES} | ({CACHED} if kind is Suffix else set())
     for key in value.keys() - known:
         raise ValueError(f".{key if str(key).isprintable() else repr(key)}: not emulated")
-    given = {key: value[key] for key in value.keys() & keys}
-    if kind is Ngram:
-        low, high = given.get("prompt_lookup_min"), given.get("prompt_lookup_max")
-        low, high = low or high or 5, high or low or 5  # vLLM copies the other bound, or uses 5 for both
-        given |= {"prompt_lookup_min": low, "prompt_lookup_max": high}
+    given = {key: value[key] for key in keys if value.get(key) is not None}
+    if kind is Ngram:  # vLLM copies the other bound, or uses 5 for both
+        low, high = "prompt_lookup_min", "prompt_lookup_max"
+        given = {low: given.get(high, 5), high: given.get(low, 5)} | given
     elif kind is Suffix:
         if value.get(CACHED) != 0:
             raise ValueError(f".{CACHED}: a tree of past responses is not emulated: set it to 0")

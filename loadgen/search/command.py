@@ -12,11 +12,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from loadgen.errors import FAILED, INVALID
+from loadgen.errors import FAILED, INVALID, UsageError
 from loadgen.interrupts import INTERRUPTED
 from loadgen.lock import locked
 from loadgen.option_types import budgets, synthetic
 from loadgen.options import DEFAULTS, RunOptions, add_run_arguments, from_args, hide
+from loadgen.record import RUN
 from loadgen.run.resume import read_options
 from loadgen.search import result
 from loadgen.search.arguments import add_search_arguments, check
@@ -81,6 +82,8 @@ def _resumed(folder: Path, options: RunOptions) -> tuple[SearchFile, RunOptions]
     """Return what the search was for and the options of its runs. Raises UsageError."""
     file = SearchFile.read(folder)
     first = folder / load_point(file.over, file.first).name
+    if not (first / RUN).is_file():
+        raise UsageError(f"--resume {folder}: the search ended before its first run: start a new one")
     restored, _ = read_options(options, first)
     fixed = ("concurrency", "rate", "requests", "duration_s", "run_id")
     defaults = {name: getattr(DEFAULTS, name) for name in fixed}

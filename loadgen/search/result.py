@@ -137,10 +137,11 @@ def lines(search: SearchFile) -> Sequence[str]:
         return [f"no load is known to meet the objectives{why}"]
     low, high = limit.interval
     beyond = "no load tested fails" if high is None else f"{high:g} fails on {limit.fails_first}"
+    least = "at least " if high is None and search.stopped != "never failed" else ""
     certain = "" if low == limit.load else f"{low:g} passes, "
     dollars, joules = limit.usd_per_million_tokens, limit.joules_per_token
     there = f"there: {limit.goodput.share:.1%} good, {limit.requests_per_s or 0:.3g} requests/s, "
     there += f"{limit.completion_tokens_per_s or 0:,.0f} tokens/s"
     there += f", ${dollars:.3g} per million tokens" if dollars else ""
     there += f", {joules:.3g} J per token" if joules else ""
-    return [f"limit {named(limit.load, over)}; {certain}{beyond}{why}", there]
+    return [f"limit {least}{named(limit.load, over)}; {certain}{beyond}{why}", there]

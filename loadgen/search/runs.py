@@ -73,7 +73,14 @@ class SearchRuns:
         if left_s <= 0:
             raise SearchEndedError("time limit")
         limits: dict[str, Any] = {"requests": requests, "duration_s": left_s * self._scale}
-        return self._one(dataclasses.replace(self._options, **limits), self._out, point, number)
+        try:
+            return self._one(dataclasses.replace(self._options, **limits), self._out, point, number)
+        except UsageError as error:
+            if not any(self._out.glob(f"*/{RUN}")):
+                raise
+            self._file.invalid.append(folder_name(point, number))  # the server has answered the runs before
+            say(str(error))
+            raise SearchEndedError("undecided") from None
 
 
 def conduct(file: SearchFile, out: Path, runs: SearchRuns, tell: Callable[[str], None]) -> Stopped:

@@ -51,6 +51,8 @@ def variants(axes: Mapping[str, Any]) -> list[Variant]:
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"axes: {name}: write a list of values, for example temperature: [0, 1]")
+    if {"budget", "budgets"} <= axes.keys():
+        raise UsageError("axes: budget and budgets are the same option: write one of them")
     numbers = f"a number from 1 to {MOST}, or null for that of the configuration"
     drafts = [_of_server(DRAFT_TOKENS, value, Tokens, numbers) for value in axes.get(DRAFT_TOKENS, [None])]
     lengths = "the tokens of a step, for example 1.75, or null for those of the text"

@@ -73,7 +73,7 @@ class Cell:
     @property
     def tensor_parallel_size(self) -> int:
         """The number of GPUs that its server needs."""
-        return int(read_config(self.config)["tensor-parallel-size"])
+        return int(read_config(self.config, self.overrides)["tensor-parallel-size"])
 
     @property
     def facts(self) -> dict[str, set[str]]:
@@ -134,7 +134,7 @@ def cells(
         )
         for model in models
         for config in configs
-        for variant in _variants_of(config, variants)
+        for variant in _variants_of(config, variants, serve.options(config, model))
         for point in points
     ]
     ordered: list[Cell] = []
@@ -144,12 +144,12 @@ def cells(
     return ordered
 
 
-def _variants_of(config: str, variants: Sequence[Variant]) -> Sequence[Variant]:
-    first = variants[0].of_server
-    if all(one.of_server == (None, None) for one in variants) or read_config(config).get("speculative-config"):
+def _variants_of(config: str, variants: Sequence[Variant], serve: Options) -> Sequence[Variant]:
+    first, plain = variants[0].of_server, (None, None)
+    if all(one.of_server == plain for one in variants) or read_config(config, serve).get("speculative-config"):
         return variants
-    plain = (variant for variant in variants if variant.of_server == first)
-    return [dataclasses.replace(variant, acceptance=None, draft_tokens=None) for variant in plain]
+    once = (variant for variant in variants if variant.of_server == first)
+    return [dataclasses.replace(variant, acceptance=None, draft_tokens=None) for variant in once]
 
 
 def selected(order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule], first: Sequence[Rule]) -> list[Cell]:
@@ -168,6 +168,8 @@ def selected(order: Sequence[Cell], exclude: Sequence[Rule], only: Sequence[Rule
         if not any(matches(rule, cell.facts) for rule in exclude)
         and (not only or any(matches(rule, cell.facts) for rule in only))
     ]
+    if not kept:
+        raise UsageError("--exclude and --only leave no cell: remove one of their rules")
 
     def rank(cell: Cell) -> int:
         return next((place for place, rule in enumerate(first) if matches(rule, cell.facts)), len(first))

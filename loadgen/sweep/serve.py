@@ -37,7 +37,7 @@ class ServePlan:
         if acceptance is not None:
             changed |= {"rejection_sample_method": "synthetic", "synthetic_acceptance_length": acceptance}
         if changed:
-            before = found.get("speculative-config") or read_config(config).get("speculative-config")
+            before = read_config(config, found).get("speculative-config")
             found["speculative-config"] = {**(before or {}), **changed}
         return found
 

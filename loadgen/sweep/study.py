@@ -111,6 +111,7 @@ class PlannedSweep:
         emulated, options = self.args.backend in EMULATED, cell.applied(self.options)
         try:
             files = {"config": read_config(cell.config), "preset": read_preset(cell.model)}
+            longest = read_config(cell.config, cell.overrides).get("max-model-len")
             if emulated:
                 serving = load_serving(cell.config, cell.overrides)
                 served(serving, self.args.engine_version, cell.environment)
@@ -124,8 +125,8 @@ class PlannedSweep:
                 f"python -m server preset {shlex.quote(cell.model)} > my.yaml, then --models my.yaml"
             )
         check_combinations(options)
-        longest = (files["config"] | cell.serve).get("max-model-len")
-        check_lengths(options, ServerInfo(cell.model, longest))
+        known = isinstance(longest, int) and longest > 0  # vLLM takes the model's own length for `auto` and -1
+        check_lengths(options, ServerInfo(cell.model, longest if known else None))
         docker = self.args.backend == "docker"
         return {
             **files,
@@ -164,6 +165,9 @@ def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
         raise UsageError(str(error)) from None
     for cell in order if args.search else ():
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
-    if len({cell.name for cell in order}) < len(order):
-        raise UsageError("--configs, --models and --loads must not name anything twice")
+    if len(set(names := [cell.name for cell in order])) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"two cells are named {twice}: --configs, --models, --loads and axes must not name anything twice"
+        )
     return PlannedSweep(args, options, plan.selected(order, args.exclude, args.only, args.first))

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from server.config import Model, Serving, load_model, load_serving
+from server.config import Model, Serving, check_parallel, load_model, load_serving
 from server.emulator.engine import hardware
 from server.emulator.engine.drafts import Drafts, TextSteps, steps_of
 from server.emulator.engine.gpu_telemetry import Telemetry
@@ -217,7 +217,9 @@ def simulate_requests(
     """
     profile = hardware.gpus()[gpu]
     serving, version = served(load_serving(config, overrides), engine_version, environment, gpu=profile)
+    check_parallel(serving, model)
     simulation = Simulation(serving, quantized(model, serving, profile), profile, version)
+    simulation.engine.model.check_kv_cache(serving)
     server = SimulatedServer(simulation, requests)
     responses: dict[int, SimulatedResponse] = {}
     start_s = 0.0

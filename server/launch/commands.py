@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from server.config import config_file, read_config, read_preset
+from server.config import config_file, read_preset
 from server.launch.spec import Spec
 
 MEASUREMENT_OPTIONS = (
@@ -31,7 +31,7 @@ def speculation(config: dict[str, Any]) -> str | None:
 
 def labels(spec: Spec) -> dict[str, str]:
     """The five labels of the Prometheus series of the server and of its GPUs."""
-    config = read_config(spec.config)
+    config = spec.options
     return {
         "config": Path(spec.config).stem,
         "model": str(read_preset(spec.model).get("id", spec.model)),

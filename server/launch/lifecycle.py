@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from server.config import read_config
 from server.launch import commands, docker_backend, gpus, ports, processes, prometheus_targets, readiness, running
 from server.launch.process_backend import start_local
 from server.launch.spec import CHECKOUT, OWNER, LaunchFailedError, RunningServer, Spec
@@ -133,7 +132,7 @@ def _allocation_lock() -> Iterator[None]:
 
 
 def _start_process(spec: Spec) -> RunningServer:
-    config = read_config(spec.config)
+    wanted = spec.options["tensor-parallel-size"]
     name = f"thinkload-{Path(spec.config).stem}-{uuid4().hex[:6]}"
     log = spec.log or processes.state_dir() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +145,7 @@ def _start_process(spec: Spec) -> RunningServer:
             config=spec.config,
             model=spec.model,
             port=_choose_port(spec),
-            gpus=_choose_gpus(spec, config["tensor-parallel-size"]),
+            gpus=_choose_gpus(spec, wanted),
             log=str(log),
         )
         return docker_backend.start_container(spec, saved) if spec.backend == "docker" else start_local(spec, saved)

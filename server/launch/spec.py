@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from server.config import overrides_from, read_config
+
 Backend = Literal["emulator", "process", "docker"]
 BACKENDS: tuple[Backend, ...] = ("emulator", "process", "docker")
 
@@ -63,6 +65,11 @@ class Spec:
     """The file of the server's log; None means a file in the state folder."""
     run: str = ""
     """The label `run` of the Prometheus target."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The configuration with the options of `vllm serve` that are added to it. Raises ConfigError."""
+        return read_config(self.config, {**self.serve, **overrides_from(self.vllm)})
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from server.config import CONFIGS, MODELS, ConfigError, model_file, names, read_config
+from server.config import CONFIGS, MODELS, ConfigError, load_model, model_file, names, read_config
 from server.launch.commands import MEASUREMENT_OPTIONS, vllm_arguments
 from server.launch.spec import Spec
 
@@ -98,6 +98,14 @@ def test_a_preset_is_found_by_name_id_and_path() -> None:
     assert model_file("meta-llama/Llama-3.1-8B") is None
     with pytest.raises(ConfigError, match=r"model none\.yaml: no such file"):
         model_file("none.yaml")
+
+
+@pytest.mark.parametrize("line", ["id: [a]", "prompt: R1", "reasoning-parser: [deepseek_r1]"])
+def test_a_mistake_in_a_preset_is_one_line(line: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(f"{(MODELS / 's1.1-7b.yaml').read_text()}\n{line}\n")
+    with pytest.raises(ConfigError, match=f"my.yaml: {line.partition(':')[0]}: ") as refused:
+        load_model(str(tmp_path / "my.yaml"))
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("model", ["r1-distill-qwen-14b", "simplescaling/s1.1-7B", "meta-llama/Llama-3.1-8B"])

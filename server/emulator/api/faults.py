@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from server.config import ConfigError
 
 HEADER = "x-thinkload-fault"
-KEYS = ("error", "stall", "stall-rate", "cut", "crash-after", "slow-start")
+SHARES = ("error", "stall-rate", "cut")
+KEYS = (*SHARES, "stall", "crash-after", "slow-start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,10 @@ def read_faults(options: list[str]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = -1.0
-        if key not in KEYS or number < 0:
-            raise ConfigError(f"--fault {option}: give KEY=NUMBER with KEY one of {', '.join(KEYS)}")
+        if key not in KEYS or not 0 <= number <= (1 if key in SHARES else 1e6):
+            shares = f"{', '.join(SHARES)} (shares up to 1)"
+            raise ConfigError(
+                f"--fault {option}: give KEY=NUMBER with KEY one of {shares}, stall, crash-after, slow-start"
+            )
         found[key] = number
     return found

@@ -57,11 +57,22 @@ def served(
 
 
 def _with_batch_sizes(serving: Serving, engine: EngineVersion, gpu: Gpu | None) -> Serving:
-    """The configuration with vLLM's default batch sizes, which are smaller on an A100 and on a GPU with less than 70 GiB."""
-    if not engine.v0 and (gpu is None or (gpu.memory_gib >= 70 and "A100" not in gpu.name)):
-        return serving
-    sizes: dict[str, Any] = {"max_num_seqs": 256} | ({} if engine.v0 else {"max_num_batched_tokens": 2048})
-    return replace(serving, **{k: v for k, v in sizes.items() if k.replace("_", "-") not in serving.raw})
+    """The configuration with vLLM's default batch sizes, which are smaller on an A100 and on a GPU with less than 70 GiB.
+
+    Raises ConfigError for more sequences than tokens in a step, which vLLM refuses.
+    """
+    sizes: dict[str, Any] = {}
+    if engine.v0 or (gpu is not None and (gpu.memory_gib < 70 or "A100" in gpu.name)):
+        sizes = {"max_num_seqs": 256} | ({} if engine.v0 else {"max_num_batched_tokens": 2048})
+    serving = replace(serving, **{k: v for k, v in sizes.items() if k.replace("_", "-") not in serving.raw})
+    if "max-num-seqs" not in serving.raw:
+        return replace(serving, max_num_seqs=min(serving.max_num_seqs, serving.max_num_batched_tokens))
+    if serving.max_num_seqs > serving.max_num_batched_tokens:
+        raise ConfigError(
+            f"{serving.name}: max-num-batched-tokens: {serving.max_num_batched_tokens} must be at least max-num-seqs, "
+            f"which is {serving.max_num_seqs}"
+        )
+    return serving
 
 
 def _looked_up(serving: Serving, engine: EngineVersion, chosen: str | None) -> tuple[Serving, EngineVersion]:

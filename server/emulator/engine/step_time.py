@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from server.config import Model, Serving
+from server.config import ConfigError, Model, Serving
 from server.emulator.engine.drafter import drafter_of
 from server.emulator.engine.hardware import EngineVersion, Gpu
 
@@ -223,3 +223,11 @@ class StepModel:
             weights, per_token = weights + self.drafter.resident_bytes, per_token + self.drafter.kv_bytes
         kv_bytes = serving.kv_cache_memory_bytes or room - weights
         return int(kv_bytes // (per_token * serving.block_size))
+
+    def check_kv_cache(self, serving: Serving) -> None:
+        """Refuses a KV cache that cannot hold one sequence of the maximum length, as vLLM does. Raises ConfigError."""
+        if (tokens := self.kv_blocks(serving) * serving.block_size) < serving.max_model_len:
+            raise ConfigError(
+                f"{serving.name}: max-model-len: {serving.max_model_len} tokens do not fit into the KV cache, which holds "
+                f"{max(tokens, 0)} beside the model on {self.tp} x {self.gpu.name}"
+            )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.record import RECORDS, read_run
+from loadgen.search.result import SearchFile, lines
 from tests import ROOT
 from tests.fixtures.control import ControlServer
-from tests.fixtures.emulated import loadgen
+from tests.fixtures.emulated import emulated, loadgen
 from tests.fixtures.hostile import BEHAVIOURS, HostileServer
 
 SMALL = ("--dataset", "sample", "--model", "m", "--cache", "keep", "--progress", "none", "--metrics-port", "off")
@@ -111,6 +113,37 @@ def test_the_time_limit_and_resuming_after_it(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["limit"] == {"load": 3, "interval": [3, 4]}
     assert {run: (out / run / RECORDS).stat().st_mtime_ns for run in kept} == kept
+
+
+def test_a_server_that_ends_ends_the_search_with_what_is_known(tmp_path: Path) -> None:
+    with emulated("tp1", "--speed", "20", "--fault", "crash-after=50") as target:
+        done = loadgen("--target", target, "--dataset", "sample", "--budget", "32", *SLO, "--out", str(tmp_path / "s"),
+                       "--progress", "none", "--metrics-port", "off", verb="search")  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "no server at" in done.stderr
+    found = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert found["stopped"] == json.loads(done.stdout)["stopped"] == "undecided"
+    assert found["probes"][0]["run"] == "c1"
+
+
+def test_a_search_that_ended_before_its_first_run_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with slots(99) as target:
+        assert search(target, tmp_path / "s", "--to", "1").returncode == 0
+    shutil.rmtree(tmp_path / "s" / "c1")
+    assert main(["search", "--resume", str(tmp_path / "s"), "--metrics-port", "off"]) == 2
+    assert "the search ended before its first run: start a new one" in capsys.readouterr().err
+
+
+def test_a_limit_above_which_no_load_fails_is_the_least(tmp_path: Path) -> None:
+    with slots(2) as target:
+        assert search(target, tmp_path / "s", "--to", "3").returncode == 0
+    found = SearchFile.read(tmp_path / "s")
+    assert next(iter(lines(found))) == "limit 2 streams; 3 fails on errors"
+    assert found.limit is not None
+    found.stopped, found.limit.interval = "undecided", (2, None)
+    assert next(iter(lines(found))) == "limit at least 2 streams; no load tested fails (undecided)"
 
 
 def test_ctrl_c_ends_a_search_with_what_is_known(tmp_path: Path) -> None:

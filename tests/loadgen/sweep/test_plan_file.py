@@ -80,6 +80,7 @@ def test_draft_tokens_are_those_of_configurations_that_speculate() -> None:
         ({"draft-tokens": [2.5]}, "draft-tokens: 2.5: write a number"),
         ({"concurrency": [1, 2]}, "concurrency cannot be an axis"),
         ({"colour": ["red"]}, "--colour"),
+        ({"budget": [1024], "budgets": [2048]}, "budget and budgets are the same option"),
     ],
 )
 def test_a_wrong_axis_is_refused(axes: dict[str, Any], says: str) -> None:
@@ -170,7 +171,12 @@ def test_rules_leave_cells_out_and_put_cells_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "says"), [('[{"colour": 1}]', "'colour' is not an axis"), ('[{"load": 7}]', "no cell has load: 7")]
+    ("rule", "says"),
+    [
+        ('[{"colour": 1}]', "'colour' is not an axis"),
+        ('[{"load": 7}]', "no cell has load: 7"),
+        ('[{"config": "tp1"}]', "leave no cell"),
+    ],
 )
 def test_a_rule_that_selects_nothing_is_refused(rule: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
@@ -197,6 +203,39 @@ def test_options_of_a_model_replace_those_of_a_configuration_and_of_all() -> Non
     speculation = load_serving("tp1-ngram", cell.overrides).speculation
     assert speculation is not None
     assert speculation.acceptance == of_length(1.75, 5)
+
+
+@pytest.mark.parametrize("given", [{"method": "ngram", "num_speculative_tokens": 3}, '{"method": "ngram"}'])
+def test_a_server_has_what_the_plan_adds_to_its_configuration(given: object) -> None:
+    """Its drafts have the acceptance of the axes, and its GPUs and its labels are counted with the option."""
+    added = {"speculative-config": given, "tensor-parallel-size": 2, "max-model-len": None}
+    serve = serve_plan({"configs": {"tp1": added}}, ["tp1"], ["m"])
+    found = cells(["tp1"], ["m"], [LoadPoint("closed", 1)], 1, variants({"acceptance": [1.75, 3]}), serve=serve)
+    assert [cell.name for cell in found] == ["tp1-a1.75_m_c1", "tp1-a3_m_c1"]
+    assert found[0].serve["speculative-config"]["method"] == "ngram"
+    assert found[0].tensor_parallel_size == 2
+    labels = commands.labels(Spec(config="tp1", model="m", serve=found[0].serve))
+    assert (labels["tp"], labels["speculation"]) == ("2", "ngram")
+
+
+@pytest.mark.parametrize("backend", ["simulate", "process"])
+def test_a_length_with_a_unit_limits_the_budgets(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.yaml").write_text("max-model-len: 2k\n")
+    plan = (
+        "--configs",
+        str(tmp_path / "short.yaml"),
+        "--models",
+        "s1.1-7b",
+        "--backend",
+        backend,
+        "--dataset",
+        "sample",
+    )
+    assert len(dry_run(capsys, *plan, "--loads", "1", "--budgets", "1k")[0]) == 1
+    assert main(["sweep", *plan, "--budgets", "2k", "--dry-run"]) == 2
+    assert "s1.1-7b's 2000 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

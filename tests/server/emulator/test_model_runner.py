@@ -1,6 +1,7 @@
 """Which model runner serves n-gram in each version, and what follows for drafts, counters and step times."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from server.emulator.engine.hardware import gpus
 from server.emulator.engine.model_runner import RUNNER, served
 from server.emulator.engine.sequence import TokenSequence
 from server.emulator.engine.step_time import StepModel
+from server.speculation import Ngram
 from tests.server.emulator.stepped import SteppedEngine
 
 NGRAM = load_serving("tp1-ngram")
@@ -73,6 +75,23 @@ def engine_after(text: list[int], version: str) -> SteppedEngine:
     engine.arrive(TokenSequence(ids=[7, *text], prompt=1, end=len(text)))
     engine.finish()
     return engine
+
+
+def test_bounds_of_the_lookup_are_those_of_vllm() -> None:
+    """One that is not given copies the other one, and zero is refused."""
+    config = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
+    found = load_serving("tp1", {"speculative-config": config | {"prompt_lookup_min": None}}).speculation
+    assert isinstance(found, Ngram)
+    assert (found.prompt_lookup_min, found.prompt_lookup_max) == (4, 4)
+    with pytest.raises(ConfigError, match="Expected `int` >= 1"):
+        load_serving("tp1", {"speculative-config": config | {"prompt_lookup_min": 0}})
+
+
+def test_a_step_has_a_token_for_each_sequence(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("max-num-batched-tokens: 64")
+    assert served(load_serving(str(tmp_path / "small.yaml")), "0.32", {})[0].max_num_seqs == 64
+    with pytest.raises(ConfigError, match="64 must be at least max-num-seqs, which is 65"):
+        served(load_serving(str(tmp_path / "small.yaml"), {"max-num-seqs": 65}), "0.32", {})
 
 
 def test_text_without_repetition_is_drafted_by_the_v2_runner_only() -> None:

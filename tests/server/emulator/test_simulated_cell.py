@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from server.config import ConfigError
 from server.emulator.simulated_cell import ModelOutputs, PreparedOutput, PreparedRequest, simulate_requests
 from tests import ROOT
 
@@ -34,3 +35,17 @@ def test_requests_that_arrive_together_share_the_engine(outputs: ModelOutputs) -
     closed = simulate_requests("tp1", outputs.model, requests(8), concurrency=8).responses
     for response, expected in zip(burst, closed, strict=True):
         np.testing.assert_allclose(response.times_s - 1.0, expected.times_s, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"kv-cache-memory-bytes": "100M"}, "20480 tokens do not fit into the KV cache, which holds"),
+        ({"tensor-parallel-size": 8}, "does not divide the 28 attention heads"),
+    ],
+)
+def test_a_server_that_would_not_start_is_not_simulated(
+    option: dict[str, object], says: str, outputs: ModelOutputs
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        simulate_requests("tp1", outputs.model, requests(1), overrides=option, concurrency=1)
