@@ -36,7 +36,7 @@ def is_error(value: Any) -> bool:
 
 
 def find_error(content: Any) -> Any:
-    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`."""
+    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`, and one with `usage` also by its kind."""
     if isinstance(content, list):
         return next((error for item in content[:8] if (error := find_error(item)) is not None), None)
     if not isinstance(content, dict):
@@ -45,7 +45,7 @@ def find_error(content: Any) -> Any:
         return content["error"]
     if content.get("choices"):
         return None
-    said = any(isinstance(content.get(key), str | list) and content[key] for key in FLAT)
+    said = not content.get("usage") and any(isinstance(content.get(key), str | list) and content[key] for key in FLAT)
     return content if said or "error" in (content.get("object"), content.get("type")) else None
 
 

@@ -71,6 +71,7 @@ class ChunkChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     token_ids: list[TokenId] | None = None
     usage: TokenUsage | None = None
+    error: Any = None
     other_text: bool = msgspec.field(name="<other text>", default=False)
     """It holds text that is neither answer nor reasoning, such as the arguments of a tool."""
 
@@ -141,6 +142,7 @@ def _choice(item: dict[str, Any]) -> ChunkChoice:
         finish_reason=_reason(item.get("finish_reason")),
         token_ids=ids if known else None,
         usage=_usage(item.get("usage")),
+        error=item.get("error"),
         other_text=other,
     )
 

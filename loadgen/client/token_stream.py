@@ -31,6 +31,7 @@ from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_
 from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
+NO_DELTA = Delta()
 NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
     "failed": ("server_error", "the server gave the answer up"),
     "filtered": ("filtered", "the server filtered the answer"),
@@ -145,7 +146,7 @@ class TokenStream:
         if chunk is None:
             if not self._reports_error(event):
                 self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
-        elif chunk.choices or chunk.usage is not None or not self._reports_error(event):
+        elif (chunk.choices and not isinstance(event, ErrorEvent)) or not self._reports_error(event):
             self._read_chunk(stamp_ns, chunk, event)
 
     def _fail_without_json(self, event: bytes, error: Exception) -> None:
@@ -195,13 +196,12 @@ class TokenStream:
         return next((choice for choice in choices if not choice.index), None)
 
     def _read_choice(self, stamp_ns: int, choice: ChunkChoice, count: int | None, event: bytes) -> None:
-        delta = choice.delta
-        if delta is not None:
-            content = delta.content or ""
-            reasoning = delta.reasoning or delta.reasoning_content or ""
-        else:
-            content, reasoning = choice.text or "", ""
-        log = self._log
+        if choice.error is not None and is_error(choice.error):
+            self.fail(*describe_error(choice.error))
+            return
+        delta, log = choice.delta or NO_DELTA, self._log
+        content = delta.content or choice.text or ""
+        reasoning = delta.reasoning or delta.reasoning_content or ""
         is_entry: Any = True
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
@@ -221,14 +221,14 @@ class TokenStream:
                 log.ids.append(choice.token_ids)
             if reasoning:
                 log.reasoning = True
-            elif content and log.reasoning and exchange.first_answer_ns is None:
+            if content and log.reasoning and exchange.first_answer_ns is None:
                 exchange.first_answer_ns = stamp_ns
         if choice.finish_reason is not None:
             self._read_finish(choice.finish_reason)
 
     def _read_finish(self, reason: str) -> None:
         meaning, word = meaning_of(reason)
-        if meaning == "unfinished":
+        if meaning == "unfinished" or self._meaning in NO_ANSWER:  # some gateways close a failed answer with `stop`
             return
         self._meaning = meaning
         exchange = self.exchange
@@ -281,7 +281,7 @@ def _text_elsewhere(choice: ChunkChoice, event: bytes) -> tuple[str, str, bool]:
         return "", "", False
     choices = chunk.choices if chunk is not None else None
     found = next((one for one in choices or () if not one.index), choice)
-    delta = found.delta or Delta()
+    delta = found.delta or NO_DELTA
     return delta.content or "", delta.reasoning or "", found.other_text
 
 
