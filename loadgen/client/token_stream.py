@@ -8,6 +8,7 @@ first choice (index 0) is read. A fault of the server becomes the outcome of the
 This module does no I/O and reads no clock. It does not know HTTP, nor when the request was due.
 """
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -31,6 +32,7 @@ from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_
 from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
+THINK_TAG = re.compile(r"</?(think|thought|reasoning)")
 NO_DELTA = Delta()
 NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
     "failed": ("server_error", "the server gave the answer up"),
@@ -57,6 +59,8 @@ class TokenStream:
     """The last usage object."""
     _logged_usage: TokenUsage | None = None
     """The usage object of the last entry of the log."""
+    _totals: list[int] = field(default_factory=list)
+    """What the usage objects since the last text count, from the finish_reason on: each is the whole answer."""
     _meaning: Meaning = "unfinished"
     _settled: bool = False
 
@@ -187,6 +191,8 @@ class TokenStream:
             self._usage = usage if usage.completion_tokens and usage.prompt_tokens else _merged(self._usage, usage)
         if choice is not None:
             self._read_choice(stamp_ns, choice, None if usage is None else usage.completion_tokens, event)
+        if usage is not None and usage.completion_tokens and self.exchange.finish_reason is not None:
+            self._totals.append(usage.completion_tokens)
         if chunk.metrics is not None:
             self.exchange.server_timings = timings_of(chunk.metrics)
 
@@ -219,6 +225,7 @@ class TokenStream:
             if choice.token_ids is not None or log.ids is not None:
                 log.ids = log.ids or [None] * (len(log.counts) - 1)
                 log.ids.append(choice.token_ids)
+            self._totals.clear()
             if reasoning:
                 log.reasoning = True
             if content and log.reasoning and exchange.first_answer_ns is None:
@@ -249,8 +256,12 @@ class TokenStream:
             log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
             for other in log.others:
                 log.texts[other] = True
+            log.reasoning |= THINK_TAG.search("".join(content for _, content in exchange.pieces)) is not None
             found = settle(log) if exchange.streamed else settle_whole(log)
             exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
+        if self._totals and max(self._totals) > min(self._totals) + 1:
+            said = " and then ".join(map(str, self._totals[:4]))
+            exchange.counts_disagree = f"the server counts {said} tokens in the whole answer"
         exchange.tokens, exchange.token_source = list(found.tokens), found.source
         if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
