@@ -225,7 +225,8 @@ class TokenStream:
             if choice.token_ids is not None or log.ids is not None:
                 log.ids = log.ids or [None] * (len(log.counts) - 1)
                 log.ids.append(choice.token_ids)
-            self._totals.clear()
+            if content or reasoning:
+                self._totals.clear()
             if reasoning:
                 log.reasoning = True
             if content and log.reasoning and exchange.first_answer_ns is None:
@@ -301,7 +302,10 @@ def _merged(before: TokenUsage | None, usage: TokenUsage) -> TokenUsage:
     if before is None:
         return usage
     names = usage.__struct_fields__
-    return TokenUsage(*(getattr(usage, name) or getattr(before, name) for name in names))
+    merged = TokenUsage(*(getattr(usage, name) or getattr(before, name) for name in names))
+    if usage.completion_tokens and usage.total_tokens is None:  # the total before was that of another count
+        merged.total_tokens = None
+    return merged
 
 
 def _usage_fields(usage: TokenUsage, completion: int | None) -> dict[str, Any]:
