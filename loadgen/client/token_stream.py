@@ -61,6 +61,8 @@ class TokenStream:
     """The usage object of the last entry of the log."""
     _totals: list[int] = field(default_factory=list)
     """What the usage objects since the last text count, from the finish_reason on: each is the whole answer."""
+    _resumed: bool = False
+    """Text came after a finish_reason: a gateway that asks again, whose usage may count its last request alone."""
     _meaning: Meaning = "unfinished"
     _settled: bool = False
 
@@ -227,6 +229,7 @@ class TokenStream:
                 log.ids.append(choice.token_ids)
             if content or reasoning:
                 self._totals.clear()
+                self._resumed |= self._meaning != "unfinished"
             if reasoning:
                 log.reasoning = True
             if content and log.reasoning and exchange.first_answer_ns is None:
@@ -260,6 +263,8 @@ class TokenStream:
             log.reasoning |= THINK_TAG.search("".join(content for _, content in exchange.pieces)) is not None
             found = settle(log) if exchange.streamed else settle_whole(log)
             exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
+        if self._resumed and (found.total or 0) > sum(found.tokens) + 1:
+            exchange.counts_disagree = f"text came after the finish_reason: {found.total} tokens may be those of a part"
         if self._totals and max(self._totals) > min(self._totals) + 1:
             said = " and then ".join(map(str, self._totals[:4]))
             exchange.counts_disagree = f"the server counts {said} tokens in the whole answer"
