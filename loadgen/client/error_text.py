@@ -36,7 +36,7 @@ def is_error(value: Any) -> bool:
 
 
 def find_error(content: Any) -> Any:
-    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`."""
+    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`, and one with `usage` also by its kind."""
     if isinstance(content, list):
         return next((error for item in content[:8] if (error := find_error(item)) is not None), None)
     if not isinstance(content, dict):
@@ -45,7 +45,7 @@ def find_error(content: Any) -> Any:
         return content["error"]
     if content.get("choices"):
         return None
-    said = any(isinstance(content.get(key), str | list) and content[key] for key in FLAT)
+    said = not content.get("usage") and any(isinstance(content.get(key), str | list) and content[key] for key in FLAT)
     return content if said or "error" in (content.get("object"), content.get("type")) else None
 
 
@@ -72,6 +72,8 @@ def refusal_text(body: bytes, headers: Mapping[bytes, bytes]) -> str:
         text = f"redirected to {_text(headers[b'location'])}; give that as the target. "
     if b"retry-after" in headers:
         text += f"retry after {_text(headers[b'retry-after'])}. "
+    if (encoding := _text(headers.get(b"content-encoding", b"")).lower()) not in ("", "identity"):
+        body = f"the body is in {encoding}".encode()
     error = _error_in(body)
     said = _text(body[:MAX_BODY_CHARS]) if error is None else describe_error(error)[1]
     return clip((text + said).strip() or "no body")

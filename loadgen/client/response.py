@@ -160,7 +160,7 @@ class ResponseReader:
         self.exchange.status = status
         self.exchange.headers_ns = self._stamp_ns
         encoding = self._headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b""):
+        if encoding not in (b"identity", b"") and self._is_success():
             text = encoding.decode(errors="replace")
             self.stream.fail("malformed", clip(f"content-encoding {text} was not asked for"))
         self.is_chunked_stream = self._is_chunked() and self._is_success()

@@ -2,8 +2,8 @@
 
 The usual shape is decoded by msgspec with types. Where that is refused, for example because a field has another type than the
 standard says, the event is read again without types, and every field that is needed is taken as far as it can be understood.
-So a field that nobody needs never costs an answer. Text is looked for in `delta`, `message` and `text`; reasoning in
-`reasoning`, `reasoning_content`, `thinking`, `reasoning_details` and the parts of a `content` that is a list.
+So a field that nobody needs never costs an answer. Text is looked for in `delta`, `message` and `text`; reasoning in the fields
+of REASONING and the parts of a `content` that is a list.
 
 This module does not know the order of events, timestamps or outcomes.
 """
@@ -23,7 +23,12 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "reasoning_token
 MAX_TIMINGS = 64
 """How many of a server's own timings are kept."""
 
-ELSEWHERE = re.compile(rb'"(?:reasoning_details|thinking|tool_calls|function_call|refusal|message)"\s*:')
+REASONING = (
+    *("reasoning", "reasoning_content", "thinking", "reasoning_details", "reasoning_text", "reasoning_summary"),
+    *("reasoningContent", "thinking_content", "thinking_blocks", "thought", "thoughts"),
+)
+"""Fields with the reasoning, of which the first one with text is read."""
+ELSEWHERE = re.compile(rf'"(?:{"|".join(REASONING[2:])}|tool_calls|function_call|refusal|message)"\s*:'.encode())
 """Fields that hold text which the typed decoder does not read."""
 
 
@@ -71,6 +76,7 @@ class ChunkChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     token_ids: list[TokenId] | None = None
     usage: TokenUsage | None = None
+    error: Any = None
     other_text: bool = msgspec.field(name="<other text>", default=False)
     """It holds text that is neither answer nor reasoning, such as the arguments of a tool."""
 
@@ -141,6 +147,7 @@ def _choice(item: dict[str, Any]) -> ChunkChoice:
         finish_reason=_reason(item.get("finish_reason")),
         token_ids=ids if known else None,
         usage=_usage(item.get("usage")),
+        error=item.get("error"),
         other_text=other,
     )
 
@@ -149,7 +156,7 @@ def _texts(part: dict[str, Any]) -> tuple[str, str, bool]:
     """Return answer text and reasoning text of a delta or message, and whether it holds any other text."""
     content = _flat(part.get("content"), thinking=False) or _string(part.get("refusal"))
     in_content = _flat(part.get("content"), thinking=True)
-    fields = (part.get(name) for name in ("reasoning", "reasoning_content", "thinking", "reasoning_details"))
+    fields = (part.get(name) for name in REASONING)
     reasoning = in_content or next((text for field in fields if (text := _flat(field, thinking=None))), "")
     return content, reasoning, bool(part.get("tool_calls") or part.get("function_call"))
 

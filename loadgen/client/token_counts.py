@@ -206,6 +206,8 @@ def _reported(log: StreamLog, *, in_chunks: bool) -> Settled:
         return Settled(None)
     why = None if usage.unusable is None else f"{usage.unusable} is not a number of tokens"
     prompt, total, completion = usage.prompt_tokens, usage.total_tokens, usage.completion_tokens
+    if completion and not in_chunks and log.counts and log.counts[-1] is None and not log.has_total:
+        why = why or f"text came after the last count, which is {completion} tokens"
     added = None if prompt is None or total is None else total - prompt
     if log.other_choices:
         several = None if in_chunks else f"the usage of {completion} tokens counts several choices"

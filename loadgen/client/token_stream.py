@@ -8,6 +8,7 @@ first choice (index 0) is read. A fault of the server becomes the outcome of the
 This module does no I/O and reads no clock. It does not know HTTP, nor when the request was due.
 """
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -31,6 +32,8 @@ from loadgen.client.token_counts import StreamLog, settle, settle_usual, settle_
 from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
+THINK_TAG = re.compile(r"</?(think|thought|reasoning)")
+NO_DELTA = Delta()
 NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
     "failed": ("server_error", "the server gave the answer up"),
     "filtered": ("filtered", "the server filtered the answer"),
@@ -56,6 +59,10 @@ class TokenStream:
     """The last usage object."""
     _logged_usage: TokenUsage | None = None
     """The usage object of the last entry of the log."""
+    _totals: list[int] = field(default_factory=list)
+    """What the usage objects since the last text count, from the finish_reason on: each is the whole answer."""
+    _resumed: bool = False
+    """Text came after a finish_reason: a gateway that asks again, whose usage may count its last request alone."""
     _meaning: Meaning = "unfinished"
     _settled: bool = False
 
@@ -145,7 +152,7 @@ class TokenStream:
         if chunk is None:
             if not self._reports_error(event):
                 self.fail("malformed", f"not a chunk: {event[:200].decode(errors='replace')}")
-        elif chunk.choices or chunk.usage is not None or not self._reports_error(event):
+        elif (chunk.choices and not isinstance(event, ErrorEvent)) or not self._reports_error(event):
             self._read_chunk(stamp_ns, chunk, event)
 
     def _fail_without_json(self, event: bytes, error: Exception) -> None:
@@ -186,6 +193,8 @@ class TokenStream:
             self._usage = usage if usage.completion_tokens and usage.prompt_tokens else _merged(self._usage, usage)
         if choice is not None:
             self._read_choice(stamp_ns, choice, None if usage is None else usage.completion_tokens, event)
+        if usage is not None and usage.completion_tokens and self.exchange.finish_reason is not None:
+            self._totals.append(usage.completion_tokens)
         if chunk.metrics is not None:
             self.exchange.server_timings = timings_of(chunk.metrics)
 
@@ -195,13 +204,12 @@ class TokenStream:
         return next((choice for choice in choices if not choice.index), None)
 
     def _read_choice(self, stamp_ns: int, choice: ChunkChoice, count: int | None, event: bytes) -> None:
-        delta = choice.delta
-        if delta is not None:
-            content = delta.content or ""
-            reasoning = delta.reasoning or delta.reasoning_content or ""
-        else:
-            content, reasoning = choice.text or "", ""
-        log = self._log
+        if choice.error is not None and is_error(choice.error):
+            self.fail(*describe_error(choice.error))
+            return
+        delta, log = choice.delta or NO_DELTA, self._log
+        content = delta.content or choice.text or ""
+        reasoning = delta.reasoning or delta.reasoning_content or ""
         is_entry: Any = True
         if not (content or reasoning):
             content, reasoning, other = _text_elsewhere(choice, event)
@@ -219,16 +227,19 @@ class TokenStream:
             if choice.token_ids is not None or log.ids is not None:
                 log.ids = log.ids or [None] * (len(log.counts) - 1)
                 log.ids.append(choice.token_ids)
+            if content or reasoning:
+                self._totals.clear()
+                self._resumed |= self._meaning != "unfinished"
             if reasoning:
                 log.reasoning = True
-            elif content and log.reasoning and exchange.first_answer_ns is None:
+            if content and log.reasoning and exchange.first_answer_ns is None:
                 exchange.first_answer_ns = stamp_ns
         if choice.finish_reason is not None:
             self._read_finish(choice.finish_reason)
 
     def _read_finish(self, reason: str) -> None:
         meaning, word = meaning_of(reason)
-        if meaning == "unfinished":
+        if meaning == "unfinished" or self._meaning in NO_ANSWER:  # some gateways close a failed answer with `stop`
             return
         self._meaning = meaning
         exchange = self.exchange
@@ -249,8 +260,14 @@ class TokenStream:
             log.texts = [bool(content or reasoning) for reasoning, content in exchange.pieces]
             for other in log.others:
                 log.texts[other] = True
+            log.reasoning |= THINK_TAG.search("".join(content for _, content in exchange.pieces)) is not None
             found = settle(log) if exchange.streamed else settle_whole(log)
             exchange.hidden_tokens, exchange.counts_disagree = found.hidden, found.disagree
+        if self._resumed and (found.total or 0) > sum(found.tokens) + 1:
+            exchange.counts_disagree = f"text came after the finish_reason: {found.total} tokens may be those of a part"
+        if self._totals and max(self._totals) > min(self._totals) + 1:
+            said = " and then ".join(map(str, self._totals[:4]))
+            exchange.counts_disagree = f"the server counts {said} tokens in the whole answer"
         exchange.tokens, exchange.token_source = list(found.tokens), found.source
         if usual is None and exchange.streamed and found.tokens and min(found.tokens) < 1:
             _remove_empty(exchange)
@@ -281,7 +298,7 @@ def _text_elsewhere(choice: ChunkChoice, event: bytes) -> tuple[str, str, bool]:
         return "", "", False
     choices = chunk.choices if chunk is not None else None
     found = next((one for one in choices or () if not one.index), choice)
-    delta = found.delta or Delta()
+    delta = found.delta or NO_DELTA
     return delta.content or "", delta.reasoning or "", found.other_text
 
 
@@ -290,7 +307,10 @@ def _merged(before: TokenUsage | None, usage: TokenUsage) -> TokenUsage:
     if before is None:
         return usage
     names = usage.__struct_fields__
-    return TokenUsage(*(getattr(usage, name) or getattr(before, name) for name in names))
+    merged = TokenUsage(*(getattr(usage, name) or getattr(before, name) for name in names))
+    if usage.completion_tokens and usage.total_tokens is None:  # the total before was that of another count
+        merged.total_tokens = None
+    return merged
 
 
 def _usage_fields(usage: TokenUsage, completion: int | None) -> dict[str, Any]:

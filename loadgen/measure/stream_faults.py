@@ -16,6 +16,8 @@ from loadgen.record import KNOWN_FINISH_REASONS, Record
 
 CLUMPED_ANSWERS_SHARE = 0.05
 """Share of the answers that may arrive in clumps. On a busy machine single short answers do."""
+HELD_BACK_EVENTS = 4
+"""So many events that arrived together at the start of an answer were held back until then. Fewer can be chance."""
 EMPTY_SHARE = 0.01
 """Share of the answers that may hold no token. A model can end its answer at once."""
 END_TOKEN_SHARE = 0.01
@@ -86,7 +88,8 @@ class StreamFaults:
         if record.clumped_share is not None:
             self.events += record.chunks
             self.shared += record.clumped_share * record.chunks
-            if record.clumped_share > CLUMPED_LIMIT:
+            held_back = record.tpot_s is None and record.clumped_share * record.chunks >= HELD_BACK_EVENTS
+            if held_back or record.clumped_share > CLUMPED_LIMIT:
                 self.clumped.add(record.seq)
 
     def reasons(self, *, stream_asked: bool) -> Iterator[str]:

@@ -206,6 +206,8 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", error)
     if isinstance(cause, TimeoutError) and not cause.errno:
         return "no connection in time"
+    if isinstance(cause, ssl.SSLError):  # its errno is no number of the operating system
+        return f"no TLS connection, {(cause.reason or str(cause)).replace('_', ' ').lower()}: check whether the address begins with http://"
     if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) and cause.errno:
         return os.strerror(cause.errno).lower()  # asyncio's own text repeats the address
     if isinstance(cause, OSError):

@@ -136,6 +136,7 @@ CASES: dict[str, Case] = {
     "bad-nesting": Case("malformed"),
     "bad-utf8": Case("cut", "\ufffd", 1, 1, "chunks"),
     "gzip": Case("malformed", error_contains="content-encoding gzip was not asked for"),
+    "gzip-429": Case("rate_limited", status=429, error_contains="retry after 3. the body is in gzip"),
     "brotli": Case("malformed", error_contains="content-encoding br"),
     "http10": OK,
     "continue": OK,

@@ -126,6 +126,14 @@ def test_a_compressed_response_is_refused() -> None:
     assert (response.status, "compressed" in response.error) == (None, True)
 
 
+def test_https_to_a_server_without_tls_says_so() -> None:
+    with ControlServer().running() as target:
+        api = ControlApi(RunOptions(target=target.replace("http:", "https:")))
+        response = api.get(f"{api.target}/models")
+    assert (response.status, response.reached) == (None, False)
+    assert response.error.startswith("no TLS connection")
+
+
 def test_the_query_of_the_target_is_kept_on_its_own_urls() -> None:
     server = ControlServer({"/d/models": [], "/d/version": {}})
     with server.running() as url:
