@@ -95,12 +95,18 @@ def _csv(path: Path, file: TextIO) -> Iterator[Row]:
     delimiter = max("\t;,", key=header.count)
     csv.field_size_limit(CELL_CHARACTERS)
     try:
-        for number, row in enumerate(csv.DictReader(chain([header], file), delimiter=delimiter), start=1):
+        reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
+        names = [name for name in reader.fieldnames or () if name]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"{path}: the first line has the name {twice[0]!r} twice: rename one of the columns")
+        for number, row in enumerate(reader, start=1):
             if None in row:
                 raise UsageError(f"{path}: row {number}: has more cells than the first line has names")
             yield Row(f"{path}: row {number}", f"row/{number}", row)
     except csv.Error as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error}): correct the file") from None
+        where = f"{path}: after line {reader.line_num}"
+        hint = "correct the file (is a quotation mark not closed?)"
+        raise UsageError(f"{where}: cannot be read as CSV ({error}): {hint}") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
