@@ -40,12 +40,15 @@ LASTING = ("client:", "the emulated server", "GPU clocks", "the prefix cache", "
 def before_resuming(run: RunInfo) -> dict[str, Any]:
     """Return what counts against the parts of a run that is about to be resumed, for `earlier` in `RunInfo.client`.
 
-    `killed` is the number of parts that ended without a verdict.
+    `killed` is the number of parts that ended without a verdict, or without the report of every client process.
     """
     earlier = _earlier(run)
     lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
     reasons = list(dict.fromkeys([*earlier["reasons"], *lasting]))
-    return {"reasons": reasons, "killed": earlier["killed"] + (run.verdict is None)}
+    return {
+        "reasons": reasons,
+        "killed": earlier["killed"] + (run.verdict is None or not run.client.keys() - {"earlier"}),
+    }
 
 
 def _earlier(run: RunInfo) -> dict[str, Any]:
