@@ -114,8 +114,11 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     options = dataclasses.replace(from_args(args), argv=("loadgen", *argv))
     from loadgen.live import announce  # noqa: PLC0415  The imports are here so that --help is fast.
+    from loadgen.run.resume import check_given  # noqa: PLC0415
     from loadgen.run.run import execute, result_line  # noqa: PLC0415
 
+    if options.resume is not None and not args.loads:
+        check_given(vars(args))
     if args.loads:
         if args.junit:
             raise UsageError("--junit is the file of one run: leave out --loads")
