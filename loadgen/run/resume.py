@@ -10,9 +10,10 @@ This module does not know how requests are sent.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -57,7 +58,7 @@ class PreviousRun:
         return planned is None or len(self.done) == int(planned) + int(load.get("warmup") or 0)
 
 
-def check_given(given: Container[str]) -> None:
+def check_given(given: Mapping[str, Any]) -> None:
     """Refuse options that would have no effect, by the names of their fields. Raises UsageError."""
     ignored = [option for option in dataclasses.fields(RunOptions) if option.metadata and option.name in given]
     names = [
@@ -66,7 +67,9 @@ def check_given(given: Container[str]) -> None:
         if each.name not in ALLOWED
     ]
     if names:
-        raise UsageError(f"--resume continues with the options of the run: leave out {', '.join(names)}")
+        raise UsageError(
+            f"--resume {given['resume']} continues with the options of the run: leave out {', '.join(names)}"
+        )
 
 
 def restore(options: RunOptions, folder: Path) -> tuple[RunOptions, PreviousRun]:

@@ -115,8 +115,9 @@ def test_options_that_a_resume_would_not_use_are_refused(target: str, tmp_path: 
     plan = ("--target", target, "--dataset", "sample", "--problems", "4", "--budgets", "16")
     assert loadgen(*plan, "--out", str(out)).returncode == 0
     done = loadgen("--resume", str(out), "--require", "e2e.max<1ms", "--timeout", "9", "--strict", "--progress", "none")
-    says = "loadgen: --resume continues with the options of the run: leave out --timeout, --require\n"
+    says = f"loadgen: --resume {out} continues with the options of the run: leave out --timeout, --require\n"
     assert (done.returncode, done.stderr) == (2, says)
+    assert "this folder has no run.json" in loadgen("--resume", str(tmp_path)).stderr
     assert loadgen("--resume", str(out), "--strict", "--progress", "none", "--target", target).returncode == 3
 
 
