@@ -199,6 +199,7 @@ def check_combinations(options: RunOptions, *, load_follows: bool = False) -> No
         (options.concurrency and open_loop(options), "--concurrency is for a closed loop; --rate, --ramp, --times and --arrival burst are for an open loop: use one of them (a limit on an open loop would hide the time that requests wait)"),
         (options.duration_s and (options.requests or options.requests_per_load), "--duration and --requests can't be combined: use one of them"),
         (_in_proportion(options) and (options.ramp or options.times or options.arrival == "burst"), "Nx in --requests and --warmup is in proportion to --concurrency, --rate or --loads: give a total number of requests"),
+        (options.model == "", "--model is empty: give the id of a model, or leave the option out"),
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip

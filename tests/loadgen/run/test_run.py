@@ -79,6 +79,7 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
         (("--target", "http://127.0.0.1:9/v1"), "no server at http://127.0.0.1:9/v1"),
         (("--target", "ftp://x"), "is not an http(s) URL"),
         (("--model", "gpt-9"), "--model 'gpt-9' is not served"),
+        (("--model", ""), "--model is empty"),
         (("--dataset", "none.jsonl"), "none.jsonl"),
         (("--budgets", "1024,x"), "'x' is not a number of tokens"),
         (("--budgets", "0"), "'0' is not a number of tokens"),
