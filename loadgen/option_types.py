@@ -303,7 +303,9 @@ def port(text: str) -> int:
 
 
 def workers(text: str) -> int | None:
-    """Parse a number of processes; `auto` becomes None."""
+    """Parse a number of processes; `auto` becomes None. This machine could not be used with thousands of them."""
+    if text != "auto" and count(text) > 256:
+        raise UsageError(f"{text!r} is above 256 processes: write for example 4, or auto for one on each core")
     return None if text == "auto" else count(text)
 
 

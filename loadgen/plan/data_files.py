@@ -36,6 +36,8 @@ class Row(NamedTuple):
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a file with their places. Raises UsageError."""
     try:
+        if path.exists() and not path.is_file():  # a pipe could be read once only, and a device may have no end
+            raise UsageError(f"--dataset {path}: is no regular file: copy its content to a file")
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"--dataset {path}: is larger than {MAX_BYTES >> 30} GiB: take a part of it")
         if path.suffix == ".parquet":
@@ -46,7 +48,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from _csv(path, file) if path.suffix in (".csv", ".tsv") else _json(path, file)
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"--dataset {path}: {reason}: give {', '.join(SUFFIXES)}") from None
+        raise UsageError(f"--dataset {path}: {reason}: give {', '.join(SUFFIXES)} in UTF-8") from None
 
 
 def _json(path: Path, file: TextIO) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -212,3 +213,10 @@ def test_the_emulator_gets_the_problems_in_its_own_format(tmp_path: Path, monkey
     assert json.loads(line) == {"unique_id": "row/1", "problem": "Pens?", "answer": "4", "solution": "2+2=4"}
     plain = write(tmp_path / "d.jsonl", [{"problem": "a", "answer": "1"}])
     assert emulator_file(RunOptions(dataset=str(plain))) == str(plain)
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """A pipe without a writer would never end."""
+    os.mkfifo(tmp_path / "d.jsonl")
+    with pytest.raises(UsageError, match=r"d.jsonl: is no regular file"):
+        asked(tmp_path / "d.jsonl")

@@ -104,6 +104,7 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
         (("--extra-body", '{"stop": "\\ud800"}'), "the text is not JSON"),
         (("--header", "Content-Length: 3"), "--header: Content-Length"),
         (("--header", "X-Key: a\nb"), "--header: write 'NAME: VALUE'"),
+        (("--workers", "300"), "--workers: '300' is above 256 processes"),
         (("--label", "name=\udcff"), "is not UTF-8"),
         (("--metrics-host", "a..b", "--metrics-port", "9464"), "cannot listen on a..b:9464"),
         (("--warmup", "-1"), "--warmup: '-1' is not a whole number"),
