@@ -60,16 +60,12 @@ class PreviousRun:
 
 def check_given(given: Mapping[str, Any]) -> None:
     """Refuse options that would have no effect, by the names of their fields. Raises UsageError."""
-    ignored = [option for option in dataclasses.fields(RunOptions) if option.metadata and option.name in given]
-    names = [
-        each.metadata.get("flags", (f"--{each.name.replace('_', '-')}",))[0]
-        for each in ignored
-        if each.name not in ALLOWED
-    ]
+    ignored = given.keys() - ALLOWED
+    options = (option for option in dataclasses.fields(RunOptions) if option.metadata and option.name in ignored)
+    names = [each.metadata.get("flags", (f"--{each.name.replace('_', '-')}",))[0] for each in options]
     if names:
-        raise UsageError(
-            f"--resume {given['resume']} continues with the options of the run: leave out {', '.join(names)}"
-        )
+        hint = f"leave out {', '.join(names)}"
+        raise UsageError(f"--resume {given['resume']} continues with the options of the run: {hint}")
 
 
 def restore(options: RunOptions, folder: Path) -> tuple[RunOptions, PreviousRun]:
