@@ -12,13 +12,14 @@ import argparse
 import dataclasses
 import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from loadgen.errors import FAILED, NO_ROOM, USAGE, DiskFullError, UsageError
+from loadgen.errors import FAILED, INVALID, NO_ROOM, USAGE, DiskFullError, UsageError
 from loadgen.interrupts import INTERRUPTED, INTERRUPTS
 from loadgen.option_types import LoadgenParser, count, load_points, meant
 from loadgen.options import add_run_arguments, from_args
@@ -63,6 +64,9 @@ def start(argv: Sequence[str]) -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
+    if wrong := [number for number, word in enumerate(argv, start=1) if re.search("[\ud800-\udfff]", word)]:
+        say(f"argument {wrong[0]} is not UTF-8, so that run.json could not hold it: write it in UTF-8")
+        return USAGE
     command, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     if command not in COMMANDS:
         say(f"{command!r} is not a command{meant(command, COMMANDS)} (see python -m loadgen --help)")
@@ -110,8 +114,11 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     options = dataclasses.replace(from_args(args), argv=("loadgen", *argv))
     from loadgen.live import announce  # noqa: PLC0415  The imports are here so that --help is fast.
+    from loadgen.run.resume import check_given  # noqa: PLC0415
     from loadgen.run.run import execute, result_line  # noqa: PLC0415
 
+    if options.resume is not None and not args.loads:
+        check_given(vars(args))
     if args.loads:
         if args.junit:
             raise UsageError("--junit is the file of one run: leave out --loads")
@@ -123,9 +130,14 @@ def run(argv: Sequence[str]) -> int:
         announce.prepare_junit(junit)
     info = execute(options)
     announce.print_result(result_line(info, options), always=args.json)
-    if junit is not None:
-        announce.write_junit(junit, info, strict=options.strict)
-    return announce.exit_code(info, strict=options.strict)
+    code = announce.exit_code(info, strict=options.strict)
+    try:
+        if junit is not None:
+            announce.write_junit(junit, info, strict=options.strict)
+    except OSError as error:
+        say(f"--junit {junit}: {error.strerror}: the result is in the folder of the run only")
+        code = code if code in (INTERRUPTED, INVALID) else FAILED
+    return code
 
 
 def search(argv: Sequence[str]) -> int:

@@ -25,8 +25,10 @@ LATENCIES = (*SLO_NAMES, "itl")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 SHARES = ("failed", "goodput")
 RATES = ("requests_per_s", "tokens_per_s")
-ABOVE_ZERO = r"0*[1-9]\d*"
-"""A whole number above zero."""
+ABOVE_ZERO = r"0*[1-9]\d{0,8}"
+"""A whole number from 1 to 999,999,999: a record could not hold a much larger one."""
+MOST = 1e9
+"""The largest number that is not whole. Beyond it, a time in nanoseconds would have no end."""
 AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1000.0, "e2e_due": 1000.0}
 """From this many seconds on, a number without a unit may have been meant in milliseconds."""
 
@@ -79,10 +81,12 @@ def _matched(pattern: str, text: str, wrong: str) -> re.Match[str]:
 
 
 def header(text: str) -> tuple[str, str]:
-    """Parse `NAME: VALUE`."""
+    """Parse `NAME: VALUE`. No message contains the value, which may be a key."""
     name, colon, value = (part.strip() for part in text.partition(":"))
-    if not colon or not name:
-        raise UsageError(f"{text!r}: write 'NAME: VALUE'")
+    if not colon or not name or not value.isprintable():
+        raise UsageError("write 'NAME: VALUE', without a line break")
+    if name.lower() in ("content-length", "transfer-encoding", "accept-encoding"):
+        raise UsageError(f"{name} says how a request or its answer is sent, which is not a choice: leave it out")
     return name, value
 
 
@@ -104,7 +108,9 @@ def fields(text: str) -> dict[str, str]:
     for what, equals, name in pairs:
         if what not in FIELDS or not equals or (what == "problem" and not name):
             raise UsageError(f"{what!r}: write {'|'.join(FIELDS)}=FIELD, for example problem=question,answer=target")
-    return {what: name for what, _, name in pairs}
+    if len(names := {what: name for what, _, name in pairs}) < len(pairs):
+        raise UsageError(f"{text!r} has two names for one field: give one")
+    return names
 
 
 SYNTHETIC = "synthetic:"
@@ -128,10 +134,10 @@ def synthetic(name: str) -> Synthetic | None:
     """Parse `synthetic:input=512±128,output=256`; None where the data set is not synthetic."""
     if not name.startswith(SYNTHETIC):
         return None
-    parts = dict(part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(","))
-    if parts.keys() != {"input", "output"}:
+    pairs = [part.strip().partition("=")[::2] for part in name.removeprefix(SYNTHETIC).split(",")]
+    if sorted(what for what, _ in pairs) != ["input", "output"]:
         raise UsageError(f"--dataset {name}: write synthetic:input=512,output=256, or with ranges input=512±128")
-    return Synthetic(_length(name, parts["input"]), _length(name, parts["output"]))
+    return Synthetic(*(_length(name, text) for _, text in sorted(pairs)))
 
 
 def _length(name: str, text: str) -> Length:
@@ -226,7 +232,9 @@ def _number(text: str, least: float, kind: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value < float("inf"):
+    if value > MOST:
+        raise UsageError(f"{text!r} is above {MOST:,.0f}")
+    if not value >= least:
         raise UsageError(f"{text!r} is not a {kind}")
     return value
 
@@ -263,12 +271,12 @@ def share(text: str) -> float:
 
 def whole(text: str) -> int:
     """Parse a whole number that is zero or above."""
-    return int(_matched(r"\d+", text, " is not a whole number of zero or above")[0])
+    return int(_matched(r"\d{1,9}", text, " is not a whole number from 0 to 999,999,999")[0])
 
 
 def count(text: str) -> int:
     """Parse a whole number above zero."""
-    return int(_matched(ABOVE_ZERO, text, " is not a whole number above zero")[0])
+    return int(_matched(ABOVE_ZERO, text, " is not a whole number from 1 to 999,999,999")[0])
 
 
 def web(text: str) -> str:
@@ -295,7 +303,9 @@ def port(text: str) -> int:
 
 
 def workers(text: str) -> int | None:
-    """Parse a number of processes; `auto` becomes None."""
+    """Parse a number of processes; `auto` becomes None. This machine could not be used with thousands of them."""
+    if text != "auto" and count(text) > 256:
+        raise UsageError(f"{text!r} is above 256 processes: write for example 4, or auto for one on each core")
     return None if text == "auto" else count(text)
 
 
@@ -387,7 +397,8 @@ def json_object(text: str) -> dict[str, Any]:
     """Parse a JSON object."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # NaN and half a surrogate pair cannot be sent
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the text is not JSON ({error}): write for example '{{\"top_k\": 20}}'") from None
     if not isinstance(value, dict):
         raise UsageError("the text is not a JSON object: write for example '{\"top_k\": 20}'")

@@ -157,7 +157,7 @@ def from_args(args: argparse.Namespace) -> RunOptions:
     if (lengths := options.synthetic) is not None:
         budgets = given.get("budgets", (lengths.output.mean,))
         options = dataclasses.replace(options, budgets=budgets, extra_body={"ignore_eos": True, **options.extra_body})
-    check_combinations(options)
+    check_combinations(options, load_follows=bool(given.get("loads")) or given.get("over") == "rate")
     one_load = _in_proportion(options) and not given.get("loads")
     return load_point_of(options).applied(options) if one_load else options
 
@@ -173,8 +173,8 @@ SET_ELSEWHERE = {
 """Fields of a body that --extra-body cannot set: with two values, the run would not be what run.json says."""
 
 
-def check_combinations(options: RunOptions) -> None:
-    """Check that the options can be combined, whatever the server. Raises UsageError."""
+def check_combinations(options: RunOptions, *, load_follows: bool = False) -> None:
+    """Check that the options can be combined, whatever the server. `load_follows` where loads are set later. Raises UsageError."""
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
     required = {parse.parse_requirement(text).metric for text in options.requirements}
@@ -189,7 +189,7 @@ def check_combinations(options: RunOptions) -> None:
         (options.budget_mode == "forced" and options.path.startswith("/") and not completions_route(options.path), f"--budget-mode forced needs an endpoint that takes a prompt: --path {options.path} does not end with /completions"),
         (len(rates) > 1, f"--{' and --'.join(rates)} can't be combined: use one of them"),
         (options.arrival == "burst" and options.rate, "--arrival burst sends all requests at once: leave out --rate"),
-        (options.arrival not in ("poisson", "burst") and not (options.rate or options.ramp), f"--arrival {options.arrival} needs a rate: add --rate R"),
+        (options.arrival not in ("poisson", "burst") and not (options.rate or options.ramp or load_follows), f"--arrival {options.arrival} needs a rate: add --rate R"),
         (options.one_pass and options.budget_mode != "cut", "--one-pass needs --budget-mode cut: only in this mode is the reply at a smaller budget the beginning of the longer reply"),
         (options.one_pass and not greedy(options), "--one-pass needs greedy decoding, because replies that are sampled differ from run to run: leave out --temperature and --sampling"),
         (options.one_pass and options.samples > 1, "--one-pass decodes greedily, so that all --samples would be equal: leave out one of them"),
@@ -199,6 +199,7 @@ def check_combinations(options: RunOptions) -> None:
         (options.concurrency and open_loop(options), "--concurrency is for a closed loop; --rate, --ramp, --times and --arrival burst are for an open loop: use one of them (a limit on an open loop would hide the time that requests wait)"),
         (options.duration_s and (options.requests or options.requests_per_load), "--duration and --requests can't be combined: use one of them"),
         (_in_proportion(options) and (options.ramp or options.times or options.arrival == "burst"), "Nx in --requests and --warmup is in proportion to --concurrency, --rate or --loads: give a total number of requests"),
+        (options.model == "", "--model is empty: give the id of a model, or leave the option out"),
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip

@@ -201,9 +201,9 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
     if port != -1:
         try:
             served = start_http_server(PORT if port is None else port, host, metrics.registry)
-            where = f"metrics: http://{host}:{served[0].server_port}/metrics"
-        except OSError as error:
-            reason = f"{host}:{PORT if port is None else port} ({error.strerror})"
+            where = f"metrics: http://{f'[{host}]' if ':' in host else host}:{served[0].server_port}/metrics"
+        except (OSError, UnicodeError) as error:  # a UnicodeError is about the name of the host
+            reason = f"{host}:{PORT if port is None else port} ({getattr(error, 'strerror', error)})"
             if port is not None:
                 raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
             where = f"metrics: off: cannot listen on {reason}"

@@ -12,8 +12,9 @@ from typing import Any
 
 from loadgen.measure.observations import REPLICAS, WAITING, Observations
 from loadgen.measure.quantiles import LEVELS, least_sample
-from loadgen.measure.run_facts import RunFacts
+from loadgen.measure.run_facts import RequestTotals, RunFacts
 from loadgen.measure.saturation import achieved_rate
+from loadgen.option_types import synthetic
 from loadgen.options import DEFAULTS
 from loadgen.record import RunInfo, Verdict
 
@@ -40,12 +41,15 @@ LASTING = ("client:", "the emulated server", "GPU clocks", "the prefix cache", "
 def before_resuming(run: RunInfo) -> dict[str, Any]:
     """Return what counts against the parts of a run that is about to be resumed, for `earlier` in `RunInfo.client`.
 
-    `killed` is the number of parts that ended without a verdict.
+    `killed` is the number of parts that ended without a verdict, or without the report of every client process.
     """
     earlier = _earlier(run)
     lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
     reasons = list(dict.fromkeys([*earlier["reasons"], *lasting]))
-    return {"reasons": reasons, "killed": earlier["killed"] + (run.verdict is None)}
+    return {
+        "reasons": reasons,
+        "killed": earlier["killed"] + (run.verdict is None or not run.client.keys() - {"earlier"}),
+    }
 
 
 def _earlier(run: RunInfo) -> dict[str, Any]:
@@ -126,6 +130,7 @@ def _suspect(
     yield from _server(run, facts, observations)
     yield from facts.streams.reasons(stream_asked=run.options.get("stream", True))
     yield from _cache(run, facts, observations)
+    yield from _lengths(run, facts.measured)
     percentile = run.options.get("percentile", DEFAULTS.percentile)
     ok, needed = facts.measured.outcomes["ok"], least_sample(LEVELS[percentile])
     if ok < needed:
@@ -215,6 +220,19 @@ def _cache(run: RunInfo, facts: RunFacts, observations: Observations) -> Iterato
         None: "which hides the cost of prefill: use --cache salt, or --cache keep if this is intended",
     }[cache]
     yield f"the prefix cache served {share:.1%} of the prompt tokens, {hint}"
+
+
+def _lengths(run: RunInfo, measured: RequestTotals) -> Iterator[str]:
+    """Whether synthetic prompts and their replies have the lengths that were asked for, where the server promises that."""
+    asked, body = synthetic(str(run.options.get("dataset"))), run.options.get("extra_body", {})
+    if asked is None:
+        return
+    mean = measured.prompt_tokens / measured.n
+    wrong = mean > 0 and abs(mean - asked.input.mean) > asked.input.spread
+    if wrong and not measured.failed and run.dataset.get("exact_tokens"):
+        yield f"the prompts have the lengths of --dataset by the server's /tokenize, but {mean:,.4g} tokens on average by its usage"
+    if body.get("ignore_eos") and not body.keys() & {"stop", "stop_token_ids"} and (ended := measured.finish["stop"]):
+        yield f"{ended} of {measured.n} replies ended by themselves: the server ignores ignore_eos, so they do not have the length of --dataset"
 
 
 def _hit_share(facts: RunFacts, observations: Observations) -> float | None:

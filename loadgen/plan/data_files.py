@@ -36,6 +36,8 @@ class Row(NamedTuple):
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a file with their places. Raises UsageError."""
     try:
+        if path.exists() and not path.is_file():  # a pipe could be read once only, and a device may have no end
+            raise UsageError(f"--dataset {path}: is no regular file: copy its content to a file")
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"--dataset {path}: is larger than {MAX_BYTES >> 30} GiB: take a part of it")
         if path.suffix == ".parquet":
@@ -46,7 +48,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from _csv(path, file) if path.suffix in (".csv", ".tsv") else _json(path, file)
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"--dataset {path}: {reason}: give {', '.join(SUFFIXES)}") from None
+        raise UsageError(f"--dataset {path}: {reason}: give {', '.join(SUFFIXES)} in UTF-8") from None
 
 
 def _json(path: Path, file: TextIO) -> Iterator[Row]:
@@ -95,12 +97,18 @@ def _csv(path: Path, file: TextIO) -> Iterator[Row]:
     delimiter = max("\t;,", key=header.count)
     csv.field_size_limit(CELL_CHARACTERS)
     try:
-        for number, row in enumerate(csv.DictReader(chain([header], file), delimiter=delimiter), start=1):
+        reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
+        names = [name for name in reader.fieldnames or () if name]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"{path}: the first line has the name {twice[0]!r} twice: rename one of the columns")
+        for number, row in enumerate(reader, start=1):
             if None in row:
                 raise UsageError(f"{path}: row {number}: has more cells than the first line has names")
             yield Row(f"{path}: row {number}", f"row/{number}", row)
     except csv.Error as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error}): correct the file") from None
+        where = f"{path}: after line {reader.line_num}"
+        hint = "correct the file (is a quotation mark not closed?)"
+        raise UsageError(f"{where}: cannot be read as CSV ({error}): {hint}") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -30,6 +30,8 @@ SAMPLE = Path(__file__).parents[1] / "data" / "sample.jsonl"
 HUB = "hf:"
 SYNTHETIC_PROMPTS = 256
 """Number of synthetic prompts where neither --problems nor --requests says how many a run needs."""
+SYNTHETIC_WORDS = 50_000_000
+"""Of all synthetic prompts together, which are in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,8 @@ def load(options: RunOptions) -> Dataset:
     count = options.problems
     if (lengths := options.synthetic) is not None:
         needed = (options.requests or SYNTHETIC_PROMPTS) + options.warmup
+        if (count or needed) * lengths.input.mean > SYNTHETIC_WORDS:
+            raise UsageError(f"--dataset {options.dataset}: more than {SYNTHETIC_WORDS:,} words: give fewer --problems")
         found = synthetic.problems(lengths, count or needed, options.seed)
         return Dataset(options.dataset, options.dataset, canonical_hash(found), found)
     whole = _whole(options)

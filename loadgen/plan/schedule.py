@@ -12,11 +12,13 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, islice, takewhile
+from itertools import accumulate, count, islice, repeat, takewhile
 from pathlib import Path
 
 WARMUP_CONCURRENCY = 16
 """Number of warm-up requests that are in flight at the same time."""
+MOST_REQUESTS = 10_000_000
+"""Of an open loop, whose due times are all in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,14 @@ def arrivals(
     if kind == "burst":
         if requests is None:
             raise ValueError("burst without a group size needs a number of requests")
-        return OpenLoop(array("d", [0.0] * requests))
-    unit_arrivals = _unit_arrivals(kind, random.Random(seed))
-    times = takewhile(lambda time_s: time_s < end_s, _at_rate(unit_arrivals, rate))
-    return OpenLoop(array("d", islice(times, requests)))
+        times: Iterator[float] = repeat(0.0)
+    else:
+        unit_arrivals = _unit_arrivals(kind, random.Random(seed))
+        times = takewhile(lambda time_s: time_s < end_s, _at_rate(unit_arrivals, rate))
+    due_s = array("d", islice(times, min(requests or MOST_REQUESTS + 1, MOST_REQUESTS + 1)))
+    if len(due_s) > MOST_REQUESTS:
+        raise ValueError(f"it has more than {MOST_REQUESTS:,} requests: give a lower number, rate or duration")
+    return OpenLoop(due_s)
 
 
 def replay(path: Path) -> OpenLoop:
@@ -82,16 +88,17 @@ def split(schedule: Schedule, worker: int, workers: int) -> Schedule:
 
 
 def _numbers(path: Path) -> Iterator[float]:
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        text = line.partition("#")[0].strip()
-        if not text:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")  # a character that is not UTF-8 is no number
+    for number, line in enumerate(text.splitlines(), 1):
+        word = line.partition("#")[0].strip()
+        if not word:
             continue
         try:
-            time_s = float(text)
+            time_s = float(word)
         except ValueError:
             time_s = math.nan
-        if not math.isfinite(time_s):
-            raise ValueError(f"{path}:{number}: {text!r} is not a number of seconds")
+        if not abs(time_s) < 1e15:
+            raise ValueError(f"{path}:{number}: {word!r} is not a number of seconds")
         yield time_s
 
 

@@ -106,9 +106,12 @@ class RunPhases(RunListener):
             for first, last in self.prepared.workload.phases(self.prepared.planned):
                 schedule = self._schedule(first, last)
                 due_s = schedule.times_s if isinstance(schedule, OpenLoop) else ()
-                self.progress.load_begins(due_s, options.duration_s)
+                left_s = options.duration_s
+                if left_s is not None and isinstance(schedule, ClosedLoop):
+                    left_s = max(0.0, left_s - self.prepared.previous.loaded_s)
+                self.progress.load_begins(due_s, left_s)
                 queue = asyncio.ensure_future(self._read_queue(due_s, observations))
-                reports = await self._phase(first, last, schedule, options.duration_s)
+                reports = await self._phase(first, last, schedule, left_s)
                 queue.cancel()
                 # The client is judged by the measured requests, and not by those that check derived budgets.
                 observations.reports = observations.reports or reports

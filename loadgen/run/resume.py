@@ -10,8 +10,10 @@ This module does not know how requests are sent.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,6 +34,8 @@ DAMAGED = "damaged-lines.txt"
 
 GIVEN_AGAIN = ("metrics_port", "metrics_host", "progress", "verbose", "quiet", "strict", "dry_run", "argv")
 """Options that have the values of the command that resumes the run."""
+ALLOWED = {*GIVEN_AGAIN, "resume", "target", "headers", "api_key_env"}
+"""Options that can be given with --resume. Those that are not in GIVEN_AGAIN must be the ones of the run."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,25 @@ class PreviousRun:
     done: frozenset[int] = field(default_factory=frozenset)
     offset_s: float = 0.0
     """Model seconds from the run's start to the end of its last record, where the run continues."""
+    loaded_s: float = 0.0
+    """Those of them since the first measured request was due."""
 
     @property
     def complete(self) -> bool:
-        """Whether every planned request is recorded."""
-        planned = None if self.run is None else self.run.load.get("requests")
-        warmup = 0 if self.run is None else int(self.run.load.get("warmup") or 0)
-        return planned is not None and len(self.done) == int(planned) + warmup
+        """Whether every planned request is recorded. A run with a duration that has a good verdict has ended by itself."""
+        load = {} if self.run is None else self.run.load
+        planned = load.get("requests", -1)
+        return planned is None or len(self.done) == int(planned) + int(load.get("warmup") or 0)
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Refuse options that would have no effect, by the names of their fields. Raises UsageError."""
+    ignored = given.keys() - ALLOWED
+    options = (option for option in dataclasses.fields(RunOptions) if option.metadata and option.name in ignored)
+    names = [each.metadata.get("flags", (f"--{each.name.replace('_', '-')}",))[0] for each in options]
+    if names:
+        hint = f"leave out {', '.join(names)}"
+        raise UsageError(f"--resume {given['resume']} continues with the options of the run: {hint}")
 
 
 def restore(options: RunOptions, folder: Path) -> tuple[RunOptions, PreviousRun]:
@@ -130,9 +146,10 @@ def clean(folder: Path, run: RunInfo) -> PreviousRun:
     if (folder / CHUNKS).exists():  # frames after a damaged frame could not be read, so they are left out too
         frames = (encode_frame(*chunks) for chunks in read_chunks(folder / CHUNKS) if chunks.seq in finished)
         write_atomically(folder / CHUNKS, frames)
-    ends_s = [record.end_s or 0.0 for record in read_records(path)]
+    end_s = max((record.end_s or 0.0 for record in read_records(path)), default=0.0)
+    begin_s = min((record.due_s for record in read_records(path) if not record.warmup), default=end_s)
     say(f"{folder}: {len(finished)} requests are recorded")
-    return PreviousRun(folder, run, frozenset(finished), max(ends_s, default=0.0))
+    return PreviousRun(folder, run, frozenset(finished), end_s, end_s - begin_s)
 
 
 def _stride(run: RunInfo) -> int:

@@ -37,7 +37,6 @@ REPORT_S = 0.25
 LEAD_S = 0.1
 """Real seconds between the message that starts the workers and their common start time."""
 STOP_POLL_S = 0.05
-MAX_WORKERS = 1 << 16
 
 
 class Setup(msgspec.Struct):
@@ -61,9 +60,8 @@ class Stop(msgspec.Struct):
 
 def worker_count(requested: int | None, partition: Partition, cpus: int) -> int:
     """The number of processes: as requested or one per core, but at most the concurrency of a closed loop."""
-    schedule = partition.schedule
-    most = schedule.concurrency if isinstance(schedule, ClosedLoop) else MAX_WORKERS
-    return max(1, min(requested or cpus, most))
+    wanted, schedule = requested or cpus, partition.schedule
+    return min(wanted, schedule.concurrency) if isinstance(schedule, ClosedLoop) else wanted
 
 
 def worker_partition(partition: Partition, worker: int, workers: int) -> Partition:

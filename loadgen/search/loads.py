@@ -15,7 +15,7 @@ from typing import Any
 from loadgen.errors import UsageError
 from loadgen.files import private_files
 from loadgen.option_types import LoadPoint
-from loadgen.options import RunOptions, open_loop
+from loadgen.options import RunOptions, check_combinations, open_loop
 from loadgen.record import RUN, RunInfo
 from loadgen.run.manifest import make_folder
 from loadgen.run.run import execute
@@ -70,6 +70,8 @@ def _check(options: RunOptions, points: Sequence[LoadPoint]) -> None:
         raise UsageError("--loads starts new runs: to complete one, use --resume with its own folder alone")
     if len({point.name for point in points}) < len(points):
         raise UsageError("--loads must not name a load twice")
+    for point in points:
+        check_combinations(point.applied(options))
 
 
 def table(runs: Sequence[RunInfo]) -> Iterator[str]:

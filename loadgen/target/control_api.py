@@ -242,6 +242,8 @@ def api_key(options: RunOptions) -> str | None:
         raise UsageError(
             f"--api-key-env {options.api_key_env}: that variable is not set: export it, or leave the option out"
         )
+    if not key.isprintable():
+        raise UsageError(f"--api-key-env {options.api_key_env}: the key in it has a line break: export the key alone")
     return key
 
 

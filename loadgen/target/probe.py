@@ -95,10 +95,12 @@ def with_fingerprint(server: ServerInfo, fingerprint: object) -> ServerInfo:
 
 
 def check_mode(options: RunOptions, workload: Workload, api: ControlApi) -> None:
-    """Raise UsageError where the server ignores a native budget or cannot reset its prefix cache."""
+    """Raise UsageError where the server ignores a native budget or cannot reset its prefix cache. --dry-run sends no prompt."""
+    if options.dry_run:
+        return
     if options.budget_mode == "native":
         _probe_native(workload, api)
-    if options.cache == "reset" and not options.dry_run:
+    if options.cache == "reset":
         response = api.post(f"{api.root}/reset_prefix_cache")
         if response.status != 200:
             raise UsageError(

@@ -88,6 +88,15 @@ def test_a_port_that_the_user_gives_must_be_free() -> None:
         assert where == "metrics: off"
 
 
+def test_the_message_of_an_ipv6_address_is_a_url() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(Metrics(), "::1", 0) as where:
+        assert b"loadgen_" in urllib.request.urlopen(where.removeprefix("metrics: ")).read()
+
+
 def test_the_verdict_can_be_scraped_before_the_process_ends(tmp_path: Path) -> None:
     """Regular scrapes contain the requests in flight, the tokens as they arrive, and in the end the verdict."""
     with emulated("tp1", "--speed", "8") as url, socket.create_server(("127.0.0.1", 0)) as free:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,6 +167,10 @@ def test_a_configuration_selects_between_files_of_one_split() -> None:
         ("frage,antwort\na,1\n", "csv", "problem=fragen", "row 1: --fields names 'fragen', and the row has the fields"),
         ('question,answer\na,1\n"",2\n', "csv", "", "row 2: `question` is missing, empty or not text"),
         ("question,answer\na,1,2\n", "csv", "", "row 1: has more cells than the first line has names"),
+        ('question,answer\na,1\n"b,2\nc,3\n', "csv", "", "d.csv: after line 2: cannot be read as CSV (unexpected end"),
+        ('question,answer\n"a,1\n"b",2\n', "csv", "", "d.csv: after line 1: cannot be read as CSV (',' expected"),
+        ("question,answer,answer\na,1,2\n", "csv", "", "the first line has the name 'answer' twice"),
+        ("question,answer\na,1\n", "csv", "problem=answer,problem=question", "has two names for one field"),
         ("no parquet", "parquet", "", "is no Parquet file"),
         ("{", "json", "", "this is not JSON"),
         ("3", "json", "", "row 1: this is not a JSON object"),
@@ -208,3 +213,10 @@ def test_the_emulator_gets_the_problems_in_its_own_format(tmp_path: Path, monkey
     assert json.loads(line) == {"unique_id": "row/1", "problem": "Pens?", "answer": "4", "solution": "2+2=4"}
     plain = write(tmp_path / "d.jsonl", [{"problem": "a", "answer": "1"}])
     assert emulator_file(RunOptions(dataset=str(plain))) == str(plain)
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """A pipe without a writer would never end."""
+    os.mkfifo(tmp_path / "d.jsonl")
+    with pytest.raises(UsageError, match=r"d.jsonl: is no regular file"):
+        asked(tmp_path / "d.jsonl")

@@ -118,14 +118,20 @@ def test_split_slots_add_up_to_the_concurrency(concurrency: int, workers: int) -
 
 def test_replayed_times_are_counted_from_the_first_one(tmp_path: Path) -> None:
     file = tmp_path / "times.txt"
-    file.write_text("1700000002.5\n# a comment\n\n1700000000\n1700000001 # late\n")
+    file.write_text("\ufeff1700000002.5\n# a comment\n\n1700000000\n1700000001 # late\n")
     assert list(replay(file).times_s) == [0, 1, 2.5]
 
 
-@pytest.mark.parametrize(("text", "says"), [("1\nx\n", ":2: 'x'"), ("inf\n", ":1: 'inf'"), ("", "no time")])
-def test_an_error_in_a_replay_file_names_the_line(tmp_path: Path, text: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"1\nx\n", ":2: 'x'"), (b"inf\n", ":1: 'inf'"), (b"", "no time"),
+        (b"0\n1e300\n", ":2: '1e300'"), (b"0\n\xff\n", "times.txt:2: "),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_replay_file_names_the_line(tmp_path: Path, text: bytes, says: str) -> None:
     file = tmp_path / "times.txt"
-    file.write_text(text)
+    file.write_bytes(text)
     with pytest.raises(ValueError, match=says):
         replay(file)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from loadgen.record import read_records, read_run
 from tests.fixtures import terminal
+from tests.fixtures.control import ControlServer, stream
 from tests.fixtures.emulated import ROOT, loadgen
 from tests.fixtures.hostile import PLAIN
 
@@ -234,3 +236,19 @@ def test_json_is_printed_on_a_terminal_if_asked_for_and_no_color_is_honored(serv
     line: dict[str, Any] = json.loads(next(line for line in seen.splitlines() if line.startswith("{")))
     assert line["requests"] == 12
     assert COLOR.search(seen) is None
+
+
+def test_a_junit_file_that_cannot_be_written_at_the_end_is_one_line(tmp_path: Path) -> None:
+    """The folder of the file is removed during the run. The run keeps its verdict, and the job fails."""
+    (tmp_path / "ci").mkdir()
+
+    def answer(_body: Any) -> tuple[int, bytes]:
+        shutil.rmtree(tmp_path / "ci", ignore_errors=True)
+        return 200, stream()
+
+    with ControlServer({"/v1/chat/completions": answer}).running() as target:
+        junit = ("--junit", str(tmp_path / "ci" / "junit.xml"))
+        done = loadgen("--target", target, *PLAN, *junit, "--out", str(tmp_path / "run"))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"loadgen: --junit {junit[1]}: No such file or directory" in done.stderr
+    assert json.loads(done.stdout)["verdict"] == read_run(tmp_path / "run").verdict == "SUSPECT"

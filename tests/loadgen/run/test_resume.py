@@ -91,6 +91,36 @@ def test_an_incomplete_last_line_is_removed_with_a_message(target: str, tmp_path
     assert_complete(out, 20)
 
 
+def test_a_run_with_a_duration_is_resumed_for_the_time_that_is_left(target: str, tmp_path: Path) -> None:
+    """The first part is interrupted. After the second one, nothing is missing. Times of one part are counted from its start."""
+    out = tmp_path / "run"
+    plan = ("--dataset", "sample", "--budgets", "16", "--concurrency", "2", "--warmup", "3", "--duration", "60s")
+    process = start("--target", target, *plan, "--out", str(out))
+    wait_for_records(out, 60)
+    process.send_signal(signal.SIGINT)
+    assert process.end().returncode == 130
+    first = len(whole_lines(out))
+    assert loadgen("--resume", str(out)).returncode == 0
+    found = whole_lines(out)
+    due_s = [record.due_s for record in read_records(out / "records.jsonl")]
+    assert len(due_s) > first
+    assert max(due_s[:first]) - min(due_s[3:first]) + max(due_s[first:]) - min(due_s[first:]) <= 60
+    assert "no request is missing" in loadgen("--resume", str(out)).stderr
+    assert whole_lines(out) == found
+
+
+def test_options_that_a_resume_would_not_use_are_refused(target: str, tmp_path: Path) -> None:
+    """A requirement that is not checked must not look as if it held."""
+    out = tmp_path / "run"
+    plan = ("--target", target, "--dataset", "sample", "--problems", "4", "--budgets", "16")
+    assert loadgen(*plan, "--out", str(out)).returncode == 0
+    done = loadgen("--resume", str(out), "--require", "e2e.max<1ms", "--timeout", "9", "--strict", "--progress", "none")
+    says = f"loadgen: --resume {out} continues with the options of the run: leave out --timeout, --require\n"
+    assert (done.returncode, done.stderr) == (2, says)
+    assert "this folder has no run.json" in loadgen("--resume", str(tmp_path)).stderr
+    assert loadgen("--resume", str(out), "--strict", "--progress", "none", "--target", target).returncode == 3
+
+
 def test_ctrl_c_drains_then_stops_and_resume_completes(target: str, tmp_path: Path) -> None:
     """The first Ctrl-C lets requests in flight end, and the second cancels them. Both leave an INVALID run to be completed."""
     out = tmp_path / "run"

@@ -127,6 +127,18 @@ def test_synthetic_prompts_have_exactly_the_tokens_asked_for(path: str, server: 
     assert "ignore_eos" in label  # the words under which the report shows the run
 
 
+def test_lengths_that_a_server_does_not_keep_are_reasons_against_the_run(tmp_path: Path) -> None:
+    """By /tokenize, each word is a token; by its usage, a prompt has 9 tokens. Replies end by themselves after 6 tokens."""
+    pages = {"/tokenize": lambda body: (200, {"count": len(body["messages"][0]["content"].split())})}
+    asked = ("--dataset", "synthetic:input=50±5,output=12", "--requests", "4", "--out", str(tmp_path / "run"))
+    with ControlServer(pages).running() as target:
+        assert loadgen("--target", target, *asked).returncode == 0
+    run = read_run(tmp_path / "run")
+    assert (run.verdict, run.dataset["exact_tokens"]) == ("SUSPECT", True)
+    assert any("but 9 tokens on average by its usage" in reason for reason in run.reasons)
+    assert any(reason.startswith("4 of 4 replies ended by themselves") for reason in run.reasons)
+
+
 def test_the_lengths_are_approximate_without_a_tokenizer_and_that_is_said(tmp_path: Path) -> None:
     with ControlServer().running() as target:
         done = loadgen(
@@ -146,6 +158,7 @@ def test_the_lengths_are_approximate_without_a_tokenizer_and_that_is_said(tmp_pa
     ("arguments", "says"),
     [
         (["--dataset", "synthetic:input=0,output=4"], "'0' is not a number of tokens"),
+        (["--dataset", "synthetic:input=9999999,output=4"], "more than 50,000,000 words: give fewer --problems"),
         (["--dataset", "synthetic:input=9±9,output=4"], "'9±9' is not a number of tokens"),
         (["--dataset", "synthetic:input=9"], "write synthetic:input=512,output=256"),
         (["--dataset", "synthetic:input=9,output=4", "--budgets", "8"], "leave out --budgets"),

@@ -101,3 +101,4 @@ def test_a_worker_that_dies_is_reported(target: str, tmp_path: Path) -> None:
     assert "died" in line["reasons"][0]
     assert loadgen("--resume", str(out)).returncode == 0
     assert_complete(out, 98)
+    assert any("the state of the client in them is not known" in reason for reason in read_run(out).reasons)

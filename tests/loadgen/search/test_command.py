@@ -246,3 +246,12 @@ def test_loads_that_fail_decide_the_exit_code(tmp_path: Path) -> None:
 def test_loads_cannot_be_combined_with_another_load(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--metrics-port", "off", "--loads", "1,2", *words]) == 2
     assert "--loads" in capsys.readouterr().err
+
+
+def test_the_rate_of_an_arrival_process_can_come_from_the_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "--metrics-port", "off", "--dataset", "sample", "--dry-run", "--arrival", "constant"]
+    with ControlServer().running() as target:
+        assert main([*run, "--target", target, "--loads", "1/s,2/s"]) == 0
+        assert capsys.readouterr().err.count("open loop") == 2
+        assert main([*run, "--target", target, "--loads", "1/s,2"]) == 2
+        assert "--arrival constant needs a rate" in capsys.readouterr().err

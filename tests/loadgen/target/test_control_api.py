@@ -67,6 +67,13 @@ def test_a_key_that_http_cannot_send_is_one_line_without_it() -> None:
     assert "uro" not in str(refused.value)
 
 
+def test_a_key_with_a_line_break_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-1\nsk-2")
+    with pytest.raises(UsageError, match=r"--api-key-env A_KEY: the key in it has a line break") as caught:
+        control_api.api_key(RunOptions(api_key_env="A_KEY"))
+    assert "sk-" not in str(caught.value)
+
+
 def test_the_key_goes_to_the_origin_of_the_target_alone(keyed: dict[str, Any]) -> None:
     ours, other = ControlServer({"/metrics": b"x 1\n"}), ControlServer({"/metrics": b"x 1\n"})
     with ours.running() as target, other.running() as elsewhere:

@@ -16,6 +16,7 @@ from loadgen.target.control_api import root
 from loadgen.target.preflight import check_lengths
 from loadgen.target.probe import with_fingerprint
 from loadgen.target.server_info import ServerInfo
+from tests.fixtures.control import ControlServer
 from tests.fixtures.emulated import loadgen
 from tests.fixtures.hostile import HostileServer
 
@@ -106,3 +107,12 @@ def test_with_model_given_a_misbehaving_server_is_measured_and_not_refused(
         done = loadgen(*options, "--model", "m", "--timeout", "5", "--out", str(tmp_path / "run"))
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {outcome: 3}, done.stderr
+
+
+@pytest.mark.parametrize("options", [("--budget-mode", "native"), ("--cache", "reset"), ("--model", "m2"), ()])
+def test_a_dry_run_sends_no_prompt(options: tuple[str, ...]) -> None:
+    server = ControlServer()
+    with server.running() as target:
+        done = loadgen("--target", target, "--dataset", "sample", "--budgets", "16", "--dry-run", *options)
+    assert done.returncode == 0, done.stderr
+    assert {method for method, *_ in server.seen} == {"GET"}
