@@ -41,7 +41,7 @@ live: ## Prometheus on this machine over what runs here, no Docker (docs/dashboa
 dashboards: env ## grafana/dashboards/*.json from grafana/boards/*.py
 	$(BIN)/python -m grafana.generate
 
-TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-6} --dist loadgroup
+TEST = $(BIN)/python -m pytest -q -n $${TEST_PROCESSES:-6} --dist worksteal
 QUICK = tests/loadgen/plan tests/loadgen/measure/test_formulas.py tests/loadgen/measure/test_quantiles.py tests/loadgen/measure/test_verdict.py \
   tests/loadgen/client/test_sse.py tests/loadgen/client/test_token_stream.py tests/loadgen/test_chunks.py tests/loadgen/run/test_dispatch.py \
   tests/analysis/test_grade_normalize.py tests/analysis/test_grade_extract.py tests/analysis/test_grade.py::test_table_of_pairs \

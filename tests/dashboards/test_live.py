@@ -19,7 +19,7 @@ from tests.fixtures.emulated import ROOT, emulated
 from tests.fixtures.prometheus import Prometheus, free_port, needs_prometheus, prometheus, until
 from tests.loadgen.run.test_run import records
 
-pytestmark = [needs_prometheus, pytest.mark.xdist_group("live")]
+pytestmark = needs_prometheus
 
 MODEL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
 TTFT_BUCKETS = (0, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)

@@ -210,7 +210,6 @@ def open_loops(run_sweep: Callable[..., Path]) -> tuple[Path, Path]:
     return sockets, run_sweep("open-simulated", *plan, *load, "--backend", "simulate")
 
 
-@pytest.mark.xdist_group("open loops")
 @pytest.mark.parametrize("rate", [16, 32, 64])
 def test_an_open_loop_over_sockets_agrees(open_loops: tuple[Path, Path], rate: int) -> None:
     """Time to first token, time per token and latency agree within 3 %.
