@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ROOT
-from tests.fixtures.parallel import reserve_ports
+from tests.fixtures.parallel import alone, reserve_ports
 
 # A shell makes its background processes ignore SIGINT, and their child processes inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +32,16 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     state = tmp_path_factory.mktemp("state")
     reserve_ports(state)
     os.environ["THINKLOAD_STATE"] = str(state)
+
+
+@pytest.fixture(autouse=True)
+def _one_user_of_docker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests with containers use fixed ports and look at every container of this suite, so one of them runs at a time."""
+    if request.node.get_closest_marker("docker") is None:
+        yield
+        return
+    with alone(tmp_path_factory, "docker"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,9 @@ def test_the_time_limit_and_resuming_after_it(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_ends_the_search_with_what_is_known(tmp_path: Path) -> None:
+    """Every answer meets the objective, however busy the machine is, until the server ends."""
     with emulated("tp1", "--speed", "20", "--fault", "crash-after=50") as target:
-        done = loadgen("--target", target, "--dataset", "sample", "--budget", "32", *SLO, "--out", str(tmp_path / "s"),
+        done = loadgen("--target", target, "--dataset", "sample", "--budget", "32", "--slo", "e2e=900s", "--out", str(tmp_path / "s"),
                        "--progress", "none", "--metrics-port", "off", verb="search")  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert "no server at" in done.stderr

@@ -20,6 +20,7 @@ from loadgen.measure.one_pass import derive
 from loadgen.record import Record, find_runs, read_records, read_run
 from loadgen.sweep.simulated_records import SimulatedReply, cut, record
 from tests import ROOT
+from tests.fixtures.parallel import made_once
 
 FIELDS = ("ttft_s", "tpot_s", "itl_s", "inter_chunk_s", "e2e_s", "completion_tokens", "chunks", "outcome")
 
@@ -198,7 +199,7 @@ def typical_ratio(sockets: Path, simulated: Path, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def open_loops(run_sweep: Callable[..., Path]) -> tuple[Path, Path]:
+def open_loops(run_sweep: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Three rates, over sockets and simulated.
 
     The emulator runs at a twentieth of its speed, so that the delays of a busy machine, about 5 ms, are small in relation to a
@@ -206,8 +207,14 @@ def open_loops(run_sweep: Callable[..., Path]) -> tuple[Path, Path]:
     """
     plan = ("--configs", "tp1", "--models", "r1-distill-qwen-14b", "--dataset", "sample", "--problems", "16")
     load = ("--budgets", "16", "--loads", "16/s,32/s,64/s")
-    sockets = run_sweep("open-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.05")
-    return sockets, run_sweep("open-simulated", *plan, *load, "--backend", "simulate")
+
+    def sweep(folder: Path) -> None:
+        sockets = run_sweep("open-sockets", *plan, *load, "--backend", "emulator", "--speed", "0.05")
+        (folder / "sockets").symlink_to(sockets)
+        (folder / "simulated").symlink_to(run_sweep("open-simulated", *plan, *load, "--backend", "simulate"))
+
+    folder = made_once(tmp_path_factory, "open-loops", sweep)
+    return folder / "sockets", folder / "simulated"
 
 
 @pytest.mark.parametrize("rate", [16, 32, 64])
