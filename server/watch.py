@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -54,16 +55,19 @@ def _watch(args: argparse.Namespace) -> int:
     labels = {name: getattr(args, name) for name in ("config", "tp", "speculation", "run")} | {"model": model}
     reserved = {"__scheme__": url.scheme, "__metrics_path__": f"{base}/metrics"}
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
-    # From here on a signal waits, because it would leave the file behind.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    prometheus_targets.write(name, _address(url), None, {}, reserved | labels)
+    # Whichever of the signals ends the command, the file is removed. Blocking them for `sigwait` would not do: a thread of a
+    # library does not block them, and would get the one that comes before the wait.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDS}
     try:
-        print(f"server: Prometheus scrapes {url.netloc} until this command ends (Ctrl-C)", file=sys.stderr)
-        print(json.dumps({"target": name, "labels": labels}), flush=True)
-        signal.sigwait(ENDS)
+        with suppress(KeyboardInterrupt):
+            prometheus_targets.write(name, _address(url), None, {}, reserved | labels)
+            print(f"server: Prometheus scrapes {url.netloc} until this command ends (Ctrl-C)", file=sys.stderr)
+            print(json.dumps({"target": name, "labels": labels}), flush=True)
+            threading.Event().wait()
     finally:
         prometheus_targets.remove(name)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
