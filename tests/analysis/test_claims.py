@@ -71,10 +71,10 @@ def faster(frame: pd.DataFrame, between_runs: float) -> claims.Claim:
 
 @pytest.mark.parametrize("runs", [1, 3])
 def test_noise_between_runs_is_no_finding(runs: int) -> None:
-    """Without a true effect and with noise of 2 % between runs, at most 2 of 25 studies hold or refute the claim."""
+    """Without a true effect and with noise of 2 % between runs, at most 3 of 40 studies hold or refute the claim."""
     rng = np.random.default_rng(runs)
-    verdicts = [faster(study(rng, runs, 0.02), 0.02).verdict for _ in range(25)]
-    assert sum(verdict != "can't tell" for verdict in verdicts) <= 2
+    verdicts = [faster(study(rng, runs, 0.02), 0.02).verdict for _ in range(40)]
+    assert sum(verdict != "can't tell" for verdict in verdicts) <= 3
 
 
 def test_an_effect_beyond_the_noise_is_found() -> None:

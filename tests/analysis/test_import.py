@@ -59,7 +59,7 @@ AIPERF = [
 
 
 def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_gpus: str = "2") -> dict[str, Any]:
-    """Import a document; returns the JSON output."""
+    """Import a document and write a report of it; returns the JSON output of the import."""
     tmp_path.mkdir(exist_ok=True)
     path, out = tmp_path / "theirs.json", tmp_path / "run"
     lines = document if isinstance(document, list) else [document]
@@ -67,13 +67,7 @@ def imported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     gpus = ["--num-gpus", num_gpus] if num_gpus else []
     assert main(["import", str(path), "--out", str(out), *gpus]) == 0
     last: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return last
-
-
-def reported(document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_gpus: str = "2") -> dict[str, Any]:
-    """Import a document and write a report of it; returns the JSON output of the import."""
-    last = imported(document, tmp_path, capsys, num_gpus)
-    assert main(["report", str(tmp_path / "run"), "--page-only"]) == 0
+    assert main(["report", str(out), "--page-only"]) == 0
     return last
 
 
@@ -82,7 +76,7 @@ def test_each_tool_is_recognised_and_explained(
     document: Any, tool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tool is named, notes are printed, and failed requests are rows."""
-    last = reported(document, tmp_path, capsys)
+    last = imported(document, tmp_path, capsys)
     assert last["tool"] == tool
     assert last["notes"]
     assert not any("base." in note for note in last["notes"])
@@ -103,7 +97,7 @@ def test_vllm_bench_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_without_start_times_the_cost_of_a_run_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Latencies are known, and no time of the run is invented. The result of SGLang has the same fields."""
     document = {name: value for name, value in VLLM.items() if name != "start_times"}
-    last = reported(document | {"backend": "sglang-oai-chat", "output_throughput": 8.0}, tmp_path, capsys)
+    last = imported(document | {"backend": "sglang-oai-chat", "output_throughput": 8.0}, tmp_path, capsys)
     assert last["tool"] == "SGLang bench_serving"
     assert any("no start times" in note and "8.0 output tokens/s" in note for note in last["notes"])
     frame = analysis.load(tmp_path / "run")
@@ -117,7 +111,7 @@ def test_each_line_of_append_result_is_a_run(tmp_path: Path, capsys: pytest.Capt
     """Two rates of one workload are two loads, and another workload at the same load is another data set."""
     other = VLLM | {"input_lens": [10, 12, 13]}
     rates: list[dict[str, Any]] = [VLLM, VLLM | {"request_rate": 2.0, "max_concurrency": None}, other]
-    assert reported(rates, tmp_path, capsys)["runs"] == 3
+    assert imported(rates, tmp_path, capsys)["runs"] == 3
     frame = analysis.load(tmp_path / "run")
     assert sorted(frame.groupby("cell", observed=True)["load"].first()) == ["2/s poisson", "c4", "c4"]
     table = summary(frame, 3.5)
@@ -128,7 +122,7 @@ def test_each_line_of_append_result_is_a_run(tmp_path: Path, capsys: pytest.Capt
 def test_the_summary_of_a_sweep_is_a_run_for_each_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`vllm bench sweep` writes an indented list. Without details the error says where to ask for them."""
     runs = [VLLM | {"run_number": number, "max_num_seqs": 256} for number in range(3)]
-    assert reported([runs], tmp_path / "a", capsys)["runs"] == 3
+    assert imported([runs], tmp_path / "a", capsys)["runs"] == 3
     assert len(analysis.load(tmp_path / "a" / "run")) == 9
     summary_file = tmp_path / "summary.json"
     short = [{name: value for name, value in run.items() if not isinstance(value, list)} for run in runs]
@@ -158,7 +152,7 @@ def test_sglang_is_named_by_its_fields(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_without_their_number_gpus_have_no_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reported(VLLM, tmp_path, capsys, num_gpus="")
+    imported(VLLM, tmp_path, capsys, num_gpus="")
     assert summary(analysis.load(tmp_path / "run"), 3.5)["gpu_s_per_token"].isna().all()
 
 
@@ -173,7 +167,7 @@ def test_every_benchmark_of_guidellm_is_a_run(tmp_path: Path, capsys: pytest.Cap
         for kind, rate in (("poisson", 2.0), ("constant", 4.0))
     ]
     empty = {"config": {}, "requests": {}}
-    assert reported({"benchmarks": [*GUIDELLM["benchmarks"], *rates, empty]}, tmp_path, capsys)["runs"] == 3
+    assert imported({"benchmarks": [*GUIDELLM["benchmarks"], *rates, empty]}, tmp_path, capsys)["runs"] == 3
     frame = analysis.load(tmp_path / "run")
     assert set(frame["load"]) == {"c2", "2/s poisson", "4/s constant"}
     assert set(frame["model"]) == {"unknown", "m-7B"}
@@ -338,7 +332,7 @@ def test_odd_numbers_do_not_stop_the_report(
     odd: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without any count of tokens there is no series of tokens, and times that end before they begin are no run."""
-    reported(VLLM | odd, tmp_path, capsys)
+    imported(VLLM | odd, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(("itls", "e2e_s"), [([None] * 3, None), ([[], [], []], 0.1)])
@@ -356,7 +350,7 @@ def test_without_gaps_the_time_per_token_is_unknown(
 def test_nan_and_missing_times_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A NaN is no measurement, and a request without a start time has no place in the time of the run."""
     document = VLLM | {"ttfts": [0.1, 0.2, float("nan")], "itls": [[0.02, float("nan")], [0.05], []], "errors": [""]}
-    reported(document | {"start_times": [7.0, 8.0]}, tmp_path, capsys)
+    imported(document | {"start_times": [7.0, 8.0]}, tmp_path, capsys)
     frame = analysis.load(tmp_path / "run")
     assert frame["outcome"].tolist() == ["ok", "ok", "http_error"]
     assert np.isnan(frame["e2e_s"][0])
@@ -367,4 +361,4 @@ def test_nan_and_missing_times_are_null(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_file_of_aiperf_with_one_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One JSON line is also a JSON document."""
-    assert reported(AIPERF[:1], tmp_path, capsys)["tool"] == "AIPerf"
+    assert imported(AIPERF[:1], tmp_path, capsys)["tool"] == "AIPerf"

@@ -143,6 +143,7 @@ def test_a_run_that_is_interrupted_can_be_completed(target: str, tmp_path: Path)
     ("options", "message"),
     [
         (("--target", "http://127.0.0.1:9/v1"), "127.0.0.1:9"),
+        (("--budgets", "many"), "budgets"),
         (("--more=--dry-run",), "--dry-run"),
         (("--more=--label 'a=b",), "--more"),
         (("--requests", "5", "-t", "5s"), "--duration and --requests"),
