@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.dashboards import FOLDER, filled, queries
-from tests.fixtures.prometheus import Prometheus, free_port, needs_prometheus, prometheus
+from tests.fixtures.parallel import free_port
+from tests.fixtures.prometheus import Prometheus, needs_prometheus, prometheus
 from tests.fixtures.replay import replaying
 
 pytestmark = needs_prometheus

@@ -16,7 +16,8 @@ from grafana import render
 from loadgen.record import read_run
 from tests.fixtures.dashboards import FILES, FOLDER, ask, filled, queries
 from tests.fixtures.emulated import ROOT, emulated
-from tests.fixtures.prometheus import Prometheus, free_port, needs_prometheus, prometheus, until
+from tests.fixtures.parallel import free_port
+from tests.fixtures.prometheus import Prometheus, needs_prometheus, prometheus, until
 from tests.loadgen.run.test_run import records
 
 pytestmark = needs_prometheus

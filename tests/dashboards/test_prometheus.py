@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.fixtures.prometheus import Prometheus, configure, free_port, needs_prometheus, prometheus, until, wait
+from tests.fixtures.parallel import free_port
+from tests.fixtures.prometheus import Prometheus, configure, needs_prometheus, prometheus, until, wait
 from tests.fixtures.replay import replaying
 
 PROMETHEUS = ROOT / "prometheus"

@@ -12,7 +12,7 @@ from grafana import panel_charts, render
 from grafana.generate import BOARDS
 from grafana.png_compression import compress
 from tests.fixtures.emulated import ROOT
-from tests.fixtures.prometheus import free_port
+from tests.fixtures.parallel import free_port
 
 
 def drawn(chart: panel_charts.Chart) -> str:

@@ -22,8 +22,7 @@ import pytest
 from tests import ROOT
 from tests.fixtures import make_records
 from tests.fixtures.emulated import emulated
-from tests.fixtures.parallel import made_once
-from tests.fixtures.swarm import free_port
+from tests.fixtures.parallel import free_port, made_once
 from thinkload.__main__ import PROGRAM_OF
 
 PAGES = [

@@ -17,7 +17,7 @@ from server.launch import ports
 from server.launch.processes import labelled
 from server.launch.readiness import healthy
 from tests import ROOT
-from tests.fixtures.parallel import reserve_ports
+from tests.fixtures.parallel import free_port, reserve_ports
 
 STANDIN = ROOT / "tests" / "standin"
 CAUSES = {  # for each example log in tests/logs, a part of the expected message
@@ -64,12 +64,6 @@ def left(state: dict[str, str]) -> list[str]:
     names = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.json")]
     logs = [path.stem for path in Path(state["THINKLOAD_STATE"]).glob("*.log")]
     return names + [name for name in logs if labelled(name)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -5,14 +5,9 @@ import contextlib
 import socket
 
 from server.relay import listening_on_loopback, ports_of, relay
+from tests.fixtures.parallel import free_port
 
 BRIDGE = "127.0.0.9"  # an address other than 127.0.0.1 that can be bound, instead of the address of the bridge
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_ports_are_single_or_ranges() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.fixtures.emulated import emulated
-from tests.fixtures.swarm import free_port, gathered, locust, locust_rows, records, until
+from tests.fixtures.parallel import free_port
+from tests.fixtures.swarm import gathered, locust, locust_rows, records, until
 
 
 class Page:

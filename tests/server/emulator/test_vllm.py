@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import pytest
 from server.emulator.engine.ngram import NgramProposer
 from server.speculation import Ngram
 from tests import ROOT
+from tests.fixtures.parallel import free_port
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 HERE = ROOT / "tests" / "vllm"
@@ -126,13 +126,6 @@ def memo(shared: Path) -> Path:
 def questions(shared: Path) -> list[str]:
     lines = (shared / "math500.jsonl").read_text().splitlines()
     return [json.loads(line)["problem"] for line in lines[:: len(lines) // QUESTIONS]][:QUESTIONS]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @contextlib.contextmanager
