@@ -36,7 +36,11 @@ def is_error(value: Any) -> bool:
 
 
 def find_error(content: Any) -> Any:
-    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`, and one with `usage` also by its kind."""
+    """Return the error that decoded JSON reports, or None.
+
+    An object with `choices` reports an error only under `error`. One with `usage` can also say by its `object` or `type` that it
+    is one, but a `message` in it is none.
+    """
     if isinstance(content, list):
         return next((error for item in content[:8] if (error := find_error(item)) is not None), None)
     if not isinstance(content, dict):
