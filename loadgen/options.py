@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from loadgen import option_types as parse
-from loadgen.errors import UsageError
+from loadgen.errors import check_rules
 from loadgen.exchange import BudgetMode
 from loadgen.redaction import HIDDEN
 
@@ -206,9 +206,7 @@ def check_combinations(options: RunOptions, *, load_follows: bool = False) -> No
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip
-    for wrong, message in rules:
-        if wrong:
-            raise UsageError(message)
+    check_rules(rules)
 
 
 def _synthetic_rules(options: RunOptions) -> list[tuple[Any, str]]:
