@@ -5,7 +5,7 @@ out what was not given, and the help prints them from there. A mistake in the op
 names the option and what to write instead.
 
 This module does not know the server, the data set or the model. Combinations that depend on them are checked by
-`loadgen.target.preflight`.
+`loadgen.target.preflight` and `loadgen.target.probe`.
 """
 
 import argparse
