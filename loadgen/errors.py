@@ -5,9 +5,10 @@ This module does not know how an error is shown (`say` in loadgen/terminal.py).
 
 import argparse
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FAILED, USAGE, SUSPECT, INVALID = 1, 2, 3, 4
 """Exit codes (docs/ci.md). FAILED: a requirement does not hold, most requests failed, or there was no room on the disk."""
@@ -34,3 +35,10 @@ class UsageError(argparse.ArgumentTypeError):
 
     The command ends with exit code 2.
     """
+
+
+def check_rules(rules: Iterable[tuple[Any, str]]) -> None:
+    """Raise UsageError with the message of the first rule that is broken. A rule is what must not be so, and its message."""
+    for wrong, message in rules:
+        if wrong:
+            raise UsageError(message)

@@ -67,9 +67,10 @@ def http_proxy(url: str) -> Proxy | None:
         where = address(proxy)
     except ValueError:
         raise UsageError(f"{variable}: its port is not a number from 0 to 65535") from None
-    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    basic = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return Proxy(*where, basic if proxy.username else None)
+    if not proxy.username:
+        return Proxy(*where, None)
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return Proxy(*where, f"Basic {base64.b64encode(pair.encode()).decode()}")
 
 
 def address(url: SplitResult) -> tuple[str, int]:

@@ -28,7 +28,7 @@ RATES = ("requests_per_s", "tokens_per_s")
 ABOVE_ZERO = r"0*[1-9]\d{0,8}"
 """A whole number from 1 to 999,999,999: a record could not hold a much larger one."""
 MOST = 1e9
-"""The largest number that is not whole. Beyond it, a time in nanoseconds would have no end."""
+"""The largest value of a number that need not be whole. As seconds, it still fits into 64 bits of nanoseconds."""
 AMBIGUOUS_S = {"tpot": 1.0, "itl": 1.0, "ttft": 10.0, "ttft_due": 10.0, "e2e": 1000.0, "e2e_due": 1000.0}
 """From this many seconds on, a number without a unit may have been meant in milliseconds."""
 

@@ -5,7 +5,7 @@ out what was not given, and the help prints them from there. A mistake in the op
 names the option and what to write instead.
 
 This module does not know the server, the data set or the model. Combinations that depend on them are checked by
-`loadgen.target.preflight`.
+`loadgen.target.preflight` and `loadgen.target.probe`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from loadgen import option_types as parse
-from loadgen.errors import UsageError
+from loadgen.errors import check_rules
 from loadgen.exchange import BudgetMode
 from loadgen.redaction import HIDDEN
 
@@ -52,7 +52,7 @@ class RunOptions:
 
     dataset: str = field(default="math500", metadata=argument("sample (included, needs no network) · math500, gsm8k, aime, aime2025, gpqa (from the Hugging Face Hub, kept) · hf:OWNER/NAME:SPLIT · a JSONL, JSON, CSV or Parquet file · synthetic:input=512,output=256, also 512±128", metavar="D"))
     fields: dict[str, str] = field(default_factory=dict, metadata=argument("names of the fields of a file, also of id, subject and level [found by their usual names]", type=parse.fields, metavar="problem=F,answer=F"))
-    """By what they hold."""
+    """By what the fields hold: `problem`, `answer`, `id`, …"""
     problems: int | None = field(default=None, metadata=argument("use N of the problems, selected by --seed [all]", type=parse.count, metavar="N"))
     samples: int = field(default=1, metadata=argument("ask each problem N times, for majority voting and pass@k", type=parse.count, metavar="N"))
     path: str = field(default="chat", metadata=argument("endpoint: chat (/chat/completions), completions (/completions), or another path below the target, for example /v2/chat; one that ends with /completions, except /chat/completions, gets a prompt instead of messages", type=parse.route, metavar="P"))
@@ -174,7 +174,10 @@ SET_ELSEWHERE = {
 
 
 def check_combinations(options: RunOptions, *, load_follows: bool = False) -> None:
-    """Check that the options can be combined, whatever the server. `load_follows` where loads are set later. Raises UsageError."""
+    """Check that the options can be combined, whatever the server. Raises UsageError.
+
+    With `load_follows`, the rate of each run is set later (`--loads`, or a search over rates).
+    """
     rates = [name for name in ("rate", "ramp", "times") if getattr(options, name)]
     budgets_given = ",".join(map(str, options.budgets))
     required = {parse.parse_requirement(text).metric for text in options.requirements}
@@ -203,9 +206,7 @@ def check_combinations(options: RunOptions, *, load_follows: bool = False) -> No
         (options.insecure and options.ca_file, "--insecure and --ca-file can't be combined: use one of them"),
         (options.resume and options.out, "--resume continues in the folder of the run: leave out --out"),
     ]  # fmt: skip
-    for wrong, message in rules:
-        if wrong:
-            raise UsageError(message)
+    check_rules(rules)
 
 
 def _synthetic_rules(options: RunOptions) -> list[tuple[Any, str]]:
@@ -258,7 +259,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_argument(group: Any, option: dataclasses.Field[Any]) -> None:
-    """Add one option. What decides whether it takes a value is the type of its default, which the help text shows."""
+    """Add one option. One whose default is true or false takes no value; the help text shows any other default."""
     settings = {"dest": option.name, "default": argparse.SUPPRESS, **option.metadata}
     flags = settings.pop("flags", (f"--{option.name.replace('_', '-')}",))
     default = option.default

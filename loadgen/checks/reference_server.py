@@ -56,8 +56,9 @@ def event(choices: list[dict[str, Any]], tokens: int | None, **more: Any) -> byt
         "object": "chat.completion.chunk",
         "created": 1795306932,
         "model": "reference",
+        "choices": choices,
+        **more,
     }
-    body |= {"choices": choices, **more}
     if tokens is not None:
         total = PROMPT_TOKENS + tokens
         body["usage"] = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": total, "completion_tokens": tokens}
@@ -94,7 +95,10 @@ def timetable(
         key = keys[index * len(keys) // chunks]
         finish = "stop" if index == chunks - 1 else None
         events.append((first_ms + gap_ms * index, chunk({key: " token"}, tokens if counted else None, finish)))
-    end = event([], tokens, **({"metrics": metrics} if metrics else {})) + DONE if counted else DONE
+    end = DONE
+    if counted:
+        timings = {} if metrics is None else {"metrics": metrics}
+        end = event([], tokens, **timings) + DONE
     return (*events, (events[-1][0] + tail_ms, end))
 
 

@@ -38,7 +38,7 @@ WARM_UP_LIMIT_S = 5.0
 """After this time the load starts even if the server has accepted no connection; its requests then time out."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # the endpoint holds the key, which no text may contain
 class Client:
     """Talks to one target. `on_tokens` is called with the number of new tokens as they are decoded, for live views."""
 

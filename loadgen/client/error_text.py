@@ -36,7 +36,11 @@ def is_error(value: Any) -> bool:
 
 
 def find_error(content: Any) -> Any:
-    """Return the error that decoded JSON reports, or None. An object with `choices` can only report it under `error`, and one with `usage` also by its kind."""
+    """Return the error that decoded JSON reports, or None.
+
+    An object with `choices` reports an error only under `error`. One with `usage` can also say by its `object` or `type` that it
+    is one, but a `message` in it is none.
+    """
     if isinstance(content, list):
         return next((error for item in content[:8] if (error := find_error(item)) is not None), None)
     if not isinstance(content, dict):
@@ -72,11 +76,17 @@ def refusal_text(body: bytes, headers: Mapping[bytes, bytes]) -> str:
         text = f"redirected to {_text(headers[b'location'])}; give that as the target. "
     if b"retry-after" in headers:
         text += f"retry after {_text(headers[b'retry-after'])}. "
-    if (encoding := _text(headers.get(b"content-encoding", b"")).lower()) not in ("", "identity"):
+    if encoding := compression(headers):
         body = f"the body is in {encoding}".encode()
     error = _error_in(body)
     said = _text(body[:MAX_BODY_CHARS]) if error is None else describe_error(error)[1]
     return clip((text + said).strip() or "no body")
+
+
+def compression(headers: Mapping[bytes, bytes]) -> str:
+    """Return the encoding of a body that was compressed, although that was not asked for; empty where it was not."""
+    encoding = _text(headers.get(b"content-encoding", b"")).lower()
+    return "" if encoding == "identity" else encoding
 
 
 def not_a_stream(body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Outcome, str]:

@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 import httptools
 
-from loadgen.client.error_text import clip, not_a_stream, refusal_text
+from loadgen.client.error_text import clip, compression, not_a_stream, refusal_text
 from loadgen.client.token_stream import MAX_EVENT_BYTES, TokenStream
 from loadgen.client.work_queue import WorkQueue
 from loadgen.exchange import Exchange, Outcome
@@ -159,10 +159,8 @@ class ResponseReader:
             return
         self.exchange.status = status
         self.exchange.headers_ns = self._stamp_ns
-        encoding = self._headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b"") and self._is_success():
-            text = encoding.decode(errors="replace")
-            self.stream.fail("malformed", clip(f"content-encoding {text} was not asked for"))
+        if (encoding := compression(self._headers)) and self._is_success():
+            self.stream.fail("malformed", clip(f"content-encoding {encoding} was not asked for"))
         self.is_chunked_stream = self._is_chunked() and self._is_success()
 
     def on_message_complete(self) -> None:

@@ -24,10 +24,19 @@ MAX_TIMINGS = 64
 """How many of a server's own timings are kept."""
 
 REASONING = (
-    *("reasoning", "reasoning_content", "thinking", "reasoning_details", "reasoning_text", "reasoning_summary"),
-    *("reasoningContent", "thinking_content", "thinking_blocks", "thought", "thoughts"),
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "reasoning_details",
+    "reasoning_text",
+    "reasoning_summary",
+    "reasoningContent",
+    "thinking_content",
+    "thinking_blocks",
+    "thought",
+    "thoughts",
 )
-"""Fields with the reasoning, of which the first one with text is read."""
+"""Fields with the reasoning, of which the first one with text is read. The typed decoder reads only the first two (see Delta)."""
 ELSEWHERE = re.compile(rf'"(?:{"|".join(REASONING[2:])}|tool_calls|function_call|refusal|message)"\s*:'.encode())
 """Fields that hold text which the typed decoder does not read."""
 

@@ -33,6 +33,7 @@ from loadgen.exchange import Exchange, Outcome
 
 DONE = b"[DONE]"
 THINK_TAG = re.compile(r"</?(think|thought|reasoning)")
+"""Shows that an answer's own text holds the reasoning."""
 NO_DELTA = Delta()
 NO_ANSWER: dict[Meaning, tuple[Outcome, str]] = {
     "failed": ("server_error", "the server gave the answer up"),
@@ -60,9 +61,9 @@ class TokenStream:
     _logged_usage: TokenUsage | None = None
     """The usage object of the last entry of the log."""
     _totals: list[int] = field(default_factory=list)
-    """What the usage objects since the last text count, from the finish_reason on: each is the whole answer."""
+    """Completion tokens of the usage objects since the last text, from the finish_reason on: each should count the whole answer."""
     _resumed: bool = False
-    """Text came after a finish_reason: a gateway that asks again, whose usage may count its last request alone."""
+    """Text came after a finish_reason, as from a gateway that sent the request again: its usage may count the last one alone."""
     _meaning: Meaning = "unfinished"
     _settled: bool = False
 
@@ -162,7 +163,7 @@ class TokenStream:
             self.fail("malformed", f"{error}: {event[:200].decode(errors='replace')}")
 
     def _reports_error(self, event: bytes) -> bool:
-        """End the stream where an event without choices reports an error, in whatever shape."""
+        """End the stream where an event reports an error, in whatever shape; return whether it does."""
         try:
             content: Any = read_json(event)
         except NotJSONError:  # nested so deeply that only the typed decoder could skip it

@@ -34,7 +34,7 @@ class Published(NamedTuple):
     """One data set on the Hub."""
 
     file: str
-    """As `hub.split` takes it: `OWNER/NAME:FILE`."""
+    """As `split` takes it: `OWNER/NAME:FILE`."""
     convert: Callable[[int, Fields], dict[str, Any]] | None = None
     """Makes the fields of a problem of the fields of a row; None where they are those of MATH-500."""
     sha256: str | None = None

@@ -53,7 +53,7 @@ def arrivals(
 
     `kind` is `constant`, `poisson`, `gamma:B` (B is the shape of the gamma distribution: 1 is Poisson, smaller is burstier),
     `burst` (all are due at once) or `burst:N` (N are due together, at the given mean rate), as `option_types.arrival` accepts it.
-    Raises ValueError where nothing limits the requests.
+    Raises ValueError where nothing limits the requests, or where there are more than MOST_REQUESTS.
     """
     end_s = min(duration_s or math.inf, sum(step.seconds for step in rate))
     if requests is None and math.isinf(end_s):

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from loadgen.errors import UsageError
+from loadgen.errors import check_rules
 from loadgen.option_types import count, positive, seconds, share
 from loadgen.options import RunOptions, open_loop
 from loadgen.search.probes import MOST
@@ -40,6 +40,4 @@ def check(args: argparse.Namespace, options: RunOptions) -> None:
         (options.concurrency or open_loop(options), "a search sets the load: leave out --concurrency, --rate, --ramp, --times and burst"),
         (options.one_pass or options.repeats > 1, "--one-pass and --repeats have a fixed number of requests: leave them out"),
     ]  # fmt: skip
-    for wrong, message in rules:
-        if wrong:
-            raise UsageError(message)
+    check_rules(rules)

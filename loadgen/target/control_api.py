@@ -3,7 +3,7 @@
 They use the same target, headers, API key, proxies and certificates as the load. Rules:
 
 - Only http and https. A redirect is not followed. The key is read from the environment for each use and is not kept. It and
-  the extra headers go to the origin (scheme, host and port) of --target alone, whoever names another URL.
+  the extra headers go to the origin (scheme, host and port) of --target alone, even where the server names another URL.
 - Every request ends after `timeout_s`, however slowly the server sends, and a response of more than `limit_bytes` is
   refused. A compressed response was not asked for and is refused.
 - A page or an answer that did not arrive within TIMEOUT_S is not asked for again, so that it costs a command one deadline.

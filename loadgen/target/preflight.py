@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from loadgen.errors import UsageError
+from loadgen.errors import UsageError, check_rules
 from loadgen.network import is_loopback
 from loadgen.options import RunOptions
 from loadgen.target.control_api import ControlApi, ControlResponse, lenient
@@ -178,9 +178,7 @@ def _check_response(options: RunOptions, api: ControlApi, response: ControlRespo
         (refused and not named, f"{api.target} rejects the key in {key} (HTTP {status})"),
         (status == 503 and not named, f"{api.target} is not ready (HTTP 503): wait until its /health answers"),
     ]  # fmt: skip
-    for wrong, message in rules:
-        if wrong:
-            raise UsageError(message)
+    check_rules(rules)
 
 
 def listed(said: Any) -> list[ServerInfo]:

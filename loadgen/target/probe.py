@@ -3,7 +3,8 @@
 One request is for one token. It shows the GPUs of a vLLM (in `system_fingerprint`, such as `vllm-0.33.0-tp2-pp2-dp4-1a2b3c4d`),
 whether the server refuses `max_tokens` and wants `max_completion_tokens`, whether it refuses the temperature of the run, and
 whether it serves a model that it does not list. If it fails for another reason, or is not answered in time, it proves nothing:
-the run then measures the failures. With `native` budgets, a second request shows whether the server keeps them.
+the run then measures the failures. With `native` budgets, a second request shows whether the server keeps them. With `--cache
+reset`, the prefix cache is emptied, which shows whether the server can do that.
 
 This module does not know what a run asks (see loadgen/plan/budgets.py).
 """

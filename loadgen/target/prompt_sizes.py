@@ -28,15 +28,16 @@ ROUNDS = 40
 AT_ONCE = 8
 LIMIT_S = 300.0
 """For all prompts together."""
-Counter = Callable[[str], Awaitable[int | None]]
+
+CountTokens = Callable[[str], Awaitable[int | None]]
+"""Returns the number of tokens of a prompt as the server counts it, or None where it does not say it."""
 
 
 def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api: ControlApi) -> Dataset:
     """Return the data set with prompts of the exact length. Raises UsageError where that cannot be done."""
     url = f"{api.root}/tokenize"
 
-    async def count(text: str) -> int | None:
-        """Return the number of tokens of a prompt as the server counts it, or None where it does not say it."""
+    async def count_tokens(text: str) -> int | None:
         body = budgets.body(options, style.as_written, text, 1)
         fields = {name: body[name] for name in ("messages", "prompt", "add_special_tokens") if name in body}
         said = (await api.fetch(url, json.dumps({"model": model, **fields}).encode())).json()
@@ -44,7 +45,7 @@ def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api:
         return found if isinstance(found, int) and 0 <= found < 1 << 30 else None
 
     try:
-        problems = asyncio.run(_fit_all(dataset.problems, count))
+        problems = asyncio.run(_fit_all(dataset.problems, count_tokens))
     except TimeoutError:
         needed = f"more than {LIMIT_S:g} s for {len(dataset.problems)} prompts"
         raise UsageError(f"{url} needs {needed}: give fewer --problems") from None
@@ -56,16 +57,16 @@ def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api:
     return dataclasses.replace(dataset, problems=problems, sha256=sha256, facts={"exact_tokens": True})
 
 
-async def _fit_all(problems: list[Problem], count: Counter) -> list[Problem] | None:
+async def _fit_all(problems: list[Problem], count_tokens: CountTokens) -> list[Problem] | None:
     """The prompts with their exact lengths; None where the server has no tokenizer."""
-    if await count("time") is None:
+    if await count_tokens("time") is None:
         return None
     slots = asyncio.Semaphore(AT_ONCE)
     async with asyncio.timeout(LIMIT_S):
-        return list(await asyncio.gather(*(_fit(problem, count, slots) for problem in problems)))
+        return list(await asyncio.gather(*(_fit(problem, count_tokens, slots) for problem in problems)))
 
 
-async def _fit(problem: Problem, count_tokens: Counter, slots: asyncio.Semaphore) -> Problem:
+async def _fit(problem: Problem, count_tokens: CountTokens, slots: asyncio.Semaphore) -> Problem:
     """Return the problem with a prompt of the exact length. Raises UsageError."""
     words, rng, wanted = problem.problem.split(), random.Random(problem.unique_id), problem.input_tokens or 0
     async with slots:
