@@ -3,7 +3,8 @@
     python -m benchmarks.studies.text_statistics DATASET.jsonl [--model r1-distill-qwen-7b ...] [--seed 1 | --greedy]
 
 Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup 1..4, by the V1 model runner unless named) by draft
-position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
+position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs
+are on that page only.
 """
 
 import json
