@@ -7,8 +7,9 @@ at once, each in a segment of its own. Every client runs in a process of its own
 run lengths give a slope, so that the cost of starting drops out. The last line is JSON.
 
 `bare` is the lower bound for Python: a uvloop Protocol that reads, timestamps, and sends the next request. `ours` is the
-whole path of a request: send, timestamp, parse, count, Record, records file, chunks file. `command` is `python -m loadgen`. `locust` is
-`locust -f loadgen/locustfile.py`, with master and worker in one process; a worker on a machine of its own does less.
+whole path of a request: send, timestamp, parse, count, Record, records file, chunks file. `command` is
+`python -m loadgen`. `locust` is `locust -f loadgen/locustfile.py`, with master and worker in one process; a worker on a
+machine of its own does less.
 """
 
 import argparse

@@ -105,6 +105,7 @@ def _compare(config: dict[str, Any], gpu: Gpu, version: EngineVersion) -> Iterat
             if row.get(key):
                 yield title, kind, row["concurrency"], row[key], value
     for row in config.get("prefill") or []:
+        # At temperature 1 no acceptance is imposed.
         _, ttft_ms, _ = emulate(row | {"temperature": 1.0}, "random", row["prompt_tokens"], 2)
         yield f"{name} prompt={row['prompt_tokens']}", "ttft", 1, row["ttft_ms"], ttft_ms
 

@@ -13,7 +13,9 @@ The parameters of the engine are common to all GPU models, which have further pa
 0.26 only the parameters of the engine are fitted, from the values in its profile, because the GPUs are the same.
 
 The script prints the fitted parameters and the errors of both halves for each GPU model; the parameters are copied by hand into the
-emulator's hardware.yaml. The last line on stdout is one JSON object. It does not know how a row is emulated (emulator_fidelity.py).
+emulator's hardware.yaml. The last line on stdout is one JSON object.
+
+This module does not know how a row is emulated (emulator_fidelity.py).
 """
 
 import argparse
@@ -167,7 +169,8 @@ def main(argv: list[str]) -> int:
         halves[name] = [
             config | {"gpu": gpu} for gpu, cells in measured for config in configurations(cells, half, version)
         ]
-    models, engine, powers = dict(measured), engine_versions()[version], Start()
+    models, engine = dict.fromkeys(gpu for gpu, _ in measured), engine_versions()[version]
+    powers: Start = {}
     times: Start = {name: (getattr(engine, name), STARTS["uncertainty"]["unknown"]) for name in STARTS["times"]}
     if version == FITTED_VERSION:
         times = starts("times")

@@ -1,4 +1,4 @@
-"""The measured cells of a published study, as the scripts of the pages read them, and the Markdown tables that they print.
+"""What the scripts of this folder share: the measured cells of a published study, and the Markdown tables to print from them.
 
 A cell is one run with its measured requests. Two cells of one setting were asked the same under the same conditions; only the day, the
 machine, the problems and the number of requests may differ.
@@ -19,7 +19,7 @@ from loadgen.record import RunInfo
 
 
 class Setting(NamedTuple):
-    """What two cells have in common that are compared. The name of a configuration contains an imposed acceptance."""
+    """What two cells must have in common to be compared. The name of a configuration contains an imposed acceptance."""
 
     gpu: str
     config: str

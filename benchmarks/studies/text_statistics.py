@@ -3,7 +3,8 @@
     python -m benchmarks.studies.text_statistics DATASET.jsonl [--model r1-distill-qwen-7b ...] [--seed 1 | --greedy]
 
 Prints a table for each model: output lengths, n-gram speculation (k = 5, lookup 1..4, by the V1 model runner unless named) by draft
-position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs are on that page only.
+position and by position in the output, frequent words, and repetition. The last line is one JSON object. The values of real outputs
+are on that page only.
 """
 
 import json
@@ -74,13 +75,16 @@ class Output:
 def steps(prompt: list[int], output: list[int], settings: Ngram) -> pd.DataFrame:
     """The decode steps of an output: tokens emitted, drafted and accepted, and the length of the suffix found (0: none)."""
     drafted, accepted = steps_of(prompt, output, settings)
-    proposer, matched, emitted = NgramProposer(settings, [*prompt, *output[:1]]), [], []
-    for right in accepted:
+    proposer = NgramProposer(settings, [*prompt, *output[:1]])
+    matched, emitted = [], []
+    at = 1  # the first token was emitted by the prefill
+    for count in accepted:
         proposer.propose()
         matched.append(proposer.matched)
-        at = len(proposer.tokens) - len(prompt)
-        proposer.extend(output[at : at + right + 1])
-        emitted.append(len(proposer.tokens) - len(prompt) - at)
+        tokens = output[at : at + count + 1]
+        proposer.extend(tokens)
+        emitted.append(len(tokens))
+        at += len(tokens)
     return pd.DataFrame({"emitted": emitted, "drafted": drafted, "accepted": accepted, "matched": matched})
 
 

@@ -53,7 +53,7 @@ def compare_with_measurements(prediction: Path, cells: Path) -> Iterator[str]:
             f"{cell.name} | {ngram} | {interval(row['tpot_ms'], row['tpot_low_ms'], row['tpot_high_ms'])} | {tpot_ms:.2f}"
             f" | {error:+.1%} | {'in' if inside else 'out'} | {row['gpu_w']:.0f} | {gpu_w:.0f}"
         )
-    for (kind, tp), group in pd.DataFrame(judged).groupby(["ngram", "tp"]):
+    for (kind, tp), group in pd.DataFrame(judged, columns=["ngram", "tp", "error", "inside"]).groupby(["ngram", "tp"]):
         yield (
             f"median, worst | {kind}, TP {tp} | | | {group['error'].median():.1%}, {group['error'].max():.1%}"
             f" | {group['inside'].sum()} of {len(group)} in | |"

@@ -12,7 +12,7 @@ from server.config import ConfigError
 
 HEADER = "x-thinkload-fault"
 SHARES = ("error", "stall-rate", "cut")
-KEYS = (*SHARES, "stall", "crash-after", "slow-start")
+OTHERS = ("stall", "crash-after", "slow-start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,9 @@ def read_faults(options: list[str]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = -1.0
-        if key not in KEYS or not 0 <= number <= (1 if key in SHARES else 1e6):
-            shares = f"{', '.join(SHARES)} (shares up to 1)"
-            raise ConfigError(
-                f"--fault {option}: give KEY=NUMBER with KEY one of {shares}, stall, crash-after, slow-start"
-            )
+        most = 1 if key in SHARES else 1e6
+        if key not in SHARES + OTHERS or not 0 <= number <= most:
+            keys = f"{', '.join(SHARES)} (shares up to 1), {', '.join(OTHERS)}"
+            raise ConfigError(f"--fault {option}: give KEY=NUMBER with KEY one of {keys}")
         found[key] = number
     return found

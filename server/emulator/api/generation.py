@@ -145,11 +145,17 @@ class Generations:
         room = self.serving.max_model_len - len(prompt)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
         sequence = TokenSequence(ids=list(prompt), prompt=len(prompt), end=limit, salt=params.cache_salt)
-        decoder = IncrementalDecoder(self.tokenizer, skip_special_tokens=params.skip_special_tokens)
         splits_reasoning = self.dialect.reasoning_parser and params.chat
-        reply = self._reply(params, text, prompt, sample)
         choice = Choice(
-            index, params, sequence, text, reply, limit, decoder, splits_reasoning, self.tokenizer.id(THINK)
+            index=index,
+            params=params,
+            sequence=sequence,
+            prompt_text=text,
+            reply=self._reply(params, text, prompt, sample),
+            limit=limit,
+            decoder=IncrementalDecoder(self.tokenizer, skip_special_tokens=params.skip_special_tokens),
+            splits_reasoning=splits_reasoning,
+            think_start_id=self.tokenizer.id(THINK),
         )
         if splits_reasoning and self._thinking_ended(prompt):
             choice.think_end_at = -1

@@ -38,7 +38,10 @@ class Dialect:
     engine_dead_text: str
     """What a server whose engine has died says."""
     null_fields: bool
-    """Whether chunks have `kv_transfer_params` and last choices `weight_versions`, both null, as in 0.33."""
+    """Whether there are `kv_transfer_params` in chunks and `weight_versions` in choices, both null, as in 0.33.
+
+    In the chunks of a chat, only the last one of a choice has `weight_versions`.
+    """
 
 
 class ResponseWriter:

@@ -1,6 +1,6 @@
 """Reads the profiles of GPUs and of engine versions from `hardware.yaml`, where every number has a source.
 
-This module does not know what the numbers of a step are used for.
+This module does not know how they make up the time of a step (step_time.py).
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class EngineVersion:
     baseline_async: bool = True
 
     def since(self, name: str) -> bool:
-        """Whether the release is the one of this name or a later one: the only place that compares releases."""
+        """Whether the release is the one of this name or a later one."""
         number, of_name = ([int(part) for part in text.split(".")[:2]] for text in (self.release, name))
         return number >= of_name
 

@@ -1,4 +1,4 @@
-"""Decides which of vLLM's two model runners serves a configuration that speculates, and what follows from it.
+"""Completes a configuration as a release of vLLM does: its default batch sizes and, with speculation, the model runner that serves it.
 
 Rules, as in vLLM's config/vllm.py: from 0.32 on, the V2 runner serves n-gram unless VLLM_USE_V2_MODEL_RUNNER is 0; before, the V1
 runner does. Under V1 the host looks drafts up while the GPU waits, so asynchronous scheduling is off. Under V2 the GPU looks them
@@ -59,11 +59,14 @@ def served(
 def _with_batch_sizes(serving: Serving, engine: EngineVersion, gpu: Gpu | None) -> Serving:
     """The configuration with vLLM's default batch sizes, which are smaller on an A100 and on a GPU with less than 70 GiB.
 
+    The V0 engine has the same defaults on every GPU. Without `gpu`, the defaults are those of a larger GPU.
     Raises ConfigError for more sequences than tokens in a step, which vLLM refuses.
     """
     sizes: dict[str, Any] = {}
-    if engine.v0 or (gpu is not None and (gpu.memory_gib < 70 or "A100" in gpu.name)):
-        sizes = {"max_num_seqs": 256} | ({} if engine.v0 else {"max_num_batched_tokens": 2048})
+    if engine.v0:
+        sizes = {"max_num_seqs": 256}
+    elif gpu is not None and (gpu.memory_gib < 70 or "A100" in gpu.name):
+        sizes = {"max_num_seqs": 256, "max_num_batched_tokens": 2048}
     serving = replace(serving, **{k: v for k, v in sizes.items() if k.replace("_", "-") not in serving.raw})
     if "max-num-seqs" not in serving.raw:
         return replace(serving, max_num_seqs=min(serving.max_num_seqs, serving.max_num_batched_tokens))

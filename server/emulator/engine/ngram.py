@@ -41,7 +41,7 @@ class NgramProposer:
         for end, token in enumerate(tokens, len(self.tokens)):
             for _, mask, ends in self._lengths:
                 keep(ends, packed & mask, end)
-            # Zeros are the part of an n-gram before the context, so no token is packed as zero.
+            # An n-gram that begins before the context has zeros there, so no token may be packed as zero.
             packed = ((packed << BITS) | (token + 1)) & widest
             self.tokens.append(token)
         self._packed = packed

@@ -26,7 +26,7 @@ LEVEL_SHARES = (0.086, 0.180, 0.210, 0.256, 0.268)  # of MATH-500's problems, by
 # Any number works. Of 24 numbers tried, this one brings MATH-500 closest to the published accuracies and curve.
 SALT = 1
 LEVEL_KEYS = ("accuracy", "length_mu", "length_sigma")
-DEFAULTS = Path(__file__).with_suffix(".yaml")
+DEFAULTS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 # The answer is found at the latest after this share of the thinking and this many tokens before its end, because the
 # last paragraphs can end up to that far from the planned length.
 LATEST_FIND = 0.95
@@ -79,7 +79,7 @@ class TextStatistics:
         unknown = set(text) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ConfigError(f"{name}: text: unknown key {', '.join(sorted(map(str, unknown)))}")
-        found: dict[str, Any] = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8")) | dict(text)
+        found: dict[str, Any] = {**DEFAULTS, **text}
         for key in LEVEL_KEYS:
             levels = found[key]
             if not isinstance(levels, Mapping) or set(levels) != {1, 2, 3, 4, 5}:
