@@ -139,8 +139,8 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     layers = [bars]
     if f"{name}_low" in rows:
         rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
-        ends = {"x": alt.X(f"{name}_low:Q", title=title), "x2": f"{name}_high:Q"}
-        layers.append(rule.encode(**ends, color=alt.value(MUTED)))
+        low = alt.X(f"{name}_low:Q", title=title)
+        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
     return layered(layers, 26 * len(rows["config"].unique()) + 10)
 
 

@@ -177,8 +177,20 @@ def crossover(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
         base.mark_line(strokeWidth=1.8).encode(y=y),
         base.mark_point(filled=True, size=50, opacity=1).encode(y=y, tooltip=tip),
     ]
-    about: dict[str, Any] = {"section": "load", "wide": True, "legend": legend, "filters": NO_BUDGET}
-    return [Figure("crossover", _crossover_claim(shown), CROSSOVER_NOTE, rows, layered(layers), "panel", **about)]
+    claim, chart = _crossover_claim(shown), layered(layers)
+    figure = Figure(
+        "crossover",
+        claim,
+        CROSSOVER_NOTE,
+        rows,
+        chart,
+        "panel",
+        section="load",
+        wide=True,
+        legend=legend,
+        filters=NO_BUDGET,
+    )
+    return [figure]
 
 
 def _colour(rows: pd.DataFrame) -> tuple[alt.Color, dict[str, str] | None]:
