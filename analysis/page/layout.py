@@ -1,6 +1,7 @@
-"""Define the parts of a page: its answer, notices, sections of figures, and tables. columns.toml has their titles and columns.
+"""Define the parts of a page: its answer, notices, sections of figures, and tables.
 
-This module does not know HTML.
+Their titles, columns and definitions are in columns.toml, and the templates that they fill are in the folder templates. This
+module does not know what is in a template.
 """
 
 from dataclasses import dataclass, field
