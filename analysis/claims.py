@@ -27,7 +27,7 @@ import pandas as pd
 
 from analysis import noise, stats
 from analysis.data.frame import Study, read_study
-from analysis.data.setting import CONDITIONS, by_conditions, conditions, origin, varying
+from analysis.data.setting import CONDITIONS, by_conditions, conditions, joined_sources, origin, varying
 from analysis.format import number, plain, records, short_budget, short_models
 from analysis.output import add_json, print_result
 from analysis.tables import kept, optima, pairs
@@ -115,8 +115,8 @@ def _parts(evidence: Evidence) -> list[Evidence]:
 def _on(problems: pd.DataFrame, claim: Claim) -> Claim:
     """The claim with what it was tested on; without its result where the data cannot carry any: few problems, or no right answer."""
     gpu, dataset = (" and ".join(problems[name].astype(str).unique()) for name in ("gpu", "dataset"))
-    words = [word for source in problems["source"].astype(str).unique() for word in source.split(", ")]
-    claim = replace(claim, source=" and ".join(dict.fromkeys(words)), gpu=gpu, dataset=dataset)
+    source = joined_sources(problems["source"].astype(str).unique())
+    claim = replace(claim, source=source, gpu=gpu, dataset=dataset)
     n, correct = problems["problem_id"].nunique(), problems["correct"]
     lacks = f"There are only {n} problems" if n < MIN_PROBLEMS else ""
     if correct.notna().any() and not correct.gt(0).any():

@@ -201,9 +201,12 @@ def main(args: argparse.Namespace) -> int:
         notes += [] if args.across else unmatched(base.frame, new.frame)
     changes = together(changes)
     code = status(changes)
-    if changes and (missing := [name for name in gate if name not in {change.measure for change in changes}]):
+    compared = {change.measure for change in changes}
+    missing = [name for name in gate if name not in compared]
+    if changes and missing:
         notes.append(f"Not compared, because not both results can show it: {', '.join(missing)}.")
-        code = code or 2 * bool(args.gate)  # what was asked for cannot be told
+        if args.gate and code == 0:  # what was asked for cannot be told
+            code = 2
     if args.out:
         write_text(markdown(changes, code, notes), args.out, "--out")
     print(*short_list(changes, code, notes), sep="\n", file=sys.stderr)

@@ -229,7 +229,8 @@ def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:
     """
     asked, wanted, limit_s = advice.requirement(required), required.min_accuracy, required.max_e2e_p95_s
     if not asked:
-        return Recommendation(None, headline=NOT_FINITE)
+        text = "Nothing can be recommended, because no setting has a finite cost or latency."
+        return Recommendation(None, headline=text)
     found = Recommendation(None, headline=f"No setting measured here can {asked}.")
     if wanted is not None:
         fast = known[advice.fits(known, Requirements(None, limit_s))]
@@ -250,9 +251,6 @@ def _nearest(known: pd.DataFrame, required: Requirements) -> Recommendation:
         found.nearest.append(row)
         found.sentences.append(f"Fastest {where}: {setting(row)}, {_too_slow(row, limit_s)}. {advice.describe(row)}")
     return found
-
-
-NOT_FINITE = "Nothing can be recommended, because no setting has a finite cost or latency."
 
 
 def _short_of(row: Row, accuracy: float) -> str:

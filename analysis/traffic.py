@@ -85,7 +85,7 @@ def _among(rows: pd.DataFrame, traffic: Traffic, required: Requirements, evidenc
     found = Recommendation(best, others[0] if others else None, compared=about)
     found.headline = f"Deploy {_deployment(best)}."
     found.chance = _chance(fit, traffic, required, evidence)
-    # At a lower load than the capacity, more replicas have a lower latency.
+    # Every load that passes, as if it were the capacity: at a lower load, more replicas have a lower latency.
     passing = rows[rows["decision"] == "pass"]
     each_load = passing.assign(capacity_per_s=[capacity.per_replica(row) for row in records(passing)])
     truly = "truly costs least and " if required.objective == "cost" else ""

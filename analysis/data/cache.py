@@ -40,8 +40,8 @@ def key_of(files: Iterable[Path], about: str) -> str:
             found.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
     digest = hashlib.sha256("\n".join(found).encode())
     package = Path(__file__).parents[1]
-    measures = [package.parent / "loadgen" / "record.py", *(package.parent / "loadgen" / "measure").glob("*.py")]
-    for source in sorted([*package.rglob("*.py"), *package.rglob("*.toml"), *measures]):
+    of_loadgen = [package.parent / "loadgen" / "record.py", *(package.parent / "loadgen" / "measure").glob("*.py")]
+    for source in sorted([*package.rglob("*.py"), *package.rglob("*.toml"), *of_loadgen]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
 

@@ -100,10 +100,13 @@ def add_costs(frame: pd.DataFrame, runs: dict[str, RunInfo]) -> None:
 
 
 def _window(counted: pd.DataFrame, run: RunInfo) -> tuple[float, float] | None:
-    """The steady window of a run, found in its records, so that runs of earlier versions have one too."""
-    known = counted[counted["end_s"].ge(counted["sent_s"])]
+    """The steady window of a run, found in its records, so that runs of earlier versions have one too.
+
+    A run in which no request takes any time has none. A request that ends before it was sent does not count.
+    """
     if not counted["stop_s"].gt(counted["sent_s"]).any():
         return None
+    known = counted[counted["end_s"].ge(counted["sent_s"])]
     spans = zip(known["sent_s"].tolist(), known["end_s"].tolist(), known["ok"].tolist(), strict=True)
     return steady_window(spans, run.load, [part["offset_s"] for part in run.segments])
 

@@ -40,6 +40,6 @@ def with_grades(folder: Path, table: pa.Table, cell: str, notes: list[str]) -> p
 
 
 def ungraded(table: pa.Table) -> pa.Table:
-    """Return the table with the same columns without any value."""
+    """Return a table of records with the columns `grade` and `answer`, all null."""
     nothing = pa.nulls(len(table), pa.string())
     return table.append_column("grade", nothing).append_column("answer", nothing)

@@ -83,7 +83,8 @@ def grade_records(
         grade = grades[output.pair] if output.pair else output.grade
         # In an output that was cut, an answer is not yet wrong.
         grade = "truncated" if grade == "wrong" and not output.finished else grade
-        rows.append(output._replace(grade=grade)[:-1])
+        *row, _ = output._replace(grade=grade)  # without the pair
+        rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"grade": "category"})
 
 
@@ -96,6 +97,7 @@ def _read_output(record: Record, golds: Mapping[str, str], *, thinks: bool) -> _
     found = extract(record.text, record.reasoning, thinks=thinks, finished=finished)
     if found is None:
         return _Output(record.seq, "no_answer" if finished else "truncated", finished=finished)
+    # Without a reference answer there is nothing to compare, and the grade stays an error of grading.
     pair = None if gold is None else (gold, found.answer)
     return _Output(record.seq, "grade_error", found.answer, found.in_thinking, finished, pair)
 

@@ -9,7 +9,7 @@ This module does not know accuracy, latency or cost.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ def with_load_points(table: pd.DataFrame) -> pd.DataFrame:
     points = [load_point(str(label)) for label in table["load"]]
     kinds, values = [kind for kind, _ in points], [value for _, value in points]
     return table.assign(load_kind=kinds, load_value=np.array(values, dtype=float))
+
+
+def joined_sources(sources: Iterable[str]) -> str:
+    """The words of several sources, each once: `emulated` and `emulated, derived` are `emulated and derived`."""
+    return " and ".join(dict.fromkeys(word for source in sources for word in source.split(", ")))
 
 
 def origin(source: str) -> str:

@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.data.setting import CONDITIONS, conditions, varying
+from analysis.data.setting import CONDITIONS, conditions, joined_sources, varying
 from analysis.figures.style import HEIGHT, MUTED, NUMBER_LABEL, colour, dash, shape, tokens_axis
 from analysis.format import records
 
@@ -62,8 +62,7 @@ class Figure:
     @property
     def source(self) -> str:
         """The words of the sources of the rows, each once: measured, emulated, ..."""
-        found = dict.fromkeys(self.rows["source"].astype(str)) if "source" in self.rows else {}
-        return " and ".join(dict.fromkeys(word for source in found for word in source.split(", ")))
+        return joined_sources(self.rows["source"].astype(str).unique()) if "source" in self.rows else ""
 
 
 DETAIL = [alt.Detail(f"{name}:N") for name in ("model", *CONDITIONS)]
@@ -139,8 +138,8 @@ def _bars(rows: pd.DataFrame, name: str, title: str, number: str) -> Chart:
     layers = [bars]
     if f"{name}_low" in rows:
         rule = base.mark_rule(color=MUTED, strokeWidth=1.5)
-        ends = {"x": alt.X(f"{name}_low:Q", title=title), "x2": f"{name}_high:Q"}
-        layers.append(rule.encode(**ends, color=alt.value(MUTED)))
+        low = alt.X(f"{name}_low:Q", title=title)
+        layers.append(rule.encode(x=low, x2=f"{name}_high:Q", color=alt.value(MUTED)))
     return layered(layers, 26 * len(rows["config"].unique()) + 10)
 
 

@@ -4,7 +4,6 @@ A title holds in every panel below it: it gives the range over the panels, and i
 ahead in all of them by more than the noise between runs.
 """
 
-import tomllib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -70,9 +69,7 @@ class Curve:
     number: str = "~g"
 
 
-CURVES = msgspec.convert(
-    tomllib.loads((Path(__file__).parent / "curves.toml").read_text(encoding="utf-8")), dict[str, Curve]
-)
+CURVES = msgspec.toml.decode((Path(__file__).parent / "curves.toml").read_bytes(), type=dict[str, Curve])
 
 
 def _curve(rows: pd.DataFrame, name: str, curve: Curve, between_runs: float) -> Figure | None:

@@ -95,14 +95,14 @@ def _figure(name: str, claim: str, note: str, parts: list[pd.DataFrame]) -> Figu
     return Figure(name, claim, note, rows, chart, panel="panel", section="load", wide=True, filters=NO_BUDGET)
 
 
-ALONG: dict[str, Any] = {"type": "log", "base": 2, "nice": False, "padding": 14}
+LOAD_SCALE: dict[str, Any] = {"type": "log", "base": 2, "nice": False, "padding": 14}
 
 
 def _load_axis(rows: pd.DataFrame, title: str) -> alt.X:
     """A logarithmic axis of loads, with a tick at each load."""
     loads = sorted(rows["load_value"].unique().tolist())
     axis = alt.Axis(values=loads, format="~g", labelOverlap=True, grid=False)
-    return alt.X("load_value:Q", title=title, axis=axis).scale(**ALONG)
+    return alt.X("load_value:Q", title=title, axis=axis).scale(**LOAD_SCALE)
 
 
 def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
@@ -120,7 +120,7 @@ def _chart(rows: pd.DataFrame, title: str, *, log: bool) -> Chart:
     once = base.transform_filter("isValid(datum.limit_low)").transform_aggregate(
         groupby=["config", "limit_low", "limit_high"]
     )
-    limit_x = alt.X("limit_low:Q", title=title).scale(**ALONG)
+    limit_x = alt.X("limit_low:Q", title=title).scale(**LOAD_SCALE)
     limit = once.encode(color=colour())
     layers = [
         limit.mark_rect(opacity=0.1).encode(x=limit_x, x2="limit_high:Q"),
@@ -177,8 +177,20 @@ def crossover(pairs: pd.DataFrame, crossovers: pd.DataFrame) -> list[Figure]:
         base.mark_line(strokeWidth=1.8).encode(y=y),
         base.mark_point(filled=True, size=50, opacity=1).encode(y=y, tooltip=tip),
     ]
-    about: dict[str, Any] = {"section": "load", "wide": True, "legend": legend, "filters": NO_BUDGET}
-    return [Figure("crossover", _crossover_claim(shown), CROSSOVER_NOTE, rows, layered(layers), "panel", **about)]
+    claim, chart = _crossover_claim(shown), layered(layers)
+    figure = Figure(
+        "crossover",
+        claim,
+        CROSSOVER_NOTE,
+        rows,
+        chart,
+        "panel",
+        section="load",
+        wide=True,
+        legend=legend,
+        filters=NO_BUDGET,
+    )
+    return [figure]
 
 
 def _colour(rows: pd.DataFrame) -> tuple[alt.Color, dict[str, str] | None]:

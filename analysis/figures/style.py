@@ -19,7 +19,7 @@ from analysis.format import natural
 _THEME = tomllib.loads((Path(__file__).parent / "theme.toml").read_text(encoding="utf-8"))
 PALETTE: list[str] = _THEME["palette"]
 GRADE_COLOURS: dict[str, str] = _THEME["grades"]
-LIGHT: dict[str, Any] = _THEME["light"] | {"view": {"stroke": None}}
+LIGHT: dict[str, Any] = _THEME["light"] | {"view": {"stroke": None}}  # TOML has no null
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = "#7d858f"
 HEIGHT = 270

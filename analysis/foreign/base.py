@@ -9,10 +9,11 @@ This module does not know any tool.
 import hashlib
 import json
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from loadgen.record import Record
 
@@ -21,6 +22,7 @@ Outcome = Literal["ok", "http_error", "rate_limited", "server_error", "refused",
 MOST_BYTES = 1 << 30
 MARK = "-emulated"
 """The emulated server's `system_fingerprint` ends with it."""
+_NOTES = msgspec.toml.decode((Path(__file__).parent / "notes.toml").read_bytes(), type=dict[str, list[str]])
 
 
 @dataclass(slots=True)
@@ -46,8 +48,7 @@ class Foreign:
 
 def notes(tool: str) -> list[str]:
     """What the fields of a tool's file mean, from notes.toml."""
-    found: list[str] = tomllib.loads((Path(__file__).parent / "notes.toml").read_text(encoding="utf-8"))[tool]
-    return found
+    return list(_NOTES[tool])
 
 
 def number(value: Any) -> float | None:

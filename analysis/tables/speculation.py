@@ -46,8 +46,6 @@ BY_POSITION = (
     f"Tokens in each token event, by the number of tokens before it, over up to {ENOUGH_REQUESTS} requests of each run. "
     "Bars: 95 % intervals over requests. Chunks that were merged under load count as one step."
 )
-
-
 RATIOS = ["tokens_per_step", "tokens_per_drafting_step", "acceptance_rate", "accepted_fraction"]
 AT_POSITION = {"accepted": "accepted_at_position", "accepted_per_step": "accepted_at_position_per_step"}
 """Column of a draft position -> the run's list by position."""
@@ -97,7 +95,7 @@ def _steps(path: Path, group: pd.DataFrame) -> pd.DataFrame:
                 "steps": steps[b],
                 "position": where[b] / steps[b],
                 "largest": float(tokens[place == b].max()),
-                "accepted": np.bincount(np.clip(tokens[place == b].astype(int) - 1, 0, WIDEST)),
+                "accepted": np.bincount(np.clip(tokens[place == b].astype(int) - 1, 0, WIDEST), minlength=WIDEST + 1),
             }
             for b in np.flatnonzero(steps)
         ]
@@ -142,7 +140,7 @@ def _histogram(found: pd.DataFrame) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     parts = [*ARM, "budget", "bin"]
     for key, group in found.groupby(parts, observed=True, dropna=False) if len(found) else ():
-        counts = pd.DataFrame(group["accepted"].tolist()).sum().to_numpy()
+        counts = np.sum(group["accepted"].tolist(), axis=0)
         about = {"position": float(group["position"].mean()), "steps": counts.sum(), "n": len(group)}
         about |= dict(zip(parts, key, strict=True))
         shares = np.trim_zeros(counts / counts.sum(), "b")
