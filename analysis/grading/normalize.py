@@ -68,7 +68,7 @@ def plain_presentation(text: str) -> str:
 
 
 def _value_and_unit(match: re.Match[str]) -> str:
-    return rf"{match[1] or ''} \text{{ {_by_rules('siunitx', match[2] or match[3]).strip()}}}"
+    return rf"{match[1] or ''} \text{{ {_by_rules('siunitx', match[2] or match[3] or '').strip()}}}"
 
 
 def without_remarks(text: str) -> str:
