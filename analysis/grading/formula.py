@@ -343,7 +343,8 @@ def equal(a: Formula, b: Formula) -> bool:
             return equal_values(a.value(), b.value())
         except UndefinedError:
             return False
-    points, source = sample_points(a, b), f"{a.source} {b.source}"
+    points = sample_points(a, b)
+    source = f"{a.source} {b.source}"
     try:
         same = _equal_at(a, b, points)
     except UndecidedError:

@@ -160,5 +160,6 @@ def same_yes_no(gold: str, answer: str) -> bool | None:
     given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).casefold())
     words = set(re.findall(r"[a-z]+", _plain(answer).casefold()))
     pair = {asked, _OPPOSITES.get(asked)}
-    is_comparable = given and asked in _OPPOSITES and given[1] in pair and not words.issuperset(pair)
-    return given[1] == asked if given and is_comparable else None
+    if given is None or asked not in _OPPOSITES or given[1] not in pair or words.issuperset(pair):
+        return None
+    return given[1] == asked
