@@ -28,8 +28,9 @@ from grafana.generate import BOARDS, FOLDER
 from grafana.png_compression import compress
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-WIDTH, HEADER, GAP, COLUMN, ROW = 1440, 52, 8, 1432 / 24, 38
-"""Pixels of a screen, of the space above and between panels, and of the columns and rows of Grafana's grid."""
+WIDTH, HEADER, GAP, ROW = 1440, 52, 8, 38
+COLUMN = (WIDTH - GAP) / 24
+"""Pixels of a screen, of the space above and between panels, and of the rows and columns of Grafana's grid."""
 LINE_GAP_S = 30
 """The longest time between two points that a line joins: `span_nulls` in the dashboards."""
 NOTE = "drawn by grafana.render from Prometheus; not a Grafana screenshot"
@@ -157,7 +158,7 @@ def draw(selection: Selection, dashboard: dict[str, Any]) -> bytes:
 
 
 def _text(x: float, y: float, size: int, words: str) -> str:
-    return f'<text x="{x}" y="{y}" font-size="{size}" font-family="Liberation Sans, Arial, sans-serif">{escape(words)}</text>'
+    return f'<text x="{x}" y="{y}" font-size="{size}" font-family="{charts.FONT}">{escape(words)}</text>'
 
 
 def duration(text: str) -> float:
