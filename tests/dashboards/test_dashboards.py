@@ -87,6 +87,7 @@ def test_json_is_valid_for_grafanas_schema(path: Path) -> None:
 
 def test_the_schema_check_finds_errors() -> None:
     """The check reports the place of a wrong type, of an unknown value and of an error in a nested member."""
+    register_default_plugins()
     board = read(FILES[0])
     board["graphTooltip"] = 7
     board["style"] = "beige"
