@@ -102,8 +102,13 @@ def panel_rows(selection: Selection, panel: dict[str, Any]) -> Iterator[charts.R
                 if math.isfinite(float(value)):
                     part += at_s - last_s > LINE_GAP_S
                     last_s = at_s
-                    row = {"name": name, "config": labels.get("config", name), "part": f"{labels} {part}"}
-                    yield {**row, "at_s": at_s - selection.start_s, "value": float(value)}
+                    yield {
+                        "name": name,
+                        "config": labels.get("config", name),
+                        "part": f"{labels} {part}",
+                        "at_s": at_s - selection.start_s,
+                        "value": float(value),
+                    }
 
 
 def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[charts.Row], dict[str, str]]:
@@ -117,8 +122,12 @@ def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[chart
             value = float(series["value"][1])
             row = rows.setdefault(tuple(labels.values()), labels)
             row[target["legendFormat"]] = value if math.isfinite(value) else None
-    overrides = panel["fieldConfig"]["overrides"]  # for each column; the unit is the first property
-    units = {override["matcher"]["options"]: override["properties"][0]["value"] for override in overrides}
+    units = {
+        override["matcher"]["options"]: property_["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for property_ in override["properties"]
+        if property_["id"] == "unit"
+    }
     return list(rows.values()), dict.fromkeys(headings.values(), "") | units
 
 
