@@ -17,6 +17,7 @@ Row = dict[str, Any]
 """The values of one point, or of one row of a table, by the names of their fields."""
 Chart = Any
 """An Altair chart or layered chart."""
+FONT = "Liberation Sans, Arial, sans-serif"
 INK, DIM, GRID = "#1f2329", "#6b7280", "#eceef1"
 COLORS = {"green": "#2e8b57", "orange": "#d9822b", "red": "#c23030", "blue": "#2965cc"}
 MINUTES = "floor(datum.value / 60) + ':' + format(datum.value % 60, '02')"
@@ -135,6 +136,6 @@ def specification(chart: Chart, title: str, width: float, height: float) -> dict
         autosize=alt.AutoSizeParams(type="fit", contains="padding"),
         padding=10,
         background="white",
-        config=alt.Config(font="Liberation Sans, Arial, sans-serif", view={"stroke": None}, axis=axis, legend=legend),
+        config=alt.Config(font=FONT, view={"stroke": None}, axis=axis, legend=legend),
     ).to_dict()
     return specified

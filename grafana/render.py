@@ -28,8 +28,9 @@ from grafana.generate import BOARDS, FOLDER
 from grafana.png_compression import compress
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-WIDTH, HEADER, GAP, COLUMN, ROW = 1440, 52, 8, 1432 / 24, 38
-"""Pixels of a screen, of the space above and between panels, and of the columns and rows of Grafana's grid."""
+WIDTH, HEADER, GAP, ROW = 1440, 52, 8, 38
+COLUMN = (WIDTH - GAP) / 24
+"""Pixels of a screen, of the space above and between panels, and of the rows and columns of Grafana's grid."""
 LINE_GAP_S = 30
 """The longest time between two points that a line joins: `span_nulls` in the dashboards."""
 NOTE = "drawn by grafana.render from Prometheus; not a Grafana screenshot"
@@ -101,8 +102,13 @@ def panel_rows(selection: Selection, panel: dict[str, Any]) -> Iterator[charts.R
                 if math.isfinite(float(value)):
                     part += at_s - last_s > LINE_GAP_S
                     last_s = at_s
-                    row = {"name": name, "config": labels.get("config", name), "part": f"{labels} {part}"}
-                    yield {**row, "at_s": at_s - selection.start_s, "value": float(value)}
+                    yield {
+                        "name": name,
+                        "config": labels.get("config", name),
+                        "part": f"{labels} {part}",
+                        "at_s": at_s - selection.start_s,
+                        "value": float(value),
+                    }
 
 
 def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[charts.Row], dict[str, str]]:
@@ -116,8 +122,12 @@ def panel_table(selection: Selection, panel: dict[str, Any]) -> tuple[list[chart
             value = float(series["value"][1])
             row = rows.setdefault(tuple(labels.values()), labels)
             row[target["legendFormat"]] = value if math.isfinite(value) else None
-    overrides = panel["fieldConfig"]["overrides"]  # for each column; the unit is the first property
-    units = {override["matcher"]["options"]: override["properties"][0]["value"] for override in overrides}
+    units = {
+        override["matcher"]["options"]: property_["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for property_ in override["properties"]
+        if property_["id"] == "unit"
+    }
     return list(rows.values()), dict.fromkeys(headings.values(), "") | units
 
 
@@ -157,7 +167,7 @@ def draw(selection: Selection, dashboard: dict[str, Any]) -> bytes:
 
 
 def _text(x: float, y: float, size: int, words: str) -> str:
-    return f'<text x="{x}" y="{y}" font-size="{size}" font-family="Liberation Sans, Arial, sans-serif">{escape(words)}</text>'
+    return f'<text x="{x}" y="{y}" font-size="{size}" font-family="{charts.FONT}">{escape(words)}</text>'
 
 
 def duration(text: str) -> float:

@@ -107,7 +107,7 @@ def _with_formula(text: str, box: _Box) -> str:
     is_prime = re.match(r"'(?!\w)", text[box.end : box.end + 2]) and not before.rstrip("$").endswith("'")
     if not (is_prime or _RE.formula_before.search(before) or _RE.formula_after.match(text, box.end)):
         return box.content
-    around: str = next(found[0] for found in _RE.math.finditer(text) if found.end() > box.start)
+    around = next(found[0] for found in _RE.math.finditer(text) if found.end() > box.start)
     return around.replace(text[box.start : box.end], f"{{{box.content}}}")
 
 
@@ -126,7 +126,7 @@ def _answer_line(text: str, *, finished: bool) -> str | None:
         return stated_value(text) if finished else None
     found = matches[-1]
     index = found.lastindex or 0
-    answer: str = found[index]
+    answer = found[index]
     is_cut = not finished and found.end() == len(text)
     before = _RE.clause_end.split(text[: found.start()])[-1]
     is_corrected = _RE.rejected_after.match(text[found.end() : found.end() + 300])

@@ -311,8 +311,8 @@ def total(
 def sample_points(*formulas: Formula) -> list[dict[str, Value]]:
     """Points at which formulas are compared. All calls return the same.
 
-    The first half is positive, the second has both signs. The last three are smaller than 1, for functions such as the arc sine. A formula
-    with bends, such as |x − 10|, has more points: far from zero, and on both sides of each number in it.
+    The first half is positive, the second has both signs. The last three are smaller than 1, for functions such as the arc sine. A piecewise
+    formula, such as |x − 10|, has more points: far from zero, and on both sides of each number in it.
     """
     symbols: frozenset[str] = frozenset().union(*(one.symbols for one in formulas))
     source = " ".join(one.source for one in formulas)
@@ -343,7 +343,8 @@ def equal(a: Formula, b: Formula) -> bool:
             return equal_values(a.value(), b.value())
         except UndefinedError:
             return False
-    points, source = sample_points(a, b), f"{a.source} {b.source}"
+    points = sample_points(a, b)
+    source = f"{a.source} {b.source}"
     try:
         same = _equal_at(a, b, points)
     except UndecidedError:

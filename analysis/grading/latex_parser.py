@@ -311,7 +311,7 @@ class _Parser:
     def root_value(self) -> Formula:
         r"""Parse `\sqrt{x}`, `\sqrt[3]{x}`, `\sqrt[n]{x}`, `\sqrt(x)` or `\sqrt13`."""
         match = self.match(_RE.degree)
-        if self.peek() == "[":
+        if match is None and self.peek() == "[":
             inverse = combine(fx.divide, constant(Fraction(1)), self.group("["))
             return combine(fx.power, self.argument(), inverse)
         degree = int(match[1]) if match else 2

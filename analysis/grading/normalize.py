@@ -68,7 +68,7 @@ def plain_presentation(text: str) -> str:
 
 
 def _value_and_unit(match: re.Match[str]) -> str:
-    return rf"{match[1] or ''} \text{{ {_by_rules('siunitx', match[2] or match[3]).strip()}}}"
+    return rf"{match[1] or ''} \text{{ {_by_rules('siunitx', match[2] or match[3] or '').strip()}}}"
 
 
 def without_remarks(text: str) -> str:
@@ -153,4 +153,4 @@ def without_spacing(text: str) -> str:
 def decimal_comma(text: str) -> str:
     r"""Rewrite the decimal comma of a number with a unit: `8,50 \text{ m}` is 8.50 metres, but `8,50` may be two numbers."""
     text = re.sub(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d,])", lambda m: f"{m[1].replace('.', '')}.{m[2]}", text)
-    return str(_RE.decimal_comma.sub(lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}", text))
+    return _RE.decimal_comma.sub(lambda m: f"{m[1] or m[4]}.{m[2] or m[5]}{m[3] or ''}", text)

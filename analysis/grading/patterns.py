@@ -7,7 +7,15 @@ import re
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+
+class Expressions(SimpleNamespace):
+    """Compiled expressions by name."""
+
+    if TYPE_CHECKING:
+
+        def __getattribute__(self, name: str, /) -> re.Pattern[str]: ...
 
 
 def read_table(name: str) -> dict[str, Any]:
@@ -28,7 +36,7 @@ def filled_in_turn(patterns: dict[str, Any], parts: dict[str, str]) -> dict[str,
     return known
 
 
-def expressions(table: dict[str, Any], words: dict[str, str] | None = None, flags: int = 0) -> SimpleNamespace:
+def expressions(table: dict[str, Any], words: dict[str, str] | None = None, flags: int = 0) -> Expressions:
     """Return the compiled expressions of `[patterns]` by name. They may contain the words and the expressions of `[parts]`."""
     known = filled_in_turn(table["patterns"], filled_in_turn(table.get("parts", {}), words or {}))
-    return SimpleNamespace(**{name: re.compile(known[name], flags) for name in table["patterns"]})
+    return Expressions(**{name: re.compile(known[name], flags) for name in table["patterns"]})

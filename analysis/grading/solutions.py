@@ -121,8 +121,10 @@ def _solve_one(left: str, relation: str, right: str) -> Form:
     (name,) = a.symbols | b.symbols
     difference = combine(operator.sub, a, b)
     line = fx.linear(difference, name)
-    has_root = line is not None and not is_zero(line[1])
-    roots: list[Value] = [-line[0] / line[1]] if line and has_root else [*sorted(rational_roots(sides, name))]
+    if line is None or is_zero(line[1]):
+        roots: list[Value] = [*sorted(rational_roots(sides, name))]
+    else:
+        roots = [-line[0] / line[1]]
     between = [roots[0] - 1, *((low + high) / 2 for low, high in pairwise(roots)), roots[-1] + 1]
     signs = [sign(difference.evaluate({name: x})) for x in between]
     wanted = {"<": {-1}, "\\le": {-1}, ">": {1}, "\\ge": {1}}.get(relation, {-1, 1})

@@ -171,7 +171,7 @@ def _factors(text: str, *, plain: bool) -> list[tuple[str, int, bool]] | None:
     if (
         not 1 <= len(words) <= 6
         or {word.casefold().strip("().") for word in words} & _NOT_UNITS
-        or _RE.not_units_in_chinese.search(text)
+        or _RE.not_units_in_cjk.search(text)
     ):
         return None
     if plain and not _RE.noun.fullmatch(text):

@@ -30,7 +30,7 @@ def _with_case(text: str) -> str:
     text = re.sub(r"\s*(?:,\s*(?:and\b)?|\band\b)\s*", ", ", text, flags=re.IGNORECASE)
     text = _RE.quoted.sub(r"\1", re.sub(r"\s+", " ", text).strip(" ,;:?{}"))
     text = re.sub(r"^\.(?!\d)|\.$|(?<!\d)!$", "", text).strip()
-    return str(_RE.article.sub("", text))
+    return _RE.article.sub("", text)
 
 
 def is_words(text: str) -> bool:
@@ -77,7 +77,7 @@ def without_option(text: str, other: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    return str(_RE.wrapped.sub(r"\1", text)).strip()
+    return _RE.wrapped.sub(r"\1", text).strip()
 
 
 def same_words(gold: str, answer: str) -> bool | None:
@@ -160,5 +160,6 @@ def same_yes_no(gold: str, answer: str) -> bool | None:
     given = re.match(r"([a-z]+)\s*(?:[,.;:!]|\s-|$)", _plain(answer).casefold())
     words = set(re.findall(r"[a-z]+", _plain(answer).casefold()))
     pair = {asked, _OPPOSITES.get(asked)}
-    is_comparable = given and asked in _OPPOSITES and given[1] in pair and not words.issuperset(pair)
-    return given[1] == asked if given and is_comparable else None
+    if given is None or asked not in _OPPOSITES or given[1] not in pair or words.issuperset(pair):
+        return None
+    return given[1] == asked

@@ -10,6 +10,8 @@ from grafana.queries import latest, or_zero, server_series
 
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """A counter of the energy since boot, in millijoules."""
+GPU = "GPU {{gpu}} {{config}}"
+"""The legend of a line for one GPU."""
 
 
 def dashboard() -> Dashboard:
@@ -34,7 +36,11 @@ def dashboard() -> Dashboard:
 
 
 def _per_gpu(metric: str, scale: str = "") -> tuple[str, str]:
-    return latest(metric, "gpu, config", "max") + scale, "GPU {{gpu}} {{config}}"
+    return _of_each_gpu(metric) + scale, GPU
+
+
+def _of_each_gpu(metric: str) -> str:
+    return latest(metric, "gpu, config", "max")
 
 
 def _nvlink_bytes(direction: str) -> str:
@@ -43,30 +49,29 @@ def _nvlink_bytes(direction: str) -> str:
 
 def _per_gpu_or_zero(field: str) -> str:
     """The field of each GPU, or 0 from an exporter that does not have it."""
-    return or_zero(_per_gpu(field)[0], _per_gpu("DCGM_FI_DEV_POWER_USAGE")[0])
+    return or_zero(_of_each_gpu(field), _of_each_gpu("DCGM_FI_DEV_POWER_USAGE"))
 
 
 def _throttled(cause: str) -> str:
     """Fraction of the time in which the clocks were reduced. The counter is in nanoseconds."""
     throttled = server_series(f"DCGM_FI_DEV_{cause}_VIOLATION")
     seconds = f"max by (gpu, config) (rate({throttled}[$__rate_interval])) / 1e9"
-    return or_zero(seconds, _per_gpu("DCGM_FI_DEV_POWER_USAGE")[0])
+    return or_zero(seconds, _of_each_gpu("DCGM_FI_DEV_POWER_USAGE"))
 
 
 def _faults() -> list[PanelOrRow]:
-    legend = "GPU {{gpu}} {{config}}"
     return [
         time_series_panel(
             "Temperature",
             "suffix: °C",
-            (_per_gpu_or_zero("DCGM_FI_DEV_GPU_TEMP"), legend),
-            (_per_gpu_or_zero("DCGM_FI_DEV_MEMORY_TEMP"), f"memory of {legend}"),
+            (_per_gpu_or_zero("DCGM_FI_DEV_GPU_TEMP"), GPU),
+            (_per_gpu_or_zero("DCGM_FI_DEV_MEMORY_TEMP"), f"memory of {GPU}"),
         ),
-        time_series_panel("Last XID error", "short", (_per_gpu_or_zero("DCGM_FI_DEV_XID_ERRORS"), legend)),
+        time_series_panel("Last XID error", "short", (_per_gpu_or_zero("DCGM_FI_DEV_XID_ERRORS"), GPU)),
         time_series_panel(
             "Throttling",
             "percentunit",
-            (_throttled("POWER"), f"power {legend}"),
-            (_throttled("THERMAL"), f"temperature {legend}"),
+            (_throttled("POWER"), f"power {GPU}"),
+            (_throttled("THERMAL"), f"temperature {GPU}"),
         ).max(1),
     ]

@@ -167,6 +167,7 @@ def test_functions_get_their_backslash(before: str, after: str) -> None:
         (r"\underline{\underline{5}}", r"\underline{5}"),
         (r"\num{1e3}", "1e3"),
         (r"\SI{5}{\kilo\meter\per\second\squared}", r"5 \text{ kilometer/second^2}"),
+        (r"\SI{5}{}", r"5 \text{ }"),
         (r"\qty{5}{m.s^{-1}}", r"5 \text{ m s^-1}"),
         (r"\ang{30}", r"30^\circ "),
         (r"{}_5C_2", r"\binom{5}{2}"),
