@@ -234,7 +234,8 @@ def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[s
 
     None adds nothing. Every speculation method is accepted here, because the engine decides what it supports.
     """
-    path, added = config_file(name), {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = config_file(name)
+    added = {key: value for key, value in (overrides or {}).items() if value is not None}
     config = {"tensor-parallel-size": 1} | {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
     config |= added
     config |= {key: _size(config[key]) for key in SIZES & config.keys()}
@@ -253,8 +254,9 @@ def _where(path: Path, key: str, added: Collection[str]) -> str:
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
     path, added, raw = config_file(name), overrides or {}, read_config(name, overrides)
+    speculative = raw.get("speculative-config")
     try:
-        speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
+        speculation = None if speculative is None else speculation_of(speculative)
     except ValueError as error:
         raise ConfigError(f"{_where(path, 'speculative-config', added)}: speculative-config{error}") from error
     values: dict[str, Any] = {}
