@@ -45,16 +45,16 @@ def _add_emulate(commands: Any) -> None:
     add = command.add_argument
     add("config", metavar="CONFIG", help="name in server/configs, or a .yaml file in vLLM's --config format")
     add("--model", required=True, metavar="PRESET", help="name in server/models, a model id, or a .yaml file")
-    for name, default, metavar, text in (
-        ("--gpu", "h200", None, "GPU model: h200 (default), h100, gh200, a100"),
-        ("--engine-version", "0.32", None, "vLLM version: 0.26, 0.32 (default), 0.33"),
-        ("--era", None, "0.7.3", "the engine version of the paper, instead of --engine-version"),
-        ("--host", "127.0.0.1", None, None),
-        ("--dataset", None, "FILE", "problems whose answers the model knows, JSONL like MATH-500 (default: the sample set)"),
-        ("--text", "trace", "WHAT", "generated text: trace (default), loop, random, or a JSONL file of recorded outputs"),
-        ("--acceptance", None, "WHAT", "accepted drafts: tokens of a step, a published curve, or a .yaml file (docs/emulator.md)"),
-    ):  # fmt: skip
-        add(name, default=default, metavar=metavar, help=text)
+    add("--gpu", default="h200", help="GPU model: h200 (default), h100, gh200, a100")
+    add("--engine-version", default="0.32", help="vLLM version: 0.26, 0.32 (default), 0.33")
+    add("--era", metavar="0.7.3", help="the engine version of the paper, instead of --engine-version")
+    add("--host", default="127.0.0.1")
+    problems = "problems whose answers the model knows, JSONL like MATH-500 (default: the sample set)"
+    add("--dataset", metavar="FILE", help=problems)
+    text = "generated text: trace (default), loop, random, or a JSONL file of recorded outputs"
+    add("--text", default="trace", metavar="WHAT", help=text)
+    acceptance = "accepted drafts: tokens of a step, a published curve, or a .yaml file (docs/emulator.md)"
+    add("--acceptance", metavar="WHAT", help=acceptance)
     add("--port", type=port, default=8000)
     add("--seed", type=int, default=0)
     speed = "divide every waiting time by X (default: 1)"

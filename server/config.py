@@ -67,7 +67,7 @@ class Serving:
     """The content of the file, with the command-line overrides applied."""
 
 
-NEGATIONS = ("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")
+NEGATIONS = (("no-", ""), ("disable-", "enable-"), ("enable-", "disable-"))
 """How vLLM negates an option: a prefix, and what the option has in its place. The last two came with 0.33."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
@@ -203,6 +203,8 @@ def _convert(value: object, type_: Any, where: str, key: str) -> Any:
 
 OWN = {"name", "raw", "speculation"}
 """Fields of Serving that are not options."""
+OBEYED = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
+"""The options that an emulated server obeys, with their types."""
 SIZES = {"max-model-len", "max-num-batched-tokens", "kv-cache-memory-bytes"}
 """Options whose value can have a unit."""
 
@@ -232,7 +234,8 @@ def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[s
 
     None adds nothing. Every speculation method is accepted here, because the engine decides what it supports.
     """
-    path, added = config_file(name), {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = config_file(name)
+    added = {key: value for key, value in (overrides or {}).items() if value is not None}
     config = {"tensor-parallel-size": 1} | {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
     config |= added
     config |= {key: _size(config[key]) for key in SIZES & config.keys()}
@@ -251,25 +254,25 @@ def _where(path: Path, key: str, added: Collection[str]) -> str:
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
     path, added, raw = config_file(name), overrides or {}, read_config(name, overrides)
+    speculative = raw.get("speculative-config")
     try:
-        speculation = speculation_of(raw["speculative-config"]) if raw.get("speculative-config") is not None else None
+        speculation = None if speculative is None else speculation_of(speculative)
     except ValueError as error:
         raise ConfigError(f"{_where(path, 'speculative-config', added)}: speculative-config{error}") from error
     values: dict[str, Any] = {}
     known = VLLM.ignored | VLLM.parallelism | VLLM.removed
-    types = {name.replace("_", "-"): kind for name, kind in Serving.__annotations__.items() if name not in OWN}
     for key, value in raw.items():
-        option, where = _option(key, types), _where(path, key, added)
-        if key in types:
-            listed = types[key] == tuple[str, ...] and not isinstance(value, list)
-            values[key.replace("-", "_")] = _convert([value] if listed else value, types[key], where, key)
-        elif option in types:
+        option, where = _option(key, OBEYED), _where(path, key, added)
+        if key in OBEYED:
+            listed = OBEYED[key] == tuple[str, ...] and not isinstance(value, list)
+            values[key.replace("-", "_")] = _convert([value] if listed else value, OBEYED[key], where, key)
+        elif option in OBEYED:
             values[option.replace("-", "_")] = not _convert(value, bool, where, key)
         elif key in VLLM.parallelism and (value is True or value not in (False, 1, "1")):
             shown = value if str(value).isprintable() else repr(value)
             raise ConfigError(f"{where}: {key}: {shown} is not emulated: only tensor parallelism is")
         elif key != "speculative-config" and _option(key, known) is None:
-            hint = meant(key, types, VLLM.ignored)
+            hint = meant(key, OBEYED, VLLM.ignored)
             raise ConfigError(f"{where}: {key}: not an option of vllm serve that the emulator knows{hint}")
     return Serving(name=path.stem, raw=raw, speculation=speculation, **values)
 
@@ -285,10 +288,11 @@ def _option(key: str, known: Collection[str]) -> str | None:
 def check_release(serving: Serving, release: str) -> None:
     """Refuses the options and the spellings that this release of vLLM does not have. Raises ConfigError."""
     major, minor = map(int, release.split(".")[:2])
-    number, options = major * 1000 + minor, {name.replace("_", "-") for name in Serving.__annotations__}
+    number = major * 1000 + minor
+    known = OBEYED.keys() | VLLM.ignored
     for key in serving.raw:
         positive = key.removeprefix("no-")
-        option = _option(positive, options | VLLM.ignored) or positive
+        option = _option(positive, known) or positive
         if (option in VLLM.removed and number >= 26) or (number < VLLM.added.get(option, 0)):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
         if option != positive and 26 <= number < 33:

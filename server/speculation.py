@@ -135,15 +135,16 @@ def _synthetic(value: Mapping[str, Any], tokens: int) -> Acceptance | None:
     length, given = value.get(LENGTH), value.get(RATES)
     if (length is None) == (given is None):
         raise ValueError(f".{SAMPLING}: synthetic needs either {LENGTH} or {RATES}")
-    key = RATES if length is None else LENGTH
     try:
-        if length is not None:
-            return of_length(length, tokens)
-        if not isinstance(given, list) or len(given) != tokens:
-            raise ValueError(f"must be {tokens} numbers, one for each draft token")  # noqa: TRY301 - with the key, below
-        return Acceptance("synthetic rates", "speculative-config", ((0, rates(given)),))
+        return _of_rates(given, tokens) if length is None else of_length(length, tokens)
     except ValueError as error:
-        raise ValueError(f".{key}: {error}") from error
+        raise ValueError(f".{RATES if length is None else LENGTH}: {error}") from error
+
+
+def _of_rates(given: object, tokens: int) -> Acceptance:
+    if not isinstance(given, list) or len(given) != tokens:
+        raise ValueError(f"must be {tokens} numbers, one for each draft token")
+    return Acceptance("synthetic rates", "speculative-config", ((0, rates(given)),))
 
 
 def of_length(length: object, tokens: int) -> Acceptance:

@@ -78,7 +78,8 @@ class SearchRuns:
         except UsageError as error:
             if not any(self._out.glob(f"*/{RUN}")):
                 raise
-            self._file.invalid.append(folder_name(point, number))  # the server has answered the runs before
+            # The server has answered the runs before this one, so the search keeps what they have shown.
+            self._file.invalid.append(folder_name(point, number))
             say(str(error))
             raise SearchEndedError("undecided") from None
 

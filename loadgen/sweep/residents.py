@@ -109,7 +109,7 @@ class Residents:
         return member.started, telemetry
 
     def rest(self, member: Resident) -> None:
-        """Pauses the server after a cell if it is not the only one of its group."""
+        """Pauses the server, after its start or after a cell, if it is not the only one of its group."""
         if len(self.members) > 1 and member.running and member.running.exit_code() is None:
             withdraw(member.running)
             member.running.pause()

@@ -1,8 +1,8 @@
 """The key `serve` of a plan: options of `vllm serve` and environment variables, for all servers, by configuration and by model.
 
 Options have the format of a configuration file. Those of a model replace those of a configuration, which replace those of all;
-null removes an option. `env` holds environment variables. `model` names a folder of weights that is served instead of the
-preset's, for example one with random weights. Every mistake is a UsageError before anything starts.
+null removes an option that the preset sets. `env` holds environment variables. `model` names a folder of weights that is
+served instead of the preset's, for example one with random weights. Every mistake is a UsageError before anything starts.
 
 This module does not know how a server is started.
 """

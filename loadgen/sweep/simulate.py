@@ -40,16 +40,23 @@ outputs_of = functools.lru_cache(maxsize=1)(ModelOutputs)
 
 def run(planned: PlannedSweep, order: list[Cell], manifest: Manifest) -> Iterator[CellResult]:
     """Simulates all cells and returns them in the order in which they end."""
-    models, cores = list(dict.fromkeys(cell.model for cell in order)), environment.host()["cpus"] or 1
+    models = list(dict.fromkeys(cell.model for cell in order))
+    cores = environment.host()["cpus"] or 1
     task = partial(simulate, planned.options, Path(manifest.folder), args=planned.args)
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(pool.process()) for _ in models[:cores]]
-        jobs = {workers[models.index(cell.model) % len(workers)].submit(task, cell): cell for cell in order}
+        jobs = {
+            workers[number % len(workers)].submit(task, cell): cell
+            for number, model in enumerate(models)
+            for cell in order
+            if cell.model == model
+        }
         try:
             for job in as_completed(jobs):
                 cell = jobs[job]
                 if error := job.exception():  # no failure of one cell, not even a bug, may stop the others
-                    manifest.failed(cell.name, found := f"{type(error).__name__}: {error}")
+                    found = f"{type(error).__name__}: {error}"
+                    manifest.failed(cell.name, found)
                 else:
                     run_info, wall_s = job.result()
                     manifest.done(cell.name, run_info, wall_s)

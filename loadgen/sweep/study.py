@@ -165,7 +165,8 @@ def study(args: argparse.Namespace, options: RunOptions) -> PlannedSweep:
         raise UsageError(str(error)) from None
     for cell in order if args.search else ():
         check(args, dataclasses.replace(options, **dict(cell.variant.changes)))
-    if len(set(names := [cell.name for cell in order])) < len(names):
+    names = [cell.name for cell in order]
+    if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(
             f"two cells are named {twice}: --configs, --models, --loads and axes must not name anything twice"

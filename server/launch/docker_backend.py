@@ -23,7 +23,7 @@ from server.launch.spec import LaunchFailedError, RunningServer, Spec
 VLLM_IMAGE = "vllm/vllm-openai:v0.32.0"
 LABEL = "thinkload.server"
 IN_LABELS = ("owner", "checkout", "config", "model", "port")
-"""What the labels `thinkload.…` say of a server, beside its GPUs."""
+"""The fields of SavedServer that labels `thinkload.…` hold, beside its name and its GPUs."""
 EMULATOR = "thinkload.emulator"
 """The label of our own image (see Dockerfile)."""
 # docker-compose.yml confines the same services in the same way.
@@ -173,10 +173,10 @@ def _command(spec: Spec, image: Any) -> tuple[list[str], dict[str, Any]]:
 
 def _labels(saved: SavedServer) -> dict[str, str]:
     """The labels from which `running` reads the server again."""
-    texts = {name: str(getattr(saved, name)) for name in IN_LABELS}
-    return {LABEL: saved.name, "thinkload.gpus": ",".join(map(str, saved.gpus))} | {
-        f"thinkload.{name}": text for name, text in texts.items()
-    }
+    labels = {LABEL: saved.name, "thinkload.gpus": ",".join(map(str, saved.gpus))}
+    for name in IN_LABELS:
+        labels[f"thinkload.{name}"] = str(getattr(saved, name))
+    return labels
 
 
 def _image(client: Any, name: str) -> Any:

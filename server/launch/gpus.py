@@ -56,7 +56,10 @@ def allocate(wanted: int, free: set[int]) -> tuple[int, ...] | None:
 
     A block that is aligned to its own size is preferred, because such GPUs are often connected by NVLink.
     """
-    blocks = (range(start, start + wanted) for start in range(0, max(free, default=0), wanted))
-    lowest = sorted(free)[:wanted] if len(free) >= wanted else None
-    chosen = next((block for block in blocks if free.issuperset(block)), lowest)
-    return None if chosen is None else tuple(chosen)
+    if len(free) < wanted:
+        return None
+    for start in range(0, max(free) + 1, wanted):
+        block = range(start, start + wanted)
+        if free.issuperset(block):
+            return tuple(block)
+    return tuple(sorted(free)[:wanted])

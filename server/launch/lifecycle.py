@@ -86,9 +86,10 @@ def announce(server: RunningServer, spec: Spec, telemetry: str | None = None) ->
 
     `telemetry` is the URL of the exporter of its GPUs. Without one, that of all GPUs of this machine is expected on port 9400.
     """
-    address = gpu = prometheus_targets.address(server.port)
-    gpu_labels = {"__metrics_path__": "/dcgm/metrics"}
-    if not server.emulated:
+    address = prometheus_targets.address(server.port)
+    if server.emulated:
+        gpu, gpu_labels = address, {"__metrics_path__": "/dcgm/metrics"}
+    else:
         gpu = prometheus_targets.address((telemetry and urlsplit(telemetry).port) or 9400)
         gpu_labels = {"gpu_indices": f",{','.join(map(str, server.gpus))},"} if server.gpus else {}
     prometheus_targets.write(server.name, address, gpu, gpu_labels, commands.labels(spec))

@@ -24,7 +24,7 @@ LABEL_VARIABLE = "THINKLOAD_SERVER"
 
 
 class SavedServer(msgspec.Struct, kw_only=True):
-    """The content of the state file of one started server."""
+    """One started server, as its state file describes it, or the labels of its container."""
 
     name: str
     owner: str

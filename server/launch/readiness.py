@@ -14,7 +14,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _answer(port: int, path: str, body: dict[str, object] | None = None, timeout_s: float = 5.0) -> Any:
-    """The JSON of an answer, which is {} for another page; None without an answer with status 200."""
+    """The JSON of an answer, or {} if it is not JSON. None if no answer with status 200 comes."""
     data = None if body is None else json.dumps(body).encode()
     url, headers = f"http://127.0.0.1:{port}{path}", {"content-type": "application/json"}
     try:

@@ -54,7 +54,7 @@ class Spec:
     """Further arguments of `vllm serve`."""
     serve: Mapping[str, Any] = field(default_factory=dict)
     """Options of `vllm serve` in the format of a configuration, which replace those of the configuration and the preset. `model`
-    is the folder of other weights, and None removes an option."""
+    is the folder of other weights, and None removes an option that the preset sets."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of the server."""
     image: str | None = None

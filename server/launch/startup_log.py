@@ -73,6 +73,7 @@ class StartupPhases:
             for pattern, text in TABLE.phases.items():
                 if match := re.search(pattern, line):
                     message = text.format(*match.groups())
-                    if (phase := message if "%" in text else pattern) not in self._reported:
+                    phase = message if "%" in text else pattern  # every percentage is a phase of its own
+                    if phase not in self._reported:
                         self._reported.add(phase)
                         yield message
