@@ -16,8 +16,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from loadgen.measure.steady_window import Span, steady_window, tokens_within
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
@@ -85,7 +83,7 @@ def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
             continue
         span = (record.sent_s, record.end_s, record.outcome == "ok")
         text = hash((record.reasoning or "", record.text or ""))
-        reply = Reply(msgspec.structs.replace(record, text=None, reasoning=None), span, text)
+        reply = Reply(record.without_texts(), span, text)
         if record.derived or run.checks(record):
             replies = derived if record.derived else real
             replies[record.budget][record.problem_id, record.repeat] = reply

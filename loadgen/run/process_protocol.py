@@ -50,11 +50,6 @@ class Report(msgspec.Struct, omit_defaults=True):
     """Why nothing more can be recorded."""
 
 
-def without_texts(record: Record) -> Record:
-    """A record as it is reported."""
-    return msgspec.structs.replace(record, text=None, reasoning=None, phases=None)
-
-
 def command(module: str) -> list[str]:
     """The command line that starts a module as a child process."""
     return [sys.executable, "-m", module]

@@ -29,7 +29,7 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child, without_texts
+from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child
 from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
 
@@ -147,7 +147,7 @@ class _Reporter(RunListener):
         self._next.answered += 1
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        self._next.records.append(without_texts(record))
+        self._next.records.append(record.without_texts())
         self._gaps.observe(arrival_ns, self._scale)
 
     def lag(self, lag_s: float) -> None:
