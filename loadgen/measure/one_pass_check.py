@@ -82,11 +82,10 @@ def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
         if record.warmup or record.sent_s is None or record.end_s is None:
             continue
         span = (record.sent_s, record.end_s, record.outcome == "ok")
-        text = hash((record.reasoning or "", record.text or ""))
-        reply = Reply(record.without_texts(), span, text)
         if record.derived or run.checks(record):
+            text = hash((record.reasoning or "", record.text or ""))
             replies = derived if record.derived else real
-            replies[record.budget][record.problem_id, record.repeat] = reply
+            replies[record.budget][record.problem_id, record.repeat] = Reply(record.without_texts(), span, text)
         else:
             spans.append(span)
     checked = sorted(derived.keys() & real.keys())
