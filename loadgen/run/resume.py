@@ -53,9 +53,10 @@ class PreviousRun:
     @property
     def complete(self) -> bool:
         """Whether every planned request is recorded. A run with a duration that has a good verdict has ended by itself."""
-        load = {} if self.run is None else self.run.load
-        planned = load.get("requests", -1)
-        return planned is None or len(self.done) == int(planned) + int(load.get("warmup") or 0)
+        if self.run is None or "requests" not in self.run.load:
+            return False
+        planned = self.run.load["requests"]
+        return planned is None or len(self.done) == int(planned) + int(self.run.load.get("warmup") or 0)
 
 
 def check_given(given: Mapping[str, Any]) -> None:
