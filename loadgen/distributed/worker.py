@@ -96,8 +96,9 @@ class WorkerRun:
             self._send(Work(seq, due_s))
 
     def _start(self, setup: RunSetup) -> None:
+        self.setup = setup
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
-        self.setup, self.name = setup, f"{platform.node()}-{index}".replace("/", "-")
+        self.name = f"{platform.node()}-{index}".replace("/", "-")
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         self.channel, its = socket.socketpair()
         with its:

@@ -82,10 +82,10 @@ async def run_workers(
 
     Raises DiskFullError or ProcessDiedError, but only after all processes have ended.
     """
-    module, parts = "loadgen.run.workers", [worker_partition(partition, n, workers) for n in range(workers)]
-    children = [
-        await ChildProcess.start(module, f"worker {part.worker}", Setup(pickle.dumps(part)), lock) for part in parts
-    ]
+    children = []
+    for worker in range(workers):
+        setup = Setup(pickle.dumps(worker_partition(partition, worker, workers)))
+        children.append(await ChildProcess.start("loadgen.run.workers", f"worker {worker}", setup, lock))
     for child in children:
         await child.receive()
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
