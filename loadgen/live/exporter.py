@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from loadgen.errors import UsageError
 from loadgen.interrupts import INTERRUPTS
 from loadgen.measure.formulas import meets
+from loadgen.network import bracketed
 from loadgen.record import Record, RunInfo
 
 PORT = 9464
@@ -199,11 +200,12 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
     """
     where, served = "metrics: off", None
     if port != -1:
+        wanted = PORT if port is None else port
         try:
-            served = start_http_server(PORT if port is None else port, host, metrics.registry)
-            where = f"metrics: http://{f'[{host}]' if ':' in host else host}:{served[0].server_port}/metrics"
+            served = start_http_server(wanted, host, metrics.registry)
+            where = f"metrics: http://{bracketed(host)}:{served[0].server_port}/metrics"
         except (OSError, UnicodeError) as error:  # a UnicodeError is about the name of the host
-            reason = f"{host}:{PORT if port is None else port} ({getattr(error, 'strerror', error)})"
+            reason = f"{host}:{wanted} ({getattr(error, 'strerror', error)})"
             if port is not None:
                 raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
             where = f"metrics: off: cannot listen on {reason}"
