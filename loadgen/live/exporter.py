@@ -43,7 +43,7 @@ E2E_BUCKETS = (
     27.5, 30, 35, 40, 45, 50, 60, 75, 90, 120, 150, 180, 240, 360, 480, 960, 1920, 7680,
 )  # fmt: skip
 LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
-LATENCIES = {
+HISTOGRAMS = {
     "ttft": ("First token - sent", TTFT_BUCKETS),
     "tpot": ("(last token - first token) / (tokens - tokens of the first chunk)", TPOT_BUCKETS),
     "e2e": ("Last token - sent", E2E_BUCKETS),
@@ -97,7 +97,7 @@ class Metrics:
 
         self.latencies = {
             name: histogram(f"loadgen_{name}_seconds", text, BUDGET, buckets=buckets)
-            for name, (text, buckets) in LATENCIES.items()
+            for name, (text, buckets) in HISTOGRAMS.items()
         }
         self.gaps = GapHistogram()
         self.registry.register(self.gaps)
