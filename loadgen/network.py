@@ -78,6 +78,11 @@ def address(url: SplitResult) -> tuple[str, int]:
     return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
 
 
+def bracketed(host: str) -> str:
+    """Return a host as it is written in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def origin(url: str) -> tuple[str, str, int]:
     """Return scheme, host and port of a URL. A URL that is not valid has an origin that no server has."""
     try:

@@ -106,6 +106,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     phases: list[dict[str, Any]] | None = None
     """Budget mode `forced`: one object for each of the two calls."""
 
+    def without_texts(self) -> "Record":
+        """Return a copy without what takes the most memory: the texts, and the calls of budget mode `forced`."""
+        return msgspec.structs.replace(self, text=None, reasoning=None, phases=None)
+
 
 class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The contents of `run.json`: everything that is needed to repeat, compare and judge one run (one cell of a sweep)."""

@@ -148,8 +148,8 @@ def endpoint_of(
     url = urlsplit(target)
     host, port = network.address(url)
     proxy = network.http_proxy(target)
-    bracketed = f"[{host}]" if ":" in host else host
-    authority = bracketed if url.port is None else f"{bracketed}:{port}"
+    written = network.bracketed(host)
+    authority = written if url.port is None else f"{written}:{port}"
     lines = {
         "host": authority,
         "accept": "text/event-stream",

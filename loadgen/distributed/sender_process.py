@@ -39,7 +39,7 @@ from loadgen.record import Record
 from loadgen.run import environment
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import Channel, Report, run_child, without_texts
+from loadgen.run.process_protocol import Channel, Report, run_child
 from loadgen.run.recorder import RunListener
 from loadgen.run.sender import Sending, sending, workload_of
 from loadgen.target.server_info import ServerInfo
@@ -57,7 +57,7 @@ class Reporter(RunListener):
 
     def ended(self, record: Record, _arrival_ns: list[int]) -> None:
         """Report the request to the worker."""
-        self._parent.send(Report(records=[without_texts(record)]))
+        self._parent.send(Report(records=[record.without_texts()]))
 
 
 class Sender:

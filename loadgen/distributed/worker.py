@@ -22,7 +22,7 @@ from locust.env import Environment
 from loadgen.distributed.clock_sync import ClockProbe, estimate_start_s
 from loadgen.distributed.messages import RunSetup, SenderSetup, Slots, Work
 from loadgen.record import Record
-from loadgen.run.process_protocol import Report, command, encode
+from loadgen.run.process_protocol import REPORTS, command, encode
 from loadgen.terminal import printable
 
 LOG = logging.getLogger("loadgen")
@@ -32,8 +32,6 @@ PROBE_S = 5.0
 REPORT_S = 0.1
 WAIT_S = 8.0
 """The longest wait for the sender process to end. Locust's master waits 10 s for a worker."""
-
-_report = msgspec.json.Decoder(Report)
 
 
 class LocustWorker:
@@ -98,8 +96,9 @@ class WorkerRun:
             self._send(Work(seq, due_s))
 
     def _start(self, setup: RunSetup) -> None:
+        self.setup = setup
         index = max(getattr(self.worker.runner, "worker_index", 0), 0)
-        self.setup, self.name = setup, f"{platform.node()}-{index}".replace("/", "-")
+        self.name = f"{platform.node()}-{index}".replace("/", "-")
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         self.channel, its = socket.socketpair()
         with its:
@@ -117,7 +116,7 @@ class WorkerRun:
         """Handle the reports of the sender process until it ends."""
         with suppress(ConnectionError):  # it was killed before it had read everything
             for line in self.channel.makefile("rb"):
-                report = _report.decode(line)
+                report = REPORTS.decode(line)
                 if report.disk_full is not None:
                     self.worker.runner.send_message("thinkload-failed", {"name": self.name, "reason": report.disk_full})
                 elif not self.ready:

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from loadgen.errors import UsageError
 from loadgen.interrupts import INTERRUPTS
 from loadgen.measure.formulas import meets
+from loadgen.network import bracketed
 from loadgen.record import Record, RunInfo
 
 PORT = 9464
@@ -42,7 +43,7 @@ E2E_BUCKETS = (
     27.5, 30, 35, 40, 45, 50, 60, 75, 90, 120, 150, 180, 240, 360, 480, 960, 1920, 7680,
 )  # fmt: skip
 LAG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
-LATENCIES = {
+HISTOGRAMS = {
     "ttft": ("First token - sent", TTFT_BUCKETS),
     "tpot": ("(last token - first token) / (tokens - tokens of the first chunk)", TPOT_BUCKETS),
     "e2e": ("Last token - sent", E2E_BUCKETS),
@@ -96,7 +97,7 @@ class Metrics:
 
         self.latencies = {
             name: histogram(f"loadgen_{name}_seconds", text, BUDGET, buckets=buckets)
-            for name, (text, buckets) in LATENCIES.items()
+            for name, (text, buckets) in HISTOGRAMS.items()
         }
         self.gaps = GapHistogram()
         self.registry.register(self.gaps)
@@ -199,11 +200,12 @@ def serving(metrics: Metrics, host: str, port: int | None) -> Iterator[str]:
     """
     where, served = "metrics: off", None
     if port != -1:
+        wanted = PORT if port is None else port
         try:
-            served = start_http_server(PORT if port is None else port, host, metrics.registry)
-            where = f"metrics: http://{f'[{host}]' if ':' in host else host}:{served[0].server_port}/metrics"
+            served = start_http_server(wanted, host, metrics.registry)
+            where = f"metrics: http://{bracketed(host)}:{served[0].server_port}/metrics"
         except (OSError, UnicodeError) as error:  # a UnicodeError is about the name of the host
-            reason = f"{host}:{PORT if port is None else port} ({getattr(error, 'strerror', error)})"
+            reason = f"{host}:{wanted} ({getattr(error, 'strerror', error)})"
             if port is not None:
                 raise UsageError(f"--metrics-port: cannot listen on {reason}: choose another port, or off") from None
             where = f"metrics: off: cannot listen on {reason}"

@@ -30,7 +30,7 @@ METRICS = {"TTFT": "ttft_s", "TPOT": "tpot_s", "E2E": "e2e_s"}
 
 
 class Progress:
-    """Counts requests and tokens, and shows them while its context is open. Who sends adds to `sent` and `tokens`."""
+    """Counts requests and tokens, and shows them while its context is open. Whoever sends requests adds to `sent` and `tokens`."""
 
     def __init__(self, run: RunInfo, planned: int | None, done: int, how: Literal["auto", "plain", "none"]) -> None:
         self.run = run

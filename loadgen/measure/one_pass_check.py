@@ -16,8 +16,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from loadgen.measure.steady_window import Span, steady_window, tokens_within
 from loadgen.record import RECORDS, Record, RunInfo, read_records
 
@@ -84,11 +82,10 @@ def check(folder: Path, run: RunInfo) -> dict[str, Any] | None:
         if record.warmup or record.sent_s is None or record.end_s is None:
             continue
         span = (record.sent_s, record.end_s, record.outcome == "ok")
-        text = hash((record.reasoning or "", record.text or ""))
-        reply = Reply(msgspec.structs.replace(record, text=None, reasoning=None), span, text)
         if record.derived or run.checks(record):
+            text = hash((record.reasoning or "", record.text or ""))
             replies = derived if record.derived else real
-            replies[record.budget][record.problem_id, record.repeat] = reply
+            replies[record.budget][record.problem_id, record.repeat] = Reply(record.without_texts(), span, text)
         else:
             spans.append(span)
     checked = sorted(derived.keys() & real.keys())

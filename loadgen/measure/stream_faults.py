@@ -17,7 +17,7 @@ from loadgen.record import KNOWN_FINISH_REASONS, Record
 CLUMPED_ANSWERS_SHARE = 0.05
 """Share of the answers that may arrive in clumps. On a busy machine single short answers do."""
 HELD_BACK_EVENTS = 4
-"""So many events that arrived together at the start of an answer were held back until then. Fewer can be chance."""
+"""If at least this many events arrive together at the start of an answer, they were held back until then. Fewer can be chance."""
 EMPTY_SHARE = 0.01
 """Share of the answers that may hold no token. A model can end its answer at once."""
 END_TOKEN_SHARE = 0.01

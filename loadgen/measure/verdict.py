@@ -46,10 +46,9 @@ def before_resuming(run: RunInfo) -> dict[str, Any]:
     earlier = _earlier(run)
     lasting = [reason for reason in run.reasons if reason.startswith(LASTING)]
     reasons = list(dict.fromkeys([*earlier["reasons"], *lasting]))
-    return {
-        "reasons": reasons,
-        "killed": earlier["killed"] + (run.verdict is None or not run.client.keys() - {"earlier"}),
-    }
+    reported = run.client.keys() - {"earlier"}
+    killed = run.verdict is None or not reported
+    return {"reasons": reasons, "killed": earlier["killed"] + killed}
 
 
 def _earlier(run: RunInfo) -> dict[str, Any]:
@@ -222,19 +221,6 @@ def _cache(run: RunInfo, facts: RunFacts, observations: Observations) -> Iterato
     yield f"the prefix cache served {share:.1%} of the prompt tokens, {hint}"
 
 
-def _lengths(run: RunInfo, measured: RequestTotals) -> Iterator[str]:
-    """Whether synthetic prompts and their replies have the lengths that were asked for, where the server promises that."""
-    asked, body = synthetic(str(run.options.get("dataset"))), run.options.get("extra_body", {})
-    if asked is None:
-        return
-    mean = measured.prompt_tokens / measured.n
-    wrong = mean > 0 and abs(mean - asked.input.mean) > asked.input.spread
-    if wrong and not measured.failed and run.dataset.get("exact_tokens"):
-        yield f"the prompts have the lengths of --dataset by the server's /tokenize, but {mean:,.4g} tokens on average by its usage"
-    if body.get("ignore_eos") and not body.keys() & {"stop", "stop_token_ids"} and (ended := measured.finish["stop"]):
-        yield f"{ended} of {measured.n} replies ended by themselves: the server ignores ignore_eos, so they do not have the length of --dataset"
-
-
 def _hit_share(facts: RunFacts, observations: Observations) -> float | None:
     """Return the share of prompt tokens that the prefix cache served, or None where the server does not count them.
 
@@ -248,3 +234,17 @@ def _hit_share(facts: RunFacts, observations: Observations) -> float | None:
     queries = after.get(queries_name, 0.0) - before.get(queries_name, 0.0)
     prompt_tokens = max(queries, float(facts.measured.prompt_tokens + facts.checks.prompt_tokens))
     return max(0.0, hits - facts.continued_tokens) / prompt_tokens if prompt_tokens else 0.0
+
+
+def _lengths(run: RunInfo, measured: RequestTotals) -> Iterator[str]:
+    """Whether synthetic prompts and their replies have the lengths that were asked for, where the server promises that."""
+    asked = synthetic(str(run.options.get("dataset")))
+    if asked is None:
+        return
+    mean = measured.prompt_tokens / measured.n
+    differs = mean > 0 and abs(mean - asked.input.mean) > asked.input.spread
+    if differs and not measured.failed and run.dataset.get("exact_tokens"):
+        yield f"the prompts have the lengths of --dataset by the server's /tokenize, but {mean:,.4g} tokens on average by its usage"
+    body, ended = run.options.get("extra_body", {}), measured.finish["stop"]
+    if ended and body.get("ignore_eos") and not body.keys() & {"stop", "stop_token_ids"}:
+        yield f"{ended} of {measured.n} replies ended by themselves: the server ignores ignore_eos, so they do not have the length of --dataset"

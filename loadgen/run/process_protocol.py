@@ -34,7 +34,10 @@ class ProcessDiedError(Exception):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What happened in a child process since its last report. The last one has either `health` or `disk_full`."""
+    """What happened in a child process since its last report.
+
+    The last one of `--workers` has either `health` or `disk_full`. Locust's sender process writes its health to a file.
+    """
 
     due: int = 0
     answered: int = 0
@@ -50,9 +53,8 @@ class Report(msgspec.Struct, omit_defaults=True):
     """Why nothing more can be recorded."""
 
 
-def without_texts(record: Record) -> Record:
-    """A record as it is reported."""
-    return msgspec.structs.replace(record, text=None, reasoning=None, phases=None)
+REPORTS = Decoder(Report)
+"""Decodes the messages of a child process."""
 
 
 def command(module: str) -> list[str]:
@@ -127,7 +129,7 @@ class ChildProcess:
 
     async def receive(self) -> Report:
         """The next report. Raises ProcessDiedError where the child process ends without one."""
-        if (report := await self.channel.receive(Decoder(Report))) is None:
+        if (report := await self.channel.receive(REPORTS)) is None:
             raise ProcessDiedError(f"{self.name} died (exit status {await self.end()})")
         return report
 

@@ -28,7 +28,7 @@ from loadgen.target.control_api import secrets
 
 
 class RunListener:
-    """Follows what one process sends, for example to show it. A subclass has the methods that it needs."""
+    """Follows what one process sends, for example to show it. A subclass overrides the methods that it needs."""
 
     def due(self) -> None:
         """Called when a request is due and is being sent."""

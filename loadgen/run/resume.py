@@ -53,9 +53,10 @@ class PreviousRun:
     @property
     def complete(self) -> bool:
         """Whether every planned request is recorded. A run with a duration that has a good verdict has ended by itself."""
-        load = {} if self.run is None else self.run.load
-        planned = load.get("requests", -1)
-        return planned is None or len(self.done) == int(planned) + int(load.get("warmup") or 0)
+        if self.run is None or "requests" not in self.run.load:
+            return False
+        planned = self.run.load["requests"]
+        return planned is None or len(self.done) == int(planned) + int(self.run.load.get("warmup") or 0)
 
 
 def check_given(given: Mapping[str, Any]) -> None:
@@ -146,8 +147,13 @@ def clean(folder: Path, run: RunInfo) -> PreviousRun:
     if (folder / CHUNKS).exists():  # frames after a damaged frame could not be read, so they are left out too
         frames = (encode_frame(*chunks) for chunks in read_chunks(folder / CHUNKS) if chunks.seq in finished)
         write_atomically(folder / CHUNKS, frames)
-    end_s = max((record.end_s or 0.0 for record in read_records(path)), default=0.0)
-    begin_s = min((record.due_s for record in read_records(path) if not record.warmup), default=end_s)
+    end_s = 0.0
+    measured_due_s: list[float] = []
+    for record in read_records(path):
+        end_s = max(end_s, record.end_s or 0.0)
+        if not record.warmup:
+            measured_due_s.append(record.due_s)
+    begin_s = min(measured_due_s, default=end_s)
     say(f"{folder}: {len(finished)} requests are recorded")
     return PreviousRun(folder, run, frozenset(finished), end_s, end_s - begin_s)
 

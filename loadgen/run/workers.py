@@ -29,7 +29,7 @@ from loadgen.plan.schedule import ClosedLoop
 from loadgen.record import Record
 from loadgen.run.dispatch import StopControl
 from loadgen.run.partition import Partition
-from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child, without_texts
+from loadgen.run.process_protocol import Channel, ChildProcess, Report, run_child
 from loadgen.run.recorder import RunListener
 from loadgen.run.sender import send_partition
 
@@ -82,10 +82,10 @@ async def run_workers(
 
     Raises DiskFullError or ProcessDiedError, but only after all processes have ended.
     """
-    module, parts = "loadgen.run.workers", [worker_partition(partition, n, workers) for n in range(workers)]
-    children = [
-        await ChildProcess.start(module, f"worker {part.worker}", Setup(pickle.dumps(part)), lock) for part in parts
-    ]
+    children = []
+    for worker in range(workers):
+        setup = Setup(pickle.dumps(worker_partition(partition, worker, workers)))
+        children.append(await ChildProcess.start("loadgen.run.workers", f"worker {worker}", setup, lock))
     for child in children:
         await child.receive()
     start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
@@ -147,7 +147,7 @@ class _Reporter(RunListener):
         self._next.answered += 1
 
     def ended(self, record: Record, arrival_ns: list[int]) -> None:
-        self._next.records.append(without_texts(record))
+        self._next.records.append(record.without_texts())
         self._gaps.observe(arrival_ns, self._scale)
 
     def lag(self, lag_s: float) -> None:
