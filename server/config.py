@@ -234,8 +234,7 @@ def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[s
 
     None adds nothing. Every speculation method is accepted here, because the engine decides what it supports.
     """
-    path = config_file(name)
-    added = {key: value for key, value in (overrides or {}).items() if value is not None}
+    path, added = config_file(name), _added(overrides)
     config = {"tensor-parallel-size": 1} | {key.replace("_", "-"): value for key, value in read_mapping(path).items()}
     config |= added
     config |= {key: _size(config[key]) for key in SIZES & config.keys()}
@@ -246,6 +245,11 @@ def read_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[s
     return config | {key: _convert(config[key], Positive, _where(path, key, added), key)}
 
 
+def _added(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that are added to a file. None adds nothing."""
+    return {key: value for key, value in (overrides or {}).items() if value is not None}
+
+
 def _where(path: Path, key: str, added: Collection[str]) -> str:
     """What an error about an option names: the file, if it has the option from there."""
     return f"an option added to {path}" if key in added else str(path)
@@ -253,7 +257,7 @@ def _where(path: Path, key: str, added: Collection[str]) -> str:
 
 def load_serving(name: str, overrides: Mapping[str, Any] | None = None) -> Serving:
     """Reads a configuration for the emulator. `overrides` are options of vLLM's command line. Raises ConfigError."""
-    path, added, raw = config_file(name), overrides or {}, read_config(name, overrides)
+    path, added, raw = config_file(name), _added(overrides), read_config(name, overrides)
     speculative = raw.get("speculative-config")
     try:
         speculation = None if speculative is None else speculation_of(speculative)
@@ -285,17 +289,22 @@ def _option(key: str, known: Collection[str]) -> str | None:
     return next((option for option in meanings if option in known), None)
 
 
+def release_number(release: str) -> tuple[int, int]:
+    """The first two parts of the name of a release of vLLM, so that releases can be compared: (0, 32) of `0.32.0+cpu`."""
+    major, minor = release.split(".")[:2]
+    return int(major), int(minor)
+
+
 def check_release(serving: Serving, release: str) -> None:
     """Refuses the options and the spellings that this release of vLLM does not have. Raises ConfigError."""
-    major, minor = map(int, release.split(".")[:2])
-    number = major * 1000 + minor
+    number = release_number(release)
     known = OBEYED.keys() | VLLM.ignored
     for key in serving.raw:
         positive = key.removeprefix("no-")
         option = _option(positive, known) or positive
-        if (option in VLLM.removed and number >= 26) or (number < VLLM.added.get(option, 0)):
+        if (option in VLLM.removed and number >= (0, 26)) or number < (0, VLLM.added.get(option, 0)):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} has no such option: remove it")
-        if option != positive and 26 <= number < 33:
+        if option != positive and (0, 26) <= number < (0, 33):
             raise ConfigError(f"{serving.name}: {key}: vLLM {release} does not know this spelling: write no-{option}")
 
 

@@ -57,7 +57,8 @@ def _watch(args: argparse.Namespace) -> int:
     name = re.sub(r"[^\w.-]+", "-", f"watch-{url.netloc}", flags=re.ASCII)
     # Whichever of the signals ends the command, the file is removed. Blocking them for `sigwait` would not do: a thread of a
     # library does not block them, and would get the one that comes before the wait.
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDS}
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
             prometheus_targets.write(name, _address(url), None, {}, reserved | labels)
@@ -66,8 +67,6 @@ def _watch(args: argparse.Namespace) -> int:
             threading.Event().wait()
     finally:
         prometheus_targets.remove(name)
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 0
 
 

@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -75,13 +75,14 @@ class Endpoint:
     host: str
     port: int
     tls: ssl.SSLContext | None
-    proxy: network.Proxy | None
+    proxy: network.Proxy | None = field(repr=False)
+    """It may hold a password."""
     prefix: bytes
     """`POST ` and the part of the request line before the request's path."""
     query: bytes
     """The target's query with its question mark, or nothing."""
-    head: bytes
-    """Header lines of every request."""
+    head: bytes = field(repr=False)
+    """Header lines of every request, among them the key."""
 
     def request_bytes(self, path: str, body: bytes) -> bytes:
         """Return one request, ready to write. `path` is relative to the target."""

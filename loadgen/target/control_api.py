@@ -89,8 +89,10 @@ class ControlApi:
     """Sends control requests. `fetch` is for event loops; `get` and `post` block until the response is there."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError where --target is no URL."""
+        """Raises UsageError where --target is no URL, or where --ca-file holds no certificate."""
         check_url(options.target)
+        if options.ca_file is not None:
+            network.tls_context(options.ca_file, verify=True)
         self.target = base(options.target)
         self.root = root(options.target)
         self._query = urlsplit(options.target).query

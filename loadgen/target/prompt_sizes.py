@@ -45,7 +45,7 @@ def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api:
         return found if isinstance(found, int) and 0 <= found < 1 << 30 else None
 
     try:
-        problems = asyncio.run(_fit_all(dataset.problems, count_tokens))
+        problems = asyncio.run(_fit_all(dataset.problems, count_tokens, url))
     except TimeoutError:
         needed = f"more than {LIMIT_S:g} s for {len(dataset.problems)} prompts"
         raise UsageError(f"{url} needs {needed}: give fewer --problems") from None
@@ -57,23 +57,23 @@ def fitted(dataset: Dataset, options: RunOptions, style: Style, model: str, api:
     return dataclasses.replace(dataset, problems=problems, sha256=sha256, facts={"exact_tokens": True})
 
 
-async def _fit_all(problems: list[Problem], count_tokens: CountTokens) -> list[Problem] | None:
+async def _fit_all(problems: list[Problem], count_tokens: CountTokens, url: str) -> list[Problem] | None:
     """The prompts with their exact lengths; None where the server has no tokenizer."""
     if await count_tokens("time") is None:
         return None
     slots = asyncio.Semaphore(AT_ONCE)
     async with asyncio.timeout(LIMIT_S):
-        return list(await asyncio.gather(*(_fit(problem, count_tokens, slots) for problem in problems)))
+        return list(await asyncio.gather(*(_fit(problem, count_tokens, slots, url) for problem in problems)))
 
 
-async def _fit(problem: Problem, count_tokens: CountTokens, slots: asyncio.Semaphore) -> Problem:
+async def _fit(problem: Problem, count_tokens: CountTokens, slots: asyncio.Semaphore, url: str) -> Problem:
     """Return the problem with a prompt of the exact length. Raises UsageError."""
     words, rng, wanted = problem.problem.split(), random.Random(problem.unique_id), problem.input_tokens or 0
     async with slots:
         for _ in range(ROUNDS):
             count = await count_tokens(" ".join(words))
             if count is None:
-                raise UsageError("/tokenize stopped answering while prompts were made: check the server")
+                raise UsageError(f"{url} stopped answering while prompts were made: check the server")
             if count == wanted:
                 return dataclasses.replace(problem, problem=" ".join(words))
             if count < wanted:

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -144,7 +145,8 @@ def start_container(spec: Spec, saved: SavedServer) -> ContainerServer:
         container = client.containers.create(image.id, command, **settings)
         container.start()
     except BaseException as error:
-        remove(saved.name, 1)
+        with suppress(LaunchFailedError):  # without a daemon there is nothing to remove, and the first error says more
+            remove(saved.name, 1)
         raise _start_error(error, saved.port) from error
     identity = {"id": image.id, "tags": image.tags, "digests": image.attrs.get("RepoDigests") or []}
     emulated = is_emulator(image)

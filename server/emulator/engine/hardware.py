@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from server.config import release_number
 from server.speculation import Drafter, Speculation
 
 ENGINE_VERSION = "0.32"
@@ -91,8 +92,7 @@ class EngineVersion:
 
     def since(self, name: str) -> bool:
         """Whether the release is the one of this name or a later one."""
-        number, of_name = ([int(part) for part in text.split(".")[:2]] for text in (self.release, name))
-        return number >= of_name
+        return release_number(self.release) >= release_number(name)
 
     @property
     def v0(self) -> bool:
