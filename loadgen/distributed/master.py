@@ -270,21 +270,30 @@ class MasterRun:
         self._assign(worker)
 
     def _assign(self, worker: str) -> None:
-        """Assign numbers of a closed loop or of the warm-up to a worker, as it can send them.
+        """Assign numbers of a closed loop to a worker, or those of the warm-up of an open loop to all.
 
         A worker of a closed loop has a few more than it has users, so that no user waits for the master.
         """
         self._close_after_duration()
+        if self.setup.open_loop:
+            self._assign_warmups()
+            return
         slots = self.slots[worker]
         wanted = slots + max(2, slots // 4) if slots else 0
-        if self.setup.open_loop:
-            wanted = max(1, WARMUP_CONCURRENCY // len(self.ready)) if self.measured_from_s == math.inf else 0
         numbers = self.assignments.assign(worker, wanted - self.assignments.unfinished([worker]))
         self._send_work(worker, [(seq, self.not_before_s) for seq in numbers])
 
     def _ready_workers(self) -> list[str]:
         """The live workers that can send."""
         return [worker for worker in self.master.workers() if worker in self.ready]
+
+    def _assign_warmups(self) -> None:
+        """Assign the warm-up requests of an open loop, of which at most WARMUP_CONCURRENCY are in flight over all workers."""
+        workers, assignments = self._ready_workers(), self.assignments
+        end = min(self.prepared.options.warmup, assignments.limit)
+        while workers and assignments.next < end and assignments.unfinished(workers) < WARMUP_CONCURRENCY:
+            worker = workers[assignments.next % len(workers)]
+            self._send_work(worker, [(seq, self.not_before_s) for seq in assignments.assign(worker, 1)])
 
     def _assign_due(self) -> None:
         """Assign the requests of an open loop that are due soon to the workers in turn."""

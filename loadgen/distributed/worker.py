@@ -17,6 +17,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gevent.lock import BoundedSemaphore
 from locust.env import Environment
 
 from loadgen.distributed.clock_sync import ClockProbe, estimate_start_s
@@ -66,13 +67,14 @@ class WorkerRun:
 
     def __init__(self, worker: LocustWorker) -> None:
         self.worker = worker
+        self._sending = BoundedSemaphore()
         self.probes: list[ClockProbe] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = False
         self.finished = 0
         """Requests that have ended."""
-        self.told = 0
-        """How many of them the master has been told of."""
+        self.reported = 0
+        """How many of them the master knows of."""
 
     def send_probe(self) -> None:
         """Ask the master for the time."""
@@ -102,14 +104,17 @@ class WorkerRun:
         start_s, error_s = estimate_start_s(setup.boot_id, setup.start_s, self.probes)
         self.channel, its = socket.socketpair()
         with its:
-            self.process = subprocess.Popen(command("loadgen.distributed.sender_process"), stdin=its.fileno())
+            self.process = subprocess.Popen(
+                command("loadgen.distributed.sender_process"), stdin=its.fileno(), stdout=subprocess.DEVNULL
+            )
         self._send(SenderSetup(run=setup, name=self.name, start_s=start_s, error_s=error_s, probes=self.probes))
         gevent.spawn(self._listen, self.process)
 
     def _send(self, message: msgspec.Struct) -> None:
         """Send a message to the sender process, if there is one."""
         if self.process is not None:
-            with suppress(OSError):  # it has died, which _listen reports, or it needs no more work
+            # Several greenlets send. One that waits for room in the socket must not be interrupted by another one's line.
+            with self._sending, suppress(OSError):  # it has died, which _listen reports, or it needs no more work
                 self.channel.sendall(encode(message))
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
@@ -139,7 +144,7 @@ class WorkerRun:
         if self.worker.run is self:  # otherwise Locust's statistics are of the next run already
             self._show(record)
         self.finished += 1
-        if self.finished == self.told + 1:
+        if self.finished == self.reported + 1:
             # In a closed loop the worker may wait for more. An open loop can end many requests in a short time.
             gevent.spawn_later(REPORT_S if self.setup.open_loop else 0, self._tell_master)
 
@@ -160,7 +165,7 @@ class WorkerRun:
                 self.worker.environment.stats.get(name, kind).log(round(latency_s * 1e3, 3), 0)  # type: ignore[arg-type]  # as Locust does itself
 
     def _tell_master(self) -> None:
-        self.told = self.finished
+        self.reported = self.finished
         state = {"run_id": self.setup.run_id, "name": self.name, "slots": self.worker.slots, "finished": self.finished}
         self.worker.runner.send_message("thinkload-state", state)
 

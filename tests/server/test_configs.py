@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from server.config import CONFIGS, MODELS, ConfigError, load_model, model_file, names, read_config
+from loadgen.plan.prompts import STYLES
+from server.config import CONFIGS, MODELS, ConfigError, Style, load_model, model_file, names, read_config
 from server.launch.commands import MEASUREMENT_OPTIONS, vllm_arguments
 from server.launch.spec import Spec
 
@@ -139,3 +141,8 @@ def test_the_images_lock_has_the_versions_of_the_lock() -> None:
         return {line.split(" ")[0].rstrip("\\").strip() for line in lines if "==" in line and not line.startswith("#")}
 
     assert pins("requirements-server.lock") <= pins("requirements.lock")
+
+
+def test_a_preset_can_name_every_prompt_style() -> None:
+    """The programs do not import each other, so that the names stand twice."""
+    assert set(get_args(Style)) == STYLES.keys()

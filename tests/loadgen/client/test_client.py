@@ -372,6 +372,13 @@ def test_running_out_of_file_descriptors_is_a_fault_of_the_client(server: Hostil
     run(server.target("plain"), work)
 
 
+def test_no_representation_contains_the_key() -> None:
+    """A traceback or a log line may show the client or its endpoint."""
+    endpoint = endpoint_of("http://host/v1", api_key="sk-secret")
+    assert b"sk-secret" in endpoint.head
+    assert "sk-secret" not in f"{endpoint!r} {Client(endpoint)!r}"
+
+
 def test_key_headers_and_body_are_sent(server: HostileServer) -> None:
     send(server.target("plain"), api_key="k3y", headers={"X-Route": "blue"})
     line, headers, body = server.requests[-1]

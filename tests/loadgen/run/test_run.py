@@ -87,6 +87,7 @@ def test_an_open_loop_sends_on_schedule(target: str, tmp_path: Path) -> None:
         (("--problems", "1000"), "--problems 1000"),
         (("--budget-mode", "forced", "--prompt", "chat"), "no raw template"),
         (("--prompt", "nice"), "'nice' is not a prompt style"),
+        (("--ca-file", "/nowhere.pem"), "--ca-file /nowhere.pem: No such file or directory: give a PEM file"),
         (("--one-pass", "--temperature", "0.6"), "--one-pass needs greedy"),
         (("--rate", "2", "--concurrency", "3"), "closed loop"),
         (("--arrival", "constant"), "--arrival constant needs a rate"),
