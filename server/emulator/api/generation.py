@@ -242,7 +242,7 @@ class Generations:
             self._abort(generation)
             generation.exchange.cut()
         elif fault.crash:
-            self.fail_engine()
+            self.fail_engine(generation)
         else:
             generation.stalled = True
             asyncio.get_running_loop().call_later(
@@ -254,10 +254,13 @@ class Generations:
         generation.fault, generation.stalled = InjectedFault(), False
         self._resume(generation)
 
-    def fail_engine(self) -> None:
-        """Fail the engine: every response ends with an error, `/health` answers 503 and the server exits."""
+    def fail_engine(self, *done: Generation) -> None:
+        """Fail the engine: every response ends with an error, `/health` answers 503 and the server exits.
+
+        `done` are responses whose tokens have all been taken from the engine, but which are not written yet.
+        """
         self.engine_dead = True
-        for generation in {generation for generation, _ in self._by_sequence.values()}:
+        for generation in {generation for generation, _ in self._by_sequence.values()}.union(done):
             generation.exchange.keep_alive = False
             self._fail(generation, self._engine_dead_error())
         self.on_engine_failure()

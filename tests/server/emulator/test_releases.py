@@ -104,3 +104,10 @@ def test_the_fields_of_0_33() -> None:
         assert 'simple_cpu_offload_num_blocks="None"' in call(target, "GET", "/metrics")
         said = call(target, "POST", "/v1/completions", {"prompt": "Hi", "max_tokens": 40, "ignore_eos": True})
         assert json.loads(said)["error"]["message"] == "The server had an error while processing your request."
+
+
+def test_an_answer_that_the_engine_has_finished_gets_the_error_of_a_dead_engine_too() -> None:
+    """With one token, the engine is done with the sequence before the response is written."""
+    with emulated("tp1", "--fault", "crash-after=0") as target:
+        said = call(target, "POST", "/v1/completions", {"prompt": "Hi", "max_tokens": 1})
+    assert json.loads(said)["error"]["code"] == 500
